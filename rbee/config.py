@@ -1,0 +1,169 @@
+"""rbee.conf: read once, frozen, with the precedence that systemd's own files have (rbee.conf(5)).
+
+The main file is the first found of /etc/rbee, /usr/local/lib/rbee and /usr/lib/rbee. The
+drop-ins rbee.conf.d/*.conf of all three are read after it, sorted by file name; of two
+with one name the one in the earlier folder counts. A later assignment wins, and an
+empty one gives the default back.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rbee.contracts import Name, decode
+from rbee.errors import BadConfig, BadInput
+
+FOLDERS = (Path("etc/rbee"), Path("usr/local/lib/rbee"), Path("usr/lib/rbee"))
+QUEEN_SOCKET = Path("/run/rbee/queen.sock")
+HIVE_SOCKET = Path("/run/rbee/hive.sock")
+
+_UNITS = {
+    "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3,
+    "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1,
+    "m": 60, "min": 60, "minute": 60, "minutes": 60,
+    "h": 3600, "hr": 3600, "hour": 3600, "hours": 3600,
+    "d": 86400, "day": 86400, "days": 86400,
+}  # fmt: skip
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+
+
+def parse_span(text: str) -> float:
+    """A time span of systemd.time(7), such as '15', '500ms' or '1min 30s', in seconds."""
+    rest = text.strip()
+    seconds = 0.0
+    while found := _SPAN.match(rest):
+        if found[2] not in _UNITS:
+            break
+        seconds += float(found[1]) * _UNITS[found[2]]
+        rest = rest[found.end() :].lstrip()
+    if rest or not text.strip():
+        raise ValueError("is not a time span such as 15s, 500ms or 1min 30s")
+    return seconds
+
+
+def _span(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        seconds = parse_span(text)
+        if not least <= seconds <= most:
+            raise ValueError(f"must be from {least:g}s to {most:g}s")
+        return seconds
+
+    return parse
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _path(text: str) -> Path:
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return Path(text)
+
+
+def _name(text: str) -> str:
+    try:
+        return decode(Name, text)
+    except BadInput as error:
+        raise ValueError(error.message.removeprefix("the body ")) from error
+
+
+def _setting(key: str, default: Any, parse: Callable[[str], Any]) -> Any:
+    return field(default=default, metadata={"key": key, "parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class QueenConfig:
+    """Section [Queen]; spans in seconds. `database` None means catalog.db in $STATE_DIRECTORY."""
+
+    database: Path | None = _setting("Database", None, _path)
+    heartbeat_interval: float = _setting("HeartbeatIntervalSec", 15.0, _span(0.1, 3600))
+    heartbeat_grace: float = _setting("HeartbeatGraceSec", 5.0, _span(0.1, 3600))
+    hive_start_timeout: float = _setting("HiveStartTimeoutSec", 30.0, _span(0.1, 600))
+    detect_timeout: float = _setting("DetectTimeoutSec", 15.0, _span(0.1, 600))
+    jobs_max: int = _setting("JobsMax", 256, _count(1, 10_000))
+
+
+@dataclass(frozen=True, slots=True)
+class HiveConfig:
+    """Section [Hive]; spans in seconds. `queen` is the queen's Unix socket."""
+
+    id: str = _setting("Id", "localhost", _name)
+    queen: Path = _setting("Queen", QUEEN_SOCKET, _path)
+    nvml_timeout: float = _setting("NvmlTimeoutSec", 5.0, _span(0.1, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """`warnings` are lines for the journal: keys that this version does not know are passed over."""
+
+    queen: QueenConfig = QueenConfig()
+    hive: HiveConfig = HiveConfig()
+    warnings: tuple[str, ...] = ()
+
+
+SECTIONS: Mapping[str, type[Any]] = {"Queen": QueenConfig, "Hive": HiveConfig}
+
+
+def load(root: Path = Path("/")) -> Config:
+    """The configuration of the system under `root`; BadConfig names file, section and key."""
+    config = Config()
+    for path in _files(root):
+        config = _apply(config, path)
+    return config
+
+
+def _files(root: Path) -> list[Path]:
+    main = next(
+        (root / folder / "rbee.conf" for folder in FOLDERS if (root / folder / "rbee.conf").exists()), None
+    )
+    dropins: dict[str, Path] = {}
+    for folder in FOLDERS:
+        for path in sorted((root / folder / "rbee.conf.d").glob("*.conf")):
+            dropins.setdefault(path.name, path)
+    return ([main] if main else []) + [dropins[name] for name in sorted(dropins)]
+
+
+def _apply(config: Config, path: Path) -> Config:
+    parser = configparser.ConfigParser(
+        interpolation=None, strict=False, delimiters=("=",), comment_prefixes=("#", ";"), default_section=""
+    )
+    parser.optionxform = str  # type: ignore[method-assign, assignment]  # keys keep their case, as systemd's do
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path}: {' '.join(str(error).split())}", hint=f"Correct {path}.") from error
+    except OSError as error:
+        raise BadConfig(f"{path} cannot be read: {error.strerror}", hint=f"Make {path} readable.") from error
+    for section in parser.sections():
+        for key, text in parser.items(section):
+            config = _assign(config, path, section, key, text)
+    return config
+
+
+def _assign(config: Config, path: Path, section: str, key: str, text: str) -> Config:
+    kind = SECTIONS.get(section)
+    known = next((f for f in fields(kind) if f.metadata["key"] == key), None) if kind else None
+    if known is None:
+        warning = f"{path}: unknown key '{key}' in section [{section}], passed over"
+        return replace(config, warnings=(*config.warnings, warning))
+    try:
+        value = known.metadata["parse"](text) if text else known.default
+    except ValueError as error:
+        raise BadConfig(
+            f"{path}: [{section}] {key}= {error}, and is '{text}'",
+            hint=f"Correct {key}= in {path}; rbee.conf(5) lists the keys.",
+            field=key,
+        ) from error
+    changed = replace(getattr(config, section.lower()), **{known.name: value})
+    return replace(config, **{section.lower(): changed})

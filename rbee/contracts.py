@@ -1,0 +1,499 @@
+"""The frozen shapes that cross a wire or a table, and the routes they cross on.
+
+A shape is a frozen dataclass whose annotations are the whole truth about it: `decode`
+checks JSON against them, `encode` writes JSON, `schema` tells OpenAPI. Fields that a
+shape does not know are ignored, so that a newer peer can say more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import types
+import typing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+from rbee.errors import BadInput
+
+Shape = TypeVar("Shape")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Bounds of an annotated field: of the value for a number, of the length for the rest."""
+
+    least: int
+    most: int
+    pattern: str | None = None
+    format: str | None = None
+
+
+Name = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")]
+Port = Annotated[int, Limit(1, 65535)]
+JobId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}")]
+Timestamp = Annotated[str, Limit(20, 40, format="date-time")]
+Text = Annotated[str, Limit(0, 2000)]
+Word = Annotated[str, Limit(1, 64, r"[a-z0-9-]+")]
+Count = Annotated[int, Limit(0, 2**53)]
+
+Status = Literal["pending", "online", "offline"]
+State = Literal["unknown", "pending", "online", "suspect", "offline"]
+Speaker = Literal["bee keeper", "queen bee", "bee hive"]
+
+
+# What a machine has
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """`model`, `sockets` and `cores` are None where the machine does not tell them."""
+
+    model: Text | None
+    sockets: Count | None
+    cores: Count | None
+    threads: Count
+    ram_bytes: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One card. What could not be learnt is None, and `problem` then says why.
+
+    `index` counts the hive's cards from 0 in the order of their PCI addresses;
+    `vendor` is 'nvidia', 'amd', 'intel' or the PCI vendor id as four hex digits.
+    """
+
+    index: Count
+    vendor: Word
+    name: Text | None
+    uuid: Text | None
+    vram_bytes: Count | None
+    driver: Text | None
+    pci_address: Text | None
+    problem: Text | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that kept detection from seeing all there is; `code` is stable, `detail` is for eyes."""
+
+    code: Word
+    detail: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The answer of a hive's /v1/devices."""
+
+    cpu: Cpu
+    gpus: Annotated[tuple[Gpu, ...], Limit(0, 256)] = ()
+    findings: Annotated[tuple[Finding, ...], Limit(0, 64)] = ()
+    model_catalog: Annotated[tuple[Name, ...], Limit(0, 10_000)] = ()
+    worker_catalog: Annotated[tuple[Name, ...], Limit(0, 10_000)] = ()
+
+
+# What is said
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One narrated line of a job's story. `event` names the entry of the journal's catalog."""
+
+    speaker: Speaker
+    text: Text
+    event: Word
+    at: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a hive sends every interval. `state` is 'starting' before it serves, 'stopping' on its way out.
+
+    `instance` is new with each start of the hive's process; `lines` are narrated lines of
+    the job `job_id` that go to the keeper through the queen.
+    """
+
+    hive_id: Name
+    timestamp: Timestamp
+    workers: Annotated[tuple[Name, ...], Limit(0, 10_000)]
+    instance: JobId
+    state: Literal["starting", "ready", "stopping"] = "ready"
+    version: Text = ""
+    job_id: JobId | None = None
+    lines: Annotated[tuple[Line, ...], Limit(0, 64)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatAck:
+    """`job_id` names the job that waits for this hive, if one does; `interval_ms` is the beat to keep."""
+
+    status: Literal["ok"]
+    interval_ms: Count
+    job_id: JobId | None = None
+
+
+# What is asked
+
+
+@dataclass(frozen=True, slots=True)
+class AddHive:
+    host: Annotated[str, Limit(1, 253)]
+    port: Port = 8600
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    hive_id: Name | None
+    job_id: JobId
+    events: Text
+
+
+@dataclass(frozen=True, slots=True)
+class HiveView:
+    """A row of the catalog with what is known of its life right now."""
+
+    id: Name
+    host: Name
+    port: Port
+    status: Status
+    devices: Devices | None
+    created_at_ms: Count
+    updated_at_ms: Count
+    wanted: bool
+    state: State
+    reason: Text
+    since_ms: Count
+    last_beat_ms: Count | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hives:
+    hives: tuple[HiveView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """`state` is 'running' until the story's last event, 'done' or 'error'."""
+
+    id: JobId
+    kind: Literal["add-hive", "remove-hive", "shutdown"]
+    hive_id: Name | None
+    state: Literal["running", "done", "error"]
+    started_at_ms: Count
+    ended_at_ms: Count | None
+    lines: Count
+    events: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    jobs: tuple[JobView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The data of a story's last event when all went well; `hive` is None where none is left."""
+
+    hive: HiveView | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    status: Literal["ok"]
+    version: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    status: Literal["stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """RFC 9457, with `field` (which input) and `hint` (the cure) as members of our own."""
+
+    type: Text
+    title: Text
+    status: Count
+    detail: Text
+    field: Text | None = None
+    hint: Text | None = None
+
+
+# Where it is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `answer` None means the story: a stream of server-sent events."""
+
+    name: str
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    summary: str
+    answer: type[Any] | None
+    body: type[Any] | None = None
+    success: int = 200
+    problems: tuple[int, ...] = ()
+
+    def url(self, **values: str) -> str:
+        return self.path.format(**values)
+
+
+class QueenRoutes:
+    """What the queen serves. The hive's user may call heartbeat only; everyone else, all but that."""
+
+    HEALTH = Route("health", "GET", "/health", "Is the queen well?", Health)
+    ADD_HIVE = Route(
+        "add_hive", "POST", "/add-hive", "Add a hive, or go on from wherever it is",
+        JobStarted, body=AddHive, success=202, problems=(400, 413, 422, 503),
+    )  # fmt: skip
+    HEARTBEAT = Route(
+        "heartbeat", "POST", "/heartbeat", "A hive says that it lives",
+        HeartbeatAck, body=Heartbeat, problems=(400, 404, 413),
+    )  # fmt: skip
+    SHUTDOWN = Route(
+        "shutdown", "POST", "/shutdown", "Have systemd stop the queen and all of her hives",
+        JobStarted, success=202,
+    )  # fmt: skip
+    HIVES = Route("hives", "GET", "/v1/hives", "All hives of the catalog", Hives)
+    HIVE = Route("hive", "GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(404,))
+    REMOVE_HIVE = Route(
+        "remove_hive", "DELETE", "/v1/hives/{hive_id}", "Stop a hive and forget it",
+        JobStarted, success=202, problems=(400, 503),
+    )  # fmt: skip
+    JOBS = Route("jobs", "GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs)
+    JOB = Route("job", "GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(404,))
+    EVENTS = Route(
+        "events", "GET", "/v1/jobs/{job_id}/events",
+        "A job's story from its first line, or from Last-Event-ID on; ends with 'done' or 'error'",
+        None, problems=(400, 404, 503),
+    )  # fmt: skip
+    OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
+
+    ALL = (HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, REMOVE_HIVE, JOBS, JOB, EVENTS, OPENAPI)
+
+
+class HiveRoutes:
+    """What a hive serves, to the queen's user and root."""
+
+    HEALTH = Route("health", "GET", "/health", "Is the hive well?", Health)
+    DEVICES = Route("devices", "GET", "/v1/devices", "Detect the devices now", Devices, problems=(503, 504))
+    SHUTDOWN = Route(
+        "shutdown", "POST", "/shutdown", "Have systemd stop the hive", Accepted, success=202, problems=(502,)
+    )
+    OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
+
+    ALL = (HEALTH, DEVICES, SHUTDOWN, OPENAPI)
+
+
+JOB_HEADER = "RBEE-Job-ID"
+
+
+# JSON in, JSON out
+
+
+def encode(shape: Any) -> Any:
+    """A shape as what json.dumps takes."""
+    if dataclasses.is_dataclass(shape) and not isinstance(shape, type):
+        return {f.name: encode(getattr(shape, f.name)) for f in dataclasses.fields(shape)}
+    if isinstance(shape, (tuple, list)):
+        return [encode(item) for item in shape]
+    return shape
+
+
+def decode(kind: type[Shape], value: Any) -> Shape:
+    """Check parsed JSON against a shape; BadInput names the field that is not right."""
+    result: Shape = _decode(kind, value, "")
+    return result
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    limit = None
+    if typing.get_origin(kind) is Annotated:
+        kind, limit = typing.get_args(kind)[:2]
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _decode(_only_member(kind), value, where)
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind) or not isinstance(value, str):
+            raise _bad(where, f"must be one of {', '.join(map(repr, typing.get_args(kind)))}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        return _decode_list(typing.get_args(kind)[0], value, where, limit)
+    if dataclasses.is_dataclass(kind):
+        return _decode_object(kind, value, where)
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise _bad(where, "must be true or false")
+        return value
+    if kind is int:
+        return _decode_int(value, where, limit)
+    return _decode_text(value, where, limit)
+
+
+def _only_member(union: Any) -> Any:
+    (member,) = (arm for arm in typing.get_args(union) if arm is not types.NoneType)
+    return member
+
+
+def _decode_object(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _bad(where, "must be a JSON object")
+    found = {}
+    for field in dataclasses.fields(kind):
+        path = f"{where}.{field.name}" if where else field.name
+        if field.name in value:
+            found[field.name] = _decode(_hints(kind)[field.name], value[field.name], path)
+        elif field.default is dataclasses.MISSING:
+            raise _bad(path, "is missing")
+    return kind(**found)
+
+
+def _decode_list(item_kind: Any, value: Any, where: str, limit: Limit | None) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise _bad(where, "must be a JSON array")
+    if limit and len(value) > limit.most:
+        raise _bad(where, f"may have {limit.most} entries at most, and has {len(value)}")
+    return tuple(_decode(item_kind, item, f"{where}[{n}]") for n, item in enumerate(value))
+
+
+def _decode_int(value: Any, where: str, limit: Limit | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _bad(where, "must be a whole number")
+    if limit and not limit.least <= value <= limit.most:
+        raise _bad(where, f"must be from {limit.least} to {limit.most}")
+    return value
+
+
+def _decode_text(value: Any, where: str, limit: Limit | None) -> str:
+    if not isinstance(value, str):
+        raise _bad(where, "must be a string")
+    if limit and not limit.least <= len(value) <= limit.most:
+        raise _bad(where, f"must have {limit.least} to {limit.most} characters, and has {len(value)}")
+    if limit and limit.pattern and not re.fullmatch(limit.pattern, value):
+        raise _bad(where, f"must match {limit.pattern}")
+    if limit and limit.format == "date-time" and not _is_timestamp(value):
+        raise _bad(where, "must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+        raise _bad(where, "must be valid Unicode, and holds a lone surrogate")
+    return value
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _is_timestamp(value: str) -> bool:
+    if not _RFC3339.fullmatch(value):
+        return False
+    try:
+        # fromisoformat() knows microseconds at most; RFC 3339 allows any number of digits.
+        datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
+    except ValueError:
+        return False
+    return True
+
+
+def _bad(where: str, complaint: str) -> BadInput:
+    return BadInput(f"{where or 'the body'} {complaint}", field=where or None)
+
+
+# OpenAPI
+
+
+def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a route table."""
+    shapes: dict[str, Any] = {}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, shapes)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": dict(sorted(shapes.items()))},
+    }
+
+
+def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
+    if route.answer is None:
+        content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": schema(route.answer, shapes)}}
+    problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "responses": {
+            str(route.success): {"description": "As asked", "content": content},
+            **{str(code): {"description": "Refused", "content": problem} for code in route.problems},
+            "default": {"description": "A problem", "content": problem},
+        },
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": schema(_PATH_FIELDS[name], shapes)}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    if route.answer is None:
+        event_id = {"type": "integer", "minimum": 0}
+        parameters.append({"name": "Last-Event-ID", "in": "header", "required": False, "schema": event_id})
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        body = {"application/json": {"schema": schema(route.body, shapes)}}
+        operation["requestBody"] = {"required": True, "content": body}
+    return operation
+
+
+_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId}
+
+
+def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an annotation; the shapes it refers to are added to `shapes`."""
+    limit = None
+    if typing.get_origin(kind) is Annotated:
+        kind, limit = typing.get_args(kind)[:2]
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [schema(_only_member(kind), shapes), {"type": "null"}]}
+    if origin is Literal:
+        return {"type": "string", "enum": list(typing.get_args(kind))}
+    if origin is tuple:
+        bound = {"maxItems": limit.most} if limit else {}
+        return {"type": "array", "items": schema(typing.get_args(kind)[0], shapes), **bound}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _object_schema(kind, shapes)
+    if kind is bool:
+        return {"type": "boolean"}
+    if kind is int:
+        bound = {"minimum": limit.least, "maximum": limit.most} if limit else {}
+        return {"type": "integer", **bound}
+    if kind is dict:
+        return {"type": "object"}
+    text: dict[str, Any] = {"type": "string"}
+    if limit:
+        text |= {"minLength": limit.least, "maxLength": limit.most}
+        text |= {"pattern": f"^{limit.pattern}$"} if limit.pattern else {}
+        text |= {"format": limit.format} if limit.format else {}
+    return text
+
+
+def _object_schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
+    if kind.__name__ not in shapes:
+        shapes[kind.__name__] = {}  # before its fields, for a shape that refers to itself
+        fields = dataclasses.fields(kind)
+        shapes[kind.__name__] = {
+            "type": "object",
+            "properties": {f.name: schema(_hints(kind)[f.name], shapes) for f in fields},
+            "required": [f.name for f in fields if f.default is dataclasses.MISSING],
+        }
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}

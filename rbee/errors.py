@@ -1,0 +1,149 @@
+"""What can go wrong, once for all three programs.
+
+Each error says what happened, may name the cure (`hint`), knows the exit code that a
+person's shell gets and the HTTP status that a client gets, and survives the way over
+a socket as an RFC 9457 problem document.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+PROBLEM_PREFIX = "urn:rbee:problem:"
+
+
+class RbeeError(Exception):
+    """The root; raised itself only for what has no better name."""
+
+    slug: ClassVar[str] = "failure"
+    title: ClassVar[str] = "The request failed"
+    exit_code: ClassVar[int] = 1
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.field = field
+
+    def to_problem(self) -> dict[str, Any]:
+        """The RFC 9457 document: type, title, status, detail, and field and hint where known."""
+        problem: dict[str, Any] = {
+            "type": PROBLEM_PREFIX + self.slug,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.message,
+        }
+        if self.field is not None:
+            problem["field"] = self.field
+        if self.hint is not None:
+            problem["hint"] = self.hint
+        return problem
+
+
+class BadInput(RbeeError):
+    slug, title, exit_code, status = "bad-input", "The request is not valid", 2, 400
+
+
+class UnknownHost(RbeeError):
+    slug, title, exit_code, status = "unknown-host", "The host is not known", 2, 422
+
+
+class TooLarge(RbeeError):
+    slug, title, exit_code, status = "too-large", "The request is too large", 2, 413
+
+
+class TooMany(RbeeError):
+    slug, title, exit_code, status = "too-many", "Too much at once", 1, 503
+
+
+class NotPermitted(RbeeError):
+    slug, title, exit_code, status = "not-permitted", "Not permitted", 77, 403
+
+
+class UnknownHive(RbeeError):
+    slug, title, exit_code, status = "unknown-hive", "No such hive", 4, 404
+
+
+class UnknownJob(RbeeError):
+    slug, title, exit_code, status = "unknown-job", "No such job", 4, 404
+
+
+class NoSuchRoute(RbeeError):
+    slug, title, exit_code, status = "no-such-route", "No such route", 1, 404
+
+
+class NoSuchMethod(RbeeError):
+    slug, title, exit_code, status = "no-such-method", "The route has no such method", 1, 405
+
+
+class NotRunning(RbeeError):
+    """The queen is off or asleep, and the verb is not one that wakes her."""
+
+    slug, title, exit_code, status = "not-running", "Not running", 3, 503
+
+
+class Unreachable(RbeeError):
+    """A socket that does not answer, or answers with something that is not ours."""
+
+    slug, title, exit_code, status = "unreachable", "The other side does not answer", 1, 502
+
+
+class TimedOut(RbeeError):
+    slug, title, exit_code, status = "timed-out", "It took too long", 1, 504
+
+
+class UnitFailed(RbeeError):
+    """systemd could not bring a unit to the state that was asked for."""
+
+    slug, title, exit_code, status = "unit-failed", "A unit failed", 1, 502
+
+
+class HiveFailed(RbeeError):
+    """A hive answered, and its answer was a refusal."""
+
+    slug, title, exit_code, status = "hive-failed", "The hive refused", 1, 502
+
+
+class CatalogFailed(RbeeError):
+    slug, title, exit_code, status = "catalog-failed", "The hive catalog failed", 1, 500
+
+
+class BadConfig(RbeeError):
+    """Configuration that cannot be run with; 78 is EX_CONFIG of sysexits(3)."""
+
+    slug, title, exit_code, status = "bad-config", "The configuration is not valid", 78, 500
+
+
+class CatalogUnusable(RbeeError):
+    """A catalog that this queen must not touch: damaged, foreign or newer. Never overwritten."""
+
+    slug, title, exit_code, status = "catalog-unusable", "The hive catalog is unusable", 78, 500
+
+
+class Stopping(RbeeError):
+    slug, title, exit_code, status = "stopping", "The daemon is stopping", 1, 503
+
+
+class Interrupted(RbeeError):
+    """Ctrl-C; 130 is what a shell makes of SIGINT. The job that was watched goes on."""
+
+    slug, title, exit_code, status = "interrupted", "Interrupted", 130, 500
+
+
+def _descendants(root: type[RbeeError]) -> list[type[RbeeError]]:
+    return [root, *(found for child in root.__subclasses__() for found in _descendants(child))]
+
+
+_BY_TYPE = {PROBLEM_PREFIX + kind.slug: kind for kind in _descendants(RbeeError)}
+
+
+def from_problem(problem: dict[str, Any]) -> RbeeError:
+    """The error that a problem document was made from; an unknown type becomes RbeeError."""
+    kind = _BY_TYPE.get(str(problem.get("type")), RbeeError)
+    hint, field = problem.get("hint"), problem.get("field")
+    return kind(
+        str(problem.get("detail") or problem.get("title") or "it failed without saying why"),
+        hint=hint if isinstance(hint, str) else None,
+        field=field if isinstance(field, str) else None,
+    )

@@ -1,0 +1,210 @@
+"""Telling people what happens: one call, told by whoever is listening.
+
+An Event names a kind of line, so that the journal can explain it (MESSAGE_ID, the file
+rbee.catalog) and programs can find it. A Narrator takes lines; the plain one is silent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from rbee.contracts import Line, Speaker
+
+JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
+
+ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`message_id` is None for what only the keeper says, which never reaches the journal."""
+
+    name: str
+    speaker: Speaker
+    message_id: str | None
+    priority: int = INFO
+
+
+QUEEN_ASLEEP = Event("queen-asleep", "bee keeper", None)
+QUEEN_AWAKE = Event("queen-awake", "bee keeper", None)
+REQUESTING = Event("requesting", "bee keeper", None)
+SHUTTING_DOWN_QUEEN = Event("shutting-down-queen", "bee keeper", None)
+
+QUEEN_STARTED = Event("queen-started", "queen bee", "7e0a31c5fa9b4f7f9d0ed3a8a6c0b5d1")
+ADDING = Event("adding", "queen bee", "c1d4ab0e5d9c4a53a9cf2f5fbf2c94e2", NOTICE)
+WAKING = Event("waking", "queen bee", "5e1f5e2f9a6a4d0b8f0a4f7de2b0c6a3")
+HIVE_AWAKE = Event("hive-awake", "queen bee", "0b5b9de1c21f4f0bbf6f3f1c97a5d2e4")
+FIRST_HEARTBEAT = Event("first-heartbeat", "queen bee", "93a1c6f2b7e84d1e8c5d0a9be47f31f5")
+ASKING_DEVICES = Event("asking-devices", "queen bee", "2f8d7b64e0c94c5ab3a17e6d5c90f8a6")
+HAS_DEVICES = Event("has-devices", "queen bee", "d86c0f3e1ab7459e9c24b1f7a3e5d0b7", NOTICE)
+ADD_FAILED = Event("add-failed", "queen bee", "a47e9b1d3c5f4826b0d8e6f2714c9ad8", ERROR)
+HIVE_ONLINE = Event("hive-online", "queen bee", "6c2ef0a9d1784b35a7e94c8b0f63d5e9", NOTICE)
+HIVE_SUSPECT = Event("hive-suspect", "queen bee", "f19b6d8c2e404a7cb5f3079e8ad1c6aa", WARNING)
+HIVE_OFFLINE = Event("hive-offline", "queen bee", "38d5c7a0b9f14e629e0d6b4fa1c872bb", WARNING)
+REMOVING = Event("removing", "queen bee", "b20f8e4d7a6c49c1835e9d1bf7a064cc", NOTICE)
+REMOVED = Event("removed", "queen bee", "4d7b1f9ce3a046f8a12c8e05d9b6f7dd", NOTICE)
+REMOVE_FAILED = Event("remove-failed", "queen bee", "e5a3097b8c1d4fb6942f7ad06e1cb8ee", ERROR)
+SHUTTING_DOWN_HIVES = Event("shutting-down-hives", "queen bee", "1a9c6e5d0f7b4832bd41f8c39e7a05ff", NOTICE)
+SHUTDOWN_FAILED = Event("shutdown-failed", "queen bee", "9f04d2b8e6a1473c8b5de70c1f39a210", ERROR)
+QUEEN_FAILED = Event("queen-failed", "queen bee", "7bc5e8f1d20a4e96a3f97c64d8b15e21", ERROR)
+QUEEN_STOPPING = Event("queen-stopping", "queen bee", "c3f6a90e7d184b5c9e12d8b07f4a6532")
+
+HIVE_STARTED = Event("hive-started", "bee hive", "84b7d1c0e95f4a2d9b6c3f8ea70d1543")
+SENDING_HEARTBEAT = Event("sending-heartbeat", "bee hive", "d9e2b5f8061c47a3bc84e7d1f59a0654")
+DETECTED = Event("detected", "bee hive", "52c8f1a6be9d4703a5d0b9e47c6f3165", NOTICE)
+DETECT_FAILED = Event("detect-failed", "bee hive", "ab40e7d93c6f4158b2e9a1d7f08c5476", ERROR)
+QUEEN_AWAY = Event("queen-away", "bee hive", "60f3c9b8d1e74ea5970ad2b6c8f41587", WARNING)
+QUEEN_BACK = Event("queen-back", "bee hive", "fd1a7e50c4b9463e8c72e6f9ad035b98")
+NOT_IN_CATALOG = Event("not-in-catalog", "bee hive", "157cb4e8f9a04d63b0e5d2a8c6f971a9", WARNING)
+HIVE_FAILED = Event("hive-failed", "bee hive", "c86d0a9f4e1b4752a3b7f8d5e02c9fba", ERROR)
+GOODBYE = Event("goodbye", "bee hive", "29e5f7b0a8d34c169f4ec1d7b6a085cb", NOTICE)
+
+CONFIG_WARNING = Event("config-warning", "queen bee", "ee8ba1d6c0f5437982dcb9f4a7e160dc", WARNING)
+
+EVENTS = tuple(value for value in list(globals().values()) if isinstance(value, Event))
+
+
+class Narrator:
+    """Takes lines and says nothing. `fields` go with the line: job_id, hive, actor_uid, actor_pid."""
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        """Tell one line; never raises, never waits."""
+
+    def about(self, **fields: str) -> Narrator:
+        """A narrator of which each line carries these fields too."""
+        return _About(self, fields)
+
+
+class _About(Narrator):
+    def __init__(self, narrator: Narrator, fields: Mapping[str, str]) -> None:
+        self._narrator = narrator
+        self._fields = fields
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self._narrator.narrate(event, text, **{**self._fields, **fields})
+
+
+class Chorus(Narrator):
+    """Several narrators that tell the same line, in this order."""
+
+    def __init__(self, *narrators: Narrator) -> None:
+        self._narrators = narrators
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        for narrator in self._narrators:
+            narrator.narrate(event, text, **fields)
+
+
+class Journal(Narrator):
+    """Native entries for systemd-journald, so that journalctl finds them by RBEE_JOB_ID= and the like.
+
+    Written by hand because it is on the path of a hive's first heartbeat: a datagram costs
+    2 µs, importing pystemd.journal 30 ms. The format is the one of
+    https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Without a journal the lines go to stderr.
+    """
+
+    def __init__(self, identifier: str, path: Path = JOURNAL_SOCKET, fallback: TextIO = sys.stderr) -> None:
+        self._identifier = identifier
+        self._path = os.fspath(path)
+        self._fallback = fallback
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        # journald that is stuck must not stop a heart; 8 MiB of queue is systemd's own choice.
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        entry = {
+            "MESSAGE": text,
+            "PRIORITY": str(event.priority),
+            "SYSLOG_IDENTIFIER": self._identifier,
+            "RBEE_EVENT": event.name,
+            "RBEE_SPEAKER": event.speaker,
+            **({"MESSAGE_ID": event.message_id} if event.message_id else {}),
+            **{f"RBEE_{name.upper()}": value for name, value in fields.items()},
+        }
+        try:
+            self._socket.sendto(b"".join(_journal_field(*item) for item in entry.items()), self._path)
+        except OSError:
+            print(f"<{event.priority}>{text}", file=self._fallback, flush=True)
+
+
+def _journal_field(name: str, value: str) -> bytes:
+    data = value.encode(errors="backslashreplace")
+    if b"\n" not in data:
+        return name.encode() + b"=" + data + b"\n"
+    return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+
+
+class Teller(Narrator):
+    """Tells whole lines, its own and those that another program told first."""
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self.relay(line_of(event, text))
+
+    def relay(self, line: Line) -> None:
+        """Tell a line as it is."""
+
+
+_COLOURS: Mapping[Speaker, str] = {"bee keeper": "33", "queen bee": "35", "bee hive": "36"}
+_ERRORS = frozenset(event.name for event in EVENTS if event.priority <= ERROR)
+_WIDTH = len("(bee keeper) ")
+
+
+class Terminal(Teller):
+    """For a person: '(queen bee)  text', in colour where asked; what could steer a terminal is escaped."""
+
+    def __init__(self, stream: TextIO, *, colour: bool = False) -> None:
+        self._stream = stream
+        self._colour = colour
+
+    def relay(self, line: Line) -> None:
+        name, text = f"({line.speaker})".ljust(_WIDTH), printable(line.text)
+        if self._colour:
+            name = f"\033[{_COLOURS[line.speaker]}m{name}\033[0m"
+            text = f"\033[31m{text}\033[0m" if line.event in _ERRORS else text
+        # A pipe is block-buffered otherwise, and the story is live.
+        print(name + text, file=self._stream, flush=True)
+
+
+class JsonLines(Teller):
+    """For a program: each line as a JSON object on a line of its own, with event 'line'."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def relay(self, line: Line) -> None:
+        told = {
+            "event": "line",
+            "kind": line.event,
+            "speaker": line.speaker,
+            "text": line.text,
+            "at": line.at,
+        }
+        print(json.dumps(told), file=self._stream, flush=True)
+
+
+def line_of(event: Event, text: str) -> Line:
+    return Line(speaker=event.speaker, text=text[:2000], event=event.name, at=now_rfc3339())
+
+
+def now_rfc3339() -> str:
+    """The time of day in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# Controls, and the marks that turn the direction of text around (Trojan Source, CVE-2021-42574).
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with whatever could steer a terminal shown as an escape."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,0 +1,342 @@
+"""Serving an app on sockets that systemd handed over; errors become problem documents.
+
+Only here do our errors turn into HTTP statuses, and only here is SIGTERM heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from rbee.contracts import Route, decode, encode, openapi
+from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, TooLarge
+from rbee.narration import Event, Journal
+from rbee.systemd import Notifier, watchdog_interval
+
+log = logging.getLogger("rbee")
+
+BODY_LIMIT = 256 * 1024
+"""Bytes of a request's body; more is refused with 413 before it is read."""
+
+BODY_TIMEOUT = 10.0
+"""Seconds in which a request's body must have arrived."""
+
+GRACE = 1.0
+"""Seconds that requests in flight have after SIGTERM."""
+
+KEEP_ALIVE = 7200
+"""Seconds that an idle connection is kept: above any interval between two heartbeats."""
+
+Handler = Callable[[Request], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a Unix socket, as the kernel says (SO_PEERCRED of unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(request: Request) -> Peer:
+    """The process that sent the request."""
+    peer: Peer = request.scope["rbee.peer"]
+    return peer
+
+
+# The app
+
+
+def build_app(
+    title: str,
+    version: str,
+    handlers: Mapping[Route, Handler],
+    *,
+    admit: Callable[[Peer, Route], None] = lambda peer, route: None,
+) -> Starlette:
+    """An app of the route table's handlers; a handler returns a shape, or a Response of its own.
+
+    `admit` raises NotPermitted for a peer that may not use a route. The OpenAPI document is
+    made from the same table, so that it cannot drift.
+    """
+    document = openapi(title, version, tuple(handlers))
+    paths: dict[str, dict[str, tuple[Route, Handler]]] = {}
+    for route, handler in handlers.items():
+        paths.setdefault(route.path, {})[route.method] = (route, handler)
+
+    def endpoint(methods: Mapping[str, tuple[Route, Handler]]) -> Handler:
+        async def serve_one(request: Request) -> Response:
+            found = methods.get(request.method)
+            if found is None:
+                raise NoSuchMethod(
+                    f"{request.method} is not a method of {request.url.path}",
+                    hint=f"It has {', '.join(methods)}.",
+                )
+            route, handler = found
+            admit(peer_of(request), route)
+            answer = document if route.answer is dict else await handler(request)
+            return answer if isinstance(answer, Response) else json_response(answer, route.success)
+
+        return serve_one
+
+    every_method = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+    return Starlette(
+        routes=[
+            StarletteRoute(path, endpoint(methods), methods=every_method) for path, methods in paths.items()
+        ],
+        exception_handlers={RbeeError: _refuse, HTTPException: _refuse_http, Exception: _refuse_unforeseen},
+    )
+
+
+def json_response(answer: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
+    content = json.dumps(encode(answer), ensure_ascii=False, separators=(",", ":")).encode(
+        errors="backslashreplace"
+    )
+    return Response(content, status, media_type=media_type)
+
+
+def problem_response(error: RbeeError) -> Response:
+    return json_response(error.to_problem(), error.status, media_type="application/problem+json")
+
+
+async def read_shape(request: Request, kind: type[Any]) -> Any:
+    """The request's body as a shape; TooLarge beyond BODY_LIMIT, BadInput for what does not fit."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            content = await _read_body(request)
+    except TimeoutError as error:
+        raise BadInput(f"the body did not arrive within {BODY_TIMEOUT:g} s") from error
+    except ClientDisconnect as error:
+        raise BadInput("the client went before its body had arrived") from error
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"the body is not JSON: {error}", hint="Send a JSON object.") from error
+    return decode(kind, value)
+
+
+async def _read_body(request: Request) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > BODY_LIMIT:
+        raise _too_large()
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > BODY_LIMIT:
+            raise _too_large()
+    return content
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"the body is larger than {BODY_LIMIT} bytes", hint=f"Send at most {BODY_LIMIT} bytes.")
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RbeeError)
+    return problem_response(error)
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem_response(
+            NoSuchRoute(f"there is nothing at {request.url.path}", hint="GET /v1/openapi.json")
+        )
+    return problem_response(BadInput(str(error.detail)))
+
+
+async def _refuse_unforeseen(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem_response(RbeeError("an error that nobody foresaw", hint="The journal has its traceback."))
+
+
+# Server-sent events
+
+
+def event_stream(chunks: AsyncIterator[bytes]) -> Response:
+    """A response that sends each chunk as it comes, until the iterator or the client ends."""
+    return _EventStream(chunks)
+
+
+class _EventStream(Response):
+    """Plain ASGI: half of what a StreamingResponse costs, and the same from Starlette 0.26 to 1.x."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream; charset=utf-8")
+        del self.headers["content-length"]
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        telling = asyncio.ensure_future(self._tell(send))
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            telling.cancel()
+            leaving.cancel()
+            await asyncio.gather(telling, leaving, return_exceptions=True)
+
+    async def _tell(self, send: Send) -> None:
+        async for chunk in self._chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+# The server
+
+
+class _PeerProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen by uvicorn at run time
+    """ASGI does not show who is at the other end of a Unix socket, so each connection tells its app."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        channel = transport.get_extra_info("socket")
+        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        self.app: ASGIApp = _with_peer(self.app, Peer(*struct.unpack("3i", credentials)))
+
+
+def _with_peer(app: ASGIApp, peer: Peer) -> ASGIApp:
+    async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["rbee.peer"] = peer
+        await app(scope, receive, send)
+
+    return app_with_peer
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on our signals: 0.32 and later raise SIGTERM again when they end."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    def install_signal_handlers(self) -> None:
+        """As uvicorn before 0.29 asks."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn from 0.29 on asks."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+async def serve(
+    app: ASGIApp,
+    sockets: Sequence[socket.socket],
+    notifier: Notifier,
+    *,
+    status: Callable[[], str],
+    started: Callable[[], None],
+    stopping: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then end within GRACE.
+
+    READY=1 is said once the sockets are served, and then `started` is called; `stopping` is
+    awaited first thing after the signal, while the sockets are still served.
+    """
+    loop = asyncio.get_running_loop()
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_stop.set)
+
+    def on_started() -> None:
+        notifier.ready(status())
+        started()
+
+    # No more options than uvicorn 0.17 and 0.54 both have.
+    config = uvicorn.Config(
+        app, http=_PeerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+    )  # fmt: skip
+    server = _Server(config, on_started)
+    serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
+    waiting = asyncio.ensure_future(told_to_stop.wait())
+    feeding = asyncio.ensure_future(_feed_watchdog(notifier))
+    await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not serving.done():
+        notifier.stopping("stopping")
+        await stopping()
+        server.should_exit = True
+        # uvicorn 0.17 has no timeout_graceful_shutdown.
+        loop.call_later(GRACE, setattr, server, "force_exit", True)
+    try:
+        await serving
+    finally:
+        feeding.cancel()
+        notifier.status("stopped")
+
+
+async def _feed_watchdog(notifier: Notifier) -> None:
+    """Say WATCHDOG=1 from the loop itself, so that a loop that is stuck is seen."""
+    interval = watchdog_interval()
+    while interval is not None:
+        notifier.alive()
+        await asyncio.sleep(interval)
+
+
+# A daemon from its first line to its exit status
+
+
+def run_daemon(
+    identifier: str, failed: Event, run: Callable[[Notifier, Journal], Coroutine[Any, Any, None]]
+) -> int:
+    """Run a daemon's coroutine to its end and return the exit status.
+
+    What ends it early is said in STATUS= before it goes: group rbee may read that, not the journal.
+    """
+    _log_to_journal()
+    notifier = Notifier()
+    journal = Journal(identifier)
+    try:
+        asyncio.run(run(notifier, journal))
+    except RbeeError as error:
+        cause = f"{error.message} ({error.hint})" if error.hint else error.message
+        notifier.status(cause)
+        journal.narrate(failed, f"{identifier} cannot run: {cause}")
+        return error.exit_code
+    except Exception as error:
+        notifier.status(f"an error that nobody foresaw: {error!r}")
+        raise
+    return 0
+
+
+def _log_to_journal() -> None:
+    """Send Python's own log to stderr, which systemd takes to the journal, with sd-daemon(3) levels."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_SdDaemonFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _SdDaemonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
+        # Each line of a traceback is an entry of its own, and needs its level.
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())

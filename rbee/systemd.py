@@ -1,0 +1,433 @@
+"""The only speaker to systemd: units and their jobs over D-Bus, handed-over sockets, sd_notify.
+
+Nobody above this file sees a bus error: each becomes one of ours, with its cure. pystemd
+calls hold the interpreter's lock, so every call is bounded by BUS_TIMEOUT and waiting is
+done on the bus's descriptor, never inside the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from rbee.errors import BadConfig, NotPermitted, RbeeError, TimedOut, UnitFailed, Unreachable
+
+log = logging.getLogger("rbee")
+
+Result = TypeVar("Result")
+
+QUEEN_UNIT = "queen-rbee.service"
+QUEEN_SOCKET_UNIT = "queen-rbee.socket"
+HIVE_UNIT = "rbee-hive.service"
+HIVE_SOCKET_UNIT = "rbee-hive.socket"
+TARGET = "rbee.target"
+
+BUS_TIMEOUT = 5.0
+"""Seconds that one D-Bus call may take. It is less than the services' WatchdogSec=."""
+
+_SYSTEMD = b"org.freedesktop.systemd1"
+_MANAGER_PATH = b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_UNIT = b"org.freedesktop.systemd1.Unit"
+_SERVICE = b"org.freedesktop.systemd1.Service"
+_STRING = ord("s")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of a unit, in systemd's words (org.freedesktop.systemd1(5)).
+
+    `result` and `status_text` are empty for a unit that is no service; `since_us` is the
+    wall clock, in microseconds, of the last change of `active`, 0 if it never changed.
+    """
+
+    load: str
+    active: str
+    sub: str
+    since_us: int = 0
+    result: str = ""
+    status_text: str = ""
+    main_pid: int = 0
+    exit_status: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        return self.active in ("active", "reloading")
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.active in ("inactive", "failed")
+
+
+class Bus:
+    """A connection to the system bus, opened as a context; for one thread."""
+
+    def __init__(self) -> None:
+        self._bus: Any = None
+        self._callbacks: list[Any] = []
+
+    def __enter__(self) -> Self:
+        # Read by sd-bus at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
+        os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", f"{BUS_TIMEOUT:g}s")
+        # 40 ms of import (lxml): paid by who really talks to systemd.
+        from pystemd.dbuslib import DBus
+
+        bus = DBus()
+        with _translated("connecting to the system bus"):
+            bus.open()
+        self._bus = bus
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bus.close()
+
+    def state(self, unit: str) -> UnitState:
+        """What the unit is doing now. A unit that is not there has load 'not-found'."""
+        with _translated(f"asking for {unit}"):
+            state = UnitState(
+                load=self._text(unit, _UNIT, b"LoadState"),
+                active=self._text(unit, _UNIT, b"ActiveState"),
+                sub=self._text(unit, _UNIT, b"SubState"),
+                since_us=self._get(unit, _UNIT, b"StateChangeTimestamp", b"t"),
+            )
+            if not unit.endswith(".service") or state.load != "loaded":
+                return state
+            return UnitState(
+                load=state.load,
+                active=state.active,
+                sub=state.sub,
+                since_us=state.since_us,
+                result=self._text(unit, _SERVICE, b"Result"),
+                status_text=self._text(unit, _SERVICE, b"StatusText"),
+                main_pid=self._get(unit, _SERVICE, b"MainPID", b"u"),
+                exit_status=self._get(unit, _SERVICE, b"ExecMainStatus", b"i"),
+            )
+
+    def active_state(self, unit: str) -> str:
+        """ActiveState alone: one call instead of eight, for who only wants to know whether."""
+        with _translated(f"asking for {unit}"):
+            return self._text(unit, _UNIT, b"ActiveState")
+
+    def has_job(self, unit: str) -> bool:
+        """Does systemd have a job for the unit, queued or running?"""
+        with _translated(f"asking for {unit}"):
+            job: tuple[int, bytes] = self._get(unit, _UNIT, b"Job", b"(uo)")
+            return job[0] != 0
+
+    def ask_start(self, unit: str) -> str:
+        """StartUnit: queue the job and return its object path."""
+        return self._ask(b"StartUnit", unit, f"starting {unit}")
+
+    def ask_stop(self, unit: str) -> str:
+        """StopUnit: queue the job and return its object path."""
+        return self._ask(b"StopUnit", unit, f"stopping {unit}")
+
+    def reset_failed(self, unit: str) -> None:
+        with _translated(f"resetting {unit}"):
+            self._call(b"ResetFailedUnit", [(_STRING, unit.encode())])
+
+    def start(self, unit: str, *, timeout: float) -> None:
+        """Start a unit and await its job: for a Type=notify service, until READY=1.
+
+        Raises UnitFailed when the job did not end well, TimedOut after `timeout` seconds.
+        """
+        self._await_job(self.ask_start, unit, timeout, "start")
+
+    def stop(self, unit: str, *, timeout: float) -> None:
+        """Stop a unit and await its job; of a unit that is not active that is at once."""
+        self._await_job(self.ask_stop, unit, timeout, "stop")
+
+    def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
+        results: dict[str, str] = {}
+        # The match comes before the job, or the job may be over before we listen.
+        self.on_job_removed(lambda job, result: results.__setitem__(job, result))
+        deadline = time.monotonic() + timeout
+        job = ask(unit)
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        self.pump()
+        while job not in results:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"{unit} was not done after {timeout:g} s", hint=f"systemctl status {unit}")
+            poll.poll(left * 1000)
+            self.pump()
+        check_job(unit, results[job], self.state(unit), doing)
+
+    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
+        """Call `heard` with object path and result of each job that ends, from within pump()."""
+
+        def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
+            message.process_reply(False)
+            _number, job, _unit, result = message.body
+            heard(job.decode(), result.decode())
+
+        self._match(_MANAGER_PATH, _MANAGER, b"JobRemoved", callback)
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever a property of the unit changes, from within pump()."""
+
+        def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
+            heard()
+
+        self._match(unit_path(unit), b"org.freedesktop.DBus.Properties", b"PropertiesChanged", callback)
+
+    def fileno(self) -> int:
+        return int(self._bus.get_fd())
+
+    def pump(self) -> None:
+        """Hand out every signal that has arrived; never waits."""
+        with _translated("listening to the system bus"):
+            # process() does one step a call and does not say whether there is more: an empty
+            # result may also be a step of its own (a write, a reply), so three in a row end it.
+            empty = 0
+            while empty < 3:
+                empty = empty + 1 if self._bus.process().is_empty() else 0
+
+    def _match(self, path: bytes, interface: bytes, member: bytes, callback: Any) -> None:
+        with _translated("listening to the system bus"):
+            if not self._callbacks:
+                self._call(b"Subscribe", [])
+            self._bus.match_signal(_SYSTEMD, path, interface, member, callback)
+        # The library keeps a bare pointer to the callback.
+        self._callbacks.append(callback)
+
+    def _ask(self, method: bytes, unit: str, doing: str) -> str:
+        with _translated(doing):
+            job: bytes = self._call(method, [(_STRING, unit.encode()), (_STRING, b"replace")])
+            return job.decode()
+
+    def _call(self, method: bytes, arguments: list[tuple[int, bytes]]) -> Any:
+        return _uninterrupted(
+            lambda: self._bus.call_method(_SYSTEMD, _MANAGER_PATH, _MANAGER, method, arguments).body
+        )
+
+    def _get(self, unit: str, interface: bytes, name: bytes, kind: bytes) -> Any:
+        return _uninterrupted(
+            lambda: self._bus.get_property(_SYSTEMD, unit_path(unit), interface, name, kind)
+        )
+
+    def _text(self, unit: str, interface: bytes, name: bytes) -> str:
+        value: bytes = self._get(unit, interface, name, b"s")
+        return value.decode(errors="replace")
+
+
+class AsyncBus:
+    """The same bus for an event loop: signals are pumped by the loop, jobs are awaited.
+
+    The calls themselves block for as long as systemd and polkit think, some milliseconds,
+    BUS_TIMEOUT at most.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._jobs: dict[str, asyncio.Future[str]] = {}
+
+    def attach(self) -> None:
+        self._bus.on_job_removed(self._job_removed)
+        asyncio.get_running_loop().add_reader(self._bus.fileno(), self._pump)
+
+    def detach(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._bus.fileno())
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        self._bus.on_unit_changed(unit, heard)
+
+    def state(self, unit: str) -> UnitState:
+        return self._asked(lambda: self._bus.state(unit))
+
+    def has_job(self, unit: str) -> bool:
+        return self._asked(lambda: self._bus.has_job(unit))
+
+    def ask_stop(self, unit: str) -> str:
+        return self._asked(lambda: self._bus.ask_stop(unit))
+
+    async def start(self, unit: str, *, timeout: float) -> None:
+        """As Bus.start()."""
+        await self._await_job(self._bus.ask_start, unit, timeout, "start")
+
+    async def stop(self, unit: str, *, timeout: float) -> None:
+        """As Bus.stop()."""
+        await self._await_job(self._bus.ask_stop, unit, timeout, "stop")
+
+    async def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
+        job = self._asked(lambda: ask(unit))
+        future = self._jobs.setdefault(job, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout(timeout):
+                result = await asyncio.shield(future)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"{unit} was not done after {timeout:g} s", hint=f"systemctl status {unit}"
+            ) from error
+        finally:
+            self._jobs.pop(job, None)
+        check_job(unit, result, self.state(unit), doing)
+
+    def _asked(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        finally:
+            # A blocking call may have read signals into the library's own queue, where the
+            # descriptor no longer tells of them.
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        try:
+            self._bus.pump()
+        except RbeeError as error:
+            # The bus is gone, and its descriptor would be readable for ever.
+            self.detach()
+            log.error("%s; restart the service once D-Bus is back", error.message)
+
+    def _job_removed(self, job: str, result: str) -> None:
+        future = self._jobs.get(job)
+        if future is not None and not future.done():
+            future.set_result(result)
+
+
+def unit_path(unit: str) -> bytes:
+    """The object path of a unit; systemd escapes all but ASCII letters and digits (sd_bus_path_encode(3))."""
+    escaped = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in unit)
+    return b"/org/freedesktop/systemd1/unit/" + escaped.encode()
+
+
+def check_job(unit: str, result: str, state: UnitState, doing: str) -> None:
+    """Raise UnitFailed, with what systemd and the unit itself say of it, unless the job was done."""
+    if result in ("done", "skipped"):
+        return
+    causes = [f"its job ended as '{result}'"]
+    if state.result not in ("", "success"):
+        causes = [f"its result is '{state.result}'"]
+    if state.status_text:
+        causes.append(f"it said: {state.status_text}")
+    raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=_cure(unit, state))
+
+
+def _cure(unit: str, state: UnitState) -> str:
+    if state.load == "masked":
+        return f"It is masked: systemctl unmask {unit}"
+    if state.load == "not-found":
+        return f"It is not installed: apt install {'rbee-queen' if unit.startswith('queen') else 'rbee-hive'}"
+    if state.result == "start-limit-hit":
+        return f"It failed too often in a row: systemctl reset-failed {unit}, then try again."
+    return f"systemctl status {unit}; sudo journalctl -u {unit} -e"
+
+
+_ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
+    ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", None),
+    ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
+    ("NoSuchUnit", UnitFailed, "systemd has no such unit", "Is the package installed? apt install rbee"),
+    ("UnitMasked", UnitFailed, "the unit is masked", "systemctl unmask UNIT"),
+    ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
+    ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
+)
+
+
+def _uninterrupted(call: Callable[[], Result]) -> Result:
+    """Call again when a signal came in between (SIGTERM, say): sd-bus then gives up with EINTR.
+
+    All that is called here may be said twice: systemd merges a job with its like.
+    """
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if type(error).__module__ != "pystemd.dbusexc" or abs(getattr(error, "errno", 0)) != errno.EINTR:
+                raise
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Turn the library's errors into ours."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ != "pystemd.dbusexc":
+            raise
+        raise _translate(doing, error) from error
+
+
+def _translate(doing: str, error: Any) -> RbeeError:
+    # pystemd makes a class of each D-Bus error it knows and leaves the rest to DBusBaseError,
+    # which has the name.
+    name = f"{type(error).__name__} {getattr(error, 'err_name', '')}"
+    said = str(getattr(error, "err_message", "")) or os.strerror(abs(error.errno or 0))
+    for mark, kind, meaning, cure in _ERRORS:
+        if mark in name or mark in said:
+            return kind(f"{doing}: {meaning} ({said})", hint=cure)
+    if doing == "connecting to the system bus":
+        return Unreachable(
+            f"the system bus does not answer ({said})",
+            hint="Is systemd running here, and D-Bus with it? systemctl status dbus",
+        )
+    return UnitFailed(f"{doing}: {said}", hint="systemctl status dbus polkit")
+
+
+# sd_listen_fds(3)
+
+
+def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
+    """The listening sockets that systemd handed over, by FileDescriptorName=; BadConfig if there are none.
+
+    By name, because their order is not stable where several socket units feed one service.
+    The variables are taken out of the environment, so that no child believes them its own.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "0")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    sockets: dict[str, list[socket.socket]] = {}
+    if pid != str(os.getpid()) or not count.isdecimal() or count == "0":
+        raise BadConfig("systemd handed over no socket", hint="Start the unit instead: systemctl start UNIT")
+    for number, fd in enumerate(range(3, 3 + int(count))):
+        os.set_inheritable(fd, False)
+        # No family and no protocol given: Python asks the kernel, and asyncio then sets TCP_NODELAY.
+        listener = socket.socket(fileno=fd)
+        sockets.setdefault(names[number] if number < len(names) else "unknown", []).append(listener)
+    return sockets
+
+
+class Notifier:
+    """sd_notify(3). Outside systemd ($NOTIFY_SOCKET unset) it says nothing."""
+
+    def __init__(self) -> None:
+        from sdnotify import SystemdNotifier
+
+        self._notifier = SystemdNotifier()
+
+    def ready(self, status: str) -> None:
+        self._send("READY=1", status)
+
+    def status(self, status: str) -> None:
+        self._send("", status)
+
+    def stopping(self, status: str) -> None:
+        self._send("STOPPING=1", status)
+
+    def alive(self) -> None:
+        self._notifier.notify("WATCHDOG=1")
+
+    def _send(self, state: str, status: str) -> None:
+        line = " ".join(status.split())[:500]
+        message = f"{state}\nSTATUS={line}".lstrip()
+        # sdnotify encodes latin-1, systemd wants UTF-8: hand it text that comes out as that.
+        self._notifier.notify(message.encode(errors="backslashreplace").decode("latin-1"))
+
+
+def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Half of WatchdogSec= in seconds, as sd_watchdog_enabled(3) advises; None where there is none."""
+    usec = environ.get("WATCHDOG_USEC", "")
+    if not usec.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(usec) / 2_000_000
