@@ -1,0 +1,1 @@
+"""The queen: keeps the catalog of hives and knows who is alive."""

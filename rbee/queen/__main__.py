@@ -1,0 +1,129 @@
+"""queen-rbee: builds every object, serves until systemd says stop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pwd
+import socket
+import sys
+from pathlib import Path
+
+from rbee import __version__, config
+from rbee.client import HiveClient, Link
+from rbee.errors import BadConfig
+from rbee.narration import (
+    CONFIG_WARNING,
+    QUEEN_FAILED,
+    QUEEN_STARTED,
+    QUEEN_STOPPING,
+    Chorus,
+    Event,
+    Journal,
+    Narrator,
+)
+from rbee.queen import app
+from rbee.queen.catalog import Catalog
+from rbee.queen.hives import Hives
+from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.registry import Registry
+from rbee.server import run_daemon, serve
+from rbee.systemd import AsyncBus, Bus, Notifier, take_sockets
+
+
+class StatusLine(Narrator):
+    """The line in `systemctl status queen-rbee`: who is alive, and what goes on right now."""
+
+    def __init__(self, notifier: Notifier, registry: Registry, jobs: Jobs) -> None:
+        self._notifier = notifier
+        self._registry = registry
+        self._jobs = jobs
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        is_going_on = any(job.state == "running" for job in self._jobs.all())
+        self._notifier.status(f"{self.counts()}; {text}" if is_going_on else self.counts())
+
+    def update(self) -> None:
+        self._notifier.status(self.counts())
+
+    def counts(self) -> str:
+        counts = self._registry.counts()
+        told = [f"{counts[state]} {state}" for state in ("online", "suspect", "offline")]
+        told += [f"{counts[state]} {state}" for state in ("pending", "unknown") if counts[state]]
+        return f"hives: {', '.join(told)}"
+
+
+async def run(notifier: Notifier, journal: Journal) -> None:
+    settings = config.load()
+    for warning in settings.warnings:
+        journal.narrate(CONFIG_WARNING, warning)
+    sockets = _unix_sockets()
+    queen = settings.queen
+    catalog = Catalog.open(queen.database or _state_directory() / "catalog.db")
+    registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
+    jobs = Jobs(queen.jobs_max)
+    status = StatusLine(notifier, registry, jobs)
+    with Bus() as bus:
+        units = AsyncBus(bus)
+        link = Link(config.HIVE_SOCKET, timeout=queen.detect_timeout)
+        narrator = Chorus(journal, Stories(jobs), status)
+        hives = Hives(
+            queen, catalog, registry, jobs, units, HiveClient(link), narrator, changed=status.update
+        )
+        await hives.load()
+        units.attach()
+
+        def started() -> None:
+            journal.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
+            hives.begin()
+            # What lives now lives for good; without it a collection with many connections stalls the loop.
+            gc.freeze()
+
+        async def stopping() -> None:
+            journal.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
+            await hives.end()
+            jobs.close()
+
+        try:
+            await serve(
+                app.build(hives, jobs, app.Admission(_uid_of("rbee-hive"))),
+                sockets,
+                notifier,
+                status=status.counts,
+                started=started,
+                stopping=stopping,
+            )
+        finally:
+            units.detach()
+            await link.close()
+            catalog.close()
+
+
+def _unix_sockets() -> list[socket.socket]:
+    listeners = [listener for named in take_sockets().values() for listener in named]
+    if any(listener.family != socket.AF_UNIX for listener in listeners):
+        raise BadConfig(
+            "TCP needs TLS and a credential, and this version has neither",
+            hint="Take every ListenStream= but /run/rbee/queen.sock out of queen-rbee.socket.",
+        )
+    return listeners
+
+
+def _state_directory() -> Path:
+    # Several StateDirectory= would be separated by colons; the unit has one.
+    return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/queen-rbee"))
+
+
+def _uid_of(user: str) -> int | None:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def main() -> int:
+    return run_daemon("queen-rbee", QUEEN_FAILED, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

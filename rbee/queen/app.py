@@ -1,0 +1,130 @@
+"""The queen's routes: each takes a request apart, asks the rules, and answers with a shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee import __version__
+from rbee.contracts import (
+    AddHive,
+    Health,
+    Heartbeat,
+    HeartbeatAck,
+    Hives,
+    HiveView,
+    JobId,
+    Jobs,
+    JobStarted,
+    JobView,
+    Name,
+    QueenRoutes,
+    Route,
+    decode,
+)
+from rbee.errors import BadInput, NotPermitted, UnknownJob
+from rbee.queen import hives as rules
+from rbee.queen import jobs as stories
+from rbee.server import Handler, Peer, build_app, event_stream, peer_of, read_shape
+
+
+class Admission:
+    """Who may use which route. Reaching the socket makes no operator of the hive's user.
+
+    `hive_uid` is None on a machine without that user; then nobody but root may send heartbeats.
+    """
+
+    def __init__(self, hive_uid: int | None) -> None:
+        self._hive_uid = hive_uid
+
+    def __call__(self, peer: Peer, route: Route) -> None:
+        is_hive = peer.uid == self._hive_uid
+        if route is QueenRoutes.HEARTBEAT and not is_hive and peer.uid != 0:
+            raise NotPermitted("heartbeats are taken from the user rbee-hive only")
+        if is_hive and route is not QueenRoutes.HEARTBEAT:
+            raise NotPermitted("the user rbee-hive may send heartbeats only")
+
+
+def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starlette:
+    """The queen's app."""
+
+    async def health(_request: Request) -> Health:
+        return Health("ok", __version__)
+
+    async def add_hive(request: Request) -> Any:
+        return begun(request, hives.add(await read_shape(request, AddHive), actor(request)))
+
+    async def heartbeat(request: Request) -> HeartbeatAck:
+        return await hives.heartbeat(await read_shape(request, Heartbeat))
+
+    async def shutdown(request: Request) -> Any:
+        return begun(request, hives.shut_down(actor(request)))
+
+    async def list_hives(_request: Request) -> Hives:
+        return Hives(tuple(await hives.views()))
+
+    async def show_hive(request: Request) -> HiveView:
+        return await hives.view(hive_id(request))
+
+    async def remove_hive(request: Request) -> Any:
+        return begun(request, hives.remove(hive_id(request), actor(request)))
+
+    async def list_jobs(_request: Request) -> Jobs:
+        return Jobs(tuple(job.view() for job in jobs.all()))
+
+    async def show_job(request: Request) -> JobView:
+        return jobs.job(job_id(request)).view()
+
+    async def events(request: Request) -> Response:
+        return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request)))
+
+    def begun(request: Request, job: stories.Job) -> JobStarted | Response:
+        """Where and how to follow a job; or its story at once, for who asks for a stream."""
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return event_stream(jobs.stream(job, 0, first=stories.job_event(job)))
+        return job.started()
+
+    handlers: dict[Route, Handler] = {
+        QueenRoutes.HEALTH: health,
+        QueenRoutes.ADD_HIVE: add_hive,
+        QueenRoutes.HEARTBEAT: heartbeat,
+        QueenRoutes.SHUTDOWN: shutdown,
+        QueenRoutes.HIVES: list_hives,
+        QueenRoutes.HIVE: show_hive,
+        QueenRoutes.REMOVE_HIVE: remove_hive,
+        QueenRoutes.JOBS: list_jobs,
+        QueenRoutes.JOB: show_job,
+        QueenRoutes.EVENTS: events,
+        QueenRoutes.OPENAPI: health,  # answered from the route table
+    }
+    return build_app("rbee queen", __version__, handlers, admit=admission)
+
+
+def actor(request: Request) -> dict[str, str]:
+    """Who asked, as fields for the journal."""
+    peer = peer_of(request)
+    return {"actor_uid": str(peer.uid), "actor_pid": str(peer.pid)}
+
+
+def hive_id(request: Request) -> str:
+    try:
+        return decode(Name, request.path_params["hive_id"])
+    except BadInput as error:
+        raise BadInput(f"hive_id {error.message.removeprefix('the body ')}", field="hive_id") from error
+
+
+def job_id(request: Request) -> str:
+    try:
+        return decode(JobId, request.path_params["job_id"])
+    except BadInput as error:
+        raise UnknownJob("a job's id is 32 hexadecimal digits", field="job_id") from error
+
+
+def last_event_id(request: Request) -> int:
+    text = request.headers.get("last-event-id", "0")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise BadInput("Last-Event-ID must be the number of an event of this story", field="Last-Event-ID")
+    return int(text)

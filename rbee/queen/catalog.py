@@ -1,0 +1,217 @@
+"""The hive catalog: what survives a reboot. SQLite, one writer thread, off the event loop.
+
+An acknowledged write has reached the disk: WAL with synchronous=FULL syncs the log at each
+commit (NORMAL would not; https://sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rbee.contracts import Devices, Status, decode, encode
+from rbee.errors import BadInput, CatalogFailed, CatalogUnusable
+
+Result = TypeVar("Result")
+
+APPLICATION_ID = int.from_bytes(b"rbee", "big")
+
+MIGRATIONS = (
+    """
+    CREATE TABLE hives (
+        id TEXT PRIMARY KEY,
+        host TEXT NOT NULL,
+        port INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
+        status TEXT NOT NULL CHECK (status IN ('pending', 'online', 'offline')),
+        devices TEXT,
+        created_at_ms INTEGER NOT NULL,
+        updated_at_ms INTEGER NOT NULL,
+        wanted INTEGER NOT NULL CHECK (wanted IN (0, 1))
+    ) STRICT
+    """,
+)
+"""Statement n brings a catalog from version n to n + 1; PRAGMA user_version says where it is."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds that a write waits for another process that holds the catalog (a backup, an sqlite3 shell)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A hive as it stands in the table. Times are milliseconds since the epoch."""
+
+    id: str
+    host: str
+    port: int
+    status: Status
+    devices: Devices | None
+    created_at_ms: int
+    updated_at_ms: int
+    wanted: bool
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Catalog:
+    """All calls but open() and close() are awaited, and run one after the other in one thread."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
+
+    @classmethod
+    def open(cls, path: Path) -> Catalog:
+        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was."""
+        try:
+            connection = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise CatalogUnusable(
+                f"{path} cannot be opened: {error}", hint=f"ls -ld {path} {path.parent}"
+            ) from error
+        try:
+            _check(connection, path)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _migrate(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise _unusable(path, error) from error
+        except CatalogUnusable:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._connection.close()
+
+    async def hives(self) -> list[Row]:
+        return await self._run(
+            lambda: [_row(found) for found in self._connection.execute(_SELECT + " ORDER BY id")]
+        )
+
+    async def hive(self, hive_id: str) -> Row | None:
+        return await self._run(lambda: self._find(hive_id))
+
+    async def add(self, hive_id: str, host: str, port: int) -> Row:
+        """Make the hive wanted: a new row is 'pending', a row that is there keeps its status and devices."""
+        now = now_ms()
+        await self._write(
+            """
+            INSERT INTO hives (id, host, port, status, devices, created_at_ms, updated_at_ms, wanted)
+            VALUES (?, ?, ?, 'pending', NULL, ?, ?, 1)
+            ON CONFLICT (id) DO UPDATE
+            SET host = excluded.host, port = excluded.port, wanted = 1, updated_at_ms = excluded.updated_at_ms
+            WHERE (host, port, wanted) IS NOT (excluded.host, excluded.port, 1)
+            """,
+            (hive_id, host, port, now, now),
+        )
+        row = await self.hive(hive_id)
+        if row is None:
+            raise CatalogFailed(f"hive {hive_id} was removed while it was added", hint="Add it again.")
+        return row
+
+    async def set_online(self, hive_id: str, devices: Devices) -> None:
+        """Store the devices and the status 'online', in one transaction."""
+        stored = json.dumps(encode(devices), ensure_ascii=False)
+        await self._write(
+            "UPDATE hives SET devices = ?, status = 'online', updated_at_ms = ? WHERE id = ?",
+            (stored, now_ms(), hive_id),
+        )
+
+    async def set_status(self, hive_id: str, status: Status, *, wanted: bool | None = None) -> None:
+        """Store a change of status; nothing is written where there is none."""
+        await self._write(
+            """
+            UPDATE hives SET status = ?1, wanted = coalesce(?2, wanted), updated_at_ms = ?3
+            WHERE id = ?4 AND (status, wanted) IS NOT (?1, coalesce(?2, wanted))
+            """,
+            (status, wanted, now_ms(), hive_id),
+        )
+
+    async def remove(self, hive_id: str) -> bool:
+        """Was there such a hive?"""
+        return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,)) > 0
+
+    async def _write(self, statement: str, values: tuple[object, ...]) -> int:
+        return await self._run(lambda: self._connection.execute(statement, values).rowcount)
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise CatalogFailed(f"the hive catalog: {error}", hint=_cure(self._path, error)) from error
+
+    def _find(self, hive_id: str) -> Row | None:
+        found = self._connection.execute(_SELECT + " WHERE id = ?", (hive_id,)).fetchone()
+        return _row(found) if found else None
+
+
+_SELECT = "SELECT id, host, port, status, devices, created_at_ms, updated_at_ms, wanted FROM hives"
+
+
+def _row(found: tuple[str, str, int, Status, str | None, int, int, int]) -> Row:
+    hive_id, host, port, status, stored, created_at_ms, updated_at_ms, wanted = found
+    try:
+        devices = decode(Devices, json.loads(stored)) if stored is not None else None
+    except (ValueError, BadInput):
+        # Written by another version: unknown, and asked for again at the hive's next start.
+        devices = None
+    return Row(hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted))
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is not ours, is newer than we are, or is damaged, before anything is written."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application_id != APPLICATION_ID:
+        raise CatalogUnusable(f"{path} is an SQLite file of another program", hint=_way_out(path))
+    if version > len(MIGRATIONS):
+        raise CatalogUnusable(
+            f"{path} has version {version}, and this queen knows {len(MIGRATIONS)} at most",
+            hint="Install the newer rbee-queen that wrote it.",
+        )
+    with closing(connection.execute("PRAGMA quick_check(1)")) as answer:
+        (verdict,) = answer.fetchone()
+    if verdict != "ok":
+        raise CatalogUnusable(f"{path} is damaged: {verdict}", hint=_way_out(path))
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, statement in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> CatalogUnusable:
+    if "readonly" in str(error) or "unable to open" in str(error) or "full" in str(error):
+        return CatalogUnusable(f"{path} cannot be used: {error}", hint=_cure(path, error))
+    return CatalogUnusable(f"{path} is damaged or no hive catalog: {error}", hint=_way_out(path))
+
+
+def _way_out(path: Path) -> str:
+    return f"Put your backup in its place, or begin anew: sudo mv {path} {path}.aside"
+
+
+def _cure(path: Path, error: sqlite3.Error) -> str:
+    if "full" in str(error):
+        return f"Make room: df {path.parent}"
+    return f"ls -ld {path} {path.parent}; df {path.parent}"

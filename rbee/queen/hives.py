@@ -1,0 +1,449 @@
+"""The rules: what adding, removing, beating and dying mean for a hive.
+
+What is decided here is told to the narrator, kept in the catalog (what should survive) and
+the registry (what is so now). Work on one hive is done one piece at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rbee.client import HiveClient
+from rbee.config import QueenConfig
+from rbee.contracts import AddHive, Devices, Done, Gpu, Heartbeat, HeartbeatAck, HiveView, Line
+from rbee.errors import HiveFailed, RbeeError, TimedOut, UnknownHive, UnknownHost
+from rbee.narration import (
+    ADD_FAILED,
+    ADDING,
+    ASKING_DEVICES,
+    FIRST_HEARTBEAT,
+    HAS_DEVICES,
+    HIVE_AWAKE,
+    HIVE_OFFLINE,
+    HIVE_ONLINE,
+    HIVE_SUSPECT,
+    REMOVE_FAILED,
+    REMOVED,
+    REMOVING,
+    SHUTDOWN_FAILED,
+    SHUTTING_DOWN_HIVES,
+    WAKING,
+    Event,
+    Narrator,
+)
+from rbee.queen.catalog import Catalog, Row
+from rbee.queen.jobs import Job, Jobs
+from rbee.queen.registry import Life, Registry
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, AsyncBus, UnitState
+
+log = logging.getLogger("rbee")
+
+LOCALHOST = "localhost"
+
+STOP_TIMEOUT = 10.0
+"""Seconds in which a hive's unit must have stopped; its TimeoutStopSec= is 5 s."""
+
+STOPPED_BY_ADMIN = "stopped by an administrator"
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A job that waits for a hive's first heartbeat."""
+
+    job: Job
+    beat: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Hives:
+    """`changed` is called whenever the counts of the registry may have changed."""
+
+    def __init__(
+        self,
+        config: QueenConfig,
+        catalog: Catalog,
+        registry: Registry,
+        jobs: Jobs,
+        bus: AsyncBus,
+        local_hive: HiveClient,
+        narrator: Narrator,
+        *,
+        changed: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._registry = registry
+        self._jobs = jobs
+        self._bus = bus
+        self._local_hive = local_hive
+        self._narrator = narrator
+        self._changed = changed
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._arrivals: dict[str, _Arrival] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left: set[str] = set()
+
+    # Living with the catalog
+
+    async def load(self) -> None:
+        """Take the hives of the catalog into the registry, as unknown until they are heard of."""
+        for row in await self._catalog.hives():
+            self._registry.set(row.id, "unknown", f"not heard of yet since the queen woke; was {row.status}")
+
+    def begin(self) -> None:
+        """Once the queen serves: watch the local hive, judge by silence, and wake what is wanted.
+
+        Not before READY=1: starting a unit that is ordered after the queen would wait for her.
+        """
+        self._bus.on_unit_changed(HIVE_UNIT, lambda: self._spawn(self._hive_unit_changed()))
+        self._spawn(self._judge_by_silence())
+        self._spawn(self._reconcile())
+
+    async def end(self) -> None:
+        """Stop all work; what was going on is taken up when it is asked for again."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _reconcile(self) -> None:
+        """BindsTo= took the local hive along when the queen died; bring it back if it is wanted."""
+        row = await self._catalog.hive(LOCALHOST)
+        if row is None or not row.wanted:
+            return
+        async with self._locks[LOCALHOST]:
+            if self._bus.state(HIVE_UNIT).is_active:
+                return
+            self._narrator.narrate(WAKING, f"waking up the bee hive at {row.host}", hive=row.id)
+            try:
+                await self._bus.start(HIVE_UNIT, timeout=self._config.hive_start_timeout)
+            except RbeeError as error:
+                await self._set_offline(row.id, error.message)
+
+    async def _judge_by_silence(self) -> None:
+        while True:
+            for hive_id, life in self._registry.sweep():
+                event = HIVE_SUSPECT if life.state == "suspect" else HIVE_OFFLINE
+                self._narrator.narrate(
+                    event, f"the beehive {hive_id} is {life.state}: {life.reason}", hive=hive_id
+                )
+                if life.state == "offline":
+                    await self._catalog.set_status(hive_id, "offline")
+                self._changed()
+            await asyncio.sleep(self._registry.next_verdict())
+
+    # Asked for
+
+    def add(self, request: AddHive, actor: dict[str, str]) -> Job:
+        """Begin to add a hive; one that is there already goes on from wherever it is."""
+        if request.host != LOCALHOST:
+            raise UnknownHost(
+                f"host '{request.host}' is not known: only this machine can be added",
+                hint=f"rbeectl add-hive {LOCALHOST}",
+                field="host",
+            )
+        job = self._jobs.open("add-hive", request.host)
+        story = self._narrator.about(job_id=job.id, hive=request.host, **actor)
+        self._spawn(
+            self._run(job, story, ADD_FAILED, f"adding {request.host}", self._add(job, story, request))
+        )
+        return job
+
+    def remove(self, hive_id: str, actor: dict[str, str]) -> Job:
+        """Begin to stop a hive and forget it; one that is not there is no error."""
+        job = self._jobs.open("remove-hive", hive_id)
+        story = self._narrator.about(job_id=job.id, hive=hive_id, **actor)
+        self._spawn(self._run(job, story, REMOVE_FAILED, f"removing {hive_id}", self._remove(story, hive_id)))
+        return job
+
+    def shut_down(self, actor: dict[str, str]) -> Job:
+        """Have systemd stop the target: hives first, then the queen, whose end ends the story."""
+        running = self._jobs.running("shutdown")
+        if running is not None:
+            return running
+        job = self._jobs.open("shutdown", None)
+        story = self._narrator.about(job_id=job.id, **actor)
+        story.narrate(SHUTTING_DOWN_HIVES, "Shutting down all hives")
+        self._spawn(self._shut_down(job, story))
+        return job
+
+    async def views(self) -> list[HiveView]:
+        return [self._view(row) for row in await self._catalog.hives()]
+
+    async def view(self, hive_id: str) -> HiveView:
+        row = await self._catalog.hive(hive_id)
+        if row is None:
+            raise _unknown(hive_id)
+        return self._view(row)
+
+    # Heard
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatAck:
+        """Take a beat. Nothing is written to disk, unless the hive was not online before."""
+        arrival = self._arrivals.get(beat.hive_id)
+        if self._registry.life(beat.hive_id) is None:
+            raise _unknown(beat.hive_id)
+        self._pass_on(beat)
+        if beat.state == "ready":
+            await self._alive(beat, arrival)
+        return HeartbeatAck(
+            status="ok",
+            interval_ms=round(self._registry.interval * 1000),
+            job_id=arrival.job.id if arrival else None,
+        )
+
+    def _pass_on(self, beat: Heartbeat) -> None:
+        """Put the hive's own lines into the story that they belong to."""
+        job = self._jobs.find(beat.job_id) or self._jobs.running("shutdown")
+        if job is None:
+            return
+        for line in beat.lines:
+            job.tell(Line("bee hive", line.text, line.event, line.at))
+
+    async def _alive(self, beat: Heartbeat, arrival: _Arrival | None) -> None:
+        is_first = self._registry.beat(beat.hive_id, beat.instance)
+        if arrival is not None:
+            arrival.beat.set()
+            return
+        life = self._registry.life(beat.hive_id)
+        if is_first:
+            self._spawn(self._welcome(beat.hive_id))
+        elif life is not None and life.state in ("suspect", "offline", "unknown"):
+            await self._set_online(beat.hive_id)
+
+    async def _welcome(self, hive_id: str) -> None:
+        """A hive's process that no job waits for: it came back, or somebody started it."""
+        async with self._locks[hive_id]:
+            story = self._narrator.about(hive=hive_id)
+            try:
+                devices = await self._first_devices(hive_id, story, job_id=None)
+            except RbeeError as error:
+                self._set(hive_id, "pending", f"its devices are not known: {error.message}")
+                story.narrate(ADD_FAILED, f"asking {hive_id} for its devices failed: {error.message}")
+                return
+            await self._store_online(hive_id, devices)
+            story.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again")
+
+    async def _hive_unit_changed(self) -> None:
+        """systemd tells of each change of the local hive's unit; this is how its death is known at once."""
+        state = self._bus.state(HIVE_UNIT)
+        life = self._registry.life(LOCALHOST)
+        if life is None or life.state == "offline" or LOCALHOST in self._left:
+            return
+        if state.sub == "auto-restart" or state.active == "failed":
+            await self._set_offline(LOCALHOST, f"its process ended ({_end_of(state)})")
+        elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
+            # A job of the queen's own means that both are being stopped or restarted together.
+            if self._bus.has_job(QUEEN_UNIT):
+                await self._set_offline(LOCALHOST, "stopped together with the queen")
+            elif LOCALHOST not in self._arrivals:
+                await self._set_offline(LOCALHOST, STOPPED_BY_ADMIN, wanted=False)
+
+    # The steps
+
+    async def _add(self, job: Job, story: Narrator, request: AddHive) -> Done:
+        hive_id = request.host
+        story.narrate(ADDING, "Adding local pc to hive catalog.")
+        async with self._locks[hive_id]:
+            row = await self._catalog.add(hive_id, request.host, request.port)
+            if self._registry.life(hive_id) is None:
+                self._set(hive_id, "pending", "just added")
+            with self._expecting(hive_id, job) as arrival:
+                if self._bus.state(HIVE_UNIT).is_active:
+                    story.narrate(HIVE_AWAKE, f"the bee hive at {request.host} is awake already")
+                    devices = await self._ask_devices(row, story, job.id)
+                else:
+                    await self._wake(row, story, arrival)
+                    devices = await self._first_devices(hive_id, story, job.id)
+            await self._store_online(hive_id, devices)
+            story.narrate(HAS_DEVICES, describe(hive_id, devices))
+            return Done(await self.view(hive_id))
+
+    async def _wake(self, row: Row, story: Narrator, arrival: _Arrival) -> None:
+        """Start the local hive's unit and wait for its first heartbeat."""
+        timeout = self._config.hive_start_timeout
+        story.narrate(WAKING, f"waking up the bee hive at {row.host}")
+        self._set(row.id, "pending", "waking up")
+        try:
+            await self._bus.start(HIVE_UNIT, timeout=timeout)
+            async with asyncio.timeout(timeout):
+                await arrival.beat.wait()
+        except TimeoutError as error:
+            late = TimedOut(
+                f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s",
+                hint=f"systemctl status {HIVE_UNIT}",
+            )
+            await self._set_offline(row.id, late.message)
+            raise late from error
+        except RbeeError as error:
+            await self._set_offline(row.id, error.message)
+            raise
+
+    async def _first_devices(self, hive_id: str, story: Narrator, job_id: str | None) -> Devices:
+        story.narrate(
+            FIRST_HEARTBEAT,
+            f"first heartbeat from a bee hive is received from {hive_id}. checking its capabilities...",
+        )
+        row = await self._catalog.hive(hive_id)
+        if row is None:
+            raise _unknown(hive_id)
+        return await self._ask_devices(row, story, job_id)
+
+    async def _ask_devices(self, row: Row, story: Narrator, job_id: str | None) -> Devices:
+        if row.devices is None:
+            asking = f"unknown capabilities of beehive {row.id}. asking the beehive to detect devices"
+        else:
+            asking = f"asking the beehive {row.id} whether its devices are what they were"
+        story.narrate(ASKING_DEVICES, asking)
+        try:
+            return await self._local_hive.devices(job_id=job_id, timeout=self._config.detect_timeout)
+        except RbeeError as error:
+            self._set(row.id, "pending", f"its devices are not known: {error.message}")
+            raise HiveFailed(
+                f"the beehive {row.id} did not tell its devices: {error.message}",
+                hint=error.hint or f"systemctl status {HIVE_UNIT}",
+            ) from error
+
+    async def _store_online(self, hive_id: str, devices: Devices) -> None:
+        await self._catalog.set_online(hive_id, devices)
+        self._set(hive_id, "online", "its heartbeats come")
+
+    async def _remove(self, story: Narrator, hive_id: str) -> Done:
+        story.narrate(REMOVING, f"Removing {hive_id} from hive catalog")
+        async with self._locks[hive_id], self._leaving(hive_id):
+            if hive_id == LOCALHOST:
+                await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
+            was_there = await self._catalog.remove(hive_id)
+            self._registry.forget(hive_id)
+            self._changed()
+        if was_there:
+            story.narrate(REMOVED, f"the beehive {hive_id} is stopped and no longer in the hive catalog")
+        else:
+            story.narrate(REMOVED, f"the beehive {hive_id} was not in the hive catalog")
+        return Done(None)
+
+    async def _shut_down(self, job: Job, story: Narrator) -> None:
+        try:
+            self._bus.ask_stop(TARGET)
+        except RbeeError as error:
+            story.narrate(SHUTDOWN_FAILED, f"shutting down failed: {error.message}")
+            job.failed(error)
+
+    async def _run(
+        self, job: Job, story: Narrator, failed: Event, doing: str, work: Coroutine[Any, Any, Done]
+    ) -> None:
+        """Do a job's work to its explicit end, whatever becomes of it."""
+        try:
+            job.done(await work)
+        except RbeeError as error:
+            story.narrate(failed, f"{doing} failed: {error.message}")
+            job.failed(error)
+        except Exception as error:
+            log.exception("%s failed", doing)
+            job.failed(RbeeError(f"{doing} failed in a way that nobody foresaw: {error!r}"))
+        self._changed()
+
+    # Small print
+
+    @contextlib.contextmanager
+    def _expecting(self, hive_id: str, job: Job) -> Iterator[_Arrival]:
+        arrival = _Arrival(job)
+        self._arrivals[hive_id] = arrival
+        try:
+            yield arrival
+        finally:
+            del self._arrivals[hive_id]
+
+    @contextlib.asynccontextmanager
+    async def _leaving(self, hive_id: str) -> AsyncIterator[None]:
+        """While the queen herself stops a hive, its end is no news."""
+        self._left.add(hive_id)
+        try:
+            yield
+        finally:
+            self._left.discard(hive_id)
+
+    async def _set_online(self, hive_id: str) -> None:
+        self._set(hive_id, "online", "its heartbeats come")
+        self._narrator.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again", hive=hive_id)
+        await self._catalog.set_status(hive_id, "online")
+
+    async def _set_offline(self, hive_id: str, reason: str, *, wanted: bool | None = None) -> None:
+        if not self._registry.end(hive_id, reason):
+            return
+        self._changed()
+        self._narrator.narrate(HIVE_OFFLINE, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
+        await self._catalog.set_status(hive_id, "offline", wanted=wanted)
+
+    def _set(self, hive_id: str, state: Any, reason: str) -> None:
+        if self._registry.set(hive_id, state, reason):
+            self._changed()
+
+    def _view(self, row: Row) -> HiveView:
+        life = self._registry.life(row.id) or Life("pending", "just added", row.updated_at_ms, 0.0)
+        return HiveView(
+            id=row.id,
+            host=row.host,
+            port=row.port,
+            status=row.status,
+            devices=row.devices,
+            created_at_ms=row.created_at_ms,
+            updated_at_ms=row.updated_at_ms,
+            wanted=row.wanted,
+            state=life.state,
+            reason=life.reason,
+            since_ms=life.since_ms,
+            last_beat_ms=life.last_beat_ms,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task of the queen failed", exc_info=task.exception())
+
+
+def describe(hive_id: str, devices: Devices) -> str:
+    """The seed's sentence: what a hive has, in one line."""
+    parts = [f"a cpu ({_cpu(devices)})", *(f"gpu{gpu.index} ({_gpu(gpu)})" for gpu in devices.gpus)]
+    models, workers = len(devices.model_catalog), len(devices.worker_catalog)
+    return (
+        f"the beehive {hive_id} has {', '.join(parts)} and model catalog has "
+        f"{models} models and {workers} workers available"
+    )
+
+
+def _cpu(devices: Devices) -> str:
+    cpu = devices.cpu
+    return f"{cpu.model or 'model unknown'}, {cpu.threads} threads, {gib(cpu.ram_bytes)} RAM"
+
+
+def _gpu(gpu: Gpu) -> str:
+    memory = f", {gib(gpu.vram_bytes)} VRAM" if gpu.vram_bytes is not None else ""
+    return f"{gpu.name or gpu.pci_address or gpu.vendor}{memory}"
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _end_of(state: UnitState) -> str:
+    if state.result == "signal":
+        return f"killed by signal {state.exit_status}"
+    if state.result == "exit-code":
+        return f"exit status {state.exit_status}"
+    return state.result or "no result"
+
+
+def _unknown(hive_id: str) -> UnknownHive:
+    return UnknownHive(
+        f"hive '{hive_id}' is not in the hive catalog", hint=f"rbeectl add-hive {hive_id}", field="hive_id"
+    )

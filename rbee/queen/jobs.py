@@ -1,0 +1,181 @@
+"""A job and its story: every line is kept, whether anyone listens or not.
+
+Bounds: `jobs_max` jobs, of which the oldest that ended makes room for a new one; STORY_LIMIT
+lines a story, of which the end is never dropped; STREAMS_MAX readers at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
+from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
+from rbee.narration import Event, Narrator, line_of
+from rbee.queen.catalog import now_ms
+
+STORY_LIMIT = 1000
+STREAMS_MAX = 256
+KEEP_ALIVE = 10.0
+"""Seconds of silence after which a stream gets a comment, so that its reader knows it lives."""
+
+Kind = Literal["add-hive", "remove-hive", "shutdown"]
+
+
+class Job:
+    """One thing that was asked for. Its id is what `journalctl RBEE_JOB_ID=` takes."""
+
+    def __init__(self, kind: Kind, hive_id: str | None) -> None:
+        self.id = secrets.token_hex(16)
+        self.kind = kind
+        self.hive_id = hive_id
+        self.state: Literal["running", "done", "error"] = "running"
+        self._started_at_ms = now_ms()
+        self._ended_at_ms: int | None = None
+        self._entries: list[tuple[str, Any]] = []
+        self._grown = asyncio.Event()
+
+    def view(self) -> JobView:
+        return JobView(
+            self.id, self.kind, self.hive_id, self.state, self._started_at_ms, self._ended_at_ms,
+            sum(kind == "line" for kind, _ in self._entries), self._events_path(),
+        )  # fmt: skip
+
+    def started(self) -> JobStarted:
+        return JobStarted(self.hive_id, self.id, self._events_path())
+
+    def tell(self, line: Line) -> None:
+        if self.state == "running" and len(self._entries) < STORY_LIMIT:
+            self._append("line", encode(line))
+
+    def done(self, result: Done) -> None:
+        self._end("done", encode(result))
+
+    def failed(self, error: RbeeError) -> None:
+        self._end("error", error.to_problem())
+
+    async def follow(self, after: int) -> AsyncIterator[bytes]:
+        """Server-sent events from number `after` + 1 on, as they come, up to the story's end.
+
+        A reader who has seen the end is told it again: each stream ends with 'done' or 'error'.
+        """
+        number = after
+        while True:
+            grown = self._grown
+            if self.state != "running":
+                number = min(number, len(self._entries) - 1)
+            for kind, data in self._entries[number:]:
+                number += 1
+                yield _event(number, kind, data)
+            if self.state != "running":
+                return
+            try:
+                async with asyncio.timeout(KEEP_ALIVE):
+                    await grown.wait()
+            except TimeoutError:
+                yield b": still here\n\n"
+
+    def _end(self, state: Literal["done", "error"], data: Any) -> None:
+        if self.state == "running":
+            self.state = state
+            self._ended_at_ms = now_ms()
+            self._append(state, data)
+
+    def _append(self, kind: str, data: Any) -> None:
+        self._entries.append((kind, data))
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    def _events_path(self) -> str:
+        return QueenRoutes.EVENTS.url(job_id=self.id)
+
+
+class Jobs:
+    """The jobs that are kept, and who reads them."""
+
+    def __init__(self, jobs_max: int) -> None:
+        self._jobs_max = jobs_max
+        self._jobs: dict[str, Job] = {}
+        self._streams = 0
+
+    def open(self, kind: Kind, hive_id: str | None) -> Job:
+        """A new job, before any of its work starts; TooMany while as many as are kept still run."""
+        if len(self._jobs) >= self._jobs_max:
+            ended = next((job for job in self._jobs.values() if job.state != "running"), None)
+            if ended is None:
+                raise TooMany(
+                    f"{self._jobs_max} jobs are running", hint="Wait for one to end, or raise JobsMax=."
+                )
+            del self._jobs[ended.id]
+        job = Job(kind, hive_id)
+        self._jobs[job.id] = job
+        return job
+
+    def find(self, job_id: str | None) -> Job | None:
+        return self._jobs.get(job_id or "")
+
+    def job(self, job_id: str) -> Job:
+        """As find(); raises UnknownJob."""
+        job = self.find(job_id)
+        if job is None:
+            hint = f"Only the last {self._jobs_max} are kept; the journal has them all."
+            raise UnknownJob(f"there is no job {job_id}", hint=hint)
+        return job
+
+    def all(self) -> list[Job]:
+        """Newest first."""
+        return list(reversed(self._jobs.values()))
+
+    def running(self, kind: Kind) -> Job | None:
+        return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)
+
+    def stream(self, job: Job, after: int, *, first: bytes = b"") -> AsyncIterator[bytes]:
+        """The job's story as server-sent events; TooMany beyond STREAMS_MAX readers."""
+        if self._streams >= STREAMS_MAX:
+            raise TooMany(f"{STREAMS_MAX} stories are being read", hint="Close one and try again.")
+        return self._counted(job, after, first)
+
+    async def _counted(self, job: Job, after: int, first: bytes) -> AsyncIterator[bytes]:
+        self._streams += 1
+        try:
+            if first:
+                yield first
+            async for chunk in job.follow(after):
+                yield chunk
+        finally:
+            self._streams -= 1
+
+    def close(self) -> None:
+        """End every story: a shutdown is done with the queen's own end, anything else is cut off."""
+        for job in self._jobs.values():
+            if job.kind == "shutdown":
+                job.done(Done(None))
+            else:
+                job.failed(
+                    Stopping("the queen is being stopped", hint="Ask again: it goes on from where it is.")
+                )
+
+
+class Stories(Narrator):
+    """Tells each line to the job that it is about."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        job = self._jobs.find(fields.get("job_id"))
+        if job is not None:
+            job.tell(line_of(event, text))
+
+
+def job_event(job: Job) -> bytes:
+    """The event that begins the answer to a request that made a job."""
+    return _event(0, "job", encode(job.started()))
+
+
+def _event(number: int, kind: str, data: Any) -> bytes:
+    # JSON has no raw line ends, so one data: line always does.
+    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()

@@ -1,0 +1,125 @@
+"""Who is alive, right now: in RAM only, on the receiver's monotonic clock.
+
+The catalog survives a reboot, this does not. Several witnesses feed one set of rules: a
+beat, its absence (`sweep`), and systemd's word that a process ended (`end`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rbee.contracts import State
+
+MISSES = 3
+"""Intervals without a beat, plus the grace, after which a hive is offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What is known of a hive's life. `since_ms` and `last_beat_ms` are wall clock, for eyes only.
+
+    `heard` is the monotonic second of the last sign of life, or of the moment from which
+    one is waited for; `instance` is the process that beat last.
+    """
+
+    state: State
+    reason: str
+    since_ms: int
+    heard: float
+    last_beat_ms: int | None = None
+    instance: str | None = None
+
+
+class Registry:
+    """`interval` and `grace` in seconds; `clock` is monotonic, `wall_ms` tells the time of day."""
+
+    def __init__(
+        self,
+        *,
+        interval: float,
+        grace: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.interval = interval
+        self.grace = grace
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._lives: dict[str, Life] = {}
+
+    def life(self, hive_id: str) -> Life | None:
+        return self._lives.get(hive_id)
+
+    def set(self, hive_id: str, state: State, reason: str) -> bool:
+        """Put a hive into a state; False where it is in that state for that reason already."""
+        old = self._lives.get(hive_id)
+        if old is not None and (old.state, old.reason) == (state, reason):
+            return False
+        since_ms = old.since_ms if old is not None and old.state == state else self._wall_ms()
+        if old is None:
+            self._lives[hive_id] = Life(state, reason, since_ms, self._clock())
+        else:
+            self._lives[hive_id] = replace(old, state=state, reason=reason, since_ms=since_ms)
+        return True
+
+    def forget(self, hive_id: str) -> None:
+        self._lives.pop(hive_id, None)
+
+    def beat(self, hive_id: str, instance: str) -> bool:
+        """Note a beat; True when it is the first of this process."""
+        old = self._lives.get(hive_id)
+        if old is None:
+            old = Life("pending", "its first heartbeat has come", self._wall_ms(), 0.0)
+        self._lives[hive_id] = replace(
+            old, heard=self._clock(), last_beat_ms=self._wall_ms(), instance=instance
+        )
+        return old.instance != instance
+
+    def end(self, hive_id: str, reason: str) -> bool:
+        """Note that the hive's process is gone; False where that is known."""
+        life = self._lives.get(hive_id)
+        if life is None or life.state == "offline":
+            return False
+        self._lives[hive_id] = replace(life, instance=None)
+        return self.set(hive_id, "offline", reason)
+
+    def sweep(self) -> list[tuple[str, Life]]:
+        """Judge by silence: the hives that became suspect or offline by it."""
+        changed = []
+        for hive_id, life in list(self._lives.items()):
+            verdict = self._judge(life)
+            if verdict is not None and verdict[0] != life.state:
+                self.set(hive_id, *verdict)
+                changed.append((hive_id, self._lives[hive_id]))
+        return changed
+
+    def next_verdict(self) -> float:
+        """Seconds until silence can change a state: one interval at the most, for who comes meanwhile."""
+        waits = [
+            life.heard
+            + (MISSES if life.state == "suspect" else 1) * self.interval
+            + self.grace
+            - self._clock()
+            for life in self._lives.values()
+            if life.state in ("unknown", "online", "suspect")
+        ]
+        # A hair later than due, or the sweep comes a moment too early and again.
+        return max(0.0, min([*waits, self.interval])) + 0.01
+
+    def _judge(self, life: Life) -> tuple[State, str] | None:
+        silence = self._clock() - life.heard
+        if life.state == "unknown" and silence > self.interval + self.grace:
+            return "offline", "not heard of since the queen woke"
+        if life.state not in ("online", "suspect"):
+            return None
+        if silence > MISSES * self.interval + self.grace:
+            return "offline", f"no heartbeat for {MISSES} intervals of {self.interval:g} s"
+        if silence > self.interval + self.grace:
+            return "suspect", f"no heartbeat for more than {self.interval + self.grace:g} s"
+        return None
+
+    def counts(self) -> Counter[State]:
+        return Counter(life.state for life in self._lives.values())
