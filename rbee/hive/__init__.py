@@ -1,0 +1,1 @@
+"""The hive: tells its devices and that it lives."""

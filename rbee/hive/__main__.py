@@ -1,0 +1,79 @@
+"""rbee-hive: builds every object, serves and beats until systemd says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rbee import __version__, config
+from rbee.client import HeartbeatClient, Link
+from rbee.contracts import Devices
+from rbee.hive import app
+from rbee.hive.heartbeat import Heart
+from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, Journal
+from rbee.server import run_daemon, serve
+from rbee.systemd import HIVE_UNIT, Bus, Notifier, take_sockets
+
+BEAT_TIMEOUT = 5.0
+"""Seconds that each phase of a beat may take."""
+
+
+async def run(notifier: Notifier, journal: Journal) -> None:
+    settings = config.load()
+    for warning in settings.warnings:
+        journal.narrate(CONFIG_WARNING, warning)
+    sockets = [listener for named in take_sockets().values() for listener in named]
+    hive = settings.hive
+    link = Link(hive.queen, timeout=BEAT_TIMEOUT)
+    heart = Heart(hive.id, HeartbeatClient(link), journal, status=notifier.status, queen_name=str(hive.queen))
+    beating: list[asyncio.Task[None]] = []
+
+    async def beat() -> None:
+        await heart.announce()
+        await heart.run()
+
+    def started() -> None:
+        journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive.id)
+        beating.append(asyncio.get_running_loop().create_task(beat()))
+
+    async def stopping() -> None:
+        # A beat in flight may wait on a socket that systemd holds back while it stops us.
+        for task in beating:
+            task.cancel()
+        await asyncio.gather(*beating, return_exceptions=True)
+        heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
+        await heart.goodbye()
+
+    try:
+        await serve(
+            app.build(heart, _detector(hive.nvml_timeout), _stop),
+            sockets,
+            notifier,
+            status=lambda: f"queen at {hive.queen}, no beat yet",
+            started=started,
+            stopping=stopping,
+        )
+    finally:
+        await link.close()
+
+
+def _detector(nvml_timeout: float) -> Callable[[], Devices]:
+    # psutil and pynvml are needed when devices are asked for, not before the first beat.
+    from rbee.hive.devices import Detector
+
+    return Detector(Path("/"), nvml_timeout=nvml_timeout).detect
+
+
+def _stop() -> None:
+    with Bus() as bus:
+        bus.ask_stop(HIVE_UNIT)
+
+
+def main() -> int:
+    return run_daemon("rbee-hive", HIVE_FAILED, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The hive's heart: a beat at once, then one every interval, over one kept connection.
+
+The hive's own lines of a story go up with the beats, and so reach the keeper through the queen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from rbee import __version__
+from rbee.client import HeartbeatClient
+from rbee.contracts import Heartbeat, HeartbeatAck, Line
+from rbee.errors import RbeeError, UnknownHive
+from rbee.narration import (
+    NOT_IN_CATALOG,
+    QUEEN_AWAY,
+    QUEEN_BACK,
+    SENDING_HEARTBEAT,
+    Event,
+    Narrator,
+    line_of,
+    now_rfc3339,
+)
+
+FIRST_INTERVAL = 15.0
+"""Seconds between beats until the queen's first answer says otherwise."""
+
+JITTER = 0.1
+"""A beat comes up to this part of the interval early, so that hives do not beat in step."""
+
+LINES_MAX = 64
+"""Lines that wait to go up; the oldest gives way. What a beat may carry (contracts.Heartbeat)."""
+
+GOODBYE_TIMEOUT = 1.0
+"""Seconds that the last beat may take; it is never worth a new connection."""
+
+
+class Heart(Narrator):
+    """As a narrator it takes the lines that go up with the next beat. `status` is told each change."""
+
+    def __init__(
+        self,
+        hive_id: str,
+        queen: HeartbeatClient,
+        journal: Narrator,
+        *,
+        status: Callable[[str], None],
+        queen_name: str,
+    ) -> None:
+        self._hive_id = hive_id
+        self._queen = queen
+        self._journal = journal
+        self._status = status
+        self._queen_name = queen_name
+        self._instance = secrets.token_hex(16)
+        self._interval = FIRST_INTERVAL
+        self._job_id: str | None = None
+        self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
+        self._trouble: type[RbeeError] | None = None
+        self._beating = asyncio.Lock()
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        """Keep a line for the next beat; it is told to the journal too."""
+        job_id = fields.get("job_id") or self._job_id
+        self._lines.append((job_id, line_of(event, text)))
+        about = {"hive": self._hive_id, **fields, **({"job_id": job_id} if job_id else {})}
+        self._journal.narrate(event, text, **about)
+
+    async def announce(self) -> None:
+        """Say that this hive is starting: its ack names the job, so that every line can carry it."""
+        await self._beat("starting")
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        self.narrate(SENDING_HEARTBEAT, "Sending first heartbeat to queen")
+        while True:
+            await self.beat()
+            await asyncio.sleep(self._interval * (1 - random.uniform(0, JITTER)))
+
+    async def beat(self) -> None:
+        """One beat now, with the lines that wait."""
+        await self._beat("ready")
+
+    async def goodbye(self) -> None:
+        """The last beat: over a connection that is open, or not at all.
+
+        A new connection to the socket of a queen who is stopping would wake her again.
+        """
+        if self._queen.is_open and not self._beating.locked():
+            await self._beat("stopping", timeout=GOODBYE_TIMEOUT)
+
+    async def _beat(
+        self, state: Literal["starting", "ready", "stopping"], timeout: float | None = None
+    ) -> None:
+        async with self._beating:
+            beat = self._compose(state)
+            try:
+                ack = await self._queen.beat(beat, timeout=timeout)
+            except RbeeError as error:
+                self._failed(error)
+            else:
+                for _ in beat.lines:
+                    self._lines.popleft()
+                self._heard(ack)
+
+    def _compose(self, state: Literal["starting", "ready", "stopping"]) -> Heartbeat:
+        # A beat carries the lines of one job; those of the next go with the next.
+        job_id = self._lines[0][0] if self._lines else None
+        lines = []
+        for line_job_id, line in self._lines:
+            if line_job_id != job_id:
+                break
+            lines.append(line)
+        return Heartbeat(
+            hive_id=self._hive_id,
+            timestamp=now_rfc3339(),
+            workers=(),
+            instance=self._instance,
+            state=state,
+            version=__version__,
+            job_id=job_id,
+            lines=tuple(lines),
+        )
+
+    def _heard(self, ack: HeartbeatAck) -> None:
+        if self._trouble is not None:
+            self._journal.narrate(QUEEN_BACK, "the queen answers again", hive=self._hive_id)
+            self._trouble = None
+        self._interval = ack.interval_ms / 1000
+        self._job_id = ack.job_id
+        self._status(
+            f"queen at {self._queen_name}, last beat {_time_of_day()}, the next within {self._interval:g} s"
+        )
+
+    def _failed(self, error: RbeeError) -> None:
+        """Say once what is wrong, not at each beat."""
+        self._status(f"queen at {self._queen_name}: {error.message}")
+        if self._trouble is type(error):
+            return
+        self._trouble = type(error)
+        event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; trying on"
+        if isinstance(error, UnknownHive):
+            event, text = NOT_IN_CATALOG, f"{error.message}; add it with: rbeectl add-hive {self._hive_id}"
+        self._journal.narrate(event, text, hive=self._hive_id)
+
+
+def _time_of_day() -> str:
+    return datetime.now().astimezone().strftime("%H:%M:%S %Z")
