@@ -1,0 +1,1 @@
+"""The keeper: rbeectl, what a person types."""

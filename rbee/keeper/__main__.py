@@ -1,0 +1,58 @@
+"""rbeectl: the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any, TextIO
+
+import click
+
+from rbee.errors import Interrupted, RbeeError
+from rbee.keeper.cli import cli
+from rbee.narration import printable
+
+
+def main() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal need not speak UTF-8; what it cannot show is escaped, never an error.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    told: dict[str, Any] = {}
+    try:
+        cli.main(prog_name="rbeectl", standalone_mode=False, obj=told)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except click.UsageError as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return report(Interrupted("interrupted"), told)
+    except BrokenPipeError:
+        # Whoever read our output has gone; keep Python from complaining again as it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except RbeeError as error:
+        return report(error, told)
+    return 0
+
+
+def report(error: RbeeError, told: dict[str, Any], stream: TextIO | None = None) -> int:
+    """Say what went wrong and how to mend it: to a person on stderr, to a program on stdout."""
+    if told.get("debug"):
+        traceback.print_exception(error)
+    if told.get("json"):
+        print(json.dumps({"event": "error", **error.to_problem()}), file=stream or sys.stdout, flush=True)
+    else:
+        out = stream or sys.stderr
+        print(f"rbeectl: {printable(error.message)}", file=out)
+        for line in (error.hint or "").splitlines():
+            print(f"  try: {printable(line)}", file=out)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""rbeectl's verbs as a person types them, and what is printed for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from rbee import __version__
+from rbee.client import QueenClient
+from rbee.config import QUEEN_SOCKET
+from rbee.contracts import Hives, HiveView, encode
+from rbee.errors import NotRunning
+from rbee.keeper import tables
+from rbee.keeper.commands import Keeper, Overview
+from rbee.narration import JsonLines, Teller, Terminal, printable
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, Bus, UnitState
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rbeectl", message="%(prog)s %(version)s")
+@click.option("--no-color", is_flag=True, help="Plain text on a terminal, too; so does NO_COLOR=1.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, no_color: bool, debug: bool) -> None:
+    """Run a few Linux machines with CPUs and GPUs as one.
+
+    Adding and removing wakes the queen; looking never wakes anything.
+    """
+    context.obj |= {"colour": not no_color, "debug": debug}
+
+
+@cli.command("add-hive")
+@click.argument("host")
+@click.option("--port", type=int, default=8600, show_default=True, help="The port kept in the hive's row.")
+@json_option
+@click.pass_context
+def add_hive(context: click.Context, host: str, port: int, as_json: bool) -> None:
+    """Add HOST to the hive catalog and see it online.
+
+    Today HOST is localhost. A hive that is there already goes on from wherever it is.
+    """
+    with keeper(context, as_json) as work:
+        hive = work.add_hive(host, port)
+    if as_json:
+        print_json({"event": "done", "hive": encode(hive)})
+        return
+    click.echo(f"Hive {printable(hive.id)} is Online")
+    print_devices([hive])
+
+
+@cli.command("remove-hive")
+@click.argument("hive")
+@json_option
+@click.pass_context
+def remove_hive(context: click.Context, hive: str, as_json: bool) -> None:
+    """Stop HIVE and take it out of the hive catalog."""
+    with keeper(context, as_json) as work:
+        work.remove_hive(hive)
+    if as_json:
+        print_json({"event": "done", "hive": None})
+    else:
+        click.echo(f"Hive {printable(hive)} is removed")
+
+
+@cli.command("list-hives")
+@json_option
+@click.pass_context
+def list_hives(context: click.Context, as_json: bool) -> None:
+    """List the hives of the catalog and who is alive."""
+    with keeper(context, as_json) as work:
+        hives = work.list_hives()
+    if as_json:
+        print_json(encode(Hives(hives)))
+    elif hives:
+        click.echo(tables.hives_table(hives, now_ms()))
+    else:
+        click.echo("No hives. Add this machine: rbeectl add-hive localhost")
+
+
+@cli.command("list-devices")
+@click.argument("hive", required=False)
+@json_option
+@click.pass_context
+def list_devices(context: click.Context, hive: str | None, as_json: bool) -> None:
+    """List the devices of HIVE, or of every hive."""
+    with keeper(context, as_json) as work:
+        hives = [work.hive(hive)] if hive else list(work.list_hives())
+    if as_json:
+        told = [{"id": one.id, "state": one.state, "devices": encode(one.devices)} for one in hives]
+        print_json({"hives": told})
+    elif hives:
+        print_devices(hives)
+    else:
+        click.echo("No hives. Add this machine: rbeectl add-hive localhost")
+
+
+@cli.command()
+@json_option
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> None:
+    """Show the queen, the hive of this machine and all hives; exits 3 if the queen is not awake."""
+    with keeper(context, as_json) as work:
+        overview = work.status()
+    if as_json:
+        print_json(overview_json(overview))
+    else:
+        print_overview(overview, wants_colour(context))
+    if overview.queen_state != "awake":
+        raise SystemExit(NotRunning.exit_code)
+
+
+@cli.command()
+@json_option
+@click.pass_context
+def shutdown(context: click.Context, as_json: bool) -> None:
+    """Stop the queen, all hives and their sockets; returns when they are stopped."""
+    with keeper(context, as_json) as work:
+        work.shutdown()
+    if as_json:
+        print_json({"event": "done", "hive": None})
+    else:
+        click.echo("Queen and hives are off")
+
+
+@contextmanager
+def keeper(context: click.Context, as_json: bool) -> Iterator[Keeper]:
+    """A keeper with a bus, for the length of a verb."""
+    teller: Teller = JsonLines(sys.stdout) if as_json else Terminal(sys.stdout, colour=wants_colour(context))
+    context.obj["json"] = as_json
+    with Bus() as bus:
+        yield Keeper(bus, QueenClient(QUEEN_SOCKET), teller)
+
+
+def wants_colour(context: click.Context) -> bool:
+    """Colour on a terminal that can, unless NO_COLOR (no-color.org) or --no-color says no."""
+    return (
+        bool(context.obj["colour"])
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb"
+        and sys.stdout.isatty()
+    )
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value))
+
+
+def print_devices(hives: list[HiveView]) -> None:
+    click.echo(tables.devices_table(hives))
+    for line in tables.findings(hives):
+        click.echo(line)
+
+
+def print_overview(overview: Overview, colour: bool) -> None:
+    for unit, name, state in (
+        (QUEEN_UNIT, f"the queen is {overview.queen_state}", overview.queen),
+        (HIVE_UNIT, "the hive of this machine", overview.hive),
+    ):
+        click.echo(f"{dot(state, colour)} {unit} - {name}")
+        since = f" since {tables.moment(state.since_us)}" if state.since_us else ""
+        click.echo(f"     Active: {state.active} ({state.sub}){since}")
+        if state.result not in ("", "success"):
+            click.echo(f"     Result: {state.result}")
+        if state.main_pid:
+            click.echo(f"   Main PID: {state.main_pid}")
+        if state.status_text:
+            click.echo(f"     Status: {printable(state.status_text)}")
+        click.echo()
+    if overview.hives:
+        click.echo(tables.hives_table(overview.hives, now_ms()))
+    elif overview.hives is not None:
+        click.echo("No hives. Add this machine: rbeectl add-hive localhost")
+
+
+def dot(state: UnitState, colour: bool) -> str:
+    """systemctl's state dot: green where active, red where failed."""
+    shape: Callable[[str], str] = lambda code: f"\033[{code}m●\033[0m" if colour else "●"  # noqa: E731
+    if state.is_active:
+        return shape("32")
+    return shape("31") if state.active == "failed" else "○"
+
+
+def overview_json(overview: Overview) -> dict[str, Any]:
+    return {
+        "queen": {"state": overview.queen_state, "unit": QUEEN_UNIT, **unit_json(overview.queen)},
+        "hive": {"unit": HIVE_UNIT, **unit_json(overview.hive)},
+        "hives": None if overview.hives is None else encode(overview.hives),
+    }
+
+
+def unit_json(state: UnitState) -> dict[str, Any]:
+    return {
+        "active": state.active,
+        "sub": state.sub,
+        "since_ms": state.since_us // 1000 or None,
+        "result": state.result,
+        "status": state.status_text,
+        "main_pid": state.main_pid or None,
+    }
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

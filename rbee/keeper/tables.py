@@ -1,0 +1,104 @@
+"""What rbeectl prints for people: tables, and times as words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rbee.contracts import Gpu, HiveView
+from rbee.narration import printable
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart, without trailing blanks."""
+    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def hives_table(hives: Iterable[HiveView], now_ms: int) -> str:
+    rows = [
+        (
+            hive.id,
+            hive.state,
+            f"{hive.host}:{hive.port}",
+            _devices_in_short(hive),
+            ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
+            hive.reason,
+        )
+        for hive in hives
+    ]
+    return table(("HIVE", "STATE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows)
+
+
+def devices_table(hives: Iterable[HiveView]) -> str:
+    rows = [row for hive in hives for row in _device_rows(hive)]
+    return table(("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"), rows)
+
+
+def _device_rows(hive: HiveView) -> list[tuple[str, ...]]:
+    if hive.devices is None:
+        return [(hive.id, "-", "not known yet", "-", "-", "-", "-")]
+    cpu = hive.devices.cpu
+    shape = ", ".join(
+        f"{count} {name}"
+        for count, name in ((cpu.sockets, "sockets"), (cpu.cores, "cores"), (cpu.threads, "threads"))
+        if count is not None
+    )
+    name = f"{cpu.model or 'model unknown'} ({shape})"
+    return [
+        (hive.id, "cpu", name, gib(cpu.ram_bytes), "-", "-", "-"),
+        *((hive.id, f"gpu{gpu.index}", *_gpu_cells(gpu)) for gpu in hive.devices.gpus),
+    ]
+
+
+def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
+    name = gpu.name or f"{gpu.vendor}, name unknown"
+    return (
+        f"{name} [{gpu.problem}]" if gpu.problem else name,
+        gib(gpu.vram_bytes) if gpu.vram_bytes is not None else "unknown",
+        gpu.driver or "-",
+        gpu.pci_address or "-",
+        gpu.uuid or "-",
+    )
+
+
+def findings(hives: Iterable[HiveView]) -> list[str]:
+    """What kept detection from seeing all there is, a line each."""
+    return [
+        printable(f"{hive.id}: {finding.detail} ({finding.code})")
+        for hive in hives
+        if hive.devices is not None
+        for finding in hive.devices.findings
+    ]
+
+
+def _devices_in_short(hive: HiveView) -> str:
+    if hive.devices is None:
+        return "-"
+    return " ".join(["cpu", *(f"gpu{gpu.index}" for gpu in hive.devices.gpus)])
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def ago(then_ms: int, now_ms: int) -> str:
+    """A span as systemctl says it, in its two largest units."""
+    seconds = max(0, (now_ms - then_ms) // 1000)
+    spans = []
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= size:
+            spans.append(f"{seconds // size}{name}")
+            seconds %= size
+    return f"{' '.join(spans[:2]) or '0s'} ago"
+
+
+def moment(then_us: int) -> str:
+    """A time of the wall clock, in microseconds, as systemctl prints it, with how long ago."""
+    then = datetime.fromtimestamp(then_us / 1e6).astimezone()
+    return f"{then:%a %Y-%m-%d %H:%M:%S %Z}; {ago(then_us // 1000, time.time_ns() // 1_000_000)}"
