@@ -1,0 +1,37 @@
+# bash completion for rbeectl(1)                             -*- shell-script -*-
+
+# Written by hand: what click generates runs the whole program at each press of Tab.
+_rbeectl()
+{
+    local cur=${COMP_WORDS[COMP_CWORD]} verb='' word i
+    local verbs='add-hive remove-hive list-hives list-devices status shutdown'
+    COMPREPLY=()
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        if [[ ${COMP_WORDS[i]} != -* ]]; then
+            verb=${COMP_WORDS[i]}
+            break
+        fi
+    done
+
+    if [[ -z $verb ]]; then
+        word="$verbs --debug --no-color --version --help"
+    elif [[ $cur == -* ]]; then
+        word='--json --help'
+        [[ $verb == add-hive ]] && word+=' --port'
+    else
+        [[ ${COMP_WORDS[COMP_CWORD - 1]} == --port ]] && return
+        case $verb in
+            add-hive) word=localhost ;;
+            # Reading never wakes the queen: while she sleeps there are no names.
+            remove-hive | list-devices)
+                word=$(rbeectl list-hives --json 2>/dev/null |
+                    grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4)
+                ;;
+            *) return ;;
+        esac
+    fi
+
+    mapfile -t COMPREPLY < <(compgen -W "$word" -- "$cur")
+} &&
+    complete -F _rbeectl rbeectl
