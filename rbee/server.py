@@ -251,20 +251,17 @@ async def serve(
     app: ASGIApp,
     sockets: Sequence[socket.socket],
     notifier: Notifier,
+    told_to_stop: asyncio.Event,
     *,
     status: Callable[[], str],
     started: Callable[[], None],
     stopping: Callable[[], Awaitable[None]],
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then end within GRACE.
+    """Serve until told to stop, then end within GRACE.
 
     READY=1 is said once the sockets are served, and then `started` is called; `stopping` is
-    awaited first thing after the signal, while the sockets are still served.
+    awaited first thing when told to stop, while the sockets are still served.
     """
-    loop = asyncio.get_running_loop()
-    told_to_stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
 
     def on_started() -> None:
         notifier.ready(status())
@@ -286,12 +283,20 @@ async def serve(
         await stopping()
         server.should_exit = True
         # uvicorn 0.17 has no timeout_graceful_shutdown.
-        loop.call_later(GRACE, setattr, server, "force_exit", True)
+        asyncio.get_running_loop().call_later(GRACE, setattr, server, "force_exit", True)
     try:
         await serving
     finally:
         feeding.cancel()
         notifier.status("stopped")
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    return told_to_stop
 
 
 async def _feed_watchdog(notifier: Notifier) -> None:

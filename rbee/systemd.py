@@ -345,7 +345,7 @@ def _uninterrupted(call: Callable[[], Result]) -> Result:
         try:
             return call()
         except Exception as error:
-            if type(error).__module__ != "pystemd.dbusexc" or abs(getattr(error, "errno", 0)) != errno.EINTR:
+            if not _is_bus_error(error) or _errno(error) != errno.EINTR:
                 raise
 
 
@@ -355,16 +355,28 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__module__ != "pystemd.dbusexc":
+        if not _is_bus_error(error):
             raise
         raise _translate(doing, error) from error
+
+
+def _is_bus_error(error: Exception) -> bool:
+    return type(error).__module__ == "pystemd.dbusexc"
+
+
+def _errno(error: Any) -> int:
+    """The library keeps errno negative, and pystemd 0.11 leaves it None now and then."""
+    if error.errno is None and os.strerror(errno.EINTR) in str(error):
+        return errno.EINTR
+    return abs(error.errno or 0)
 
 
 def _translate(doing: str, error: Any) -> RbeeError:
     # pystemd makes a class of each D-Bus error it knows and leaves the rest to DBusBaseError,
     # which has the name.
     name = f"{type(error).__name__} {getattr(error, 'err_name', '')}"
-    said = str(getattr(error, "err_message", "")) or os.strerror(abs(error.errno or 0))
+    message = getattr(error, "err_message", b"") or os.strerror(_errno(error))
+    said = (message.decode(errors="replace") if isinstance(message, bytes) else str(message)).rstrip(".")
     for mark, kind, meaning, cure in _ERRORS:
         if mark in name or mark in said:
             return kind(f"{doing}: {meaning} ({said})", hint=cure)

@@ -13,7 +13,7 @@ from rbee.contracts import Devices
 from rbee.hive import app
 from rbee.hive.heartbeat import Heart
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, Journal
-from rbee.server import run_daemon, serve
+from rbee.server import run_daemon, serve, stop_signal
 from rbee.systemd import HIVE_UNIT, Bus, Notifier, take_sockets
 
 BEAT_TIMEOUT = 5.0
@@ -21,22 +21,19 @@ BEAT_TIMEOUT = 5.0
 
 
 async def run(notifier: Notifier, journal: Journal) -> None:
+    told_to_stop = stop_signal()
     settings = config.load()
     for warning in settings.warnings:
-        journal.narrate(CONFIG_WARNING, warning)
+        journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
     sockets = [listener for named in take_sockets().values() for listener in named]
     hive = settings.hive
     link = Link(hive.queen, timeout=BEAT_TIMEOUT)
     heart = Heart(hive.id, HeartbeatClient(link), journal, status=notifier.status, queen_name=str(hive.queen))
     beating: list[asyncio.Task[None]] = []
 
-    async def beat() -> None:
-        await heart.announce()
-        await heart.run()
-
     def started() -> None:
         journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive.id)
-        beating.append(asyncio.get_running_loop().create_task(beat()))
+        beating.append(asyncio.get_running_loop().create_task(heart.run()))
 
     async def stopping() -> None:
         # A beat in flight may wait on a socket that systemd holds back while it stops us.
@@ -51,6 +48,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             app.build(heart, _detector(hive.nvml_timeout), _stop),
             sockets,
             notifier,
+            told_to_stop,
             status=lambda: f"queen at {hive.queen}, no beat yet",
             started=started,
             stopping=stopping,

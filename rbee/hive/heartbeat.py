@@ -60,25 +60,24 @@ class Heart(Narrator):
         self._queen_name = queen_name
         self._instance = secrets.token_hex(16)
         self._interval = FIRST_INTERVAL
-        self._job_id: str | None = None
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
         self._trouble: type[RbeeError] | None = None
         self._beating = asyncio.Lock()
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         """Keep a line for the next beat; it is told to the journal too."""
-        job_id = fields.get("job_id") or self._job_id
-        self._lines.append((job_id, line_of(event, text)))
-        about = {"hive": self._hive_id, **fields, **({"job_id": job_id} if job_id else {})}
-        self._journal.narrate(event, text, **about)
-
-    async def announce(self) -> None:
-        """Say that this hive is starting: its ack names the job, so that every line can carry it."""
-        await self._beat("starting")
+        self._lines.append((fields.get("job_id"), line_of(event, text)))
+        self._journal.narrate(event, text, hive=self._hive_id, **fields)
 
     async def run(self) -> None:
-        """Beat until cancelled."""
-        self.narrate(SENDING_HEARTBEAT, "Sending first heartbeat to queen")
+        """Beat until cancelled.
+
+        Before the first heartbeat the hive announces itself: the ack names the job that waits
+        for it, and so the very first line can carry it.
+        """
+        ack = await self._beat("starting")
+        about = {"job_id": ack.job_id} if ack and ack.job_id else {}
+        self.narrate(SENDING_HEARTBEAT, "Sending first heartbeat to queen", **about)
         while True:
             await self.beat()
             await asyncio.sleep(self._interval * (1 - random.uniform(0, JITTER)))
@@ -97,17 +96,18 @@ class Heart(Narrator):
 
     async def _beat(
         self, state: Literal["starting", "ready", "stopping"], timeout: float | None = None
-    ) -> None:
+    ) -> HeartbeatAck | None:
         async with self._beating:
             beat = self._compose(state)
             try:
                 ack = await self._queen.beat(beat, timeout=timeout)
             except RbeeError as error:
                 self._failed(error)
-            else:
-                for _ in beat.lines:
-                    self._lines.popleft()
-                self._heard(ack)
+                return None
+            while self._lines and self._lines[0][1] in beat.lines:
+                self._lines.popleft()
+            self._heard(ack)
+            return ack
 
     def _compose(self, state: Literal["starting", "ready", "stopping"]) -> Heartbeat:
         # A beat carries the lines of one job; those of the next go with the next.
@@ -133,7 +133,6 @@ class Heart(Narrator):
             self._journal.narrate(QUEEN_BACK, "the queen answers again", hive=self._hive_id)
             self._trouble = None
         self._interval = ack.interval_ms / 1000
-        self._job_id = ack.job_id
         self._status(
             f"queen at {self._queen_name}, last beat {_time_of_day()}, the next within {self._interval:g} s"
         )

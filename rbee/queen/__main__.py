@@ -27,7 +27,7 @@ from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.registry import Registry
-from rbee.server import run_daemon, serve
+from rbee.server import run_daemon, serve, stop_signal
 from rbee.systemd import AsyncBus, Bus, Notifier, take_sockets
 
 
@@ -54,6 +54,7 @@ class StatusLine(Narrator):
 
 
 async def run(notifier: Notifier, journal: Journal) -> None:
+    told_to_stop = stop_signal()
     settings = config.load()
     for warning in settings.warnings:
         journal.narrate(CONFIG_WARNING, warning)
@@ -89,6 +90,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
                 app.build(hives, jobs, app.Admission(_uid_of("rbee-hive"))),
                 sockets,
                 notifier,
+                told_to_stop,
                 status=status.counts,
                 started=started,
                 stopping=stopping,

@@ -113,10 +113,13 @@ class Hives:
     async def _reconcile(self) -> None:
         """BindsTo= took the local hive along when the queen died; bring it back if it is wanted."""
         row = await self._catalog.hive(LOCALHOST)
-        if row is None or not row.wanted:
+        if row is None:
             return
         async with self._locks[LOCALHOST]:
             if self._bus.state(HIVE_UNIT).is_active:
+                return
+            if not row.wanted:
+                self._set(row.id, "offline", STOPPED_BY_ADMIN)
                 return
             self._narrator.narrate(WAKING, f"waking up the bee hive at {row.host}", hive=row.id)
             try:
@@ -212,6 +215,8 @@ class Hives:
         life = self._registry.life(beat.hive_id)
         if is_first:
             self._spawn(self._welcome(beat.hive_id))
+        elif self._locks[beat.hive_id].locked():
+            pass  # whoever works on the hive says what becomes of it
         elif life is not None and life.state in ("suspect", "offline", "unknown"):
             await self._set_online(beat.hive_id)
 
