@@ -1,0 +1,263 @@
+"""One list of devices out of what the kernel, the PCI bus and NVML tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rbee.contracts import Devices, Finding, Gpu
+from rbee.hive.devices import pci
+from rbee.hive.devices.cpu import detect_cpu
+from rbee.hive.devices.nvml import MOST_CARDS, Failure, Nvml, NvmlCard, Sight
+from rbee.hive.devices.pci import NVIDIA, PciCard
+from rbee.hive.devices.text import printable
+
+_VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
+
+_MOST_TEXT = 2000  # characters of a contract's Text
+
+# What a finding means for a single card.
+_SHORT = {
+    "no-driver": "the NVIDIA driver is not loaded",
+    "no-access": "no access to the NVIDIA driver",
+    "library-missing": "NVIDIA's library libnvidia-ml.so.1 is missing",
+    "driver-mismatch": "NVIDIA's driver and library do not match",
+    "module-missing": "the Python module pynvml is missing",
+    "timeout": "NVML did not answer in time",
+    "interrupted": "the hive was stopping",
+}
+
+
+class Detector:
+    """Detects devices under a filesystem root. Built once by the hive; holds NVML's thread.
+
+    `detect` may be called from any thread, by several at once. NVML is asked whatever the
+    root, as its library knows only the real machine.
+    """
+
+    def __init__(self, root: Path = Path("/"), *, nvml_timeout: float = 10.0) -> None:
+        self._root = root
+        self._nvml = Nvml(nvml_timeout)
+
+    def detect(self) -> Devices:
+        """What there is now; returns within `nvml_timeout` seconds and the moment that sysfs takes.
+
+        Raises nothing for a machine's sake: what could not be learnt is None, a card's
+        `problem` says why, and a finding says what kept detection from seeing all. The
+        findings' codes: no-driver, no-access, library-missing, module-missing,
+        driver-mismatch, timeout, interrupted, nvml-failed, pci-unreadable,
+        cpu-unreadable, too-many-gpus. A machine without an NVIDIA card or driver has no
+        finding for lacking NVIDIA's library.
+        """
+        cpu, cpu_findings = detect_cpu(self._root)
+        cards, pci_findings = pci.scan(self._root)
+        sight = self._nvml.look()
+        nvidia = [card for card in cards if card.vendor_id == NVIDIA]
+        finding = _nvml_finding(self._root, sight.failure, nvidia) if sight.failure else None
+        gpus = [
+            *_nvidia_gpus(self._root, nvidia, sight, finding),
+            *_other_gpus(self._root, [card for card in cards if card.vendor_id != NVIDIA]),
+        ]
+        findings = [*cpu_findings, *pci_findings, *([finding] if finding else [])]
+        if len(gpus) > MOST_CARDS:
+            findings.append(Finding("too-many-gpus", f"{len(gpus)} GPUs, of which {MOST_CARDS} are listed"))
+        return Devices(cpu=cpu, gpus=_in_order(gpus)[:MOST_CARDS], findings=tuple(_fit(f) for f in findings))
+
+    def close(self) -> None:
+        """Let a detection that waits for NVML return now, so that nothing delays the hive's exit."""
+        self._nvml.close()
+
+
+def _fit(finding: Finding) -> Finding:
+    return Finding(finding.code, printable(finding.detail, _MOST_TEXT) or "")
+
+
+def _in_order(gpus: list[Gpu]) -> tuple[Gpu, ...]:
+    """Numbered by PCI address; cards whose address is unknown come last, in NVML's order."""
+    placed = sorted(
+        (gpu for gpu in gpus if gpu.pci_address), key=lambda gpu: pci.place(gpu.pci_address or "")
+    )
+    ordered = placed + [gpu for gpu in gpus if not gpu.pci_address]
+    return tuple(dataclasses.replace(gpu, index=index) for index, gpu in enumerate(ordered))
+
+
+# Why NVML tells nothing
+
+
+def _nvml_finding(root: Path, failure: Failure, nvidia: list[PciCard]) -> Finding | None:
+    """NVML's failure in the light of what the kernel shows; None where there is nothing to miss."""
+    is_loaded = _is_driver_loaded(root)
+    if failure.cause in ("library-missing", "driver-not-loaded") and not is_loaded:
+        return _no_driver(failure, nvidia) if nvidia else None
+    if failure.cause == "driver-not-loaded" or failure.cause == "unknown":
+        # A driver whose nodes cannot be opened looks to NVML like no driver, or, where a
+        # cgroup denies them, like an unknown error.
+        obstacle = _obstacle(root)
+        if obstacle and is_loaded:
+            return Finding("no-access", f"the NVIDIA driver is loaded, but {obstacle} ({failure.detail})")
+        return Finding("nvml-failed", f"NVML failed: {failure.detail}")
+    if failure.cause == "no-permission":
+        obstacle = _obstacle(root)
+        return Finding("no-access", f"NVML refuses: {failure.detail}" + (f"; {obstacle}" if obstacle else ""))
+    if failure.cause == "library-missing":
+        return Finding("library-missing", f"the NVIDIA driver is loaded, its library not: {failure.detail}")
+    if failure.cause == "driver-mismatch":
+        version = _kernel_version(root)
+        loaded = f"; the loaded driver is {version}" if version else ""
+        return Finding(
+            "driver-mismatch", f"NVIDIA's driver and library do not match: {failure.detail}{loaded}"
+        )
+    if failure.cause == "failed":
+        return Finding("nvml-failed", f"NVML failed: {failure.detail}")
+    return Finding(failure.cause, failure.detail)
+
+
+def _no_driver(failure: Failure, nvidia: list[PciCard]) -> Finding:
+    bound = sorted({card.kernel_driver for card in nvidia if card.kernel_driver})
+    there = f"; bound to {', '.join(bound)}" if bound else ""
+    return Finding(
+        "no-driver",
+        f"{len(nvidia)} NVIDIA card(s) on the PCI bus, but NVIDIA's driver is not loaded{there} "
+        f"({failure.detail})",
+    )
+
+
+def _is_driver_loaded(root: Path) -> bool:
+    return any(os.path.exists(root / place) for place in ("proc/driver/nvidia", "sys/module/nvidia"))
+
+
+def _obstacle(root: Path) -> str | None:
+    """What is wrong with the driver's device nodes.
+
+    By access(2), which heeds modes and cgroups (DeviceAllow=) and does not, as opening
+    would, enter a driver that may be wedged.
+    """
+    nodes = [root / "dev/nvidiactl", *sorted((root / "dev").glob("nvidia[0-9]*"))]
+    present = [node for node in nodes if os.path.exists(node)]
+    denied = [f"/{node.relative_to(root)}" for node in present if not os.access(node, os.R_OK | os.W_OK)]
+    if denied:
+        return f"this user or unit may not open {', '.join(denied)}"
+    if nodes[0] not in present:
+        return "there is no /dev/nvidiactl (hidden from this unit, or to be made by nvidia-modprobe)"
+    return None
+
+
+def _kernel_version(root: Path) -> str | None:
+    """The version of the loaded NVIDIA kernel module."""
+    for path in ("sys/module/nvidia/version", "proc/driver/nvidia/version"):
+        try:
+            text = (root / path).read_text(errors="replace")
+        except OSError:
+            continue
+        if match := re.search(r"\b\d+\.\d+(\.\d+)*\b", text):
+            return match[0]
+    return None
+
+
+# NVIDIA's cards, once each
+
+
+def _nvidia_gpus(root: Path, on_bus: list[PciCard], sight: Sight, finding: Finding | None) -> list[Gpu]:
+    """What NVML shows and what it does not: cards of both kinds meet by their PCI address."""
+    version = sight.driver_version or _kernel_version(root)
+    by_address = {card.address: card for card in on_bus}
+    shown: dict[str, Gpu] = {}
+    unplaced: list[NvmlCard] = []
+    for card in sight.cards:
+        if card.pci_address is None:
+            unplaced.append(card)
+        else:
+            shown.setdefault(card.pci_address, _told(card, version))
+    spare = [card for address, card in by_address.items() if address not in shown]
+    foreign = [card for card in spare if card.kernel_driver not in (None, "nvidia")]
+    own = [card for card in spare if card not in foreign]
+    return [
+        *shown.values(),
+        *_paired(root, own, unplaced, version, finding),
+        *_untold(root, foreign, version, "NVML does not see a card that another kernel driver has"),
+    ]
+
+
+def _paired(
+    root: Path, spare: list[PciCard], unplaced: list[NvmlCard], version: str | None, finding: Finding | None
+) -> Iterator[Gpu]:
+    """Cards that NVML tells no address of, and cards on the bus that NVML tells nothing of.
+
+    They may be the same ones: of each kind one is certainly the same card; of more nobody
+    knows which is which, so nobody says, and none is listed twice.
+    """
+    if all(card.is_nameless for card in unplaced):
+        said = dict.fromkeys(problem for card in unplaced for problem in card.problems)
+        yield from _untold(root, spare, version, "; ".join(said) or _why_unseen(finding))
+        yield from (_told(card, version) for card in unplaced[len(spare) :])
+    elif len(spare) == len(unplaced) == 1:
+        problems = (*unplaced[0].problems, "PCI address taken from sysfs")
+        yield _told(
+            dataclasses.replace(unplaced[0], pci_address=spare[0].address, problems=problems), version
+        )
+    else:
+        places = ", ".join(card.address for card in spare)
+        for card in unplaced:
+            hint = (f"PCI address is one of {places}",) if places else ()
+            yield _told(dataclasses.replace(card, problems=(*card.problems, *hint)), version)
+        for _ in spare[len(unplaced) :]:
+            problem = f"NVML does not show one of the cards at {places}"
+            yield _told(NvmlCard(problems=(problem,)), None)
+
+
+def _why_unseen(finding: Finding | None) -> str:
+    if finding is None:
+        return "NVML does not show this card"
+    return _SHORT.get(finding.code, "NVML failed")
+
+
+def _told(card: NvmlCard, version: str | None) -> Gpu:
+    return Gpu(
+        index=0,
+        vendor="nvidia",
+        name=card.name,
+        uuid=card.uuid,
+        vram_bytes=card.vram_bytes,
+        driver=version,
+        pci_address=card.pci_address,
+        problem=printable("; ".join(card.problems), _MOST_TEXT),
+    )
+
+
+def _untold(root: Path, cards: list[PciCard], version: str | None, why: str) -> Iterator[Gpu]:
+    for gpu, card in zip(_on_bus(root, cards), cards, strict=True):
+        driver = (version if card.kernel_driver == "nvidia" else None) or card.kernel_driver
+        yield dataclasses.replace(gpu, driver=driver, problem=printable(why, _MOST_TEXT))
+
+
+# Cards that only the bus tells of
+
+
+def _other_gpus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
+    for gpu in _on_bus(root, cards):
+        lacking = [
+            what
+            for what, value in (("name", gpu.name), ("VRAM", gpu.vram_bytes), ("driver", gpu.driver))
+            if value is None
+        ]
+        yield dataclasses.replace(
+            gpu, problem=f"sysfs does not tell: {', '.join(lacking)}" if lacking else None
+        )
+
+
+def _on_bus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
+    """Named by the card itself, else by pci.ids, else by the board's firmware, else not."""
+    known = pci.names(root, [(card.vendor_id, card.device_id) for card in cards if not card.product_name])
+    for card in cards:
+        yield Gpu(
+            index=0,
+            vendor=_VENDORS.get(card.vendor_id, card.vendor_id),
+            name=card.product_name or known.get((card.vendor_id, card.device_id)) or card.label,
+            uuid=None,
+            vram_bytes=card.vram_bytes,
+            driver=card.kernel_driver,
+            pci_address=card.address,
+        )

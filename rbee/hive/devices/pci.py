@@ -1,0 +1,174 @@
+"""Graphics cards on the PCI bus, as sysfs shows them with or without a driver."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbee.contracts import Finding
+from rbee.hive.devices.text import printable
+
+NVIDIA = "10de"
+AMD = "1002"
+INTEL = "8086"
+
+# Adapters that only put a picture on a screen: those that virtual machines emulate, and
+# those that a server's management controller carries. Whole vendors, or vendor:device
+# where the vendor makes more than that.
+_DISPLAY_ONLY = frozenset(
+    {
+        "1002:515e",  # ATI ES1000
+        "1002:5969",  # ATI ES1000
+        "1013",  # Cirrus Logic, as QEMU emulates it
+        "102b",  # Matrox G200 in Dell's, HPE's and Supermicro's controllers
+        "1039",  # SiS
+        "1234",  # Bochs and QEMU stdvga
+        "126f",  # Silicon Motion
+        "1414:5353",  # Hyper-V
+        "15ad",  # VMware
+        "18ca",  # XGI Volari
+        "19e5:1711",  # Huawei iBMC
+        "1a03",  # ASPEED
+        "1ab8",  # Parallels
+        "1af4",  # virtio-gpu
+        "1b36",  # QXL
+        "1d0f:1111",  # Amazon EC2
+        "5333",  # S3
+        "80ee",  # VirtualBox
+    }
+)
+
+_PCI_IDS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
+_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+
+
+@dataclass(frozen=True, slots=True)
+class PciCard:
+    """A card's PCI function; ids are four hex digits, `kernel_driver` None where none is bound."""
+
+    address: str
+    vendor_id: str
+    device_id: str
+    kernel_driver: str | None
+    product_name: str | None
+    label: str | None
+    vram_bytes: int | None
+
+
+def normal_address(text: str) -> str | None:
+    """An address as sysfs writes it, 0000:01:00.0; NVML writes 00000000:01:00.0. None if it is none."""
+    match = _ADDRESS.fullmatch(text.strip().lower())
+    if not match:
+        return None
+    domain, bus, device, function = match.groups()
+    return f"{int(domain, 16):04x}:{bus}:{device}.{function}"
+
+
+def place(address: str) -> tuple[int, int, int, int]:
+    """A normal address as numbers that sort: Intel's VMD has domains of five digits."""
+    domain, bus, rest = address.split(":")
+    device, function = rest.split(".")
+    return int(domain, 16), int(bus, 16), int(device, 16), int(function, 16)
+
+
+def scan(root: Path) -> tuple[list[PciCard], list[Finding]]:
+    """The cards under `root`/sys that can compute, by address. Never raises.
+
+    A card is what has PCI class 03 (display controller), or class 1200 (processing
+    accelerator) and AMD as its vendor: its Instincts without a screen. Left out are pure
+    display adapters (_DISPLAY_ONLY) and virtual functions of a card that is listed
+    itself. A finding 'pci-unreadable' says that there is a bus that may not be read.
+    """
+    bus = root / "sys/bus/pci/devices"
+    try:
+        names = os.listdir(bus)
+    except FileNotFoundError:
+        return [], []  # a machine without PCI
+    except OSError as error:
+        return [], [Finding("pci-unreadable", f"{bus} cannot be read: {error.strerror}")]
+    cards = (_card(bus / name, address) for name in names if (address := normal_address(name)))
+    return sorted((card for card in cards if card), key=lambda card: place(card.address)), []
+
+
+def _card(function: Path, address: str) -> PciCard | None:
+    code = _hex(function / "class", 6)
+    if code is None or not code.startswith(("03", "1200")):
+        return None
+    vendor_id, device_id = _hex(function / "vendor", 4), _hex(function / "device", 4)
+    if vendor_id is None or device_id is None:
+        return None
+    if code.startswith("1200") and vendor_id != AMD:
+        return None
+    if {vendor_id, f"{vendor_id}:{device_id}"} & _DISPLAY_ONLY or os.path.lexists(function / "physfn"):
+        return None
+    vram = _read(function / "mem_info_vram_total")
+    return PciCard(
+        address=address,
+        vendor_id=vendor_id,
+        device_id=device_id,
+        kernel_driver=_kernel_driver(function),
+        product_name=printable(_read(function / "product_name")),
+        label=printable(_read(function / "label")),
+        vram_bytes=int(vram) if vram and re.fullmatch(rb"[0-9]{1,15}\n?", vram) else None,
+    )
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:
+        return None
+
+
+def _hex(path: Path, digits: int) -> str | None:
+    match = re.fullmatch(rb"0x([0-9a-fA-F]{%d})\s*" % digits, _read(path) or b"")
+    return match[1].decode().lower() if match else None
+
+
+def _kernel_driver(function: Path) -> str | None:
+    try:
+        return printable(Path(os.readlink(function / "driver")).name)
+    except OSError:
+        return None
+
+
+def names(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What pci.ids calls these (vendor id, device id); reads no further than it must."""
+    missing = set(wanted)
+    found: dict[tuple[str, str], str] = {}
+    if not missing:
+        return found
+    for path in _PCI_IDS:
+        try:
+            with (root / path).open("rb") as lines:
+                _look_up(lines, missing, found)
+            return found
+        except OSError:
+            continue
+    return found
+
+
+def _look_up(
+    lines: Iterable[bytes], missing: set[tuple[str, str]], found: dict[tuple[str, str], str]
+) -> None:
+    """Move from `missing` to `found`. Vendors start a line, their devices come after one tab.
+
+    (Subsystems come after two, and so match no device id.)
+    """
+    vendors = {vendor.encode() for vendor, _ in missing}
+    vendor = b""
+    for line in lines:
+        if not line.startswith(b"\t"):
+            vendor = line[:4]
+        elif vendor in vendors:
+            key = (vendor.decode(), line[1:5].decode(errors="replace"))
+            name = printable(line[5:])
+            if key in missing and name:
+                found[key] = name
+                missing.discard(key)
+                if not missing:
+                    return

@@ -1,0 +1,722 @@
+"""Detection, on fake filesystem roots, with the real pynvml over a stub of NVIDIA's library.
+
+Each scenario that asks NVML has a process of its own: pynvml never unloads a library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rbee.contracts import Devices, Gpu, decode
+from rbee.hive.devices.cpu import detect_cpu
+from rbee.hive.devices.text import printable
+from tests.nvml import (
+    DRIVER_NOT_LOADED,
+    FUNCTION_NOT_FOUND,
+    GPU_IS_LOST,
+    LIBRARY,
+    MISMATCH,
+    NO_PERMISSION,
+    UNKNOWN,
+    StubCard,
+    compile_stub,
+    random_cards,
+    write_cards,
+)
+
+REPOSITORY = Path(__file__).parents[3]
+DRIVER = "550.54.14"
+A = StubCard(
+    "0000:01:00.0", 24 * 2**30, "GPU-aaaaaaaa-0000-0000-0000-000000000000", "NVIDIA GeForce RTX 4090"
+)
+B = StubCard("0000:02:00.0", 80 * 2**30, "GPU-bbbbbbbb-0000-0000-0000-000000000000", "NVIDIA H100 PCIe")
+C = StubCard("0000:c1:00.0", 15 * 2**30, "GPU-cccccccc-0000-0000-0000-000000000000", "Tesla T4")
+
+PRELUDE = """
+import json, os, sys, threading, time
+from pathlib import Path
+from rbee.contracts import encode
+from rbee.hive.devices import Detector
+root, nvml_timeout = Path(sys.argv[1]), float(sys.argv[2])
+detector = Detector(root, nvml_timeout=nvml_timeout)
+def tell(said):
+    print(json.dumps(said), flush=True)
+def detect():
+    began = time.monotonic()
+    devices = detector.detect()
+    ended = time.monotonic()
+    tell({"devices": encode(devices), "took": ended - began, "ended": ended})
+"""
+
+CPUINFO = "\n".join(
+    f"processor\t: {n}\nmodel name\t: AMD EPYC 9354 32-Core Processor\nphysical id\t: {n // 4}\n"
+    f"core id\t\t: {n % 2}\ncpu cores\t: 2\n"
+    for n in range(8)
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    devices: Devices
+    took: float  # seconds
+    ended: float  # on the monotonic clock, which processes share
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A filesystem root, a driver library and what it shows."""
+
+    root: Path
+    libraries: Path
+    config: Path
+
+    def show(self, *cards: StubCard, rules: tuple[str, ...] = ()) -> None:
+        write_cards(self.config, cards, rules=rules, driver=DRIVER)
+
+    def run(self, script: str, *, nvml_timeout: float = 30.0) -> list[object]:
+        """What the script told, line by line."""
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE + script, str(self.root), str(nvml_timeout)],
+            env={
+                "PYTHONPATH": str(REPOSITORY),
+                "LD_LIBRARY_PATH": str(self.libraries),
+                "RBEE_NVML_STUB": str(self.config),
+            },
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=True,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def answers(self, script: str, *, nvml_timeout: float = 30.0) -> list[Answer]:
+        return [_answer(said) for said in self.run(script, nvml_timeout=nvml_timeout)]
+
+    def detect(self, before: str = "") -> Devices:
+        return self.answers(f"{before}\ndetect()")[0].devices
+
+    def write(self, path: str, content: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(content)
+
+    def load_nvidia_driver(self, version: str = DRIVER) -> None:
+        self.write("sys/module/nvidia/version", f"{version}\n")
+
+    def plug(
+        self,
+        address: str,
+        vendor: str,
+        device: str,
+        *,
+        code: str = "0x030000",
+        driver: str | None = None,
+        **files: str,
+    ) -> None:
+        function = f"sys/bus/pci/devices/{address}"
+        contents = {"class": code, "vendor": f"0x{vendor}", "device": f"0x{device}", **files}
+        for name, content in contents.items():
+            self.write(f"{function}/{name}", f"{content}\n")
+        if driver:
+            (self.root / function / "driver").symlink_to(f"../../../../bus/pci/drivers/{driver}")
+
+    def plug_nvidia(self, address: str, driver: str | None = "nvidia") -> None:
+        self.plug(address, "10de", "2684", code="0x030200", driver=driver)
+
+
+def _answer(said: object) -> Answer:
+    assert isinstance(said, dict)
+    # decode() also checks every limit of the contract
+    return Answer(decode(Devices, said["devices"]), said["took"], said["ended"])
+
+
+def _machine(directory: Path, libraries: Path) -> Machine:
+    machine = Machine(directory / "root", libraries, directory / "nvml.conf")
+    machine.write("proc/cpuinfo", CPUINFO)
+    machine.write("proc/meminfo", "MemTotal:       16384 kB\nMemFree:        1 kB\n")
+    machine.show(rules=(f"fail Init * {DRIVER_NOT_LOADED}",))
+    return machine
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_stub(tmp_path_factory.mktemp("libraries")).parent
+
+
+@pytest.fixture
+def machine(tmp_path: Path, libraries: Path) -> Machine:
+    return _machine(tmp_path, libraries)
+
+
+@pytest.fixture
+def open_machine() -> Iterator[Machine]:
+    """A machine whose files any user may read, which pytest's own directories do not let them."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        compile_stub(directory)
+        yield _machine(directory, directory)
+
+
+def _gpu(index: int, card: StubCard) -> Gpu:
+    return Gpu(
+        index=index,
+        vendor="nvidia",
+        name=card.name,
+        uuid=card.uuid,
+        vram_bytes=card.vram_bytes,
+        driver=DRIVER,
+        pci_address=card.pci_address,
+    )
+
+
+def _codes(devices: Devices) -> list[str]:
+    return [finding.code for finding in devices.findings]
+
+
+# The CPU
+
+
+def test_the_cpu_of_a_root_is_read_from_its_own_proc(machine: Machine) -> None:
+    cpu = machine.detect().cpu
+    assert cpu.model == "AMD EPYC 9354 32-Core Processor"
+    assert (cpu.sockets, cpu.cores, cpu.threads, cpu.ram_bytes) == (2, 4, 8, 16 * 2**20)
+
+
+def test_psutil_and_proc_agree_about_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    for name in ("cpuinfo", "meminfo"):
+        (tmp_path / "proc" / name).write_bytes(Path("/proc", name).read_bytes())
+    for path in Path("/").glob("sys/devices/system/cpu/cpu[0-9]*/topology/*"):
+        copy = tmp_path / path.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    here, findings = detect_cpu(Path("/"))
+    assert here == detect_cpu(tmp_path)[0]
+    assert here.threads >= 1
+    assert here.ram_bytes > 2**20
+    assert findings == []
+
+
+def test_an_arm_cpu_that_names_no_model_has_none(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       1024 kB\n")
+    cpu, findings = detect_cpu(tmp_path)
+    assert (cpu.model, cpu.sockets, cpu.cores, cpu.threads) == (None, None, None, 1)
+    assert findings == []
+
+
+def test_a_package_that_firmware_did_not_tell_of_is_no_socket(tmp_path: Path) -> None:
+    for number, package in enumerate(("0", "0", "-1")):
+        topology = tmp_path / f"sys/devices/system/cpu/cpu{number}/topology"
+        topology.mkdir(parents=True)
+        (topology / "physical_package_id").write_text(f"{package}\n")
+    assert detect_cpu(tmp_path)[0].sockets == 1
+
+
+def test_a_proc_that_tells_nothing_is_a_finding(tmp_path: Path) -> None:
+    cpu, findings = detect_cpu(tmp_path)
+    assert (cpu.model, cpu.sockets, cpu.cores, cpu.threads, cpu.ram_bytes) == (None,) * 5
+    assert [finding.code for finding in findings] == ["cpu-unreadable"]
+
+
+# NVIDIA's cards
+
+
+def test_a_driver_without_cards_shows_none(machine: Machine) -> None:
+    machine.show()
+    devices = machine.detect()
+    assert devices.gpus == ()
+    assert devices.findings == ()
+
+
+def test_one_card_is_shown_whole(machine: Machine) -> None:
+    machine.show(A)
+    devices = machine.detect()
+    assert devices.gpus == (_gpu(0, A),)
+    assert devices.findings == ()
+
+
+def test_cards_are_numbered_by_pci_address_and_not_by_nvml(machine: Machine) -> None:
+    machine.show(C, A)
+    assert machine.detect().gpus == (_gpu(0, A), _gpu(1, C))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cards_drawn_at_random_are_shown_exactly(machine: Machine, seed: int) -> None:
+    cards = random_cards(random.Random(seed))
+    machine.show(*cards)
+    assert machine.detect().gpus == tuple(_gpu(index, card) for index, card in enumerate(cards))
+
+
+def test_a_card_seen_by_nvml_and_sysfs_is_listed_once(machine: Machine) -> None:
+    machine.load_nvidia_driver()
+    machine.plug_nvidia(A.pci_address)
+    machine.plug_nvidia(B.pci_address)
+    machine.show(A, B)
+    assert machine.detect().gpus == (_gpu(0, A), _gpu(1, B))
+
+
+def test_each_look_asks_nvml_anew(machine: Machine, tmp_path: Path) -> None:
+    later = tmp_path / "later"
+    machine.show(A)
+    write_cards(later, [B], driver=DRIVER)
+    replace = f"os.replace({str(later)!r}, os.environ['RBEE_NVML_STUB'])"
+    first, second = machine.answers(f"detect()\n{replace}\ndetect()")
+    assert first.devices.gpus == (_gpu(0, A),)
+    assert second.devices.gpus == (_gpu(0, B),)
+
+
+@pytest.mark.parametrize(
+    ("call", "field", "problem"),
+    [
+        ("DeviceGetPciInfo", "pci_address", "PCI address: GPU is lost (NVML error 15)"),
+        ("DeviceGetUUID", "uuid", "uuid: GPU is lost (NVML error 15)"),
+        ("DeviceGetName", "name", "name: GPU is lost (NVML error 15)"),
+        ("DeviceGetMemoryInfo", "vram_bytes", "VRAM: GPU is lost (NVML error 15)"),
+    ],
+)
+def test_a_call_that_fails_leaves_its_field_out_and_the_rest_whole(
+    machine: Machine, call: str, field: str, problem: str
+) -> None:
+    machine.show(A, B, C, rules=(f"fail {call} 1 {GPU_IS_LOST}",))
+    devices = machine.detect()
+    gpus = {gpu.uuid or gpu.pci_address: gpu for gpu in devices.gpus}
+    assert len(gpus) == 3
+    broken = gpus.pop(B.pci_address if field == "uuid" else B.uuid)
+    assert broken.problem == problem
+    lost = {name for name in ("pci_address", "uuid", "name", "vram_bytes") if getattr(broken, name) is None}
+    assert lost == {field}
+    assert all(gpu.problem is None and gpu.driver == DRIVER for gpu in gpus.values())
+    assert [gpu.name for gpu in gpus.values()] == [A.name, C.name]
+    assert devices.findings == ()
+
+
+def test_a_card_that_cannot_be_opened_is_listed_by_its_place_on_the_bus(machine: Machine) -> None:
+    for card in (A, B, C):
+        machine.plug_nvidia(card.pci_address)
+    machine.show(A, B, C, rules=(f"fail DeviceGetHandleByIndex 1 {GPU_IS_LOST}",))
+    good, broken, other = machine.detect().gpus
+    assert (good, other) == (_gpu(0, A), _gpu(2, C))
+    assert (broken.pci_address, broken.uuid, broken.vram_bytes) == (B.pci_address, None, None)
+    assert broken.problem == "card: GPU is lost (NVML error 15)"
+
+
+def test_a_card_that_cannot_be_opened_is_counted_where_sysfs_shows_nothing(machine: Machine) -> None:
+    machine.show(A, B, rules=(f"fail DeviceGetHandleByIndex 0 {NO_PERMISSION}",))
+    good, broken = machine.detect().gpus
+    assert good == _gpu(0, B)
+    assert (broken.index, broken.pci_address, broken.name) == (1, None, None)
+    assert broken.problem == "card: Insufficient Permissions (NVML error 4)"
+
+
+def test_the_one_card_without_address_is_the_one_left_on_the_bus(machine: Machine) -> None:
+    machine.plug_nvidia(A.pci_address)
+    machine.plug_nvidia(B.pci_address)
+    machine.show(A, B, rules=(f"fail DeviceGetPciInfo 1 {UNKNOWN}",))
+    good, placed = machine.detect().gpus
+    assert good == _gpu(0, A)
+    assert (placed.uuid, placed.pci_address) == (B.uuid, B.pci_address)
+    assert placed.problem is not None
+    assert placed.problem.endswith("PCI address taken from sysfs")
+
+
+def test_cards_that_cannot_be_told_apart_are_neither_placed_nor_listed_twice(machine: Machine) -> None:
+    machine.plug_nvidia(A.pci_address)
+    machine.plug_nvidia(B.pci_address)
+    machine.show(A, B, rules=(f"fail DeviceGetPciInfo * {UNKNOWN}",))
+    gpus = machine.detect().gpus
+    assert [(gpu.uuid, gpu.pci_address) for gpu in gpus] == [(A.uuid, None), (B.uuid, None)]
+    assert all("one of 0000:01:00.0, 0000:02:00.0" in (gpu.problem or "") for gpu in gpus)
+
+
+def test_a_lost_driver_version_is_taken_from_the_kernel(machine: Machine) -> None:
+    machine.load_nvidia_driver("535.161.08")
+    machine.show(A, rules=(f"fail SystemGetDriverVersion * {UNKNOWN}",))
+    (gpu,) = machine.detect().gpus
+    assert (gpu.driver, gpu.vram_bytes) == ("535.161.08", A.vram_bytes)
+    assert gpu.problem == "driver version: Unknown Error (NVML error 999)"
+
+
+def test_what_a_driver_says_cannot_steer_a_terminal(machine: Machine) -> None:
+    name = "NVIDIA\x1b[31m Evil\u202e " + "x" * 30
+    machine.show(StubCard(A.pci_address, A.vram_bytes, A.uuid, name))
+    (gpu,) = machine.detect().gpus
+    assert gpu.name == "NVIDIA [31m Evil " + "x" * 30
+
+
+def test_a_name_that_is_not_text_is_a_problem_of_that_card_alone(machine: Machine) -> None:
+    machine.show(StubCard(A.pci_address, A.vram_bytes, A.uuid, "caf\udce9"), B)
+    broken, good = machine.detect().gpus
+    assert (broken.name, broken.uuid) == (None, A.uuid)
+    assert broken.problem == "name: the driver's answer is not text"
+    assert good == _gpu(1, B)
+
+
+def test_vram_beyond_reason_is_not_passed_on(machine: Machine) -> None:
+    machine.show(StubCard(A.pci_address, 2**64 - 1, A.uuid, A.name))
+    (gpu,) = machine.detect().gpus
+    assert gpu.vram_bytes is None
+    assert gpu.problem == f"VRAM: {2**64 - 1} bytes cannot be"
+
+
+def test_text_is_one_line_of_bounded_length_whether_bytes_or_str() -> None:
+    assert printable(b" Tesla\tT4\x00\n") == "Tesla T4"
+    assert printable("x" * 1000) == "x" * 256
+    assert printable(b"\xff\x07") == "\N{REPLACEMENT CHARACTER}"
+    assert printable(b"\x07 ") is None
+
+
+# No cards from NVML, and why
+
+
+def test_a_machine_without_nvidia_has_nothing_to_report(machine: Machine) -> None:
+    devices = machine.detect()
+    assert devices.gpus == ()
+    assert devices.findings == ()
+
+
+@pytest.mark.parametrize("kernel_driver", [None, "nouveau"])
+def test_a_card_without_nvidias_driver_is_listed_and_no_driver_is_said(
+    machine: Machine, kernel_driver: str | None
+) -> None:
+    machine.plug_nvidia(A.pci_address, driver=kernel_driver)
+    devices = machine.detect()
+    assert _codes(devices) == ["no-driver"]
+    (gpu,) = devices.gpus
+    assert (gpu.pci_address, gpu.vendor, gpu.driver) == (A.pci_address, "nvidia", kernel_driver)
+    assert (gpu.uuid, gpu.vram_bytes) == (None, None)
+    assert gpu.problem is not None
+
+
+def _library_is_installed() -> bool:
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return False
+    return True
+
+
+def _lose_library(machine: Machine, directory: Path, how: str) -> Machine:
+    if how == "missing" and _library_is_installed():
+        pytest.skip(f"this computer has a {LIBRARY} of its own")
+    directory.mkdir()
+    if how == "damaged":
+        (directory / LIBRARY).write_bytes(b"no library")
+    return Machine(machine.root, directory, machine.config)
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_a_lost_library_is_told_from_a_lost_driver(machine: Machine, tmp_path: Path, how: str) -> None:
+    machine = _lose_library(machine, tmp_path / "empty", how)
+    assert _codes(machine.detect()) == []
+    machine.plug_nvidia(A.pci_address)
+    assert _codes(machine.detect()) == ["no-driver"]
+    machine.load_nvidia_driver()
+    devices = machine.detect()
+    assert _codes(devices) == ["library-missing"]
+    assert LIBRARY in devices.findings[0].detail
+    assert [(gpu.pci_address, gpu.driver) for gpu in devices.gpus] == [(A.pci_address, DRIVER)]
+
+
+def test_a_missing_module_is_never_taken_for_a_missing_driver(machine: Machine) -> None:
+    machine.plug_nvidia(A.pci_address)
+    machine.show(A)
+    devices = machine.detect("sys.modules['pynvml'] = None")
+    assert _codes(devices) == ["module-missing"]
+    assert [gpu.pci_address for gpu in devices.gpus] == [A.pci_address]
+    assert devices.gpus[0].problem == "the Python module pynvml is missing"
+
+
+@pytest.mark.parametrize("code", [DRIVER_NOT_LOADED, UNKNOWN])
+def test_a_loaded_driver_without_its_nodes_is_no_access(machine: Machine, code: int) -> None:
+    machine.load_nvidia_driver()
+    machine.plug_nvidia(A.pci_address)
+    machine.show(A, rules=(f"fail Init * {code}",))
+    devices = machine.detect()
+    assert _codes(devices) == ["no-access"]
+    assert "no /dev/nvidiactl" in devices.findings[0].detail
+    assert [(gpu.pci_address, gpu.driver) for gpu in devices.gpus] == [(A.pci_address, DRIVER)]
+
+
+def test_a_node_that_may_not_be_opened_is_no_access_and_named(open_machine: Machine) -> None:
+    open_machine.load_nvidia_driver()
+    for node, mode in (("dev/nvidiactl", 0o666), ("dev/nvidia0", 0)):
+        open_machine.write(node, "")
+        (open_machine.root / node).chmod(mode)
+    open_machine.show(A, rules=(f"fail Init * {DRIVER_NOT_LOADED}",))
+    drop_root = "import pynvml\nif os.geteuid() == 0: os.setresuid(65534, 65534, 65534)"
+    devices = open_machine.detect(drop_root)
+    assert _codes(devices) == ["no-access"]
+    assert "may not open /dev/nvidia0 (" in devices.findings[0].detail
+
+
+def test_a_driver_that_fails_though_its_nodes_are_open_is_not_no_access(machine: Machine) -> None:
+    machine.load_nvidia_driver()
+    machine.write("dev/nvidiactl", "")
+    assert _codes(machine.detect()) == ["nvml-failed"]
+
+
+def test_a_refusal_of_nvml_is_no_access(machine: Machine) -> None:
+    machine.show(A, rules=(f"fail Init * {NO_PERMISSION}",))
+    assert _codes(machine.detect()) == ["no-access"]
+
+
+@pytest.mark.parametrize("code", [MISMATCH, FUNCTION_NOT_FOUND])
+def test_a_driver_that_does_not_match_its_library_is_told_with_its_version(
+    machine: Machine, code: int
+) -> None:
+    machine.load_nvidia_driver("535.161.08")
+    machine.plug_nvidia(A.pci_address)
+    machine.show(A, rules=(f"fail Init * {code}",))
+    devices = machine.detect()
+    assert _codes(devices) == ["driver-mismatch"]
+    assert "535.161.08" in devices.findings[0].detail
+    assert devices.gpus[0].problem == "NVIDIA's driver and library do not match"
+
+
+@pytest.mark.parametrize("call", ["Init", "DeviceGetCount"])
+def test_a_failure_without_a_name_of_ours_keeps_nvmls_words(machine: Machine, call: str) -> None:
+    machine.show(A, rules=(f"fail {call} * {GPU_IS_LOST}",))
+    (finding,) = machine.detect().findings
+    assert finding.code == "nvml-failed"
+    assert finding.detail == f"NVML failed: nvml{call}: GPU is lost (NVML error 15)"
+
+
+def test_a_failing_shutdown_takes_nothing_from_what_was_read(machine: Machine) -> None:
+    machine.show(A, rules=(f"fail Shutdown * {UNKNOWN}",))
+    devices = machine.detect()
+    assert devices.gpus == (_gpu(0, A),)
+    assert devices.findings == ()
+
+
+def test_a_card_of_another_kernel_driver_says_why_nvml_does_not_show_it(machine: Machine) -> None:
+    machine.plug_nvidia(A.pci_address)
+    machine.plug_nvidia(B.pci_address, driver="vfio-pci")
+    machine.show(A)
+    shown, passed_through = machine.detect().gpus
+    assert shown == _gpu(0, A)
+    assert (passed_through.pci_address, passed_through.driver) == (B.pci_address, "vfio-pci")
+    assert "another kernel driver" in (passed_through.problem or "")
+
+
+# Calls that do not come back
+
+
+@pytest.mark.parametrize(
+    "call", ["Init", "SystemGetDriverVersion", "DeviceGetCount", "DeviceGetName", "Shutdown"]
+)
+def test_a_hanging_call_holds_up_neither_detection_nor_exit(machine: Machine, call: str) -> None:
+    machine.show(A, rules=(f"hang {call} *",))
+    (answer,) = machine.answers("import pynvml\ndetect()", nvml_timeout=0.5)
+    exit_took = time.monotonic() - answer.ended
+    assert _codes(answer.devices) == ["timeout"]
+    assert f"nvml{call}" in answer.devices.findings[0].detail
+    assert answer.took < 1.5
+    assert exit_took < 3
+
+
+def test_a_hanging_card_leaves_the_ones_before_it_whole(machine: Machine) -> None:
+    for card in (A, B, C):
+        machine.plug_nvidia(card.pci_address)
+    machine.show(A, B, C, rules=("hang DeviceGetName 1",))
+    (answer,) = machine.answers("import pynvml\ndetect()", nvml_timeout=1)
+    first, hung, unasked = answer.devices.gpus
+    assert first == _gpu(0, A)
+    assert (hung.uuid, hung.name, hung.pci_address) == (B.uuid, None, B.pci_address)
+    assert hung.problem == "NVML did not answer in time"
+    assert (unasked.pci_address, unasked.uuid) == (C.pci_address, None)
+    assert unasked.problem == "NVML did not answer in time"
+    assert _codes(answer.devices) == ["timeout"]
+
+
+def test_detections_of_a_wedged_driver_do_not_pile_up_threads(machine: Machine) -> None:
+    machine.show(A, rules=("hang DeviceGetCount *",))
+    script = "for _ in range(4): detect()\ntell(sorted(thread.name for thread in threading.enumerate()))"
+    *answers, threads = machine.run(script, nvml_timeout=0.1)
+    assert [_codes(_answer(said).devices) for said in answers] == [["timeout"]] * 4
+    assert threads == ["MainThread", "nvml"]
+
+
+def test_the_answer_of_a_call_that_comes_back_late_is_used_once(machine: Machine, tmp_path: Path) -> None:
+    fifo, later = tmp_path / "fifo", tmp_path / "later"
+    os.mkfifo(fifo)
+    machine.show(A, rules=(f"hang DeviceGetCount * {fifo}",))
+    write_cards(later, [B], driver=DRIVER)
+    script = f"""
+detect()
+os.replace({str(later)!r}, os.environ["RBEE_NVML_STUB"])
+open({str(fifo)!r}, "w").close()
+detect()
+detect()
+"""
+    late, reused, fresh = machine.answers(script, nvml_timeout=1)
+    assert (_codes(late.devices), late.devices.gpus) == (["timeout"], ())
+    assert (_codes(reused.devices), reused.devices.gpus) == ([], (_gpu(0, A),))
+    assert fresh.devices.gpus == (_gpu(0, B),)
+
+
+@pytest.mark.parametrize(("age", "shown"), [(1.0, A), (1.1, B)])
+def test_an_answer_that_nobody_waited_for_is_used_while_it_is_young(
+    machine: Machine, tmp_path: Path, age: float, shown: StubCard
+) -> None:
+    fifo, later = tmp_path / "fifo", tmp_path / "later"
+    os.mkfifo(fifo)
+    machine.show(A, rules=(f"hang DeviceGetCount * {fifo}",))
+    write_cards(later, [B], driver=DRIVER)
+    script = f"""
+from rbee.hive.devices.nvml import Nvml
+now = 0.0
+nvml = Nvml(1, clock=lambda: now)
+tell(nvml.look().failure.cause)
+os.replace({str(later)!r}, os.environ["RBEE_NVML_STUB"])
+(thread,) = (thread for thread in threading.enumerate() if thread.name == "nvml")
+open({str(fifo)!r}, "w").close()
+thread.join()
+now = {age}
+tell([card.uuid for card in nvml.look().cards])
+"""
+    assert machine.run(script) == ["timeout", [shown.uuid]]
+
+
+def test_closing_lets_a_waiting_detection_go(machine: Machine, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # The FIFO tells that the detection is inside NVML; then it hangs for good.
+    machine.show(A, rules=(f"hang Init * {fifo}", "hang DeviceGetCount *"))
+    script = f"""
+waiting = threading.Thread(target=detect)
+waiting.start()
+open({str(fifo)!r}, "w").close()
+detector.close()
+waiting.join()
+detect()
+"""
+    waiting, after = machine.answers(script, nvml_timeout=3600)
+    assert _codes(waiting.devices) == ["interrupted"]
+    assert _codes(after.devices) == ["interrupted"]
+
+
+# Other cards
+
+
+PCI_IDS = """\
+# a comment
+1002  Advanced Micro Devices, Inc. [AMD/ATI]
+\t744c  Navi 31 [Radeon RX 7900 XT/7900 XTX]
+\t\t1002 0e3b  RX 7900 GRE
+10de  NVIDIA Corporation
+\t2684  AD102 [GeForce RTX 4090]
+8086  Intel Corporation
+\t56a0  DG2 [Arc A770]
+C 03  Display controller
+\t00  VGA compatible controller
+"""
+
+
+def test_an_amd_card_is_named_and_measured_from_sysfs(machine: Machine) -> None:
+    machine.plug(
+        "0000:03:00.0",
+        "1002",
+        "740f",
+        code="0x038000",
+        driver="amdgpu",
+        product_name="AMD Instinct MI210",
+        mem_info_vram_total="68702699520",
+    )
+    assert machine.detect().gpus == (
+        Gpu(0, "amd", "AMD Instinct MI210", None, 68702699520, "amdgpu", "0000:03:00.0", None),
+    )
+
+
+@pytest.mark.parametrize("place", ["usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids"])
+def test_cards_that_do_not_name_themselves_are_named_by_pci_ids(machine: Machine, place: str) -> None:
+    machine.write(place, PCI_IDS)
+    machine.plug("0000:00:02.0", "8086", "56a0", driver="i915")
+    machine.plug("0000:03:00.0", "1002", "744c", driver="amdgpu", label="slot 3")
+    machine.plug_nvidia("0000:04:00.0", driver=None)
+    assert [(gpu.vendor, gpu.name) for gpu in machine.detect().gpus] == [
+        ("intel", "DG2 [Arc A770]"),
+        ("amd", "Navi 31 [Radeon RX 7900 XT/7900 XTX]"),
+        ("nvidia", "AD102 [GeForce RTX 4090]"),
+    ]
+
+
+def test_a_card_that_nothing_names_has_its_firmwares_label_or_no_name(machine: Machine) -> None:
+    machine.plug("0000:00:02.0", "8086", "56a0", driver="i915", label="Onboard IGD")
+    machine.plug("10000:05:00.0", "1ed5", "0101")
+    labelled, unknown = machine.detect().gpus
+    assert (labelled.name, labelled.problem) == ("Onboard IGD", "sysfs does not tell: VRAM")
+    assert unknown == Gpu(
+        1, "1ed5", None, None, None, None, "10000:05:00.0", "sysfs does not tell: name, VRAM, driver"
+    )
+
+
+def test_only_what_can_compute_is_listed(machine: Machine) -> None:
+    machine.plug("0000:00:01.0", "1234", "1111", driver="bochs-drm")
+    machine.plug("0000:00:02.0", "1af4", "1050", driver="virtio-pci")
+    machine.plug("0000:00:03.0", "1a03", "2000", driver="ast")
+    machine.plug("0000:00:04.0", "15ad", "0405", driver="vmwgfx")
+    machine.plug("0000:00:05.0", "1b36", "0100", driver="qxl")
+    machine.plug("0000:00:06.0", "1002", "515e")
+    machine.plug("0000:00:07.0", "8086", "15b8", code="0x020000", driver="e1000e")
+    machine.plug("0000:00:08.0", "1da3", "1000", code="0x120000", driver="habanalabs")
+    machine.plug("0000:00:09.0", "1002", "74a1", code="0x120000", driver="amdgpu")
+    machine.plug("0000:00:0a.0", "8086", "56c0", driver="i915", physfn="")
+    assert [gpu.pci_address for gpu in machine.detect().gpus] == ["0000:00:09.0"]
+
+
+def test_cards_of_all_makers_share_one_numbering(machine: Machine) -> None:
+    machine.plug("0000:00:02.0", "8086", "56a0", driver="i915")
+    machine.plug("0000:41:00.0", "1002", "744c", driver="amdgpu")
+    machine.plug_nvidia(A.pci_address)
+    machine.show(A, C)
+    gpus = machine.detect().gpus
+    assert [gpu.index for gpu in gpus] == [0, 1, 2, 3]
+    assert [gpu.vendor for gpu in gpus] == ["intel", "nvidia", "amd", "nvidia"]
+
+
+def test_a_damaged_function_in_sysfs_is_passed_over(machine: Machine) -> None:
+    machine.plug("0000:00:02.0", "8086", "56a0", driver="i915", mem_info_vram_total="lots")
+    machine.plug("0000:00:03.0", "not hex", "56a0")
+    devices = machine.root / "sys/bus/pci/devices"
+    shutil.copytree(devices / "0000:00:02.0", devices / "not-an-address", symlinks=True)
+    (gpu,) = machine.detect().gpus
+    assert (gpu.pci_address, gpu.vram_bytes) == ("0000:00:02.0", None)
+
+
+def test_a_bus_that_may_not_be_read_is_a_finding(machine: Machine) -> None:
+    machine.write("sys/bus/pci/devices", "not a directory")
+    assert _codes(machine.detect()) == ["pci-unreadable"]
+
+
+def test_more_cards_than_a_list_holds_are_cut_and_told(machine: Machine) -> None:
+    machine.show(
+        *(StubCard(f"{n // 256:04x}:{n % 256:02x}:00.0", 2**30, f"GPU-{n}", f"card {n}") for n in range(256))
+    )
+    machine.plug("0001:00:00.0", "8086", "56a0")
+    devices = machine.detect()
+    assert [gpu.vendor for gpu in devices.gpus] == ["nvidia"] * 256
+    assert _codes(devices) == ["too-many-gpus"]
+
+
+def test_a_count_that_a_broken_driver_makes_up_is_bounded(machine: Machine) -> None:
+    machine.show(
+        *(StubCard(f"0000:{n % 256:02x}:{n // 256:02x}.0", 1, f"GPU-{n}", "card") for n in range(300))
+    )
+    devices = machine.detect()
+    assert len(devices.gpus) == 256
+    assert _codes(devices) == ["nvml-failed"]
+    assert "300" in devices.findings[0].detail
