@@ -100,7 +100,7 @@ class HiveConfig:
 
     id: str = _setting("Id", "localhost", _name)
     queen: Path = _setting("Queen", QUEEN_SOCKET, _path)
-    nvml_timeout: float = _setting("NvmlTimeoutSec", 5.0, _span(0.1, 60))
+    nvml_timeout: float = _setting("NvmlTimeoutSec", 10.0, _span(0.1, 60))
 
 
 @dataclass(frozen=True, slots=True)

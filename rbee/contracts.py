@@ -49,13 +49,13 @@ Speaker = Literal["bee keeper", "queen bee", "bee hive"]
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """`model`, `sockets` and `cores` are None where the machine does not tell them."""
+    """What the machine does not tell is None; `model` names one socket's processor."""
 
     model: Text | None
     sockets: Count | None
     cores: Count | None
-    threads: Count
-    ram_bytes: Count
+    threads: Count | None
+    ram_bytes: Count | None
 
 
 @dataclass(frozen=True, slots=True)

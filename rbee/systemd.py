@@ -368,7 +368,7 @@ def _errno(error: Any) -> int:
     """The library keeps errno negative, and pystemd 0.11 leaves it None now and then."""
     if error.errno is None and os.strerror(errno.EINTR) in str(error):
         return errno.EINTR
-    return abs(error.errno or 0)
+    return abs(int(error.errno or 0))
 
 
 def _translate(doing: str, error: Any) -> RbeeError:

@@ -44,14 +44,11 @@ def _device_rows(hive: HiveView) -> list[tuple[str, ...]]:
     if hive.devices is None:
         return [(hive.id, "-", "not known yet", "-", "-", "-", "-")]
     cpu = hive.devices.cpu
-    shape = ", ".join(
-        f"{count} {name}"
-        for count, name in ((cpu.sockets, "sockets"), (cpu.cores, "cores"), (cpu.threads, "threads"))
-        if count is not None
-    )
-    name = f"{cpu.model or 'model unknown'} ({shape})"
+    counts = ((cpu.sockets, "socket"), (cpu.cores, "core"), (cpu.threads, "thread"))
+    shape = ", ".join(f"{n} {what}{'s' if n != 1 else ''}" for n, what in counts if n is not None)
+    name = f"{cpu.model or 'model unknown'} ({shape or 'size unknown'})"
     return [
-        (hive.id, "cpu", name, gib(cpu.ram_bytes), "-", "-", "-"),
+        (hive.id, "cpu", name, _memory(cpu.ram_bytes), "-", "-", "-"),
         *((hive.id, f"gpu{gpu.index}", *_gpu_cells(gpu)) for gpu in hive.devices.gpus),
     ]
 
@@ -60,7 +57,7 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
     name = gpu.name or f"{gpu.vendor}, name unknown"
     return (
         f"{name} [{gpu.problem}]" if gpu.problem else name,
-        gib(gpu.vram_bytes) if gpu.vram_bytes is not None else "unknown",
+        _memory(gpu.vram_bytes),
         gpu.driver or "-",
         gpu.pci_address or "-",
         gpu.uuid or "-",
@@ -83,8 +80,8 @@ def _devices_in_short(hive: HiveView) -> str:
     return " ".join(["cpu", *(f"gpu{gpu.index}" for gpu in hive.devices.gpus)])
 
 
-def gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+def _memory(count: int | None) -> str:
+    return f"{count / 2**30:.1f} GiB" if count is not None else "unknown"
 
 
 def ago(then_ms: int, now_ms: int) -> str:

@@ -428,7 +428,10 @@ def describe(hive_id: str, devices: Devices) -> str:
 
 def _cpu(devices: Devices) -> str:
     cpu = devices.cpu
-    return f"{cpu.model or 'model unknown'}, {cpu.threads} threads, {gib(cpu.ram_bytes)} RAM"
+    parts = [cpu.model or "model unknown"]
+    parts += [f"{cpu.threads} threads"] if cpu.threads is not None else []
+    parts += [f"{gib(cpu.ram_bytes)} RAM"] if cpu.ram_bytes is not None else []
+    return ", ".join(parts)
 
 
 def _gpu(gpu: Gpu) -> str:
