@@ -49,6 +49,8 @@ def report(error: RbeeError, told: dict[str, Any], stream: TextIO | None = None)
     else:
         out = stream or sys.stderr
         print(f"rbeectl: {printable(error.message)}", file=out)
+        for line in getattr(error, "__notes__", ()):
+            print(f"  journal: {printable(line)}", file=out)
         for line in (error.hint or "").splitlines():
             print(f"  try: {printable(line)}", file=out)
     return error.exit_code

@@ -28,6 +28,7 @@ from rbee.systemd import (
     TARGET,
     Bus,
     UnitState,
+    journal_tail,
 )
 
 START_TIMEOUT = 35.0
@@ -152,6 +153,10 @@ class Keeper:
                 self._bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
             except NotPermitted as error:
                 raise explain(error) from error
+            except UnitFailed as error:
+                for line in journal_tail(QUEEN_UNIT):
+                    error.add_note(line)
+                raise
         self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
     def _queen_state(self) -> QueenState:

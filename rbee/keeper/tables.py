@@ -25,6 +25,7 @@ def hives_table(hives: Iterable[HiveView], now_ms: int) -> str:
         (
             hive.id,
             hive.state,
+            ago(hive.since_ms, now_ms),
             f"{hive.host}:{hive.port}",
             _devices_in_short(hive),
             ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
@@ -32,7 +33,7 @@ def hives_table(hives: Iterable[HiveView], now_ms: int) -> str:
         )
         for hive in hives
     ]
-    return table(("HIVE", "STATE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows)
+    return table(("HIVE", "STATE", "SINCE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows)
 
 
 def devices_table(hives: Iterable[HiveView]) -> str:

@@ -27,8 +27,9 @@ from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.registry import Registry
+from rbee.queen.units import AsyncBus
 from rbee.server import run_daemon, serve, stop_signal
-from rbee.systemd import AsyncBus, Bus, Notifier, take_sockets
+from rbee.systemd import Bus, Notifier, take_sockets
 
 
 class StatusLine(Narrator):

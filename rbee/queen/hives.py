@@ -40,7 +40,8 @@ from rbee.narration import (
 from rbee.queen.catalog import Catalog, Row
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.registry import Life, Registry
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, AsyncBus, UnitState
+from rbee.queen.units import AsyncBus
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, UnitState
 
 log = logging.getLogger("rbee")
 
