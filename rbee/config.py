@@ -117,7 +117,13 @@ SECTIONS: Mapping[str, type[Any]] = {"Queen": QueenConfig, "Hive": HiveConfig}
 def load(root: Path = Path("/")) -> Config:
     """The configuration of the system under `root`; BadConfig names file, section and key."""
     config = Config()
-    for path in _files(root):
+    try:
+        paths = _files(root)
+    except OSError as error:
+        raise BadConfig(
+            f"{error.filename} cannot be read: {error.strerror}", hint=f"Make {error.filename} readable."
+        ) from error
+    for path in paths:
         config = _apply(config, path)
     return config
 

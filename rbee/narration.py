@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -134,7 +133,8 @@ class Journal(Narrator):
         try:
             self._socket.sendto(b"".join(_journal_field(*item) for item in entry.items()), self._path)
         except OSError:
-            print(f"<{event.priority}>{text}", file=self._fallback, flush=True)
+            lines = [f"<{event.priority}>{line}" for line in text.splitlines() or [""]]
+            print("\n".join(lines), file=self._fallback, flush=True)
 
 
 def _journal_field(name: str, value: str) -> bytes:
@@ -201,10 +201,10 @@ def now_rfc3339() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-# Controls, and the marks that turn the direction of text around (Trojan Source, CVE-2021-42574).
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
 def printable(text: str) -> str:
-    """The text with whatever could steer a terminal shown as an escape."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """The text with whatever could steer a terminal shown as an escape.
+
+    That is controls, and also the marks that turn the direction of text around
+    (Trojan Source, CVE-2021-42574): all that Unicode does not call printable.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -82,28 +82,46 @@ def build_app(
     for route, handler in handlers.items():
         paths.setdefault(route.path, {})[route.method] = (route, handler)
 
-    def endpoint(methods: Mapping[str, tuple[Route, Handler]]) -> Handler:
-        async def serve_one(request: Request) -> Response:
-            found = methods.get(request.method)
-            if found is None:
-                raise NoSuchMethod(
-                    f"{request.method} is not a method of {request.url.path}",
-                    hint=f"It has {', '.join(methods)}.",
-                )
-            route, handler = found
-            admit(peer_of(request), route)
-            answer = document if route.answer is dict else await handler(request)
-            return answer if isinstance(answer, Response) else json_response(answer, route.success)
-
-        return serve_one
-
-    every_method = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-    return Starlette(
-        routes=[
-            StarletteRoute(path, endpoint(methods), methods=every_method) for path, methods in paths.items()
-        ],
+    app = Starlette(
+        routes=[StarletteRoute(path, _Endpoint(methods, document, admit)) for path, methods in paths.items()],
         exception_handlers={RbeeError: _refuse, HTTPException: _refuse_http, Exception: _refuse_unforeseen},
     )
+    # A path is a path: no redirect, which would be neither our answer nor a problem.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Endpoint:
+    """What is at one path. Not a function, which Starlette would answer for with methods of its own."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, tuple[Route, Handler]],
+        document: dict[str, Any],
+        admit: Callable[[Peer, Route], None],
+    ) -> None:
+        self._methods = methods
+        self._document = document
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        found = self._methods.get(request.method)
+        if found is None:
+            allowed = ", ".join(self._methods)
+            return problem_response(
+                NoSuchMethod(
+                    f"{request.method} is not a method of {request.url.path}", hint=f"It has {allowed}."
+                ),
+                headers={"Allow": allowed},
+            )
+        route, handler = found
+        self._admit(peer_of(request), route)
+        answer = self._document if route.answer is dict else await handler(request)
+        return answer if isinstance(answer, Response) else json_response(answer, route.success)
 
 
 def json_response(answer: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
@@ -113,8 +131,10 @@ def json_response(answer: Any, status: int = 200, *, media_type: str = "applicat
     return Response(content, status, media_type=media_type)
 
 
-def problem_response(error: RbeeError) -> Response:
-    return json_response(error.to_problem(), error.status, media_type="application/problem+json")
+def problem_response(error: RbeeError, headers: dict[str, str] | None = None) -> Response:
+    response = json_response(error.to_problem(), error.status, media_type="application/problem+json")
+    response.headers.update(headers or {})
+    return response
 
 
 async def read_shape(request: Request, kind: type[Any]) -> Any:
@@ -171,7 +191,15 @@ async def _refuse_unforeseen(request: Request, error: Exception) -> Response:
 # Server-sent events
 
 
-def event_stream(chunks: AsyncIterator[bytes]) -> Response:
+class Chunks(Protocol):
+    """What a stream is made of; aclose() is awaited at its end, even if nothing of it was read."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+def event_stream(chunks: Chunks) -> Response:
     """A response that sends each chunk as it comes, until the iterator or the client ends."""
     return _EventStream(chunks)
 
@@ -179,13 +207,12 @@ def event_stream(chunks: AsyncIterator[bytes]) -> Response:
 class _EventStream(Response):
     """Plain ASGI: half of what a StreamingResponse costs, and the same from Starlette 0.26 to 1.x."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: Chunks) -> None:
         super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream; charset=utf-8")
         del self.headers["content-length"]
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         telling = asyncio.ensure_future(self._tell(send))
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -193,9 +220,13 @@ class _EventStream(Response):
         finally:
             telling.cancel()
             leaving.cancel()
-            await asyncio.gather(telling, leaving, return_exceptions=True)
+            broken, _ = await asyncio.gather(telling, leaving, return_exceptions=True)
+            await self._chunks.aclose()
+        if isinstance(broken, Exception):
+            raise broken
 
     async def _tell(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -12,9 +12,11 @@ import errno
 import os
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from importlib.util import find_spec, module_from_spec
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -75,10 +77,7 @@ class Bus:
     def __enter__(self) -> Self:
         # Read by sd-bus at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", f"{BUS_TIMEOUT:g}s")
-        # 40 ms of import (lxml): paid by who really talks to systemd.
-        from pystemd.dbuslib import DBus
-
-        bus = DBus()
+        bus = _dbus_class()()
         with _translated("connecting to the system bus"):
             bus.open()
         self._bus = bus
@@ -233,8 +232,11 @@ def journal_tail(unit: str, lines: int = 5) -> list[str]:
 
 
 def unit_path(unit: str) -> bytes:
-    """The object path of a unit; systemd escapes all but ASCII letters and digits (sd_bus_path_encode(3))."""
-    escaped = "".join(c if c.isascii() and c.isalnum() else f"_{ord(c):02x}" for c in unit)
+    """The object path of a unit, escaped as sd_bus_path_encode(3) does."""
+    escaped = "".join(
+        chr(c) if chr(c).isascii() and (chr(c).isalpha() or (number and chr(c).isdigit())) else f"_{c:02x}"
+        for number, c in enumerate(unit.encode())
+    )
     return b"/org/freedesktop/systemd1/unit/" + escaped.encode()
 
 
@@ -266,8 +268,22 @@ _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
     ("NoSuchUnit", UnitFailed, "systemd has no such unit", "Is the package installed? apt install rbee"),
     ("UnitMasked", UnitFailed, "the unit is masked", "systemctl unmask UNIT"),
     ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
+    ("TimedOut", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
     ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
 )
+
+
+def _dbus_class() -> Any:
+    """pystemd's connection to D-Bus, without the package around it.
+
+    That would import lxml, for an interface that we do not use, and cost every rbeectl and
+    the queen 30 ms. So the package is found and not run, where nobody has imported it yet.
+    """
+    if "pystemd" not in sys.modules and (spec := find_spec("pystemd")) is not None:
+        sys.modules["pystemd"] = module_from_spec(spec)
+    from pystemd.dbuslib import DBus
+
+    return DBus
 
 
 def _uninterrupted(call: Callable[[], Result]) -> Result:
@@ -332,7 +348,7 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
     The variables are taken out of the environment, so that no child believes them its own.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "0")
-    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    names = [name or "unknown" for name in environ.pop("LISTEN_FDNAMES", "").split(":")]
     sockets: dict[str, list[socket.socket]] = {}
     if pid != str(os.getpid()) or not count.isdecimal() or count == "0":
         raise BadConfig("systemd handed over no socket", hint="Start the unit instead: systemctl start UNIT")
@@ -376,4 +392,4 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     usec = environ.get("WATCHDOG_USEC", "")
     if not usec.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    return int(usec) / 2_000_000
+    return int(usec) / 2_000_000 or None

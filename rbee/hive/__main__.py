@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rbee import __version__, config
-from rbee.client import HeartbeatClient, Link
+from rbee.client.link import HeartbeatClient, Link
 from rbee.contracts import Devices
 from rbee.hive import app
 from rbee.hive.heartbeat import Heart

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from rbee import __version__
-from rbee.client import HeartbeatClient
+from rbee.client.link import HeartbeatClient
 from rbee.contracts import Heartbeat, HeartbeatAck, Line
 from rbee.errors import RbeeError, UnknownHive
 from rbee.narration import (
@@ -61,7 +61,7 @@ class Heart(Narrator):
         self._instance = secrets.token_hex(16)
         self._interval = FIRST_INTERVAL
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
-        self._trouble: type[RbeeError] | None = None
+        self._trouble: Event | None = None
         self._beating = asyncio.Lock()
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
@@ -140,13 +140,12 @@ class Heart(Narrator):
     def _failed(self, error: RbeeError) -> None:
         """Say once what is wrong, not at each beat."""
         self._status(f"queen at {self._queen_name}: {error.message}")
-        if self._trouble is type(error):
-            return
-        self._trouble = type(error)
         event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; trying on"
         if isinstance(error, UnknownHive):
             event, text = NOT_IN_CATALOG, f"{error.message}; add it with: rbeectl add-hive {self._hive_id}"
-        self._journal.narrate(event, text, hive=self._hive_id)
+        if self._trouble is not event:
+            self._trouble = event
+            self._journal.narrate(event, text, hive=self._hive_id)
 
 
 def _time_of_day() -> str:

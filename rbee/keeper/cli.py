@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from rbee import __version__
-from rbee.client import QueenClient
+from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.contracts import Hives, HiveView, encode
 from rbee.errors import NotRunning

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rbee.client import QueenClient, StoryEvent
+from rbee.client.queen import QueenClient, StoryEvent
 from rbee.contracts import AddHive, Done, Hives, HiveView, Line, QueenRoutes, decode
 from rbee.errors import (
     Interrupted,

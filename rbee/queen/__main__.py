@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from rbee import __version__, config
-from rbee.client import HiveClient, Link
+from rbee.client.link import HiveClient, Link
 from rbee.errors import BadConfig
 from rbee.narration import (
     CONFIG_WARNING,

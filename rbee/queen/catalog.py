@@ -73,25 +73,20 @@ class Catalog:
     @classmethod
     def open(cls, path: Path) -> Catalog:
         """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was."""
+        connection = None
         try:
+            if path.is_file():
+                _check(path)
             connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
-            raise CatalogUnusable(
-                f"{path} cannot be opened: {error}", hint=f"ls -ld {path} {path.parent}"
-            ) from error
-        try:
-            _check(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             _migrate(connection)
-        except sqlite3.Error as error:
-            connection.close()
+        except (sqlite3.Error, OSError) as error:
+            if connection is not None:
+                connection.close()
             raise _unusable(path, error) from error
-        except CatalogUnusable:
-            connection.close()
-            raise
         return cls(connection, path)
 
     def close(self) -> None:
@@ -173,22 +168,28 @@ def _row(found: tuple[str, str, int, Status, str | None, int, int, int]) -> Row:
     return Row(hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted))
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that is not ours, is newer than we are, or is damaged, before anything is written."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables and application_id != APPLICATION_ID:
-        raise CatalogUnusable(f"{path} is an SQLite file of another program", hint=_way_out(path))
-    if version > len(MIGRATIONS):
-        raise CatalogUnusable(
-            f"{path} has version {version}, and this queen knows {len(MIGRATIONS)} at most",
-            hint="Install the newer rbee-queen that wrote it.",
-        )
-    with closing(connection.execute("PRAGMA quick_check(1)")) as answer:
-        (verdict,) = answer.fetchone()
-    if verdict != "ok":
-        raise CatalogUnusable(f"{path} is damaged: {verdict}", hint=_way_out(path))
+def _check(path: Path) -> None:
+    """Refuse a file that is not ours, is newer than we are, or is damaged.
+
+    Read-only: whoever closes a database that it may write, writes the log back into it.
+    Immutable where there is no log, or SQLite would leave an empty one behind.
+    """
+    has_log = Path(f"{path}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and application_id != APPLICATION_ID:
+            raise CatalogUnusable(f"{path} is an SQLite file of another program", hint=_way_out(path))
+        if version > len(MIGRATIONS):
+            raise CatalogUnusable(
+                f"{path} has version {version}, and this queen knows {len(MIGRATIONS)} at most",
+                hint="Install the newer rbee-queen that wrote it.",
+            )
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise CatalogUnusable(f"{path} is damaged: {verdict}", hint=_way_out(path))
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -201,17 +202,20 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.execute("COMMIT")
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> CatalogUnusable:
-    if "readonly" in str(error) or "unable to open" in str(error) or "full" in str(error):
-        return CatalogUnusable(f"{path} cannot be used: {error}", hint=_cure(path, error))
-    return CatalogUnusable(f"{path} is damaged or no hive catalog: {error}", hint=_way_out(path))
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _unusable(path: Path, error: sqlite3.Error | OSError) -> CatalogUnusable:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        return CatalogUnusable(f"{path} is damaged or no hive catalog: {error}", hint=_way_out(path))
+    return CatalogUnusable(f"{path} cannot be used: {error}", hint=_cure(path, error))
 
 
 def _way_out(path: Path) -> str:
     return f"Put your backup in its place, or begin anew: sudo mv {path} {path}.aside"
 
 
-def _cure(path: Path, error: sqlite3.Error) -> str:
-    if "full" in str(error):
+def _cure(path: Path, error: sqlite3.Error | OSError) -> str:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
         return f"Make room: df {path.parent}"
     return f"ls -ld {path} {path.parent}; df {path.parent}"

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rbee.client import HiveClient
+from rbee.client.link import HiveClient
 from rbee.config import QueenConfig
-from rbee.contracts import AddHive, Devices, Done, Gpu, Heartbeat, HeartbeatAck, HiveView, Line
-from rbee.errors import HiveFailed, RbeeError, TimedOut, UnknownHive, UnknownHost
+from rbee.contracts import AddHive, Devices, Done, Gpu, Heartbeat, HeartbeatAck, HiveView, Line, Status
+from rbee.errors import CatalogFailed, HiveFailed, RbeeError, TimedOut, UnitFailed, UnknownHive, UnknownHost
 from rbee.narration import (
     ADD_FAILED,
     ADDING,
@@ -55,10 +55,25 @@ STOPPED_BY_ADMIN = "stopped by an administrator"
 
 @dataclass(slots=True)
 class _Arrival:
-    """A job that waits for a hive's first heartbeat."""
+    """A job that waits for a hive's first heartbeat, or for systemd's word that none will come."""
 
     job: Job
-    beat: asyncio.Event = field(default_factory=asyncio.Event)
+    is_started: bool = False
+    outcome: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def beats(self) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(None)
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self.outcome.done()
+
+    def dies(self, reason: str) -> None:
+        died = UnitFailed(
+            f"{HIVE_UNIT} started and sent no heartbeat: {reason}", hint=f"systemctl status {HIVE_UNIT}"
+        )
+        self.outcome.set_exception(died)
 
 
 class Hives:
@@ -113,11 +128,9 @@ class Hives:
 
     async def _reconcile(self) -> None:
         """BindsTo= took the local hive along when the queen died; bring it back if it is wanted."""
-        row = await self._catalog.hive(LOCALHOST)
-        if row is None:
-            return
         async with self._locks[LOCALHOST]:
-            if self._bus.state(HIVE_UNIT).is_active:
+            row = await self._catalog.hive(LOCALHOST)
+            if row is None or self._bus.state(HIVE_UNIT).is_active:
                 return
             if not row.wanted:
                 self._set(row.id, "offline", STOPPED_BY_ADMIN)
@@ -135,9 +148,9 @@ class Hives:
                 self._narrator.narrate(
                     event, f"the beehive {hive_id} is {life.state}: {life.reason}", hive=hive_id
                 )
-                if life.state == "offline":
-                    await self._catalog.set_status(hive_id, "offline")
                 self._changed()
+                if life.state == "offline":
+                    await self._remember(hive_id, "offline")
             await asyncio.sleep(self._registry.next_verdict())
 
     # Asked for
@@ -211,7 +224,7 @@ class Hives:
     async def _alive(self, beat: Heartbeat, arrival: _Arrival | None) -> None:
         is_first = self._registry.beat(beat.hive_id, beat.instance)
         if arrival is not None:
-            arrival.beat.set()
+            arrival.beats()
             return
         life = self._registry.life(beat.hive_id)
         if is_first:
@@ -224,11 +237,13 @@ class Hives:
     async def _welcome(self, hive_id: str) -> None:
         """A hive's process that no job waits for: it came back, or somebody started it."""
         async with self._locks[hive_id]:
+            if self._registry.life(hive_id) is None:
+                return  # removed meanwhile
+            self._set(hive_id, "pending", "its first heartbeat has come")
             story = self._narrator.about(hive=hive_id)
             try:
                 devices = await self._first_devices(hive_id, story, job_id=None)
             except RbeeError as error:
-                self._set(hive_id, "pending", f"its devices are not known: {error.message}")
                 story.narrate(ADD_FAILED, f"asking {hive_id} for its devices failed: {error.message}")
                 return
             await self._store_online(hive_id, devices)
@@ -240,13 +255,22 @@ class Hives:
         life = self._registry.life(LOCALHOST)
         if life is None or life.state == "offline" or LOCALHOST in self._left:
             return
+        arrival = self._arrivals.get(LOCALHOST)
+        if arrival is not None and not arrival.is_started:
+            return  # that it does not run yet is no news; the start's own job tells how it went
         if state.sub == "auto-restart" or state.active == "failed":
-            await self._set_offline(LOCALHOST, f"its process ended ({_end_of(state)})")
+            ended = f"its process ended ({_end_of(state)})"
+            if arrival is not None and arrival.is_waiting and state.active == "failed":
+                arrival.dies(ended)
+            else:
+                await self._set_offline(LOCALHOST, ended)
         elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
             # A job of the queen's own means that both are being stopped or restarted together.
             if self._bus.has_job(QUEEN_UNIT):
                 await self._set_offline(LOCALHOST, "stopped together with the queen")
-            elif LOCALHOST not in self._arrivals:
+            elif arrival is not None and arrival.is_waiting:
+                arrival.dies(STOPPED_BY_ADMIN)
+            else:
                 await self._set_offline(LOCALHOST, STOPPED_BY_ADMIN, wanted=False)
 
     # The steps
@@ -260,6 +284,8 @@ class Hives:
                 self._set(hive_id, "pending", "just added")
             with self._expecting(hive_id, job) as arrival:
                 if self._bus.state(HIVE_UNIT).is_active:
+                    arrival.is_started = True
+                    arrival.beats()
                     story.narrate(HIVE_AWAKE, f"the bee hive at {request.host} is awake already")
                     devices = await self._ask_devices(row, story, job.id)
                 else:
@@ -276,8 +302,10 @@ class Hives:
         self._set(row.id, "pending", "waking up")
         try:
             await self._bus.start(HIVE_UNIT, timeout=timeout)
+            arrival.is_started = True
+            await self._hive_unit_changed()  # it may be dead already
             async with asyncio.timeout(timeout):
-                await arrival.beat.wait()
+                await arrival.outcome
         except TimeoutError as error:
             late = TimedOut(
                 f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s",
@@ -308,7 +336,9 @@ class Hives:
         try:
             return await self._local_hive.devices(job_id=job_id, timeout=self._config.detect_timeout)
         except RbeeError as error:
-            self._set(row.id, "pending", f"its devices are not known: {error.message}")
+            life = self._registry.life(row.id)
+            if life is not None and life.state != "offline":
+                self._set(row.id, "pending", f"its devices are not known: {error.message}")
             raise HiveFailed(
                 f"the beehive {row.id} did not tell its devices: {error.message}",
                 hint=error.hint or f"systemctl status {HIVE_UNIT}",
@@ -376,14 +406,21 @@ class Hives:
     async def _set_online(self, hive_id: str) -> None:
         self._set(hive_id, "online", "its heartbeats come")
         self._narrator.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again", hive=hive_id)
-        await self._catalog.set_status(hive_id, "online")
+        await self._remember(hive_id, "online")
 
     async def _set_offline(self, hive_id: str, reason: str, *, wanted: bool | None = None) -> None:
         if not self._registry.end(hive_id, reason):
             return
         self._changed()
         self._narrator.narrate(HIVE_OFFLINE, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
-        await self._catalog.set_status(hive_id, "offline", wanted=wanted)
+        await self._remember(hive_id, "offline", wanted=wanted)
+
+    async def _remember(self, hive_id: str, status: Status, *, wanted: bool | None = None) -> None:
+        """Write down a change of state. What is so is so, even if the catalog cannot be written now."""
+        try:
+            await self._catalog.set_status(hive_id, status, wanted=wanted)
+        except CatalogFailed as error:
+            log.error("hive %s is %s, and that could not be stored: %s", hive_id, status, error.message)
 
     def _set(self, hive_id: str, state: Any, reason: str) -> None:
         if self._registry.set(hive_id, state, reason):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Literal
 
 from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
@@ -57,7 +57,7 @@ class Job:
     def failed(self, error: RbeeError) -> None:
         self._end("error", error.to_problem())
 
-    async def follow(self, after: int) -> AsyncIterator[bytes]:
+    async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
         """Server-sent events from number `after` + 1 on, as they come, up to the story's end.
 
         A reader who has seen the end is told it again: each stream ends with 'done' or 'error'.
@@ -65,12 +65,14 @@ class Job:
         number = after
         while True:
             grown = self._grown
-            if self.state != "running":
+            # Read before the lines: the end that comes while they are told is told next time round.
+            is_ended = self.state != "running"
+            if is_ended:
                 number = min(number, len(self._entries) - 1)
             for kind, data in self._entries[number:]:
                 number += 1
                 yield _event(number, kind, data)
-            if self.state != "running":
+            if is_ended:
                 return
             try:
                 async with asyncio.timeout(KEEP_ALIVE):
@@ -91,6 +93,30 @@ class Job:
 
     def _events_path(self) -> str:
         return QueenRoutes.EVENTS.url(job_id=self.id)
+
+
+class Reading(AsyncIterator[bytes]):
+    """A reader's place at a story, to be given back with aclose() however far the reading went."""
+
+    def __init__(self, story: AsyncGenerator[bytes, None], first: bytes, release: Callable[[], None]) -> None:
+        self._story = story
+        self._first = first
+        self._release: Callable[[], None] | None = release
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await anext(self._story)
+
+    async def aclose(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+        await self._story.aclose()
 
 
 class Jobs:
@@ -132,21 +158,15 @@ class Jobs:
     def running(self, kind: Kind) -> Job | None:
         return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)
 
-    def stream(self, job: Job, after: int, *, first: bytes = b"") -> AsyncIterator[bytes]:
+    def stream(self, job: Job, after: int, *, first: bytes = b"") -> Reading:
         """The job's story as server-sent events; TooMany beyond STREAMS_MAX readers."""
         if self._streams >= STREAMS_MAX:
             raise TooMany(f"{STREAMS_MAX} stories are being read", hint="Close one and try again.")
-        return self._counted(job, after, first)
-
-    async def _counted(self, job: Job, after: int, first: bytes) -> AsyncIterator[bytes]:
         self._streams += 1
-        try:
-            if first:
-                yield first
-            async for chunk in job.follow(after):
-                yield chunk
-        finally:
-            self._streams -= 1
+        return Reading(job.follow(after), first, self._reading_ends)
+
+    def _reading_ends(self) -> None:
+        self._streams -= 1
 
     def close(self) -> None:
         """End every story: a shutdown is done with the queen's own end, anything else is cut off."""

@@ -1,0 +1,180 @@
+"""The keeper's way to the queen: one request a connection, blocking, quick to import."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
+from rbee.contracts import Route, encode
+from rbee.errors import TimedOut, Unreachable
+
+SILENCE = 30.0
+"""Seconds without a byte after which an open story counts as broken; the queen sends one every 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoryEvent:
+    """One server-sent event: `kind` is 'job', 'line', 'done' or 'error'."""
+
+    id: int
+    kind: str
+    data: dict[str, Any]
+
+
+class QueenClient:
+    """One request a connection, blocking, for the keeper. `timeout` in seconds bounds each wait."""
+
+    def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
+        self._path = path
+        self._timeout = timeout
+
+    def ask(self, route: Route, body: Any = None, **values: str) -> Any:
+        """The decoded answer of a route."""
+        with closing(self._connect()) as channel:
+            answer = _Answer(channel, self._timeout)
+            _send(channel, route, body, "application/json", values)
+            content = answer.whole()
+        if answer.status >= 400:
+            raise refusal(content, answer.status)
+        return read_answer(route, content, answer.status)
+
+    def tell_story(self, route: Route, body: Any = None, **values: str) -> Iterator[StoryEvent]:
+        """The events of the story that a request begins or resumes, until 'done' or 'error'.
+
+        A stream that just ends raises Unreachable: what ends well says so.
+        """
+        with closing(self._connect()) as channel:
+            answer = _Answer(channel, self._timeout)
+            _send(channel, route, body, "text/event-stream", values)
+            answer.await_status()
+            if answer.status >= 400:
+                raise refusal(answer.whole(), answer.status)
+            answer.timeout = SILENCE
+            yield from _events(answer)
+
+    def _connect(self) -> socket.socket:
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.settimeout(self._timeout)
+        try:
+            channel.connect(os.fspath(self._path))
+        except OSError as error:
+            channel.close()
+            raise cannot_connect(self._path, error) from error
+        return channel
+
+
+class _Answer:
+    """An HTTP answer as it comes off a socket; httptools parses it and calls the on_ methods."""
+
+    def __init__(self, channel: socket.socket, timeout: float) -> None:
+        import httptools
+
+        self.status = 0
+        self.timeout = timeout
+        self._channel = channel
+        self._parser = httptools.HttpResponseParser(self)
+        self._broken = httptools.HttpParserError
+        self._parts: list[bytes] = []
+        self._is_complete = False
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, part: bytes) -> None:
+        self._parts.append(part)
+
+    def on_message_complete(self) -> None:
+        self._is_complete = True
+
+    def await_status(self) -> None:
+        while not self.status:
+            self._receive()
+
+    def parts(self) -> Iterator[bytes]:
+        """The body as it comes; a body that ends too early raises Unreachable."""
+        while True:
+            parts, self._parts = self._parts, []
+            yield from parts
+            if self._is_complete:
+                return
+            self._receive()
+
+    def whole(self) -> bytes:
+        content = b""
+        for part in self.parts():
+            content += part
+            if len(content) > ANSWER_LIMIT:
+                raise Unreachable(f"the queen's answer is larger than {ANSWER_LIMIT} bytes")
+        return content
+
+    def _receive(self) -> None:
+        try:
+            self._channel.settimeout(self.timeout)
+            data = self._channel.recv(65536)
+            if not data:
+                raise Unreachable(
+                    "the queen ended her answer before its end", hint="sudo journalctl -u queen-rbee -e"
+                )
+            self._parser.feed_data(data)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the queen was silent for {self.timeout:g} s", hint="systemctl status queen-rbee"
+            ) from error
+        except (OSError, self._broken) as error:
+            raise Unreachable(
+                f"the connection to the queen broke ({error})", hint="systemctl status queen-rbee"
+            ) from error
+
+
+def _send(channel: socket.socket, route: Route, body: Any, accept: str, values: dict[str, str]) -> None:
+    """Write a request. An error is left to the answer: a refusal may come before all is written."""
+    content = b"" if body is None else json.dumps(encode(body)).encode()
+    path = route.url(**{name: quote(value, safe="") for name, value in values.items()})
+    head = (
+        f"{route.method} {path} HTTP/1.1",
+        "Host: localhost",
+        "Connection: close",
+        f"Accept: {accept}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(content)}",
+    )
+    with suppress(OSError):
+        channel.sendall("\r\n".join((*head, "", "")).encode() + content)
+
+
+def _events(answer: _Answer) -> Iterator[StoryEvent]:
+    waiting = b""
+    for part in answer.parts():
+        *blocks, waiting = (waiting + part).split(b"\n\n")
+        if len(waiting) > ANSWER_LIMIT:
+            raise Unreachable(f"an event of the story is larger than {ANSWER_LIMIT} bytes")
+        for block in blocks:
+            event = _event(block.decode(errors="replace"))
+            if event is not None:
+                yield event
+                if event.kind in ("done", "error"):
+                    return
+    raise Unreachable("the queen ended the story before its end", hint="sudo journalctl -u queen-rbee -e")
+
+
+def _event(block: str) -> StoryEvent | None:
+    """One server-sent event; None for a comment, which only says that the stream lives."""
+    pairs = (line.partition(":") for line in block.splitlines())
+    fields = {name: value.removeprefix(" ") for name, _, value in pairs if name}
+    if "data" not in fields:
+        return None
+    try:
+        number, data = int(fields.get("id", "0")), json.loads(fields["data"])
+    except (ValueError, RecursionError) as error:
+        raise Unreachable(f"an event of the story is not as agreed: {error}") from error
+    if not isinstance(data, dict):
+        raise Unreachable("an event of the story is not as agreed: its data is no JSON object")
+    return StoryEvent(number, fields.get("event", "message"), data)
