@@ -1,0 +1,274 @@
+"""The trees that machines boot: directories with a Debian in them, built once and kept.
+
+    with Trees(Trees.default_cache(), say=print) as trees:
+        with Machine(trees.installed("bookworm", debs)) as machine:
+            ...
+
+A base tree has all that rbee depends on; an installed tree is a copy of one, with rbee.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from machines import Machine, MachineError, tail, undisturbed, why_not
+
+SUITES = ("bookworm", "trixie")
+
+INCLUDES = (
+    # What makes it a machine.
+    "dbus",
+    "libnss-systemd",
+    "libpam-systemd",
+    "polkitd",
+    "systemd",
+    "systemd-sysv",
+    # What rbee depends on, so that installing it needs no network.
+    "python3",
+    "python3-click",
+    "python3-httptools",
+    "python3-httpx",
+    "python3-psutil",
+    "python3-pystemd",
+    "python3-sdnotify",
+    "python3-starlette",
+    "python3-uvicorn",
+    # What people and tests use there.
+    "adduser",
+    "bash-completion",
+    "bsdutils",
+    "curl",
+    "iproute2",
+    "less",
+    "man-db",
+    "pci.ids",
+    "procps",
+    "strace",
+    "sudo",
+    "util-linux",
+)
+
+RECIPE = "1"
+"""Raise it when a tree is made in another way, so that the cached ones are left behind."""
+
+KEPT_BASES = 2
+KEPT_INSTALLED = 3
+
+Say = Callable[[str], None]
+
+
+class Trees:
+    """The trees in a cache directory. What is in use, from with to its end, no other run prunes."""
+
+    def __init__(self, cache: Path, *, say: Say = lambda line: None) -> None:
+        self._cache = cache
+        self._say = say
+        self._in_use: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for lock in self._in_use.values():
+            lock.close()
+        self._in_use.clear()
+
+    @staticmethod
+    def default_cache() -> Path:
+        return Path(os.environ.get("RBEE_CACHE") or "/var/cache/rbee-trees")
+
+    def base(self, suite: str) -> Path:
+        """A Debian with everything that rbee depends on, but not rbee."""
+
+        def build(tree: Path) -> None:
+            self._say(f"📦 building a Debian tree, {suite} (about a minute, once)...")
+            _mmdebstrap(suite, tree)
+            _furnish(tree, hostname=f"rbee-{suite}")
+
+        name = f"base-{suite}-{_digest([RECIPE, suite, *INCLUDES])}"
+        return self._get(name, build, family=f"base-{suite}-", keep=KEPT_BASES)
+
+    def installed(self, suite: str, debs: Collection[Path]) -> Path:
+        """The base with these packages installed as a person does it, in a booted machine.
+
+        Two people live there: ada, in group rbee, and mallory, who is not.
+        """
+        if not debs:
+            raise MachineError("There are no packages to install. Build them with packaging/deb.")
+        base = self.base(suite)
+
+        def build(tree: Path) -> None:
+            self._say(f"📦 installing rbee on {suite} (some seconds, once a build)...")
+            _copy_tree(base, tree)
+            with Machine(tree, volatile=False) as machine:
+                install(machine, debs)
+                for person in ("ada", "mallory"):
+                    add_person(machine, person)
+                machine.run("adduser", "ada", "rbee")
+                machine.poweroff()
+            # The story of the installation is not the story of the machines booted from it.
+            shutil.rmtree(tree / "var/log/journal", ignore_errors=True)
+            (tree / "var/log/journal").mkdir()
+
+        contents = [hashlib.sha256(deb.read_bytes()).hexdigest() for deb in sorted(debs)]
+        name = f"installed-{suite}-{_digest([base.name, *contents])}"
+        return self._get(name, build, family=f"installed-{suite}-", keep=KEPT_INSTALLED)
+
+    def _get(self, name: str, build: Callable[[Path], None], *, family: str, keep: int) -> Path:
+        tree = self._cache / name
+        if name not in self._in_use:
+            self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._in_use[name] = self._make(tree, build)
+            self._prune(family, keep)
+        return tree
+
+    def _make(self, tree: Path, build: Callable[[Path], None]) -> IO[bytes]:
+        """Builds the tree unless it is there; returns the open file that keeps it from being pruned."""
+        with ExitStack() as stack:
+            lock = stack.enter_context(_lock_file(tree).open("ab"))
+            self._flock(lock, fcntl.LOCK_SH, tree.name)
+            # flock(2) lets go before it takes another lock, so look again after each.
+            while not tree.exists():
+                self._flock(lock, fcntl.LOCK_EX, tree.name)
+                if not tree.exists():
+                    _build_aside(tree, build)
+                self._flock(lock, fcntl.LOCK_SH, tree.name)
+            os.utime(tree)
+            stack.pop_all()
+            return lock
+
+    def _flock(self, lock: IO[bytes], kind: int, name: str) -> None:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._say(f"⏳ waiting for another run that builds {name}...")
+            fcntl.flock(lock, kind)
+
+    def _prune(self, family: str, keep: int) -> None:
+        trees = [tree for tree in self._cache.glob(f"{family}*") if tree.is_dir()]
+        trees.sort(key=lambda tree: tree.stat().st_mtime, reverse=True)
+        for tree in trees[keep:]:
+            with _lock_file(tree).open("ab") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                _remove_tree(tree)
+
+
+def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
+    """A build that breaks never becomes the tree."""
+    part = tree.with_name(f"{tree.name}.part")
+    _remove_tree(part)
+    try:
+        build(part)
+        part.rename(tree)
+    except BaseException:
+        with undisturbed():
+            _remove_tree(part)
+        raise
+
+
+def _lock_file(tree: Path) -> Path:
+    return tree.with_name(f".{tree.name}.lock")
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _mmdebstrap(suite: str, tree: Path) -> None:
+    # In namespaces of its own: what it mounts and starts ends with it, however it ends.
+    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    command += ["mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(INCLUDES)}", suite, str(tree)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        umask=0o022,
+    ) as builder:
+        assert builder.stdout
+        try:
+            words = builder.stdout.read()
+        except BaseException:
+            with undisturbed():
+                builder.kill()
+                builder.stdout.read()  # ends when the last of its processes has
+            raise
+    if builder.returncode:
+        raise MachineError(f"mmdebstrap {suite} failed:\n{tail(words)}")
+
+
+def _furnish(tree: Path, *, hostname: str) -> None:
+    (tree / "etc/hostname").write_text(f"{hostname}\n")
+    (tree / "etc/hosts").write_text(f"127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost\n")
+    # A machine without an ID takes each boot for its first and enables all units by preset, which would
+    # hide a package that does not enable its own.
+    (tree / "etc/machine-id").write_text(f"{secrets.token_hex(16)}\n")
+    (tree / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "--archive", "--reflink=auto", "--", source, target], check=True)
+
+
+def _remove_tree(tree: Path) -> None:
+    if tree.exists():
+        subprocess.run(["rm", "--recursive", "--force", "--one-file-system", "--", tree], check=True)
+
+
+# -- what people do on a machine --------------------------------------------------------------------------
+
+
+def install(machine: Machine, debs: Collection[Path]) -> str:
+    """apt install ./*.deb, as README says it; returns apt's own words."""
+    for deb in debs:
+        machine.copy_in(deb, f"/root/debs/{deb.name}")
+    try:
+        script = "cd /root/debs && exec apt-get install --yes ./*.deb"
+        return machine.run("sh", "-c", script, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300).stdout
+    finally:
+        machine.run("rm", "-r", "/root/debs")
+
+
+def add_person(machine: Machine, name: str) -> None:
+    machine.run("adduser", "--quiet", "--disabled-password", "--gecos", "", name)
+
+
+def main() -> int:
+    """Prepares the trees that the system tests boot, so that the tests themselves are quick."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("debs", type=Path, help="directory with the built packages")
+    parser.add_argument("suite", choices=SUITES, nargs="+")
+    arguments = parser.parse_args()
+    if reason := why_not():
+        print(reason, file=sys.stderr)
+        return 1
+    try:
+        with Trees(Trees.default_cache(), say=lambda line: print(line, flush=True)) as trees:
+            for suite in arguments.suite:
+                trees.installed(suite, sorted(arguments.debs.glob("*.deb")))
+    except MachineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
