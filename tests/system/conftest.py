@@ -1,0 +1,82 @@
+"""Real machines for the system tests: Debian 12 and 13 with the built packages installed."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import machines
+import pytest
+from machines import Machine, MachineError
+from trees import Trees
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # By default SIGTERM would leave no time to end the machines.
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick tests first."""
+    items.sort(key=lambda item: HERE in item.path.parents)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the machine wrote down belongs to a failure."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.when == "call" and report.failed and isinstance(machine, Machine) and machine.leader:
+        try:
+            told = machine.run("journalctl", "--boot", "--no-pager", "--lines=80", "--output=short-precise")
+            report.sections.append(("The machine's journal", told.stdout))
+        except MachineError as error:
+            report.sections.append(("The machine's journal", str(error)))
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    machines.sweep()
+    yield
+    assert machines.left_behind(os.getpid()) == []
+
+
+@pytest.fixture(scope="session", params=os.environ.get("RBEE_SUITES", "bookworm trixie").split())
+def suite(request: pytest.FixtureRequest) -> str:
+    """Each system test runs on each of these; tests/run --suite chooses."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def trees() -> Iterator[Trees]:
+    if reason := machines.why_not():
+        pytest.fail(reason, pytrace=False)
+    with Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.__stderr__)) as trees:
+        yield trees
+
+
+@pytest.fixture(scope="session")
+def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The packages of this checkout: those that tests/run has built, or built now."""
+    directory = Path(os.environ.get("RBEE_DEBS") or tmp_path_factory.mktemp("debs"))
+    if "RBEE_DEBS" not in os.environ:
+        subprocess.run([CHECKOUT / "packaging/deb", directory], check=True)
+    return sorted(directory.glob("*.deb"))
+
+
+@pytest.fixture
+def machine(suite: str, trees: Trees, debs: list[Path]) -> Iterator[Machine]:
+    """Fresh from boot, with rbee installed; ada is in group rbee, mallory is not."""
+    with Machine(trees.installed(suite, debs)) as machine:
+        yield machine

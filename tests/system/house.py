@@ -1,0 +1,158 @@
+"""What the system tests ask of a machine, beside running rbeectl in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from machines import Machine
+
+QUEEN, HIVE = "queen-rbee.service", "rbee-hive.service"
+SOCKETS = ("queen-rbee.socket", "rbee-hive.socket")
+CATALOG = "/var/lib/queen-rbee/catalog.db"
+
+STORY = [
+    "(bee keeper) queen is asleep, waking queen.",
+    "(bee keeper) queen is awake and healthy.",
+    "(bee keeper) Requesting queen to add localhost to hive catalog",
+    "(queen bee)  Adding local pc to hive catalog.",
+    "(queen bee)  waking up the bee hive at localhost",
+    "(bee hive)   Sending first heartbeat to queen",
+    "(queen bee)  first heartbeat from a bee hive is received from localhost. checking its capabilities...",
+    "(queen bee)  unknown capabilities of beehive localhost. asking the beehive to detect devices",
+    "(bee hive)   Detected CPU and GPUs, responding to queen",
+]
+"""What comes before the line with the devices, which are the machine's own."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What rbeectl printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def rbeectl(machine: Machine, *argv: str, user: str | None = "ada", **options: Any) -> Answer:
+    done = machine.run("rbeectl", *argv, user=user, check=False, **options)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def add_hive(machine: Machine) -> Answer:
+    """Add this machine as ada and insist that it worked."""
+    answer = rbeectl(machine, "add-hive", "localhost")
+    assert answer.code == 0, answer
+    return answer
+
+
+def put(machine: Machine, path: str, text: str) -> None:
+    """A file of root's, readable for all, in a directory that is made if it is not there."""
+    machine.run("install", "-D", "-m", "0644", "/dev/stdin", path, input=text)
+
+
+def configure(machine: Machine, text: str) -> None:
+    """A drop-in for rbee.conf; it counts from the next start on."""
+    put(machine, "/etc/rbee/rbee.conf.d/50-test.conf", text)
+
+
+def override(machine: Machine, name: str, text: str) -> None:
+    """A drop-in for a unit, in force at once."""
+    put(machine, f"/run/systemd/system/{name}.d/50-test.conf", text)
+    machine.run("systemctl", "daemon-reload")
+
+
+def unit(machine: Machine, name: str, *properties: str) -> dict[str, str]:
+    """Properties of a unit as systemctl show tells them; a few that are always wanted among them."""
+    wanted = {"ActiveState", "SubState", "MainPID", "Result", "StatusText", *properties}
+    shown = machine.run("systemctl", "show", f"--property={','.join(sorted(wanted))}", name).stdout
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def active(machine: Machine, *names: str) -> list[str]:
+    return [unit(machine, name)["ActiveState"] for name in names]
+
+
+def await_stopped(machine: Machine, *names: str, seconds: int = 10) -> None:
+    """Until each of the units is inactive or failed."""
+    for name in names:
+        stopped = f"systemctl show -P ActiveState {name} | grep -qE '^(inactive|failed)$'"
+        machine.run("sh", "-c", f"until {stopped}; do sleep 0.02; done", timeout=seconds)
+
+
+def main_pid(machine: Machine, name: str) -> int:
+    return int(unit(machine, name)["MainPID"])
+
+
+def user_of(machine: Machine, pid: int) -> str:
+    return machine.run("ps", "-o", "user:32=", "-p", str(pid)).stdout.strip()
+
+
+def processes_of(machine: Machine, *users: str) -> list[str]:
+    # ps ends with 1 where it finds none.
+    found = machine.run("ps", "-o", "pid=,args=", *(f"-u{user}" for user in users), check=False)
+    return found.stdout.splitlines()
+
+
+def rows(machine: Machine) -> list[dict[str, Any]]:
+    """The hives of the catalog, read beside the queen."""
+    program = f"""
+import json, sqlite3
+connection = sqlite3.connect("file:{CATALOG}?mode=ro", uri=True)
+connection.row_factory = sqlite3.Row
+print(json.dumps([dict(row) for row in connection.execute("SELECT * FROM hives")]))
+"""
+    found: list[dict[str, Any]] = json.loads(machine.run("python3", "-c", program).stdout)
+    return found
+
+
+def job_of(machine: Machine) -> str:
+    """The id of the newest add-hive job, from the journal."""
+    return str(machine.journal("RBEE_EVENT=adding")[-1]["RBEE_JOB_ID"])
+
+
+def curl(machine: Machine, path: str, *options: str, user: str | None = "ada") -> tuple[int, Any]:
+    """Status and JSON of a request to the queen over her socket."""
+    done = machine.run(
+        "curl", "--silent", "--show-error", "--unix-socket", "/run/rbee/queen.sock",
+        "--max-time", "20", "--write-out", "\n%{http_code}", *options, f"http://localhost{path}", user=user,
+    )  # fmt: skip
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(body)
+
+
+def await_state(machine: Machine, wanted: str, seconds: int = 10) -> dict[str, Any]:
+    """The hive localhost once it has the wanted state, within a deadline.
+
+    rbeectl monitor does not exist yet, so this asks again and again.
+    """
+    program = f"""
+import json, subprocess, sys, time
+deadline = time.monotonic() + {seconds}
+while True:
+    asked = subprocess.run(["rbeectl", "list-hives", "--json"], capture_output=True, text=True)
+    hives = json.loads(asked.stdout).get("hives", []) if asked.stdout else []
+    if any(hive["state"] == {wanted!r} for hive in hives):
+        print(json.dumps(hives[0]))
+        sys.exit(0)
+    if time.monotonic() > deadline:
+        sys.exit(f"not {wanted} after {seconds} s: {{asked}}")
+    time.sleep(0.05)
+"""
+    found: dict[str, Any] = json.loads(machine.run("python3", "-c", program, timeout=seconds + 20).stdout)
+    return found
+
+
+def without_devices(line: str) -> str:
+    """The line that ends the story, with the machine's own devices taken out."""
+    return re.sub(r"has a cpu \(.*\) and model catalog", "has a cpu (…) and model catalog", line)

@@ -1,0 +1,175 @@
+"""What stops what: shutdown, BindsTo=, an administrator, a client that will not let go."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+from machines import Machine
+
+from tests.system.house import (
+    HIVE,
+    QUEEN,
+    SOCKETS,
+    active,
+    add_hive,
+    await_state,
+    await_stopped,
+    main_pid,
+    override,
+    processes_of,
+    rbeectl,
+    rows,
+    unit,
+)
+
+
+def test_stopping_the_queen_takes_the_hive_with_her(machine: Machine) -> None:
+    add_hive(machine)
+    machine.run("systemctl", "stop", QUEEN)
+    assert active(machine, QUEEN, HIVE) == ["inactive", "inactive"]
+    assert processes_of(machine, "queen-rbee", "rbee-hive") == []
+
+
+def test_killing_the_queen_takes_the_hive_and_she_brings_it_back(machine: Machine) -> None:
+    add_hive(machine)
+    (before,) = rows(machine)
+    queen, hive = main_pid(machine, QUEEN), main_pid(machine, HIVE)
+    machine.run("kill", "-KILL", str(queen))
+    online = await_state(machine, "online")
+    assert online["id"] == "localhost"
+    assert main_pid(machine, QUEEN) not in (0, queen)
+    assert main_pid(machine, HIVE) not in (0, hive)
+    gone = machine.journal("_PID=1", f"UNIT={HIVE}")
+    assert any("Stopped" in entry["MESSAGE"] for entry in gone)
+    (after,) = rows(machine)
+    assert (after["id"], after["created_at_ms"]) == (before["id"], before["created_at_ms"])
+
+
+def test_a_killed_queen_that_may_not_restart_leaves_no_hive(machine: Machine) -> None:
+    override(machine, QUEEN, "[Service]\nRestart=no\n")
+    add_hive(machine)
+    began = time.monotonic()
+    machine.run("kill", "-KILL", str(main_pid(machine, QUEEN)))
+    await_stopped(machine, HIVE)
+    assert time.monotonic() - began < 2, "the cascade took longer than 2 s"
+    assert active(machine, QUEEN, HIVE) == ["failed", "inactive"]
+
+
+def test_a_stopped_hive_stays_stopped_and_is_said_to_be(machine: Machine) -> None:
+    add_hive(machine)
+    machine.run("systemctl", "stop", HIVE)
+    hive = await_state(machine, "offline")
+    assert hive["reason"] == "stopped by an administrator"
+    assert hive["since_ms"] > 0
+    machine.run("systemctl", "restart", QUEEN)
+    assert await_state(machine, "offline")["reason"] == "stopped by an administrator"
+    assert active(machine, QUEEN, HIVE) == ["active", "inactive"]
+    assert unit(machine, QUEEN)["StatusText"] == "hives: 0 online, 0 suspect, 1 offline"
+    add_hive(machine)
+    assert active(machine, HIVE) == ["active"]
+
+
+def test_a_killed_hive_is_offline_by_systemds_word_and_comes_back(machine: Machine) -> None:
+    add_hive(machine)
+    before = main_pid(machine, HIVE)
+    machine.run("kill", "-KILL", str(before))
+    await_state(machine, "online")
+    assert main_pid(machine, HIVE) not in (0, before)
+    (offline,) = machine.journal("RBEE_EVENT=hive-offline")
+    assert offline["MESSAGE"] == "the beehive localhost is offline: its process ended (killed by signal 9)"
+
+
+def test_a_restarted_queen_brings_the_hive_back(machine: Machine) -> None:
+    add_hive(machine)
+    before = main_pid(machine, QUEEN), main_pid(machine, HIVE)
+    machine.run("systemctl", "restart", QUEEN)
+    await_state(machine, "online")
+    after = main_pid(machine, QUEEN), main_pid(machine, HIVE)
+    assert 0 not in after
+    assert not set(before) & set(after)
+
+
+def test_a_client_that_reconnects_all_the_time_does_not_wake_her_again(machine: Machine) -> None:
+    add_hive(machine)
+    # Its first answer is awaited, so that it is at it when the shutdown begins.
+    loop = """
+import socket, sys, time
+while True:
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect("/run/rbee/queen.sock")
+            client.sendall(b"GET /health HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n")
+            if client.recv(4096):
+                print("answered", flush=True)
+    except OSError:
+        time.sleep(0.001)
+"""
+    client = machine.popen("python3", "-c", loop, user="ada")
+    assert client.stdout is not None
+    assert client.stdout.readline() == "answered\n"
+    began = time.monotonic()
+    answer = rbeectl(machine, "shutdown")
+    took = time.monotonic() - began
+    assert answer.code == 0, answer
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive"] * 4
+    # Nobody comes back while the client goes on.
+    machine.run("systemd-run", "--wait", "--quiet", "sleep", "1")
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive"] * 4
+    assert took < 3, f"the cascade took {took:.1f} s, rbeectl's start included"
+    machine.signal(client, signal.SIGKILL)
+
+
+def test_an_open_stream_does_not_hold_up_the_shutdown_and_ends_with_a_word(machine: Machine) -> None:
+    add_hive(machine)
+    # A job that does not end by itself: the hive's unit takes long to start.
+    machine.run("systemctl", "stop", HIVE)
+    override(machine, HIVE, "[Service]\nExecStartPre=sleep 20\n")
+    watching = machine.popen("rbeectl", "add-hive", "localhost", "--json", user="ada")
+    assert watching.stdout is not None
+    told = [json.loads(watching.stdout.readline()) for _ in range(4)]
+    assert told[-1]["kind"] == "waking"
+    began = time.monotonic()
+    assert rbeectl(machine, "shutdown").code == 0
+    assert time.monotonic() - began < 3
+    rest, _ = watching.communicate(timeout=10)
+    last = json.loads(rest.splitlines()[-1])
+    assert last["event"] == "error", "a story always ends with a word"
+    assert watching.returncode == 1
+
+
+def test_shutting_down_twice_and_from_every_state_is_no_error(machine: Machine) -> None:
+    assert rbeectl(machine, "shutdown").code == 0  # asleep
+    assert active(machine, *SOCKETS) == ["inactive"] * 2
+    assert rbeectl(machine, "shutdown").code == 0  # off
+    add_hive(machine)
+    assert rbeectl(machine, "shutdown").code == 0  # awake
+    assert rbeectl(machine, "status").code == 3
+
+
+def test_a_shutdown_by_another_client_stops_everything(machine: Machine) -> None:
+    add_hive(machine)
+    machine.run(
+        "curl", "--silent", "--fail", "--unix-socket", "/run/rbee/queen.sock", "-X", "POST",
+        "http://localhost/shutdown", user="ada",
+    )  # fmt: skip
+    await_stopped(machine, QUEEN, *SOCKETS)
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive"] * 4
+
+
+def test_removing_stops_the_hive_and_forgets_it(machine: Machine) -> None:
+    add_hive(machine)
+    answer = rbeectl(machine, "remove-hive", "localhost")
+    assert answer.code == 0, answer
+    assert answer.lines[-2:] == [
+        "(queen bee)  the beehive localhost is stopped and no longer in the hive catalog",
+        "Hive localhost is removed",
+    ]
+    assert active(machine, QUEEN, HIVE) == ["active", "inactive"]
+    assert rows(machine) == []
+    assert rbeectl(machine, "remove-hive", "localhost").code == 0
+    assert rbeectl(machine, "list-devices", "localhost").code == 4
+    add_hive(machine)
+    (row,) = rows(machine)
+    assert row["status"] == "online"

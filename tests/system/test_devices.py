@@ -1,0 +1,101 @@
+"""NVIDIA cards in a booted machine: a library of the tests' own under the real module, in the real hive."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machines import Machine
+
+from tests.nvml import CONFIG_IN_MACHINE, StubCard, compile_stub, random_cards, write_cards
+from tests.system.house import HIVE, add_hive, configure, rbeectl
+
+DRIVER = "570.86.15"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_stub(tmp_path_factory.mktemp("nvml"))
+
+
+def put_in(
+    machine: Machine, library: Path, scratch: Path, cards: list[StubCard], rules: tuple[str, ...] = ()
+) -> None:
+    """The library where a driver's installer puts it, and the cards that it is to show."""
+    machine.copy_in(library, "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
+    machine.run("ldconfig")
+    config = scratch / "nvml-stub.conf"
+    write_cards(config, cards, driver=DRIVER, rules=list(rules))
+    config.chmod(0o644)
+    machine.copy_in(config, CONFIG_IN_MACHINE)
+
+
+def gpus(machine: Machine) -> list[dict[str, Any]]:
+    (hive,) = rbeectl(machine, "list-devices", "--json").json["hives"]
+    found: list[dict[str, Any]] = hive["devices"]["gpus"]
+    return found
+
+
+def findings(machine: Machine) -> list[str]:
+    (hive,) = rbeectl(machine, "list-devices", "--json").json["hives"]
+    return [finding["code"] for finding in hive["devices"]["findings"]]
+
+
+def test_list_devices_shows_exactly_the_cards_that_were_drawn(
+    machine: Machine, library: Path, tmp_path: Path
+) -> None:
+    seed = secrets.randbits(32)
+    print(f"the cards of seed {seed}")  # pytest shows it with a failure
+    cards = random_cards(random.Random(seed))
+    put_in(machine, library, tmp_path, cards)
+    adding = add_hive(machine)
+    shown = {
+        (gpu["uuid"], gpu["name"], gpu["vram_bytes"], gpu["driver"], gpu["pci_address"], gpu["problem"])
+        for gpu in gpus(machine)
+    }
+    assert shown == {
+        (card.uuid, card.name, card.vram_bytes, DRIVER, card.pci_address, None) for card in cards
+    }
+    assert [gpu["index"] for gpu in gpus(machine)] == list(range(len(cards)))
+    assert findings(machine) == []
+    table = rbeectl(machine, "list-devices").out
+    for card in cards:
+        assert card.uuid in table
+        assert f"({card.name}, " in adding.out
+
+
+def test_one_broken_card_among_good_ones_is_told_apart(
+    machine: Machine, library: Path, tmp_path: Path
+) -> None:
+    cards = [
+        StubCard(f"0000:{bus:02x}:00.0", bus * 2**30, f"GPU-0000000{bus}", f"Card {bus}") for bus in (1, 2, 3)
+    ]
+    put_in(machine, library, tmp_path, cards, ("fail DeviceGetMemoryInfo 1 15",))
+    add_hive(machine)
+    by_uuid = {gpu["uuid"]: gpu for gpu in gpus(machine)}
+    broken = by_uuid[cards[1].uuid]
+    assert broken["vram_bytes"] is None
+    assert "VRAM" in broken["problem"]
+    for card in (cards[0], cards[2]):
+        assert (by_uuid[card.uuid]["vram_bytes"], by_uuid[card.uuid]["problem"]) == (card.vram_bytes, None)
+
+
+def test_a_wedged_driver_wedges_neither_the_hive_nor_its_exit(
+    machine: Machine, library: Path, tmp_path: Path
+) -> None:
+    configure(machine, "[Hive]\nNvmlTimeoutSec=1s\n")
+    put_in(machine, library, tmp_path, random_cards(random.Random(2)), ("hang DeviceGetCount *",))
+    add_hive(machine)
+    assert findings(machine) == ["timeout"]
+    machine.run("systemctl", "stop", HIVE, timeout=4)
+    shown = machine.run("systemctl", "show", "--property=Result", "--value", HIVE).stdout
+    assert shown == "success\n"
+
+
+def test_a_machine_without_a_driver_has_no_cards_and_no_complaint(machine: Machine) -> None:
+    add_hive(machine)
+    assert "module-missing" not in findings(machine)
+    assert gpus(machine) == []

@@ -1,0 +1,141 @@
+"""Starts that fail, hives that refuse, input that is wrong: said clearly, and nothing half-done."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from machines import Machine
+
+from tests.system.house import (
+    CATALOG,
+    HIVE,
+    QUEEN,
+    active,
+    add_hive,
+    await_state,
+    configure,
+    curl,
+    rbeectl,
+    rows,
+    unit,
+)
+
+
+def test_a_queen_who_cannot_start_tells_ada_why_though_the_journal_is_not_hers(machine: Machine) -> None:
+    machine.run("mkdir", "-p", "/var/lib/queen-rbee")
+    machine.run("sh", "-c", f"echo 'this is no catalog, and long enough to look at' > {CATALOG}")
+    machine.run("chown", "-R", "queen-rbee:", "/var/lib/queen-rbee")
+    answer = rbeectl(machine, "add-hive", "localhost")
+    assert answer.code == 1, answer
+    assert "queen-rbee.service did not start" in answer.err
+    assert "is damaged or no hive catalog" in answer.err
+    assert "sudo mv" in answer.err
+    assert machine.run("cat", CATALOG).stdout == "this is no catalog, and long enough to look at\n"
+    assert unit(machine, QUEEN)["Result"] == "exit-code"
+    # The journal is not ada's to read; root sees its lines.
+    assert "journal:" not in answer.err
+    by_root = rbeectl(machine, "add-hive", "localhost", user=None)
+    assert by_root.code == 1
+    assert "journal: " in by_root.err
+    assert "queen-rbee cannot run" in by_root.err
+    # Once mended, the same command works: no reset-failed is needed.
+    machine.run("rm", CATALOG)
+    add_hive(machine)
+
+
+def test_a_wrong_setting_is_named_with_its_file(machine: Machine) -> None:
+    configure(machine, "[Queen]\nHeartbeatIntervalSec=soon\n")
+    answer = rbeectl(machine, "add-hive", "localhost")
+    assert answer.code == 1
+    assert "/etc/rbee/rbee.conf.d/50-test.conf: [Queen] HeartbeatIntervalSec=" in answer.err
+
+
+def test_a_hive_that_cannot_start_ends_the_story_in_an_error(machine: Machine) -> None:
+    machine.run("systemctl", "mask", "--runtime", HIVE)
+    answer = rbeectl(machine, "add-hive", "localhost")
+    assert answer.code == 1, answer
+    assert "masked" in answer.err
+    (row,) = rows(machine)
+    assert (row["status"], row["devices"], row["wanted"]) == ("offline", None, 1)
+    machine.run("systemctl", "unmask", "--runtime", HIVE)
+    add_hive(machine)
+    assert rows(machine)[0]["status"] == "online"
+
+
+def test_a_hive_that_refuses_its_devices_ends_the_story_there(machine: Machine) -> None:
+    # The queen may no longer speak to the hive.
+    machine.run("chown", "root:root", "/run/rbee/hive.sock")
+    answer = rbeectl(machine, "add-hive", "localhost")
+    assert answer.code == 1, answer
+    assert "did not tell its devices" in answer.err
+    (row,) = rows(machine)
+    assert (row["status"], row["devices"]) == ("pending", None)
+    machine.run("chgrp", "queen-rbee", "/run/rbee/hive.sock")
+    add_hive(machine)
+    (row,) = rows(machine)
+    assert row["status"] == "online"
+
+
+def test_a_stuck_hive_is_suspect_then_ended_by_the_watchdog_and_back(machine: Machine) -> None:
+    configure(machine, "[Queen]\nHeartbeatIntervalSec=1s\nHeartbeatGraceSec=1s\n")
+    add_hive(machine)
+    machine.run("systemctl", "kill", "--signal=STOP", HIVE)
+    suspect = await_state(machine, "suspect")
+    assert suspect["reason"] == "no heartbeat for more than 2 s"
+    # WatchdogSec=10s ends the process, systemd starts another, and its first beat is enough.
+    assert await_state(machine, "online", seconds=25)["last_beat_ms"] > suspect["last_beat_ms"]
+    reasons = [entry["MESSAGE"] for entry in machine.journal("RBEE_EVENT=hive-offline")]
+    assert reasons
+
+
+BAD = [
+    ("/add-hive", ["-d", '{"host": "gpu1"}'], 422, "unknown-host", "host"),
+    ("/add-hive", ["-d", '{"host": "localhost", "port": 70000}'], 400, "bad-input", "port"),
+    ("/add-hive", ["-d", '{"host": "localhost", "port": "8600"}'], 400, "bad-input", "port"),
+    ("/add-hive", ["-d", '{"port": 8600}'], 400, "bad-input", "host"),
+    ("/add-hive", ["-d", "host=localhost"], 400, "bad-input", None),
+    ("/add-hive", ["-d", "@/run/ten-megabytes"], 413, "too-large", None),
+    ("/add-hive", ["-H", "Transfer-Encoding: chunked", "-d", "@/run/ten-megabytes"], 413, "too-large", None),
+    ("/v1/jobs/0123456789abcdef0123456789abcdef", [], 404, "unknown-job", None),
+    ("/v1/jobs/0123456789abcdef0123456789abcdef/events", [], 404, "unknown-job", None),
+    ("/v1/hives/gpu1", [], 404, "unknown-hive", "hive_id"),
+    ("/v1/nothing", [], 404, "no-such-route", None),
+    ("/add-hive", ["-X", "PUT"], 405, "no-such-method", None),
+]
+
+
+def test_bad_input_is_a_problem_document_and_nothing_is_written(machine: Machine) -> None:
+    machine.run(
+        "sh",
+        "-c",
+        "head -c 10000000 /dev/zero | tr '\\0' ' ' > /run/ten-megabytes; chmod 644 /run/ten-megabytes",
+    )
+    machine.run("systemctl", "start", QUEEN)
+    for path, options, status, slug, field in BAD:
+        found, problem = curl(machine, path, *options)
+        assert (found, problem["status"]) == (status, status), (path, options, problem)
+        assert problem["type"] == f"urn:rbee:problem:{slug}"
+        assert problem.get("field") == field
+        assert problem["title"]
+        assert problem["detail"]
+    beat = {"hive_id": "gpu1", "timestamp": "2026-01-31T12:00:00Z", "workers": [], "instance": "0" * 32}
+    found, problem = curl(machine, "/heartbeat", "-d", json.dumps(beat), user=None)
+    assert (found, problem["type"], problem["field"]) == (404, "urn:rbee:problem:unknown-hive", "hive_id")
+    assert rows(machine) == []
+    assert active(machine, QUEEN, HIVE) == ["active", "inactive"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["add-hive", "gpu1"], "only this machine can be added"),
+        (["add-hive", "localhost", "--port", "0"], "port must be from 1 to 65535"),
+        (["add-hive"], "Missing argument 'HOST'"),
+        (["ad-hive", "localhost"], "No such command"),
+    ],
+)
+def test_wrong_input_at_the_keyboard_is_usage(machine: Machine, argv: list[str], said: str) -> None:
+    answer = rbeectl(machine, *argv)
+    assert answer.code == 2, answer
+    assert said in answer.err

@@ -1,0 +1,106 @@
+"""The packages: what they bring, how tight the services are, and what a purge leaves."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from machines import Machine
+from trees import Trees
+
+from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl, unit
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def test_sockets_are_enabled_and_listen_and_services_do_neither(machine: Machine) -> None:
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive", "inactive", "active", "active"]
+    assert machine.run("systemctl", "is-enabled", *SOCKETS).stdout.split() == ["enabled", "enabled"]
+    for name in (QUEEN, HIVE):
+        assert machine.run("systemctl", "is-enabled", name, check=False).stdout.strip() == "static"
+    modes = machine.run("stat", "-c", "%n %a %U %G", "/run/rbee/queen.sock", "/run/rbee/hive.sock").stdout
+    assert modes.splitlines() == [
+        "/run/rbee/queen.sock 660 root rbee",
+        "/run/rbee/hive.sock 660 root queen-rbee",
+    ]
+
+
+@pytest.mark.parametrize("service", [QUEEN, HIVE])
+def test_the_services_are_exposed_by_at_most_1_5(machine: Machine, service: str) -> None:
+    told = machine.run("systemd-analyze", "security", "--no-pager", service).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+    assert found, told
+    assert float(found[1]) <= 1.5
+
+
+def test_systemd_finds_nothing_to_say_of_the_units(machine: Machine) -> None:
+    verified = machine.run(
+        "systemd-analyze", "verify", "--man=no", QUEEN, HIVE, *SOCKETS, "rbee.target", check=False
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    add_hive(machine)
+    assert [e["MESSAGE"] for e in machine.journal("_PID=1") if "cycle" in str(e["MESSAGE"])] == []
+
+
+def test_the_watchdog_is_fed_by_the_loop_and_bites_when_it_hangs(machine: Machine) -> None:
+    add_hive(machine)
+    assert unit(machine, QUEEN, "WatchdogUSec")["WatchdogUSec"] == "10s"
+    before = unit(machine, QUEEN, "NRestarts")["NRestarts"]
+    machine.run("systemctl", "kill", "--signal=STOP", QUEEN)
+    machine.run(
+        "sh",
+        "-c",
+        f'while [ "$(systemctl show -P NRestarts {QUEEN})" = {before} ]; do sleep 0.1; done',
+        timeout=25,
+    )
+    ended = [entry["MESSAGE"] for entry in machine.journal("_PID=1", f"UNIT={QUEEN}")]
+    assert any("Watchdog timeout" in message for message in ended)
+
+
+def test_help_version_man_page_and_completion_are_there(machine: Machine) -> None:
+    assert "add-hive" in rbeectl(machine, "--help").out
+    assert rbeectl(machine, "--version").out.startswith("rbeectl ")
+    machine.run("test", "-e", "/usr/share/bash-completion/completions/rbeectl")
+    machine.run("test", "-e", "/usr/share/zsh/vendor-completions/_rbeectl")
+    machine.run("test", "-e", "/usr/share/fish/vendor_completions.d/rbeectl.fish")
+    machine.run("test", "-e", "/usr/share/man/man1/rbeectl.1.gz")
+
+
+def test_a_purge_leaves_only_the_system_users(machine: Machine) -> None:
+    add_hive(machine)
+    packages = ("rbee", "rbeectl", "rbee-queen", "rbee-hive", "python3-rbee")
+    machine.run(
+        "apt-get", "purge", "--yes", *packages, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=120
+    )
+    spared = ("/proc", "/var/log/journal", "/home")
+    prune = [word for path in spared for word in ("-path", path, "-prune", "-o")]
+    left = machine.run("find", "/", "-xdev", *prune, "-name", "*rbee*", "-print", check=False).stdout.split()
+    # The harness keeps the packages' archives where it put them; dpkg keeps nothing.
+    assert [path for path in left if not path.endswith(".deb")] == []
+    assert machine.run("getent", "passwd", "queen-rbee", "rbee-hive").stdout.count("\n") == 2
+    units = machine.run("systemctl", "list-units", "--all", "--no-legend", "*rbee*").stdout
+    assert units == ""
+
+
+def test_the_catalog_survives_a_reboot(machine: Machine) -> None:
+    add_hive(machine)
+    before = rbeectl(machine, "list-hives", "--json").json["hives"][0]
+    machine.reboot()
+    assert rbeectl(machine, "list-hives").code == 3
+    add_hive(machine)
+    after = rbeectl(machine, "list-hives", "--json").json["hives"][0]
+    assert (after["created_at_ms"], after["devices"]) == (before["created_at_ms"], before["devices"])
+
+
+def test_lintian_finds_no_errors_and_no_warnings(debs: list[Path], trees: Trees) -> None:
+    lintian = shutil.which("lintian")
+    assert lintian, "tests/run installs lintian"
+    checked = subprocess.run(
+        [lintian, "--fail-on", "error,warning", "--allow-root", *sorted(debs[0].parent.glob("*.changes"))],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
