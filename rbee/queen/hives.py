@@ -165,16 +165,16 @@ class Hives:
             )
         job = self._jobs.open("add-hive", request.host)
         story = self._narrator.about(job_id=job.id, hive=request.host, **actor)
-        self._spawn(
-            self._run(job, story, ADD_FAILED, f"adding {request.host}", self._add(job, story, request))
-        )
+        doing = f"adding {request.host}"
+        self._spawn(self._run(job, story, ADD_FAILED, doing, lambda: self._add(job, story, request)))
         return job
 
     def remove(self, hive_id: str, actor: dict[str, str]) -> Job:
         """Begin to stop a hive and forget it; one that is not there is no error."""
         job = self._jobs.open("remove-hive", hive_id)
         story = self._narrator.about(job_id=job.id, hive=hive_id, **actor)
-        self._spawn(self._run(job, story, REMOVE_FAILED, f"removing {hive_id}", self._remove(story, hive_id)))
+        doing = f"removing {hive_id}"
+        self._spawn(self._run(job, story, REMOVE_FAILED, doing, lambda: self._remove(story, hive_id)))
         return job
 
     def shut_down(self, actor: dict[str, str]) -> Job:
@@ -253,7 +253,7 @@ class Hives:
         """systemd tells of each change of the local hive's unit; this is how its death is known at once."""
         state = self._bus.state(HIVE_UNIT)
         life = self._registry.life(LOCALHOST)
-        if life is None or life.state == "offline" or LOCALHOST in self._left:
+        if life is None or LOCALHOST in self._left:
             return
         arrival = self._arrivals.get(LOCALHOST)
         if arrival is not None and not arrival.is_started:
@@ -370,11 +370,16 @@ class Hives:
             job.failed(error)
 
     async def _run(
-        self, job: Job, story: Narrator, failed: Event, doing: str, work: Coroutine[Any, Any, Done]
+        self,
+        job: Job,
+        story: Narrator,
+        failed: Event,
+        doing: str,
+        work: Callable[[], Coroutine[Any, Any, Done]],
     ) -> None:
         """Do a job's work to its explicit end, whatever becomes of it."""
         try:
-            job.done(await work)
+            job.done(await work())
         except RbeeError as error:
             story.narrate(failed, f"{doing} failed: {error.message}")
             job.failed(error)
@@ -409,7 +414,7 @@ class Hives:
         await self._remember(hive_id, "online")
 
     async def _set_offline(self, hive_id: str, reason: str, *, wanted: bool | None = None) -> None:
-        if not self._registry.end(hive_id, reason):
+        if not self._registry.end(hive_id, reason, is_final=wanted is False):
             return
         self._changed()
         self._narrator.narrate(HIVE_OFFLINE, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)

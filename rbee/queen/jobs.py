@@ -110,13 +110,20 @@ class Reading(AsyncIterator[bytes]):
         if self._first:
             first, self._first = self._first, b""
             return first
-        return await anext(self._story)
+        try:
+            return await anext(self._story)
+        except BaseException:
+            self._give_back()
+            raise
 
     async def aclose(self) -> None:
+        self._give_back()
+        await self._story.aclose()
+
+    def _give_back(self) -> None:
         release, self._release = self._release, None
         if release is not None:
             release()
-        await self._story.aclose()
 
 
 class Jobs:

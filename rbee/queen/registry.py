@@ -78,10 +78,13 @@ class Registry:
         )
         return old.instance != instance
 
-    def end(self, hive_id: str, reason: str) -> bool:
-        """Note that the hive's process is gone; False where that is known."""
+    def end(self, hive_id: str, reason: str, *, is_final: bool = False) -> bool:
+        """Note that the hive's process is gone; False where that is known.
+
+        A final reason takes the place of an earlier one.
+        """
         life = self._lives.get(hive_id)
-        if life is None or life.state == "offline":
+        if life is None or (life.state == "offline" and not is_final):
             return False
         self._lives[hive_id] = replace(life, instance=None)
         return self.set(hive_id, "offline", reason)
