@@ -37,7 +37,7 @@ INCLUDES = (
     "python3",
     "python3-click",
     "python3-httptools",
-    "python3-httpx",
+    "python3-httpcore",
     "python3-psutil",
     "python3-pystemd",
     "python3-sdnotify",

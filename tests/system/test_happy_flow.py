@@ -200,6 +200,9 @@ def test_step_11_shutdown_stops_hive_then_queen_then_sockets(house: House) -> No
         for name in (HIVE, QUEEN, "queen-rbee.socket")
     ]
     assert stopped == sorted(stopped, key=int)
+    # The whole cascade within 2 s, by systemd's own clock.
+    (asked,) = house.machine.journal("RBEE_EVENT=shutting-down-hives")
+    assert int(stopped[-1]) - int(asked["__MONOTONIC_TIMESTAMP"]) < 2_000_000
     assert "off" in rbeectl(house.machine, "list-hives").err
 
 
