@@ -1,0 +1,876 @@
+"""A house for one queen, one hive and any number of keepers, on real Unix sockets in one event loop.
+
+Queen, hive and client are the product's, put together as their `__main__` do it. Only the
+edge is played: systemd (which holds the sockets and starts, stops and watches processes),
+the journal's socket, and the devices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rbee.client.link import HeartbeatClient, HiveClient, Link
+from rbee.client.queen import QueenClient, StoryEvent
+from rbee.config import QueenConfig
+from rbee.contracts import (
+    AddHive,
+    Cpu,
+    Devices,
+    Gpu,
+    Heartbeat,
+    HeartbeatAck,
+    HiveView,
+    JobStarted,
+    QueenRoutes,
+    Route,
+)
+from rbee.errors import TimedOut, Unreachable
+from rbee.hive import app as hive_app
+from rbee.hive.__main__ import BEAT_TIMEOUT
+from rbee.hive.heartbeat import Heart
+from rbee.narration import (
+    GOODBYE,
+    HIVE_STARTED,
+    QUEEN_STARTED,
+    QUEEN_STOPPING,
+    Chorus,
+    Event,
+    Journal,
+    Narrator,
+)
+from rbee.queen import app as queen_app
+from rbee.queen.__main__ import StatusLine
+from rbee.queen.catalog import Catalog
+from rbee.queen.hives import Hives
+from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.registry import Registry
+from rbee.server import Peer, serve
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState, check_job
+
+Result = TypeVar("Result")
+
+PATIENCE = 15.0
+"""Seconds after which a wait for something that must happen gives up; a busy machine is no bug."""
+
+GPUS = (
+    Gpu(0, "nvidia", "NVIDIA GeForce RTX 4090", "GPU-aaaa", 24 * 2**30, "550.54.14", "0000:01:00.0"),
+    Gpu(1, "amd", None, None, None, "amdgpu", "0000:02:00.0", "its name is not known"),
+)
+DEVICES = Devices(Cpu("Testchip 9", 1, 4, 8, 16 * 2**30), GPUS)
+OTHER_DEVICES = Devices(Cpu("Testchip 9", 1, 4, 8, 32 * 2**30), GPUS[:1])
+
+ADD = AddHive("localhost", 8600)
+
+
+async def soon(awaitable: Awaitable[Result]) -> Result:
+    """The result of what must not take for ever."""
+    async with asyncio.timeout(PATIENCE):
+        return await awaitable
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Return as soon as something is so that nobody tells of."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, "it never was so"
+        await asyncio.sleep(0.01)
+
+
+# What a process is given
+
+
+class Listener(socket.socket):
+    """A listening socket that remembers the connections it took."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.accepted: list[socket.socket] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, address = super().accept()
+        self.accepted.append(connection)
+        return connection, address
+
+    def cut(self) -> None:
+        """End every connection, as the kernel does when the process is gone."""
+        for connection in self.accepted:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class Told(Notifier):
+    """Hears what a process tells systemd about itself."""
+
+    def __init__(self) -> None:
+        self.is_ready = asyncio.Event()
+        self.statuses: list[str] = []
+
+    def ready(self, status: str) -> None:
+        self.is_ready.set()
+        self.status(status)
+
+    def status(self, status: str) -> None:
+        self.statuses.append(status)
+
+    def stopping(self, status: str) -> None:
+        self.status(status)
+
+    def alive(self) -> None:
+        pass
+
+
+class JournalTape(Narrator):
+    """journald's end of the socket: reads each entry right after it was written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[dict[str, str]] = []
+        self._heard = asyncio.Event()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(os.fspath(path))
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        while True:
+            try:
+                self.entries.append(parse_journal(self._socket.recv(1 << 20)))
+            except BlockingIOError:
+                break
+        self._heard.set()
+        self._heard = asyncio.Event()
+
+    def of(self, **fields: str) -> list[dict[str, str]]:
+        """The entries with these fields; RBEE_EVENT is given as `event`, and so on."""
+        wanted = {f"RBEE_{name.upper()}": value for name, value in fields.items()}
+        return [entry for entry in self.entries if wanted.items() <= entry.items()]
+
+    async def says(self, *, times: int = 1, **fields: str) -> dict[str, str]:
+        """The entry with these fields, as soon as there are as many."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.of(**fields)) < times:
+                await self._heard.wait()
+        return self.of(**fields)[times - 1]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def parse_journal(datagram: bytes) -> dict[str, str]:
+    """The fields of an entry; https://systemd.io/JOURNAL_NATIVE_PROTOCOL/."""
+    fields: dict[str, str] = {}
+    while datagram:
+        line, _, datagram = datagram.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack_from("<Q", datagram)
+            value, datagram = datagram[8 : 8 + length], datagram[8 + length + 1 :]
+        assert name.decode() not in fields
+        fields[name.decode()] = value.decode()
+    return fields
+
+
+# The processes
+
+
+class Process:
+    """A daemon as systemd sees it: `ending` is how it goes."""
+
+    def __init__(self, house: House, listener: Listener) -> None:
+        self.house = house
+        self.listener = listener
+        self.notifier = Told()
+        self.told_to_stop = asyncio.Event()
+        self.ending: Literal["gracefully", "killed"] = "gracefully"
+        self._running: asyncio.Task[None] | None = None
+
+    def run(self) -> asyncio.Task[None]:
+        self._running = asyncio.create_task(self._run())
+        return self._running
+
+    async def _run(self) -> None:
+        raise NotImplementedError
+
+    async def ready(self) -> None:
+        """Wait for READY=1; a process that ends before raises what ended it."""
+        assert self._running is not None
+        ready = asyncio.create_task(self.notifier.is_ready.wait())
+        await soon(asyncio.wait((ready, self._running), return_when=asyncio.FIRST_COMPLETED))
+        ready.cancel()
+        if self._running.done():
+            self._running.result()
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait."""
+        self.told_to_stop.set()
+        await self.ended()
+
+    async def kill(self) -> None:
+        """SIGKILL: not a word more, and every connection is closed by the kernel."""
+        self.ending = "killed"
+        self.listener.cut()
+        self._fall_silent()
+        await self.stop()
+
+    def _fall_silent(self) -> None:
+        raise NotImplementedError
+
+    async def ended(self) -> None:
+        if self._running is not None:
+            await soon(asyncio.shield(self._running))
+
+    @property
+    def is_running(self) -> bool:
+        return self._running is not None and not self._running.done()
+
+
+class Queen(Process):
+    """As rbee/queen/__main__.py."""
+
+    def __init__(self, house: House, config: QueenConfig) -> None:
+        super().__init__(house, house.queen_socket.dup())
+        self._config = config
+        self.catalog = Catalog.open(house.catalog_path)
+        self.registry = Registry(interval=config.heartbeat_interval, grace=config.heartbeat_grace)
+        self.jobs = Jobs(config.jobs_max)
+        self._journal = Journal("queen-rbee", house.journal.path, house.lost)
+        self._tell = Chorus(self._journal, house.journal)
+        self._link = Link(house.hive_path, timeout=config.detect_timeout)
+        self._status = StatusLine(self.notifier, self.registry, self.jobs)
+        self.hives = Hives(
+            config,
+            self.catalog,
+            self.registry,
+            self.jobs,
+            house.systemd,  # type: ignore[arg-type]  # it has AsyncBus's methods
+            HiveClient(self._link),
+            Chorus(self._tell, Stories(self.jobs), self._status),
+            changed=self._status.update,
+        )
+
+    async def _run(self) -> None:
+        try:
+            await self.hives.load()
+            await serve(
+                queen_app.build(self.hives, self.jobs, self.house.admission),
+                [self.listener],
+                self.notifier,
+                self.told_to_stop,
+                status=self._status.counts,
+                started=self._started,
+                stopping=self._stopping,
+            )
+        finally:
+            self.house.systemd.detach()
+            await self._link.close()
+            self.catalog.close()
+            self._journal._socket.close()
+
+    def _started(self) -> None:
+        self._tell.narrate(QUEEN_STARTED, "queen-rbee is awake")
+        self.hives.begin()
+        self.house.queen_began(self)
+
+    async def _stopping(self) -> None:
+        if self.ending == "killed":
+            await self.hives.end()
+            return
+        self._tell.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
+        await self.hives.end()
+        self.jobs.close()
+
+    def _fall_silent(self) -> None:
+        self.house.systemd.detach()
+
+
+class Mouth(Narrator):
+    """A dead process tells nothing, whatever of it is still waiting in our event loop."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self._narrator = narrator
+        self.is_dead = False
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        if not self.is_dead:
+            self._narrator.narrate(event, text, **fields)
+
+
+class Voice(HeartbeatClient):
+    """Nor does it beat."""
+
+    is_dead = False
+
+    async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
+        if self.is_dead:
+            raise Unreachable("this process is dead")
+        return await super().beat(heartbeat, timeout=timeout)
+
+
+class Hive(Process):
+    """As rbee/hive/__main__.py."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house, house.hive_socket.dup())
+        self._journal = Journal("rbee-hive", house.journal.path, house.lost)
+        self._tell = Mouth(Chorus(self._journal, house.journal))
+        self.link = Link(house.hive_dials, timeout=BEAT_TIMEOUT)
+        self._voice = Voice(self.link)
+        self.heart = Heart(
+            "localhost",
+            self._voice,
+            self._tell,
+            status=self.notifier.status,
+            queen_name=os.fspath(house.hive_dials),
+        )
+        self._beating: list[asyncio.Task[None]] = []
+
+    async def _run(self) -> None:
+        app = hive_app.build(self.heart, self.house.detect, lambda: self.house.hive_asked_to_stop.set())
+        try:
+            await serve(
+                self._spoilt(app),
+                [self.listener],
+                self.notifier,
+                self.told_to_stop,
+                status=lambda: "no beat yet",
+                started=self._started,
+                stopping=self._stopping,
+            )
+        finally:
+            self._fall_silent()
+            await self.link.close()
+            self._journal._socket.close()
+
+    def _started(self) -> None:
+        self._tell.narrate(HIVE_STARTED, "rbee-hive is awake", hive="localhost")
+        if self.house.hive_beats:
+            self.beat_again()
+
+    async def _stopping(self) -> None:
+        self._fall_silent(dead=self.ending == "killed")
+        await asyncio.gather(*self._beating, return_exceptions=True)
+        if self.ending == "gracefully":
+            self.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
+            await self.heart.goodbye()
+
+    def beat_again(self) -> None:
+        self._beating.append(asyncio.create_task(self.heart.run()))
+
+    def fall_silent(self) -> None:
+        """Serve on, and beat no more: what a hive looks like whose way to the queen is cut."""
+        self._fall_silent(dead=False)
+
+    def _fall_silent(self, *, dead: bool = True) -> None:
+        self._voice.is_dead = self._tell.is_dead = dead
+        for task in self._beating:
+            task.cancel()
+
+    def _spoilt(self, app: ASGIApp) -> ASGIApp:
+        """The hive's app, of which the house may spoil the answer about devices."""
+
+        async def spoilt(scope: Scope, receive: Receive, send: Send) -> None:
+            spoil = self.house.spoil
+            if spoil is None or scope.get("path") != "/v1/devices":
+                await app(scope, receive, send)
+            else:
+                await spoil(self, send)
+
+        return spoilt
+
+
+Spoil = Callable[[Hive, Send], Awaitable[None]]
+
+
+def answers(status: int, body: bytes, kind: bytes = b"application/json") -> Spoil:
+    """A hive that answers this when it is asked for devices."""
+
+    async def spoil(_hive: Hive, send: Send) -> None:
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return spoil
+
+
+# systemd
+
+
+class Systemd:
+    """Plays systemd, with AsyncBus's methods, for the hive's unit and the target. Knows no rule of rbee."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._states = {HIVE_UNIT: UnitState("loaded", "inactive", "dead", result="success")}
+        self._jobs: set[str] = set()
+        self._heard: list[tuple[str, Callable[[], None]]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.hive: Hive | None = None
+        self.asked: list[tuple[str, str]] = []
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+        self.may_stop = asyncio.Event()
+        self.may_stop.set()
+        self.start_fails = False
+        self.stop_fails = False
+        self.dies_when_ready = False
+
+    # AsyncBus's
+
+    def state(self, unit: str) -> UnitState:
+        return self._states[unit]
+
+    def has_job(self, unit: str) -> bool:
+        return unit in self._jobs
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        self._heard.append((unit, heard))
+
+    def detach(self) -> None:
+        self._heard.clear()
+
+    def ask_stop(self, unit: str) -> str:
+        assert unit == TARGET
+        self.asked.append(("stop", unit))
+        self._spawn(self._stop_target())
+        return "/org/freedesktop/systemd1/job/1"
+
+    async def start(self, unit: str, *, timeout: float) -> None:
+        assert unit == HIVE_UNIT
+        self.asked.append(("start", unit))
+        await self._job(unit, self._start_hive(), timeout, "start")
+
+    async def stop(self, unit: str, *, timeout: float) -> None:
+        assert unit == HIVE_UNIT
+        self.asked.append(("stop", unit))
+        if self.stop_fails:
+            check_job(unit, "failed", self.state(unit), "stop")
+        await self._job(unit, self._stop_hive(), timeout, "stop")
+
+    async def _job(self, unit: str, work: Any, timeout: float, doing: str) -> None:
+        job = self._spawn(work)
+        try:
+            async with asyncio.timeout(timeout):
+                result = await asyncio.shield(job)
+        except TimeoutError as error:
+            raise TimedOut(f"{unit} was not done after {timeout:g} s") from error
+        check_job(unit, result, self.state(unit), doing)
+
+    # What happens in the machine
+
+    async def administrator_starts(self) -> None:
+        await soon(self._start_hive())
+
+    async def administrator_stops(self) -> None:
+        await soon(self._stop_hive())
+
+    async def hive_dies(self, *, restart: bool = False) -> None:
+        """The hive's process is killed; by Restart=, systemd starts it again once `may_start`."""
+        hive = self.hive
+        assert hive is not None
+        self._hive_ended(restart=restart)
+        if restart:
+            self._spawn(self._start_hive())
+        await hive.kill()
+
+    def _hive_ended(self, *, restart: bool) -> None:
+        active, sub = ("activating", "auto-restart") if restart else ("failed", "failed")
+        self._set(active=active, sub=sub, result="signal", exit_status=signal.SIGKILL, main_pid=0)
+
+    async def queen_is_to_stop(self) -> None:
+        """The first half of `systemctl stop queen-rbee`: by BindsTo= and After= the hive goes first."""
+        self._jobs.add(QUEEN_UNIT)
+        await soon(self._stop_hive())
+
+    async def queen_is_stopped(self, queen: Queen) -> None:
+        """All of `systemctl stop queen-rbee`."""
+        await self.queen_is_to_stop()
+        await queen.stop()
+        self._jobs.discard(QUEEN_UNIT)
+
+    async def queen_dies(self, queen: Queen) -> None:
+        """The queen is killed, and BindsTo= takes the hive along."""
+        await queen.kill()
+        await self._stop_hive()
+
+    async def _stop_target(self) -> None:
+        self._jobs |= {TARGET, QUEEN_UNIT}
+        await self._stop_hive()
+        for queen in self._house.queens:
+            queen.told_to_stop.set()
+            await queen.ended()
+        self._jobs -= {TARGET, QUEEN_UNIT}
+
+    async def _start_hive(self) -> str:
+        if self.state(HIVE_UNIT).is_active:
+            return "done"
+        self._jobs.add(HIVE_UNIT)
+        if self.state(HIVE_UNIT).sub != "auto-restart":
+            self._set(active="activating", sub="start", result="success")
+        await self.may_start.wait()
+        if self.start_fails:
+            said = "the configuration is not valid"
+            self._set(active="failed", sub="failed", result="exit-code", exit_status=78, status_text=said)
+            return self._removed("failed")
+        self.hive = Hive(self._house)
+        self._house.processes.append(self.hive)
+        self.hive.run()
+        await self.hive.ready()
+        if self.hive.ending == "killed":
+            return self._removed("failed")
+        self._set(active="active", sub="running", result="success", main_pid=os.getpid(), exit_status=0)
+        self._removed("done")
+        if self.dies_when_ready:
+            # Both are signalled before whoever waits for the job goes on.
+            self._hive_ended(restart=False)
+            self._spawn(self.hive.kill())
+        return "done"
+
+    async def _stop_hive(self) -> str:
+        if self.hive is not None and self.hive.is_running:
+            self._jobs.add(HIVE_UNIT)
+            self._set(active="deactivating", sub="stop-sigterm")
+            await self.may_stop.wait()
+            await self.hive.stop()
+        if not self.state(HIVE_UNIT).is_stopped:
+            self._set(active="inactive", sub="dead", main_pid=0)
+        return self._removed("done")
+
+    def _removed(self, result: str) -> str:
+        self._jobs.discard(HIVE_UNIT)
+        self._signal()
+        return result
+
+    def _set(self, **changes: Any) -> None:
+        self._states[HIVE_UNIT] = replace(self._states[HIVE_UNIT], **changes)
+        self._signal()
+
+    def _signal(self) -> None:
+        # A signal arrives later, when the state may have changed again.
+        for unit, heard in self._heard:
+            if unit == HIVE_UNIT:
+                asyncio.get_running_loop().call_soon(heard)
+
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+# Keepers
+
+
+class Story:
+    """A keeper that follows a story in a thread of its own, and hands on each event as it comes."""
+
+    def __init__(self, path: Path, route: Route, body: Any = None, **values: str) -> None:
+        self._events: asyncio.Queue[StoryEvent | Exception] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._read, args=(path, route, body, values), daemon=True)
+        self._thread.start()
+        self.job_id = ""
+
+    def _read(self, path: Path, route: Route, body: Any, values: dict[str, str]) -> None:
+        try:
+            for event in QueenClient(path, timeout=PATIENCE).tell_story(route, body, **values):
+                self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._events.put_nowait, error)
+
+    async def event(self) -> StoryEvent:
+        """The next event; raises what the client raised."""
+        event = await soon(self._events.get())
+        if isinstance(event, Exception):
+            raise event
+        if event.kind == "job":
+            self.job_id = event.data["job_id"]
+        return event
+
+    async def begins(self) -> Self:
+        """Wait for the job's id, with which each story begins."""
+        assert (await self.event()).kind == "job"
+        return self
+
+    async def line(self) -> str:
+        """The next line, as '(speaker) text'; it must come before the end."""
+        event = await self.event()
+        if event.kind == "job":
+            event = await self.event()
+        assert event.kind == "line", event
+        return told(event)
+
+    async def to(self, text: str) -> list[str]:
+        """The lines up to the first that has this text in it."""
+        lines = [await self.line()]
+        while text not in lines[-1]:
+            lines.append(await self.line())
+        return lines
+
+    async def rest(self) -> tuple[list[str], StoryEvent]:
+        """The lines that are left, and the end."""
+        lines = []
+        while (event := await self.event()).kind in ("job", "line"):
+            lines += [told(event)] if event.kind == "line" else []
+        return lines, event
+
+    async def end(self) -> StoryEvent:
+        return (await self.rest())[1]
+
+    @property
+    def is_quiet(self) -> bool:
+        return self._events.empty()
+
+    async def join(self) -> None:
+        await until(lambda: not self._thread.is_alive())
+
+
+def told(event: StoryEvent) -> str:
+    return f"({event.data['speaker']}) {event.data['text']}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for bytes of our own; `events` for a story."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def events(self) -> list[StoryEvent]:
+        return parse_story(self.content)
+
+
+def parse_story(content: bytes) -> list[StoryEvent]:
+    events = []
+    for block in content.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            events.append(StoryEvent(int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return events
+
+
+class Everyone(queen_app.Admission):
+    """For a run as an ordinary user: hive and keeper then have one uid, which no machine has."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def __call__(self, peer: Peer, route: Route) -> None:
+        assert peer.uid == os.getuid()
+
+
+class House:
+    """Sockets, journal, systemd, and who lives there. `detect`, `spoil` and the like are for tests to set.
+
+    `expected_errors` are parts of log lines that may be errors; any other ends the test in failure.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.queen_path, self.hive_path = root / "queen.sock", root / "hive.sock"
+        self.catalog_path = root / "catalog.db"
+        self.hive_dials = self.queen_path
+        self.hive_beats = True
+        self.spoil: Spoil | None = None
+        self.devices: Callable[[], Devices] = lambda: DEVICES
+        self.detections = 0
+        self.queen_began: Callable[[Queen], None] = lambda queen: None
+        self.admission: queen_app.Admission = queen_app.Admission(None) if os.getuid() == 0 else Everyone()
+        self.expected_errors: set[str] = set()
+        self.lost = io.StringIO()
+        self.processes: list[Process] = []
+        self._gates: list[threading.Event] = []
+        self._stories: list[Story] = []
+
+    async def __aenter__(self) -> Self:
+        self.journal = JournalTape(self.root / "journal.sock")
+        self.queen_socket, self.hive_socket = listen(self.queen_path), listen(self.hive_path)
+        self.hive_asked_to_stop = threading.Event()
+        self.systemd = Systemd(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for gate in self._gates:
+            gate.set()
+        await self.systemd.end()
+        for process in self.processes:
+            process.told_to_stop.set()
+        await asyncio.gather(*(process.ended() for process in self.processes))
+        self.queen_socket.close()
+        self.hive_socket.close()
+        for story in self._stories:
+            await story.join()
+        self.journal.close()
+        await self._nothing_is_left()
+        assert self.lost.getvalue() == "", "the journal did not take a line"
+
+    async def _nothing_is_left(self) -> None:
+        """What has been told to end may need a turn of the loop; nothing may need more than that."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=2)
+        assert [task for task in others if not task.done()] == [], "tasks are left"
+
+    # The queen
+
+    @property
+    def queens(self) -> list[Queen]:
+        return [process for process in self.processes if isinstance(process, Queen) and process.is_running]
+
+    async def wake_queen(self, **settings: Any) -> Queen:
+        """A new queen over this house's catalog, ready; `settings` are QueenConfig's."""
+        queen = Queen(self, QueenConfig(**settings))
+        self.processes.append(queen)
+        queen.run()
+        await queen.ready()
+        return queen
+
+    @property
+    def hive(self) -> Hive:
+        assert self.systemd.hive is not None
+        return self.systemd.hive
+
+    def row(self) -> dict[str, Any] | None:
+        """The catalog's only row, read as somebody else would."""
+        with closing(sqlite3.connect(self.catalog_path)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = [dict(row) for row in connection.execute("SELECT * FROM hives")]
+        assert len(rows) <= 1
+        return rows[0] if rows else None
+
+    # The devices
+
+    def detect(self) -> Devices:
+        self.detections += 1
+        return self.devices()
+
+    def gate(self) -> threading.Event:
+        """A gate that holds up a thread until a test, or the test's end, opens it."""
+        gate = threading.Event()
+        self._gates.append(gate)
+        return gate
+
+    def detect_after(self, gate: threading.Event, devices: Devices = DEVICES) -> None:
+        def detect() -> Devices:
+            gate.wait()
+            return devices
+
+        self.devices = detect
+
+    # The keepers
+
+    def story(self, route: Route, body: Any = None, **values: str) -> Story:
+        story = Story(self.queen_path, route, body, **values)
+        self._stories.append(story)
+        return story
+
+    def add(self) -> Story:
+        return self.story(QueenRoutes.ADD_HIVE, ADD)
+
+    async def added(self, **settings: Any) -> Queen:
+        """A queen with her hive online."""
+        queen = await self.wake_queen(**settings)
+        assert (await self.add().end()).kind == "done"
+        return queen
+
+    def remove(self, hive_id: str = "localhost") -> Story:
+        return self.story(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
+
+    async def ask(self, route: Route, body: Any = None, **values: str) -> Any:
+        return await soon(asyncio.to_thread(QueenClient(self.queen_path).ask, route, body, **values))
+
+    async def view(self) -> HiveView:
+        view: HiveView = await self.ask(QueenRoutes.HIVE, hive_id="localhost")
+        return view
+
+    async def is_in(self, state: str) -> HiveView:
+        """The hive's view, as soon as registry and catalog's row are in this state."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            view = await self.view()
+            if view.state == state and (state not in ("online", "offline") or view.status == state):
+                return view
+            assert time.monotonic() < deadline, f"it never was {state}: {view}"
+            await asyncio.sleep(0.02)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        to: Path | None = None,
+    ) -> Answer:
+        """The answer to any request that http.client can send."""
+
+        def exchange() -> Answer:
+            with closing(socket.socket(socket.AF_UNIX)) as channel:
+                channel.settimeout(PATIENCE)
+                channel.connect(os.fspath(to or self.queen_path))
+                connection = http.client.HTTPConnection("localhost")
+                connection.sock = channel
+                connection.request(method, path, body, headers or {})
+                response = connection.getresponse()
+                content = response.read()
+                return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, content)
+
+        return await soon(asyncio.to_thread(exchange))
+
+    async def post(self, path: str, body: Any) -> Answer:
+        return await self.send("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    @contextlib.asynccontextmanager
+    async def reader(
+        self, job: JobStarted, *, after: int | None = None
+    ) -> AsyncIterator[asyncio.StreamReader]:
+        """A story's raw stream, open for as long as the block lasts."""
+        reader, writer = await asyncio.open_unix_connection(os.fspath(self.queen_path))
+        resume = f"Last-Event-ID: {after}\r\n" if after is not None else ""
+        try:
+            writer.write(f"GET {job.events} HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode())
+            head = await soon(reader.readuntil(b"\r\n\r\n"))
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            yield reader
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+def listen(path: Path) -> Listener:
+    """A listening socket, as systemd makes it."""
+    listener = Listener(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(os.fspath(path))
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener

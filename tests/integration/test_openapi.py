@@ -1,0 +1,167 @@
+"""The OpenAPI documents say what the two really serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
+
+from rbee.contracts import HiveRoutes, QueenRoutes, Route
+from tests.integration.house import Answer, House
+
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+
+
+async def document_of(house: House, path: Path) -> dict[str, Any]:
+    answer = await house.send("GET", "/v1/openapi.json", to=path)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    document: dict[str, Any] = answer.json
+    assert document["openapi"].startswith("3.1.")
+    return document
+
+
+def operations(document: dict[str, Any]) -> set[tuple[str, str]]:
+    return {
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+        if method in METHODS
+    }
+
+
+def check(document: dict[str, Any], route: Route, answer: Answer) -> None:
+    """The answer is one that the document has for the route."""
+    responses = document["paths"][route.path][route.method.lower()]["responses"]
+    described = responses.get(str(answer.status), responses["default"])
+    kind = answer.headers["content-type"].split(";")[0]
+    schema = {**described["content"][kind]["schema"], "components": document["components"]}
+    value = answer.content.decode() if kind == "text/event-stream" else answer.json
+    Draft202012Validator(schema, format_checker=FormatChecker()).validate(value)
+
+
+async def test_both_documents_list_exactly_the_routes(house: House) -> None:
+    await house.added()
+
+    queen = await document_of(house, house.queen_path)
+    hive = await document_of(house, house.hive_path)
+
+    assert operations(queen) == {(route.method, route.path) for route in QueenRoutes.ALL}
+    assert operations(hive) == {(route.method, route.path) for route in HiveRoutes.ALL}
+
+
+async def test_the_schemas_are_schemas_and_every_reference_leads_somewhere(house: House) -> None:
+    await house.added()
+
+    for path in (house.queen_path, house.hive_path):
+        document = await document_of(house, path)
+        shapes = document["components"]["schemas"]
+        for schema in shapes.values():
+            Draft202012Validator.check_schema(schema)
+        assert all(name in shapes for name in references(document))
+        identifiers = [item["operationId"] for at in document["paths"].values() for item in at.values()]
+        assert len(identifiers) == len(set(identifiers))
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        found = {value["$ref"].removeprefix("#/components/schemas/")} if "$ref" in value else set()
+        return found.union(*map(references, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    return set()
+
+
+async def test_every_get_of_the_queen_answers_as_its_schema_says(house: House) -> None:
+    await house.wake_queen()
+    story = house.add()
+    await story.end()
+    document = await document_of(house, house.queen_path)
+    routes = [route for route in QueenRoutes.ALL if route.method == "GET"]
+    assert len(routes) == 7
+
+    for route in routes:
+        answer = await house.send("GET", route.url(hive_id="localhost", job_id=story.job_id))
+        assert answer.status == route.success
+        check(document, route, answer)
+
+
+async def test_every_get_of_the_hive_answers_as_its_schema_says(house: House) -> None:
+    await house.added()
+    document = await document_of(house, house.hive_path)
+    routes = [route for route in HiveRoutes.ALL if route.method == "GET"]
+    assert len(routes) == 3
+
+    for route in routes:
+        answer = await house.send("GET", route.path, to=house.hive_path)
+        assert answer.status == route.success
+        check(document, route, answer)
+
+
+@pytest.mark.parametrize("state", ["pending", "offline"])
+async def test_a_hive_that_is_not_online_answers_as_its_schema_says(house: House, state: str) -> None:
+    await house.wake_queen()
+    if state == "pending":
+        house.systemd.may_start.clear()
+        await house.add().to("waking up")
+    else:
+        house.systemd.start_fails = True
+        await house.add().end()
+    await house.is_in(state)
+    document = await document_of(house, house.queen_path)
+
+    for route in (QueenRoutes.HIVE, QueenRoutes.HIVES, QueenRoutes.JOBS):
+        check(document, route, await house.send("GET", route.url(hive_id="localhost")))
+
+
+async def test_what_makes_a_job_answers_as_its_schema_says(house: House) -> None:
+    await house.wake_queen()
+    document = await document_of(house, house.queen_path)
+
+    added = await house.post("/add-hive", {"host": "localhost"})
+    assert added.status == QueenRoutes.ADD_HIVE.success
+    check(document, QueenRoutes.ADD_HIVE, added)
+    removed = await house.send("DELETE", "/v1/hives/localhost")
+    assert removed.status == QueenRoutes.REMOVE_HIVE.success
+    check(document, QueenRoutes.REMOVE_HIVE, removed)
+    shutdown = await house.send("POST", "/shutdown")
+    assert shutdown.status == QueenRoutes.SHUTDOWN.success
+    check(document, QueenRoutes.SHUTDOWN, shutdown)
+
+
+async def test_a_refusal_answers_as_its_schema_says(house: House) -> None:
+    await house.wake_queen()
+    document = await document_of(house, house.queen_path)
+
+    for route, answer in (
+        (QueenRoutes.ADD_HIVE, await house.post("/add-hive", {"host": "localhost", "port": 0})),
+        (QueenRoutes.ADD_HIVE, await house.post("/add-hive", {"host": "elsewhere"})),
+        (QueenRoutes.HEARTBEAT, await house.post("/heartbeat", {})),
+        (QueenRoutes.HIVE, await house.send("GET", "/v1/hives/nowhere")),
+        (QueenRoutes.JOB, await house.send("GET", "/v1/jobs/none")),
+    ):
+        assert answer.status >= 400
+        assert answer.status in route.problems
+        check(document, route, answer)
+
+
+async def test_what_the_document_refuses_the_queen_refuses_too(house: House) -> None:
+    await house.wake_queen()
+    document = await document_of(house, house.queen_path)
+    content = document["paths"]["/add-hive"]["post"]["requestBody"]["content"]["application/json"]
+    validator = Draft202012Validator({**content["schema"], "components": document["components"]})
+
+    bodies: list[Any] = [
+        {},
+        [],
+        {"host": ""},
+        {"host": "localhost", "port": 0},
+        {"host": "localhost", "port": "1"},
+    ]
+    for body in bodies:
+        assert not validator.is_valid(body)
+        assert (await house.post("/add-hive", body)).status == 400
+    assert validator.is_valid({"host": "localhost"})
+    assert validator.is_valid({"host": "localhost", "port": 8600})

@@ -1,0 +1,165 @@
+"""A queen who comes back to the same catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from rbee.contracts import QueenRoutes, encode
+from rbee.systemd import HIVE_UNIT
+from tests.integration.house import DEVICES, House, Queen, answers, soon, until
+from tests.integration.test_add_hive import STORY
+
+SLOW = {"heartbeat_interval": 3600.0}
+
+
+async def test_a_hive_is_unknown_until_it_is_heard_of_and_then_online(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await queen.kill()  # the hive's beats are an hour apart, and it lives on
+
+    await house.wake_queen(**SLOW)
+
+    hive = await house.view()
+    assert (hive.state, hive.status) == ("unknown", "online")
+    assert hive.reason == "not heard of yet since the queen woke; was online"
+    assert (hive.last_beat_ms, hive.devices) == (None, DEVICES)
+    await house.hive.heart.beat()
+    assert (await house.is_in("online")).reason == "its heartbeats come"
+    assert house.systemd.asked == [("start", HIVE_UNIT)]
+
+
+async def test_a_hive_that_is_not_heard_of_in_time_is_offline(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await queen.kill()
+
+    await house.wake_queen(heartbeat_interval=0.2, heartbeat_grace=0.2)
+
+    await house.journal.says(event="hive-offline")
+    assert (await house.is_in("offline")).reason == "not heard of since the queen woke"
+
+
+async def test_a_wanted_hive_that_does_not_run_is_started(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await house.systemd.queen_dies(queen)
+    assert house.systemd.state(HIVE_UNIT).is_stopped
+
+    await house.wake_queen(**SLOW)
+
+    await house.journal.says(event="hive-online")
+    assert (await house.is_in("online")).reason == "its heartbeats come"
+    assert house.systemd.asked == [("start", HIVE_UNIT)] * 2
+    told = house.journal.of(event="waking")[-1]
+    assert told["MESSAGE"] == "waking up the bee hive at localhost"
+    assert "RBEE_JOB_ID" not in told
+    assert (await house.ask(QueenRoutes.JOBS)).jobs == ()
+
+
+async def test_stopped_with_the_queen_a_hive_comes_back_with_her(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await house.systemd.queen_is_stopped(queen)
+
+    await house.wake_queen(**SLOW)
+
+    assert (await house.is_in("online")).wanted
+
+
+async def test_a_wanted_hive_that_cannot_be_started_is_offline_with_the_reason(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await house.systemd.queen_dies(queen)
+    house.systemd.start_fails = True
+
+    await house.wake_queen(**SLOW)
+
+    hive = await house.is_in("offline")
+    assert hive.reason
+    assert hive.wanted
+
+
+async def test_a_hive_that_an_administrator_stopped_is_not_started(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await house.systemd.administrator_stops()
+    await house.is_in("offline")
+    await queen.stop()
+
+    await house.wake_queen(**SLOW)
+
+    hive = await house.is_in("offline")
+    assert (hive.reason, hive.wanted) == ("stopped by an administrator", False)
+    assert house.systemd.asked == [("start", HIVE_UNIT)]
+
+
+async def test_a_queen_with_an_empty_catalog_starts_nothing(house: House) -> None:
+    queen = await house.wake_queen()
+    await queen.stop()
+
+    await house.wake_queen()
+
+    assert (await house.ask(QueenRoutes.HIVES)).hives == ()
+    assert house.systemd.asked == []
+
+
+async def test_adding_goes_on_with_a_new_queen_after_the_old_one_died_in_the_middle(house: House) -> None:
+    queen = await house.wake_queen(**SLOW)
+    detected = house.gate()
+    house.detect_after(detected)
+    story = house.add()
+    await story.to("unknown capabilities")
+    await queen.kill()
+    detected.set()
+
+    await house.wake_queen(**SLOW)
+    lines, end = await house.add().rest()
+
+    assert (lines[-1], end.kind) == (STORY[-1], "done")
+    await house.is_in("online")
+
+
+async def test_an_online_hive_stays_online_when_its_first_beat_comes_after_it_was_added(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await queen.kill()
+    await house.wake_queen(**SLOW)
+    # The answer about the devices comes, and the beat before it is lost on the dead queen's connection.
+    house.spoil = answers(200, json.dumps(encode(DEVICES)).encode())
+    assert (await house.add().end()).kind == "done"
+    assert (await house.view()).state == "online"
+    house.spoil = None
+    detected = house.gate()
+    house.detect_after(detected)
+    before = house.detections
+
+    beating = asyncio.create_task(house.hive.heart.beat())
+    await house.journal.says(event="asking-devices", times=3)
+    await until(lambda: house.detections > before)
+
+    hive = await house.view()
+    detected.set()
+    await soon(beating)
+    assert (hive.state, hive.status) == ("online", "online")
+    await house.is_in("online")
+
+
+async def test_a_hive_that_is_removed_while_the_queen_reconciles_is_not_started_again(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await house.systemd.queen_dies(queen)
+    jobs = []
+
+    def remove_at_once(new: Queen) -> None:
+        jobs.append(new.hives.remove("localhost", {}))
+
+    house.queen_began = remove_at_once
+    await house.wake_queen(**SLOW)
+    await until(lambda: jobs[0].state != "running")
+    await asyncio.gather(*queen_tasks(house.queens[0]))
+
+    assert jobs[0].state == "done"
+    assert house.row() is None
+    assert not house.systemd.state(HIVE_UNIT).is_active
+
+
+def queen_tasks(queen: Queen) -> list[asyncio.Task[None]]:
+    """Her tasks that end by themselves."""
+    return [
+        task
+        for task in queen.hives._tasks
+        if "_judge_by_silence" not in task.get_coro().__qualname__  # type: ignore[union-attr]
+    ]
