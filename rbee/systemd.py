@@ -20,7 +20,7 @@ from importlib.util import find_spec, module_from_spec
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from rbee.errors import BadConfig, NotPermitted, RbeeError, TimedOut, UnitFailed, Unreachable
+from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
 
 Result = TypeVar("Result")
 
@@ -122,12 +122,16 @@ class Bus:
             return job[0] != 0
 
     def ask_start(self, unit: str) -> str:
-        """StartUnit: queue the job and return its object path."""
-        return self._ask(b"StartUnit", unit, f"starting {unit}")
+        """StartUnit: queue the job and return its object path; it takes the place of a job to stop."""
+        return self._ask(b"StartUnit", unit, b"replace", f"starting {unit}")
+
+    def ask_start_unless_stopping(self, unit: str) -> str:
+        """StartUnit, for a daemon: Stopping where somebody has this unit, or one it needs, stopped."""
+        return self._ask(b"StartUnit", unit, b"fail", f"starting {unit}")
 
     def ask_stop(self, unit: str) -> str:
         """StopUnit: queue the job and return its object path."""
-        return self._ask(b"StopUnit", unit, f"stopping {unit}")
+        return self._ask(b"StopUnit", unit, b"replace", f"stopping {unit}")
 
     def reset_failed(self, unit: str) -> None:
         with _translated(f"resetting {unit}"):
@@ -199,9 +203,9 @@ class Bus:
         # The library keeps a bare pointer to the callback.
         self._callbacks.append(callback)
 
-    def _ask(self, method: bytes, unit: str, doing: str) -> str:
+    def _ask(self, method: bytes, unit: str, mode: bytes, doing: str) -> str:
         with _translated(doing):
-            job: bytes = self._call(method, [(_STRING, unit.encode()), (_STRING, b"replace")])
+            job: bytes = self._call(method, [(_STRING, unit.encode()), (_STRING, mode)])
             return job.decode()
 
     def _call(self, method: bytes, arguments: list[tuple[int, bytes]]) -> Any:
@@ -267,6 +271,12 @@ _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
     ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
     ("NoSuchUnit", UnitFailed, "systemd has no such unit", "Is the package installed? apt install rbee"),
     ("UnitMasked", UnitFailed, "the unit is masked", "systemctl unmask UNIT"),
+    (
+        "TransactionIsDestructive",
+        Stopping,
+        "it is being stopped",
+        "Wait for the stop to end, then try again.",
+    ),
     ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
     ("TimedOut", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
     ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),

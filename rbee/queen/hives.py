@@ -239,7 +239,8 @@ class Hives:
         async with self._locks[hive_id]:
             if self._registry.life(hive_id) is None:
                 return  # removed meanwhile
-            self._set(hive_id, "pending", "its first heartbeat has come")
+            if not self._is_online(hive_id):
+                self._set(hive_id, "pending", "its first heartbeat has come")
             story = self._narrator.about(hive=hive_id)
             try:
                 devices = await self._first_devices(hive_id, story, job_id=None)
@@ -350,16 +351,16 @@ class Hives:
 
     async def _remove(self, story: Narrator, hive_id: str) -> Done:
         story.narrate(REMOVING, f"Removing {hive_id} from hive catalog")
+        if self._registry.life(hive_id) is None:
+            story.narrate(REMOVED, f"the beehive {hive_id} was not in the hive catalog")
+            return Done(None)
         async with self._locks[hive_id], self._leaving(hive_id):
             if hive_id == LOCALHOST:
                 await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
-            was_there = await self._catalog.remove(hive_id)
+            await self._catalog.remove(hive_id)
             self._registry.forget(hive_id)
             self._changed()
-        if was_there:
-            story.narrate(REMOVED, f"the beehive {hive_id} is stopped and no longer in the hive catalog")
-        else:
-            story.narrate(REMOVED, f"the beehive {hive_id} was not in the hive catalog")
+        story.narrate(REMOVED, f"the beehive {hive_id} is stopped and no longer in the hive catalog")
         return Done(None)
 
     async def _shut_down(self, job: Job, story: Narrator) -> None:
@@ -430,6 +431,10 @@ class Hives:
     def _set(self, hive_id: str, state: Any, reason: str) -> None:
         if self._registry.set(hive_id, state, reason):
             self._changed()
+
+    def _is_online(self, hive_id: str) -> bool:
+        life = self._registry.life(hive_id)
+        return life is not None and life.state == "online"
 
     def _view(self, row: Row) -> HiveView:
         life = self._registry.life(row.id) or Life("pending", "just added", row.updated_at_ms, 0.0)

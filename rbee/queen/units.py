@@ -46,8 +46,11 @@ class AsyncBus:
         return self._asked(lambda: self._bus.ask_stop(unit))
 
     async def start(self, unit: str, *, timeout: float) -> None:
-        """As Bus.start()."""
-        await self._await_job(self._bus.ask_start, unit, timeout, "start")
+        """As Bus.start(), but Stopping where the unit or the queen herself is being stopped.
+
+        A shutdown must not be undone by a hive that was just to be woken.
+        """
+        await self._await_job(self._bus.ask_start_unless_stopping, unit, timeout, "start")
 
     async def stop(self, unit: str, *, timeout: float) -> None:
         """As Bus.stop()."""
