@@ -1,0 +1,801 @@
+"""rbeectl as a person or a program meets it: words, streams and exit codes.
+
+systemd is played at the edge; the queen answers on a real socket with the product's own server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+import rbee.keeper.__main__
+import rbee.keeper.cli
+import rbee.keeper.commands
+from rbee import __version__
+from rbee.contracts import Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
+from rbee.errors import HiveFailed, NotPermitted, RbeeError, UnitFailed, UnknownHost, Unreachable
+from rbee.narration import Event
+from rbee.server import Handler, build_app, event_stream
+from rbee.systemd import (
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    TARGET,
+    Notifier,
+    UnitState,
+)
+from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.serving import served
+from tests.unit.shapes import HIVE_VIEW
+
+REPOSITORY = Path(__file__).parents[3]
+JOB = "7" * 32
+LISTENING = UnitState("loaded", "active", "listening")
+AT = "2026-01-31T12:00:00.000Z"
+
+
+class Bus:
+    """systemd as the keeper's bus shows it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.opened = 0
+        self.refusals: dict[tuple[str, str], RbeeError] = {}
+        self.states = {
+            QUEEN_UNIT: INACTIVE,
+            QUEEN_SOCKET_UNIT: LISTENING,
+            HIVE_UNIT: INACTIVE,
+            HIVE_SOCKET_UNIT: LISTENING,
+        }
+        self.unstoppable: set[str] = set()
+
+    def __call__(self) -> Bus:
+        return self
+
+    def __enter__(self) -> Bus:
+        self.opened += 1
+        if ("open", "") in self.refusals:
+            raise self.refusals["open", ""]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def state(self, unit: str) -> UnitState:
+        return self.states[unit]
+
+    def active_state(self, unit: str) -> str:
+        return self.states[unit].active
+
+    def start(self, unit: str, *, timeout: float) -> None:
+        self._do("start", unit)
+        self.states[unit] = ACTIVE
+
+    def stop(self, unit: str, *, timeout: float) -> None:
+        self._do("stop", unit)
+        if unit == TARGET:
+            for one in set(self.states) - self.unstoppable:
+                self.states[one] = INACTIVE
+
+    def _do(self, verb: str, unit: str) -> None:
+        self.asked.append((verb, unit))
+        if (verb, unit) in self.refusals:
+            raise self.refusals[verb, unit]
+
+
+@pytest.fixture
+def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
+    bus = Bus()
+    monkeypatch.setattr(rbee.keeper.cli, "Bus", bus)
+    # No journal that the test could read by chance.
+    monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda unit: [])
+    return bus
+
+
+@pytest.fixture
+def awake(bus: Bus) -> Bus:
+    bus.states[QUEEN_UNIT] = replace(ACTIVE, status_text="hives: 1 online, 0 suspect, 0 offline")
+    bus.states[HIVE_UNIT] = ACTIVE
+    return bus
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Rbeectl = Callable[..., Ran]
+
+
+@pytest.fixture
+def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Rbeectl:
+    """rbeectl, from its arguments to its exit code."""
+    monkeypatch.setattr(rbee.keeper.cli, "QUEEN_SOCKET", tmp_path / "queen.sock")
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["rbeectl", *arguments])
+        code = rbee.keeper.__main__.main()
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
+    """Run something that blocks while a queen with these handlers answers."""
+
+    def run(handlers: dict[Route, Handler], work: Callable[[], Ran]) -> Ran:
+        async def scenario() -> Ran:
+            app = build_app("a queen", "1", handlers)
+            async with served(app, tmp_path / "queen.sock", silent_notifier):
+                return await asyncio.to_thread(work)
+
+        return asyncio.run(scenario())
+
+    return run
+
+
+WithQueen = Callable[[dict[Route, Handler], Callable[[], Ran]], Ran]
+
+
+def story(*events: tuple[str, Any]) -> Handler:
+    """A handler that tells this story."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number, (kind, data) in enumerate(events):
+            yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+    async def handler(_request: Request) -> Response:
+        return event_stream(chunks())
+
+    return handler
+
+
+def line(speaker: str, text: str, event: str = "adding") -> tuple[str, Any]:
+    return "line", encode(Line(speaker, text, event, AT))  # type: ignore[arg-type]
+
+
+BEGUN = ("job", encode(JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")))
+ADDED = story(
+    BEGUN,
+    line("queen bee", "Adding local pc to hive catalog."),
+    line("bee hive", "Sending first heartbeat to queen", "sending-heartbeat"),
+    ("done", encode(Done(HIVE_VIEW))),
+)
+
+
+def listing(*hives: Any) -> dict[Route, Handler]:
+    async def handler(_request: Request) -> Hives:
+        return Hives(hives)
+
+    return {QueenRoutes.HIVES: handler}
+
+
+# Usage
+
+
+def test_help_and_version_need_neither_systemd_nor_a_queen(bus: Bus, rbeectl: Rbeectl) -> None:
+    assert rbeectl("--version") == Ran(0, f"rbeectl {__version__}\n", "")
+    for arguments in (["--help"], ["-h"], ["add-hive", "--help"], ["status", "-h"]):
+        ran = rbeectl(*arguments)
+        assert ran.code == 0
+        assert ran.out.startswith("Usage: rbeectl")
+    assert bus.opened == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["--fly"],
+        ["add-hive"],
+        ["add-hive", "localhost", "too-many"],
+        ["add-hive", "localhost", "--port"],
+        ["add-hive", "localhost", "--port", "many"],
+        ["remove-hive"],
+        ["list-hives", "x"],
+        ["status", "--yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
+    bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+) -> None:
+    ran = rbeectl(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: " in ran.err
+    assert bus.opened == 0
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999999999999999999"])
+def test_a_port_that_is_none_is_refused_before_any_unit_is_started(
+    bus: Bus, rbeectl: Rbeectl, port: str
+) -> None:
+    ran = rbeectl("add-hive", "localhost", "--port", port)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "port must be from 1 to 65535" in ran.err
+    assert bus.asked == []
+
+
+@pytest.mark.parametrize("host", ["", "x" * 254])
+def test_a_host_that_is_none_is_refused_before_any_unit_is_started(
+    bus: Bus, rbeectl: Rbeectl, host: str
+) -> None:
+    ran = rbeectl("add-hive", host)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "host must have 1 to 253 characters" in ran.err
+    assert bus.asked == []
+
+
+@pytest.mark.parametrize("hive", ["", "a b", "..", "x" * 254])
+def test_a_hive_that_cannot_be_is_not_worth_waking_the_queen(bus: Bus, rbeectl: Rbeectl, hive: str) -> None:
+    ran = rbeectl("remove-hive", hive)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert bus.asked == []
+
+
+# Verbs that wake
+
+
+def test_adding_wakes_the_queen_tells_the_story_and_ends_with_the_devices(
+    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert (ran.code, ran.err) == (0, "")
+    *told, header, cpu, gpu = ran.out.splitlines()
+    assert told == [
+        "(bee keeper) queen is asleep, waking queen.",
+        "(bee keeper) queen is awake and healthy.",
+        "(bee keeper) Requesting queen to add localhost to hive catalog",
+        "(queen bee)  Adding local pc to hive catalog.",
+        "(bee hive)   Sending first heartbeat to queen",
+        "Hive localhost is Online",
+    ]
+    assert header.split() == ["HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"]
+    assert (cpu.split()[:2], gpu.split()[:2]) == (["localhost", "cpu"], ["localhost", "gpu0"])
+    assert bus.asked == [("start", QUEEN_UNIT)]
+
+
+def test_adding_to_an_awake_queen_wakes_nobody(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == 0
+    assert ran.out.splitlines()[0] == "(bee keeper) queen is awake and healthy."
+    assert awake.asked == []
+
+
+def test_a_program_reads_the_story_as_json_lines(bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost", "--json"))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert [told["event"] for told in ran.json] == ["line"] * 5 + ["done"]
+    assert [told["kind"] for told in ran.json[:3]] == ["queen-asleep", "queen-awake", "requesting"]
+    assert ran.json[3] == {
+        "event": "line",
+        "kind": "adding",
+        "speaker": "queen bee",
+        "text": "Adding local pc to hive catalog.",
+        "at": AT,
+    }
+    assert ran.json[-1]["hive"] == encode(HIVE_VIEW)
+
+
+FAILED = HiveFailed(
+    "the beehive localhost did not tell its devices", hint="systemctl status rbee-hive\nthen again"
+)
+FAILURE = story(BEGUN, line("queen bee", "Adding local pc to hive catalog."), ("error", FAILED.to_problem()))
+
+
+def test_a_story_that_ends_in_an_error_is_an_error_with_its_hint_on_stderr(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == HiveFailed.exit_code
+    assert ran.out.splitlines()[-1] == "(queen bee)  Adding local pc to hive catalog."
+    assert ran.err == (
+        "rbeectl: the beehive localhost did not tell its devices\n"
+        "  try: systemctl status rbee-hive\n"
+        "  try: then again\n"
+    )
+
+
+def test_for_a_program_the_error_is_json_on_stdout(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost", "--json"))
+
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.json[-1] == {"event": "error", **FAILED.to_problem()}
+
+
+def test_a_refusal_of_the_queen_keeps_its_exit_code(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    async def refuse(_request: Request) -> Response:
+        raise UnknownHost("host 'blade-7' is not known: \x1b[31monly this machine can be added")
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl("add-hive", "blade-7"))
+
+    assert ran.code == 2
+    assert ran.err == "rbeectl: host 'blade-7' is not known: \\x1b[31monly this machine can be added\n"
+
+
+def test_a_story_that_just_ends_is_an_error(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    cut = story(BEGUN, line("queen bee", "Adding local pc to hive catalog."))
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: cut}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == Unreachable.exit_code
+    assert "before its end" in ran.err
+
+
+@pytest.mark.parametrize("hive", [None, replace(HIVE_VIEW, state="offline")], ids=["none", "offline"])
+def test_exit_0_means_that_the_hive_is_online(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, hive: Any
+) -> None:
+    done = story(BEGUN, ("done", encode(Done(hive))))
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: done}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == 1
+    assert "localhost is not online" in ran.err
+    assert "Online" not in ran.out
+
+
+def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_s(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.refusals["start", QUEEN_UNIT] = UnitFailed(
+        "queen-rbee.service did not start: it said: it is damaged", hint="mv it"
+    )
+    monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda unit: [f"{unit} says", "\x1b[2J"])
+
+    ran = rbeectl("add-hive", "localhost")
+
+    assert (ran.code, ran.out) == (1, "(bee keeper) queen is asleep, waking queen.\n")
+    assert ran.err.splitlines() == [
+        "rbeectl: queen-rbee.service did not start: it said: it is damaged",
+        "  journal: queen-rbee.service says",
+        "  journal: \\x1b[2J",
+        "  try: mv it",
+    ]
+
+
+@pytest.mark.parametrize("by", ["bus", "socket"])
+def test_who_is_refused_hears_the_same_whoever_refused(
+    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(
+        rbee.keeper.commands, "explain", lambda refusal: NotPermitted("explained", hint="newgrp rbee")
+    )
+
+    async def refuse(_request: Request) -> Response:
+        raise NotPermitted("not you")
+
+    if by == "bus":
+        bus.refusals["start", QUEEN_UNIT] = NotPermitted("systemd does not let you do this")
+    ran = with_queen({QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert (ran.code, ran.err) == (77, "rbeectl: explained\n  try: newgrp rbee\n")
+
+
+def test_removing_tells_its_story(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    removed = story(BEGUN, line("queen bee", "Removing localhost"), ("done", encode(Done(None))))
+
+    ran = with_queen({QueenRoutes.REMOVE_HIVE: removed}, lambda: rbeectl("remove-hive", "localhost"))
+
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "(bee keeper) queen is awake and healthy.",
+        "(bee keeper) Requesting queen to remove localhost from hive catalog",
+        "(queen bee)  Removing localhost",
+        "Hive localhost is removed",
+    ]
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_leaves_the_job_and_exits_130_with_its_id(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = rbee.keeper.cli.Terminal.relay
+
+    def interrupted(self: Any, told: Line) -> None:
+        relay(self, told)
+        if told.speaker == "queen bee":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rbee.keeper.cli.Terminal, "relay", interrupted)
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == 130
+    assert ran.err == (
+        f"rbeectl: interrupted; job {JOB} goes on\n  try: sudo journalctl -f RBEE_JOB_ID={JOB}\n"
+    )
+
+
+def test_ctrl_c_before_the_queen_answered_names_no_job(
+    awake: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: Any, **_named: Any) -> Iterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(rbee.keeper.cli.QueenClient, "tell_story", interrupted)
+
+    ran = rbeectl("add-hive", "localhost")
+
+    assert ran.code == 130
+    assert "None" not in ran.err
+
+
+def test_ctrl_c_anywhere_else_exits_130_too(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(unit: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bus, "active_state", interrupted)
+
+    ran = rbeectl("list-hives")
+
+    assert (ran.code, ran.out.strip()) == (130, "")
+    assert "Traceback" not in ran.err
+
+
+# Verbs that never wake
+
+
+@pytest.mark.parametrize("verb", ["list-hives", "list-devices"])
+@pytest.mark.parametrize(
+    ("queen", "listening", "word"),
+    [
+        (INACTIVE, LISTENING, "asleep"),
+        (INACTIVE, INACTIVE, "off"),
+        (UnitState("loaded", "failed", "failed", result="exit-code"), LISTENING, "failed"),
+        (UnitState("loaded", "activating", "start"), LISTENING, "waking"),
+        (UnitState("loaded", "deactivating", "stop-sigterm"), LISTENING, "stopping"),
+        (UnitState("not-found", "inactive", "dead"), INACTIVE, "off"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_looking_wakes_nobody_and_says_how_the_queen_is(
+    bus: Bus, rbeectl: Rbeectl, queen: UnitState, listening: UnitState, word: str, verb: str
+) -> None:
+    bus.states |= {QUEEN_UNIT: queen, QUEEN_SOCKET_UNIT: listening}
+
+    ran = rbeectl(verb)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.splitlines() == [
+        f"rbeectl: the queen is {word}; looking does not wake her",
+        "  try: rbeectl add-hive localhost",
+    ]
+    assert bus.asked == []
+
+
+def test_for_a_program_an_asleep_queen_is_json_too(bus: Bus, rbeectl: Rbeectl) -> None:
+    ran = rbeectl("list-hives", "--json")
+
+    assert (ran.code, ran.err) == (3, "")
+    assert ran.json[0]["type"] == "urn:rbee:problem:not-running"
+
+
+def test_hives_are_listed(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives"))
+
+    header, row = ran.out.splitlines()
+    assert ran.code == 0
+    assert header.split()[:3] == ["HIVE", "STATE", "SINCE"]
+    assert row.split()[:2] == ["localhost", "online"]
+
+
+def test_an_empty_list_says_how_to_begin(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    for verb in ("list-hives", "list-devices"):
+        ran = with_queen(listing(), lambda verb=verb: rbeectl(verb))
+        assert (ran.code, ran.out) == (0, "No hives. Add this machine: rbeectl add-hive localhost\n")
+        (Path(str(rbee.keeper.cli.QUEEN_SOCKET))).unlink()
+
+
+def test_lists_are_json_for_programs(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    hives = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "--json"))
+    Path(str(rbee.keeper.cli.QUEEN_SOCKET)).unlink()
+    devices = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "--json"))
+
+    assert hives.json == [encode(Hives((HIVE_VIEW,)))]
+    assert devices.json == [
+        {"hives": [{"id": "localhost", "state": "online", "devices": encode(HIVE_VIEW.devices)}]}
+    ]
+
+
+def test_the_devices_of_one_hive_are_listed_and_an_unknown_one_is_told(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    other = replace(HIVE_VIEW, id="blade-7")
+    one = with_queen(listing(HIVE_VIEW, other), lambda: rbeectl("list-devices", "blade-7"))
+    Path(str(rbee.keeper.cli.QUEEN_SOCKET)).unlink()
+    none = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "nobody"))
+
+    assert "blade-7" in one.out
+    assert "localhost" not in one.out
+    assert none.code == 4
+    assert none.err.splitlines() == [
+        "rbeectl: hive 'nobody' is not in the hive catalog",
+        "  try: rbeectl list-hives",
+    ]
+
+
+def test_status_of_an_asleep_queen_exits_3_and_asks_nobody_but_systemd(bus: Bus, rbeectl: Rbeectl) -> None:
+    ran = rbeectl("status")
+
+    assert (ran.code, ran.err) == (3, "")
+    assert "queen-rbee.service - the queen is asleep" in ran.out
+    assert "Active: inactive (dead)" in ran.out
+    assert "Hive" not in ran.out
+    assert bus.asked == []
+
+
+def test_status_of_an_awake_queen_shows_her_words_and_the_hives(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("status"))
+
+    assert ran.code == 0
+    assert "● queen-rbee.service - the queen is awake" in ran.out
+    assert "Status: hives: 1 online, 0 suspect, 0 offline" in ran.out
+    assert "Main PID: 4711" in ran.out
+    assert ran.out.splitlines()[-1].startswith("localhost  online")
+    assert "\033" not in ran.out
+
+
+def test_status_of_a_failed_queen_shows_her_result(bus: Bus, rbeectl: Rbeectl) -> None:
+    bus.states[QUEEN_UNIT] = UnitState(
+        "loaded", "failed", "failed", result="exit-code", status_text="it is damaged\x1b[2J"
+    )
+
+    ran = rbeectl("status")
+
+    assert ran.code == 3
+    assert "Result: exit-code" in ran.out
+    assert "Status: it is damaged\\x1b[2J" in ran.out
+
+
+def test_status_is_json_for_programs(awake: Bus, bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    up = with_queen(listing(HIVE_VIEW), lambda: rbeectl("status", "--json")).json[0]
+    bus.states[QUEEN_UNIT] = INACTIVE
+    down = rbeectl("status", "--json")
+
+    assert (up["queen"]["state"], up["queen"]["main_pid"]) == ("awake", 4711)
+    assert up["hives"] == [encode(HIVE_VIEW)]
+    assert down.code == 3
+    assert (down.json[0]["queen"]["state"], down.json[0]["hives"]) == ("asleep", None)
+
+
+def test_a_machine_without_a_bus_says_so(bus: Bus, rbeectl: Rbeectl) -> None:
+    bus.refusals["open", ""] = Unreachable("the system bus does not answer", hint="systemctl status dbus")
+
+    ran = rbeectl("status")
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "rbeectl: the system bus does not answer\n  try: systemctl status dbus\n"
+
+
+def test_debug_shows_the_traceback_and_its_cause(bus: Bus, rbeectl: Rbeectl) -> None:
+    bus.refusals["open", ""] = Unreachable("the system bus does not answer")
+
+    plain, debug = rbeectl("status"), rbeectl("--debug", "status")
+
+    assert "Traceback" not in plain.err
+    assert "Traceback" in debug.err
+    assert plain.err in debug.err
+
+
+# Shutting down
+
+
+GOODBYE = story(
+    ("job", encode(JobStarted(None, JOB, ""))),
+    line("queen bee", "Shutting down all hives", "shutting-down-hives"),
+    line("bee hive", "Received shutdown signal, goodbye", "goodbye"),
+    ("done", encode(Done(None))),
+)
+
+
+def test_a_shutdown_tells_the_story_and_returns_when_all_is_stopped(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen({QueenRoutes.SHUTDOWN: GOODBYE}, lambda: rbeectl("shutdown"))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [
+        "(bee keeper) Shutting down queen",
+        "(queen bee)  Shutting down all hives",
+        "(bee hive)   Received shutdown signal, goodbye",
+        "Queen and hives are off",
+    ]
+    assert awake.asked == [("stop", TARGET)]
+
+
+def test_an_asleep_queen_is_turned_off_without_waking_her(bus: Bus, rbeectl: Rbeectl) -> None:
+    ran = rbeectl("shutdown")
+
+    assert (ran.code, ran.out, ran.err) == (0, "Queen and hives are off\n", "")
+    assert bus.asked == [("stop", TARGET)]
+    assert bus.states[QUEEN_SOCKET_UNIT] == INACTIVE
+    assert rbeectl("shutdown").code == 0, "shutting down twice is no error"
+
+
+def test_a_queen_who_hangs_is_shut_down_all_the_same(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.commands, "SHUTDOWN_ANSWER", 0.05)
+    goes_on = threading.Event()
+
+    async def hang(_request: Request) -> Response:
+        await asyncio.to_thread(goes_on.wait, 5)
+        return await GOODBYE(_request)
+
+    def work() -> Ran:
+        ran = rbeectl("shutdown")
+        goes_on.set()
+        return ran
+
+    ran = with_queen({QueenRoutes.SHUTDOWN: hang}, work)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == ["(bee keeper) Shutting down queen", "Queen and hives are off"]
+
+
+def test_a_queen_whose_end_cuts_her_story_short_is_no_error(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    cut = story(line("queen bee", "Shutting down all hives", "shutting-down-hives"))
+
+    ran = with_queen({QueenRoutes.SHUTDOWN: cut}, lambda: rbeectl("shutdown"))
+
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("unit", [QUEEN_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, HIVE_SOCKET_UNIT])
+def test_a_unit_that_is_not_stopped_is_an_error(bus: Bus, rbeectl: Rbeectl, unit: str) -> None:
+    bus.states[unit] = UnitState("loaded", "deactivating", "stop-sigterm")
+    bus.unstoppable.add(unit)
+
+    ran = rbeectl("shutdown")
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines() == [
+        f"rbeectl: {unit} is still deactivating",
+        f"  try: systemctl status {unit}",
+    ]
+
+
+def test_who_may_not_shut_down_is_told_why(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.commands, "explain", lambda refusal: NotPermitted("explained"))
+    bus.refusals["stop", TARGET] = NotPermitted("systemd does not let you do this")
+
+    assert rbeectl("shutdown").code == 77
+
+
+# The terminal
+
+
+class Tty:
+    """Standard output, if it were a terminal."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "has_colour"),
+    [
+        ({"TERM": "xterm"}, [], True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, [], False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, [], True),
+        ({"TERM": "dumb"}, [], False),
+        ({}, [], False),
+        ({"TERM": "xterm"}, ["--no-color"], False),
+    ],
+)
+def test_colour_is_for_a_terminal_that_can_and_a_person_who_wants_it(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], arguments: list[str], has_colour: bool
+) -> None:
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    Tty(monkeypatch)
+    context = rbee.keeper.cli.click.Context(
+        rbee.keeper.cli.cli, obj={"colour": "--no-color" not in arguments}
+    )
+
+    assert rbee.keeper.cli.wants_colour(context) == has_colour
+
+
+def test_a_pipe_gets_no_colour(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert "\033" not in ran.out
+
+
+def rbeectl_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "rbee.keeper", *arguments], cwd=REPOSITORY, timeout=20, **options
+    )
+
+
+def test_output_that_nobody_reads_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = rbeectl_process("--help", stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+
+    assert ran.returncode == 1
+    assert ran.stderr == b""
+
+
+def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() -> None:
+    ran = rbeectl_process(
+        "add-hive", "größe", "--port", "0", capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+    )  # fmt: skip
+
+    assert b"Traceback" not in ran.stderr
+    assert ran.stderr
+
+
+def test_each_verb_has_help_and_takes_json() -> None:
+    verbs = rbee.keeper.cli.cli.commands
+
+    assert set(verbs) == {"add-hive", "remove-hive", "list-hives", "list-devices", "status", "shutdown"}
+    for verb in verbs.values():
+        assert verb.help
+        assert any("--json" in option.opts for option in verb.params)
+
+
+def test_every_error_reaches_a_person_and_a_program(capfd: pytest.CaptureFixture[str]) -> None:
+    kinds = RbeeError.__subclasses__()
+    assert len(kinds) > 15
+    for kind in kinds:
+        assert rbee.keeper.__main__.report(kind("it broke", hint="mend it"), {}) == kind.exit_code
+        assert capfd.readouterr() == ("", "rbeectl: it broke\n  try: mend it\n")
+        assert rbee.keeper.__main__.report(kind("it broke"), {"json": True}) == kind.exit_code
+        out, err = capfd.readouterr()
+        assert (json.loads(out)["detail"], err) == ("it broke", "")
+
+
+def test_the_keeper_s_own_lines_have_names_that_programs_can_find() -> None:
+    told: list[Event] = [value for value in vars(rbee.keeper.commands).values() if isinstance(value, Event)]
+
+    assert {event.speaker for event in told} == {"bee keeper"}

@@ -1,0 +1,118 @@
+"""Whoever is refused learns why, and what to do."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+import pytest
+
+from rbee.errors import NotPermitted
+from rbee.keeper.permission import explain
+
+RBEE, USERS = 980, 100
+REFUSAL = NotPermitted("/run/rbee/queen.sock is not open to you")
+
+
+def world(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_group: bool = True,
+    members: tuple[str, ...] = (),
+    primary: int = USERS,
+    egid: int = USERS,
+    groups: tuple[int, ...] = (USERS,),
+    has_user: bool = True,
+) -> None:
+    """A machine with the user vince, uid 1000, who typed rbeectl."""
+
+    def getgrnam(name: str) -> grp.struct_group:
+        if name != "rbee" or not has_group:
+            raise KeyError(name)
+        return grp.struct_group(("rbee", "x", RBEE, list(members)))
+
+    def getpw(key: object) -> pwd.struct_passwd:
+        if key not in ("vince", 1000) or not has_user:
+            raise KeyError(key)
+        return pwd.struct_passwd(("vince", "x", 1000, primary, "", "/home/vince", "/bin/sh"))
+
+    monkeypatch.setattr(grp, "getgrnam", getgrnam)
+    monkeypatch.setattr(pwd, "getpwnam", getpw)
+    monkeypatch.setattr(pwd, "getpwuid", getpw)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: egid)
+    monkeypatch.setattr(os, "getgroups", lambda: list(groups))
+
+
+def explained(refusal: NotPermitted = REFUSAL) -> tuple[str, str | None, int]:
+    error = explain(refusal)
+    return error.message, error.hint, error.exit_code
+
+
+def test_who_is_not_in_the_group_is_told_how_to_get_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    world(monkeypatch, members=("anna",))
+
+    assert explained() == (
+        f"{REFUSAL}: only group rbee and root may do this, and vince is not in it",
+        "sudo adduser vince rbee, then log in again",
+        77,
+    )
+
+
+@pytest.mark.parametrize("primary", [False, True], ids=["a member", "the user's own group"])
+def test_who_was_added_and_has_not_logged_in_again_is_told_just_that(
+    monkeypatch: pytest.MonkeyPatch, primary: bool
+) -> None:
+    if primary:
+        world(monkeypatch, primary=RBEE)
+    else:
+        world(monkeypatch, members=("anna", "vince"))
+
+    assert explained() == (
+        "you were added to group rbee, and this login does not know it yet",
+        "newgrp rbee (or log in again)",
+        77,
+    )
+
+
+def test_the_words_are_the_same_whether_the_bus_or_the_socket_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world(monkeypatch, members=("vince",))
+    bus = NotPermitted("starting queen-rbee.service: systemd does not let you do this (Access denied)")
+
+    assert explained(bus) == explained()
+
+
+@pytest.mark.parametrize("effective", [False, True], ids=["supplementary", "effective"])
+def test_who_is_in_the_group_and_is_refused_all_the_same_looks_at_the_machine(
+    monkeypatch: pytest.MonkeyPatch, effective: bool
+) -> None:
+    if effective:
+        world(monkeypatch, egid=RBEE)
+    else:
+        world(monkeypatch, members=("vince",), groups=(USERS, RBEE))
+
+    message, hint, _ = explained()
+
+    assert message == "/run/rbee/queen.sock is not open to you, though you are in group rbee"
+    assert hint == "systemctl status polkit queen-rbee.socket"
+
+
+def test_where_there_is_no_group_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world(monkeypatch, has_group=False)
+
+    message, hint, _ = explained()
+
+    assert message == "/run/rbee/queen.sock is not open to you; there is no group rbee on this machine"
+    assert "apt install rbee" in (hint or "")
+
+
+def test_a_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    world(monkeypatch, has_user=False)
+
+    message, hint, _ = explained()
+
+    assert message.endswith("and 1000 is not in it")
+    assert hint

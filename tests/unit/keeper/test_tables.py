@@ -1,0 +1,112 @@
+"""What rbeectl prints for people."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from rbee.contracts import Cpu, Devices, Finding, Gpu
+from rbee.keeper.tables import ago, devices_table, findings, hives_table, moment, table
+from tests.unit.shapes import HIVE_VIEW
+
+NOW = 100_000_000
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_no_line_ends_in_blanks() -> None:
+    assert table(("A", "LONG", "B"), [("1", "2", "3"), ("wide cell", "x", "")]) == (
+        "A          LONG  B\n"
+        "1          2     3\n"
+        "wide cell  x"
+    )  # fmt: skip
+
+
+def test_a_table_without_rows_is_its_header() -> None:
+    assert table(("A", "B"), []) == "A  B"
+
+
+def test_what_could_steer_a_terminal_is_escaped_before_its_column_is_measured() -> None:
+    assert table(("A", "B"), [("\x1b[31m", "x"), ("\n", "y")]) == (
+        "A         B\n"
+        "\\x1b[31m  x\n"
+        "\\n        y"
+    )  # fmt: skip
+
+
+def test_hives_are_listed_with_state_since_address_devices_beat_and_reason() -> None:
+    online = replace(HIVE_VIEW, since_ms=NOW - 3_600_000, last_beat_ms=NOW - 4_000)
+    pending = replace(
+        HIVE_VIEW, id="blade-7", host="blade-7.lan", port=8601, state="pending", devices=None,
+        last_beat_ms=None, reason="just added", since_ms=NOW,
+    )  # fmt: skip
+
+    assert hives_table([online, pending], NOW).splitlines() == [
+        "HIVE       STATE    SINCE   ADDRESS           DEVICES   LAST BEAT  REASON",
+        "localhost  online   1h ago  localhost:8600    cpu gpu0  4s ago     its heartbeats come",
+        "blade-7    pending  0s ago  blade-7.lan:8601  -         -          just added",
+    ]
+
+
+def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:
+    gpus = (
+        Gpu(0, "nvidia", "NVIDIA H100 PCIe", "GPU-a", 80 * 2**30, "550.54", "0000:01:00.0"),
+        Gpu(1, "nvidia", None, None, None, None, "0000:02:00.0", "it is gone"),
+        Gpu(2, "1af4", None, None, None, None, None),
+    )
+    full = replace(HIVE_VIEW, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
+    bare = replace(HIVE_VIEW, id="bare", devices=Devices(Cpu(None, None, None, None, None)))
+    small = replace(HIVE_VIEW, id="small", devices=Devices(Cpu("Atom", 1, 1, 1, 2**29)))
+    unknown = replace(HIVE_VIEW, id="new", devices=None)
+
+    lines = [line.split("  ") for line in devices_table([full, bare, small, unknown]).splitlines()]
+    cells = [[cell.strip() for cell in line if cell] for line in lines]
+
+    assert cells == [
+        ["HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"],
+        ["localhost", "cpu", "AMD EPYC (2 sockets, 128 cores, 256 threads)", "512.0 GiB", "-", "-", "-"],
+        ["localhost", "gpu0", "NVIDIA H100 PCIe", "80.0 GiB", "550.54", "0000:01:00.0", "GPU-a"],
+        ["localhost", "gpu1", "nvidia, name unknown [it is gone]", "unknown", "-", "0000:02:00.0", "-"],
+        ["localhost", "gpu2", "1af4, name unknown", "unknown", "-", "-", "-"],
+        ["bare", "cpu", "model unknown (size unknown)", "unknown", "-", "-", "-"],
+        ["small", "cpu", "Atom (1 socket, 1 core, 1 thread)", "0.5 GiB", "-", "-", "-"],
+        ["new", "-", "not known yet", "-", "-", "-", "-"],
+    ]  # fmt: skip
+
+
+def test_what_kept_detection_from_seeing_all_is_a_line_each() -> None:
+    found = Devices(
+        Cpu(None, None, None, 1, 1), findings=(Finding("no-access", "may not\x1b open"), Finding("b", "c"))
+    )
+
+    assert findings([replace(HIVE_VIEW, devices=found), replace(HIVE_VIEW, devices=None)]) == [
+        "localhost: may not\\x1b open (no-access)",
+        "localhost: c (b)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "0s ago"),
+        (-5, "0s ago"),  # a clock that was set back
+        (59, "59s ago"),
+        (60, "1min ago"),
+        (61, "1min 1s ago"),
+        (3600, "1h ago"),
+        (3661, "1h 1min ago"),
+        (86400, "1d ago"),
+        (90061, "1d 1h ago"),
+        (86461, "1d 1min ago"),
+    ],
+)
+def test_a_span_is_told_in_its_two_largest_units(seconds: int, told: str) -> None:
+    assert ago(NOW, NOW + seconds * 1000) == told
+
+
+def test_a_moment_is_told_as_systemctl_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    monkeypatch.setattr("rbee.keeper.tables.time.time_ns", lambda: 1_769_860_807 * 10**9)
+
+    assert moment(1_769_860_800_000_000) == "Sat 2026-01-31 12:00:00 UTC; 7s ago"

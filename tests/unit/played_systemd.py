@@ -1,0 +1,170 @@
+"""systemd, played: it stands where rbee.systemd.Bus stands, and signals over a real descriptor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rbee.errors import RbeeError, Stopping
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+
+INACTIVE = UnitState("loaded", "inactive", "dead", result="success")
+ACTIVATING = UnitState("loaded", "activating", "start", result="success")
+ACTIVE = UnitState("loaded", "active", "running", result="success", main_pid=4711)
+DEACTIVATING = UnitState("loaded", "deactivating", "stop-sigterm", result="success")
+KILLED = UnitState("loaded", "activating", "auto-restart", result="signal", exit_status=9)
+
+
+class DiedError(Exception):
+    """A program did not come up; `state` is what its unit is then."""
+
+    def __init__(self, state: UnitState) -> None:
+        self.state = state
+
+
+class Program(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class NoProgram:
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass
+class PlayedSystemd:
+    """`asked` is what was asked of it; `refusal` is raised at the next request for a job."""
+
+    states: dict[str, UnitState] = field(default_factory=lambda: {HIVE_UNIT: INACTIVE, QUEEN_UNIT: ACTIVE})
+    programs: defaultdict[str, Program] = field(default_factory=lambda: defaultdict(NoProgram))
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    refusal: RbeeError | None = None
+
+    def __post_init__(self) -> None:
+        self._jobs: dict[str, tuple[str, str]] = {}
+        self._numbers = iter(range(1, 1_000_000))
+        self._signals: deque[Callable[[], None]] = deque()
+        self._job_heard: list[Callable[[str, str], None]] = []
+        self._unit_heard: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    # What the product asks
+
+    def state(self, unit: str) -> UnitState:
+        return self.states.get(unit, UnitState("not-found", "inactive", "dead"))
+
+    def active_state(self, unit: str) -> str:
+        return self.state(unit).active
+
+    def has_job(self, unit: str) -> bool:
+        return unit in {one for one, _ in self._jobs.values()}
+
+    def ask_start(self, unit: str) -> str:
+        return self._ask("start", unit, self._start(unit))
+
+    def ask_start_unless_stopping(self, unit: str) -> str:
+        # Job mode 'fail': a start takes no stop's place, neither the unit's nor its queen's.
+        if not {(unit, "stop"), (QUEEN_UNIT, "stop")}.isdisjoint(self._jobs.values()):
+            self.asked.append(("start", unit))
+            raise Stopping(f"starting {unit}: it is being stopped")
+        return self.ask_start(unit)
+
+    def ask_stop(self, unit: str) -> str:
+        return self._ask("stop", unit, self._stop(unit))
+
+    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
+        self._job_heard.append(heard)
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        self._unit_heard[unit].append(heard)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def pump(self) -> None:
+        try:
+            os.eventfd_read(self._descriptor)
+        except BlockingIOError:
+            return
+        while self._signals:
+            self._signals.popleft()()
+
+    # What happens in the world
+
+    def job(self, unit: str, verb: str) -> str:
+        """A job that somebody else queued."""
+        path = f"/org/freedesktop/systemd1/job/{next(self._numbers)}"
+        self._jobs[path] = unit, verb
+        return path
+
+    def remove_job(self, path: str, result: str = "done") -> None:
+        del self._jobs[path]
+        for heard in self._job_heard:
+            self._signal(lambda heard=heard: heard(path, result))
+
+    def becomes(self, unit: str, state: UnitState) -> None:
+        self.states[unit] = state
+        for heard in self._unit_heard[unit]:
+            self._signal(heard)
+
+    async def start_by_hand(self, unit: str) -> None:
+        path = self.job(unit, "start")
+        self.remove_job(path, await self._start(unit))
+
+    async def stop_by_hand(self, unit: str) -> None:
+        path = self.job(unit, "stop")
+        self.remove_job(path, await self._stop(unit))
+        # The unit's Job property changes too.
+        self.becomes(unit, self.states[unit])
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        os.close(self._descriptor)
+
+    def _ask(self, verb: str, unit: str, work: Coroutine[Any, Any, str]) -> str:
+        self.asked.append((verb, unit))
+        if self.refusal is not None:
+            work.close()
+            refusal, self.refusal = self.refusal, None
+            raise refusal
+        path = self.job(unit, verb)
+
+        async def run() -> None:
+            self.remove_job(path, await work)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        return path
+
+    async def _start(self, unit: str) -> str:
+        if self.state(unit).is_active:
+            return "done"
+        self.becomes(unit, ACTIVATING)
+        try:
+            await self.programs[unit].start()
+        except DiedError as died:
+            self.becomes(unit, died.state)
+            return "failed"
+        self.becomes(unit, ACTIVE)
+        return "done"
+
+    async def _stop(self, unit: str) -> str:
+        if not self.state(unit).is_stopped:
+            self.becomes(unit, DEACTIVATING)
+            await self.programs[unit].stop()
+            self.becomes(unit, INACTIVE)
+        return "done"
+
+    def _signal(self, tell: Callable[[], None]) -> None:
+        self._signals.append(tell)
+        os.eventfd_write(self._descriptor, 1)

@@ -1,0 +1,401 @@
+"""The queen's routes: who may use which, what they answer, and that bad input writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from rbee import __version__
+from rbee.client.link import HiveClient, Link
+from rbee.config import QueenConfig
+from rbee.contracts import Done, Hives, JobStarted, JobView, QueenRoutes, Route, decode
+from rbee.errors import NotPermitted, from_problem
+from rbee.narration import SHUTTING_DOWN_HIVES, Chorus
+from rbee.queen.app import Admission, build
+from rbee.queen.catalog import Catalog
+from rbee.queen.hives import Hives as Rules
+from rbee.queen.jobs import STREAMS_MAX, Job, Jobs, Stories
+from rbee.queen.registry import Registry
+from rbee.queen.units import AsyncBus
+from rbee.server import Peer
+from rbee.systemd import TARGET, Notifier
+from tests.unit.played_systemd import PlayedSystemd
+from tests.unit.serving import TIMEOUT, Answer, post, raw, request, served, until
+
+Result = TypeVar("Result")
+
+HIVE_UID = 990
+ME, ROOT, HIVE, SOMEBODY = os.geteuid(), 0, HIVE_UID, 1000
+BEAT = {
+    "hive_id": "localhost",
+    "timestamp": "2026-01-31T12:00:00Z",
+    "workers": [],
+    "instance": "1" * 32,
+}
+NO_JOB = "7" * 32
+
+
+# Who may
+
+
+@pytest.mark.parametrize("route", QueenRoutes.ALL, ids=lambda route: route.name)
+@pytest.mark.parametrize(
+    ("uid", "hive_uid", "may_beat", "may_the_rest"),
+    [
+        (ROOT, HIVE_UID, True, True),
+        (HIVE, HIVE_UID, True, False),
+        (SOMEBODY, HIVE_UID, False, True),
+        (SOMEBODY, None, False, True),
+        (ROOT, None, True, True),
+    ],
+    ids=["root", "the hive", "somebody", "somebody where no hive is", "root where no hive is"],
+)
+def test_the_hive_may_only_beat_nobody_else_may_and_root_may_all(
+    uid: int, hive_uid: int | None, may_beat: bool, may_the_rest: bool, route: Route
+) -> None:
+    may = may_beat if route is QueenRoutes.HEARTBEAT else may_the_rest
+    try:
+        Admission(hive_uid)(Peer(42, uid, 5), route)
+        is_admitted = True
+    except NotPermitted:
+        is_admitted = False
+
+    assert is_admitted == may
+
+
+def test_the_group_of_a_peer_makes_no_operator_of_the_hive() -> None:
+    with pytest.raises(NotPermitted, match="may send heartbeats only"):
+        Admission(HIVE_UID)(Peer(42, HIVE_UID, 0), QueenRoutes.ADD_HIVE)
+
+
+# What is answered
+
+
+@dataclass
+class Served:
+    path: Path
+    rules: Rules
+    jobs: Jobs
+    catalog: Catalog
+    systemd: PlayedSystemd
+    stop: Callable[[], Awaitable[None]]
+
+    async def ask(self, asked: bytes) -> Answer:
+        return await raw(self.path, asked)
+
+
+@asynccontextmanager
+async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
+    catalog, jobs, systemd = Catalog.open(tmp_path / "catalog.db"), Jobs(8), PlayedSystemd()
+    bus = AsyncBus(systemd)  # type: ignore[arg-type]
+    link = Link(tmp_path / "hive.sock", timeout=1)
+    rules = Rules(
+        QueenConfig(), catalog, Registry(interval=15, grace=5), jobs, bus, HiveClient(link),
+        Chorus(Stories(jobs)), changed=lambda: None,
+    )  # fmt: skip
+
+    async def stopping() -> None:
+        await rules.end()
+        jobs.close()
+
+    bus.attach()
+    try:
+        # No hive's user here, or whoever runs the tests could be him.
+        app = build(rules, jobs, Admission(None))
+        async with served(app, tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
+            yield Served(tmp_path / "queen.sock", rules, jobs, catalog, systemd, stop)
+    finally:
+        await rules.end()
+        bus.detach()
+        await link.close()
+        await systemd.close()
+        catalog.close()
+
+
+Scenario = Callable[[Served], Coroutine[Any, Any, Result]]
+
+
+@pytest.fixture
+def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[[Scenario[Any]], Any]:
+    """What a scenario gives with a queen who is served."""
+
+    def run(scenario: Scenario[Any]) -> Any:
+        async def within() -> Any:
+            async with a_queen(tmp_path, silent_notifier) as queen:
+                return await asyncio.wait_for(scenario(queen), 10)
+
+        return asyncio.run(within())
+
+    return run
+
+
+WithQueen = Callable[[Scenario[Any]], Any]
+
+
+def test_health_says_the_version(with_queen: WithQueen) -> None:
+    answer = with_queen(lambda queen: queen.ask(request("GET", "/health")))
+
+    assert (answer.status, answer.json) == (200, {"status": "ok", "version": __version__})
+
+
+def test_adding_answers_at_once_with_the_job_and_its_stream(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> tuple[Answer, Job]:
+        answer = await queen.ask(post("/add-hive", {"host": "localhost", "port": 8600}))
+        return answer, queen.jobs.job(answer.json["job_id"])
+
+    answer, job = with_queen(scenario)
+
+    assert answer.status == 202
+    assert decode(JobStarted, answer.json) == JobStarted("localhost", job.id, f"/v1/jobs/{job.id}/events")
+    assert job.kind == "add-hive"
+
+
+def test_removing_and_shutting_down_answer_the_same_way(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> list[Answer]:
+        answers = [
+            await queen.ask(request("DELETE", "/v1/hives/localhost")),
+            await queen.ask(request("POST", "/shutdown", b"")),
+            await queen.ask(request("POST", "/shutdown", b"")),
+        ]
+        assert ("stop", TARGET) in queen.systemd.asked
+        return answers
+
+    removing, shutdown, again = with_queen(scenario)
+
+    assert [one.status for one in (removing, shutdown, again)] == [202] * 3
+    assert removing.json["hive_id"] == "localhost"
+    assert shutdown.json["hive_id"] is None
+    assert again.json["job_id"] == shutdown.json["job_id"]
+
+
+def test_who_asked_is_known_by_the_kernel_s_word(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> dict[str, str]:
+        asked: list[dict[str, str]] = []
+        shut_down = queen.rules.shut_down
+        queen.rules.shut_down = lambda actor: (asked.append(actor), shut_down(actor))[1]  # type: ignore[method-assign]
+        await queen.ask(request("POST", "/shutdown", b"", Actor_Uid="0"))
+        return asked[0]
+
+    assert with_queen(scenario) == {"actor_uid": str(ME), "actor_pid": str(os.getpid())}
+
+
+def test_hives_are_listed_and_shown(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> list[Answer]:
+        await queen.catalog.add("localhost", "localhost", 8600)
+        await queen.rules.load()
+        return [await queen.ask(request("GET", path)) for path in ("/v1/hives", "/v1/hives/localhost")]
+
+    listed, shown = with_queen(scenario)
+
+    (hive,) = decode(Hives, listed.json).hives
+    assert listed.json["hives"] == [shown.json]
+    assert (hive.id, hive.state, hive.devices) == ("localhost", "unknown", None)
+
+
+def test_jobs_are_listed_and_shown(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> list[Answer]:
+        for host in ("a", "b"):
+            queen.jobs.open("add-hive", host).done(Done(None))
+        listed = await queen.ask(request("GET", "/v1/jobs"))
+        return [listed, await queen.ask(request("GET", f"/v1/jobs/{listed.json['jobs'][0]['id']}"))]
+
+    listed, shown = with_queen(scenario)
+
+    assert [job["hive_id"] for job in listed.json["jobs"]] == ["b", "a"]
+    assert decode(JobView, shown.json).state == "done"
+    assert shown.json == listed.json["jobs"][0]
+
+
+def test_the_document_lists_every_route(with_queen: WithQueen) -> None:
+    answer = with_queen(lambda queen: queen.ask(request("GET", "/v1/openapi.json")))
+
+    told = {(method.upper(), path) for path, methods in answer.json["paths"].items() for method in methods}
+    assert told == {(route.method, route.path) for route in QueenRoutes.ALL}
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "slug", "field"),
+    [
+        (post("/add-hive", {"host": "blade-7"}), 422, "unknown-host", "host"),
+        (post("/add-hive", {"host": "localhost", "port": 65536}), 400, "bad-input", "port"),
+        (post("/add-hive", {"host": "localhost", "port": 0}), 400, "bad-input", "port"),
+        (post("/add-hive", {"port": 8600}), 400, "bad-input", "host"),
+        (request("POST", "/add-hive", b"{host: localhost}"), 400, "bad-input", None),
+        (request("POST", "/add-hive", Content_Length=str(10 * 2**20)), 413, "too-large", None),
+        (post("/heartbeat", BEAT), 404, "unknown-hive", "hive_id"),
+        (post("/heartbeat", BEAT | {"timestamp": "noon"}), 400, "bad-input", "timestamp"),
+        (post("/heartbeat", {}), 400, "bad-input", "hive_id"),
+        (request("GET", "/v1/hives/nobody"), 404, "unknown-hive", "hive_id"),
+        (request("GET", "/v1/hives/a%20b"), 400, "bad-input", "hive_id"),
+        (request("GET", f"/v1/hives/{'a' * 254}"), 400, "bad-input", "hive_id"),
+        (request("DELETE", "/v1/hives/%00"), 400, "bad-input", "hive_id"),
+        (request("DELETE", "/v1/hives/.."), 400, "bad-input", "hive_id"),
+        (request("GET", f"/v1/jobs/{NO_JOB}"), 404, "unknown-job", None),
+        (request("GET", "/v1/jobs/x"), 404, "unknown-job", "job_id"),
+        (request("GET", f"/v1/jobs/{NO_JOB}/events"), 404, "unknown-job", None),
+        (request("DELETE", f"/v1/jobs/{NO_JOB}"), 405, "no-such-method", None),
+        (request("GET", "/v1/workers"), 404, "no-such-route", None),
+    ],
+    ids=lambda value: value[:48].decode() if isinstance(value, bytes) else None,
+)
+def test_what_is_wrong_is_a_problem_and_nothing_is_written(
+    with_queen: WithQueen, asked: bytes, status: int, slug: str, field: str | None
+) -> None:
+    async def scenario(queen: Served) -> Answer:
+        answer = await queen.ask(asked)
+        assert await queen.catalog.hives() == []
+        assert queen.jobs.all() == []
+        assert queen.systemd.asked == []
+        return answer
+
+    # Beats are root's and the hive's alone; others are told so before their beat is read.
+    if b"/heartbeat" in asked and ME != 0:
+        status, slug, field = 403, "not-permitted", None
+
+    answer = with_queen(scenario)
+
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (answer.json["type"], answer.json.get("field")) == (f"urn:rbee:problem:{slug}", field)
+    assert answer.json["detail"]
+
+
+@pytest.mark.skipif(ME != 0, reason="only root may send a heartbeat here")
+def test_a_beat_of_a_hive_of_the_catalog_is_acknowledged(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> Answer:
+        await queen.catalog.add("localhost", "localhost", 8600)
+        await queen.rules.load()
+        return await queen.ask(post("/heartbeat", BEAT | {"state": "starting", "of": "tomorrow"}))
+
+    answer = with_queen(scenario)
+
+    assert (answer.status, answer.json) == (200, {"status": "ok", "interval_ms": 15000, "job_id": None})
+
+
+# Stories
+
+
+async def stream(queen: Served, asked: bytes) -> tuple[str, list[dict[str, str]]]:
+    """Head and events of an answer, up to the end of its connection."""
+    reader, writer = await asyncio.open_unix_connection(str(queen.path))
+    writer.write(asked.replace(b"Host: localhost", b"Host: localhost\r\nConnection: close"))
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)).decode()
+    body = b""
+    while size := int(await asyncio.wait_for(reader.readuntil(b"\r\n"), TIMEOUT), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    writer.close()
+    await writer.wait_closed()
+    blocks = body.decode().strip("\n").split("\n\n")
+    return head, [dict(one.split(": ", 1) for one in block.split("\n")) for block in blocks]
+
+
+def ended(jobs: Jobs, lines: int) -> Job:
+    job = jobs.open("shutdown", None)
+    stories = Stories(jobs)
+    for number in range(lines):
+        stories.narrate(SHUTTING_DOWN_HIVES, f"line {number + 1}", job_id=job.id)
+    job.done(Done(None))
+    return job
+
+
+@pytest.mark.parametrize(
+    ("last", "ids"), [(None, "1234"), ("0", "1234"), ("2", "34"), ("4", "4"), ("999", "4")]
+)
+def test_a_story_is_resumed_after_the_last_event_that_was_heard(
+    with_queen: WithQueen, last: str | None, ids: str
+) -> None:
+    async def scenario(queen: Served) -> tuple[str, list[dict[str, str]]]:
+        headers = {"Last_Event_ID": last} if last else {}
+        return await stream(queen, request("GET", f"/v1/jobs/{ended(queen.jobs, 3).id}/events", **headers))
+
+    head, events = with_queen(scenario)
+
+    assert "text/event-stream" in head
+    assert "".join(event["id"] for event in events) == ids
+    assert events[-1]["event"] == "done"
+
+
+@pytest.mark.parametrize("last", ["-1", "x", "1.5", "", "9999999999", "1 2"])
+def test_a_last_event_id_that_is_no_number_is_refused(with_queen: WithQueen, last: str) -> None:
+    async def scenario(queen: Served) -> Answer:
+        return await queen.ask(
+            request("GET", f"/v1/jobs/{ended(queen.jobs, 1).id}/events", Last_Event_ID=last)
+        )
+
+    answer = with_queen(scenario)
+
+    assert (answer.status, answer.json["field"]) == (400, "Last-Event-ID")
+
+
+def test_who_asks_for_a_stream_gets_the_story_in_the_same_answer(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> list[dict[str, str]]:
+        asked = post("/add-hive", {"host": "localhost"}, Accept="text/event-stream")
+        telling = asyncio.ensure_future(stream(queen, asked))
+        await until(lambda: queen.jobs.all() != [])
+        (job,) = queen.jobs.all()
+        job.done(Done(None))
+        _, events = await telling
+        assert json.loads(events[0]["data"])["job_id"] == job.id
+        return events
+
+    events = with_queen(scenario)
+
+    assert events[0]["event"] == "job"
+    assert events[-1]["event"] == "done"
+
+
+def test_one_reader_too_many_is_refused_with_503(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> Answer:
+        job = queen.jobs.open("shutdown", None)
+        places = [queen.jobs.stream(job, 0) for _ in range(STREAMS_MAX)]
+        answer = await queen.ask(request("GET", f"/v1/jobs/{job.id}/events"))
+        for place in places:
+            await place.aclose()
+        return answer
+
+    answer = with_queen(scenario)
+
+    assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert answer.json["type"] == "urn:rbee:problem:too-many"
+
+
+def test_a_reader_who_hangs_up_gives_the_place_back(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> None:
+        job = queen.jobs.open("add-hive", "localhost")
+        for _ in range(3):
+            reader, writer = await asyncio.open_unix_connection(str(queen.path))
+            writer.write(request("GET", f"/v1/jobs/{job.id}/events"))
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
+            assert queen.jobs._streams == 1
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: queen.jobs._streams == 0)
+
+    with_queen(scenario)
+
+
+def test_open_stories_end_at_once_and_explicitly_when_the_queen_stops(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> tuple[list[list[dict[str, str]]], float]:
+        jobs = [queen.jobs.open("add-hive", "localhost"), queen.jobs.open("shutdown", None)]
+        telling = [
+            asyncio.ensure_future(stream(queen, request("GET", f"/v1/jobs/{job.id}/events"))) for job in jobs
+        ]
+        await until(lambda: queen.jobs._streams == 2)
+        began = asyncio.get_running_loop().time()
+        await queen.stop()
+        stories = [events for _, events in await asyncio.gather(*telling)]
+        return stories, asyncio.get_running_loop().time() - began
+
+    (cut_off, shutdown), took = with_queen(scenario)
+
+    assert cut_off[-1]["event"] == "error"
+    assert from_problem(json.loads(cut_off[-1]["data"])).message == "the queen is being stopped"
+    assert shutdown[-1]["event"] == "done"
+    assert took < 1

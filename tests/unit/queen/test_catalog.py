@@ -1,0 +1,541 @@
+"""The hive catalog: real SQLite files, whole, broken, foreign and full."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Awaitable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from rbee.contracts import Cpu, Devices, Gpu
+from rbee.errors import CatalogFailed, CatalogUnusable
+from rbee.queen.catalog import APPLICATION_ID, MIGRATIONS, Catalog, Row
+
+REPOSITORY = Path(__file__).parents[3]
+
+DEVICES = Devices(
+    Cpu("größe cpu", 1, 2, 4, 8 * 2**30),
+    (Gpu(0, "nvidia", "A", "GPU-a", 24 * 2**30, "550.54", "0000:01:00.0"),),
+)
+
+Result = TypeVar("Result")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the catalog is, in a folder of its own."""
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state/catalog.db"
+
+
+@pytest.fixture
+def catalog(path: Path) -> Iterator[Catalog]:
+    catalog = Catalog.open(path)
+    yield catalog
+    catalog.close()
+
+
+def run(work: Awaitable[Result]) -> Result:
+    async def scenario() -> Result:
+        return await work
+
+    return asyncio.run(scenario())
+
+
+def stored(path: Path, statement: str = "SELECT * FROM hives ORDER BY id") -> list[tuple[Any, ...]]:
+    """What another process reads in the file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    # SQLite's shared memory is no part of what is stored.
+    return {one.name: one.read_bytes() for one in folder.iterdir() if not one.name.endswith("-shm")}
+
+
+# The table
+
+
+def test_the_table_has_the_seed_s_columns_and_whether_the_hive_is_wanted(
+    catalog: Catalog, path: Path
+) -> None:
+    columns = stored(path, "SELECT name, type, \"notnull\", pk FROM pragma_table_info('hives')")
+
+    assert columns == [
+        ("id", "TEXT", 1, 1),
+        ("host", "TEXT", 1, 0),
+        ("port", "INTEGER", 1, 0),
+        ("status", "TEXT", 1, 0),
+        ("devices", "TEXT", 0, 0),
+        ("created_at_ms", "INTEGER", 1, 0),
+        ("updated_at_ms", "INTEGER", 1, 0),
+        ("wanted", "INTEGER", 1, 0),
+    ]
+
+
+def test_the_file_says_whose_it_is_and_which_version(catalog: Catalog, path: Path) -> None:
+    assert stored(path, "PRAGMA application_id") == [(int.from_bytes(b"rbee", "big"),)]
+    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert stored(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_an_acknowledged_write_is_on_the_disk(catalog: Catalog) -> None:
+    assert catalog._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_a_catalog_that_is_closed_is_one_file_and_opens_again(path: Path) -> None:
+    first = Catalog.open(path)
+    row = run(first.add("localhost", "localhost", 8600))
+    first.close()
+    assert list(contents(path.parent)) == ["catalog.db"]
+
+    second = Catalog.open(path)
+    rows = run(second.hives())
+    second.close()
+
+    assert rows == [row]
+
+
+def test_a_queen_that_was_killed_loses_nothing(catalog: Catalog, path: Path, tmp_path: Path) -> None:
+    row = run(catalog.add("localhost", "localhost", 8600))
+    # What a kill leaves behind: the file and its log, neither of them closed.
+    shutil.copytree(path.parent, tmp_path / "after")
+
+    again = Catalog.open(tmp_path / "after/catalog.db")
+    rows = run(again.hives())
+    again.close()
+
+    assert rows == [row]
+
+
+# Rows
+
+
+def test_a_hive_is_added_as_pending_and_wanted(catalog: Catalog, path: Path) -> None:
+    row = run(catalog.add("localhost", "localhost", 8600))
+
+    assert row == Row(
+        "localhost", "localhost", 8600, "pending", None, row.created_at_ms, row.created_at_ms, True
+    )
+    assert stored(path) == [
+        ("localhost", "localhost", 8600, "pending", None, row.created_at_ms, row.created_at_ms, 1)
+    ]
+    assert row.created_at_ms > 1_700_000_000_000
+
+
+def test_adding_twice_keeps_one_row_its_devices_and_when_it_was_made(
+    catalog: Catalog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda: 1)
+    run(catalog.add("localhost", "localhost", 8600))
+    monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda: 2)
+    run(catalog.set_online("localhost", DEVICES))
+    monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda: 3)
+
+    row = run(catalog.add("localhost", "localhost", 8600))
+
+    assert row == Row("localhost", "localhost", 8600, "online", DEVICES, 1, 2, True)
+    assert len(stored(path)) == 1
+
+
+def test_adding_again_takes_the_new_port_and_wants_the_hive(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda: 1)
+    run(catalog.add("localhost", "localhost", 8600))
+    run(catalog.set_status("localhost", "offline", wanted=False))
+    monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda: 2)
+
+    row = run(catalog.add("localhost", "localhost", 8601))
+
+    assert row == Row("localhost", "localhost", 8601, "offline", None, 1, 2, True)
+
+
+def test_going_online_stores_status_and_devices_together(catalog: Catalog, path: Path) -> None:
+    run(catalog.add("localhost", "localhost", 8600))
+
+    run(catalog.set_online("localhost", DEVICES))
+
+    row = run(catalog.hive("localhost"))
+    assert row is not None
+    assert (row.status, row.devices) == ("online", DEVICES)
+    ((status, devices),) = stored(path, "SELECT status, devices FROM hives")
+    assert status == "online"
+    assert json.loads(devices)["cpu"]["model"] == "größe cpu"
+
+
+def test_a_change_of_status_is_written_once(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(catalog.add("localhost", "localhost", 8600))
+    run(catalog.set_online("localhost", DEVICES))
+    for now in (5, 6):
+        monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda now=now: now)
+        run(catalog.set_status("localhost", "offline"))
+
+    row = run(catalog.hive("localhost"))
+
+    assert row is not None
+    assert (row.status, row.wanted, row.devices, row.updated_at_ms) == ("offline", True, DEVICES, 5)
+
+
+def test_what_is_not_there_is_not_there(catalog: Catalog) -> None:
+    assert run(catalog.hive("nobody")) is None
+    assert run(catalog.remove("nobody")) is False
+    run(catalog.set_status("nobody", "offline"))
+    run(catalog.set_online("nobody", DEVICES))
+    assert run(catalog.hives()) == []
+
+
+def test_a_hive_is_removed_once(catalog: Catalog) -> None:
+    run(catalog.add("localhost", "localhost", 8600))
+
+    assert [run(catalog.remove("localhost")) for _ in range(2)] == [True, False]
+    assert run(catalog.hives()) == []
+
+
+def test_hives_come_in_the_order_of_their_ids(catalog: Catalog) -> None:
+    for name in ("c", "a", "b"):
+        run(catalog.add(name, name, 1))
+
+    assert [row.id for row in run(catalog.hives())] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", ["{", "null", "[]", '{"cpu": {"colour": "red"}}'])
+def test_devices_that_another_version_wrote_are_unknown_not_made_up(
+    catalog: Catalog, path: Path, text: str
+) -> None:
+    run(catalog.add("localhost", "localhost", 8600))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE hives SET devices = ?", (text,))
+
+    row = run(catalog.hive("localhost"))
+
+    assert row is not None
+    assert row.devices is None
+
+
+def test_writes_at_once_all_arrive(catalog: Catalog, path: Path) -> None:
+    async def scenario() -> None:
+        await asyncio.gather(*(catalog.add(f"hive{n % 40}", f"hive{n % 40}", 1 + n) for n in range(200)))
+        await asyncio.gather(
+            *(catalog.set_online(f"hive{n}", DEVICES) for n in range(40)),
+            *(catalog.set_status(f"hive{n}", "offline") for n in range(40)),
+        )
+
+    asyncio.run(scenario())
+
+    assert len(stored(path)) == 40
+    assert {(status, devices is None) for _, _, _, status, devices, *_ in stored(path)} == {
+        ("offline", False)
+    }
+    assert {port for _, _, port, *_ in stored(path)} == set(range(161, 201))
+
+
+def test_the_event_loop_goes_on_while_the_catalog_waits_for_another_process(
+    catalog: Catalog, path: Path
+) -> None:
+    async def scenario() -> Row:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            adding = asyncio.ensure_future(catalog.add("localhost", "localhost", 8600))
+            done, _ = await asyncio.wait({adding}, timeout=0.05)
+            assert not done
+            other.execute("COMMIT")
+        return await asyncio.wait_for(adding, 5)
+
+    assert asyncio.run(scenario()).id == "localhost"
+
+
+def test_a_catalog_that_another_process_holds_for_too_long_fails_with_the_cause(
+    catalog: Catalog, path: Path
+) -> None:
+    catalog._connection.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CatalogFailed, match="database is locked") as caught:
+            run(catalog.add("localhost", "localhost", 8600))
+
+    assert caught.value.hint
+    assert run(catalog.add("localhost", "localhost", 8600)).id == "localhost"
+
+
+# A full disk
+
+
+def test_a_full_catalog_fails_with_the_cure_and_writes_nothing_half(catalog: Catalog, path: Path) -> None:
+    run(catalog.add("localhost", "localhost", 8600))
+    before = stored(path)
+    (pages,) = catalog._connection.execute("PRAGMA page_count").fetchone()
+    catalog._connection.execute(f"PRAGMA max_page_count = {pages}")
+    large = Devices(DEVICES.cpu, tuple(Gpu(n, "amd", "x" * 2000, None, None, None, None) for n in range(64)))
+
+    with pytest.raises(CatalogFailed, match="full") as caught:
+        run(catalog.set_online("localhost", large))
+
+    assert caught.value.hint == f"Make room: df {path.parent}"
+    assert stored(path) == before
+
+    catalog._connection.execute("PRAGMA max_page_count = 1000000")
+    run(catalog.set_online("localhost", large))
+    row = run(catalog.hive("localhost"))
+    assert row is not None
+    assert row.devices == large
+
+
+LIMITED = """
+import asyncio, json, resource, signal, sys
+from pathlib import Path
+from rbee.contracts import Cpu, Devices, Gpu
+from rbee.errors import RbeeError
+from rbee.queen.catalog import Catalog
+path, limit, when = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def full():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+def room():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+large = Devices(
+    Cpu(None, None, None, None, None),
+    tuple(Gpu(n, "amd", "x" * 2000, None, None, None, None) for n in range(64)),
+)
+async def main(catalog):
+    await catalog.add("localhost", "localhost", 8600)
+    full()
+    try:
+        await catalog.set_online("localhost", large)
+    finally:
+        room()
+try:
+    if when == "open":
+        full()
+    catalog = Catalog.open(path)
+    asyncio.run(main(catalog))
+except RbeeError as error:
+    room()
+    print(json.dumps([type(error).__name__, error.message, error.hint]))
+else:
+    print("null")
+"""
+
+
+def limited(path: Path, limit: int, when: str) -> list[str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), str(limit), when],
+        capture_output=True, text=True, check=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    told: list[str] = json.loads(ran.stdout)
+    return told
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_the_row_as_it_was(path: Path) -> None:
+    kind, message, hint = limited(path, 60_000, "write")
+
+    assert kind == "CatalogFailed"
+    assert message.startswith("the hive catalog: ")
+    assert f"df {path.parent}" in hint
+    catalog = Catalog.open(path)
+    (row,) = run(catalog.hives())
+    catalog.close()
+    assert (row.status, row.devices) == ("pending", None)
+    assert stored(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 5000])
+def test_a_disk_that_is_full_when_the_catalog_is_made_is_told_with_the_cure(path: Path, limit: int) -> None:
+    kind, message, hint = limited(path, limit, "open")
+
+    assert kind == "CatalogUnusable"
+    assert str(path) in message
+    assert f"df {path.parent}" in hint
+    # And once there is room, it works.
+    catalog = Catalog.open(path)
+    assert run(catalog.hives()) == []
+    catalog.close()
+
+
+# What must not be touched
+
+
+def a_catalog(path: Path) -> None:
+    catalog = Catalog.open(path)
+    for n in range(200):
+        run(catalog.add(f"hive{n}", f"hive{n}", 8600))
+    run(catalog.set_online("hive7", DEVICES))
+    catalog.close()
+
+
+def refused(path: Path) -> CatalogUnusable:
+    """The refusal, after which everything is byte for byte as it was."""
+    before = contents(path.parent)
+    with pytest.raises(CatalogUnusable) as caught:
+        Catalog.open(path)
+    assert contents(path.parent) == before
+    assert str(path) in caught.value.message
+    assert caught.value.exit_code == 78
+    return caught.value
+
+
+def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+
+    error = refused(path)
+
+    assert "another program" in error.message
+    assert f"sudo mv {path} {path}.aside" in (error.hint or "")
+
+
+def test_a_file_of_another_program_that_also_has_hives_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE hives (id TEXT, honey REAL)")
+        connection.execute("PRAGMA user_version = 1")
+
+    assert "another program" in refused(path).message
+
+
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mode: str) -> None:
+    a_catalog(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+
+    error = refused(path)
+
+    assert re.search(rf"has version {len(MIGRATIONS) + 1}, .* knows {len(MIGRATIONS)} at most", error.message)
+    assert "newer rbee-queen" in (error.hint or "")
+
+
+@pytest.mark.parametrize("application_id", [APPLICATION_ID, 7], ids=["newer", "foreign"])
+def test_a_file_with_a_log_that_was_never_closed_is_refused_and_left_alone(
+    path: Path, tmp_path: Path, application_id: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "alive.db", isolation_level=None)) as alive:
+        alive.execute("PRAGMA journal_mode = WAL")
+        alive.execute("CREATE TABLE hives (id TEXT)")
+        alive.execute(f"PRAGMA application_id = {application_id}")
+        alive.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        # As a kill leaves it; the shared memory is no part of it.
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / f"alive.db{suffix}", f"{path}{suffix}")
+
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage",
+        b"\x00" * 4096,
+        b"SQLite format 3\x00",
+        b"SQLite format 3\x00" + b"\xff" * 8176,
+        b"\x7fELF" * 5000,
+    ],
+    ids=["short", "zeroes", "only a head", "a broken head", "a program"],
+)
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    assert f"sudo mv {path} {path}.aside" in (refused(path).hint or "")
+
+
+@pytest.mark.parametrize("part", [0.05, 0.2, 0.5, 0.9, 0.99])
+def test_a_file_that_was_cut_short_is_refused_and_left_alone(path: Path, part: float) -> None:
+    a_catalog(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+
+    error = refused(path)
+
+    assert "damaged" in error.message
+    assert f"sudo mv {path} {path}.aside" in (error.hint or "")
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_a_page_that_was_overwritten_is_found(path: Path, page: int) -> None:
+    a_catalog(path)
+    content = bytearray(path.read_bytes())
+    content[page * 4096 : page * 4096 + 512] = b"\xa5" * 512
+    path.write_bytes(content)
+
+    assert "damaged" in refused(path).message
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CatalogUnusable, match="unable to open") as caught:
+        Catalog.open(tmp_path / "missing/catalog.db")
+
+    assert f"ls -ld {tmp_path / 'missing/catalog.db'} {tmp_path / 'missing'}" in (caught.value.hint or "")
+
+
+def test_a_folder_in_the_file_s_place_is_told(path: Path) -> None:
+    path.mkdir()
+
+    with pytest.raises(CatalogUnusable, match="unable to open"):
+        Catalog.open(path)
+
+
+def test_a_catalog_that_another_process_holds_is_not_called_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_catalog(path)
+    monkeypatch.setattr("rbee.queen.catalog.BUSY_TIMEOUT", 0.01)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(CatalogUnusable, match="locked") as caught:
+            Catalog.open(path)
+
+    assert "damaged" not in caught.value.message
+    assert ".aside" not in (caught.value.hint or "")
+
+
+def test_a_refused_file_is_not_kept_open(path: Path) -> None:
+    path.write_bytes(b"garbage" * 1000)
+    refused(path)
+
+    assert str(path) not in {str(one.resolve()) for one in Path("/proc/self/fd").iterdir()}
+
+
+# Migrations
+
+
+def test_a_migration_that_fails_leaves_the_catalog_at_its_version(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_catalog(path)
+    before = stored(path)
+    monkeypatch.setattr(
+        "rbee.queen.catalog.MIGRATIONS",
+        (*MIGRATIONS, "ALTER TABLE hives ADD COLUMN colour TEXT", "ALTER TABLE nothing ADD COLUMN x TEXT"),
+    )
+
+    with pytest.raises(CatalogUnusable):
+        Catalog.open(path)
+
+    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]
+    assert [row[:8] for row in stored(path)] == before
+
+
+def test_a_migration_brings_an_older_catalog_up_with_its_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_catalog(path)
+    monkeypatch.setattr(
+        "rbee.queen.catalog.MIGRATIONS", (*MIGRATIONS, "ALTER TABLE hives ADD COLUMN colour TEXT")
+    )
+
+    catalog = Catalog.open(path)
+    rows = run(catalog.hives())
+    catalog.close()
+
+    assert len(rows) == 200
+    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]

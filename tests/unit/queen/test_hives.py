@@ -1,0 +1,1115 @@
+"""What adding, removing, beating and dying mean, told as the user reads it.
+
+systemd is played at the edge; the hive behind it is the product's own, on a real socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from rbee import __version__
+from rbee.client.link import HeartbeatClient, HiveClient, Link
+from rbee.config import QueenConfig
+from rbee.contracts import (
+    AddHive,
+    Cpu,
+    Devices,
+    Done,
+    Gpu,
+    Heartbeat,
+    HeartbeatAck,
+    HiveView,
+    Line,
+    decode,
+    encode,
+)
+from rbee.errors import (
+    HiveFailed,
+    NotPermitted,
+    RbeeError,
+    Stopping,
+    TimedOut,
+    TooMany,
+    UnitFailed,
+    UnknownHive,
+    UnknownHost,
+    from_problem,
+)
+from rbee.hive import app as hive_app
+from rbee.hive.heartbeat import Heart
+from rbee.narration import Chorus, Event, Narrator
+from rbee.queen.catalog import Catalog
+from rbee.queen.hives import Hives, describe
+from rbee.queen.jobs import Job, Jobs, Stories
+from rbee.queen.registry import Registry
+from rbee.queen.units import AsyncBus
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
+from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED, DiedError, NoProgram, PlayedSystemd
+from tests.unit.serving import served, until
+
+Result = TypeVar("Result")
+
+DEVICES = Devices(
+    Cpu("AMD EPYC 7763", 2, 128, 256, 512 * 2**30),
+    (Gpu(0, "nvidia", "NVIDIA H100 PCIe", "GPU-a", 80 * 2**30, "550.54", "0000:01:00.0"),),
+)
+HAS = (
+    "the beehive localhost has a cpu (AMD EPYC 7763, 256 threads, 512.0 GiB RAM), "
+    "gpu0 (NVIDIA H100 PCIe, 80.0 GiB VRAM) and model catalog has 0 models and 0 workers available"
+)
+STORY = [
+    ("queen bee", "Adding local pc to hive catalog."),
+    ("queen bee", "waking up the bee hive at localhost"),
+    ("bee hive", "Sending first heartbeat to queen"),
+    (
+        "queen bee",
+        "first heartbeat from a bee hive is received from localhost. checking its capabilities...",
+    ),
+    ("queen bee", "unknown capabilities of beehive localhost. asking the beehive to detect devices"),
+    ("bee hive", "Detected CPU and GPUs, responding to queen"),
+    ("queen bee", HAS),
+]
+ACTOR = {"actor_uid": "1000", "actor_pid": "42"}
+LOCALHOST = AddHive("localhost", 8600)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    async def scenario() -> Result:
+        return await asyncio.wait_for(work, 10)
+
+    return asyncio.run(scenario())
+
+
+class Tape(Narrator):
+    """Everything that the journal would get; who waits for a line is woken by it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, dict[str, str]]] = []
+        self._news = asyncio.Event()
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self.told.append((event.name, text, fields))
+        self._news.set()
+
+    async def until(self, event: str, text: str = "") -> str:
+        """The first line of that name with that text in it, now or later."""
+        while True:
+            for name, told, _ in self.told:
+                if name == event and text in told:
+                    return told
+            self._news.clear()
+            await asyncio.wait_for(self._news.wait(), 5)
+
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self.told]
+
+
+class Wire(HeartbeatClient):
+    """The way from a hive to the queen's rules, with all that JSON does to a beat."""
+
+    def __init__(self, hives: Callable[[], Hives]) -> None:
+        self._hives = hives
+        self.is_cut = False
+
+    @property
+    def is_open(self) -> bool:
+        return not self.is_cut
+
+    async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
+        if self.is_cut:
+            raise TimedOut("the wire is cut")
+        beat = decode(Heartbeat, json.loads(json.dumps(encode(heartbeat))))
+        ack = await self._hives().heartbeat(beat)
+        return decode(HeartbeatAck, json.loads(json.dumps(encode(ack))))
+
+
+class Hive:
+    """The hive's program, as rbee-hive.service runs it."""
+
+    def __init__(self, path: Path, notifier: Notifier, hives: Callable[[], Hives]) -> None:
+        self.wire = Wire(hives)
+        self.detect: Callable[[], Devices] = lambda: DEVICES
+        self.starts = 0
+        self._path = path
+        self._notifier = notifier
+        self._stack = AsyncExitStack()
+        self._heart: Heart
+        self._beating: asyncio.Task[None]
+
+    async def start(self) -> None:
+        self.starts += 1
+        self._heart = Heart(
+            "localhost", self.wire, Narrator(), status=lambda status: None, queen_name="the queen"
+        )
+        app = hive_app.build(self._heart, lambda: self.detect(), lambda: None)
+        self._path.unlink(missing_ok=True)
+        await self._stack.enter_async_context(served(app, self._path, self._notifier))
+        self._beating = asyncio.ensure_future(self._heart.run())
+
+    async def kill(self) -> None:
+        self._beating.cancel()
+        await asyncio.gather(self._beating, return_exceptions=True)
+        await self._stack.aclose()
+
+    async def stop(self) -> None:
+        self._beating.cancel()
+        await asyncio.gather(self._beating, return_exceptions=True)
+        await self._heart.goodbye()
+        await self._stack.aclose()
+
+    async def close(self) -> None:
+        if self.starts:
+            await self.kill()
+
+
+@dataclass
+class Queen:
+    hives: Hives
+    jobs: Jobs
+    registry: Registry
+    catalog: Catalog
+    systemd: PlayedSystemd
+    hive: Hive
+    tape: Tape
+
+    async def add(self) -> list[tuple[str, Any]]:
+        return await told(self.hives.add(LOCALHOST, ACTOR))
+
+    async def row(self) -> tuple[str, bool, Devices | None] | None:
+        row = await self.catalog.hive("localhost")
+        return (row.status, row.wanted, row.devices) if row else None
+
+    def life(self) -> tuple[str, str]:
+        life = self.registry.life("localhost")
+        assert life is not None
+        return life.state, life.reason
+
+
+async def told(job: Job) -> list[tuple[str, Any]]:
+    """The job's story up to its end: kind and data of each event."""
+    events = []
+    async for chunk in job.follow(0):
+        if not chunk.startswith(b":"):
+            fields = dict(one.split(": ", 1) for one in chunk.decode().rstrip("\n").split("\n"))
+            events.append((fields["event"], json.loads(fields["data"])))
+    return events
+
+
+def lines(events: list[tuple[str, Any]]) -> list[tuple[str, str]]:
+    return [(data["speaker"], data["text"]) for kind, data in events if kind == "line"]
+
+
+def error_of(events: list[tuple[str, Any]]) -> RbeeError:
+    kind, data = events[-1]
+    assert kind == "error"
+    return from_problem(data)
+
+
+def hive_of(events: list[tuple[str, Any]]) -> HiveView | None:
+    kind, data = events[-1]
+    assert kind == "done", data
+    return decode(Done, data).hive
+
+
+MakeQueen = Callable[..., Any]
+
+
+@pytest.fixture
+def queen(tmp_path: Path, silent_notifier: Notifier) -> MakeQueen:
+    """A queen at work; what she leaves behind fails the test."""
+
+    @asynccontextmanager
+    async def queen(
+        *,
+        begin: bool = True,
+        interval: float = 15,
+        grace: float = 5,
+        systemd: PlayedSystemd | None = None,
+        **config: Any,
+    ) -> AsyncIterator[Queen]:
+        catalog = Catalog.open(tmp_path / "catalog.db")
+        registry, jobs, tape = Registry(interval=interval, grace=grace), Jobs(16), Tape()
+        systemd = systemd or PlayedSystemd()
+        bus = AsyncBus(systemd)  # type: ignore[arg-type]
+        link = Link(tmp_path / "hive.sock", timeout=5)
+        hives = Hives(
+            replace(QueenConfig(heartbeat_interval=interval, heartbeat_grace=grace), **config),
+            catalog, registry, jobs, bus, HiveClient(link), Chorus(tape, Stories(jobs)),
+            changed=lambda: None,
+        )  # fmt: skip
+        hive = Hive(tmp_path / "hive.sock", silent_notifier, lambda: hives)
+        systemd.programs[HIVE_UNIT] = hive
+        await hives.load()
+        bus.attach()
+        if begin:
+            hives.begin()
+        try:
+            yield Queen(hives, jobs, registry, catalog, systemd, hive, tape)
+        finally:
+            await hives.end()
+            jobs.close()
+            bus.detach()
+            await link.close()
+            await hive.close()
+            await systemd.close()
+            catalog.close()
+
+    return queen
+
+
+@pytest.fixture(autouse=True)
+def no_task_of_hers_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert [record for record in caplog.records if "a task of the queen failed" in record.getMessage()] == []
+
+
+# Adding
+
+
+def test_adding_tells_the_story_and_ends_with_the_hive_online(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            events = await q.add()
+
+            assert lines(events) == STORY
+            hive = hive_of(events)
+            assert hive is not None
+            assert (hive.id, hive.state, hive.status, hive.devices) == (
+                "localhost",
+                "online",
+                "online",
+                DEVICES,
+            )
+            assert hive.last_beat_ms is not None
+            assert await q.row() == ("online", True, DEVICES)
+            assert q.systemd.asked == [("start", HIVE_UNIT)]
+            assert q.life() == ("online", "its heartbeats come")
+
+    run(scenario())
+
+
+def test_each_line_of_the_queen_s_story_names_its_job_hive_and_who_asked(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await told(job)
+
+            assert len(q.tape.told) == 5
+            for _, _, fields in q.tape.told:
+                assert fields == {"job_id": job.id, "hive": "localhost", **ACTOR}
+
+    run(scenario())
+
+
+def test_a_story_is_told_whether_anybody_listens_or_not(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await q.tape.until("has-devices")
+            await until(lambda: job.state != "running")
+
+            assert lines(await told(job)) == STORY
+
+    run(scenario())
+
+
+def test_adding_again_goes_on_from_where_the_hive_is(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            before = await q.catalog.hive("localhost")
+            q.hive.detect = lambda: replace(DEVICES, gpus=())
+
+            events = await q.add()
+
+            assert [text for _, text in lines(events)] == [
+                "Adding local pc to hive catalog.",
+                "the bee hive at localhost is awake already",
+                "asking the beehive localhost whether its devices are what they were",
+                "Detected CPU and GPUs, responding to queen",
+                describe("localhost", replace(DEVICES, gpus=())),
+            ]
+            assert hive_of(events) is not None
+            after = await q.catalog.hive("localhost")
+            assert before is not None
+            assert after is not None
+            assert after.created_at_ms == before.created_at_ms
+            assert after.devices == replace(DEVICES, gpus=())
+            assert q.systemd.asked == [("start", HIVE_UNIT)]
+            assert len(await q.catalog.hives()) == 1
+
+    run(scenario())
+
+
+def test_two_who_add_at_once_wake_one_hive_and_both_hear_the_end(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            first, second = await asyncio.gather(q.add(), q.add())
+
+            assert hive_of(first) is not None
+            assert hive_of(second) is not None
+            assert q.hive.starts == 1
+            assert len(await q.catalog.hives()) == 1
+
+    run(scenario())
+
+
+def test_a_hive_that_runs_before_anybody_added_it_is_taken_as_it_is(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.systemd.start_by_hand(HIVE_UNIT)
+
+            events = await q.add()
+
+            assert hive_of(events) is not None
+            assert q.systemd.asked == []
+            assert await q.row() == ("online", True, DEVICES)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("host", ["blade-7", "LOCALHOST", "localhost ", "127.0.0.1", "\x1b[31m"])
+def test_an_unknown_host_is_refused_and_nothing_is_written(queen: MakeQueen, host: str) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            with pytest.raises(UnknownHost) as caught:
+                q.hives.add(AddHive(host), ACTOR)
+
+            assert (caught.value.field, caught.value.hint) == ("host", "rbeectl add-hive localhost")
+            assert await q.catalog.hives() == []
+            assert q.jobs.all() == []
+            assert q.tape.told == []
+
+    run(scenario())
+
+
+def test_a_unit_that_does_not_start_ends_the_story_with_the_unit_s_own_words(queen: MakeQueen) -> None:
+    class Broken(NoProgram):
+        async def start(self) -> None:
+            raise DiedError(
+                UnitState("loaded", "failed", "failed", result="exit-code", status_text="Id= must match")
+            )
+
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.programs[HIVE_UNIT] = Broken()
+
+            events = await q.add()
+
+            error = error_of(events)
+            assert type(error) is UnitFailed
+            assert "its result is 'exit-code', it said: Id= must match" in error.message
+            assert lines(events)[-1] == ("queen bee", f"adding localhost failed: {error.message}")
+            assert q.life()[0] == "offline"
+            assert await q.row() == ("offline", True, None)
+
+            q.systemd.programs[HIVE_UNIT] = q.hive
+            assert hive_of(await q.add()) is not None
+
+    run(scenario())
+
+
+def test_a_queen_who_may_not_start_the_unit_says_so(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.refusal = NotPermitted("systemd does not let you do this")
+
+            events = await q.add()
+
+            assert type(error_of(events)) is NotPermitted
+            assert q.life() == ("offline", "systemd does not let you do this")
+
+    run(scenario())
+
+
+def test_a_hive_that_starts_and_never_beats_is_not_waited_for_for_ever(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen(hive_start_timeout=0.1) as q:
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+
+            error = error_of(await q.add())
+
+            assert type(error) is TimedOut
+            assert error.message == "rbee-hive.service started, and no heartbeat came within 0.1 s"
+            assert q.life() == ("offline", error.message)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (
+            UnitState("loaded", "failed", "failed", result="exit-code", exit_status=78),
+            "its process ended (exit status 78)",
+        ),
+        (
+            UnitState("loaded", "failed", "failed", result="signal", exit_status=11),
+            "its process ended (killed by signal 11)",
+        ),
+        (INACTIVE, "stopped by an administrator"),
+    ],
+)
+def test_a_hive_that_dies_before_its_first_beat_ends_the_story_at_once(
+    queen: MakeQueen, state: UnitState, reason: str
+) -> None:
+    async def scenario() -> None:
+        async with queen(hive_start_timeout=60) as q:
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
+            q.systemd.becomes(HIVE_UNIT, state)
+
+            error = error_of(await told(job))
+
+            assert type(error) is UnitFailed
+            assert reason in error.message
+            assert q.life()[0] == "offline"
+
+    run(scenario())
+
+
+def test_a_hive_that_refuses_to_tell_its_devices_ends_the_story_there(queen: MakeQueen) -> None:
+    def detect() -> Devices:
+        raise RuntimeError("the driver is on fire")
+
+    async def scenario() -> None:
+        async with queen() as q:
+            q.hive.detect = detect
+
+            events = await q.add()
+
+            error = error_of(events)
+            assert type(error) is HiveFailed
+            assert "the driver is on fire" in error.message
+            assert ("bee hive", "detecting the devices failed: the driver is on fire") in lines(events)
+            assert ("queen bee", HAS) not in lines(events)
+            row = await q.row()
+            assert row is not None
+            assert (row[0] == "online", row[2]) == (False, None)
+            assert q.life()[0] != "online"
+
+            # The cure is to mend the cause and to say it again.
+            q.hive.detect = lambda: DEVICES
+            assert hive_of(await q.add()) is not None
+
+    run(scenario())
+
+
+def test_a_hive_that_does_not_tell_its_devices_in_time_ends_the_story(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        loop, goes_on = asyncio.get_running_loop(), asyncio.Event()
+
+        def detect() -> Devices:
+            asyncio.run_coroutine_threadsafe(goes_on.wait(), loop).result(5)
+            return DEVICES
+
+        async with queen(detect_timeout=0.1) as q:
+            q.hive.detect = detect
+            events = await q.add()
+            goes_on.set()
+
+            assert "did not answer within 0.1 s" in error_of(events).message
+            row = await q.row()
+            assert row is not None
+            assert row[2] is None
+
+    run(scenario())
+
+
+def test_an_error_that_nobody_foresaw_ends_the_story_and_is_logged(
+    queen: MakeQueen, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.ask_start = lambda unit: 1 / 0
+
+            error = error_of(await q.add())
+
+            assert "nobody foresaw: ZeroDivisionError" in error.message
+
+    run(scenario())
+    (record,) = [one for one in caplog.records if one.name == "rbee"]
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_more_jobs_than_are_kept_are_refused_before_anything_happens(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            for _ in range(16):
+                q.hives.add(LOCALHOST, ACTOR)
+
+            with pytest.raises(TooMany):
+                q.hives.add(LOCALHOST, ACTOR)
+            with pytest.raises(TooMany):
+                q.hives.remove("localhost", ACTOR)
+            await until(lambda: q.tape.names().count("adding") == 16)
+            assert len(await q.catalog.hives()) == 1
+
+    run(scenario())
+
+
+def test_a_job_that_was_only_just_asked_for_is_cut_off_without_a_warning(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await q.hives.end()
+            q.jobs.close()
+
+            assert "the queen is being stopped" in error_of(await told(job)).message
+
+    run(scenario())
+
+
+def test_a_queen_who_stops_cuts_her_work_off_and_leaves_none_behind(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await q.tape.until("waking")
+            await q.hives.end()
+            q.jobs.close()
+
+            assert "the queen is being stopped" in error_of(await told(job)).message
+            assert await q.row() == ("pending", True, None)
+
+    run(scenario())
+
+
+# Removing
+
+
+def test_removing_stops_the_unit_and_forgets_the_hive(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+
+            events = await told(q.hives.remove("localhost", ACTOR))
+
+            assert lines(events) == [
+                ("queen bee", "Removing localhost from hive catalog"),
+                ("queen bee", "the beehive localhost is stopped and no longer in the hive catalog"),
+            ]
+            assert hive_of(events) is None
+            assert await q.catalog.hives() == []
+            assert q.registry.life("localhost") is None
+            assert q.systemd.states[HIVE_UNIT] == INACTIVE
+            assert "hive-offline" not in q.tape.names(), "its end is no news when it was asked for"
+
+    run(scenario())
+
+
+def test_removing_twice_is_no_error(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            await told(q.hives.remove("localhost", ACTOR))
+
+            events = await told(q.hives.remove("localhost", ACTOR))
+
+            assert hive_of(events) is None
+            assert lines(events)[-1][1] == "the beehive localhost was not in the hive catalog"
+
+    run(scenario())
+
+
+def test_removing_a_hive_that_is_not_of_this_machine_stops_no_unit(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+
+            assert hive_of(await told(q.hives.remove("blade-7", ACTOR))) is None
+            assert q.systemd.asked == [("start", HIVE_UNIT)]
+            assert len(await q.catalog.hives()) == 1
+
+    run(scenario())
+
+
+def test_a_hive_that_could_not_be_stopped_stays_in_the_catalog(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            q.systemd.refusal = NotPermitted("systemd does not let you do this")
+
+            events = await told(q.hives.remove("localhost", ACTOR))
+
+            assert type(error_of(events)) is NotPermitted
+            assert lines(events)[-1][1].startswith("removing localhost failed")
+            assert await q.row() == ("online", True, DEVICES)
+            assert q.life()[0] == "online"
+
+    run(scenario())
+
+
+def test_a_hive_that_was_removed_can_be_added_again(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            await told(q.hives.remove("localhost", ACTOR))
+
+            assert lines(await q.add()) == STORY
+
+    run(scenario())
+
+
+# Beating
+
+
+def beat(**fields: Any) -> Heartbeat:
+    return replace(
+        Heartbeat("localhost", "2026-01-31T12:00:00Z", (), "1" * 32, version=__version__), **fields
+    )
+
+
+def test_a_beat_of_a_hive_that_nobody_added_is_refused_and_nothing_is_written(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            for state in ("starting", "ready", "stopping"):
+                with pytest.raises(UnknownHive, match="'localhost' is not in the hive catalog") as caught:
+                    await q.hives.heartbeat(beat(state=state))
+            assert caught.value.hint == "rbeectl add-hive localhost"
+            assert await q.catalog.hives() == []
+            assert q.registry.life("localhost") is None
+
+    run(scenario())
+
+
+def test_a_beat_of_a_hive_that_is_online_writes_nothing_to_disk(queen: MakeQueen, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            await q.catalog.hives()
+            before = [(tmp_path / f"catalog.db{suffix}").read_bytes() for suffix in ("", "-wal")]
+
+            for _ in range(20):
+                await q.hive._heart.beat()
+
+            after = [(tmp_path / f"catalog.db{suffix}").read_bytes() for suffix in ("", "-wal")]
+            assert after == before
+            life = q.registry.life("localhost")
+            assert life is not None
+            assert life.last_beat_ms is not None
+
+    run(scenario())
+
+
+def test_an_ack_says_how_often_to_beat(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen(interval=2.5) as q:
+            await q.add()
+
+            assert await q.hives.heartbeat(beat(state="starting")) == HeartbeatAck("ok", 2500, None)
+
+    run(scenario())
+
+
+def test_a_hive_that_only_announces_itself_is_not_alive_yet(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
+
+            ack = await q.hives.heartbeat(beat(state="starting"))
+
+            assert ack.job_id == job.id
+            assert job.state == "running"
+            assert "first-heartbeat" not in q.tape.names()
+
+    run(scenario())
+
+
+def test_a_hive_speaks_for_itself_only_and_into_its_own_job_only(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
+            forged = Line("queen bee", "all is well", "has-devices", "2026-01-31T12:00:00Z")
+
+            await q.hives.heartbeat(beat(state="starting", job_id=job.id, lines=(forged,)))
+            await q.hives.heartbeat(beat(state="starting", job_id="7" * 32, lines=(forged,)))
+            await q.hives.heartbeat(beat(state="starting", lines=(forged,)))
+            q.jobs.close()
+
+            assert lines(await told(job))[2:] == [("bee hive", "all is well")]
+
+    run(scenario())
+
+
+# Dying, and coming back
+
+
+def test_a_stop_by_an_administrator_is_respected(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+            await q.tape.until("hive-offline", "stopped by an administrator")
+            await until(lambda: q.life() == ("offline", "stopped by an administrator"))
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", False, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+def test_a_process_that_is_killed_is_known_at_once_and_stays_wanted(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+
+            await q.hive.kill()
+            q.systemd.becomes(HIVE_UNIT, KILLED)
+            await q.tape.until("hive-offline")
+
+            assert q.life() == ("offline", "its process ended (killed by signal 9)")
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", True, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+def test_a_hive_that_systemd_started_again_comes_online_with_its_devices_of_now(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            await q.hive.kill()
+            q.systemd.becomes(HIVE_UNIT, KILLED)
+            await q.tape.until("hive-offline")
+            q.hive.detect = lambda: replace(DEVICES, gpus=())
+
+            await q.systemd.start_by_hand(HIVE_UNIT)
+            await q.tape.until("hive-online", "the beehive localhost is online again")
+
+            assert q.life()[0] == "online"
+            assert await q.row() == ("online", True, replace(DEVICES, gpus=()))
+
+    run(scenario())
+
+
+def test_a_hive_that_an_administrator_starts_again_is_wanted_again(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+            await q.tape.until("hive-offline")
+
+            await q.systemd.start_by_hand(HIVE_UNIT)
+            await q.tape.until("hive-online")
+
+            assert q.life()[0] == "online"
+            assert await q.row() == ("online", True, DEVICES)
+
+    run(scenario())
+
+
+def test_a_hive_that_goes_with_the_queen_stays_wanted(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            q.systemd.job(QUEEN_UNIT, "stop")
+
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+            await q.tape.until("hive-offline", "stopped together with the queen")
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", True, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+def test_silence_makes_a_hive_suspect_then_offline_and_a_beat_brings_it_back(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen(interval=0.1, grace=0.05) as q:
+            await q.add()
+            q.hive.wire.is_cut = True
+
+            await q.tape.until("hive-suspect", "the beehive localhost is suspect: no heartbeat for more than")
+            assert await q.row() == ("online", True, DEVICES)
+            await q.tape.until("hive-offline", "no heartbeat for 3 intervals of 0.1 s")
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", True, DEVICES)
+
+            await until(is_stored)
+            q.hive.wire.is_cut = False
+            await q.tape.until("hive-online", "the beehive localhost is online again")
+
+            assert q.life()[0] == "online"
+            assert q.tape.names().count("first-heartbeat") == 1, "its process is the same"
+
+    run(scenario())
+
+
+def test_a_hive_that_hangs_and_is_then_stopped_by_an_administrator_stays_stopped(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen(interval=0.05, grace=0.05) as q:
+            await q.add()
+            q.hive.wire.is_cut = True
+            await q.tape.until("hive-offline", "no heartbeat for 3 intervals")
+
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", False, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+def test_a_crash_loop_that_an_administrator_ends_stays_ended(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            await q.hive.kill()
+            q.systemd.becomes(HIVE_UNIT, KILLED)
+            await q.tape.until("hive-offline")
+
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", False, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+def test_a_catalog_that_cannot_be_written_does_not_end_the_judging(queen: MakeQueen, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with queen(interval=0.05, grace=0.05) as q:
+            await q.add()
+            q.catalog._connection.execute("PRAGMA query_only = 1")
+            q.hive.wire.is_cut = True
+            await q.tape.until("hive-offline", "3 intervals")
+            q.hive.wire.is_cut = False
+            await q.tape.until("hive-online")
+            q.tape.told.clear()
+            q.catalog._connection.execute("PRAGMA query_only = 0")
+            q.hive.wire.is_cut = True
+
+            await q.tape.until("hive-offline", "3 intervals")
+
+    run(scenario())
+
+
+# Waking with a catalog
+
+
+async def a_row(path: Path, *, status: str, wanted: bool) -> None:
+    catalog = Catalog.open(path)
+    await catalog.add("localhost", "localhost", 8600)
+    await catalog.set_online("localhost", DEVICES)
+    await catalog.set_status("localhost", status, wanted=wanted)  # type: ignore[arg-type]
+    catalog.close()
+
+
+def test_a_queen_who_wakes_takes_each_hive_as_unknown_until_she_hears_of_it(
+    queen: MakeQueen, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        await a_row(tmp_path / "catalog.db", status="online", wanted=True)
+        async with queen(begin=False) as q:
+            (view,) = await q.hives.views()
+
+            assert (view.state, view.status, view.devices) == ("unknown", "online", DEVICES)
+            assert view.reason == "not heard of yet since the queen woke; was online"
+            assert view.last_beat_ms is None
+
+    run(scenario())
+
+
+def test_a_queen_who_wakes_brings_back_the_hive_that_is_wanted(queen: MakeQueen, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await a_row(tmp_path / "catalog.db", status="offline", wanted=True)
+        async with queen() as q:
+            await q.tape.until("hive-online")
+
+            assert q.systemd.asked == [("start", HIVE_UNIT)]
+            assert q.life()[0] == "online"
+            assert await q.row() == ("online", True, DEVICES)
+
+    run(scenario())
+
+
+def test_a_queen_who_wakes_leaves_a_hive_stopped_that_an_administrator_stopped(
+    queen: MakeQueen, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        await a_row(tmp_path / "catalog.db", status="offline", wanted=False)
+        async with queen() as q:
+            await until(lambda: q.life() == ("offline", "stopped by an administrator"))
+
+            assert q.systemd.asked == []
+            assert q.tape.told == []
+
+    run(scenario())
+
+
+def test_a_queen_who_wakes_does_not_touch_a_hive_that_runs(queen: MakeQueen, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await a_row(tmp_path / "catalog.db", status="online", wanted=True)
+        systemd = PlayedSystemd()
+        systemd.states[HIVE_UNIT] = ACTIVE
+        async with queen(systemd=systemd, interval=0.05, grace=0.05) as q:
+            await q.tape.until("hive-offline", "not heard of since the queen woke")
+
+            assert q.systemd.asked == []
+
+    run(scenario())
+
+
+def test_a_wanted_hive_that_cannot_be_woken_is_offline_with_the_reason(
+    queen: MakeQueen, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        await a_row(tmp_path / "catalog.db", status="online", wanted=True)
+        systemd = PlayedSystemd(refusal=NotPermitted("systemd does not let you do this"))
+        async with queen(systemd=systemd) as q:
+            await q.tape.until("hive-offline", "systemd does not let you do this")
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", True, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+def test_an_empty_catalog_wakes_nobody(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            for _ in range(5):
+                await q.catalog.hives()
+
+            assert q.systemd.asked == []
+            assert await q.hives.views() == []
+
+    run(scenario())
+
+
+def test_a_hive_that_is_not_there_is_unknown(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            with pytest.raises(UnknownHive, match="hive 'blade-7' is not in the hive catalog"):
+                await q.hives.view("blade-7")
+
+    run(scenario())
+
+
+# Shutting down
+
+
+def test_a_shutdown_has_systemd_stop_the_target_and_is_done_with_the_queen(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            job = q.hives.shut_down(ACTOR)
+            assert q.hives.shut_down(ACTOR) is job, "asking again is the same shutdown"
+            await until(lambda: q.systemd.asked != [])
+            q.jobs.close()
+
+            events = await told(job)
+
+            assert lines(events) == [("queen bee", "Shutting down all hives")]
+            assert events[-1][0] == "done"
+            assert q.systemd.asked == [("stop", TARGET)]
+
+    run(scenario())
+
+
+def test_a_hive_s_goodbye_is_part_of_the_shutdown_s_story(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            job = q.hives.shut_down(ACTOR)
+            goodbye = Line("bee hive", "Received shutdown signal, goodbye", "goodbye", "2026-01-31T12:00:00Z")
+
+            await q.hives.heartbeat(beat(state="stopping", lines=(goodbye,)))
+            q.jobs.close()
+
+            assert lines(await told(job)) == [
+                ("queen bee", "Shutting down all hives"),
+                ("bee hive", "Received shutdown signal, goodbye"),
+            ]
+
+    run(scenario())
+
+
+def test_a_hive_that_was_just_to_be_woken_does_not_undo_a_shutdown(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.job(QUEEN_UNIT, "stop")
+
+            assert type(error_of(await q.add())) is Stopping
+            assert q.hive.starts == 0
+
+    run(scenario())
+
+
+def test_a_shutdown_that_systemd_refuses_ends_in_its_error(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.refusal = NotPermitted("systemd does not let you do this")
+
+            events = await told(q.hives.shut_down(ACTOR))
+
+            assert type(error_of(events)) is NotPermitted
+            assert lines(events)[-1][1].startswith("shutting down failed")
+
+    run(scenario())
+
+
+# The seed's sentence
+
+
+@pytest.mark.parametrize(
+    ("devices", "parts"),
+    [
+        (Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30)), "a cpu (a cpu, 4 threads, 8.0 GiB RAM)"),
+        (Devices(Cpu(None, None, None, None, None)), "a cpu (model unknown)"),
+        (Devices(Cpu(None, None, None, 4, None)), "a cpu (model unknown, 4 threads)"),
+        (
+            Devices(
+                Cpu("a cpu", 1, 2, 4, 2**30),
+                (
+                    Gpu(0, "nvidia", "A", "u", 2**30 * 3 // 2, "d", "0000:01:00.0"),
+                    Gpu(1, "amd", "B", None, None, None, "0000:02:00.0"),
+                    Gpu(2, "amd", None, None, None, None, "0000:03:00.0"),
+                    Gpu(3, "1af4", None, None, None, None, None),
+                ),
+            ),
+            "a cpu (a cpu, 4 threads, 1.0 GiB RAM), gpu0 (A, 1.5 GiB VRAM), gpu1 (B), gpu2 (0000:03:00.0), "
+            "gpu3 (1af4)",
+        ),
+    ],
+)
+def test_the_sentence_tells_what_is_known_and_makes_nothing_up(devices: Devices, parts: str) -> None:
+    assert describe("x", devices) == (
+        f"the beehive x has {parts} and model catalog has 0 models and 0 workers available"
+    )
+
+
+def test_the_sentence_counts_models_and_workers() -> None:
+    devices = Devices(Cpu("c", 1, 1, 1, 0), model_catalog=("a", "b"), worker_catalog=("c",))
+
+    assert describe("x", devices).endswith("model catalog has 2 models and 1 workers available")

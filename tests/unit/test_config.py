@@ -1,0 +1,338 @@
+"""rbee.conf is read as systemd reads its own files."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from rbee.config import SECTIONS, Config, HiveConfig, QueenConfig, load, parse_span
+from rbee.errors import BadConfig
+
+REPOSITORY = Path(__file__).parents[2]
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file below the root."""
+
+    def write(path: str, text: str) -> Path:
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        return target
+
+    return write
+
+
+def jobs_max(root: Path) -> int:
+    return load(root).queen.jobs_max
+
+
+# Time spans
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("15", 15), ("0", 0), ("2.5", 2.5), (" 7 ", 7),
+        ("500ms", 0.5), ("500msec", 0.5), ("250000us", 0.25), ("250000usec", 0.25),
+        ("5s", 5), ("5sec", 5), ("1second", 1), ("5seconds", 5), ("5 s", 5),
+        ("2m", 120), ("2min", 120), ("1minute", 60), ("2minutes", 120),
+        ("2h", 7200), ("2hr", 7200), ("1hour", 3600), ("2hours", 7200),
+        ("1d", 86400), ("1day", 86400), ("2days", 172800),
+        ("1min 30s", 90), ("1min30s", 90), ("1h 1min 1s 1ms", 3661.001), ("55s500ms", 55.5), ("1 min 30", 90),
+        ("2 h", 7200), ("48hr", 172800),
+    ],
+)  # fmt: skip
+def test_a_time_span_of_systemd_time_7_is_read(text: str, seconds: float) -> None:
+    assert parse_span(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "s", "-5", "+5", "5 parsecs", "1e3", "5S", "1H", "5.", "0x10", "5s,", "ten", "1min -30s"],
+)
+def test_what_is_no_time_span_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time span such as 15s, 500ms or 1min 30s"):
+        parse_span(text)
+
+
+# Precedence
+
+
+def test_without_files_there_are_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path) == Config()
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path, write: Write) -> None:
+    write(
+        "etc/rbee/rbee.conf",
+        "# words\n[Queen]\nHeartbeatIntervalSec=500ms\nDatabase = /srv/rbee/catalog.db\n"
+        "; more words\n[Hive]\nId=blade-7\n",
+    )
+
+    assert load(tmp_path) == Config(
+        QueenConfig(heartbeat_interval=0.5, database=Path("/srv/rbee/catalog.db")), HiveConfig(id="blade-7")
+    )
+
+
+@pytest.mark.parametrize(
+    ("present", "counts"),
+    [
+        (("etc", "usr/local/lib", "usr/lib"), "etc"),
+        (("usr/local/lib", "usr/lib"), "usr/local/lib"),
+        (("usr/lib",), "usr/lib"),
+    ],
+)
+def test_of_the_main_files_only_the_first_counts(
+    tmp_path: Path, write: Write, present: tuple[str, ...], counts: str
+) -> None:
+    values = {"etc": 1, "usr/local/lib": 2, "usr/lib": 3}
+    for folder in present:
+        write(f"{folder}/rbee/rbee.conf", f"[Queen]\nJobsMax={values[folder]}\n[Hive]\nId={folder[:3]}\n")
+
+    assert (jobs_max(tmp_path), load(tmp_path).hive.id) == (values[counts], counts[:3])
+
+
+def test_a_main_file_does_not_mix_with_those_it_hides(tmp_path: Path, write: Write) -> None:
+    write("etc/rbee/rbee.conf", "[Hive]\nId=mine\n")
+    write("usr/lib/rbee/rbee.conf", "[Queen]\nJobsMax=9\n")
+
+    assert load(tmp_path) == Config(hive=HiveConfig(id="mine"))
+
+
+def test_dropins_come_after_the_main_file_sorted_by_name_whatever_their_folder(
+    tmp_path: Path, write: Write
+) -> None:
+    write("etc/rbee/rbee.conf", "[Queen]\nJobsMax=1\n[Hive]\nId=main\n")
+    write("etc/rbee/rbee.conf.d/10-a.conf", "[Queen]\nJobsMax=2\nHeartbeatGraceSec=1\n")
+    write("usr/lib/rbee/rbee.conf.d/50-b.conf", "[Queen]\nJobsMax=3\n")
+    write("usr/local/lib/rbee/rbee.conf.d/20-c.conf", "[Queen]\nJobsMax=4\n")
+
+    assert load(tmp_path) == Config(QueenConfig(jobs_max=3, heartbeat_grace=1.0), HiveConfig(id="main"))
+
+
+def test_dropins_are_read_without_a_main_file(tmp_path: Path, write: Write) -> None:
+    write("usr/lib/rbee/rbee.conf.d/50-b.conf", "[Queen]\nJobsMax=3\n")
+
+    assert jobs_max(tmp_path) == 3
+
+
+def test_a_dropin_masks_those_of_the_same_name_in_later_folders(tmp_path: Path, write: Write) -> None:
+    write("usr/lib/rbee/rbee.conf.d/50-x.conf", "[Queen]\nJobsMax=3\nHeartbeatGraceSec=1\n")
+    write("usr/local/lib/rbee/rbee.conf.d/50-x.conf", "[Queen]\nJobsMax=4\nDetectTimeoutSec=1\n")
+    write("etc/rbee/rbee.conf.d/50-x.conf", "[Queen]\nJobsMax=5\n")
+
+    assert load(tmp_path).queen == QueenConfig(jobs_max=5)
+
+
+def test_a_symlink_to_dev_null_masks_a_dropin(tmp_path: Path, write: Write) -> None:
+    write("usr/lib/rbee/rbee.conf.d/50-x.conf", "[Queen]\nJobsMax=3\n")
+    folder = tmp_path / "etc/rbee/rbee.conf.d"
+    folder.mkdir(parents=True)
+    (folder / "50-x.conf").symlink_to("/dev/null")
+
+    assert load(tmp_path) == Config()
+
+
+def test_a_symlink_to_dev_null_masks_the_main_files_behind_it(tmp_path: Path, write: Write) -> None:
+    write("usr/lib/rbee/rbee.conf", "[Queen]\nJobsMax=3\n")
+    (tmp_path / "etc/rbee").mkdir(parents=True)
+    (tmp_path / "etc/rbee/rbee.conf").symlink_to("/dev/null")
+
+    assert load(tmp_path) == Config()
+
+
+def test_only_files_that_end_in_conf_are_dropins(tmp_path: Path, write: Write) -> None:
+    write("etc/rbee/rbee.conf.d/50-x.conf.bak", "[Queen]\nJobsMax=3\n")
+    write("etc/rbee/rbee.conf.d/README", "[Queen]\nJobsMax=4\n")
+
+    assert load(tmp_path) == Config()
+
+
+def test_an_empty_assignment_gives_the_default_back(tmp_path: Path, write: Write) -> None:
+    write("usr/lib/rbee/rbee.conf", "[Queen]\nJobsMax=3\nDatabase=/x\n[Hive]\nId=x\n")
+    write("etc/rbee/rbee.conf.d/50-x.conf", "[Queen]\nJobsMax=\nDatabase=\n[Hive]\nId=\n")
+
+    assert load(tmp_path) == Config()
+
+
+def test_of_two_assignments_in_one_file_the_later_wins(tmp_path: Path, write: Write) -> None:
+    write("etc/rbee/rbee.conf", "[Queen]\nJobsMax=3\n[Hive]\nId=x\n[Queen]\nJobsMax=4\n")
+
+    assert jobs_max(tmp_path) == 4
+
+
+def test_a_percent_sign_is_a_percent_sign(tmp_path: Path, write: Write) -> None:
+    write("etc/rbee/rbee.conf", "[Queen]\nDatabase=/srv/100%/%(x)s.db\n")
+
+    assert load(tmp_path).queen.database == Path("/srv/100%/%(x)s.db")
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "key"),
+    [
+        ("[Queen]\nJobMax=3\n", "Queen", "JobMax"),
+        ("[Queen]\njobsmax=3\n", "Queen", "jobsmax"),
+        ("[Hive]\nJobsMax=3\n", "Hive", "JobsMax"),
+        ("[Worker]\nJobsMax=3\n", "Worker", "JobsMax"),
+        ("[queen]\nJobsMax=3\n", "queen", "JobsMax"),
+    ],
+)
+def test_an_unknown_key_is_passed_over_with_a_warning(
+    tmp_path: Path, write: Write, text: str, section: str, key: str
+) -> None:
+    path = write("etc/rbee/rbee.conf", text)
+
+    config = load(tmp_path)
+
+    assert config.warnings == (f"{path}: unknown key '{key}' in section [{section}], passed over",)
+    assert (config.queen, config.hive) == (QueenConfig(), HiveConfig())
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "complaint"),
+    [
+        ("Queen", "JobsMax", "0", "must be a whole number from 1 to 10000"),
+        ("Queen", "JobsMax", "10001", "must be a whole number from 1 to 10000"),
+        ("Queen", "JobsMax", "many", "must be a whole number from 1 to 10000"),
+        ("Queen", "JobsMax", "2.5", "must be a whole number from 1 to 10000"),
+        ("Queen", "JobsMax", "-1", "must be a whole number from 1 to 10000"),
+        ("Queen", "JobsMax", "٣", "must be a whole number from 1 to 10000"),
+        ("Queen", "HeartbeatIntervalSec", "0", "must be from 0.1s to 3600s"),
+        ("Queen", "HeartbeatIntervalSec", "2h", "must be from 0.1s to 3600s"),
+        ("Queen", "HeartbeatIntervalSec", "soon", "is not a time span such as 15s, 500ms or 1min 30s"),
+        ("Queen", "HeartbeatGraceSec", "1ms", "must be from 0.1s to 3600s"),
+        ("Queen", "HiveStartTimeoutSec", "11min", "must be from 0.1s to 600s"),
+        ("Queen", "DetectTimeoutSec", "infinity", "is not a time span"),
+        ("Queen", "Database", "catalog.db", "must be an absolute path"),
+        ("Hive", "Queen", "queen.sock", "must be an absolute path"),
+        ("Hive", "Id", "two words", "must match"),
+        ("Hive", "Id", "x" * 254, "must have 1 to 253 characters"),
+        ("Hive", "NvmlTimeoutSec", "2min", "must be from 0.1s to 60s"),
+    ],
+)
+def test_a_bad_value_names_file_section_and_key(
+    tmp_path: Path, write: Write, section: str, key: str, value: str, complaint: str
+) -> None:
+    write("usr/lib/rbee/rbee.conf", "[Queen]\nJobsMax=3\n")
+    path = write("etc/rbee/rbee.conf.d/50-x.conf", f"[{section}]\n{key}={value}\n")
+
+    with pytest.raises(BadConfig) as caught:
+        load(tmp_path)
+
+    assert caught.value.message.startswith(f"{path}: [{section}] {key}= {complaint}")
+    assert caught.value.message.endswith(f"and is '{value}'")
+    assert caught.value.field == key
+    assert str(path) in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["JobsMax=3\n", "[Queen]\nwords without sense\n", "[Queen\nJobsMax=3\n"])
+def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, write: Write, text: str) -> None:
+    path = write("etc/rbee/rbee.conf", text)
+
+    with pytest.raises(BadConfig, match=re.escape(str(path))):
+        load(tmp_path)
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path, write: Write) -> None:
+    path = write("etc/rbee/rbee.conf", "")
+    path.write_bytes(b"[Hive]\nId=caf\xe9\n")
+
+    with pytest.raises(BadConfig, match=re.escape(str(path))):
+        load(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "etc/rbee/rbee.conf.d/50-folder.conf"
+    path.mkdir(parents=True)
+
+    with pytest.raises(BadConfig, match=f"{re.escape(str(path))} cannot be read: Is a directory") as caught:
+        load(tmp_path)
+
+    assert caught.value.hint == f"Make {path} readable."
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_that_the_daemon_may_not_enter_is_named() -> None:
+    code = """
+import os, sys, tempfile
+from pathlib import Path
+import rbee.config
+from rbee.errors import BadConfig
+with tempfile.TemporaryDirectory() as folder:
+    os.chmod(folder, 0o755)
+    Path(folder, "etc/rbee").mkdir(parents=True)
+    Path(folder, "etc/rbee/rbee.conf").write_text("[Queen]\\nJobsMax=3\\n")
+    os.chmod(Path(folder, "etc/rbee"), 0o700)
+    os.seteuid(65534)
+    try:
+        rbee.config.load(Path(folder))
+    except BadConfig as error:
+        print(error.message)
+    finally:
+        os.seteuid(0)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+
+    assert "Traceback" not in run.stderr
+    assert "etc/rbee" in run.stdout
+
+
+# What is shipped
+
+
+def shipped_keys() -> dict[str, dict[str, str]]:
+    """Section -> key -> default of packaging/rbee.conf, its commented-out lines uncommented."""
+    text = (REPOSITORY / "packaging/rbee.conf").read_text()
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[method-assign, assignment]
+    parser.read_string(re.sub(r"(?m)^#(?=[A-Z]\w*=)", "", text))
+    return {section: dict(parser.items(section)) for section in parser.sections()}
+
+
+def test_the_shipped_file_changes_nothing(tmp_path: Path, write: Write) -> None:
+    write("etc/rbee/rbee.conf", (REPOSITORY / "packaging/rbee.conf").read_text())
+
+    assert load(tmp_path) == Config()
+
+
+def test_the_shipped_file_lists_exactly_the_keys_with_their_defaults(tmp_path: Path, write: Write) -> None:
+    shipped = shipped_keys()
+    text = "".join(
+        f"[{section}]\n" + "".join(f"{key}={value}\n" for key, value in keys.items())
+        for section, keys in shipped.items()
+    )
+    write("etc/rbee/rbee.conf", text)
+
+    assert {section: set(keys) for section, keys in shipped.items()} == {
+        section: {one.metadata["key"] for one in fields(kind)} for section, kind in SECTIONS.items()
+    }
+    # The catalog's default is the service's state directory, which systemd names.
+    assert load(tmp_path) == Config(QueenConfig(database=Path("/var/lib/queen-rbee/catalog.db")))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_manual_page_names_each_key_and_its_default(section: str) -> None:
+    page = (REPOSITORY / "packaging/man/rbee.conf.5").read_text()
+    about = page.partition(f"[{section.upper()}] SECTION")[2].partition(".Sh ")[0]
+    items = dict(re.findall(r"(?ms)^\.It Va (\w+)=\n(.*?)(?=^\.It |^\.El)", about))
+
+    assert set(items) == {one.metadata["key"] for one in fields(SECTIONS[section])}
+    for key, default in shipped_keys()[section].items():
+        assert re.search(rf"\b{re.escape(default.lstrip('/'))}\b", items[key]), (
+            f"{key}= defaults to {default}"
+        )

@@ -1,0 +1,333 @@
+"""Shapes cross the wire unharmed, bad input names its field and the cure, and OpenAPI tells the truth."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.contracts import (
+    AddHive,
+    Devices,
+    Done,
+    Heartbeat,
+    HeartbeatAck,
+    HiveRoutes,
+    Hives,
+    Name,
+    QueenRoutes,
+    decode,
+    encode,
+    openapi,
+    schema,
+)
+from rbee.errors import BadInput
+from tests.unit.shapes import HIVE_VIEW, SHAPES, values
+
+NAMED = {"ids": lambda kind: getattr(kind, "__name__", None)}
+
+BEAT: dict[str, Any] = {
+    "hive_id": "localhost",
+    "timestamp": "2026-01-31T12:00:00Z",
+    "workers": [],
+    "instance": "0123456789abcdef" * 2,
+}
+LINE = {"speaker": "bee hive", "text": "hello", "event": "detected", "at": "2026-01-31T12:00:00.123Z"}
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+def test_a_shape_comes_back_from_json_as_it_went(kind: type[Any]) -> None:
+    @given(values(kind))
+    def comes_back(shape: Any) -> None:
+        assert decode(kind, json.loads(json.dumps(encode(shape)))) == shape
+
+    comes_back()
+
+
+def test_fields_that_are_left_out_get_their_defaults() -> None:
+    assert decode(AddHive, {"host": "localhost"}) == AddHive("localhost", 8600)
+    assert decode(Heartbeat, BEAT) == Heartbeat(
+        "localhost", "2026-01-31T12:00:00Z", (), "0123456789abcdef" * 2, "ready", "", None, ()
+    )
+
+
+def test_fields_that_nobody_knows_are_passed_over() -> None:
+    assert decode(AddHive, {"host": "localhost", "colour": {"of": ["the", 1]}}) == AddHive("localhost")
+    line = LINE | {"colour": "red"}
+    assert decode(Heartbeat, BEAT | {"lines": [line], "mood": None}).lines[0].text == "hello"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("kind", "given_value", "field", "complaint"),
+    [
+        (AddHive, {}, "host", "is missing"),
+        (AddHive, {"port": 8600}, "host", "is missing"),
+        (AddHive, [], None, "must be a JSON object"),
+        (AddHive, None, None, "must be a JSON object"),
+        (AddHive, "localhost", None, "must be a JSON object"),
+        (AddHive, {"host": 7}, "host", "must be a string"),
+        (AddHive, {"host": None}, "host", "must be a string"),
+        (AddHive, {"host": ["localhost"]}, "host", "must be a string"),
+        (AddHive, {"host": ""}, "host", "must have 1 to 253 characters, and has 0"),
+        (AddHive, {"host": "x" * 254}, "host", "must have 1 to 253 characters, and has 254"),
+        (AddHive, {"host": "x\ud800"}, "host", "must be valid Unicode, and holds a lone surrogate"),
+        (AddHive, {"host": "\udfff"}, "host", "must be valid Unicode, and holds a lone surrogate"),
+        (AddHive, {"host": "localhost", "port": True}, "port", "must be a whole number"),
+        (AddHive, {"host": "localhost", "port": False}, "port", "must be a whole number"),
+        (AddHive, {"host": "localhost", "port": 8600.5}, "port", "must be a whole number"),
+        (AddHive, {"host": "localhost", "port": "8600"}, "port", "must be a whole number"),
+        (AddHive, {"host": "localhost", "port": None}, "port", "must be a whole number"),
+        (AddHive, {"host": "localhost", "port": float("nan")}, "port", "must be a whole number"),
+        (AddHive, {"host": "localhost", "port": 0}, "port", "must be from 1 to 65535"),
+        (AddHive, {"host": "localhost", "port": -1}, "port", "must be from 1 to 65535"),
+        (AddHive, {"host": "localhost", "port": 65536}, "port", "must be from 1 to 65535"),
+        (AddHive, {"host": "localhost", "port": 10**30}, "port", "must be from 1 to 65535"),
+        (Heartbeat, {**BEAT, "hive_id": "a b"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "-a"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "a\n"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "a\x00b"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "a\x1b[31m"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "../../etc/passwd"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "a\u202eb"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "\u0663"}, "hive_id", "must match"),
+        (Heartbeat, {**BEAT, "instance": "0" * 31}, "instance", "must have 32 to 32 characters"),
+        (Heartbeat, {**BEAT, "instance": "G" * 32}, "instance", "must match"),
+        (Heartbeat, {**BEAT, "instance": "\u0663" * 32}, "instance", "must match"),
+        (Heartbeat, {**BEAT, "workers": {}}, "workers", "must be a JSON array"),
+        (Heartbeat, {**BEAT, "workers": None}, "workers", "must be a JSON array"),
+        (Heartbeat, {**BEAT, "workers": ["ok", 7]}, "workers[1]", "must be a string"),
+        (Heartbeat, {**BEAT, "workers": ["x"] * 10_001}, "workers", "may have 10000 entries at most"),
+        (Heartbeat, {**BEAT, "state": "dead"}, "state", "must be one of 'starting', 'ready', 'stopping'"),
+        (Heartbeat, {**BEAT, "state": []}, "state", "must be one of"),
+        (Heartbeat, {**BEAT, "state": {}}, "state", "must be one of"),
+        (Heartbeat, {**BEAT, "state": None}, "state", "must be one of"),
+        (Heartbeat, {**BEAT, "job_id": 0}, "job_id", "must be a string"),
+        (Heartbeat, {**BEAT, "lines": [LINE] * 65}, "lines", "may have 64 entries at most, and has 65"),
+        (Heartbeat, {**BEAT, "lines": [LINE, {}]}, "lines[1].speaker", "is missing"),
+        (Heartbeat, {**BEAT, "lines": [LINE | {"event": "No!"}]}, "lines[0].event", "must match"),
+        (Heartbeat, {**BEAT, "lines": [LINE | {"text": "x" * 2001}]}, "lines[0].text", "must have 0 to 2000"),
+        (Heartbeat, {**BEAT, "lines": [LINE | {"at": "now"}]}, "lines[0].at", "must have 20 to 40"),
+        (Hives, {"hives": [{"id": "x"}]}, "hives[0].host", "is missing"),
+        (Devices, {"cpu": {}}, "cpu.model", "is missing"),
+        (Devices, {"cpu": None}, "cpu", "must be a JSON object"),
+        (HeartbeatAck, {"status": "fine", "interval_ms": 1}, "status", "must be one of 'ok'"),
+        (HeartbeatAck, {"status": "ok", "interval_ms": -1}, "interval_ms", "must be from 0 to"),
+        (Name, "", None, "must have 1 to 253"),
+    ],
+)  # fmt: skip
+def test_bad_input_names_its_field_and_what_it_must_be(
+    kind: Any, given_value: Any, field: str | None, complaint: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        decode(kind, given_value)
+
+    assert caught.value.field == field
+    assert caught.value.message.startswith(f"{field or 'the body'} {complaint}")
+
+
+def test_a_yes_or_no_takes_no_number() -> None:
+    hive = encode(HIVE_VIEW)
+
+    with pytest.raises(BadInput, match="hive.wanted must be true or false"):
+        decode(Done, {"hive": hive | {"wanted": 1}})
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-31T12:00:00Z",
+        "2026-01-31t12:00:00z",
+        "2026-01-31 12:00:00Z",
+        "2026-01-31T12:00:00.1Z",
+        "2026-01-31T12:00:00.123456789Z",
+        "2026-01-31T12:00:00+01:00",
+        "2026-01-31T12:00:00.5-11:30",
+        "2024-02-29T23:59:59-00:00",
+    ],
+)
+def test_times_of_rfc_3339_are_taken(time: str) -> None:
+    assert decode(Heartbeat, BEAT | {"timestamp": time}).timestamp == time
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-31T12:00:00.000",
+        "2026-01-31T12:00:00+0100",
+        "2026-01-31T12:00:00+01",
+        "2026-01-31T12:00:00+05:99",
+        "2026-01-31T12:00:00+24:00",
+        "2026-02-30T12:00:00Z",
+        "2025-02-29T12:00:00Z",
+        "2026-13-01T12:00:00Z",
+        "2026-00-01T12:00:00Z",
+        "2026-01-31T24:00:00Z",
+        "2026-01-31T12:60:00Z",
+        "2026-01-31T12:00:61Z",
+        "0000-01-31T12:00:00Z",
+        "20260131T120000.000Z",
+        "2026-W05-6T12:00:00Z",
+        "2026-01-31T12:00:00Z\n",
+        " 2026-01-31T12:00:00Z",
+        "2026-01-31T12:00:00,5Z",
+        "2026-01-31T12:00:00.Z",
+        "2026-01-31T12:00:00.1234567890Z",
+        "٢٠٢٦-٠١-٣١T١٢:٠٠:٠٠Z",
+        "31 January 2026, noon",
+    ],
+)  # fmt: skip
+def test_times_that_are_not_of_rfc_3339_are_refused_with_an_example(time: str) -> None:
+    with pytest.raises(BadInput, match=r"^timestamp must be an RFC 3339 time .* 2026-01-31T12:00:00Z"):
+        decode(Heartbeat, BEAT | {"timestamp": time})
+
+
+# OpenAPI
+
+
+def document(routes: tuple[Any, ...]) -> dict[str, Any]:
+    return json.loads(json.dumps(openapi("rbee", "1", routes)))
+
+
+TABLES = pytest.mark.parametrize("routes", [QueenRoutes.ALL, HiveRoutes.ALL], ids=["queen", "hive"])
+
+
+@TABLES
+def test_each_component_of_the_document_is_json_schema(routes: tuple[Any, ...]) -> None:
+    components = document(routes)["components"]["schemas"]
+
+    assert components
+    for component in components.values():
+        jsonschema.Draft202012Validator.check_schema(component)
+
+
+@TABLES
+def test_each_reference_of_the_document_leads_somewhere(routes: tuple[Any, ...]) -> None:
+    told = document(routes)
+    references = re.findall(r'"\$ref": "([^"]+)"', json.dumps(told))
+
+    assert references
+    for reference in references:
+        place = told
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+        assert place["type"] == "object"
+
+
+@TABLES
+def test_the_document_has_every_route_and_describes_each_path_parameter(routes: tuple[Any, ...]) -> None:
+    paths = document(routes)["paths"]
+
+    for route in routes:
+        operation = paths[route.path][route.method.lower()]
+        described = {one["name"]: one for one in operation.get("parameters", ()) if one["in"] == "path"}
+        assert set(described) == set(re.findall(r"{(\w+)}", route.path))
+        assert all(one["required"] and one["schema"]["type"] == "string" for one in described.values())
+        assert operation["operationId"] == route.name
+        assert str(route.success) in operation["responses"]
+        assert ("requestBody" in operation) == (route.body is not None)
+
+
+@TABLES
+def test_no_two_routes_share_a_name_or_a_method_and_path(routes: tuple[Any, ...]) -> None:
+    assert len({route.name for route in routes}) == len(routes)
+    assert len({(route.method, route.path) for route in routes}) == len(routes)
+
+
+@pytest.mark.parametrize("table", [QueenRoutes, HiveRoutes], **NAMED)
+def test_all_lists_all_routes(table: Any) -> None:
+    named = {value for name, value in vars(table).items() if name.isupper() and name != "ALL"}
+
+    assert set(table.ALL) == named
+
+
+def test_a_route_fills_its_path() -> None:
+    assert QueenRoutes.EVENTS.url(job_id="7" * 32) == f"/v1/jobs/{'7' * 32}/events"
+
+
+def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Any:
+    # As ECMA 262, which JSON Schema goes by, reads it: $ is the very end, not before a last newline.
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern}")
+
+
+_formats = jsonschema.FormatChecker(formats=())
+
+
+@_formats.checks("date-time", raises=ValueError)
+def _is_rfc3339(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    return bool(re.search("[Zz]$|:..$", value)) and datetime.fromisoformat(value.upper()).tzinfo is not None
+
+
+def validator(kind: Any) -> Any:
+    """A validator of the shape's own schema, as a reader of the document would make it."""
+    shapes: dict[str, Any] = {}
+    reference = schema(kind, shapes)
+    checker = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
+    return checker(reference | {"components": {"schemas": shapes}}, format_checker=_formats)
+
+
+@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+def test_what_is_encoded_is_valid_by_its_own_schema(kind: type[Any]) -> None:
+    checker = validator(kind)
+
+    @given(values(kind))
+    def is_valid(shape: Any) -> None:
+        checker.validate(json.loads(json.dumps(encode(shape))))
+
+    is_valid()
+
+
+# JSON Schema takes 8600.0 for a whole number, and JSON of ours never has one.
+_numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False).filter(
+    lambda n: not n.is_integer()
+)
+_json = st.recursive(
+    st.none() | st.booleans() | _numbers | st.text(max_size=40) | st.sampled_from(["", "localhost", "ready"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.parametrize("kind", [AddHive, Heartbeat], **NAMED)
+def test_decode_and_the_schema_agree_about_what_is_taken(kind: type[Any]) -> None:
+    checker = validator(kind)
+    outcomes = set()
+
+    @given(st.data())
+    def agree(data: st.DataObject) -> None:
+        body = json.loads(json.dumps(encode(data.draw(values(kind)))))
+        for name in data.draw(st.lists(st.sampled_from(sorted(body)), max_size=2, unique=True)):
+            body[name] = data.draw(_json)
+            if data.draw(st.booleans()):
+                del body[name]
+        try:
+            decode(kind, body)
+            is_taken = True
+        except BadInput:
+            is_taken = False
+        outcomes.add(is_taken)
+        assert checker.is_valid(body) == is_taken
+
+    agree()
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("body", [[], "localhost", 7, None, True])
+def test_decode_and_the_schema_agree_that_only_an_object_is_taken(body: Any) -> None:
+    assert not validator(AddHive).is_valid(body)
+    with pytest.raises(BadInput, match="the body must be a JSON object"):
+        decode(AddHive, body)
