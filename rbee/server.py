@@ -183,8 +183,9 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     return problem_response(BadInput(str(error.detail)))
 
 
-async def _refuse_unforeseen(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
+    # Starlette raises the error on after this answer, and uvicorn logs its traceback.
+    log.error("%s %s failed in a way that nobody foresaw", request.method, request.url.path)
     return problem_response(RbeeError("an error that nobody foresaw", hint="The journal has its traceback."))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -16,6 +18,8 @@ from rbee.errors import BadInput, HiveFailed
 from rbee.hive.heartbeat import Heart
 from rbee.narration import DETECT_FAILED, DETECTED
 from rbee.server import Handler, build_app
+
+log = logging.getLogger("rbee")
 
 Result = TypeVar("Result")
 
@@ -33,6 +37,7 @@ def build(heart: Heart, detect: Callable[[], Devices], stop: Callable[[], None])
             try:
                 answer = await in_daemonic_thread(detect)
             except Exception as error:
+                log.exception("detecting the devices failed")
                 heart.narrate(DETECT_FAILED, f"detecting the devices failed: {error}", **about)
                 await heart.beat()
                 raise HiveFailed(
@@ -88,7 +93,9 @@ async def in_daemonic_thread(work: Callable[[], Result]) -> Result:
             result, error = work(), None
         except Exception as caught:
             result, error = None, caught
-        loop.call_soon_threadsafe(settle, result, error)
+        # The loop may be gone by the time a wedged driver lets go.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, name="devices", daemon=True).start()
     return await outcome

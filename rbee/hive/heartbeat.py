@@ -31,6 +31,9 @@ from rbee.narration import (
 FIRST_INTERVAL = 15.0
 """Seconds between beats until the queen's first answer says otherwise."""
 
+LEAST_INTERVAL = 0.1
+"""Seconds between beats at the least, whatever the queen says."""
+
 JITTER = 0.1
 """A beat comes up to this part of the interval early, so that hives do not beat in step."""
 
@@ -132,7 +135,7 @@ class Heart(Narrator):
         if self._trouble is not None:
             self._journal.narrate(QUEEN_BACK, "the queen answers again", hive=self._hive_id)
             self._trouble = None
-        self._interval = ack.interval_ms / 1000
+        self._interval = max(LEAST_INTERVAL, ack.interval_ms / 1000)
         self._status(
             f"queen at {self._queen_name}, last beat {_time_of_day()}, the next within {self._interval:g} s"
         )

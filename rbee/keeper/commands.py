@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
-from rbee.contracts import AddHive, Done, Hives, HiveView, Line, QueenRoutes, decode
+from rbee.contracts import AddHive, Done, Hives, HiveView, Line, Name, QueenRoutes, decode
 from rbee.errors import (
+    BadInput,
     Interrupted,
     NotPermitted,
     NotRunning,
@@ -75,6 +76,7 @@ class Keeper:
 
     def remove_hive(self, hive_id: str) -> None:
         """Stop a hive and forget it."""
+        _check_name(hive_id)
         self._wake()
         self._teller.narrate(REQUESTING, f"Requesting queen to remove {hive_id} from hive catalog")
         self._follow(self._queen.tell_story(QueenRoutes.REMOVE_HIVE, hive_id=hive_id))
@@ -192,6 +194,8 @@ class Keeper:
                 else:
                     self._relay(event)
         except KeyboardInterrupt as error:
+            if job_id is None:
+                raise Interrupted("interrupted before the queen answered", hint="rbeectl status") from error
             raise Interrupted(
                 f"interrupted; job {job_id} goes on", hint=f"sudo journalctl -f RBEE_JOB_ID={job_id}"
             ) from error
@@ -202,3 +206,11 @@ class Keeper:
     def _relay(self, event: StoryEvent) -> None:
         if event.kind == "line":
             self._teller.relay(decode(Line, event.data))
+
+
+def _check_name(hive_id: str) -> None:
+    """A name that no hive can have is not worth waking the queen for."""
+    try:
+        decode(Name, hive_id)
+    except BadInput as error:
+        raise BadInput(f"HIVE {error.message.removeprefix('the body ')}", field="HIVE") from error

@@ -120,10 +120,10 @@ class Catalog:
         return row
 
     async def set_online(self, hive_id: str, devices: Devices) -> None:
-        """Store the devices and the status 'online', in one transaction."""
+        """Store the devices and the status 'online', in one transaction; who came online is wanted."""
         stored = json.dumps(encode(devices), ensure_ascii=False)
         await self._write(
-            "UPDATE hives SET devices = ?, status = 'online', updated_at_ms = ? WHERE id = ?",
+            "UPDATE hives SET devices = ?, status = 'online', wanted = 1, updated_at_ms = ? WHERE id = ?",
             (stored, now_ms(), hive_id),
         )
 
@@ -176,7 +176,7 @@ def _check(path: Path) -> None:
     """
     has_log = Path(f"{path}-wal").exists()
     uri = f"{path.absolute().as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -361,6 +361,7 @@ async def test_a_hive_whose_detection_breaks_says_so_in_the_story(house: House) 
         raise OSError("the PCI bus is on fire")
 
     house.devices = breaks  # type: ignore[assignment]
+    house.expected_errors.add("detecting the devices failed")
     await house.wake_queen()
 
     lines, end = await house.add().rest()

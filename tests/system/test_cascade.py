@@ -139,6 +139,25 @@ def test_an_open_stream_does_not_hold_up_the_shutdown_and_ends_with_a_word(machi
     assert watching.returncode == 1
 
 
+def test_adding_a_hive_does_not_undo_a_shutdown_that_is_under_way(machine: Machine) -> None:
+    override(machine, HIVE, "[Service]\nExecStopPost=sleep 2\n")
+    add_hive(machine)
+    stopping = machine.popen("rbeectl", "shutdown", user="ada")
+    machine.run("sh", "-c", f"until systemctl show -P ActiveState {HIVE} | grep -q deactivating; do :; done")
+    story = machine.run(
+        *("curl", "--silent", "--unix-socket", "/run/rbee/queen.sock", "-H", "Accept: text/event-stream"),
+        *("-d", '{"host": "localhost"}', "http://localhost/add-hive"),
+        user="ada",
+        check=False,
+    ).stdout
+    out, err = stopping.communicate(timeout=20)
+    assert stopping.returncode == 0, (out, err)
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive"] * 4
+    if story:  # her socket may be closed already
+        assert "event: error" in story
+        assert "urn:rbee:problem:stopping" in story
+
+
 def test_shutting_down_twice_and_from_every_state_is_no_error(machine: Machine) -> None:
     assert rbeectl(machine, "shutdown").code == 0  # asleep
     assert active(machine, *SOCKETS) == ["inactive"] * 2
