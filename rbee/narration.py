@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,9 +133,12 @@ class Journal(Narrator):
         }
         try:
             self._socket.sendto(b"".join(_journal_field(*item) for item in entry.items()), self._path)
+        except BlockingIOError:
+            pass  # journald is behind by all of its queue; stderr leads to it too, and would wait
         except OSError:
             lines = [f"<{event.priority}>{line}" for line in text.splitlines() or [""]]
-            print("\n".join(lines), file=self._fallback, flush=True)
+            with suppress(OSError):
+                print("\n".join(lines), file=self._fallback, flush=True)
 
 
 def _journal_field(name: str, value: str) -> bytes:

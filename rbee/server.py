@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from rbee.contracts import Route, decode, encode, openapi
-from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, TooLarge
+from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
 from rbee.systemd import Notifier, watchdog_interval
 
@@ -105,7 +105,11 @@ class _Endpoint:
         self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(Request(scope, receive))
+        try:
+            response = await self._answer(Request(scope, receive))
+        except asyncio.CancelledError:
+            # serve() cuts off what is still in flight when its grace is over; the client hears of it.
+            response = problem_response(Stopping("the daemon is being stopped", hint="Ask again."))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -114,7 +118,7 @@ class _Endpoint:
             allowed = ", ".join(self._methods)
             return problem_response(
                 NoSuchMethod(
-                    f"{request.method} is not a method of {request.url.path}", hint=f"It has {allowed}."
+                    f"{request.method} is not a method of {request.scope['path']}", hint=f"It has {allowed}."
                 ),
                 headers={"Allow": allowed},
             )
@@ -178,14 +182,14 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem_response(
-            NoSuchRoute(f"there is nothing at {request.url.path}", hint="GET /v1/openapi.json")
+            NoSuchRoute(f"there is nothing at {request.scope['path']}", hint="GET /v1/openapi.json")
         )
     return problem_response(BadInput(str(error.detail)))
 
 
 async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
     # Starlette raises the error on after this answer, and uvicorn logs its traceback.
-    log.error("%s %s failed in a way that nobody foresaw", request.method, request.url.path)
+    log.error("%s %s failed in a way that nobody foresaw", request.method, request.scope["path"])
     return problem_response(RbeeError("an error that nobody foresaw", hint="The journal has its traceback."))
 
 
@@ -296,13 +300,14 @@ async def serve(
     """
 
     def on_started() -> None:
-        notifier.ready(status())
-        started()
+        if not told_to_stop.is_set():
+            notifier.ready(status())
+            started()
 
     # No more options than uvicorn 0.17 and 0.54 both have.
     config = uvicorn.Config(
         app, http=_PeerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+        proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE, backlog=4096,
     )  # fmt: skip
     server = _Server(config, on_started)
     serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
@@ -314,10 +319,17 @@ async def serve(
         notifier.stopping("stopping")
         await stopping()
         server.should_exit = True
-        # uvicorn 0.17 has no timeout_graceful_shutdown.
-        asyncio.get_running_loop().call_later(GRACE, setattr, server, "force_exit", True)
+        # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for
+        # whoever still has a connection. And 0.17 has no timeout_graceful_shutdown.
+        await asyncio.wait((serving,), timeout=GRACE)
+        serving.cancel()
+        cut_off = list(server.server_state.tasks)
+        for task in cut_off:
+            task.cancel()
+        await asyncio.gather(*cut_off, return_exceptions=True)
     try:
-        await serving
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
     finally:
         feeding.cancel()
         notifier.status("stopped")

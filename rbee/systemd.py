@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec, module_from_spec
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -30,8 +30,8 @@ HIVE_UNIT = "rbee-hive.service"
 HIVE_SOCKET_UNIT = "rbee-hive.socket"
 TARGET = "rbee.target"
 
-BUS_TIMEOUT = 5.0
-"""Seconds that one D-Bus call may take. It is less than the services' WatchdogSec=."""
+BUS_TIMEOUT = 3.0
+"""Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
 
 _SYSTEMD = b"org.freedesktop.systemd1"
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
@@ -75,11 +75,9 @@ class Bus:
         self._callbacks: list[Any] = []
 
     def __enter__(self) -> Self:
-        # Read by sd-bus at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
-        os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", f"{BUS_TIMEOUT:g}s")
         bus = _dbus_class()()
         with _translated("connecting to the system bus"):
-            bus.open()
+            _uninterrupted(bus.open)
         self._bus = bus
         return self
 
@@ -99,11 +97,8 @@ class Bus:
             )
             if not unit.endswith(".service") or state.load != "loaded":
                 return state
-            return UnitState(
-                load=state.load,
-                active=state.active,
-                sub=state.sub,
-                since_us=state.since_us,
+            return replace(
+                state,
                 result=self._text(unit, _SERVICE, b"Result"),
                 status_text=self._text(unit, _SERVICE, b"StatusText"),
                 main_pid=self._get(unit, _SERVICE, b"MainPID", b"u"),
@@ -133,10 +128,6 @@ class Bus:
         """StopUnit: queue the job and return its object path."""
         return self._ask(b"StopUnit", unit, b"replace", f"stopping {unit}")
 
-    def reset_failed(self, unit: str) -> None:
-        with _translated(f"resetting {unit}"):
-            self._call(b"ResetFailedUnit", [(_STRING, unit.encode())])
-
     def start(self, unit: str, *, timeout: float) -> None:
         """Start a unit and await its job: for a Type=notify service, until READY=1.
 
@@ -163,7 +154,7 @@ class Bus:
                 raise TimedOut(f"{unit} was not done after {timeout:g} s", hint=f"systemctl status {unit}")
             poll.poll(left * 1000)
             self.pump()
-        check_job(unit, results[job], self.state(unit), doing)
+        check_job(unit, results[job], lambda: self.state(unit), doing)
 
     def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
         """Call `heard` with object path and result of each job that ends, from within pump()."""
@@ -199,7 +190,7 @@ class Bus:
         with _translated("listening to the system bus"):
             if not self._callbacks:
                 self._call(b"Subscribe", [])
-            self._bus.match_signal(_SYSTEMD, path, interface, member, callback)
+            _uninterrupted(lambda: self._bus.match_signal(_SYSTEMD, path, interface, member, callback))
         # The library keeps a bare pointer to the callback.
         self._callbacks.append(callback)
 
@@ -244,10 +235,11 @@ def unit_path(unit: str) -> bytes:
     return b"/org/freedesktop/systemd1/unit/" + escaped.encode()
 
 
-def check_job(unit: str, result: str, state: UnitState, doing: str) -> None:
+def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing: str) -> None:
     """Raise UnitFailed, with what systemd and the unit itself say of it, unless the job was done."""
     if result in ("done", "skipped"):
         return
+    state = ask_state()
     causes = [f"its job ended as '{result}'"]
     if state.result not in ("", "success"):
         causes = [f"its result is '{state.result}'"]
@@ -301,7 +293,10 @@ def _uninterrupted(call: Callable[[], Result]) -> Result:
 
     All that is called here may be said twice: systemd merges a job with its like.
     """
+    deadline = time.monotonic() + BUS_TIMEOUT
     while True:
+        # sd-bus reads it at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
+        os.environ["SYSTEMD_BUS_TIMEOUT"] = f"{max(0.1, deadline - time.monotonic()):.3f}s"
         try:
             return call()
         except Exception as error:

@@ -91,10 +91,15 @@ class Link:
 
     async def _discard(self) -> None:
         old, self._pool = self._pool, self._new_pool()
-        await old.aclose()
+        await _close(old)
 
     async def close(self) -> None:
-        await self._pool.aclose()
+        await _close(self._pool)
+
+
+async def _close(pool: Any) -> None:
+    await pool.aclose()
+    await asyncio.sleep(0)  # a transport closes its socket in the loop's next round
 
 
 class HiveClient:

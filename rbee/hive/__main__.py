@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from rbee import __version__, config
 from rbee.client.link import HeartbeatClient, Link
-from rbee.contracts import Devices
 from rbee.hive import app
+from rbee.hive.devices import Detector
 from rbee.hive.heartbeat import Heart
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, Journal
 from rbee.server import run_daemon, serve, stop_signal
 from rbee.systemd import HIVE_UNIT, Bus, Notifier, take_sockets
 
 BEAT_TIMEOUT = 5.0
-"""Seconds that each phase of a beat may take."""
+"""Seconds that a beat may take, its answer included."""
 
 
 async def run(notifier: Notifier, journal: Journal) -> None:
@@ -29,23 +28,27 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     hive = settings.hive
     link = Link(hive.queen, timeout=BEAT_TIMEOUT)
     heart = Heart(hive.id, HeartbeatClient(link), journal, status=notifier.status, queen_name=str(hive.queen))
+    detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
     beating: list[asyncio.Task[None]] = []
 
     def started() -> None:
         journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive.id)
         beating.append(asyncio.get_running_loop().create_task(heart.run()))
+        # A hive whose heart has stopped is none: systemd starts another.
+        beating[0].add_done_callback(lambda _: told_to_stop.set())
 
     async def stopping() -> None:
         # A beat in flight may wait on a socket that systemd holds back while it stops us.
         for task in beating:
             task.cancel()
         await asyncio.gather(*beating, return_exceptions=True)
+        detector.close()
         heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
         await heart.goodbye()
 
     try:
         await serve(
-            app.build(heart, _detector(hive.nvml_timeout), _stop),
+            app.build(heart, detector.detect, _stop),
             sockets,
             notifier,
             told_to_stop,
@@ -55,13 +58,9 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         )
     finally:
         await link.close()
-
-
-def _detector(nvml_timeout: float) -> Callable[[], Devices]:
-    # psutil and pynvml are needed when devices are asked for, not before the first beat.
-    from rbee.hive.devices import Detector
-
-    return Detector(Path("/"), nvml_timeout=nvml_timeout).detect
+    for task in beating:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            raise failure
 
 
 def _stop() -> None:

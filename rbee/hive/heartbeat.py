@@ -86,8 +86,9 @@ class Heart(Narrator):
             await asyncio.sleep(self._interval * (1 - random.uniform(0, JITTER)))
 
     async def beat(self) -> None:
-        """One beat now, with the lines that wait."""
-        await self._beat("ready")
+        """Beat now, and again while lines wait: a beat carries the lines of one job."""
+        while await self._beat("ready") and self._lines:
+            pass
 
     async def goodbye(self) -> None:
         """The last beat: over a connection that is open, or not at all.

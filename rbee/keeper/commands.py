@@ -183,6 +183,7 @@ class Keeper:
     def _follow(self, story: Iterator[StoryEvent]) -> Done:
         """Relay a story to its explicit end; its error becomes ours."""
         job_id = None
+        end: RbeeError | None = None
         try:
             for event in story:
                 if event.kind == "job":
@@ -190,7 +191,8 @@ class Keeper:
                 elif event.kind == "done":
                     return decode(Done, event.data)
                 elif event.kind == "error":
-                    raise from_problem(event.data)
+                    end = from_problem(event.data)
+                    break
                 else:
                     self._relay(event)
         except KeyboardInterrupt as error:
@@ -201,6 +203,8 @@ class Keeper:
             ) from error
         except NotPermitted as error:
             raise explain(error) from error
+        if end is not None:
+            raise end  # the queen's own, not this user's
         raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")
 
     def _relay(self, event: StoryEvent) -> None:

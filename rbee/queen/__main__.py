@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pwd
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from rbee import __version__, config
 from rbee.client.link import HiveClient, Link
-from rbee.errors import BadConfig
+from rbee.errors import BadConfig, RbeeError, Unreachable
 from rbee.narration import (
     CONFIG_WARNING,
     QUEEN_FAILED,
@@ -65,15 +66,25 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
     jobs = Jobs(queen.jobs_max)
     status = StatusLine(notifier, registry, jobs)
-    with Bus() as bus:
-        units = AsyncBus(bus)
+    failures: list[RbeeError] = []
+
+    def bus_is_lost(error: RbeeError) -> None:
+        # A queen that hears nothing of her hive is none: systemd starts another, with a new bus.
+        failures.append(Unreachable(f"the system bus is gone: {error.message}", hint="systemctl status dbus"))
+        told_to_stop.set()
+
+    async with contextlib.AsyncExitStack() as at_the_end:
+        at_the_end.callback(catalog.close)
+        units = AsyncBus(at_the_end.enter_context(Bus()), lost=bus_is_lost)
         link = Link(config.HIVE_SOCKET, timeout=queen.detect_timeout)
+        at_the_end.push_async_callback(link.close)
         narrator = Chorus(journal, Stories(jobs), status)
         hives = Hives(
             queen, catalog, registry, jobs, units, HiveClient(link), narrator, changed=status.update
         )
         await hives.load()
         units.attach()
+        at_the_end.callback(units.detach)
 
         def started() -> None:
             journal.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
@@ -86,20 +97,17 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             await hives.end()
             jobs.close()
 
-        try:
-            await serve(
-                app.build(hives, jobs, app.Admission(_uid_of("rbee-hive"))),
-                sockets,
-                notifier,
-                told_to_stop,
-                status=status.counts,
-                started=started,
-                stopping=stopping,
-            )
-        finally:
-            units.detach()
-            await link.close()
-            catalog.close()
+        await serve(
+            app.build(hives, jobs, app.Admission(_uid_of("rbee-hive"))),
+            sockets,
+            notifier,
+            told_to_stop,
+            status=status.counts,
+            started=started,
+            stopping=stopping,
+        )
+    if failures:
+        raise failures[0]
 
 
 def _unix_sockets() -> list[socket.socket]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -55,13 +56,14 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         return Health("ok", __version__)
 
     async def add_hive(request: Request) -> Any:
-        return begun(request, hives.add(await read_shape(request, AddHive), actor(request)))
+        wanted = await read_shape(request, AddHive)
+        return begin(request, lambda: hives.add(wanted, actor(request)))
 
     async def heartbeat(request: Request) -> HeartbeatAck:
         return await hives.heartbeat(await read_shape(request, Heartbeat))
 
     async def shutdown(request: Request) -> Any:
-        return begun(request, hives.shut_down(actor(request)))
+        return begin(request, lambda: hives.shut_down(actor(request)))
 
     async def list_hives(_request: Request) -> Hives:
         return Hives(tuple(await hives.views()))
@@ -70,7 +72,8 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         return await hives.view(hive_id(request))
 
     async def remove_hive(request: Request) -> Any:
-        return begun(request, hives.remove(hive_id(request), actor(request)))
+        wanted = hive_id(request)
+        return begin(request, lambda: hives.remove(wanted, actor(request)))
 
     async def list_jobs(_request: Request) -> Jobs:
         return Jobs(tuple(job.view() for job in jobs.all()))
@@ -81,11 +84,13 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
     async def events(request: Request) -> Response:
         return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request)))
 
-    def begun(request: Request, job: stories.Job) -> JobStarted | Response:
-        """Where and how to follow a job; or its story at once, for who asks for a stream."""
-        if "text/event-stream" in request.headers.get("accept", ""):
-            return event_stream(jobs.stream(job, 0, first=stories.job_event(job)))
-        return job.started()
+    def begin(request: Request, ask: Callable[[], stories.Job]) -> JobStarted | Response:
+        """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
+        if "text/event-stream" not in request.headers.get("accept", ""):
+            return ask().started()
+        jobs.check_place()  # before there is a job that its asker would not hear of
+        job = ask()
+        return event_stream(jobs.stream(job, 0, first=stories.job_event(job)))
 
     handlers: dict[Route, Handler] = {
         QueenRoutes.HEALTH: health,

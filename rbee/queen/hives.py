@@ -50,6 +50,9 @@ LOCALHOST = "localhost"
 STOP_TIMEOUT = 10.0
 """Seconds in which a hive's unit must have stopped; its TimeoutStopSec= is 5 s."""
 
+LOOK_AGAIN = 1.0
+"""Seconds after which a look at the hive's unit that failed is tried again."""
+
 STOPPED_BY_ADMIN = "stopped by an administrator"
 
 
@@ -129,17 +132,17 @@ class Hives:
     async def _reconcile(self) -> None:
         """BindsTo= took the local hive along when the queen died; bring it back if it is wanted."""
         async with self._locks[LOCALHOST]:
-            row = await self._catalog.hive(LOCALHOST)
-            if row is None or self._bus.state(HIVE_UNIT).is_active:
-                return
-            if not row.wanted:
-                self._set(row.id, "offline", STOPPED_BY_ADMIN)
-                return
-            self._narrator.narrate(WAKING, f"waking up the bee hive at {row.host}", hive=row.id)
             try:
+                row = await self._catalog.hive(LOCALHOST)
+                if row is None or self._bus.state(HIVE_UNIT).is_active:
+                    return
+                if not row.wanted:
+                    self._set(row.id, "offline", STOPPED_BY_ADMIN)
+                    return
+                self._narrator.narrate(WAKING, f"waking up the bee hive at {row.host}", hive=row.id)
                 await self._bus.start(HIVE_UNIT, timeout=self._config.hive_start_timeout)
             except RbeeError as error:
-                await self._set_offline(row.id, error.message)
+                await self._set_offline(LOCALHOST, error.message)
 
     async def _judge_by_silence(self) -> None:
         while True:
@@ -180,11 +183,11 @@ class Hives:
     def shut_down(self, actor: dict[str, str]) -> Job:
         """Have systemd stop the target: hives first, then the queen, whose end ends the story."""
         running = self._jobs.running("shutdown")
-        if running is not None:
-            return running
-        job = self._jobs.open("shutdown", None)
+        job = running or self._jobs.open("shutdown", None)
         story = self._narrator.about(job_id=job.id, **actor)
-        story.narrate(SHUTTING_DOWN_HIVES, "Shutting down all hives")
+        if running is None:
+            story.narrate(SHUTTING_DOWN_HIVES, "Shutting down all hives")
+        # Again for one that runs: somebody may have started the queen in between.
         self._spawn(self._shut_down(job, story))
         return job
 
@@ -219,19 +222,23 @@ class Hives:
         if job is None:
             return
         for line in beat.lines:
-            job.tell(Line("bee hive", line.text, line.event, line.at))
+            job.tell_once(Line("bee hive", line.text, line.event, line.at))
 
     async def _alive(self, beat: Heartbeat, arrival: _Arrival | None) -> None:
+        before = self._registry.life(beat.hive_id)
         is_first = self._registry.beat(beat.hive_id, beat.instance)
         if arrival is not None:
             arrival.beats()
             return
-        life = self._registry.life(beat.hive_id)
+        if is_first and before is not None and before.state == "online" and before.instance is None:
+            return  # added while it ran: its devices are known, its first beat was not
         if is_first:
             self._spawn(self._welcome(beat.hive_id))
         elif self._locks[beat.hive_id].locked():
             pass  # whoever works on the hive says what becomes of it
-        elif life is not None and life.state in ("suspect", "offline", "unknown"):
+        elif before is not None and before.state == "pending":
+            self._spawn(self._welcome(beat.hive_id))  # the last try failed
+        elif before is not None and before.state in ("suspect", "offline"):
             await self._set_online(beat.hive_id)
 
     async def _welcome(self, hive_id: str) -> None:
@@ -244,14 +251,22 @@ class Hives:
             story = self._narrator.about(hive=hive_id)
             try:
                 devices = await self._first_devices(hive_id, story, job_id=None)
+                await self._store_online(hive_id, devices)
             except RbeeError as error:
                 story.narrate(ADD_FAILED, f"asking {hive_id} for its devices failed: {error.message}")
                 return
-            await self._store_online(hive_id, devices)
             story.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again")
 
     async def _hive_unit_changed(self) -> None:
         """systemd tells of each change of the local hive's unit; this is how its death is known at once."""
+        while True:
+            try:
+                return await self._judge_hive_unit()
+            except RbeeError as error:
+                log.error("looking at %s failed, and is tried again: %s", HIVE_UNIT, error.message)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _judge_hive_unit(self) -> None:
         state = self._bus.state(HIVE_UNIT)
         life = self._registry.life(LOCALHOST)
         if life is None or LOCALHOST in self._left:
@@ -304,7 +319,7 @@ class Hives:
         try:
             await self._bus.start(HIVE_UNIT, timeout=timeout)
             arrival.is_started = True
-            await self._hive_unit_changed()  # it may be dead already
+            await self._judge_hive_unit()  # it may be dead already
             async with asyncio.timeout(timeout):
                 await arrival.outcome
         except TimeoutError as error:
@@ -312,10 +327,10 @@ class Hives:
                 f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s",
                 hint=f"systemctl status {HIVE_UNIT}",
             )
-            await self._set_offline(row.id, late.message)
+            await self._set_offline(row.id, late.message, is_told=False)
             raise late from error
         except RbeeError as error:
-            await self._set_offline(row.id, error.message)
+            await self._set_offline(row.id, error.message, is_told=False)
             raise
 
     async def _first_devices(self, hive_id: str, story: Narrator, job_id: str | None) -> Devices:
@@ -346,22 +361,42 @@ class Hives:
             ) from error
 
     async def _store_online(self, hive_id: str, devices: Devices) -> None:
-        await self._catalog.set_online(hive_id, devices)
+        # RAM first: a death that is heard of during the write is then judged, and written, after it.
         self._set(hive_id, "online", "its heartbeats come")
+        try:
+            await self._catalog.set_online(hive_id, devices)
+        except CatalogFailed as error:
+            if self._is_online(hive_id):
+                self._set(hive_id, "pending", f"its devices are not stored: {error.message}")
+            raise
 
     async def _remove(self, story: Narrator, hive_id: str) -> Done:
         story.narrate(REMOVING, f"Removing {hive_id} from hive catalog")
-        if self._registry.life(hive_id) is None:
-            story.narrate(REMOVED, f"the beehive {hive_id} was not in the hive catalog")
+        absent = f"the beehive {hive_id} was not in the hive catalog"
+        if hive_id not in self._locks and self._registry.life(hive_id) is None:
+            # No lock is kept for every name that somebody typed.
+            story.narrate(REMOVED, absent)
             return Done(None)
-        async with self._locks[hive_id], self._leaving(hive_id):
-            if hive_id == LOCALHOST:
-                await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
-            await self._catalog.remove(hive_id)
-            self._registry.forget(hive_id)
-            self._changed()
-        story.narrate(REMOVED, f"the beehive {hive_id} is stopped and no longer in the hive catalog")
+        try:
+            async with self._locks[hive_id], self._leaving(hive_id):
+                await self._stop_hive(hive_id)
+                was_there = await self._catalog.remove(hive_id)
+                self._registry.forget(hive_id)
+                self._changed()
+        except CatalogFailed:
+            await self._judge_hive_unit()  # its end was no news, and now is
+            raise
+        gone = f"the beehive {hive_id} is stopped and no longer in the hive catalog"
+        story.narrate(REMOVED, gone if was_there else absent)
         return Done(None)
+
+    async def _stop_hive(self, hive_id: str) -> None:
+        if hive_id != LOCALHOST:
+            return
+        unit = self._bus.state(HIVE_UNIT)
+        # Where rbee-hive is not installed there is nothing to stop, and systemd would refuse.
+        if unit.load != "not-found" or not unit.is_stopped:
+            await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
 
     async def _shut_down(self, job: Job, story: Narrator) -> None:
         try:
@@ -414,11 +449,15 @@ class Hives:
         self._narrator.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again", hive=hive_id)
         await self._remember(hive_id, "online")
 
-    async def _set_offline(self, hive_id: str, reason: str, *, wanted: bool | None = None) -> None:
+    async def _set_offline(
+        self, hive_id: str, reason: str, *, wanted: bool | None = None, is_told: bool = True
+    ) -> None:
+        """`is_told` False where the story that the hive belongs to says it."""
         if not self._registry.end(hive_id, reason, is_final=wanted is False):
             return
         self._changed()
-        self._narrator.narrate(HIVE_OFFLINE, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
+        if is_told:
+            self._narrator.narrate(HIVE_OFFLINE, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
         await self._remember(hive_id, "offline", wanted=wanted)
 
     async def _remember(self, hive_id: str, status: Status, *, wanted: bool | None = None) -> None:

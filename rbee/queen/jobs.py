@@ -51,6 +51,11 @@ class Job:
         if self.state == "running" and len(self._entries) < STORY_LIMIT:
             self._append("line", encode(line))
 
+    def tell_once(self, line: Line) -> None:
+        """As tell(), for a line that may come again: a beat whose answer was late is sent anew."""
+        if ("line", encode(line)) not in self._entries:
+            self.tell(line)
+
     def done(self, result: Done) -> None:
         self._end("done", encode(result))
 
@@ -133,9 +138,15 @@ class Jobs:
         self._jobs_max = jobs_max
         self._jobs: dict[str, Job] = {}
         self._streams = 0
+        self._is_closed = False
 
     def open(self, kind: Kind, hive_id: str | None) -> Job:
-        """A new job, before any of its work starts; TooMany while as many as are kept still run."""
+        """A new job, before any of its work starts.
+
+        Raises TooMany while as many as are kept still run, Stopping once closed.
+        """
+        if self._is_closed:
+            raise _stopping()
         if len(self._jobs) >= self._jobs_max:
             ended = next((job for job in self._jobs.values() if job.state != "running"), None)
             if ended is None:
@@ -165,10 +176,14 @@ class Jobs:
     def running(self, kind: Kind) -> Job | None:
         return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)
 
-    def stream(self, job: Job, after: int, *, first: bytes = b"") -> Reading:
-        """The job's story as server-sent events; TooMany beyond STREAMS_MAX readers."""
+    def check_place(self) -> None:
+        """Raise TooMany where one more reader would be too many."""
         if self._streams >= STREAMS_MAX:
             raise TooMany(f"{STREAMS_MAX} stories are being read", hint="Close one and try again.")
+
+    def stream(self, job: Job, after: int, *, first: bytes = b"") -> Reading:
+        """The job's story as server-sent events; TooMany beyond STREAMS_MAX readers."""
+        self.check_place()
         self._streams += 1
         return Reading(job.follow(after), first, self._reading_ends)
 
@@ -177,13 +192,16 @@ class Jobs:
 
     def close(self) -> None:
         """End every story: a shutdown is done with the queen's own end, anything else is cut off."""
+        self._is_closed = True
         for job in self._jobs.values():
             if job.kind == "shutdown":
                 job.done(Done(None))
             else:
-                job.failed(
-                    Stopping("the queen is being stopped", hint="Ask again: it goes on from where it is.")
-                )
+                job.failed(_stopping())
+
+
+def _stopping() -> Stopping:
+    return Stopping("the queen is being stopped", hint="Ask again: it goes on from where it is.")
 
 
 class Stories(Narrator):

@@ -62,7 +62,9 @@ class Registry:
         if old is None:
             self._lives[hive_id] = Life(state, reason, since_ms, self._clock())
         else:
-            self._lives[hive_id] = replace(old, state=state, reason=reason, since_ms=since_ms)
+            # Whoever is found online has just shown that it lives, by a beat or by an answer.
+            heard = self._clock() if state == "online" else old.heard
+            self._lives[hive_id] = replace(old, state=state, reason=reason, since_ms=since_ms, heard=heard)
         return True
 
     def forget(self, hive_id: str) -> None:

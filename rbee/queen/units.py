@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from rbee.errors import RbeeError, TimedOut
 from rbee.systemd import Bus, UnitState, check_job
-
-log = logging.getLogger("rbee")
 
 Result = TypeVar("Result")
 
@@ -22,16 +19,23 @@ class AsyncBus:
     BUS_TIMEOUT at most.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, lost: Callable[[RbeeError], None]) -> None:
+        """`lost` is called once if the bus goes away: from then on nothing is heard."""
         self._bus = bus
+        self._lost = lost
         self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._fd: int | None = None
 
     def attach(self) -> None:
         self._bus.on_job_removed(self._job_removed)
-        asyncio.get_running_loop().add_reader(self._bus.fileno(), self._pump)
+        # Kept: a bus that is gone has no descriptor, and the loop would go on with its number.
+        self._fd = self._bus.fileno()
+        asyncio.get_running_loop().add_reader(self._fd, self._pump)
 
     def detach(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._bus.fileno())
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            asyncio.get_running_loop().remove_reader(fd)
 
     def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
         self._bus.on_unit_changed(unit, heard)
@@ -58,17 +62,17 @@ class AsyncBus:
 
     async def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
         job = self._asked(lambda: ask(unit))
-        future = self._jobs.setdefault(job, asyncio.get_running_loop().create_future())
+        future = self._jobs[job] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
-                result = await asyncio.shield(future)
+                result = await future
         except TimeoutError as error:
             raise TimedOut(
                 f"{unit} was not done after {timeout:g} s", hint=f"systemctl status {unit}"
             ) from error
         finally:
             self._jobs.pop(job, None)
-        check_job(unit, result, self.state(unit), doing)
+        check_job(unit, result, lambda: self.state(unit), doing)
 
     def _asked(self, call: Callable[[], Result]) -> Result:
         try:
@@ -79,12 +83,13 @@ class AsyncBus:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
+        if self._fd is None:
+            return
         try:
             self._bus.pump()
         except RbeeError as error:
-            # The bus is gone, and its descriptor would be readable for ever.
             self.detach()
-            log.error("%s; restart the service once D-Bus is back", error.message)
+            self._lost(error)
 
     def _job_removed(self, job: str, result: str) -> None:
         future = self._jobs.get(job)

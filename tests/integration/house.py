@@ -461,7 +461,7 @@ class Systemd:
         assert unit == HIVE_UNIT
         self.asked.append(("stop", unit))
         if self.stop_fails:
-            check_job(unit, "failed", self.state(unit), "stop")
+            check_job(unit, "failed", lambda: self.state(unit), "stop")
         await self._job(unit, self._stop_hive(), timeout, "stop")
 
     async def _job(self, unit: str, work: Any, timeout: float, doing: str) -> None:
@@ -471,7 +471,7 @@ class Systemd:
                 result = await asyncio.shield(job)
         except TimeoutError as error:
             raise TimedOut(f"{unit} was not done after {timeout:g} s") from error
-        check_job(unit, result, self.state(unit), doing)
+        check_job(unit, result, lambda: self.state(unit), doing)
 
     # What happens in the machine
 
@@ -732,7 +732,7 @@ class House:
             await story.join()
         self.journal.close()
         await self._nothing_is_left()
-        assert self.lost.getvalue() == "", "the journal did not take a line"
+        assert self.lost.getvalue() == "", f"the journal did not take {self.lost.getvalue()}"
 
     async def _nothing_is_left(self) -> None:
         """What has been told to end may need a turn of the loop; nothing may need more than that."""

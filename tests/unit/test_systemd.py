@@ -241,7 +241,8 @@ def test_a_unit_is_active_or_stopped_or_between(active: str, is_active: bool, is
 
 @pytest.mark.parametrize("result", ["done", "skipped"])
 def test_a_job_that_is_done_is_no_error(result: str) -> None:
-    check_job(QUEEN_UNIT, result, UnitState("loaded", "failed", "failed", result="exit-code"), "start")
+    state = UnitState("loaded", "failed", "failed", result="exit-code")
+    check_job(QUEEN_UNIT, result, lambda: state, "start")
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_a_job_that_fails_tells_what_systemd_and_the_unit_say_and_the_cure(
     unit: str, result: str, state: UnitState, message: str, hint: str
 ) -> None:
     with pytest.raises(UnitFailed) as caught:
-        check_job(unit, result, state, "start")
+        check_job(unit, result, lambda: state, "start")
 
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
@@ -357,19 +358,19 @@ exc = pystemd.dbusexc
         (
             exc.DBusNoReplyError(-errno.ETIMEDOUT, None, b"Remote peer did not answer"),
             TimedOut,
-            "starting x: no answer within 5 s (Remote peer did not answer)",
+            "starting x: no answer within 3 s (Remote peer did not answer)",
             "polkit",
         ),
         (
             exc.DBusTimeoutError(-errno.ETIMEDOUT, None, None),
             TimedOut,
-            "starting x: no answer within 5 s (Connection timed out)",
+            "starting x: no answer within 3 s (Connection timed out)",
             "polkit",
         ),
         (
             exc.DBusTimedOutError(-errno.ETIMEDOUT, None, None),
             TimedOut,
-            "starting x: no answer within 5 s (Connection timed out)",
+            "starting x: no answer within 3 s (Connection timed out)",
             "polkit",
         ),
         (

@@ -95,7 +95,7 @@ class Served:
 @asynccontextmanager
 async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
     catalog, jobs, systemd = Catalog.open(tmp_path / "catalog.db"), Jobs(8), PlayedSystemd()
-    bus = AsyncBus(systemd)  # type: ignore[arg-type]
+    bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
     link = Link(tmp_path / "hive.sock", timeout=1)
     rules = Rules(
         QueenConfig(), catalog, Registry(interval=15, grace=5), jobs, bus, HiveClient(link),
