@@ -33,6 +33,8 @@ class Limit:
     format: str | None = None
 
 
+DEFAULT_PORT = 8600
+
 Name = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")]
 Port = Annotated[int, Limit(1, 65535)]
 JobId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}")]
@@ -142,8 +144,10 @@ class HeartbeatAck:
 
 @dataclass(frozen=True)
 class AddHive:
+    """`port` None leaves the port of a hive that is there as it is; a new one gets DEFAULT_PORT."""
+
     host: Annotated[str, Limit(1, 253)]
-    port: Port = 8600
+    port: Port | None = None
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ class _EventStream(Response):
     """Plain ASGI: half of what a StreamingResponse costs, and the same from Starlette 0.26 to 1.x."""
 
     def __init__(self, chunks: Chunks) -> None:
-        super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream; charset=utf-8")
+        super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream")
         del self.headers["content-length"]
         self._chunks = chunks
 

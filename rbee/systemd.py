@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import socket
 import sys
@@ -250,7 +251,7 @@ def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing:
 
 def _cure(unit: str, state: UnitState) -> str:
     if state.load == "masked":
-        return f"It is masked: systemctl unmask {unit}"
+        return f"It is masked: sudo systemctl unmask {unit}"
     if state.load == "not-found":
         return f"It is not installed: apt install {'rbee-queen' if unit.startswith('queen') else 'rbee-hive'}"
     if state.result == "start-limit-hit":
@@ -262,7 +263,7 @@ _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
     ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", None),
     ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
     ("NoSuchUnit", UnitFailed, "systemd has no such unit", "Is the package installed? apt install rbee"),
-    ("UnitMasked", UnitFailed, "the unit is masked", "systemctl unmask UNIT"),
+    ("UnitMasked", UnitFailed, "the unit is masked", "sudo systemctl unmask {unit}"),
     (
         "TransactionIsDestructive",
         Stopping,
@@ -334,7 +335,9 @@ def _translate(doing: str, error: Any) -> RbeeError:
     said = (message.decode(errors="replace") if isinstance(message, bytes) else str(message)).rstrip(".")
     for mark, kind, meaning, cure in _ERRORS:
         if mark in name or mark in said:
-            return kind(f"{doing}: {meaning} ({said})", hint=cure)
+            named = re.search(r"[Uu]nit (\S+)", said)
+            hint = cure.format(unit=named[1] if named else "UNIT") if cure else None
+            return kind(f"{doing}: {meaning} ({said})", hint=hint)
     if doing == "connecting to the system bus":
         return Unreachable(
             f"the system bus does not answer ({said})",

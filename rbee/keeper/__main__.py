@@ -16,9 +16,32 @@ from rbee.narration import printable
 
 
 def main() -> int:
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed by the caller: what is said there goes nowhere
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     for stream in (sys.stdout, sys.stderr):
         # A terminal need not speak UTF-8; what it cannot show is escaped, never an error.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 1  # whoever read our output has gone
+    except OSError as error:
+        print(f"rbeectl: the output could not be written: {error.strerror}", file=sys.stderr)
+        code = 1
+    else:
+        return code
+    # Or Python would complain once more as it closes.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
+def run() -> int:
+    """The verb, and what is said of its failure; the exit code."""
     told: dict[str, Any] = {}
     try:
         cli.main(prog_name="rbeectl", standalone_mode=False, obj=told)
@@ -31,10 +54,6 @@ def main() -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return report(Interrupted("interrupted"), told)
-    except BrokenPipeError:
-        # Whoever read our output has gone; keep Python from complaining again as it closes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except RbeeError as error:
         return report(error, told)
     return 0

@@ -40,10 +40,10 @@ def cli(context: click.Context, no_color: bool, debug: bool) -> None:
 
 @cli.command("add-hive")
 @click.argument("host")
-@click.option("--port", type=int, default=8600, show_default=True, help="The port kept in the hive's row.")
+@click.option("--port", type=int, help="The port kept in the hive's row; 8600 for a new one.")
 @json_option
 @click.pass_context
-def add_hive(context: click.Context, host: str, port: int, as_json: bool) -> None:
+def add_hive(context: click.Context, host: str, port: int | None, as_json: bool) -> None:
     """Add HOST to the hive catalog and see it online.
 
     Today HOST is localhost. A hive that is there already goes on from wherever it is.
@@ -103,7 +103,7 @@ def list_devices(context: click.Context, hive: str | None, as_json: bool) -> Non
         click.echo("No hives. Add this machine: rbeectl add-hive localhost")
 
 
-@cli.command()
+@cli.command(short_help="Show the queen, this machine's hive and all hives.")
 @json_option
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
@@ -118,7 +118,7 @@ def status(context: click.Context, as_json: bool) -> None:
         raise SystemExit(NotRunning.exit_code)
 
 
-@cli.command()
+@cli.command(short_help="Stop the queen, all hives and their sockets.")
 @json_option
 @click.pass_context
 def shutdown(context: click.Context, as_json: bool) -> None:
@@ -175,7 +175,9 @@ def print_overview(overview: Overview, colour: bool) -> None:
         if state.status_text:
             click.echo(f"     Status: {printable(state.status_text)}")
         click.echo()
-    if overview.hives:
+    if overview.refused is not None:
+        click.echo(f"Hives are not shown: {printable(overview.refused.message)}")
+    elif overview.hives:
         click.echo(tables.hives_table(overview.hives, now_ms()))
     elif overview.hives is not None:
         click.echo("No hives. Add this machine: rbeectl add-hive localhost")

@@ -10,6 +10,7 @@ from typing import Literal
 from rbee.client.queen import QueenClient, StoryEvent
 from rbee.contracts import AddHive, Done, Hives, HiveView, Line, Name, QueenRoutes, decode
 from rbee.errors import (
+    BadConfig,
     BadInput,
     Interrupted,
     NotPermitted,
@@ -17,6 +18,7 @@ from rbee.errors import (
     RbeeError,
     UnitFailed,
     UnknownHive,
+    Unreachable,
     from_problem,
 )
 from rbee.keeper.permission import explain
@@ -38,6 +40,9 @@ START_TIMEOUT = 35.0
 STOP_TIMEOUT = 20.0
 """Seconds for the whole cascade; two services with TimeoutStopSec=5s each fit into it."""
 
+STOP_TRIES = 3
+"""Times that everything is told to stop: who adds a hive meanwhile may have woken it again."""
+
 SHUTDOWN_ANSWER = 2.0
 """Seconds that a queen has to take a shutdown, before systemd stops her without her word."""
 
@@ -46,12 +51,13 @@ QueenState = Literal["off", "asleep", "waking", "awake", "stopping", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What `rbeectl status` shows; `hives` is None where the queen is not awake to tell."""
+    """What `rbeectl status` shows; `hives` is None where the queen is not awake to tell, or refused."""
 
     queen_state: QueenState
     queen: UnitState
     hive: UnitState
     hives: tuple[HiveView, ...] | None
+    refused: NotPermitted | None = None
 
 
 class Keeper:
@@ -64,7 +70,7 @@ class Keeper:
 
     # Verbs that wake
 
-    def add_hive(self, host: str, port: int) -> HiveView:
+    def add_hive(self, host: str, port: int | None) -> HiveView:
         """Add a hive and see it online."""
         request = decode(AddHive, {"host": host, "port": port})
         self._wake()
@@ -87,9 +93,7 @@ class Keeper:
         """All hives; NotRunning where the queen is not awake to tell."""
         state = self._queen_state()
         if state != "awake":
-            raise NotRunning(
-                f"the queen is {state}; looking does not wake her", hint="rbeectl add-hive localhost"
-            )
+            raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
         return self._hives()
 
     def hive(self, hive_id: str) -> HiveView:
@@ -103,8 +107,13 @@ class Keeper:
     def status(self) -> Overview:
         """The queen, the local hive's unit, and all hives if she is awake."""
         state = self._queen_state()
-        hives = self._hives() if state == "awake" else None
-        return Overview(state, self._bus.state(QUEEN_UNIT), self._bus.state(HIVE_UNIT), hives)
+        hives, refused = None, None
+        if state == "awake":
+            try:
+                hives = self._hives()
+            except NotPermitted as error:
+                refused = error  # the units are anybody's to see, the hives are not
+        return Overview(state, self._bus.state(QUEEN_UNIT), self._bus.state(HIVE_UNIT), hives, refused)
 
     def shutdown(self) -> None:
         """Stop everything, hives first; returns when units and sockets are stopped."""
@@ -113,15 +122,25 @@ class Keeper:
             self._teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
             telling = self._tell_shutdown()
         try:
-            self._bus.stop(TARGET, timeout=STOP_TIMEOUT)
+            up = self._stop_everything()
         except NotPermitted as error:
             raise explain(error) from error
         if telling is not None:
             telling.join(SHUTDOWN_ANSWER)
-        for unit in (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT):
-            state = self._bus.state(unit)
-            if not state.is_stopped:
-                raise UnitFailed(f"{unit} is still {state.active}", hint=f"systemctl status {unit}")
+        for unit, state in up.items():
+            raise UnitFailed(f"{unit} is still {state}", hint=f"systemctl status {unit}")
+
+    def _stop_everything(self) -> dict[str, str]:
+        """Stop the target, again if somebody woke a unit meanwhile; what still runs, with its state."""
+        up: dict[str, str] = {}
+        for _ in range(STOP_TRIES):
+            self._bus.stop(TARGET, timeout=STOP_TIMEOUT)
+            units = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT)
+            states = {unit: self._bus.active_state(unit) for unit in units}
+            up = {unit: state for unit, state in states.items() if state not in ("inactive", "failed")}
+            if not up:
+                break
+        return up
 
     def _tell_shutdown(self) -> threading.Thread:
         """Ask the queen and tell her story beside the main thread, which waits for systemd.
@@ -156,10 +175,17 @@ class Keeper:
             except NotPermitted as error:
                 raise explain(error) from error
             except UnitFailed as error:
+                failure = self._queen_failed(error)
                 for line in journal_tail(QUEEN_UNIT):
-                    error.add_note(line)
-                raise
+                    failure.add_note(line)
+                raise failure from error
         self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
+
+    def _queen_failed(self, error: UnitFailed) -> RbeeError:
+        """Her exit status 78 says that configuration or catalog cannot be used, and so does ours."""
+        if self._bus.state(QUEEN_UNIT).exit_status == BadConfig.exit_code:
+            return BadConfig(error.message, hint=error.hint)
+        return error
 
     def _queen_state(self) -> QueenState:
         active = self._bus.active_state(QUEEN_UNIT)
@@ -178,6 +204,8 @@ class Keeper:
             hives: Hives = self._queen.ask(QueenRoutes.HIVES)
         except NotPermitted as error:
             raise explain(error) from error
+        except NotRunning as error:
+            raise _without_socket(error) from error
         return hives.hives
 
     def _follow(self, story: Iterator[StoryEvent]) -> Done:
@@ -203,6 +231,8 @@ class Keeper:
             ) from error
         except NotPermitted as error:
             raise explain(error) from error
+        except NotRunning as error:
+            raise _without_socket(error) from error
         if end is not None:
             raise end  # the queen's own, not this user's
         raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")
@@ -210,6 +240,22 @@ class Keeper:
     def _relay(self, event: StoryEvent) -> None:
         if event.kind == "line":
             self._teller.relay(decode(Line, event.data))
+
+
+_HINTS: dict[QueenState, str] = {
+    "off": "rbeectl add-hive localhost",
+    "asleep": "rbeectl add-hive localhost",
+    "waking": "Ask again in a moment.",
+    "stopping": "rbeectl add-hive localhost, once she has stopped",
+    "failed": f"systemctl status {QUEEN_UNIT}",
+}
+
+
+def _without_socket(error: NotRunning) -> Unreachable:
+    return Unreachable(
+        f"the queen is awake, and {error.message}",
+        hint="Her socket was taken away: rbeectl shutdown, then try again.",
+    )
 
 
 def _check_name(hive_id: str) -> None:

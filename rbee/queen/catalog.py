@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rbee.contracts import Devices, Status, decode, encode
+from rbee.contracts import DEFAULT_PORT, Devices, Status, decode, encode
 from rbee.errors import BadInput, CatalogFailed, CatalogUnusable
 
 Result = TypeVar("Result")
@@ -101,18 +101,18 @@ class Catalog:
     async def hive(self, hive_id: str) -> Row | None:
         return await self._run(lambda: self._find(hive_id))
 
-    async def add(self, hive_id: str, host: str, port: int) -> Row:
+    async def add(self, hive_id: str, host: str, port: int | None) -> Row:
         """Make the hive wanted: a new row is 'pending', a row that is there keeps its status and devices."""
         now = now_ms()
         await self._write(
             """
             INSERT INTO hives (id, host, port, status, devices, created_at_ms, updated_at_ms, wanted)
-            VALUES (?, ?, ?, 'pending', NULL, ?, ?, 1)
+            VALUES (?1, ?2, coalesce(?3, ?5), 'pending', NULL, ?4, ?4, 1)
             ON CONFLICT (id) DO UPDATE
-            SET host = excluded.host, port = excluded.port, wanted = 1, updated_at_ms = excluded.updated_at_ms
-            WHERE (host, port, wanted) IS NOT (excluded.host, excluded.port, 1)
+            SET host = ?2, port = coalesce(?3, port), wanted = 1, updated_at_ms = ?4
+            WHERE (host, port, wanted) IS NOT (?2, coalesce(?3, port), 1)
             """,
-            (hive_id, host, port, now, now),
+            (hive_id, host, port, now, DEFAULT_PORT),
         )
         row = await self.hive(hive_id)
         if row is None:

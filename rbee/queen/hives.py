@@ -106,6 +106,7 @@ class Hives:
         self._arrivals: dict[str, _Arrival] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()
+        self._is_ended = False
 
     # Living with the catalog
 
@@ -125,6 +126,7 @@ class Hives:
 
     async def end(self) -> None:
         """Stop all work; what was going on is taken up when it is asked for again."""
+        self._is_ended = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -162,7 +164,8 @@ class Hives:
         """Begin to add a hive; one that is there already goes on from wherever it is."""
         if request.host != LOCALHOST:
             raise UnknownHost(
-                f"host '{request.host}' is not known: only this machine can be added",
+                f"host '{request.host}' is not known: "
+                f"only this machine can be added, under the name {LOCALHOST}",
                 hint=f"rbeectl add-hive {LOCALHOST}",
                 field="host",
             )
@@ -206,7 +209,7 @@ class Hives:
         """Take a beat. Nothing is written to disk, unless the hive was not online before."""
         arrival = self._arrivals.get(beat.hive_id)
         if self._registry.life(beat.hive_id) is None:
-            raise _unknown(beat.hive_id)
+            raise _unknown(beat.hive_id, f"rbeectl add-hive {beat.hive_id}")
         self._pass_on(beat)
         if beat.state == "ready":
             await self._alive(beat, arrival)
@@ -493,6 +496,9 @@ class Hives:
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._is_ended:
+            work.close()  # requests are served a moment longer; what they would begin is not begun
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
@@ -538,7 +544,5 @@ def _end_of(state: UnitState) -> str:
     return state.result or "no result"
 
 
-def _unknown(hive_id: str) -> UnknownHive:
-    return UnknownHive(
-        f"hive '{hive_id}' is not in the hive catalog", hint=f"rbeectl add-hive {hive_id}", field="hive_id"
-    )
+def _unknown(hive_id: str, hint: str = "rbeectl list-hives shows those that are") -> UnknownHive:
+    return UnknownHive(f"hive '{hive_id}' is not in the hive catalog", hint=hint, field="hive_id")

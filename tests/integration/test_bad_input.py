@@ -52,7 +52,7 @@ async def test_a_host_that_is_not_known_is_refused(house: House) -> None:
 async def test_a_port_that_is_none_is_refused(house: House) -> None:
     await house.wake_queen()
 
-    ports: list[object] = [0, -1, 65536, 10**30, "8600", 8600.0, True, None, [8600], {}, float("nan")]
+    ports: list[object] = [0, -1, 65536, 10**30, "8600", 8600.0, True, [8600], {}, float("nan")]
     for port in ports:
         answer = await house.post("/add-hive", {"host": "localhost", "port": port})
 

@@ -27,7 +27,7 @@ def test_a_queen_who_cannot_start_tells_ada_why_though_the_journal_is_not_hers(m
     machine.run("sh", "-c", f"echo 'this is no catalog, and long enough to look at' > {CATALOG}")
     machine.run("chown", "-R", "queen-rbee:", "/var/lib/queen-rbee")
     answer = rbeectl(machine, "add-hive", "localhost")
-    assert answer.code == 1, answer
+    assert answer.code == 78, answer
     assert "queen-rbee.service did not start" in answer.err
     assert "is damaged or no hive catalog" in answer.err
     assert "sudo mv" in answer.err
@@ -36,7 +36,7 @@ def test_a_queen_who_cannot_start_tells_ada_why_though_the_journal_is_not_hers(m
     # The journal is not ada's to read; root sees its lines.
     assert "journal:" not in answer.err
     by_root = rbeectl(machine, "add-hive", "localhost", user=None)
-    assert by_root.code == 1
+    assert by_root.code == 78
     assert "journal: " in by_root.err
     assert "queen-rbee cannot run" in by_root.err
     # Once mended, the same command works: no reset-failed is needed.
@@ -47,7 +47,7 @@ def test_a_queen_who_cannot_start_tells_ada_why_though_the_journal_is_not_hers(m
 def test_a_wrong_setting_is_named_with_its_file(machine: Machine) -> None:
     configure(machine, "[Queen]\nHeartbeatIntervalSec=soon\n")
     answer = rbeectl(machine, "add-hive", "localhost")
-    assert answer.code == 1
+    assert answer.code == 78
     assert "/etc/rbee/rbee.conf.d/50-test.conf: [Queen] HeartbeatIntervalSec=" in answer.err
 
 

@@ -276,7 +276,7 @@ def test_a_job_that_is_done_is_no_error(result: str) -> None:
             "canceled",
             UnitState("masked", "inactive", "dead"),
             "rbee-hive.service did not start: its job ended as 'canceled'",
-            "It is masked: systemctl unmask rbee-hive.service",
+            "It is masked: sudo systemctl unmask rbee-hive.service",
         ),
         (
             HIVE_UNIT,

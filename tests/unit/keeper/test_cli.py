@@ -497,7 +497,11 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
         f"rbeectl: the queen is {word}; looking does not wake her",
-        "  try: rbeectl add-hive localhost",
+        {
+            "failed": "  try: systemctl status queen-rbee.service",
+            "waking": "  try: Ask again in a moment.",
+            "stopping": "  try: rbeectl add-hive localhost, once she has stopped",
+        }.get(word, "  try: rbeectl add-hive localhost"),
     ]
     assert bus.asked == []
 
