@@ -139,6 +139,37 @@ def test_an_open_stream_does_not_hold_up_the_shutdown_and_ends_with_a_word(machi
     assert watching.returncode == 1
 
 
+def test_a_client_that_holds_a_connection_cannot_hold_up_the_stop(machine: Machine) -> None:
+    add_hive(machine)
+    # Half a request, and an idle connection; printed when both are there.
+    hold = """
+import socket, time
+half, idle = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+for client in (half, idle):
+    client.connect("/run/rbee/queen.sock")
+half.sendall(b"POST /add-hive HTTP/1.1\\r\\nHost: localhost\\r\\nContent-Length: 99\\r\\n\\r\\n{")
+print("held", flush=True)
+time.sleep(60)
+"""
+    client = machine.popen("python3", "-c", hold, user="ada")
+    assert client.stdout is not None
+    assert client.stdout.readline() == "held\n"
+    machine.run("systemctl", "stop", QUEEN, timeout=4)
+    assert unit(machine, QUEEN)["Result"] == "success"
+    machine.signal(client, signal.SIGKILL)
+
+
+def test_a_queen_whose_bus_goes_away_makes_room_for_one_that_hears(machine: Machine) -> None:
+    add_hive(machine)
+    before = main_pid(machine, QUEEN)
+    machine.run("systemctl", "restart", "dbus.service")
+    another = f"systemctl show -P MainPID {QUEEN} | grep -qvE '^(0|{before})$'"
+    machine.run("sh", "-c", f"until {another}; do sleep 0.05; done", timeout=20)
+    assert await_state(machine, "online", seconds=20)["reason"] == "its heartbeats come"
+    machine.run("systemctl", "stop", HIVE)
+    assert await_state(machine, "offline")["reason"] == "stopped by an administrator"
+
+
 def test_adding_a_hive_does_not_undo_a_shutdown_that_is_under_way(machine: Machine) -> None:
     override(machine, HIVE, "[Service]\nExecStopPost=sleep 2\n")
     add_hive(machine)
