@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -185,10 +185,10 @@ def print_overview(overview: Overview, colour: bool) -> None:
 
 def dot(state: UnitState, colour: bool) -> str:
     """systemctl's state dot: green where active, red where failed."""
-    shape: Callable[[str], str] = lambda code: f"\033[{code}m●\033[0m" if colour else "●"  # noqa: E731
-    if state.is_active:
-        return shape("32")
-    return shape("31") if state.active == "failed" else "○"
+    if not state.is_active and state.active != "failed":
+        return "○"
+    code = "32" if state.is_active else "31"
+    return f"\033[{code}m●\033[0m" if colour else "●"
 
 
 def overview_json(overview: Overview) -> dict[str, Any]:
