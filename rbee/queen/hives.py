@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rbee.client.link import HiveClient
@@ -28,6 +28,7 @@ from rbee.narration import (
     HIVE_OFFLINE,
     HIVE_ONLINE,
     HIVE_SUSPECT,
+    NOTICE,
     REMOVE_FAILED,
     REMOVED,
     REMOVING,
@@ -54,6 +55,7 @@ LOOK_AGAIN = 1.0
 """Seconds after which a look at the hive's unit that failed is tried again."""
 
 STOPPED_BY_ADMIN = "stopped by an administrator"
+STOPPED_WITH_QUEEN = "stopped together with the queen"
 
 
 @dataclass(slots=True)
@@ -286,7 +288,7 @@ class Hives:
         elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
             # A job of the queen's own means that both are being stopped or restarted together.
             if self._bus.has_job(QUEEN_UNIT):
-                await self._set_offline(LOCALHOST, "stopped together with the queen")
+                await self._set_offline(LOCALHOST, STOPPED_WITH_QUEEN)
             elif arrival is not None and arrival.is_waiting:
                 arrival.dies(STOPPED_BY_ADMIN)
             else:
@@ -460,7 +462,9 @@ class Hives:
             return
         self._changed()
         if is_told:
-            self._narrator.narrate(HIVE_OFFLINE, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
+            was_asked_for = reason in (STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN)
+            event = replace(HIVE_OFFLINE, priority=NOTICE) if was_asked_for else HIVE_OFFLINE
+            self._narrator.narrate(event, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
         await self._remember(hive_id, "offline", wanted=wanted)
 
     async def _remember(self, hive_id: str, status: Status, *, wanted: bool | None = None) -> None:
