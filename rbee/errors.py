@@ -89,6 +89,12 @@ class Unreachable(RbeeError):
     slug, title, exit_code, status = "unreachable", "The other side does not answer", 1, 502
 
 
+class Disconnected(Unreachable):
+    """The other side went in the middle of its answer: it died, or was stopped."""
+
+    slug, title = "disconnected", "The other side went"
+
+
 class TimedOut(RbeeError):
     slug, title, exit_code, status = "timed-out", "It took too long", 1, 504
 

@@ -38,6 +38,8 @@ QUEEN_ASLEEP = Event("queen-asleep", "bee keeper", None)
 QUEEN_AWAKE = Event("queen-awake", "bee keeper", None)
 REQUESTING = Event("requesting", "bee keeper", None)
 SHUTTING_DOWN_QUEEN = Event("shutting-down-queen", "bee keeper", None)
+QUEEN_LOST = Event("queen-lost", "bee keeper", None)
+QUEEN_RETURNED = Event("queen-returned", "bee keeper", None)
 
 QUEEN_STARTED = Event("queen-started", "queen bee", "7e0a31c5fa9b4f7f9d0ed3a8a6c0b5d1")
 ADDING = Event("adding", "queen bee", "c1d4ab0e5d9c4a53a9cf2f5fbf2c94e2", NOTICE)

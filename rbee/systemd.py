@@ -30,6 +30,7 @@ QUEEN_SOCKET_UNIT = "queen-rbee.socket"
 HIVE_UNIT = "rbee-hive.service"
 HIVE_SOCKET_UNIT = "rbee-hive.socket"
 TARGET = "rbee.target"
+FORGET_UNIT = "queen-rbee-forget.service"
 
 BUS_TIMEOUT = 3.0
 """Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
@@ -122,19 +123,26 @@ class Bus:
         return self._ask(b"StartUnit", unit, b"replace", f"starting {unit}")
 
     def ask_start_unless_stopping(self, unit: str) -> str:
-        """StartUnit, for a daemon: Stopping where somebody has this unit, or one it needs, stopped."""
+        """StartUnit, but Stopping where somebody has this unit, or one it needs, stopped."""
         return self._ask(b"StartUnit", unit, b"fail", f"starting {unit}")
 
     def ask_stop(self, unit: str) -> str:
         """StopUnit: queue the job and return its object path."""
         return self._ask(b"StopUnit", unit, b"replace", f"stopping {unit}")
 
-    def start(self, unit: str, *, timeout: float) -> None:
+    def reset_failed(self, unit: str) -> None:
+        """ResetFailedUnit: the unit is not failed any more, and its starts are counted from 0 again."""
+        with _translated(f"resetting {unit}"):
+            self._call(b"ResetFailedUnit", [(_STRING, unit.encode())])
+
+    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
         """Start a unit and await its job: for a Type=notify service, until READY=1.
 
-        Raises UnitFailed when the job did not end well, TimedOut after `timeout` seconds.
+        Raises UnitFailed when the job did not end well, TimedOut after `timeout` seconds, and
+        without `undo_stop` Stopping where somebody is having the unit stopped.
         """
-        self._await_job(self.ask_start, unit, timeout, "start")
+        ask = self.ask_start if undo_stop else self.ask_start_unless_stopping
+        self._await_job(ask, unit, timeout, "start")
 
     def stop(self, unit: str, *, timeout: float) -> None:
         """Stop a unit and await its job; of a unit that is not active that is at once."""

@@ -14,10 +14,13 @@ from urllib.parse import quote
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
 from rbee.contracts import Route, encode
-from rbee.errors import TimedOut, Unreachable
+from rbee.errors import Disconnected, TimedOut, Unreachable
 
 SILENCE = 30.0
 """Seconds without a byte after which an open story counts as broken; the queen sends one every 10."""
+
+
+_WHY = "systemctl status queen-rbee; sudo journalctl -u queen-rbee -e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class QueenClient:
     def tell_story(self, route: Route, body: Any = None, **values: str) -> Iterator[StoryEvent]:
         """The events of the story that a request begins or resumes, until 'done' or 'error'.
 
-        A stream that just ends raises Unreachable: what ends well says so.
+        A stream that just ends raises Disconnected: what ends well says so.
         """
         with closing(self._connect()) as channel:
             answer = _Answer(channel, self._timeout)
@@ -99,7 +102,7 @@ class _Answer:
             self._receive()
 
     def parts(self) -> Iterator[bytes]:
-        """The body as it comes; a body that ends too early raises Unreachable."""
+        """The body as it comes; a body that ends too early raises Disconnected."""
         while True:
             parts, self._parts = self._parts, []
             yield from parts
@@ -120,18 +123,16 @@ class _Answer:
             self._channel.settimeout(self.timeout)
             data = self._channel.recv(65536)
             if not data:
-                raise Unreachable(
-                    "the queen ended her answer before its end", hint="sudo journalctl -u queen-rbee -e"
-                )
+                raise Disconnected("the queen went in the middle of her answer", hint=_WHY)
             self._parser.feed_data(data)
         except TimeoutError as error:
             raise TimedOut(
                 f"the queen was silent for {self.timeout:g} s", hint="systemctl status queen-rbee"
             ) from error
-        except (OSError, self._broken) as error:
-            raise Unreachable(
-                f"the connection to the queen broke ({error})", hint="systemctl status queen-rbee"
-            ) from error
+        except OSError as error:
+            raise Disconnected(f"the connection to the queen broke ({error})", hint=_WHY) from error
+        except self._broken as error:
+            raise Unreachable(f"the queen's answer is no HTTP ({error})", hint=_WHY) from error
 
 
 def _send(channel: socket.socket, route: Route, body: Any, accept: str, values: dict[str, str]) -> None:
@@ -162,7 +163,7 @@ def _events(answer: _Answer) -> Iterator[StoryEvent]:
                 yield event
                 if event.kind in ("done", "error"):
                     return
-    raise Unreachable("the queen ended the story before its end", hint="sudo journalctl -u queen-rbee -e")
+    raise Disconnected("the queen went in the middle of the story", hint=_WHY)
 
 
 def _event(block: str) -> StoryEvent | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
-from rbee.contracts import AddHive, Done, Hives, HiveView, Line, Name, QueenRoutes, decode
+from rbee.contracts import AddHive, Done, Hives, HiveView, Line, Name, QueenRoutes, Route, decode
 from rbee.errors import (
     BadConfig,
     BadInput,
+    Disconnected,
     Interrupted,
     NotPermitted,
     NotRunning,
@@ -22,8 +23,17 @@ from rbee.errors import (
     from_problem,
 )
 from rbee.keeper.permission import explain
-from rbee.narration import QUEEN_ASLEEP, QUEEN_AWAKE, REQUESTING, SHUTTING_DOWN_QUEEN, Teller
+from rbee.narration import (
+    QUEEN_ASLEEP,
+    QUEEN_AWAKE,
+    QUEEN_LOST,
+    QUEEN_RETURNED,
+    REQUESTING,
+    SHUTTING_DOWN_QUEEN,
+    Teller,
+)
 from rbee.systemd import (
+    FORGET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
@@ -37,6 +47,9 @@ from rbee.systemd import (
 START_TIMEOUT = 35.0
 """Seconds for the queen's start job; her TimeoutStartSec= is 30 s, so that systemd's word comes first."""
 
+RETURN_TIMEOUT = 2.0
+"""Seconds in which systemd must have brought a queen back who died while she was asked."""
+
 STOP_TIMEOUT = 20.0
 """Seconds for the whole cascade; two services with TimeoutStopSec=5s each fit into it."""
 
@@ -45,6 +58,8 @@ STOP_TRIES = 3
 
 SHUTDOWN_ANSWER = 2.0
 """Seconds that a queen has to take a shutdown, before systemd stops her without her word."""
+
+UNITS = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT)
 
 QueenState = Literal["off", "asleep", "waking", "awake", "stopping", "failed"]
 
@@ -75,7 +90,7 @@ class Keeper:
         request = decode(AddHive, {"host": host, "port": port})
         self._wake()
         self._teller.narrate(REQUESTING, f"Requesting queen to add {host} to hive catalog")
-        hive = self._follow(self._queen.tell_story(QueenRoutes.ADD_HIVE, request)).hive
+        hive = self._ask(QueenRoutes.ADD_HIVE, request).hive
         if hive is None or hive.state != "online":
             raise UnitFailed(f"the queen ended the story, and {host} is not online", hint="rbeectl status")
         return hive
@@ -85,7 +100,7 @@ class Keeper:
         _check_name(hive_id)
         self._wake()
         self._teller.narrate(REQUESTING, f"Requesting queen to remove {hive_id} from hive catalog")
-        self._follow(self._queen.tell_story(QueenRoutes.REMOVE_HIVE, hive_id=hive_id))
+        self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
 
     # Verbs that never do
 
@@ -129,14 +144,16 @@ class Keeper:
             telling.join(SHUTDOWN_ANSWER)
         for unit, state in up.items():
             raise UnitFailed(f"{unit} is still {state}", hint=f"systemctl status {unit}")
+        if self._bus.state(FORGET_UNIT).load == "loaded":
+            # A queen who crashed before left word that she is to be woken at the next boot.
+            self._bus.start(FORGET_UNIT, timeout=STOP_TIMEOUT)
 
     def _stop_everything(self) -> dict[str, str]:
         """Stop the target, again if somebody woke a unit meanwhile; what still runs, with its state."""
         up: dict[str, str] = {}
         for _ in range(STOP_TRIES):
             self._bus.stop(TARGET, timeout=STOP_TIMEOUT)
-            units = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT)
-            states = {unit: self._bus.active_state(unit) for unit in units}
+            states = {unit: self._bus.active_state(unit) for unit in UNITS}
             up = {unit: state for unit, state in states.items() if state not in ("inactive", "failed")}
             if not up:
                 break
@@ -171,15 +188,23 @@ class Keeper:
         if self._queen_state() != "awake":
             self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
             try:
-                self._bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
-            except NotPermitted as error:
-                raise explain(error) from error
+                self._start_queen(timeout=START_TIMEOUT)
             except UnitFailed as error:
                 failure = self._queen_failed(error)
                 for line in journal_tail(QUEEN_UNIT):
                     failure.add_note(line)
                 raise failure from error
         self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
+
+    def _start_queen(self, *, timeout: float, undo_stop: bool = True) -> None:
+        try:
+            # A burst of deaths ends in start-limit-hit, for the service and for who listens for it.
+            for unit in UNITS:
+                if self._bus.active_state(unit) == "failed":
+                    self._bus.reset_failed(unit)
+            self._bus.start(QUEEN_UNIT, timeout=timeout, undo_stop=undo_stop)
+        except NotPermitted as error:
+            raise explain(error) from error
 
     def _queen_failed(self, error: UnitFailed) -> RbeeError:
         """Her exit status 78 says that configuration or catalog cannot be used, and so does ours."""
@@ -207,6 +232,31 @@ class Keeper:
         except NotRunning as error:
             raise _without_socket(error) from error
         return hives.hives
+
+    def _ask(self, route: Route, body: Any = None, **values: str) -> Done:
+        """Have the queen do a job, and relay its story; once more if she dies in the middle of it.
+
+        All that is asked so may be asked twice: it goes on from wherever it is.
+        """
+        try:
+            return self._follow(self._queen.tell_story(route, body, **values))
+        except Disconnected as error:
+            self._await_return(error)
+            return self._follow(self._queen.tell_story(route, body, **values))
+
+    def _await_return(self, lost: Disconnected) -> None:
+        """Wait until systemd has brought a queen back who died; raises `lost` if she was told to go."""
+        if self._queen_state() in ("asleep", "off"):
+            raise lost
+        self._teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
+        try:
+            self._start_queen(timeout=RETURN_TIMEOUT, undo_stop=False)
+        except RbeeError as error:
+            raise Unreachable(
+                f"the queen died, and was not back within {RETURN_TIMEOUT:g} s: {error.message}",
+                hint=f"systemctl status {QUEEN_UNIT}",
+            ) from error
+        self._teller.narrate(QUEEN_RETURNED, "the queen is back, asking her again.")
 
     def _follow(self, story: Iterator[StoryEvent]) -> Done:
         """Relay a story to its explicit end; its error becomes ours."""

@@ -322,6 +322,9 @@ class Hives:
         story.narrate(WAKING, f"waking up the bee hive at {row.host}")
         self._set(row.id, "pending", "waking up")
         try:
+            if self._bus.state(HIVE_UNIT).active == "failed":
+                # Somebody asks for it: what it failed at before is not counted against it.
+                self._bus.reset_failed(HIVE_UNIT)
             await self._bus.start(HIVE_UNIT, timeout=timeout)
             arrival.is_started = True
             await self._judge_hive_unit()  # it may be dead already

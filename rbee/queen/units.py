@@ -49,6 +49,9 @@ class AsyncBus:
     def ask_stop(self, unit: str) -> str:
         return self._asked(lambda: self._bus.ask_stop(unit))
 
+    def reset_failed(self, unit: str) -> None:
+        self._asked(lambda: self._bus.reset_failed(unit))
+
     async def start(self, unit: str, *, timeout: float) -> None:
         """As Bus.start(), but Stopping where the unit or the queen herself is being stopped.
 

@@ -446,6 +446,9 @@ class Systemd:
     def detach(self) -> None:
         self._heard.clear()
 
+    def reset_failed(self, unit: str) -> None:
+        self._set(active="inactive", sub="dead", result="success")
+
     def ask_stop(self, unit: str) -> str:
         assert unit == TARGET
         self.asked.append(("stop", unit))

@@ -32,21 +32,6 @@ def test_stopping_the_queen_takes_the_hive_with_her(machine: Machine) -> None:
     assert processes_of(machine, "queen-rbee", "rbee-hive") == []
 
 
-def test_killing_the_queen_takes_the_hive_and_she_brings_it_back(machine: Machine) -> None:
-    add_hive(machine)
-    (before,) = rows(machine)
-    queen, hive = main_pid(machine, QUEEN), main_pid(machine, HIVE)
-    machine.run("kill", "-KILL", str(queen))
-    online = await_state(machine, "online")
-    assert online["id"] == "localhost"
-    assert main_pid(machine, QUEEN) not in (0, queen)
-    assert main_pid(machine, HIVE) not in (0, hive)
-    gone = machine.journal("_PID=1", f"UNIT={HIVE}")
-    assert any("Stopped" in entry["MESSAGE"] for entry in gone)
-    (after,) = rows(machine)
-    assert (after["id"], after["created_at_ms"]) == (before["id"], before["created_at_ms"])
-
-
 def test_a_killed_queen_that_may_not_restart_leaves_no_hive(machine: Machine) -> None:
     override(machine, QUEEN, "[Service]\nRestart=no\n")
     add_hive(machine)
@@ -69,26 +54,6 @@ def test_a_stopped_hive_stays_stopped_and_is_said_to_be(machine: Machine) -> Non
     assert unit(machine, QUEEN)["StatusText"] == "hives: 0 online, 0 suspect, 1 offline"
     add_hive(machine)
     assert active(machine, HIVE) == ["active"]
-
-
-def test_a_killed_hive_is_offline_by_systemds_word_and_comes_back(machine: Machine) -> None:
-    add_hive(machine)
-    before = main_pid(machine, HIVE)
-    machine.run("kill", "-KILL", str(before))
-    await_state(machine, "online")
-    assert main_pid(machine, HIVE) not in (0, before)
-    (offline,) = machine.journal("RBEE_EVENT=hive-offline")
-    assert offline["MESSAGE"] == "the beehive localhost is offline: its process ended (killed by signal 9)"
-
-
-def test_a_restarted_queen_brings_the_hive_back(machine: Machine) -> None:
-    add_hive(machine)
-    before = main_pid(machine, QUEEN), main_pid(machine, HIVE)
-    machine.run("systemctl", "restart", QUEEN)
-    await_state(machine, "online")
-    after = main_pid(machine, QUEEN), main_pid(machine, HIVE)
-    assert 0 not in after
-    assert not set(before) & set(after)
 
 
 def test_a_client_that_reconnects_all_the_time_does_not_wake_her_again(machine: Machine) -> None:

@@ -11,7 +11,7 @@ import pytest
 from machines import Machine
 from trees import Trees
 
-from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl, unit
+from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -45,21 +45,6 @@ def test_systemd_finds_nothing_to_say_of_the_units(machine: Machine) -> None:
     assert [e["MESSAGE"] for e in machine.journal("_PID=1") if "cycle" in str(e["MESSAGE"])] == []
 
 
-def test_the_watchdog_is_fed_by_the_loop_and_bites_when_it_hangs(machine: Machine) -> None:
-    add_hive(machine)
-    assert unit(machine, QUEEN, "WatchdogUSec")["WatchdogUSec"] == "10s"
-    before = unit(machine, QUEEN, "NRestarts")["NRestarts"]
-    machine.run("systemctl", "kill", "--signal=STOP", QUEEN)
-    machine.run(
-        "sh",
-        "-c",
-        f'while [ "$(systemctl show -P NRestarts {QUEEN})" = {before} ]; do sleep 0.1; done',
-        timeout=25,
-    )
-    ended = [entry["MESSAGE"] for entry in machine.journal("_PID=1", f"UNIT={QUEEN}")]
-    assert any("Watchdog timeout" in message for message in ended)
-
-
 def test_help_version_man_page_and_completion_are_there(machine: Machine) -> None:
     assert "add-hive" in rbeectl(machine, "--help").out
     assert rbeectl(machine, "--version").out.startswith("rbeectl ")
@@ -83,16 +68,6 @@ def test_a_purge_leaves_only_the_system_users(machine: Machine) -> None:
     assert machine.run("getent", "passwd", "queen-rbee", "rbee-hive").stdout.count("\n") == 2
     units = machine.run("systemctl", "list-units", "--all", "--no-legend", "*rbee*").stdout
     assert units == ""
-
-
-def test_the_catalog_survives_a_reboot(machine: Machine) -> None:
-    add_hive(machine)
-    before = rbeectl(machine, "list-hives", "--json").json["hives"][0]
-    machine.reboot()
-    assert rbeectl(machine, "list-hives").code == 3
-    add_hive(machine)
-    after = rbeectl(machine, "list-hives", "--json").json["hives"][0]
-    assert (after["created_at_ms"], after["devices"]) == (before["created_at_ms"], before["devices"])
 
 
 def test_lintian_finds_no_errors_and_no_warnings(debs: list[Path], trees: Trees) -> None:

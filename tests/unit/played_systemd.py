@@ -77,6 +77,10 @@ class PlayedSystemd:
             raise Stopping(f"starting {unit}: it is being stopped")
         return self.ask_start(unit)
 
+    def reset_failed(self, unit: str) -> None:
+        self.asked.append(("reset-failed", unit))
+        self.becomes(unit, INACTIVE)
+
     def ask_stop(self, unit: str) -> str:
         return self._ask("stop", unit, self._stop(unit))
 

@@ -255,7 +255,7 @@ def test_a_story_that_just_ends_is_an_error(tmp_path: Path, silent_notifier: Not
             event.id for event in QueenClient(tmp_path / "s").tell_story(QueenRoutes.EVENTS, job_id=JOB)
         )
 
-    with pytest.raises(Unreachable, match="before its end"):
+    with pytest.raises(Unreachable, match="in the middle of the story"):
         with_app({QueenRoutes.EVENTS: events}, tmp_path / "s", silent_notifier, listen)
 
 

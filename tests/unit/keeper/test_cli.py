@@ -25,10 +25,11 @@ import rbee.keeper.cli
 import rbee.keeper.commands
 from rbee import __version__
 from rbee.contracts import Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
-from rbee.errors import HiveFailed, NotPermitted, RbeeError, UnitFailed, UnknownHost, Unreachable
+from rbee.errors import HiveFailed, NotPermitted, RbeeError, TimedOut, UnitFailed, UnknownHost, Unreachable
 from rbee.narration import Event
 from rbee.server import Handler, build_app, event_stream
 from rbee.systemd import (
+    FORGET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
@@ -75,13 +76,17 @@ class Bus:
         pass
 
     def state(self, unit: str) -> UnitState:
-        return self.states[unit]
+        return self.states.get(unit, INACTIVE)
 
     def active_state(self, unit: str) -> str:
         return self.states[unit].active
 
-    def start(self, unit: str, *, timeout: float) -> None:
-        self._do("start", unit)
+    def reset_failed(self, unit: str) -> None:
+        self._do("reset-failed", unit)
+        self.states[unit] = INACTIVE
+
+    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
+        self._do("start" if undo_stop else "start unless stopping", unit)
         self.states[unit] = ACTIVE
 
     def stop(self, unit: str, *, timeout: float) -> None:
@@ -346,13 +351,86 @@ def test_a_refusal_of_the_queen_keeps_its_exit_code(
     assert ran.err == "rbeectl: host 'blade-7' is not known: \\x1b[31monly this machine can be added\n"
 
 
-def test_a_story_that_just_ends_is_an_error(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    cut = story(BEGUN, line("queen bee", "Adding local pc to hive catalog."))
+CUT = story(BEGUN, line("queen bee", "Adding local pc to hive catalog."))
+REMOVED = story(("job", encode(JobStarted("localhost", JOB, ""))), ("done", encode(Done(None))))
 
-    ran = with_queen({QueenRoutes.ADD_HIVE: cut}, lambda: rbeectl("add-hive", "localhost"))
+
+def one_after_the_other(*handlers: Handler) -> Handler:
+    """A handler that is another one at each request."""
+    waiting = list(handlers)
+
+    async def handler(request: Request) -> Response:
+        return await waiting.pop(0)(request)
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("route", "verb", "ends"),
+    [(QueenRoutes.ADD_HIVE, "add-hive", ADDED), (QueenRoutes.REMOVE_HIVE, "remove-hive", REMOVED)],
+)
+def test_a_queen_who_dies_in_the_middle_is_asked_again_when_she_is_back(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, route: Route, verb: str, ends: Handler
+) -> None:
+    ran = with_queen({route: one_after_the_other(CUT, ends)}, lambda: rbeectl(verb, "localhost"))
+
+    assert (ran.code, ran.err) == (0, "")
+    told = ran.out.splitlines()
+    died = told.index("(bee keeper) the queen died, waiting for systemd to bring her back.")
+    assert told[died - 1] == "(queen bee)  Adding local pc to hive catalog."
+    assert told[died + 1] == "(bee keeper) the queen is back, asking her again."
+    assert awake.asked == [("start unless stopping", QUEEN_UNIT)]
+
+
+def test_a_queen_who_dies_twice_is_not_asked_a_third_time(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    dies = one_after_the_other(CUT, CUT, ADDED)
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: dies}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == Unreachable.exit_code
-    assert "before its end" in ran.err
+    assert "the queen went in the middle of the story" in ran.err
+
+
+def test_a_queen_who_is_not_back_in_time_is_said_not_to_be(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    awake.refusals["start unless stopping", QUEEN_UNIT] = TimedOut(
+        "queen-rbee.service was not done after 2 s"
+    )
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: CUT}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == Unreachable.exit_code
+    assert "the queen died, and was not back within 2 s" in ran.err
+
+
+def test_a_queen_who_was_turned_off_in_the_middle_is_not_woken_again(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    async def turned_off(request: Request) -> Response:
+        awake.states[QUEEN_UNIT] = awake.states[QUEEN_SOCKET_UNIT] = INACTIVE
+        return await CUT(request)
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: turned_off}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == Unreachable.exit_code
+    assert awake.asked == []
+
+
+def test_what_failed_before_is_reset_before_it_is_started(
+    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    worn_out = UnitState("loaded", "failed", "failed", result="start-limit-hit")
+    bus.states[QUEEN_UNIT] = bus.states[QUEEN_SOCKET_UNIT] = worn_out
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == 0, ran.err
+    assert bus.asked == [
+        ("reset-failed", QUEEN_UNIT), ("reset-failed", QUEEN_SOCKET_UNIT), ("start", QUEEN_UNIT),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("hive", [None, replace(HIVE_VIEW, state="offline")], ids=["none", "offline"])
@@ -645,14 +723,14 @@ def test_a_shutdown_tells_the_story_and_returns_when_all_is_stopped(
         "(bee hive)   Received shutdown signal, goodbye",
         "Queen and hives are off",
     ]
-    assert awake.asked == [("stop", TARGET)]
+    assert awake.asked == [("stop", TARGET), ("start", FORGET_UNIT)]
 
 
 def test_an_asleep_queen_is_turned_off_without_waking_her(bus: Bus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("shutdown")
 
     assert (ran.code, ran.out, ran.err) == (0, "Queen and hives are off\n", "")
-    assert bus.asked == [("stop", TARGET)]
+    assert bus.asked == [("stop", TARGET), ("start", FORGET_UNIT)]
     assert bus.states[QUEEN_SOCKET_UNIT] == INACTIVE
     assert rbeectl("shutdown").code == 0, "shutting down twice is no error"
 

@@ -939,6 +939,17 @@ def test_a_queen_who_wakes_takes_each_hive_as_unknown_until_she_hears_of_it(
     run(scenario())
 
 
+def test_a_hive_that_failed_too_often_is_reset_when_somebody_asks_for_it(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.states[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="start-limit-hit")
+            await q.add()
+
+            assert q.systemd.asked == [("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT)]
+
+    run(scenario())
+
+
 def test_a_queen_who_wakes_brings_back_the_hive_that_is_wanted(queen: MakeQueen, tmp_path: Path) -> None:
     async def scenario() -> None:
         await a_row(tmp_path / "catalog.db", status="offline", wanted=True)
