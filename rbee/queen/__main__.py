@@ -27,6 +27,7 @@ from rbee.queen import app
 from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.mark import Mark
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
 from rbee.server import run_daemon, serve, stop_signal
@@ -62,7 +63,8 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         journal.narrate(CONFIG_WARNING, warning)
     sockets = _unix_sockets()
     queen = settings.queen
-    catalog = Catalog.open(queen.database or _state_directory() / "catalog.db")
+    state = _state_directory()
+    catalog = Catalog.open(queen.database or state / "catalog.db", Mark(state / "wanted").set)
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
     jobs = Jobs(queen.jobs_max)
     status = StatusLine(notifier, registry, jobs)

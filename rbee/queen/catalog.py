@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from typing import TypeVar
 
 from rbee.contracts import DEFAULT_PORT, Devices, Status, decode, encode
 from rbee.errors import BadInput, CatalogFailed, CatalogUnusable
+
+log = logging.getLogger("rbee")
 
 Result = TypeVar("Result")
 
@@ -65,14 +68,18 @@ def now_ms() -> int:
 class Catalog:
     """All calls but open() and close() are awaited, and run one after the other in one thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, wanted: Callable[[bool], None]) -> None:
         self._connection = connection
         self._path = path
+        self._wanted = wanted
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
 
     @classmethod
-    def open(cls, path: Path) -> Catalog:
-        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was."""
+    def open(cls, path: Path, wanted: Callable[[bool], None] = lambda is_wanted: None) -> Catalog:
+        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
+
+        `wanted` is told, in the catalog's thread, after each write whether any hive is wanted.
+        """
         connection = None
         try:
             if path.is_file():
@@ -87,7 +94,9 @@ class Catalog:
             if connection is not None:
                 connection.close()
             raise _unusable(path, error) from error
-        return cls(connection, path)
+        catalog = cls(connection, path, wanted)
+        catalog._tell_wanted()
+        return catalog
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -123,7 +132,10 @@ class Catalog:
         """Store the devices and the status 'online', in one transaction; who came online is wanted."""
         stored = json.dumps(encode(devices), ensure_ascii=False)
         await self._write(
-            "UPDATE hives SET devices = ?, status = 'online', wanted = 1, updated_at_ms = ? WHERE id = ?",
+            """
+            UPDATE hives SET devices = ?1, status = 'online', wanted = 1, updated_at_ms = ?2
+            WHERE id = ?3 AND (devices, status, wanted) IS NOT (?1, 'online', 1)
+            """,
             (stored, now_ms(), hive_id),
         )
 
@@ -142,7 +154,21 @@ class Catalog:
         return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,)) > 0
 
     async def _write(self, statement: str, values: tuple[object, ...]) -> int:
-        return await self._run(lambda: self._connection.execute(statement, values).rowcount)
+        def write() -> int:
+            count = self._connection.execute(statement, values).rowcount
+            self._tell_wanted()
+            return count
+
+        return await self._run(write)
+
+    def _tell_wanted(self) -> None:
+        found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM hives WHERE wanted)")
+        (is_wanted,) = found.fetchone()
+        try:
+            self._wanted(bool(is_wanted))
+        except OSError as error:
+            # The row counts, and is written; what is lost is that the next boot wakes the queen.
+            log.warning("the next boot may not do as the hive catalog says: %s", error)
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         try:
