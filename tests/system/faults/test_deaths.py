@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from machines import Machine
 
+from tests.bench.soak_add_hive import soak
 from tests.system.house import (
     CATALOG,
     HIVE,
@@ -115,6 +116,11 @@ def test_a_hive_killed_at_any_line_ends_the_story_with_a_word_and_comes_back(
     await_state(machine, "online")
     add_hive(machine)
     assert_whole(machine)
+
+
+def test_a_kill_at_any_moment_leaves_nothing_that_the_same_command_does_not_mend(machine: Machine) -> None:
+    # tests/bench/soak_add_hive goes on for longer.
+    assert soak(machine, seed=3, kills=5, seconds=60) == 0
 
 
 def test_killing_the_queen_again_and_again_ends_in_failed_and_the_same_command_mends_it(
