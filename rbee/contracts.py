@@ -213,6 +213,16 @@ class Health:
 
 
 @dataclass(frozen=True)
+class CatalogReport:
+    """A hive catalog that a queen may open: the path of its file, and its size in `bytes`."""
+
+    path: Annotated[str, Limit(1, 4096)]
+    version: Count
+    hives: Count
+    bytes: Count
+
+
+@dataclass(frozen=True)
 class Accepted:
     status: Literal["stopping"]
 
@@ -234,7 +244,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Route:
-    """One operation. `answer` None means the story: a stream of server-sent events."""
+    """One operation. `answer` None means the story: a stream of server-sent events; bytes is a file."""
 
     name: str
     method: Literal["GET", "POST", "DELETE"]
@@ -247,6 +257,9 @@ class Route:
 
     def url(self, **values: str) -> str:
         return self.path.format(**values)
+
+
+CATALOG_TYPE = "application/vnd.sqlite3"
 
 
 class QueenRoutes:
@@ -278,9 +291,16 @@ class QueenRoutes:
         "A job's story from its first line, or from Last-Event-ID on; ends with 'done' or 'error'",
         None, problems=(400, 404, 503),
     )  # fmt: skip
+    CATALOG = Route("catalog", "GET", "/v1/catalog", "A consistent copy of the hive catalog's file", bytes)
+    CHECK_CATALOG = Route(
+        "check_catalog", "GET", "/v1/catalog/check", "Look at every page of the hive catalog", CatalogReport
+    )
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
 
-    ALL = (HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, REMOVE_HIVE, JOBS, JOB, EVENTS, OPENAPI)
+    ALL = (
+        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, REMOVE_HIVE, JOBS, JOB, EVENTS, CATALOG,
+        CHECK_CATALOG, OPENAPI,
+    )  # fmt: skip
 
 
 class HiveRoutes:
@@ -435,6 +455,8 @@ def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, An
 def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
     if route.answer is None:
         content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+    elif route.answer is bytes:
+        content = {CATALOG_TYPE: {"schema": {"type": "string", "contentMediaType": CATALOG_TYPE}}}
     else:
         content = {"application/json": {"schema": schema(route.answer, shapes)}}
     problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}

@@ -83,6 +83,12 @@ class NotRunning(RbeeError):
     slug, title, exit_code, status = "not-running", "Not running", 3, 503
 
 
+class StillRunning(RbeeError):
+    """The queen is awake, and the verb is one that she must not see."""
+
+    slug, title, exit_code, status = "still-running", "Still running", 1, 409
+
+
 class Unreachable(RbeeError):
     """A socket that does not answer, or answers with something that is not ours."""
 

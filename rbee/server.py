@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -37,6 +38,9 @@ BODY_LIMIT = 256 * 1024
 
 BODY_TIMEOUT = 10.0
 """Seconds in which a request's body must have arrived."""
+
+FILE_PIECE = 64 * 1024
+"""Bytes of a file that are sent at a time."""
 
 GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
@@ -235,6 +239,27 @@ class _EventStream(Response):
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def file_stream(content: BinaryIO, media_type: str) -> Response:
+    """A response that sends a file piece by piece, and closes it."""
+    return _FileStream(content, media_type)
+
+
+class _FileStream(Response):
+    def __init__(self, content: BinaryIO, media_type: str) -> None:
+        super().__init__(None, 200, {"Cache-Control": "no-store"}, media_type)
+        self.headers["content-length"] = str(os.fstat(content.fileno()).st_size)
+        self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        with self._content:
+            await send(start)
+            # It was written a moment ago: each piece comes from memory.
+            while piece := self._content.read(FILE_PIECE):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -15,7 +15,7 @@ import click
 from rbee import __version__
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
-from rbee.contracts import Hives, HiveView, encode
+from rbee.contracts import CatalogReport, Hives, HiveView, encode
 from rbee.errors import NotRunning
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
@@ -129,6 +129,67 @@ def shutdown(context: click.Context, as_json: bool) -> None:
         print_json({"event": "done", "hive": None})
     else:
         click.echo("Queen and hives are off")
+
+
+@cli.group(short_help="Back up, check or restore the hive catalog.")
+def catalog() -> None:
+    """Back up, check or restore the hive catalog, which is one SQLite file."""
+
+
+@catalog.command()
+@click.argument("file")
+@click.option("--force", is_flag=True, help="Take the place of a FILE that is there.")
+@json_option
+@click.pass_context
+def backup(context: click.Context, file: str, force: bool, as_json: bool) -> None:
+    """Copy the catalog of the awake queen to FILE, or to standard output for '-'."""
+    with keeper(context, as_json) as work:
+        report = work.back_up_catalog(file, force=force)
+    if report is not None:
+        print_report(report, as_json)
+
+
+@catalog.command()
+@click.argument("file", required=False)
+@json_option
+@click.pass_context
+def check(context: click.Context, file: str | None, as_json: bool) -> None:
+    """Look at every page of FILE, or of the queen's own catalog; exits 78 if she could not use it.
+
+    The catalog of a queen who is not awake takes root.
+    """
+    with keeper(context, as_json) as work:
+        report = work.check_catalog(file)
+    print_report(report, as_json)
+
+
+@catalog.command()
+@click.argument("file")
+@json_option
+@click.pass_context
+def restore(context: click.Context, file: str, as_json: bool) -> None:
+    """Put FILE, a backup, in the place of the catalog; for root, with the queen off.
+
+    The catalog from before is kept beside it.
+    """
+    with keeper(context, as_json) as work:
+        restored = work.restore_catalog(file)
+    if as_json:
+        print_json({**encode(restored.report), "old": str(restored.old) if restored.old else None})
+        return
+    print_report(restored.report, as_json)
+    if restored.old is not None:
+        click.echo(f"The catalog from before is kept: {restored.old}")
+    click.echo("Wake the queen: rbeectl add-hive localhost")
+
+
+def print_report(report: CatalogReport, as_json: bool) -> None:
+    if as_json:
+        print_json(encode(report))
+        return
+    hives = f"{report.hives} hive{'' if report.hives == 1 else 's'}"
+    path = printable(report.path)
+    click.echo(f"{path}: sound, version {report.version}, {hives}, {report.bytes} bytes")
 
 
 @contextmanager

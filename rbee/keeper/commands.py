@@ -5,10 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
-from rbee.contracts import AddHive, Done, Hives, HiveView, Line, Name, QueenRoutes, Route, decode
+from rbee.contracts import (
+    AddHive,
+    CatalogReport,
+    Done,
+    Hives,
+    HiveView,
+    Line,
+    Name,
+    QueenRoutes,
+    Route,
+    decode,
+)
 from rbee.errors import (
     BadConfig,
     BadInput,
@@ -43,6 +55,9 @@ from rbee.systemd import (
     UnitState,
     journal_tail,
 )
+
+if TYPE_CHECKING:
+    from rbee.keeper.catalog import Restored
 
 START_TIMEOUT = 35.0
 """Seconds for the queen's start job; her TimeoutStartSec= is 30 s, so that systemd's word comes first."""
@@ -106,9 +121,7 @@ class Keeper:
 
     def list_hives(self) -> tuple[HiveView, ...]:
         """All hives; NotRunning where the queen is not awake to tell."""
-        state = self._queen_state()
-        if state != "awake":
-            raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
+        self._check_awake()
         return self._hives()
 
     def hive(self, hive_id: str) -> HiveView:
@@ -118,6 +131,34 @@ class Keeper:
         raise UnknownHive(
             f"hive '{hive_id}' is not in the hive catalog", hint="rbeectl list-hives", field="HIVE"
         )
+
+    def back_up_catalog(self, target: str, *, force: bool) -> CatalogReport | None:
+        """A copy of the catalog from an awake queen; see keeper/catalog.py."""
+        from rbee.keeper import catalog
+
+        self._check_awake()
+        try:
+            return catalog.back_up(self._queen, target, force=force)
+        except NotPermitted as error:
+            raise explain(error) from error
+
+    def check_catalog(self, file: str | None) -> CatalogReport:
+        """Look at a catalog's file; without one at the queen's, by herself if she is awake."""
+        from rbee.keeper import catalog
+
+        if file is None and self._queen_state() == "awake":
+            try:
+                report: CatalogReport = self._queen.ask(QueenRoutes.CHECK_CATALOG)
+            except NotPermitted as error:
+                raise explain(error) from error
+            return report
+        return catalog.check(file, _catalog_path())
+
+    def restore_catalog(self, file: str) -> Restored:
+        """Put a catalog in the place of the queen's."""
+        from rbee.keeper import catalog
+
+        return catalog.restore(Path(file), _catalog_path(), self._queen_state())
 
     def status(self) -> Overview:
         """The queen, the local hive's unit, and all hives if she is awake."""
@@ -224,6 +265,11 @@ class Keeper:
         }
         return names.get(active, "awake")
 
+    def _check_awake(self) -> None:
+        state = self._queen_state()
+        if state != "awake":
+            raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
+
     def _hives(self) -> tuple[HiveView, ...]:
         try:
             hives: Hives = self._queen.ask(QueenRoutes.HIVES)
@@ -306,6 +352,12 @@ def _without_socket(error: NotRunning) -> Unreachable:
         f"the queen is awake, and {error.message}",
         hint="Her socket was taken away: rbeectl shutdown, then try again.",
     )
+
+
+def _catalog_path() -> Path:
+    from rbee import catalogfile, config
+
+    return config.load().queen.database or catalogfile.PATH
 
 
 def _check_name(hive_id: str) -> None:

@@ -11,7 +11,9 @@ from starlette.responses import Response
 
 from rbee import __version__
 from rbee.contracts import (
+    CATALOG_TYPE,
     AddHive,
+    CatalogReport,
     Health,
     Heartbeat,
     HeartbeatAck,
@@ -29,7 +31,7 @@ from rbee.contracts import (
 from rbee.errors import BadInput, NotPermitted, UnknownJob
 from rbee.queen import hives as rules
 from rbee.queen import jobs as stories
-from rbee.server import Handler, Peer, build_app, event_stream, peer_of, read_shape
+from rbee.server import Handler, Peer, build_app, event_stream, file_stream, peer_of, read_shape
 
 
 class Admission:
@@ -84,6 +86,12 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
     async def events(request: Request) -> Response:
         return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request)))
 
+    async def copy_catalog(_request: Request) -> Response:
+        return file_stream(await hives.catalog.backup(), CATALOG_TYPE)
+
+    async def check_catalog(_request: Request) -> CatalogReport:
+        return await hives.catalog.report()
+
     def begin(request: Request, ask: Callable[[], stories.Job]) -> JobStarted | Response:
         """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
         if "text/event-stream" not in request.headers.get("accept", ""):
@@ -103,6 +111,8 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         QueenRoutes.JOBS: list_jobs,
         QueenRoutes.JOB: show_job,
         QueenRoutes.EVENTS: events,
+        QueenRoutes.CATALOG: copy_catalog,
+        QueenRoutes.CHECK_CATALOG: check_catalog,
         QueenRoutes.OPENAPI: health,  # answered from the route table
     }
     return build_app("rbee queen", __version__, handlers, admit=admission)

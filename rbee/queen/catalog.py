@@ -1,7 +1,8 @@
 """The hive catalog: what survives a reboot. SQLite, one writer thread, off the event loop.
 
 An acknowledged write has reached the disk: WAL with synchronous=FULL syncs the log at each
-commit (NORMAL would not; https://sqlite.org/pragma.html#pragma_synchronous).
+commit. NORMAL would sync at checkpoints only, and lose the last commits when the power goes
+(https://sqlite.org/pragma.html#pragma_synchronous).
 """
 
 from __future__ import annotations
@@ -9,23 +10,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, TypeVar
 
-from rbee.contracts import DEFAULT_PORT, Devices, Status, decode, encode
+from rbee.catalogfile import APPLICATION_ID, BUSY_TIMEOUT, copy, held, inspect, trouble, unusable, way_out
+from rbee.contracts import DEFAULT_PORT, CatalogReport, Devices, Status, decode, encode
 from rbee.errors import BadInput, CatalogFailed, CatalogUnusable
 
 log = logging.getLogger("rbee")
 
 Result = TypeVar("Result")
-
-APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
 MIGRATIONS = (
     """
@@ -42,9 +44,6 @@ MIGRATIONS = (
     """,
 )
 """Statement n brings a catalog from version n to n + 1; PRAGMA user_version says where it is."""
-
-BUSY_TIMEOUT = 5.0
-"""Seconds that a write waits for another process that holds the catalog (a backup, an sqlite3 shell)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +67,17 @@ def now_ms() -> int:
 class Catalog:
     """All calls but open() and close() are awaited, and run one after the other in one thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, wanted: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        wanted: Callable[[bool], None],
+        at_the_end: ExitStack,
+    ) -> None:
         self._connection = connection
         self._path = path
         self._wanted = wanted
+        self._at_the_end = at_the_end
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
 
     @classmethod
@@ -80,27 +86,27 @@ class Catalog:
 
         `wanted` is told, in the catalog's thread, after each write whether any hive is wanted.
         """
-        connection = None
-        try:
-            if path.is_file():
-                _check(path)
-            connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            _migrate(connection)
-        except (sqlite3.Error, OSError) as error:
-            if connection is not None:
-                connection.close()
-            raise _unusable(path, error) from error
-        catalog = cls(connection, path, wanted)
+        with ExitStack() as undo:
+            undo.enter_context(held(path.parent))
+            if os.path.lexists(path):
+                inspect(path, newest=len(MIGRATIONS))
+            try:
+                if not os.path.lexists(path):
+                    _make(path)
+                connection = _connect(path)
+                undo.callback(connection.close)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                _migrate(connection)
+            except (sqlite3.Error, OSError) as error:
+                raise unusable(path, error) from error
+            catalog = cls(connection, path, wanted, undo.pop_all())
         catalog._tell_wanted()
         return catalog
 
     def close(self) -> None:
         self._thread.shutdown()
-        self._connection.close()
+        self._at_the_end.close()
 
     async def hives(self) -> list[Row]:
         return await self._run(
@@ -153,6 +159,31 @@ class Catalog:
         """Was there such a hive?"""
         return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,)) > 0
 
+    async def report(self) -> CatalogReport:
+        """What the file is, with every page and index looked at; CatalogUnusable if it is damaged."""
+
+        def look() -> CatalogReport:
+            (verdict,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise CatalogUnusable(f"{self._path} is damaged: {verdict}", hint=way_out(self._path))
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            (hives,) = self._connection.execute("SELECT count(*) FROM hives").fetchone()
+            return CatalogReport(str(self._path), version, hives, self._path.stat().st_size)
+
+        return await self._run(look)
+
+    async def backup(self) -> BinaryIO:
+        """A consistent copy as one file without a name, to be closed by who has read it."""
+
+        def copy_aside() -> BinaryIO:
+            # In the daemon's own /tmp (PrivateTmp=): the catalog's disk may be the one that is full.
+            with TemporaryDirectory(prefix="backup-") as place:
+                path = Path(place, "catalog.db")
+                copy(self._connection, path)
+                return path.open("rb")
+
+        return await self._run(copy_aside)
+
     async def _write(self, statement: str, values: tuple[object, ...]) -> int:
         def write() -> int:
             count = self._connection.execute(statement, values).rowcount
@@ -173,8 +204,9 @@ class Catalog:
     async def _run(self, work: Callable[[], Result]) -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.Error as error:
-            raise CatalogFailed(f"the hive catalog: {error}", hint=_cure(self._path, error)) from error
+        except (sqlite3.Error, OSError) as error:
+            told, hint = trouble(self._path, error)
+            raise CatalogFailed(f"the hive catalog {told}", hint=hint) from error
 
     def _find(self, hive_id: str) -> Row | None:
         found = self._connection.execute(_SELECT + " WHERE id = ?", (hive_id,)).fetchone()
@@ -194,28 +226,18 @@ def _row(found: tuple[str, str, int, Status, str | None, int, int, int]) -> Row:
     return Row(hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted))
 
 
-def _check(path: Path) -> None:
-    """Refuse a file that is not ours, is newer than we are, or is damaged.
+def _make(path: Path) -> None:
+    """A new catalog, aside until it is whole: a kill in the middle leaves no file that is half one."""
+    part = path.with_name(f"{path.name}.new")
+    for leftover in (part, Path(f"{part}-journal")):
+        leftover.unlink(missing_ok=True)
+    with closing(_connect(part)) as connection:
+        _migrate(connection)
+    os.rename(part, path)
 
-    Read-only: whoever closes a database that it may write, writes the log back into it.
-    Immutable where there is no log, or SQLite would leave an empty one behind.
-    """
-    has_log = Path(f"{path}-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
-    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)) as connection:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if tables and application_id != APPLICATION_ID:
-            raise CatalogUnusable(f"{path} is an SQLite file of another program", hint=_way_out(path))
-        if version > len(MIGRATIONS):
-            raise CatalogUnusable(
-                f"{path} has version {version}, and this queen knows {len(MIGRATIONS)} at most",
-                hint="Install the newer rbee-queen that wrote it.",
-            )
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise CatalogUnusable(f"{path} is damaged: {verdict}", hint=_way_out(path))
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -226,22 +248,3 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
-
-
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _unusable(path: Path, error: sqlite3.Error | OSError) -> CatalogUnusable:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-        return CatalogUnusable(f"{path} is damaged or no hive catalog: {error}", hint=_way_out(path))
-    return CatalogUnusable(f"{path} cannot be used: {error}", hint=_cure(path, error))
-
-
-def _way_out(path: Path) -> str:
-    return f"Put your backup in its place, or begin anew: sudo mv {path} {path}.aside"
-
-
-def _cure(path: Path, error: sqlite3.Error | OSError) -> str:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-        return f"Make room: df {path.parent}"
-    return f"ls -ld {path} {path.parent}; df {path.parent}"

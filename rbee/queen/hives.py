@@ -112,6 +112,10 @@ class Hives:
 
     # Living with the catalog
 
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
     async def load(self) -> None:
         """Take the hives of the catalog into the registry, as unknown until they are heard of."""
         for row in await self._catalog.hives():

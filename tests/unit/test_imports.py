@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "rbee"
 STEPS = (
     {"errors"},
     {"contracts"},
-    {"config", "narration", "systemd"},
+    {"catalogfile", "config", "narration", "systemd"},
     {"client", "server"},
     {"keeper", "queen", "hive"},
 )

@@ -858,10 +858,15 @@ def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() ->
 
 
 def test_each_verb_has_help_and_takes_json() -> None:
-    verbs = rbee.keeper.cli.cli.commands
+    verbs = dict(rbee.keeper.cli.cli.commands)
+    assert set(verbs) == {
+        "add-hive", "remove-hive", "list-hives", "list-devices", "status", "shutdown", "catalog",
+    }  # fmt: skip
+    catalog = rbee.keeper.cli.catalog
+    assert verbs.pop("catalog") is catalog
+    assert set(catalog.commands) == {"backup", "check", "restore"}
 
-    assert set(verbs) == {"add-hive", "remove-hive", "list-hives", "list-devices", "status", "shutdown"}
-    for verb in verbs.values():
+    for verb in (*verbs.values(), *catalog.commands.values()):
         assert verb.help
         assert any("--json" in option.opts for option in verb.params)
 
