@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rbee.contracts import Line, Speaker
+from rbee.text import printable
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 
@@ -112,6 +113,9 @@ class Journal(Narrator):
     Written by hand because it is on the path of a hive's first heartbeat: a datagram costs
     2 µs, importing pystemd.journal 30 ms. The format is the one of
     https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Without a journal the lines go to stderr.
+
+    Values are escaped, line ends too: `journalctl -o cat` shows a value as it is, and the other
+    outputs take one that is not printable for bytes.
     """
 
     def __init__(self, identifier: str, path: Path = JOURNAL_SOCKET, fallback: TextIO = sys.stderr) -> None:
@@ -125,29 +129,22 @@ class Journal(Narrator):
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         entry = {
-            "MESSAGE": text,
+            "MESSAGE": printable(text),
             "PRIORITY": str(event.priority),
             "SYSLOG_IDENTIFIER": self._identifier,
             "RBEE_EVENT": event.name,
             "RBEE_SPEAKER": event.speaker,
             **({"MESSAGE_ID": event.message_id} if event.message_id else {}),
-            **{f"RBEE_{name.upper()}": value for name, value in fields.items()},
+            **{f"RBEE_{name.upper()}": printable(value) for name, value in fields.items()},
         }
+        told = "".join(f"{name}={value}\n" for name, value in entry.items())
         try:
-            self._socket.sendto(b"".join(_journal_field(*item) for item in entry.items()), self._path)
+            self._socket.sendto(told.encode(), self._path)
         except BlockingIOError:
             pass  # journald is behind by all of its queue; stderr leads to it too, and would wait
         except OSError:
-            lines = [f"<{event.priority}>{line}" for line in text.splitlines() or [""]]
             with suppress(OSError):
-                print("\n".join(lines), file=self._fallback, flush=True)
-
-
-def _journal_field(name: str, value: str) -> bytes:
-    data = value.encode(errors="backslashreplace")
-    if b"\n" not in data:
-        return name.encode() + b"=" + data + b"\n"
-    return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+                print(f"<{event.priority}>{entry['MESSAGE']}", file=self._fallback, flush=True)
 
 
 class Teller(Narrator):
@@ -205,12 +202,3 @@ def line_of(event: Event, text: str) -> Line:
 def now_rfc3339() -> str:
     """The time of day in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def printable(text: str) -> str:
-    """The text with whatever could steer a terminal shown as an escape.
-
-    That is controls, and also the marks that turn the direction of text around
-    (Trojan Source, CVE-2021-42574): all that Unicode does not call printable.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

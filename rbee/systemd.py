@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
+from rbee.text import printable
 
 Result = TypeVar("Result")
 
@@ -397,10 +398,10 @@ class Notifier:
         self._notifier.notify("WATCHDOG=1")
 
     def _send(self, state: str, status: str) -> None:
-        line = " ".join(status.split())[:500]
+        line = printable(" ".join(status.split()))[:500]
         message = f"{state}\nSTATUS={line}".lstrip()
         # sdnotify encodes latin-1, systemd wants UTF-8: hand it text that comes out as that.
-        self._notifier.notify(message.encode(errors="backslashreplace").decode("latin-1"))
+        self._notifier.notify(message.encode().decode("latin-1"))
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:

@@ -12,7 +12,7 @@ import click
 
 from rbee.errors import Interrupted, RbeeError
 from rbee.keeper.cli import cli
-from rbee.narration import printable
+from rbee.text import printable
 
 
 def main() -> int:

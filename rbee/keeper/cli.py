@@ -19,8 +19,9 @@ from rbee.contracts import CatalogReport, Hives, HiveView, encode
 from rbee.errors import NotRunning
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
-from rbee.narration import JsonLines, Teller, Terminal, printable
+from rbee.narration import JsonLines, Teller, Terminal
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, Bus, UnitState
+from rbee.text import printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rbee.contracts import Gpu, HiveView
-from rbee.narration import printable
+from rbee.text import printable
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

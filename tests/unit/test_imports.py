@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
-    {"errors"},
+    {"errors", "text"},
     {"contracts"},
     {"catalogfile", "config", "narration", "systemd"},
     {"client", "server"},

@@ -31,7 +31,6 @@ from rbee.narration import (
     Terminal,
     line_of,
     now_rfc3339,
-    printable,
 )
 
 CATALOG = Path(__file__).parents[2] / "packaging/rbee.catalog"
@@ -57,6 +56,21 @@ def journald(tmp_path: Path) -> Iterator[socket.socket]:
         yield receiver
 
 
+# What could steer whoever shows it, and what is shown instead.
+STEERING = [
+    ("\x1b[2J", "\\x1b[2J"),
+    ("\r(queen bee)  all is well", "\\r(queen bee)  all is well"),
+    ("a\nb", "a\\nb"),
+    ("\x00\x07\x7f", "\\x00\\x07\\x7f"),
+    ("\x9b31m", "\\x9b31m"),
+    ("\u202egnp.exe", "\\u202egnp.exe"),
+    ("\u200e\u200f\u2066\u2069", "\\u200e\\u200f\\u2066\\u2069"),
+    ("\u061c", "\\u061c"),
+    ("\u2028\u2029", "\\u2028\\u2029"),
+    ("\ud800", "\\ud800"),
+]
+
+
 @pytest.fixture
 def journal_at() -> Iterator[Callable[[Path, io.StringIO], Journal]]:
     made: list[Journal] = []
@@ -74,18 +88,10 @@ JournalAt = Callable[[Path, io.StringIO], Journal]
 
 
 def parse_native(datagram: bytes) -> dict[str, str]:
-    """https://systemd.io/JOURNAL_NATIVE_PROTOCOL/: NAME=value lines, or NAME, 64-bit length, bytes."""
-    fields: dict[str, str] = {}
-    while datagram:
-        line, _, rest = datagram.partition(b"\n")
-        name, has_value, value = line.partition(b"=")
-        if not has_value:
-            size = int.from_bytes(rest[:8], "little")
-            value, end, rest = rest[8 : 8 + size], rest[8 + size : 9 + size], rest[9 + size :]
-            assert end == b"\n"
-        assert name.decode() not in fields
-        fields[name.decode()] = value.decode()
-        datagram = rest
+    """https://systemd.io/JOURNAL_NATIVE_PROTOCOL/: NAME=value lines, none with a length of its own."""
+    lines = datagram.decode().removesuffix("\n").split("\n")
+    fields = dict(line.split("=", 1) for line in lines)
+    assert len(fields) == len(lines)
     return fields
 
 
@@ -114,14 +120,9 @@ def test_a_line_goes_to_the_journal_with_its_fields(
 @pytest.mark.parametrize(
     "text",
     [
-        "two\nlines",
-        "\n",
-        "ends\n",
         "a=b",
-        "a\nPRIORITY=0\nMESSAGE=forged",
         "größer 👑",
         "",
-        "tab\tand \x00 and \x1b[31m",
         "x" * 100_000,
     ],
 )
@@ -134,12 +135,14 @@ def test_any_text_reaches_the_journal_whole(
     assert (fields["MESSAGE"], fields["RBEE_HIVE"]) == (text, text)
 
 
-def test_a_lone_surrogate_does_not_silence_the_journal(
-    tmp_path: Path, journald: socket.socket, journal_at: JournalAt
+@pytest.mark.parametrize(("text", "shown"), [*STEERING, ("a\nMESSAGE=forged", "a\\nMESSAGE=forged")])
+def test_what_could_steer_is_escaped_in_the_journal(
+    tmp_path: Path, journald: socket.socket, journal_at: JournalAt, text: str, shown: str
 ) -> None:
-    journal_at(tmp_path / "journal", io.StringIO()).narrate(DETECTED, "a\ud800b")
+    journal_at(tmp_path / "journal", io.StringIO()).narrate(DETECTED, text, hive=text)
 
-    assert parse_native(journald.recv(65536))["MESSAGE"] == "a\\ud800b"
+    fields = parse_native(journald.recv(65536))
+    assert (fields["MESSAGE"], fields["RBEE_HIVE"]) == (shown, shown)
 
 
 def test_a_field_may_say_who_speaks(tmp_path: Path, journald: socket.socket, journal_at: JournalAt) -> None:
@@ -160,14 +163,12 @@ def test_without_a_journal_the_lines_go_to_stderr_with_their_priority(
     assert fallback.getvalue() == "<3>adding localhost failed\n<4>the beehive localhost is offline\n"
 
 
-def test_without_a_journal_each_line_of_a_text_has_the_priority(
-    tmp_path: Path, journal_at: JournalAt
-) -> None:
+def test_without_a_journal_a_text_is_still_one_line(tmp_path: Path, journal_at: JournalAt) -> None:
     fallback = io.StringIO()
 
     journal_at(tmp_path / "nobody", fallback).narrate(ADD_FAILED, "it failed:\n<7>not a level of its own")
 
-    assert fallback.getvalue() == "<3>it failed:\n<3><7>not a level of its own\n"
+    assert fallback.getvalue() == "<3>it failed:\\n<7>not a level of its own\n"
 
 
 def test_a_journal_that_is_stuck_does_not_stop_who_narrates(
@@ -221,20 +222,6 @@ def test_on_a_terminal_the_speaker_has_a_colour_and_an_error_is_red(event: Event
     assert stream.getvalue() == told
 
 
-STEERING = [
-    ("\x1b[2J", "\\x1b[2J"),
-    ("\r(queen bee)  all is well", "\\r(queen bee)  all is well"),
-    ("a\nb", "a\\nb"),
-    ("\x00\x07\x7f", "\\x00\\x07\\x7f"),
-    ("\x9b31m", "\\x9b31m"),
-    ("\u202egnp.exe", "\\u202egnp.exe"),
-    ("\u200e\u200f\u2066\u2069", "\\u200e\\u200f\\u2066\\u2069"),
-    ("\u061c", "\\u061c"),
-    ("\u2028\u2029", "\\u2028\\u2029"),
-    ("\ud800", "\\ud800"),
-]
-
-
 @pytest.mark.parametrize(("text", "shown"), STEERING)
 def test_what_could_steer_a_terminal_is_shown_escaped(text: str, shown: str) -> None:
     stream = io.StringIO()
@@ -242,11 +229,6 @@ def test_what_could_steer_a_terminal_is_shown_escaped(text: str, shown: str) -> 
     Terminal(stream).narrate(ADDING, text)
 
     assert stream.getvalue() == f"(queen bee)  {shown}\n"
-
-
-@pytest.mark.parametrize("text", ["größer 👑", "NVIDIA® GeForce™ (10 µs)", "日本語", "שלום", "a\\nb"])
-def test_text_that_steers_nothing_is_left_as_it_is(text: str) -> None:
-    assert printable(text) == text
 
 
 def test_a_program_reads_a_json_object_a_line() -> None:

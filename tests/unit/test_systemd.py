@@ -151,6 +151,7 @@ def test_ready_is_said_with_the_status_in_one_message(
         ("a\nMAINPID=1", "STATUS=a MAINPID=1"),
         ("", "STATUS="),
         ("a\ud800b", "STATUS=a\\ud800b"),
+        ("\x1b[2J\u202e\x9b\x00", "STATUS=\\x1b[2J\\u202e\\x9b\\x00"),
     ],
 )
 def test_a_status_is_one_line_of_utf_8(
