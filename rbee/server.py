@@ -30,6 +30,7 @@ from rbee.contracts import Route, decode, encode, openapi
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
 from rbee.systemd import Notifier, watchdog_interval
+from rbee.text import printable
 
 log = logging.getLogger("rbee")
 
@@ -133,9 +134,8 @@ class _Endpoint:
 
 
 def json_response(answer: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
-    content = json.dumps(encode(answer), ensure_ascii=False, separators=(",", ":")).encode(
-        errors="backslashreplace"
-    )
+    # In ASCII, so that who reads it with curl sees names from outside escaped.
+    content = json.dumps(encode(answer), separators=(",", ":")).encode()
     return Response(content, status, media_type=media_type)
 
 
@@ -413,4 +413,4 @@ class _SdDaemonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
         # Each line of a traceback is an entry of its own, and needs its level.
-        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+        return "\n".join(f"<{level}>{printable(line)}" for line in super().format(record).splitlines())

@@ -622,6 +622,20 @@ def test_each_line_of_the_log_has_its_level(systemd_socket: socket.socket) -> No
     assert run_as_daemon(systemd_socket, body)[1] == "<3>one\n<3>two\n<4>w\n"
 
 
+def test_what_the_log_repeats_of_a_request_is_escaped(systemd_socket: socket.socket) -> None:
+    body = r"import logging; logging.getLogger('rbee').error('at /\x1b[2J\x9b\u202e\n/\ud800')"
+
+    assert run_as_daemon(systemd_socket, body)[1] == "<3>at /\\x1b[2J\\x9b\\u202e\n<3>/\\ud800\n"
+
+
+def test_what_an_answer_repeats_of_a_request_is_escaped(tmp_path: Path, silent_notifier: Notifier) -> None:
+    (answer,) = ask(tmp_path, silent_notifier, request("GET", "/%1B%5B2J%C2%9B%E2%80%AE%7F%C3%BC"))
+
+    assert answer.json["detail"] == "there is nothing at /\x1b[2J\x9b\u202e\x7fü"
+    assert answer.content.isascii()
+    assert answer.content.decode().isprintable()
+
+
 def test_the_hive_s_routes_are_served_the_same_way(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def stop(_request: Request) -> Health:
         return Health("ok", "1")
