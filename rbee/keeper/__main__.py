@@ -50,7 +50,11 @@ def run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except click.UsageError as error:
-        error.show()
+        if error.ctx is not None:
+            usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n"
+            print(usage, file=sys.stderr)
+        # Not error.show(): it repeats an argument as it was typed.
+        print(f"Error: {printable(error.format_message())}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return report(Interrupted("interrupted"), told)
@@ -62,7 +66,8 @@ def run() -> int:
 def report(error: RbeeError, told: dict[str, Any], stream: TextIO | None = None) -> int:
     """Say what went wrong and how to mend it: to a person on stderr, to a program on stdout."""
     if told.get("debug"):
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).split("\n"):
+            print(printable(line), file=sys.stderr)
     if told.get("json"):
         print(json.dumps({"event": "error", **error.to_problem()}), file=stream or sys.stdout, flush=True)
     else:

@@ -15,10 +15,12 @@ from rbee.contracts import (
     Done,
     Hives,
     HiveView,
+    JobStarted,
     Line,
     Name,
     QueenRoutes,
     Route,
+    Shape,
     decode,
 )
 from rbee.errors import (
@@ -125,6 +127,7 @@ class Keeper:
         return self._hives()
 
     def hive(self, hive_id: str) -> HiveView:
+        _check_name(hive_id)
         for hive in self.list_hives():
             if hive.id == hive_id:
                 return hive
@@ -311,9 +314,9 @@ class Keeper:
         try:
             for event in story:
                 if event.kind == "job":
-                    job_id = event.data["job_id"]
+                    job_id = _agreed(JobStarted, event.data).job_id
                 elif event.kind == "done":
-                    return decode(Done, event.data)
+                    return _agreed(Done, event.data)
                 elif event.kind == "error":
                     end = from_problem(event.data)
                     break
@@ -335,7 +338,7 @@ class Keeper:
 
     def _relay(self, event: StoryEvent) -> None:
         if event.kind == "line":
-            self._teller.relay(decode(Line, event.data))
+            self._teller.relay(_agreed(Line, event.data))
 
 
 _HINTS: dict[QueenState, str] = {
@@ -360,8 +363,16 @@ def _catalog_path() -> Path:
     return config.load().queen.database or catalogfile.PATH
 
 
+def _agreed(kind: type[Shape], data: Any) -> Shape:
+    """The data of an event; what is not as agreed is the queen's fault, not the user's."""
+    try:
+        return decode(kind, data)
+    except BadInput as error:
+        raise Unreachable(f"an event of the story is not as agreed: {error.message}") from error
+
+
 def _check_name(hive_id: str) -> None:
-    """A name that no hive can have is not worth waking the queen for."""
+    """A name that no hive can have is not worth waking the queen for, nor repeating."""
     try:
         decode(Name, hive_id)
     except BadInput as error:

@@ -233,6 +233,76 @@ def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
     assert bus.opened == 0
 
 
+NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
+"""What would clear a screen, forge a line, turn text around, or is no Unicode."""
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["add-hive", "{}"],
+        ["add-hive", "localhost", "{}"],
+        ["add-hive", "localhost", "--port", "{}"],
+        ["add-hive", "localhost", "--{}"],
+        ["add-hive", "localhost", "-{}"],
+        ["remove-hive", "{}"],
+        ["list-devices", "{}"],
+        ["{}"],
+        ["--{}"],
+        ["--debug", "list-devices", "{}"],
+        ["list-hives", "--json={}"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_could_steer_the_terminal_is_never_shown_raw(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], name: str
+) -> None:
+    async def refuse(_request: Request) -> Response:
+        raise UnknownHost(f"host '{name}' is not known", hint=name.replace("\n", ""))
+
+    ran = with_queen(
+        {QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl(*(one.format(name) for one in arguments))
+    )
+
+    assert ran.code == 2
+    assert (ran.out + ran.err).strip()
+    assert all(line.isprintable() for line in (ran.out + ran.err).split("\n"))
+    # A line that the name would have forged.
+    assert not any(line.startswith("b") for line in (ran.out + ran.err).split("\n"))
+
+
+@pytest.mark.parametrize("verb", ["add-hive", "remove-hive", "list-devices"])
+def test_a_name_of_64_kilobytes_is_refused_without_being_repeated(
+    awake: Bus, rbeectl: Rbeectl, verb: str
+) -> None:
+    ran = rbeectl(verb, "x" * 65536)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("must have 1 to 253 characters, and has 65536\n")
+    assert len(ran.err) < 100
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [("job", {})],
+        [("job", {"job_id": 7, "hive_id": None, "events": ""})],
+        [BEGUN, ("line", {"text": "hello"})],
+        [BEGUN, ("line", {"speaker": "me", "text": "", "event": "adding", "at": AT})],
+        [BEGUN, ("done", {})],
+        [BEGUN, ("done", {"hive": {"id": "\x1b[2J"}})],
+    ],
+)
+def test_a_story_that_is_not_as_agreed_is_the_queen_s_fault(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, told: list[tuple[str, Any]]
+) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: story(*told)}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert ran.code == Unreachable.exit_code
+    assert ran.err.startswith("rbeectl: an event of the story is not as agreed: ")
+
+
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "99999999999999999999"])
 def test_a_port_that_is_none_is_refused_before_any_unit_is_started(
     bus: Bus, rbeectl: Rbeectl, port: str
