@@ -228,8 +228,8 @@ class Hives:
     def _pass_on(self, beat: Heartbeat) -> None:
         """Put the hive's own lines into the story that they belong to."""
         job = self._jobs.find(beat.job_id) or self._jobs.running("shutdown")
-        if job is None:
-            return
+        if job is None or job.hive_id not in (None, beat.hive_id):
+            return  # a hive speaks in its own stories, and in the shutdown of all
         for line in beat.lines:
             job.tell_once(Line("bee hive", line.text, line.event, line.at))
 

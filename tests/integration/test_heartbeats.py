@@ -111,6 +111,17 @@ async def test_a_line_for_a_job_that_has_ended_is_dropped(house: House) -> None:
     assert (again, end.kind) == (lines, "done")
 
 
+async def test_a_hive_says_nothing_in_the_story_of_another(house: House) -> None:
+    queen = await house.added()
+    other, of_all = queen.jobs.open("remove-hive", "elsewhere"), queen.jobs.open("shutdown", None)
+
+    for job in (other, of_all):
+        house.hive.heart.narrate(DETECTED, "hello", job_id=job.id)
+        await house.hive.heart.beat()
+
+    assert (other.view().lines, of_all.view().lines) == (0, 1)
+
+
 async def test_the_goodbye_goes_over_an_open_connection(house: House) -> None:
     await house.added()
     accepted = len(house.queens[0].listener.accepted)
