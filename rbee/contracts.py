@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from rbee.errors import BadInput
+from rbee.errors import TEXT_LIMIT, BadInput
 
 Shape = TypeVar("Shape")
 
@@ -39,7 +39,7 @@ Name = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 Port = Annotated[int, Limit(1, 65535)]
 JobId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}")]
 Timestamp = Annotated[str, Limit(20, 40, format="date-time")]
-Text = Annotated[str, Limit(0, 2000)]
+Text = Annotated[str, Limit(0, TEXT_LIMIT)]
 Word = Annotated[str, Limit(1, 64, r"[a-z0-9-]+")]
 Count = Annotated[int, Limit(0, 2**53)]
 

@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 PROBLEM_PREFIX = "urn:rbee:problem:"
 
+TEXT_LIMIT = 2000
+"""Characters of a problem's detail and of its hint; more is cut, as it may repeat what was sent."""
+
 
 class RbeeError(Exception):
     """The root; raised itself only for what has no better name."""
@@ -32,12 +35,12 @@ class RbeeError(Exception):
             "type": PROBLEM_PREFIX + self.slug,
             "title": self.title,
             "status": self.status,
-            "detail": self.message,
+            "detail": self.message[:TEXT_LIMIT],
         }
         if self.field is not None:
             problem["field"] = self.field
         if self.hint is not None:
-            problem["hint"] = self.hint
+            problem["hint"] = self.hint[:TEXT_LIMIT]
         return problem
 
 

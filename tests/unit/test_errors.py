@@ -9,7 +9,7 @@ import pytest
 
 from rbee import errors
 from rbee.contracts import Problem, decode
-from rbee.errors import PROBLEM_PREFIX, RbeeError, from_problem
+from rbee.errors import PROBLEM_PREFIX, TEXT_LIMIT, RbeeError, from_problem
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RbeeError)]
 
@@ -34,6 +34,13 @@ def test_a_problem_says_what_it_is_as_rfc_9457_has_it(kind: type[RbeeError]) -> 
         "detail": "it broke",
     }
     assert decode(Problem, kind("it broke", hint="mend it", field="x").to_problem()).hint == "mend it"
+
+
+def test_a_problem_repeats_no_more_than_the_contract_takes() -> None:
+    problem = RbeeError("x" * 64_000, hint="y" * 64_000).to_problem()
+
+    assert decode(Problem, problem).detail == "x" * TEXT_LIMIT
+    assert decode(Problem, problem).hint == "y" * TEXT_LIMIT
 
 
 def test_no_two_errors_share_a_slug() -> None:
