@@ -65,7 +65,7 @@ def _count(least: int, most: int) -> Callable[[str], int]:
 
 
 def _path(text: str) -> Path:
-    if not text.startswith("/"):
+    if not text.startswith("/") or "\0" in text:
         raise ValueError("must be an absolute path")
     return Path(text)
 
@@ -162,13 +162,13 @@ def _assign(config: Config, path: Path, section: str, key: str, text: str) -> Co
     kind = SECTIONS.get(section)
     known = next((f for f in fields(kind) if f.metadata["key"] == key), None) if kind else None
     if known is None:
-        warning = f"{path}: unknown key '{key}' in section [{section}], passed over"
+        warning = f"{path}: unknown key '{key:.1000}' in section [{section:.200}], passed over"
         return replace(config, warnings=(*config.warnings, warning))
     try:
         value = known.metadata["parse"](text) if text else known.default
     except ValueError as error:
         raise BadConfig(
-            f"{path}: [{section}] {key}= {error}, and is '{text}'",
+            f"{path}: [{section}] {key}= {error}, and is '{text:.1000}'",
             hint=f"Correct {key}= in {path}; rbee.conf(5) lists the keys.",
             field=key,
         ) from error
