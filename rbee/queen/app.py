@@ -135,7 +135,7 @@ def job_id(request: Request) -> str:
     try:
         return decode(JobId, request.path_params["job_id"])
     except BadInput as error:
-        raise UnknownJob("a job's id is 32 hexadecimal digits", field="job_id") from error
+        raise UnknownJob("job_id must be 32 hexadecimal digits", field="job_id") from error
 
 
 def last_event_id(request: Request) -> int:
