@@ -42,6 +42,7 @@ Timestamp = Annotated[str, Limit(20, 40, format="date-time")]
 Text = Annotated[str, Limit(0, TEXT_LIMIT)]
 Word = Annotated[str, Limit(1, 64, r"[a-z0-9-]+")]
 Count = Annotated[int, Limit(0, 2**53)]
+EventId = Annotated[int, Limit(0, 999_999_999)]
 
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
@@ -244,7 +245,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Route:
-    """One operation. `answer` None means the story: a stream of server-sent events; bytes is a file."""
+    """One operation. `answer` None means the story: a stream of server-sent events; bytes is a file.
+
+    `tells` is for what begins a job: who accepts text/event-stream gets its story at once, with 200.
+    `problems` are the statuses to be ready for; any route may answer 500, and 503 while it is stopped.
+    """
 
     name: str
     method: Literal["GET", "POST", "DELETE"]
@@ -254,48 +259,60 @@ class Route:
     body: type[Any] | None = None
     success: int = 200
     problems: tuple[int, ...] = ()
+    headers: tuple[tuple[str, Any], ...] = ()
+    tells: bool = False
 
     def url(self, **values: str) -> str:
         return self.path.format(**values)
 
 
+JOB_HEADER = "RBEE-Job-ID"
+EVENT_HEADER = "Last-Event-ID"
 CATALOG_TYPE = "application/vnd.sqlite3"
 
 
 class QueenRoutes:
     """What the queen serves. The hive's user may call heartbeat only; everyone else, all but that."""
 
-    HEALTH = Route("health", "GET", "/health", "Is the queen well?", Health)
+    HEALTH = Route("health", "GET", "/health", "Is the queen well?", Health, problems=(403,))
     ADD_HIVE = Route(
         "add_hive", "POST", "/add-hive", "Add a hive, or go on from wherever it is",
-        JobStarted, body=AddHive, success=202, problems=(400, 413, 422, 503),
+        JobStarted, body=AddHive, success=202, problems=(400, 403, 413, 422, 503), tells=True,
     )  # fmt: skip
     HEARTBEAT = Route(
         "heartbeat", "POST", "/heartbeat", "A hive says that it lives",
-        HeartbeatAck, body=Heartbeat, problems=(400, 404, 413),
+        HeartbeatAck, body=Heartbeat, problems=(400, 403, 404, 413),
     )  # fmt: skip
     SHUTDOWN = Route(
         "shutdown", "POST", "/shutdown", "Have systemd stop the queen and all of her hives",
-        JobStarted, success=202,
+        JobStarted, success=202, problems=(403, 503), tells=True,
     )  # fmt: skip
-    HIVES = Route("hives", "GET", "/v1/hives", "All hives of the catalog", Hives)
-    HIVE = Route("hive", "GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(404,))
+    HIVES = Route("hives", "GET", "/v1/hives", "All hives of the catalog", Hives, problems=(403,))
+    HIVE = Route("hive", "GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(400, 403, 404))
     REMOVE_HIVE = Route(
         "remove_hive", "DELETE", "/v1/hives/{hive_id}", "Stop a hive and forget it",
-        JobStarted, success=202, problems=(400, 503),
+        JobStarted, success=202, problems=(400, 403, 503), tells=True,
     )  # fmt: skip
-    JOBS = Route("jobs", "GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs)
-    JOB = Route("job", "GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(404,))
+    JOBS = Route("jobs", "GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs, problems=(403,))
+    JOB = Route("job", "GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(403, 404))
     EVENTS = Route(
         "events", "GET", "/v1/jobs/{job_id}/events",
         "A job's story from its first line, or from Last-Event-ID on; ends with 'done' or 'error'",
-        None, problems=(400, 404, 503),
+        None, problems=(400, 403, 404, 503), headers=((EVENT_HEADER, EventId),),
     )  # fmt: skip
-    CATALOG = Route("catalog", "GET", "/v1/catalog", "A consistent copy of the hive catalog's file", bytes)
-    CHECK_CATALOG = Route(
-        "check_catalog", "GET", "/v1/catalog/check", "Look at every page of the hive catalog", CatalogReport
+    CATALOG = Route(
+        "catalog",
+        "GET",
+        "/v1/catalog",
+        "A consistent copy of the hive catalog's file",
+        bytes,
+        problems=(403,),
     )
-    OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
+    CHECK_CATALOG = Route(
+        "check_catalog", "GET", "/v1/catalog/check", "Look at every page of the hive catalog",
+        CatalogReport, problems=(403,),
+    )  # fmt: skip
+    OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
     ALL = (
         HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, REMOVE_HIVE, JOBS, JOB, EVENTS, CATALOG,
@@ -307,16 +324,17 @@ class HiveRoutes:
     """What a hive serves, to the queen's user and root."""
 
     HEALTH = Route("health", "GET", "/health", "Is the hive well?", Health)
-    DEVICES = Route("devices", "GET", "/v1/devices", "Detect the devices now", Devices, problems=(503, 504))
+    DEVICES = Route(
+        "devices", "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
+        Devices, problems=(400, 502), headers=((JOB_HEADER, JobId),),
+    )  # fmt: skip
     SHUTDOWN = Route(
-        "shutdown", "POST", "/shutdown", "Have systemd stop the hive", Accepted, success=202, problems=(502,)
-    )
+        "shutdown", "POST", "/shutdown", "Have systemd stop the hive",
+        Accepted, success=202, problems=(403, 502, 503, 504),
+    )  # fmt: skip
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
 
     ALL = (HEALTH, DEVICES, SHUTDOWN, OPENAPI)
-
-
-JOB_HEADER = "RBEE-Job-ID"
 
 
 # JSON in, JSON out
@@ -453,18 +471,21 @@ def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, An
 
 
 def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
-    if route.answer is None:
-        content: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
-    elif route.answer is bytes:
-        content = {CATALOG_TYPE: {"schema": {"type": "string", "contentMediaType": CATALOG_TYPE}}}
-    else:
-        content = {"application/json": {"schema": schema(route.answer, shapes)}}
+    story = {"text/event-stream": {"schema": {"type": "string"}}}
+    answers: dict[int, Any] = {200: story} if route.tells else {}
+    answers[route.success] = story
+    if route.answer is bytes:
+        answers[route.success] = {
+            CATALOG_TYPE: {"schema": {"type": "string", "contentMediaType": CATALOG_TYPE}}
+        }
+    elif route.answer is not None:
+        answers[route.success] = {"application/json": {"schema": schema(route.answer, shapes)}}
     problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
         "responses": {
-            str(route.success): {"description": "As asked", "content": content},
+            **{str(code): {"description": "As asked", "content": told} for code, told in answers.items()},
             **{str(code): {"description": "Refused", "content": problem} for code in route.problems},
             "default": {"description": "A problem", "content": problem},
         },
@@ -473,9 +494,10 @@ def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": schema(_PATH_FIELDS[name], shapes)}
         for name in re.findall(r"{(\w+)}", route.path)
     ]
-    if route.answer is None:
-        event_id = {"type": "integer", "minimum": 0}
-        parameters.append({"name": "Last-Event-ID", "in": "header", "required": False, "schema": event_id})
+    parameters += [
+        {"name": name, "in": "header", "required": False, "schema": schema(kind, shapes)}
+        for name, kind in route.headers
+    ]
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from rbee import __version__
 from rbee.contracts import (
     CATALOG_TYPE,
+    EVENT_HEADER,
     AddHive,
     CatalogReport,
     Health,
@@ -139,7 +140,7 @@ def job_id(request: Request) -> str:
 
 
 def last_event_id(request: Request) -> int:
-    text = request.headers.get("last-event-id", "0")
+    text = request.headers.get(EVENT_HEADER, "0")
     if not (text.isascii() and text.isdecimal() and len(text) <= 9):
-        raise BadInput("Last-Event-ID must be the number of an event of this story", field="Last-Event-ID")
+        raise BadInput(f"{EVENT_HEADER} must be the number of an event of this story", field=EVENT_HEADER)
     return int(text)

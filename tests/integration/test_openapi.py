@@ -134,6 +134,39 @@ async def test_what_makes_a_job_answers_as_its_schema_says(house: House) -> None
     check(document, QueenRoutes.SHUTDOWN, shutdown)
 
 
+async def test_a_story_told_at_once_answers_as_its_schema_says(house: House) -> None:
+    await house.wake_queen()
+    document = await document_of(house, house.queen_path)
+    accept = {"Accept": "text/event-stream"}
+
+    added = await house.send("POST", "/add-hive", b'{"host": "localhost"}', accept)
+    removed = await house.send("DELETE", "/v1/hives/localhost", headers=accept)
+
+    for route, answer in ((QueenRoutes.ADD_HIVE, added), (QueenRoutes.REMOVE_HIVE, removed)):
+        described = document["paths"][route.path][route.method.lower()]["responses"]["200"]
+        assert answer.status == 200
+        assert list(described["content"]) == [answer.headers["content-type"].split(";")[0]]
+        check(document, route, answer)
+
+
+async def test_each_header_that_is_described_is_read(house: House) -> None:
+    await house.added()
+    nobody = "f" * 32
+    described = set()
+
+    for path, table in ((house.queen_path, QueenRoutes), (house.hive_path, HiveRoutes)):
+        for route in table.ALL:
+            for name, _kind in route.headers:
+                described.add(name)
+                job = (await house.ask(QueenRoutes.JOBS)).jobs[0].id
+                url = route.url(hive_id=nobody, job_id=job)
+                answer = await house.send(route.method, url, headers={name: "none"}, to=path)
+                assert (answer.status, answer.json["field"]) == (400, name)
+                assert answer.json["detail"].startswith(name)
+                check(await document_of(house, path), route, answer)
+    assert described == {"Last-Event-ID", "RBEE-Job-ID"}
+
+
 async def test_a_refusal_answers_as_its_schema_says(house: House) -> None:
     await house.wake_queen()
     document = await document_of(house, house.queen_path)
@@ -143,6 +176,7 @@ async def test_a_refusal_answers_as_its_schema_says(house: House) -> None:
         (QueenRoutes.ADD_HIVE, await house.post("/add-hive", {"host": "elsewhere"})),
         (QueenRoutes.HEARTBEAT, await house.post("/heartbeat", {})),
         (QueenRoutes.HIVE, await house.send("GET", "/v1/hives/nowhere")),
+        (QueenRoutes.HIVE, await house.send("GET", "/v1/hives/-")),
         (QueenRoutes.JOB, await house.send("GET", "/v1/jobs/none")),
     ):
         assert answer.status >= 400
