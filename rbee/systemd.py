@@ -367,7 +367,7 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "0")
     names = [name or "unknown" for name in environ.pop("LISTEN_FDNAMES", "").split(":")]
     sockets: dict[str, list[socket.socket]] = {}
-    if pid != str(os.getpid()) or not count.isdecimal() or count == "0":
+    if pid != str(os.getpid()) or not re.fullmatch("[1-9][0-9]{0,5}", count):
         raise BadConfig("systemd handed over no socket", hint="Start the unit instead: systemctl start UNIT")
     for number, fd in enumerate(range(3, 3 + int(count))):
         os.set_inheritable(fd, False)
@@ -407,6 +407,8 @@ class Notifier:
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     """Half of WatchdogSec= in seconds, as sd_watchdog_enabled(3) advises; None where there is none."""
     usec = environ.get("WATCHDOG_USEC", "")
-    if not usec.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+    if not re.fullmatch("[0-9]{1,18}", usec) or environ.get("WATCHDOG_PID", str(os.getpid())) != str(
+        os.getpid()
+    ):
         return None
     return int(usec) / 2_000_000 or None

@@ -101,7 +101,8 @@ class _Answer:
         self.timeout = timeout
         self._channel = channel
         self._parser = httptools.HttpResponseParser(self)
-        self._broken = httptools.HttpParserError
+        # What would switch to another protocol is no answer either, and is an error of its own there.
+        self._broken = (httptools.HttpParserError, httptools.HttpParserUpgrade)
         self._parts: list[bytes] = []
         self._is_complete = False
 

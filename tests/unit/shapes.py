@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterator
 from datetime import UTC
 from typing import Annotated, Any, Literal, Union
 
@@ -76,3 +77,94 @@ def _texts(limit: contracts.Limit | None) -> st.SearchStrategy[str]:
             lambda text: limit.least <= len(text) <= limit.most
         )
     return st.text(min_size=limit.least, max_size=min(limit.most, 20))
+
+
+ANYTHING: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=40)
+    | st.sampled_from(["", "localhost", "ready", "a\x1b[2J", "\ud800", 2**63, -1, 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+"""Whatever json.loads() may give, and more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A value within an encoded shape: its path as BadInput.field has it, and what is allowed there."""
+
+    path: str
+    holder: Any
+    key: Any
+    kind: Any
+    limit: contracts.Limit | None
+    may_be_null: bool
+    may_be_missing: bool
+
+    def put(self, value: Any) -> None:
+        self.holder[self.key] = value
+
+    def wrongs(self) -> Iterator[Any]:
+        """Values that are not allowed here: of another type, too long, out of bounds, not to the pattern."""
+        others: list[Any] = [None, True, 7, 7.5, "text", [], {}]
+        yield from (one for one in others if not self._is_of_the_type(one))
+        limit = self.limit
+        if typing.get_origin(self.kind) is Literal:
+            yield from ("", "text", f"{typing.get_args(self.kind)[0]} ")
+        elif limit is not None and self.kind is int:
+            yield from (limit.least - 1, limit.most + 1, -(10**400), 10**400)
+        elif limit is not None and typing.get_origin(self.kind) is tuple:
+            yield [None] * (limit.most + 1)
+        elif self.kind is str:
+            yield "\ud800".rjust(limit.least if limit else 1)
+            if limit is not None:
+                yield "x" * (limit.most + 1)
+                yield "x" * 65536
+                yield from ["x" * (limit.least - 1)] if limit.least else []
+                yield from ["\x1b".rjust(limit.least, "a")] if limit.pattern or limit.format else []
+
+    def _is_of_the_type(self, value: Any) -> bool:
+        if value is None:
+            return self.may_be_null
+        if typing.get_origin(self.kind) is tuple:
+            return isinstance(value, list)
+        if dataclasses.is_dataclass(self.kind):
+            return isinstance(value, dict)
+        if self.kind in (int, bool):
+            return type(value) is self.kind
+        return isinstance(value, str)
+
+
+def places(kind: Any, document: Any, path: str = "") -> Iterator[Place]:
+    """Every place of a shape that was encoded as `document`, the shape's own aside."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        may_be_missing = field.default is not dataclasses.MISSING
+        where = f"{path}.{field.name}" if path else field.name
+        yield from _places_at(where, document, field.name, hints[field.name], may_be_missing)
+
+
+def _places_at(path: str, holder: Any, key: Any, kind: Any, may_be_missing: bool) -> Iterator[Place]:
+    limit, may_be_null = None, False
+    while True:
+        if typing.get_origin(kind) is Annotated:
+            kind, limit = typing.get_args(kind)[:2]
+        elif typing.get_origin(kind) in (Union, types.UnionType):
+            (kind,) = (arm for arm in typing.get_args(kind) if arm is not types.NoneType)
+            may_be_null = True
+        else:
+            break
+    yield Place(path, holder, key, kind, limit, may_be_null, may_be_missing)
+    value = holder[key]
+    if value is None:
+        return
+    if typing.get_origin(kind) is tuple:
+        for number in range(len(value)):
+            yield from _places_at(
+                f"{path}[{number}]", value, number, typing.get_args(kind)[0], may_be_missing=True
+            )
+    elif dataclasses.is_dataclass(kind):
+        yield from places(kind, value, path)
