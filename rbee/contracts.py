@@ -471,13 +471,12 @@ def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, An
 
 
 def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
-    story = {"text/event-stream": {"schema": {"type": "string"}}}
-    answers: dict[int, Any] = {200: story} if route.tells else {}
-    answers[route.success] = story
+    answers: dict[int, Any] = {}
+    if route.tells or route.answer is None:
+        answers[200] = {"text/event-stream": {"schema": _story(shapes)}}
     if route.answer is bytes:
-        answers[route.success] = {
-            CATALOG_TYPE: {"schema": {"type": "string", "contentMediaType": CATALOG_TYPE}}
-        }
+        file = {"type": "string", "contentMediaType": CATALOG_TYPE}
+        answers[200] = {CATALOG_TYPE: {"schema": file}}
     elif route.answer is not None:
         answers[route.success] = {"application/json": {"schema": schema(route.answer, shapes)}}
     problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}
@@ -504,6 +503,16 @@ def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
         body = {"application/json": {"schema": schema(route.body, shapes)}}
         operation["requestBody"] = {"required": True, "content": body}
     return operation
+
+
+def _story(shapes: dict[str, Any]) -> dict[str, Any]:
+    # No type: OpenAPI 3.1 leaves open whether a stream's schema is about the whole or about an event.
+    for kind in (JobStarted, Line, Done, Problem):
+        schema(kind, shapes)
+    return {
+        "description": "Server-sent events, the data of each a JSON object: 'job' (JobStarted) where the "
+        "request began it, 'line' (Line) for each line, and at the end 'done' (Done) or 'error' (Problem)"
+    }
 
 
 _PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId}
