@@ -26,7 +26,18 @@ from rbee.text import printable
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Verbs(click.Group):
+    """click takes a verb that begins with a sign for an option, and then shows the help and exits with 0."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command '{args[0]}'.")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="rbeectl", message="%(prog)s %(version)s")
 @click.option("--no-color", is_flag=True, help="Plain text on a terminal, too; so does NO_COLOR=1.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -212,6 +212,7 @@ def test_help_and_version_need_neither_systemd_nor_a_queen(bus: Bus, rbeectl: Rb
     "arguments",
     [
         ["fly"],
+        ["/fly"],
         ["--fly"],
         ["add-hive"],
         ["add-hive", "localhost", "too-many"],
