@@ -162,7 +162,8 @@ class Trees:
         trees = [tree for tree in self._cache.glob(f"{family}*") if tree.is_dir()]
         trees.sort(key=lambda tree: tree.stat().st_mtime, reverse=True)
         for tree in trees[keep:]:
-            with _lock_file(tree).open("ab") as lock:
+            # What is being built goes by the lock of what it will be.
+            with _lock_file(tree.with_suffix("")).open("ab") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -172,7 +173,7 @@ class Trees:
 
 def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
     """A build that breaks never becomes the tree."""
-    part = tree.with_name(f"{tree.name}.part")
+    part = tree.with_suffix(".part")
     _remove_tree(part)
     try:
         build(part)
