@@ -15,14 +15,16 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from machines import Machine, MachineError, tail, undisturbed, why_not
+from machines import HERE, Machine, MachineError, tail, undisturbed, why_not
 
+CHECKOUT = HERE.parent
 SUITES = ("bookworm", "trixie")
 
 INCLUDES = (
@@ -65,8 +67,18 @@ RECIPE = "1"
 
 KEPT_BASES = 2
 KEPT_INSTALLED = 3
+KEPT_PREVIOUS = 2
+
+PREVIOUS = "5348c6f52cb498706752b40006fd68002115cf87"
+"""The commit of the release before this one, from which people upgrade; its packages are built anew."""
+
+GIT = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT))
 
 Say = Callable[[str], None]
+
+
+class NoHistory(MachineError):
+    """The checkout does not go back to the release before."""
 
 
 class Trees:
@@ -102,11 +114,43 @@ class Trees:
         name = f"base-{suite}-{_digest([RECIPE, suite, *INCLUDES])}"
         return self._get(name, build, family=f"base-{suite}-", keep=KEPT_BASES)
 
+    def previous_debs(self) -> list[Path]:
+        """The packages of the release before, built from the checkout's history as they were then."""
+        if not _has_commit(PREVIOUS):
+            raise NoHistory(
+                f"The release before this one, commit {PREVIOUS[:7]}, is not in this checkout's history. "
+                "Get it with: git fetch --unshallow"
+            )
+
+        def build(directory: Path) -> None:
+            self._say("🔨 building the packages of the release before (some seconds, once)...")
+            with tempfile.TemporaryDirectory(prefix="rbee-previous-") as source:
+                archive = subprocess.run([*GIT, "archive", PREVIOUS], stdout=subprocess.PIPE, check=True)
+                subprocess.run(["tar", "--extract", "--directory", source], input=archive.stdout, check=True)
+                built = subprocess.run(
+                    [f"{source}/packaging/deb", directory],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            if built.returncode:
+                raise MachineError(f"The release before could not be built:\n{tail(built.stdout)}")
+
+        debs = self._get(f"debs-{PREVIOUS[:16]}", build, family="debs-", keep=KEPT_PREVIOUS)
+        return sorted(debs.glob("*.deb"))
+
+    def previous(self, suite: str) -> Path:
+        """As installed, with the release before: a family of its own, however often this one is built."""
+        return self._installed(suite, self.previous_debs(), family="previous")
+
     def installed(self, suite: str, debs: Collection[Path]) -> Path:
         """The base with these packages installed as a person does it, in a booted machine.
 
         Two people live there: ada, in group rbee, and mallory, who is not.
         """
+        return self._installed(suite, debs, family="installed")
+
+    def _installed(self, suite: str, debs: Collection[Path], *, family: str) -> Path:
         if not debs:
             raise MachineError("There are no packages to install. Build them with packaging/deb.")
         base = self.base(suite)
@@ -125,8 +169,8 @@ class Trees:
             (tree / "var/log/journal").mkdir()
 
         contents = [hashlib.sha256(deb.read_bytes()).hexdigest() for deb in sorted(debs)]
-        name = f"installed-{suite}-{_digest([base.name, *contents])}"
-        return self._get(name, build, family=f"installed-{suite}-", keep=KEPT_INSTALLED)
+        name = f"{family}-{suite}-{_digest([base.name, *contents])}"
+        return self._get(name, build, family=f"{family}-{suite}-", keep=KEPT_INSTALLED)
 
     def _get(self, name: str, build: Callable[[Path], None], *, family: str, keep: int) -> Path:
         tree = self._cache / name
@@ -169,6 +213,14 @@ class Trees:
                 except BlockingIOError:
                     continue
                 _remove_tree(tree)
+
+
+def _has_commit(commit: str) -> bool:
+    try:
+        found = subprocess.run([*GIT, "cat-file", "-e", f"{commit}^{{commit}}"], stderr=subprocess.DEVNULL)
+    except FileNotFoundError:
+        return False
+    return found.returncode == 0
 
 
 def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
@@ -237,13 +289,13 @@ def _remove_tree(tree: Path) -> None:
 # -- what people do on a machine --------------------------------------------------------------------------
 
 
-def install(machine: Machine, debs: Collection[Path]) -> str:
+def install(machine: Machine, debs: Collection[Path], *options: str) -> str:
     """apt install ./*.deb, as README says it; returns apt's own words."""
     for deb in debs:
         machine.copy_in(deb, f"/root/debs/{deb.name}")
     try:
-        script = "cd /root/debs && exec apt-get install --yes ./*.deb"
-        return machine.run("sh", "-c", script, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300).stdout
+        command = ["sh", "-c", 'cd /root/debs && exec apt-get install --yes "$@" ./*.deb', "sh", *options]
+        return machine.run(*command, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300).stdout
     finally:
         machine.run("rm", "-r", "/root/debs")
 
@@ -265,6 +317,8 @@ def main() -> int:
         with Trees(Trees.default_cache(), say=lambda line: print(line, flush=True)) as trees:
             for suite in arguments.suite:
                 trees.installed(suite, sorted(arguments.debs.glob("*.deb")))
+                with suppress(NoHistory):
+                    trees.previous(suite)
     except MachineError as error:
         print(error, file=sys.stderr)
         return 1

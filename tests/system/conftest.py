@@ -12,7 +12,7 @@ from typing import NoReturn
 import machines
 import pytest
 from machines import Machine, MachineError
-from trees import Trees
+from trees import NoHistory, Trees
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -35,8 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What the machine wrote down belongs to a failure."""
     report = yield
-    machine = getattr(item, "funcargs", {}).get("machine")
-    if report.when == "call" and report.failed and isinstance(machine, Machine) and machine.leader:
+    if report.when != "call" or not report.failed:
+        return report
+    for machine in getattr(item, "funcargs", {}).values():
+        if not isinstance(machine, Machine) or not machine.leader:
+            continue
         try:
             told = machine.run("journalctl", "--boot", "--no-pager", "--lines=80", "--output=short-precise")
             report.sections.append(("The machine's journal", told.stdout))
@@ -79,4 +82,27 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def machine(suite: str, trees: Trees, debs: list[Path]) -> Iterator[Machine]:
     """Fresh from boot, with rbee installed; ada is in group rbee, mallory is not."""
     with Machine(trees.installed(suite, debs)) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def previous_debs(trees: Trees) -> list[Path]:
+    """The packages of the release before this one, built from this checkout's history."""
+    try:
+        return trees.previous_debs()
+    except NoHistory as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def previous_machine(suite: str, trees: Trees, previous_debs: list[Path]) -> Iterator[Machine]:
+    """As machine, with the release before this one installed."""
+    with Machine(trees.previous(suite)) as machine:
+        yield machine
+
+
+@pytest.fixture
+def bare_machine(suite: str, trees: Trees) -> Iterator[Machine]:
+    """Fresh from boot, with all that rbee depends on, but not rbee; only root is there."""
+    with Machine(trees.base(suite)) as machine:
         yield machine
