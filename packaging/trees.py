@@ -47,6 +47,7 @@ INCLUDES = (
     "python3-uvicorn",
     # What people and tests use there.
     "adduser",
+    "autopkgtest",
     "bash-completion",
     "bsdutils",
     "curl",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.system.house import (
     unit,
 )
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rbee", "rbeectl", "rbee-queen", "rbee-hive", "python3-rbee")
 
 RESUME = "queen-rbee-resume.service"
@@ -227,6 +229,17 @@ def test_each_program_comes_and_goes_without_the_others(bare_machine: Machine, d
     assert group_of_hive_socket(machine) == "root"
     assert devices_of_hive(machine)["cpu"]["threads"] > 0
     machine.run("test", "-s", CATALOG)
+
+
+def test_autopkgtest_runs_the_happy_flow(machine: Machine) -> None:
+    machine.copy_in(CHECKOUT / "debian", "/root/rbee/debian")
+    # As the build leaves the tree, so that autopkgtest does not ask for what a build needs.
+    put(machine, "/root/rbee/debian/files", "")
+    # The machine is the container that the test asks for; within it the null server has no other.
+    command = ["autopkgtest", "--no-built-binaries", "--ignore-restrictions=isolation-container"]
+    done = machine.run(*command, "/root/rbee/", "--", "null", timeout=120)
+    assert re.search(r"^add-hive +PASS$", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert "localhost online" in done.stdout
 
 
 def test_a_removed_package_leaves_no_unit_that_failed(machine: Machine) -> None:
