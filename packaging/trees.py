@@ -63,7 +63,7 @@ INCLUDES = (
     "util-linux",
 )
 
-RECIPE = "1"
+RECIPE = "2"
 """Raise it when a tree is made in another way, so that the cached ones are left behind."""
 
 KEPT_BASES = 2
@@ -276,6 +276,8 @@ def _furnish(tree: Path, *, hostname: str) -> None:
     # hide a package that does not enable its own.
     (tree / "etc/machine-id").write_text(f"{secrets.token_hex(16)}\n")
     (tree / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+    # Each installation would index the manual pages anew.
+    (tree / "var/lib/man-db/auto-update").unlink(missing_ok=True)
 
 
 def _copy_tree(source: Path, target: Path) -> None:
