@@ -56,6 +56,7 @@ HIVE_OFFLINE = Event("hive-offline", "queen bee", "38d5c7a0b9f14e629e0d6b4fa1c87
 REMOVING = Event("removing", "queen bee", "b20f8e4d7a6c49c1835e9d1bf7a064cc", NOTICE)
 REMOVED = Event("removed", "queen bee", "4d7b1f9ce3a046f8a12c8e05d9b6f7dd", NOTICE)
 REMOVE_FAILED = Event("remove-failed", "queen bee", "e5a3097b8c1d4fb6942f7ad06e1cb8ee", ERROR)
+CATALOG_CHANGED = Event("catalog-changed", "queen bee", "3d356b35ddc26def2405f7e2281e0066", NOTICE)
 SHUTTING_DOWN_HIVES = Event("shutting-down-hives", "queen bee", "1a9c6e5d0f7b4832bd41f8c39e7a05ff", NOTICE)
 SHUTDOWN_FAILED = Event("shutdown-failed", "queen bee", "9f04d2b8e6a1473c8b5de70c1f39a210", ERROR)
 QUEEN_FAILED = Event("queen-failed", "queen bee", "7bc5e8f1d20a4e96a3f97c64d8b15e21", ERROR)

@@ -64,7 +64,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     sockets = _unix_sockets()
     queen = settings.queen
     state = _state_directory()
-    catalog = Catalog.open(queen.database or state / "catalog.db", Mark(state / "wanted").set)
+    catalog = Catalog.open(queen.database or state / "catalog.db", journal, wanted=Mark(state / "wanted").set)
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
     jobs = Jobs(queen.jobs_max)
     status = StatusLine(notifier, registry, jobs)

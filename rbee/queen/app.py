@@ -63,7 +63,7 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         return begin(request, lambda: hives.add(wanted, actor(request)))
 
     async def heartbeat(request: Request) -> HeartbeatAck:
-        return await hives.heartbeat(await read_shape(request, Heartbeat))
+        return await hives.heartbeat(await read_shape(request, Heartbeat), actor(request))
 
     async def shutdown(request: Request) -> Any:
         return begin(request, lambda: hives.shut_down(actor(request)))

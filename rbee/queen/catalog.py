@@ -3,6 +3,8 @@
 An acknowledged write has reached the disk: WAL with synchronous=FULL syncs the log at each
 commit. NORMAL would sync at checkpoints only, and lose the last commits when the power goes
 (https://sqlite.org/pragma.html#pragma_synchronous).
+
+Each write that changes something is one line in the journal, CATALOG_CHANGED: what, and by whom.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -24,10 +26,14 @@ from typing import BinaryIO, TypeVar
 from rbee.catalogfile import APPLICATION_ID, BUSY_TIMEOUT, copy, held, inspect, trouble, unusable, way_out
 from rbee.contracts import DEFAULT_PORT, CatalogReport, Devices, Status, decode, encode
 from rbee.errors import BadInput, CatalogFailed, CatalogUnusable
+from rbee.narration import CATALOG_CHANGED, Narrator
 
 log = logging.getLogger("rbee")
 
 Result = TypeVar("Result")
+
+Actor = Mapping[str, str]
+"""Who asked for a write, as fields for the journal: actor_uid, actor_pid, and job_id where there is one."""
 
 MIGRATIONS = (
     """
@@ -65,26 +71,38 @@ def now_ms() -> int:
 
 
 class Catalog:
-    """All calls but open() and close() are awaited, and run one after the other in one thread."""
+    """All calls but open() and close() are awaited, and run one after the other in one thread.
+
+    `by` says who asked for a write; what nobody asked for is the queen's own doing.
+    """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         path: Path,
+        journal: Narrator,
         wanted: Callable[[bool], None],
         at_the_end: ExitStack,
     ) -> None:
         self._connection = connection
         self._path = path
+        self._journal = journal
         self._wanted = wanted
         self._at_the_end = at_the_end
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
 
     @classmethod
-    def open(cls, path: Path, wanted: Callable[[bool], None] = lambda is_wanted: None) -> Catalog:
+    def open(
+        cls,
+        path: Path,
+        journal: Narrator | None = None,
+        *,
+        wanted: Callable[[bool], None] = lambda is_wanted: None,
+    ) -> Catalog:
         """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
 
-        `wanted` is told, in the catalog's thread, after each write whether any hive is wanted.
+        After each write, in the catalog's thread, `journal` is told what has changed, and
+        `wanted` whether any hive is.
         """
         with ExitStack() as undo:
             undo.enter_context(held(path.parent))
@@ -100,7 +118,7 @@ class Catalog:
                 _migrate(connection)
             except (sqlite3.Error, OSError) as error:
                 raise unusable(path, error) from error
-            catalog = cls(connection, path, wanted, undo.pop_all())
+            catalog = cls(connection, path, journal or Narrator(), wanted, undo.pop_all())
         catalog._tell_wanted()
         return catalog
 
@@ -116,9 +134,10 @@ class Catalog:
     async def hive(self, hive_id: str) -> Row | None:
         return await self._run(lambda: self._find(hive_id))
 
-    async def add(self, hive_id: str, host: str, port: int | None) -> Row:
+    async def add(self, hive_id: str, host: str, port: int | None, *, by: Actor | None = None) -> Row:
         """Make the hive wanted: a new row is 'pending', a row that is there keeps its status and devices."""
         now = now_ms()
+        at = f"host {host}" if port is None else f"host {host}, port {port}"
         await self._write(
             """
             INSERT INTO hives (id, host, port, status, devices, created_at_ms, updated_at_ms, wanted)
@@ -128,13 +147,14 @@ class Catalog:
             WHERE (host, port, wanted) IS NOT (?2, coalesce(?3, port), 1)
             """,
             (hive_id, host, port, now, DEFAULT_PORT),
+            _Change(hive_id, f"hive {hive_id} ({at}) is wanted in the hive catalog", by),
         )
         row = await self.hive(hive_id)
         if row is None:
             raise CatalogFailed(f"hive {hive_id} was removed while it was added", hint="Add it again.")
         return row
 
-    async def set_online(self, hive_id: str, devices: Devices) -> None:
+    async def set_online(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
         """Store the devices and the status 'online', in one transaction; who came online is wanted."""
         stored = json.dumps(encode(devices), ensure_ascii=False)
         await self._write(
@@ -143,21 +163,27 @@ class Catalog:
             WHERE id = ?3 AND (devices, status, wanted) IS NOT (?1, 'online', 1)
             """,
             (stored, now_ms(), hive_id),
+            _Change(hive_id, f"hive {hive_id} is online in the hive catalog, with its devices", by),
         )
 
-    async def set_status(self, hive_id: str, status: Status, *, wanted: bool | None = None) -> None:
+    async def set_status(
+        self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
+    ) -> None:
         """Store a change of status; nothing is written where there is none."""
+        wish = {None: "", True: " and wanted", False: " and not wanted"}[wanted]
         await self._write(
             """
             UPDATE hives SET status = ?1, wanted = coalesce(?2, wanted), updated_at_ms = ?3
             WHERE id = ?4 AND (status, wanted) IS NOT (?1, coalesce(?2, wanted))
             """,
             (status, wanted, now_ms(), hive_id),
+            _Change(hive_id, f"hive {hive_id} is {status}{wish} in the hive catalog", by),
         )
 
-    async def remove(self, hive_id: str) -> bool:
+    async def remove(self, hive_id: str, *, by: Actor | None = None) -> bool:
         """Was there such a hive?"""
-        return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,)) > 0
+        change = _Change(hive_id, f"hive {hive_id} is removed from the hive catalog", by)
+        return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,), change) > 0
 
     async def report(self) -> CatalogReport:
         """What the file is, with every page and index looked at; CatalogUnusable if it is damaged."""
@@ -184,9 +210,14 @@ class Catalog:
 
         return await self._run(copy_aside)
 
-    async def _write(self, statement: str, values: tuple[object, ...]) -> int:
+    async def _write(self, statement: str, values: tuple[object, ...], change: _Change) -> int:
+        """The number of rows that were written; where it is not 0, the journal is told."""
+
         def write() -> int:
             count = self._connection.execute(statement, values).rowcount
+            # In this thread: who waits for the write may be cancelled, and it is made all the same.
+            if count > 0:
+                self._journal.narrate(CATALOG_CHANGED, change.text, hive=change.hive_id, **change.actor())
             self._tell_wanted()
             return count
 
@@ -211,6 +242,18 @@ class Catalog:
     def _find(self, hive_id: str) -> Row | None:
         found = self._connection.execute(_SELECT + " WHERE id = ?", (hive_id,)).fetchone()
         return _row(found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a write means, as the journal tells it once the write is made."""
+
+    hive_id: str
+    text: str
+    by: Actor | None
+
+    def actor(self) -> Actor:
+        return self.by or {"actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
 
 
 _SELECT = "SELECT id, host, port, status, devices, created_at_ms, updated_at_ms, wanted FROM hives"

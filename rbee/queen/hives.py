@@ -38,7 +38,7 @@ from rbee.narration import (
     Event,
     Narrator,
 )
-from rbee.queen.catalog import Catalog, Row
+from rbee.queen.catalog import Actor, Catalog, Row
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.registry import Life, Registry
 from rbee.queen.units import AsyncBus
@@ -177,16 +177,18 @@ class Hives:
             )
         job = self._jobs.open("add-hive", request.host)
         story = self._narrator.about(job_id=job.id, hive=request.host, **actor)
+        by = {**actor, "job_id": job.id}
         doing = f"adding {request.host}"
-        self._spawn(self._run(job, story, ADD_FAILED, doing, lambda: self._add(job, story, request)))
+        self._spawn(self._run(job, story, ADD_FAILED, doing, lambda: self._add(job, story, request, by)))
         return job
 
     def remove(self, hive_id: str, actor: dict[str, str]) -> Job:
         """Begin to stop a hive and forget it; one that is not there is no error."""
         job = self._jobs.open("remove-hive", hive_id)
         story = self._narrator.about(job_id=job.id, hive=hive_id, **actor)
+        by = {**actor, "job_id": job.id}
         doing = f"removing {hive_id}"
-        self._spawn(self._run(job, story, REMOVE_FAILED, doing, lambda: self._remove(story, hive_id)))
+        self._spawn(self._run(job, story, REMOVE_FAILED, doing, lambda: self._remove(story, hive_id, by)))
         return job
 
     def shut_down(self, actor: dict[str, str]) -> Job:
@@ -211,14 +213,17 @@ class Hives:
 
     # Heard
 
-    async def heartbeat(self, beat: Heartbeat) -> HeartbeatAck:
-        """Take a beat. Nothing is written to disk, unless the hive was not online before."""
+    async def heartbeat(self, beat: Heartbeat, sender: Actor | None = None) -> HeartbeatAck:
+        """Take a beat. Nothing is written to disk, unless the hive was not online before.
+
+        `sender` is who then asked for the write.
+        """
         arrival = self._arrivals.get(beat.hive_id)
         if self._registry.life(beat.hive_id) is None:
             raise _unknown(beat.hive_id, f"rbeectl add-hive {beat.hive_id}")
         self._pass_on(beat)
         if beat.state == "ready":
-            await self._alive(beat, arrival)
+            await self._alive(beat, arrival, sender)
         return HeartbeatAck(
             status="ok",
             interval_ms=round(self._registry.interval * 1000),
@@ -233,7 +238,7 @@ class Hives:
         for line in beat.lines:
             job.tell_once(Line("bee hive", line.text, line.event, line.at))
 
-    async def _alive(self, beat: Heartbeat, arrival: _Arrival | None) -> None:
+    async def _alive(self, beat: Heartbeat, arrival: _Arrival | None, sender: Actor | None) -> None:
         before = self._registry.life(beat.hive_id)
         is_first = self._registry.beat(beat.hive_id, beat.instance)
         if arrival is not None:
@@ -242,15 +247,15 @@ class Hives:
         if is_first and before is not None and before.state == "online" and before.instance is None:
             return  # added while it ran: its devices are known, its first beat was not
         if is_first:
-            self._spawn(self._welcome(beat.hive_id))
+            self._spawn(self._welcome(beat.hive_id, sender))
         elif self._locks[beat.hive_id].locked():
             pass  # whoever works on the hive says what becomes of it
         elif before is not None and before.state == "pending":
-            self._spawn(self._welcome(beat.hive_id))  # the last try failed
+            self._spawn(self._welcome(beat.hive_id, sender))  # the last try failed
         elif before is not None and before.state in ("suspect", "offline"):
-            await self._set_online(beat.hive_id)
+            await self._set_online(beat.hive_id, sender)
 
-    async def _welcome(self, hive_id: str) -> None:
+    async def _welcome(self, hive_id: str, sender: Actor | None) -> None:
         """A hive's process that no job waits for: it came back, or somebody started it."""
         async with self._locks[hive_id]:
             if self._registry.life(hive_id) is None:
@@ -260,7 +265,7 @@ class Hives:
             story = self._narrator.about(hive=hive_id)
             try:
                 devices = await self._first_devices(hive_id, story, job_id=None)
-                await self._store_online(hive_id, devices)
+                await self._store_online(hive_id, devices, sender)
             except RbeeError as error:
                 story.narrate(ADD_FAILED, f"asking {hive_id} for its devices failed: {error.message}")
                 return
@@ -300,11 +305,11 @@ class Hives:
 
     # The steps
 
-    async def _add(self, job: Job, story: Narrator, request: AddHive) -> Done:
+    async def _add(self, job: Job, story: Narrator, request: AddHive, by: Actor) -> Done:
         hive_id = request.host
         story.narrate(ADDING, "Adding local pc to hive catalog.")
         async with self._locks[hive_id]:
-            row = await self._catalog.add(hive_id, request.host, request.port)
+            row = await self._catalog.add(hive_id, request.host, request.port, by=by)
             if self._registry.life(hive_id) is None:
                 self._set(hive_id, "pending", "just added")
             with self._expecting(hive_id, job) as arrival:
@@ -314,13 +319,13 @@ class Hives:
                     story.narrate(HIVE_AWAKE, f"the bee hive at {request.host} is awake already")
                     devices = await self._ask_devices(row, story, job.id)
                 else:
-                    await self._wake(row, story, arrival)
+                    await self._wake(row, story, arrival, by)
                     devices = await self._first_devices(hive_id, story, job.id)
-            await self._store_online(hive_id, devices)
+            await self._store_online(hive_id, devices, by)
             story.narrate(HAS_DEVICES, describe(hive_id, devices))
             return Done(await self.view(hive_id))
 
-    async def _wake(self, row: Row, story: Narrator, arrival: _Arrival) -> None:
+    async def _wake(self, row: Row, story: Narrator, arrival: _Arrival, by: Actor) -> None:
         """Start the local hive's unit and wait for its first heartbeat."""
         timeout = self._config.hive_start_timeout
         story.narrate(WAKING, f"waking up the bee hive at {row.host}")
@@ -339,10 +344,10 @@ class Hives:
                 f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s",
                 hint=f"systemctl status {HIVE_UNIT}",
             )
-            await self._set_offline(row.id, late.message, is_told=False)
+            await self._set_offline(row.id, late.message, is_told=False, by=by)
             raise late from error
         except RbeeError as error:
-            await self._set_offline(row.id, error.message, is_told=False)
+            await self._set_offline(row.id, error.message, is_told=False, by=by)
             raise
 
     async def _first_devices(self, hive_id: str, story: Narrator, job_id: str | None) -> Devices:
@@ -372,17 +377,17 @@ class Hives:
                 hint=error.hint or f"systemctl status {HIVE_UNIT}",
             ) from error
 
-    async def _store_online(self, hive_id: str, devices: Devices) -> None:
+    async def _store_online(self, hive_id: str, devices: Devices, by: Actor | None) -> None:
         # RAM first: a death that is heard of during the write is then judged, and written, after it.
         self._set(hive_id, "online", "its heartbeats come")
         try:
-            await self._catalog.set_online(hive_id, devices)
+            await self._catalog.set_online(hive_id, devices, by=by)
         except CatalogFailed as error:
             if self._is_online(hive_id):
                 self._set(hive_id, "pending", f"its devices are not stored: {error.message}")
             raise
 
-    async def _remove(self, story: Narrator, hive_id: str) -> Done:
+    async def _remove(self, story: Narrator, hive_id: str, by: Actor) -> Done:
         story.narrate(REMOVING, f"Removing {hive_id} from hive catalog")
         absent = f"the beehive {hive_id} was not in the hive catalog"
         if hive_id not in self._locks and self._registry.life(hive_id) is None:
@@ -392,7 +397,7 @@ class Hives:
         try:
             async with self._locks[hive_id], self._leaving(hive_id):
                 await self._stop_hive(hive_id)
-                was_there = await self._catalog.remove(hive_id)
+                was_there = await self._catalog.remove(hive_id, by=by)
                 self._registry.forget(hive_id)
                 self._changed()
         except CatalogFailed:
@@ -456,15 +461,21 @@ class Hives:
         finally:
             self._left.discard(hive_id)
 
-    async def _set_online(self, hive_id: str) -> None:
+    async def _set_online(self, hive_id: str, by: Actor | None) -> None:
         self._set(hive_id, "online", "its heartbeats come")
         self._narrator.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again", hive=hive_id)
-        await self._remember(hive_id, "online")
+        await self._remember(hive_id, "online", by=by)
 
     async def _set_offline(
-        self, hive_id: str, reason: str, *, wanted: bool | None = None, is_told: bool = True
+        self,
+        hive_id: str,
+        reason: str,
+        *,
+        wanted: bool | None = None,
+        is_told: bool = True,
+        by: Actor | None = None,
     ) -> None:
-        """`is_told` False where the story that the hive belongs to says it."""
+        """`is_told` False where the story that the hive belongs to says it; `by` whoever asked for that."""
         if not self._registry.end(hive_id, reason, is_final=wanted is False):
             return
         self._changed()
@@ -472,12 +483,14 @@ class Hives:
             was_asked_for = reason in (STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN)
             event = replace(HIVE_OFFLINE, priority=NOTICE) if was_asked_for else HIVE_OFFLINE
             self._narrator.narrate(event, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
-        await self._remember(hive_id, "offline", wanted=wanted)
+        await self._remember(hive_id, "offline", wanted=wanted, by=by)
 
-    async def _remember(self, hive_id: str, status: Status, *, wanted: bool | None = None) -> None:
+    async def _remember(
+        self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
+    ) -> None:
         """Write down a change of state. What is so is so, even if the catalog cannot be written now."""
         try:
-            await self._catalog.set_status(hive_id, status, wanted=wanted)
+            await self._catalog.set_status(hive_id, status, wanted=wanted, by=by)
         except CatalogFailed as error:
             log.error("hive %s is %s, and that could not be stored: %s", hive_id, status, error.message)
 

@@ -118,11 +118,13 @@ def test_step_8_the_queen_asks_for_the_devices_after_the_heartbeat(house: House)
     events = [entry["RBEE_EVENT"] for entry in house.job]
     assert events == [
         "adding",
+        "catalog-changed",
         "waking",
         "sending-heartbeat",
         "first-heartbeat",
         "asking-devices",
         "detected",
+        "catalog-changed",
         "has-devices",
     ]
 

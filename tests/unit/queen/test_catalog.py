@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -18,7 +19,9 @@ import pytest
 
 from rbee.contracts import Cpu, Devices, Gpu
 from rbee.errors import CatalogFailed, CatalogUnusable
+from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.queen.catalog import APPLICATION_ID, MIGRATIONS, Catalog, Row
+from tests.unit.serving import until
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -199,6 +202,115 @@ def test_a_hive_is_removed_once(catalog: Catalog) -> None:
 
     assert [run(catalog.remove("localhost")) for _ in range(2)] == [True, False]
     assert run(catalog.hives()) == []
+
+
+class Audit(Narrator):
+    """What the journal would get."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, str]]] = []
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        assert event is CATALOG_CHANGED
+        self.told.append((text, fields))
+
+
+BY = {"actor_uid": "1000", "actor_pid": "42", "job_id": "7" * 32}
+
+
+@pytest.fixture
+def audit() -> Audit:
+    return Audit()
+
+
+@pytest.fixture
+def audited(path: Path, audit: Audit) -> Iterator[Catalog]:
+    catalog = Catalog.open(path, audit)
+    yield catalog
+    catalog.close()
+
+
+def test_each_change_is_told_once_with_who_asked_for_it(audited: Catalog, audit: Audit) -> None:
+    async def scenario() -> None:
+        await audited.add("a", "a", None, by=BY)
+        await audited.set_online("a", DEVICES, by=BY)
+        await audited.set_status("a", "offline", wanted=False, by=BY)
+        await audited.add("a", "a", 1, by=BY)
+        await audited.remove("a", by=BY)
+
+    run(scenario())
+
+    assert [text for text, _ in audit.told] == [
+        "hive a (host a) is wanted in the hive catalog",
+        "hive a is online in the hive catalog, with its devices",
+        "hive a is offline and not wanted in the hive catalog",
+        "hive a (host a, port 1) is wanted in the hive catalog",
+        "hive a is removed from the hive catalog",
+    ]
+    assert all(fields == {"hive": "a", **BY} for _, fields in audit.told)
+
+
+def test_what_nobody_asked_for_is_the_queens_own(audited: Catalog, audit: Audit) -> None:
+    run(audited.add("a", "a", None))
+
+    ((_, fields),) = audit.told
+    assert fields == {"hive": "a", "actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
+
+
+def test_a_write_that_changes_nothing_is_not_told(audited: Catalog, audit: Audit) -> None:
+    async def scenario() -> None:
+        await audited.add("a", "a", 1, by=BY)
+        audit.told.clear()
+        await audited.add("a", "a", 1, by=BY)
+        await audited.set_status("a", "pending", by=BY)
+        await audited.set_status("b", "offline", by=BY)
+        await audited.set_online("b", DEVICES, by=BY)
+        await audited.remove("b", by=BY)
+
+    run(scenario())
+
+    assert audit.told == []
+
+
+def test_a_write_that_fails_is_not_told(audited: Catalog, audit: Audit) -> None:
+    async def scenario() -> None:
+        await audited.add("a", "a", 1, by=BY)
+        audit.told.clear()
+        audited._connection.execute("PRAGMA query_only = 1")
+        for work in (
+            audited.add("b", "b", 1, by=BY),
+            audited.set_online("a", DEVICES, by=BY),
+            audited.set_status("a", "offline", by=BY),
+            audited.remove("a", by=BY),
+        ):
+            with pytest.raises(CatalogFailed):
+                await work
+
+    run(scenario())
+
+    assert audit.told == []
+
+
+def test_a_write_is_told_also_when_nobody_waits_for_it_any_more(
+    audited: Catalog, audit: Audit, path: Path
+) -> None:
+    async def scenario() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            adding = asyncio.ensure_future(audited.add("a", "a", 1, by=BY))
+            await asyncio.sleep(0)
+            # In the writer's thread, which waits for the other process.
+            await until(lambda: audited._thread._work_queue.empty())
+            adding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await adding
+            assert audit.told == []
+
+    run(scenario())
+    audited._thread.shutdown()
+
+    assert stored(path, "SELECT id FROM hives") == [("a",)]
+    assert [fields for _, fields in audit.told] == [{"hive": "a", **BY}]
 
 
 def test_hives_come_in_the_order_of_their_ids(catalog: Catalog) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ STORY = [
     ("queen bee", HAS),
 ]
 ACTOR = {"actor_uid": "1000", "actor_pid": "42"}
+HIVE = {"actor_uid": "990", "actor_pid": "4242"}
+HERSELF = {"actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
 LOCALHOST = AddHive("localhost", 8600)
 
 
@@ -127,7 +130,7 @@ class Wire(HeartbeatClient):
         if self.is_cut:
             raise TimedOut("the wire is cut")
         beat = decode(Heartbeat, json.loads(json.dumps(encode(heartbeat))))
-        ack = await self._hives().heartbeat(beat)
+        ack = await self._hives().heartbeat(beat, HIVE)
         return decode(HeartbeatAck, json.loads(json.dumps(encode(ack))))
 
 
@@ -179,6 +182,7 @@ class Queen:
     systemd: PlayedSystemd
     hive: Hive
     tape: Tape
+    audit: Tape
 
     async def add(self) -> list[tuple[str, Any]]:
         return await told(self.hives.add(LOCALHOST, ACTOR))
@@ -235,8 +239,9 @@ def queen(tmp_path: Path, silent_notifier: Notifier) -> MakeQueen:
         systemd: PlayedSystemd | None = None,
         **config: Any,
     ) -> AsyncIterator[Queen]:
-        catalog = Catalog.open(tmp_path / "catalog.db")
         registry, jobs, tape = Registry(interval=interval, grace=grace), Jobs(16), Tape()
+        audit = Tape()
+        catalog = Catalog.open(tmp_path / "catalog.db", audit)
         systemd = systemd or PlayedSystemd()
         bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
         link = Link(tmp_path / "hive.sock", timeout=5)
@@ -252,7 +257,7 @@ def queen(tmp_path: Path, silent_notifier: Notifier) -> MakeQueen:
         if begin:
             hives.begin()
         try:
-            yield Queen(hives, jobs, registry, catalog, systemd, hive, tape)
+            yield Queen(hives, jobs, registry, catalog, systemd, hive, tape, audit)
         finally:
             await hives.end()
             jobs.close()
@@ -912,6 +917,97 @@ def test_a_catalog_that_cannot_be_written_does_not_end_the_judging(queen: MakeQu
             q.hive.wire.is_cut = True
 
             await q.tape.until("hive-offline", "3 intervals")
+
+    run(scenario())
+
+
+# Who changed the catalog
+
+WANTED = "hive localhost (host localhost, port 8600) is wanted in the hive catalog"
+ONLINE = "hive localhost is online in the hive catalog, with its devices"
+
+
+def test_what_somebody_asked_for_is_told_with_who_and_which_job(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            adding = q.hives.add(LOCALHOST, ACTOR)
+            await told(adding)
+            again = q.hives.add(LOCALHOST, ACTOR)
+            await told(again)
+            removing = q.hives.remove("localhost", ACTOR)
+            await told(removing)
+            await told(q.hives.remove("localhost", ACTOR))
+
+            about = {"hive": "localhost", **ACTOR}
+            assert q.audit.told == [
+                ("catalog-changed", WANTED, {**about, "job_id": adding.id}),
+                ("catalog-changed", ONLINE, {**about, "job_id": adding.id}),
+                ("catalog-changed", ONLINE, {**about, "job_id": again.id}),
+                (
+                    "catalog-changed",
+                    "hive localhost is removed from the hive catalog",
+                    {**about, "job_id": removing.id},
+                ),
+            ]
+            assert "catalog-changed" not in q.tape.names(), "the story is told without it"
+
+    run(scenario())
+
+
+def test_a_hive_that_could_not_be_woken_is_offline_in_the_name_of_who_asked(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            q.systemd.refusal = NotPermitted("systemd refused to start rbee-hive.service")
+            job = q.hives.add(LOCALHOST, ACTOR)
+            error_of(await told(job))
+
+            assert [text for _, text, _ in q.audit.told] == [
+                WANTED,
+                "hive localhost is offline in the hive catalog",
+            ]
+            assert {frozenset(fields.items()) for _, _, fields in q.audit.told} == {
+                frozenset({"hive": "localhost", "job_id": job.id, **ACTOR}.items())
+            }
+
+    run(scenario())
+
+
+def test_what_systemd_tells_is_the_queen_s_own_and_a_new_process_the_hive_s(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            q.audit.told.clear()
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+            await q.audit.until("catalog-changed", "is offline")
+            await q.systemd.start_by_hand(HIVE_UNIT)
+            await q.audit.until("catalog-changed", "is online")
+
+            assert q.audit.told == [
+                (
+                    "catalog-changed",
+                    "hive localhost is offline and not wanted in the hive catalog",
+                    {"hive": "localhost", **HERSELF},
+                ),
+                ("catalog-changed", ONLINE, {"hive": "localhost", **HIVE}),
+            ]
+
+    run(scenario())
+
+
+def test_silence_is_the_queen_s_own_verdict_and_the_beat_after_it_the_hive_s(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen(interval=0.1, grace=0.05) as q:
+            await q.add()
+            q.audit.told.clear()
+            q.hive.wire.is_cut = True
+            await q.audit.until("catalog-changed", "is offline")
+            q.hive.wire.is_cut = False
+            await q.audit.until("catalog-changed", "is online")
+
+            assert [(text, fields["actor_pid"]) for _, text, fields in q.audit.told] == [
+                ("hive localhost is offline in the hive catalog", HERSELF["actor_pid"]),
+                ("hive localhost is online in the hive catalog", HIVE["actor_pid"]),
+            ]
 
     run(scenario())
 
