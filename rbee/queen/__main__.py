@@ -100,7 +100,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             jobs.close()
 
         await serve(
-            app.build(hives, jobs, app.Admission(_uid_of("rbee-hive"))),
+            app.build(hives, jobs, app.Admission(_hive_uid(), _hive_uid)),
             sockets,
             notifier,
             told_to_stop,
@@ -127,9 +127,9 @@ def _state_directory() -> Path:
     return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/queen-rbee"))
 
 
-def _uid_of(user: str) -> int | None:
+def _hive_uid() -> int | None:
     try:
-        return pwd.getpwnam(user).pw_uid
+        return pwd.getpwnam("rbee-hive").pw_uid
     except KeyError:
         return None
 

@@ -2,19 +2,176 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from machines import Machine
+from trees import Trees
 
+from rbee.contracts import QueenRoutes
 from tests.system.house import (
     HIVE,
     QUEEN,
     SOCKETS,
+    active,
+    add_hive,
+    await_state,
+    curl,
     main_pid,
+    rows,
 )
 
 UNITS = (QUEEN, HIVE, *SOCKETS, "rbee.target")
 OTHERS = ("systemd-journald.service", "rbee.slice", "multi-user.target")
+
+# -- the sockets and the files -----------------------------------------------------------------------------
+
+LOOK = """
+import json, os, socket, sys
+def reach(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(path)
+def read(path):
+    os.listdir(path) if os.path.isdir(path) else open(path, "rb").read()
+def write(path):
+    open(path + "/written", "x").close()
+    os.unlink(path + "/written")
+found = {}
+for how, path in json.load(sys.stdin):
+    try:
+        globals()[how](path)
+        found[f"{how} {path}"] = True
+    except PermissionError:
+        found[f"{how} {path}"] = False
+print(json.dumps(found))
+"""
+
+QUEEN_SOCKET, HIVE_SOCKET = "reach /run/rbee/queen.sock", "reach /run/rbee/hive.sock"
+PLACES = (
+    QUEEN_SOCKET,
+    HIVE_SOCKET,
+    "read /var/lib/queen-rbee",
+    "read /var/lib/queen-rbee/catalog.db",
+    "read /var/lib/rbee-hive",
+    "write /run/rbee",
+    "write /etc/rbee",
+    "write /var/lib/queen-rbee",
+    "write /var/lib/rbee-hive",
+)
+QUEENS = {"read /var/lib/queen-rbee", "read /var/lib/queen-rbee/catalog.db", "write /var/lib/queen-rbee"}
+HIVES = {"read /var/lib/rbee-hive", "write /var/lib/rbee-hive"}
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """/proc/PID/status as fields."""
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def look(machine: Machine, user: str | None, groups: tuple[str, ...] | None = None) -> set[str]:
+    """Which of PLACES the user gets at."""
+    wanted = json.dumps([place.split(" ", 1) for place in PLACES])
+    told = machine.run("python3", "-c", LOOK, user=user, groups=groups, input=wanted).stdout
+    return {place for place, is_open in json.loads(told).items() if is_open}
+
+
+def test_each_gets_at_its_own_socket_and_files_and_at_nothing_else(machine: Machine) -> None:
+    add_hive(machine)
+    rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
+    assert look(machine, None) == set(PLACES)
+    assert look(machine, "ada") == {QUEEN_SOCKET}
+    assert look(machine, "ada", ()) == set()
+    assert look(machine, "mallory") == set()
+    assert look(machine, "queen-rbee") == {HIVE_SOCKET} | QUEENS
+    assert look(machine, "rbee-hive") == HIVES
+    assert look(machine, "rbee-hive", (rbee,)) == {QUEEN_SOCKET} | HIVES
+    for user in ("ada", "mallory", "queen-rbee", "rbee-hive"):
+        said = machine.run("journalctl", "-q", "--no-pager", f"_SYSTEMD_UNIT={QUEEN}", user=user, check=False)
+        assert "hive" not in said.stdout, user
+    # The daemons themselves are as setpriv had them.
+    processes = {
+        name: machine.run("cat", f"/proc/{main_pid(machine, name)}/status").stdout for name in (QUEEN, HIVE)
+    }
+    groups = {name: set(fields_of(text)["Groups"].split()) for name, text in processes.items()}
+    own = {user: machine.run("id", "-g", user).stdout.strip() for user in ("queen-rbee", "rbee-hive")}
+    video = machine.run("getent", "group", "video").stdout.split(":")[2]
+    assert groups == {QUEEN: {own["queen-rbee"]}, HIVE: {own["rbee-hive"], rbee, video}}
+
+
+def test_where_there_is_no_queen_the_hive_s_socket_is_root_s(machine: Machine) -> None:
+    machine.run("dpkg", "--purge", "rbee", "rbee-queen")
+    machine.run("userdel", "queen-rbee")
+    machine.run("systemctl", "restart", "rbee-hive.socket")
+    assert machine.run("stat", "-c", "%a %U %G", "/run/rbee/hive.sock").stdout == "660 root root\n"
+    machine.run("systemctl", "start", HIVE)
+    url = ("curl", "--silent", "--unix-socket", "/run/rbee/hive.sock", "http://localhost/health")
+    assert json.loads(machine.run(*url).stdout)["status"] == "ok"
+    for user in ("ada", "mallory", "rbee-hive"):
+        assert machine.run(*url, user=user, check=False).returncode == 7, user  # could not connect
+
+
+def test_a_hive_that_is_installed_while_the_queen_is_awake_beats_and_is_no_operator(
+    suite: str, trees: Trees, debs: list[Path]
+) -> None:
+    with Machine(trees.installed(suite, debs)) as machine:
+        (deb,) = [deb for deb in debs if deb.name.startswith("rbee-hive_")]
+        machine.copy_in(deb, "/root/rbee-hive.deb")
+        machine.run("dpkg", "--remove", "--force-depends", "rbee-hive")
+        machine.run("userdel", "rbee-hive")
+        assert curl(machine, "/health")[0] == 200
+        queen = main_pid(machine, QUEEN)
+        machine.run("dpkg", "--install", "/root/rbee-hive.deb")
+        rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
+        status, problem = as_hive(machine, rbee, "/v1/hives")
+        assert (status, problem["type"]) == (403, "urn:rbee:problem:not-permitted")
+        add_hive(machine)
+        assert await_state(machine, "online")["reason"] == "its heartbeats come"
+        assert main_pid(machine, QUEEN) == queen
+
+
+# -- the queen's routes ------------------------------------------------------------------------------------
+
+BEAT = {"hive_id": "localhost", "timestamp": "2026-01-31T12:00:00Z", "workers": [], "instance": "0" * 32}
+
+
+def as_hive(machine: Machine, rbee: str, path: str, *options: str) -> tuple[int, Any]:
+    """curl() as the hive's process is: its user, and group rbee on top."""
+    done = machine.run(
+        *("curl", "--silent", "--unix-socket", "/run/rbee/queen.sock", "--write-out", "\n%{http_code}"),
+        *(*options, f"http://localhost{path}"),
+        user="rbee-hive",
+        groups=(rbee,),
+    )
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(body)
+
+
+def test_the_hive_s_user_gets_heartbeats_and_nothing_else_and_nobody_beats_in_its_name(
+    machine: Machine,
+) -> None:
+    add_hive(machine)
+    rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
+    job = rbeectl_job(machine)
+    for route in QueenRoutes.ALL:
+        path = route.path.replace("{hive_id}", "localhost").replace("{job_id}", job)
+        body = BEAT if route is QueenRoutes.HEARTBEAT else {"host": "localhost"}
+        posted = ("-X", route.method, "-d", json.dumps(body)) if route.method != "GET" else ()
+        status, answer = as_hive(machine, rbee, path, *posted)
+        if route is QueenRoutes.HEARTBEAT:
+            assert (status, answer["status"]) == (200, "ok")
+            status, answer = curl(machine, path, *posted)  # ada
+        assert (status, answer["type"]) == (403, "urn:rbee:problem:not-permitted"), route.name
+        assert "rbee-hive" in answer["detail"]
+    assert len(rows(machine)) == 1
+    assert active(machine, QUEEN, HIVE) == ["active", "active"]
+
+
+def rbeectl_job(machine: Machine) -> str:
+    status, listed = curl(machine, "/v1/jobs")
+    assert status == 200
+    return str(listed["jobs"][0]["id"])
+
 
 # -- the audit ---------------------------------------------------------------------------------------------
 

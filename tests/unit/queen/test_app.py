@@ -76,6 +76,16 @@ def test_the_group_of_a_peer_makes_no_operator_of_the_hive() -> None:
         Admission(HIVE_UID)(Peer(42, HIVE_UID, 0), QueenRoutes.ADD_HIVE)
 
 
+def test_a_hive_s_user_that_comes_while_the_queen_is_awake_is_no_operator_either() -> None:
+    uids = iter([None, HIVE_UID])
+    admit = Admission(None, lambda: next(uids))
+
+    admit(Peer(42, SOMEBODY, 5), QueenRoutes.ADD_HIVE)
+    with pytest.raises(NotPermitted, match="may send heartbeats only"):
+        admit(Peer(43, HIVE_UID, 5), QueenRoutes.ADD_HIVE)
+    admit(Peer(43, HIVE_UID, 5), QueenRoutes.HEARTBEAT)
+
+
 # What is answered
 
 
