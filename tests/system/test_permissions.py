@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,243 @@ from tests.system.house import (
     await_state,
     curl,
     main_pid,
+    put,
     rows,
+    unit,
 )
 
 UNITS = (QUEEN, HIVE, *SOCKETS, "rbee.target")
-OTHERS = ("systemd-journald.service", "rbee.slice", "multi-user.target")
+OTHERS = ("systemd-journald.service", "rbee.slice")
+
+# -- polkit ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Who:
+    """A process's user, and its supplementary groups where they are not the user's."""
+
+    name: str
+    user: str
+    groups: tuple[str, ...] | None = None
+    may: dict[str, set[str]] = field(default_factory=dict)
+
+
+EVERYBODY = (
+    Who("ada", "ada", may={name: {"start", "stop", "restart", "reset-failed"} for name in UNITS}),
+    Who("mallory", "mallory"),
+    Who(
+        "the queen",
+        "queen-rbee",
+        may={HIVE: {"start", "stop", "reset-failed"}, "rbee.target": {"stop"}},
+    ),
+    Who(
+        "the queen in group rbee",
+        "queen-rbee",
+        ("rbee",),
+        may={HIVE: {"start", "stop", "reset-failed"}, "rbee.target": {"stop"}},
+    ),
+    Who("the hive", "rbee-hive", may={HIVE: {"stop"}}),
+    Who("the hive in group rbee, as its drop-in has it", "rbee-hive", ("rbee",), may={HIVE: {"stop"}}),
+)
+
+# systemd decides whether somebody may before it looks at a job's mode: "isolate" asks
+# whether, and nothing happens. rbee's units may not be isolated, nor may a stop ask for it.
+VERBS = {
+    "start": ("StartUnit", "ss", "isolate"),
+    "stop": ("StopUnit", "ss", "isolate"),
+    "restart": ("RestartUnit", "ss", "isolate"),
+    "reload": ("ReloadUnit", "ss", "isolate"),
+    "try-restart": ("TryRestartUnit", "ss", "isolate"),
+    "reload-or-restart": ("ReloadOrRestartUnit", "ss", "isolate"),
+    "reload-or-try-restart": ("ReloadOrTryRestartUnit", "ss", "isolate"),
+    "reset-failed": ("ResetFailedUnit", "s"),
+    "kill": ("KillUnit", "ssi", "all", "18"),
+    "freeze": ("FreezeUnit", "s"),
+    "thaw": ("ThawUnit", "s"),
+    "set-property": ("SetUnitProperties", "sba(sv)", "true", "0"),
+    "clean": ("CleanUnit", "sas", "1", "runtime"),
+    "ref": ("RefUnit", "s"),
+    "bind": ("BindMountUnit", "sssbb", "/etc", "/run/etc", "true", "true"),
+    "transient": ("StartTransientUnit", "ssa(sv)a(sa(sv))", "replace", "0", "0"),
+}
+
+TRICKS = (
+    "queen-rbee.service/../systemd-journald.service",
+    "../queen-rbee.service",
+    "queen-rbee@x.service",
+    "rbee@.target",
+    "queen-rbee.service.d",
+    "xqueen-rbee.service",
+    "queen-rbee.servicex",
+    "Queen-rbee.service",
+    "queen-rbee.service ",
+    "queen-rbee.mount",
+    "queen\\x2drbee.service",
+    "a,queen-rbee.service",
+    "",
+)
+
+ASK = """
+import json, subprocess, sys
+from pystemd.dbuslib import DBus
+manager = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"]
+kinds = {"s": str.encode, "i": int, "u": int, "b": json.loads}
+def ask(bus, method, signature, *values):
+    if set(signature) <= set(kinds):  # a third of what a process costs
+        typed = [(ord(kind), kinds[kind](value)) for kind, value in zip(signature, values)]
+        bus.call_method(*(name.encode() for name in manager), method.encode(), typed)
+        return "done"
+    asked = subprocess.run(
+        ["busctl", "--allow-interactive-authorization=no", "call", *manager, method, signature, *values],
+        capture_output=True, text=True,
+    )
+    return asked.stderr.removeprefix("Call failed: ").strip() if asked.returncode else "done"
+answers = []
+with DBus() as bus:
+    bus.set_allow_interactive_authorization(False)
+    for argv in json.load(sys.stdin):
+        try:
+            answers.append(ask(bus, *argv))
+        except Exception as error:
+            answers.append(error.args[0].split("b'", 1)[-1].rstrip("'\\""))
+print(json.dumps(answers))
+"""
+
+NO_UNIT = ("nvalid", "not valid", "not loaded", "missing the instance name", "not member of any unit")
+
+# The last is the bus's own: its policy lets nobody but root send some of the calls.
+REFUSALS = ("Interactive authentication required.", "Access denied", "Permission denied", "Rejected send")
+
+
+def ask(machine: Machine, who: Who, calls: Iterable[Sequence[str]]) -> list[str]:
+    """What systemd answers to each call: "done", or its words."""
+    gids = [machine.run("getent", "group", name).stdout.split(":")[2] for name in who.groups or ()]
+    groups = None if who.groups is None else gids
+    asked = machine.run(
+        "python3", "-c", ASK, user=who.user, groups=groups, input=json.dumps(list(calls)), timeout=120
+    )
+    answers: list[str] = json.loads(asked.stdout)
+    return answers
+
+
+def is_refused(answer: str) -> bool:
+    return answer.startswith(REFUSALS)
+
+
+def call(verb: str, name: str) -> list[str]:
+    method, signature, *rest = VERBS[verb]
+    return [method, signature, name, *rest]
+
+
+def snapshot(machine: Machine) -> str:
+    """What whoever is refused must have left as it was."""
+    return machine.run(
+        "sh",
+        "-c",
+        "systemctl show -p Id,ActiveState,FreezerState,InvocationID,CPUWeight,Job "
+        f"{' '.join(UNITS + OTHERS)};"
+        "systemctl show-environment; systemctl get-default;"
+        "find /etc/systemd /run/systemd/system /run/systemd/transient /run/systemd/system.control | sort;"
+        "systemctl list-jobs --no-legend slow.service",
+    ).stdout
+
+
+def test_each_verb_on_each_unit_is_allowed_to_whom_the_rule_names_and_to_nobody_else(
+    machine: Machine,
+) -> None:
+    add_hive(machine)
+    put(machine, "/run/systemd/system/slow.service", "[Service]\nType=oneshot\nExecStart=sleep 600\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "--no-block", "slow.service")
+    job = machine.run("systemctl", "list-jobs", "--no-legend", "slow.service").stdout.split()[0]
+    whole = (
+        ["Reload", ""],
+        ["Reexecute", ""],
+        ["ResetFailed", ""],
+        ["ClearJobs", ""],
+        ["CancelJob", "u", job],
+        ["SetEnvironment", "as", "1", "LD_PRELOAD=/tmp/evil.so"],
+        ["UnsetEnvironment", "as", "1", "PATH"],
+        ["SetDefaultTarget", "sb", "rescue.target", "true"],
+        ["PresetAllUnitFiles", "sbb", "full", "true", "true"],
+        ["EnableUnitFiles", "asbb", "1", QUEEN, "true", "true"],
+        ["DisableUnitFiles", "asb", "1", QUEEN, "true"],
+        ["MaskUnitFiles", "asbb", "1", QUEEN, "true", "true"],
+        ["RevertUnitFiles", "as", "1", QUEEN],
+        ["LinkUnitFiles", "asbb", "1", "/tmp/evil.service", "true", "true"],
+    )
+    before = snapshot(machine)
+    for who in EVERYBODY:
+        table = [(v, name) for v in VERBS for name in UNITS + OTHERS if v != "bind" or name in (QUEEN, HIVE)]
+        answers = dict(zip(table, ask(machine, who, [call(*row) for row in table]), strict=True))
+        allowed = {row for row, answer in answers.items() if not is_refused(answer)}
+        assert allowed == {(verb, name) for name, verbs in who.may.items() for verb in verbs}, who.name
+        for verb, name in allowed:
+            wanted = "done" if verb == "reset-failed" else "solate"
+            assert wanted in answers[verb, name], (who.name, verb, name, answers[verb, name])
+        for asked, answer in zip(whole, ask(machine, who, whole), strict=True):
+            assert is_refused(answer), (who.name, asked, answer)
+        # Not polkit's: systemd lets a unit's own user attach what is his, and nobody's unit is ada's.
+        # 0 is the asker itself.
+        attach = [
+            ["AttachProcessesToUnit", "ssau", name, "", "1", pid] for name in (QUEEN, HIVE) for pid in "01"
+        ]
+        assert "done" not in ask(machine, who, attach), who.name
+        tricks = [call(verb, name) for verb in ("start", "reset-failed") for name in TRICKS]
+        for asked, answer in zip(tricks, ask(machine, who, tricks), strict=True):
+            is_no_unit = any(words in answer for words in NO_UNIT)
+            assert is_refused(answer) or is_no_unit, (who.name, asked, answer)
+    assert snapshot(machine) == before
+
+
+def test_what_a_person_may_not_type_does_nothing(machine: Machine) -> None:
+    add_hive(machine)
+    before = snapshot(machine)
+    words = [
+        f"systemctl isolate rbee.target; systemctl freeze {QUEEN}; systemctl thaw {QUEEN}",
+        f"systemctl kill --signal=KILL {QUEEN}; systemctl kill {HIVE}; systemctl reload {QUEEN}",
+        f"systemctl enable {QUEEN}; systemctl disable rbee-hive.socket; systemctl mask --runtime {HIVE}",
+        f"systemctl edit {QUEEN}; systemctl edit --runtime --full {HIVE}; systemctl revert {QUEEN}",
+        f"systemctl set-property --runtime {HIVE} CPUWeight=1; systemctl clean --what=state {HIVE}",
+        "systemctl daemon-reload; systemctl daemon-reexec; systemctl set-environment A=b",
+        f"systemd-run true; systemd-run --scope true; systemd-run --unit={HIVE} true",
+        "systemd-run --unit=queen-rbee-x.service true; systemctl cancel; systemctl stop rbee.slice",
+        "systemctl restart systemd-journald.service; systemctl poweroff; kill -KILL 1",
+        f"systemctl service-log-level {QUEEN} debug; systemctl bind {QUEEN} /etc /tmp",
+    ]
+    typed = [one.replace(" ", " --no-ask-password ", one[0] == "s") for one in "; ".join(words).split("; ")]
+    script = "\n".join(f"{one} </dev/null >/dev/null 2>&1; echo $?" for one in typed)
+    for user in ("ada", "mallory", "queen-rbee", "rbee-hive"):
+        env = {"SYSTEMD_EDITOR": "true"}
+        codes = machine.run("sh", "-c", script, user=user, env=env, timeout=60).stdout.split()
+        assert [one for one, code in zip(typed, codes, strict=True) if code == "0"] == [], user
+    assert snapshot(machine) == before
+    # And what ada may type works.
+    for one in (
+        "restart " + QUEEN,
+        "stop " + HIVE,
+        "start " + HIVE,
+        "reset-failed " + HIVE,
+        "stop rbee.target",
+    ):
+        machine.run("systemctl", "--no-ask-password", *one.split(), user="ada")
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive"] * 4
+    machine.run("systemctl", "--no-ask-password", "start", "queen-rbee.socket", QUEEN, user="ada")
+    assert active(machine, QUEEN) == ["active"]
+
+
+def test_where_no_hive_is_installed_its_name_starts_nobody_s_command(machine: Machine) -> None:
+    """systemd 257 asks polkit about `systemd-run --unit=NAME` as about `systemctl start NAME`."""
+    machine.run("dpkg", "--remove", "--force-depends", "rbee-hive")
+    assert unit(machine, HIVE, "LoadState")["LoadState"] == "not-found"
+    evil = ("systemd-run", "--no-ask-password", f"--unit={HIVE}", "--wait", "touch", "/run/evil")
+    for user in ("ada", "mallory", "queen-rbee", "rbee-hive"):
+        done = machine.run(*evil, user=user, check=False)
+        assert done.returncode != 0, (user, done.stdout, done.stderr)
+    assert machine.run("test", "-e", "/run/evil", check=False).returncode == 1
+    machine.run(*evil)  # it is a command that works, for root
+    machine.run("test", "-e", "/run/evil")
+
 
 # -- the sockets and the files -----------------------------------------------------------------------------
 
