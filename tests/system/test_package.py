@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 from machines import Machine
 from trees import Trees
 
@@ -28,12 +28,41 @@ def test_sockets_are_enabled_and_listen_and_services_do_neither(machine: Machine
     ]
 
 
-@pytest.mark.parametrize("service", [QUEEN, HIVE])
-def test_the_services_are_exposed_by_at_most_1_5(machine: Machine, service: str) -> None:
-    told = machine.run("systemd-analyze", "security", "--no-pager", service).stdout
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
-    assert found, told
-    assert float(found[1]) <= 1.5
+EXPOSED = {
+    QUEEN: (
+        0.4,
+        ["DeviceAllow", "PrivateUsers", "RestrictAddressFamilies_AF_UNIX", "RootDirectoryOrRootImage"],
+    ),
+    HIVE: (
+        0.6,
+        [
+            "DeviceAllow",
+            "MemoryDenyWriteExecute",
+            "PrivateDevices",
+            "PrivateUsers",
+            "ProcSubset",
+            "RestrictAddressFamilies_AF_UNIX",
+            "RootDirectoryOrRootImage",
+            "SupplementaryGroups",
+        ],
+    ),
+}
+"""What `systemd-analyze security` says of each service, and what it still counts: the unit files say why.
+1.0 and 1.3 are what is promised."""
+
+
+def test_the_services_are_exposed_by_at_most_0_4_and_0_6_and_the_units_say_for_what(machine: Machine) -> None:
+    for service, (most, counted) in EXPOSED.items():
+        told = machine.run("systemd-analyze", "security", "--no-pager", service).stdout
+        found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+        assert found, told
+        assert float(found[1]) <= most
+        checks = json.loads(machine.run("systemd-analyze", "security", "--json=short", service).stdout)
+        assert sorted(check["json_field"] for check in checks if check["set"] is False) == counted
+        comments = [line for line in (CHECKOUT / "units" / service).read_text().splitlines() if "#" in line]
+        for name in counted:
+            option = re.split("_|Or", name)[0]
+            assert any(f"{option}=" in comment for comment in comments), (service, option)
 
 
 def test_systemd_finds_nothing_to_say_of_the_units(machine: Machine) -> None:

@@ -21,6 +21,7 @@ from tests.system.house import (
     await_state,
     curl,
     main_pid,
+    override,
     put,
     rows,
     unit,
@@ -484,3 +485,36 @@ def test_each_change_of_the_catalog_is_one_line_with_who_made_it(machine: Machin
         "journalctl", "-x", "--no-pager", "-u", QUEEN, "RBEE_EVENT=catalog-changed"
     ).stdout
     assert f"RBEE_EVENT=catalog-changed RBEE_ACTOR_UID={uids['ada']}" in explained
+
+
+# -- what the daemons may ----------------------------------------------------------------------------------
+
+
+def test_what_a_daemon_can_write_it_cannot_execute(machine: Machine) -> None:
+    # A library that is installed can be preloaded, as tests do.
+    library = "/usr/lib/x86_64-linux-gnu/libz.so.1"
+    daemons = {QUEEN: "queen-rbee", HIVE: "rbee-hive"}
+    for service in daemons:
+        override(machine, service, f"[Service]\nEnvironment=LD_PRELOAD={library}\n")
+    add_hive(machine)
+    for service, user in daemons.items():
+        pid = main_pid(machine, service)
+        assert "libz.so" in machine.run("cat", f"/proc/{pid}/maps").stdout
+        told = fields_of(machine.run("cat", f"/proc/{pid}/status").stdout)
+        assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+        assert {told[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        # In its own mounts, as its user: every place that takes a file, tried with a program.
+        inside = ("nsenter", f"--target={pid}", "--mount", "setpriv", f"--reuid={user}", "--clear-groups")
+        tries = """
+            { echo /; cut -d' ' -f5 /proc/self/mountinfo; } | while read -r mount; do
+                find "$mount" -xdev -maxdepth 3 -type d -writable ! -path '/proc/*' 2>/dev/null
+            done | sort -u | while read -r place; do
+                cp /bin/true "$place/program" 2>/dev/null || continue
+                "$place/program" 2>/dev/null
+                echo "$place $?"
+                rm "$place/program"
+            done
+        """
+        tried = dict(line.split() for line in machine.run(*inside, "sh", "-c", tries).stdout.splitlines())
+        assert {"/dev/shm", "/tmp", "/var/tmp", f"/var/lib/{user}"} <= set(tried), service
+        assert set(tried.values()) == {"126"}, (service, tried)
