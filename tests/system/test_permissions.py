@@ -27,7 +27,7 @@ from tests.system.house import (
     unit,
 )
 
-UNITS = (QUEEN, HIVE, *SOCKETS, "rbee.target")
+UNITS = (QUEEN, HIVE, *SOCKETS, "rbee.target", "queen-rbee-forget.service")
 OTHERS = ("systemd-journald.service", "rbee.slice")
 
 # -- polkit ------------------------------------------------------------------------------------------------
