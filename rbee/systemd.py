@@ -82,7 +82,29 @@ class Bus:
         with _translated("connecting to the system bus"):
             _uninterrupted(bus.open)
         self._bus = bus
+        try:
+            self._await_greeting()
+        except BaseException:
+            bus.close()
+            raise
         return self
+
+    def _await_greeting(self) -> None:
+        """Until the bus has given us a name: of a daemon that hangs, sd-bus itself waits 90 s for that."""
+        deadline = time.monotonic() + BUS_TIMEOUT
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        with _translated("connecting to the system bus"):
+            # The first message for us is NameAcquired. Steps before it look empty, and what they
+            # have read already does not show on the descriptor any more: see pump().
+            while all(self._bus.process().is_empty() for _ in range(3)):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimedOut(
+                        f"the system bus did not greet us within {BUS_TIMEOUT:g} s",
+                        hint="systemctl status dbus",
+                    )
+                poll.poll(left * 1000)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -20,6 +20,7 @@ from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, 
 from rbee.systemd import (
     HIVE_UNIT,
     QUEEN_UNIT,
+    Bus,
     Notifier,
     UnitState,
     _translate,
@@ -407,6 +408,20 @@ def test_a_machine_without_a_bus_is_told_apart(code: int) -> None:
     assert type(ours) is Unreachable
     assert ours.message == f"the system bus does not answer ({os.strerror(code)})"
     assert "dbus" in (ours.hint or "")
+
+
+def test_a_bus_that_hangs_is_given_up_and_its_descriptor_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.systemd.BUS_TIMEOUT", 0.1)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
+    before = os.listdir("/proc/self/fd")
+
+    # It takes the connection, as the kernel does for a daemon that is stopped, and says nothing.
+    with listen(tmp_path / "bus"), pytest.raises(TimedOut, match="did not greet us within 0.1 s"), Bus():
+        raise AssertionError("there is no bus")
+
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_library_s_error_stays_chained() -> None:
