@@ -15,7 +15,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec, module_from_spec
 from types import TracebackType
@@ -36,11 +36,20 @@ FORGET_UNIT = "queen-rbee-forget.service"
 BUS_TIMEOUT = 3.0
 """Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
 
-_SYSTEMD = b"org.freedesktop.systemd1"
+SYSTEMD = "org.freedesktop.systemd1"
+
+NO_SOCKET = "systemd handed over no socket"
+"""What a daemon says that was started without systemd, or by a socket unit that has lost its socket."""
+
+DOCTOR = "sudo rbeectl doctor"
+"""The hint where a look at the whole machine is better advice than any single command."""
+
+_SYSTEMD = SYSTEMD.encode()
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _UNIT = b"org.freedesktop.systemd1.Unit"
 _SERVICE = b"org.freedesktop.systemd1.Service"
+_SOCKET = b"org.freedesktop.systemd1.Socket"
 _STRING = ord("s")
 
 
@@ -48,8 +57,9 @@ _STRING = ord("s")
 class UnitState:
     """What systemd says of a unit, in systemd's words (org.freedesktop.systemd1(5)).
 
-    `result` and `status_text` are empty for a unit that is no service; `since_us` is the
-    wall clock, in microseconds, of the last change of `active`, 0 if it never changed.
+    `result` is empty for a unit that is neither service nor socket, the rest after it for one
+    that is no service; `since_us` is the wall clock, in microseconds, of the last change of
+    `active`, 0 if it never changed.
     """
 
     load: str
@@ -100,10 +110,7 @@ class Bus:
             while all(self._bus.process().is_empty() for _ in range(3)):
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimedOut(
-                        f"the system bus did not greet us within {BUS_TIMEOUT:g} s",
-                        hint="systemctl status dbus",
-                    )
+                    raise TimedOut(f"the system bus did not greet us within {BUS_TIMEOUT:g} s", hint=DOCTOR)
                 poll.poll(left * 1000)
 
     def __exit__(
@@ -120,6 +127,9 @@ class Bus:
                 sub=self._text(unit, _UNIT, b"SubState"),
                 since_us=self._get(unit, _UNIT, b"StateChangeTimestamp", b"t"),
             )
+            # A masked socket that had failed before has no such interface any more.
+            if unit.endswith(".socket") and state.load == "loaded":
+                return replace(state, result=self._text(unit, _SOCKET, b"Result"))
             if not unit.endswith(".service") or state.load != "loaded":
                 return state
             return replace(
@@ -134,6 +144,44 @@ class Bus:
         """ActiveState alone: one call instead of eight, for who only wants to know whether."""
         with _translated(f"asking for {unit}"):
             return self._text(unit, _UNIT, b"ActiveState")
+
+    def file_state(self, unit: str) -> tuple[str, bool]:
+        """UnitFileState ('enabled', 'masked-runtime', …; '' where there is no file) and NeedDaemonReload."""
+        with _translated(f"asking for {unit}"):
+            needs_reload: int = self._get(unit, _UNIT, b"NeedDaemonReload", b"b")
+            return self._text(unit, _UNIT, b"UnitFileState"), bool(needs_reload)
+
+    def socket_access(self, unit: str) -> tuple[str, str, int]:
+        """SocketUser=, SocketGroup= (empty: root) and SocketMode= of a socket unit."""
+        with _translated(f"asking for {unit}"):
+            return (
+                self._text(unit, _SOCKET, b"SocketUser"),
+                self._text(unit, _SOCKET, b"SocketGroup"),
+                int(self._get(unit, _SOCKET, b"SocketMode", b"u")),
+            )
+
+    def ping(self, name: str) -> None:
+        """Have the owner of a bus name answer; one that can be activated is."""
+        path = b"/" + name.replace(".", "/").encode()
+        with _translated(f"asking {name}"):
+            _uninterrupted(
+                lambda: self._bus.call_method(name.encode(), path, b"org.freedesktop.DBus.Peer", b"Ping", [])
+            )
+
+    def await_idle(self, units: Iterable[str], *, timeout: float) -> None:
+        """Until systemd has no job for any of these units; TimedOut after `timeout` seconds."""
+        self.on_job_removed(lambda job, result: None)
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        self.pump()
+        while any(self.has_job(unit) for unit in units):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"systemd was not done after {timeout:g} s", hint="systemctl list-jobs")
+            # A reply may have brought the signal along, which the descriptor then does not show.
+            poll.poll(min(left, 0.5) * 1000)
+            self.pump()
 
     def has_job(self, unit: str) -> bool:
         """Does systemd have a job for the unit, queued or running?"""
@@ -281,29 +329,28 @@ def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing:
 
 
 def _cure(unit: str, state: UnitState) -> str:
-    if state.load == "masked":
-        return f"It is masked: sudo systemctl unmask {unit}"
+    if state.load == "masked" or state.result == "start-limit-hit" or NO_SOCKET in state.status_text:
+        return DOCTOR
     if state.load == "not-found":
         return f"It is not installed: apt install {'rbee-queen' if unit.startswith('queen') else 'rbee-hive'}"
-    if state.result == "start-limit-hit":
-        return f"It failed too often in a row: systemctl reset-failed {unit}, then try again."
-    return f"systemctl status {unit}; sudo journalctl -u {unit} -e"
+    return f"systemctl status {unit}; sudo journalctl -u {unit} -e\n{DOCTOR}"
 
 
-_ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
-    ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", None),
-    ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
+_ERRORS: tuple[tuple[str, type[RbeeError], str, str], ...] = (
+    ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", DOCTOR),
+    ("AccessDenied", NotPermitted, "systemd does not let you do this", DOCTOR),
     ("NoSuchUnit", UnitFailed, "systemd has no such unit", "Is the package installed? apt install rbee"),
-    ("UnitMasked", UnitFailed, "the unit is masked", "sudo systemctl unmask {unit}"),
+    # Not just unmask: a socket that was masked while it listened has lost its descriptor, too.
+    ("UnitMasked", UnitFailed, "the unit is masked", DOCTOR),
     (
         "TransactionIsDestructive",
         Stopping,
         "it is being stopped",
         "Wait for the stop to end, then try again.",
     ),
-    ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
-    ("TimedOut", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
-    ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", "systemctl status polkit dbus"),
+    ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", DOCTOR),
+    ("TimedOut", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", DOCTOR),
+    ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", DOCTOR),
 )
 
 
@@ -366,15 +413,13 @@ def _translate(doing: str, error: Any) -> RbeeError:
     said = (message.decode(errors="replace") if isinstance(message, bytes) else str(message)).rstrip(".")
     for mark, kind, meaning, cure in _ERRORS:
         if mark in name or mark in said:
-            named = re.search(r"[Uu]nit (\S+)", said)
-            hint = cure.format(unit=named[1] if named else "UNIT") if cure else None
-            return kind(f"{doing}: {meaning} ({said})", hint=hint)
+            return kind(f"{doing}: {meaning} ({said})", hint=cure)
     if doing == "connecting to the system bus":
         return Unreachable(
             f"the system bus does not answer ({said})",
-            hint="Is systemd running here, and D-Bus with it? systemctl status dbus",
+            hint=DOCTOR,
         )
-    return UnitFailed(f"{doing}: {said}", hint="systemctl status dbus polkit")
+    return UnitFailed(f"{doing}: {said}", hint=DOCTOR)
 
 
 # sd_listen_fds(3)
@@ -390,7 +435,7 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
     names = [name or "unknown" for name in environ.pop("LISTEN_FDNAMES", "").split(":")]
     sockets: dict[str, list[socket.socket]] = {}
     if pid != str(os.getpid()) or not re.fullmatch("[1-9][0-9]{0,5}", count):
-        raise BadConfig("systemd handed over no socket", hint="Start the unit instead: systemctl start UNIT")
+        raise BadConfig(NO_SOCKET, hint="Start the unit instead: systemctl start UNIT")
     for number, fd in enumerate(range(3, 3 + int(count))):
         os.set_inheritable(fd, False)
         # No family and no protocol given: Python asks the kernel, and asyncio then sets TCP_NODELAY.

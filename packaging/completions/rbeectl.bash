@@ -4,7 +4,7 @@
 _rbeectl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} verb='' word i
-    local verbs='add-hive remove-hive list-hives list-devices status shutdown'
+    local verbs='add-hive remove-hive list-hives list-devices status shutdown doctor'
     COMPREPLY=()
 
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -19,6 +19,7 @@ _rbeectl()
     elif [[ $cur == -* ]]; then
         word='--json --help'
         [[ $verb == add-hive ]] && word+=' --port'
+        [[ $verb == doctor ]] && word+=' --fix'
     else
         [[ ${COMP_WORDS[COMP_CWORD - 1]} == --port ]] && return
         case $verb in

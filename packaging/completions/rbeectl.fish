@@ -1,7 +1,7 @@
 # fish completion for rbeectl(1)
 
 # Written by hand: what click generates runs the whole program at each press of Tab.
-set -l verbs add-hive remove-hive list-hives list-devices status shutdown
+set -l verbs add-hive remove-hive list-hives list-devices status shutdown doctor
 
 # Reading never wakes the queen: while she sleeps there are no names.
 function __rbeectl_hives
@@ -16,6 +16,7 @@ complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a list-hives -d
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a list-devices -d 'List the processors and GPUs of hives'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Show the states of the queen and of her hives'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a shutdown -d 'Turn off the queen and all hives'
+complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a doctor -d 'Find what keeps rbee from working here, and mend it'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l debug -d 'Show the traceback of an error'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l no-color -d 'Use no colour'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l version -d 'Print the version'
@@ -24,4 +25,5 @@ complete -c rbeectl -l help -d 'Print a summary'
 complete -c rbeectl -n "__fish_seen_subcommand_from $verbs" -l json -d 'Print JSON'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -a localhost -d 'This machine'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -x -l port -d 'The port that is kept in the catalog'
+complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -l fix -d 'Run the commands that mend it'
 complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive list-devices' -a '(__rbeectl_hives)' -d Hive

@@ -16,7 +16,7 @@ from rbee import __version__
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.contracts import CatalogReport, Hives, HiveView, encode
-from rbee.errors import NotRunning
+from rbee.errors import NotRunning, RbeeError
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
 from rbee.narration import JsonLines, Teller, Terminal
@@ -204,6 +204,30 @@ def print_report(report: CatalogReport, as_json: bool) -> None:
     click.echo(f"{path}: sound, version {report.version}, {hives}, {report.bytes} bytes")
 
 
+@cli.command(short_help="Find what keeps rbee from working here, and mend it.")
+@click.option("--fix", is_flag=True, help="Run the commands that are shown; as root.")
+@json_option
+@click.pass_context
+def doctor(context: click.Context, fix: bool, as_json: bool) -> None:
+    """Find what keeps rbee from working on this machine, and show the commands that mend it.
+
+    Looking wakes nobody and changes nothing. Exits 1 if a problem is left.
+    """
+    from rbee.keeper.doctor import Doctor, verdict_json  # here: no other verb pays for it
+
+    context.obj["json"] = as_json
+    at_work = Doctor(Bus, None if as_json else sys.stdout)
+    verdicts = at_work.mend() if fix else at_work.look()
+    faults = [fault for verdict in verdicts for fault in verdict.faults]
+    if as_json:
+        told = [verdict_json(verdict) for verdict in verdicts]
+        print_json({"ok": not faults, "checks": told, "ran": [list(command) for command in at_work.ran]})
+    else:
+        print_diagnosis(len(faults), sum(bool(fault.cures) for fault in faults), has_mended=bool(at_work.ran))
+    if faults:
+        raise SystemExit(RbeeError.exit_code)
+
+
 @contextmanager
 def keeper(context: click.Context, as_json: bool) -> Iterator[Keeper]:
     """A keeper with a bus, for the length of a verb."""
@@ -254,6 +278,14 @@ def print_overview(overview: Overview, colour: bool) -> None:
         click.echo(tables.hives_table(overview.hives, now_ms()))
     elif overview.hives is not None:
         click.echo("No hives. Add this machine: rbeectl add-hive localhost")
+
+
+def print_diagnosis(faults: int, curable: int, *, has_mended: bool) -> None:
+    if not faults:
+        click.echo("All is well now." if has_mended else "All is well.")
+        return
+    left = f"{faults} problem{'s' if faults > 1 else ''}{' left' if has_mended else ''}."
+    click.echo(left + (" Mend with the commands shown, or: sudo rbeectl doctor --fix" if curable else ""))
 
 
 def dot(state: UnitState, colour: bool) -> str:

@@ -47,6 +47,7 @@ from rbee.narration import (
     Teller,
 )
 from rbee.systemd import (
+    DOCTOR,
     FORGET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
@@ -346,14 +347,15 @@ _HINTS: dict[QueenState, str] = {
     "asleep": "rbeectl add-hive localhost",
     "waking": "Ask again in a moment.",
     "stopping": "rbeectl add-hive localhost, once she has stopped",
-    "failed": f"systemctl status {QUEEN_UNIT}",
+    "failed": DOCTOR,
 }
 
 
 def _without_socket(error: NotRunning) -> Unreachable:
     return Unreachable(
         f"the queen is awake, and {error.message}",
-        hint="Her socket was taken away: rbeectl shutdown, then try again.",
+        # Her socket was taken away; systemd makes it again, folder and all, when it next starts it.
+        hint=f"rbeectl shutdown; rbeectl add-hive localhost\n{DOCTOR}",
     )
 
 

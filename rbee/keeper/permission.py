@@ -5,39 +5,59 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from typing import Literal
 
 from rbee.errors import NotPermitted
 
 GROUP = "rbee"
 
 
-def explain(refusal: NotPermitted) -> NotPermitted:
-    """The refusal again, with the cure that fits this user."""
-    user = _user_name()
+Standing = Literal["in", "not-yet", "out", "no-group"]
+
+
+def standing(user: str | None = None) -> Standing:
+    """Where a user stands with the group; None is this process, whose login may be older than the group.
+
+    'not-yet' is a login that does not know of a membership that the user database has.
+    """
     try:
         group = grp.getgrnam(GROUP)
     except KeyError:
-        return NotPermitted(
-            f"{refusal.message}; there is no group {GROUP} on this machine",
-            hint="The package rbee-queen makes it: sudo apt install rbee",
-        )
-    if group.gr_gid in {os.getegid(), *os.getgroups()}:
-        return NotPermitted(
-            f"{refusal.message}, though you are in group {GROUP}",
-            hint="systemctl status polkit queen-rbee.socket",
-        )
-    if user in group.gr_mem or _primary_group(user) == group.gr_gid:
-        return NotPermitted(
-            f"you were added to group {GROUP}, and this login does not know it yet",
-            hint=f"newgrp {GROUP} (or log in again)",
-        )
-    return NotPermitted(
-        f"{refusal.message}: only group {GROUP} and root may do this, and {user} is not in it",
-        hint=f"sudo adduser {user} {GROUP}, then log in again",
-    )
+        return "no-group"
+    if user is None and group.gr_gid in {os.getegid(), *os.getgroups()}:
+        return "in"
+    name = user_name() if user is None else user
+    if name in group.gr_mem or _primary_group(name) == group.gr_gid:
+        return "not-yet" if user is None else "in"
+    return "out"
 
 
-def _user_name() -> str:
+def explain(refusal: NotPermitted) -> NotPermitted:
+    """The refusal again, with the cure that fits this user."""
+    match standing():
+        case "no-group":
+            return NotPermitted(
+                f"{refusal.message}; there is no group {GROUP} on this machine",
+                hint="The package rbee-queen makes it: sudo apt install rbee",
+            )
+        case "in":
+            return NotPermitted(
+                f"{refusal.message}, though you are in group {GROUP}", hint="sudo rbeectl doctor"
+            )
+        case "not-yet":
+            return NotPermitted(
+                f"you were added to group {GROUP}, and this login does not know it yet",
+                hint=f"newgrp {GROUP} (or log in again)",
+            )
+        case "out":
+            user = user_name()
+            return NotPermitted(
+                f"{refusal.message}: only group {GROUP} and root may do this, and {user} is not in it",
+                hint=f"sudo adduser {user} {GROUP}, then log in again",
+            )
+
+
+def user_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

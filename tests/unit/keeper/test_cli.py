@@ -647,7 +647,7 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
     assert ran.err.splitlines() == [
         f"rbeectl: the queen is {word}; looking does not wake her",
         {
-            "failed": "  try: systemctl status queen-rbee.service",
+            "failed": "  try: sudo rbeectl doctor",
             "waking": "  try: Ask again in a moment.",
             "stopping": "  try: rbeectl add-hive localhost, once she has stopped",
         }.get(word, "  try: rbeectl add-hive localhost"),
@@ -931,7 +931,7 @@ def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() ->
 def test_each_verb_has_help_and_takes_json() -> None:
     verbs = dict(rbee.keeper.cli.cli.commands)
     assert set(verbs) == {
-        "add-hive", "remove-hive", "list-hives", "list-devices", "status", "shutdown", "catalog",
+        "add-hive", "remove-hive", "list-hives", "list-devices", "status", "shutdown", "catalog", "doctor",
     }  # fmt: skip
     catalog = rbee.keeper.cli.catalog
     assert verbs.pop("catalog") is catalog

@@ -97,7 +97,7 @@ def test_who_is_in_the_group_and_is_refused_all_the_same_looks_at_the_machine(
     message, hint, _ = explained()
 
     assert message == "/run/rbee/queen.sock is not open to you, though you are in group rbee"
-    assert hint == "systemctl status polkit queen-rbee.socket"
+    assert hint == "sudo rbeectl doctor"
 
 
 def test_where_there_is_no_group_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

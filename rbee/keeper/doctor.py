@@ -1,0 +1,181 @@
+"""rbeectl doctor: has every check made, tells what they found, and mends if asked.
+
+The commands that are shown are those that --fix runs. After them everything is looked at
+again, and that second look decides.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rbee.errors import NotPermitted, RbeeError
+from rbee.keeper.checks import CHECKS, Check, Command, Complaint, Patient, complain_of_bus
+from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEMD, Bus
+from rbee.text import printable
+
+ROUNDS = 4
+"""Times that --fix looks and mends: what a dead bus hid, say, is seen in the second round."""
+
+CURE_TIMEOUT = 300.0
+"""Seconds that one command of a cure may take; apt-get is the slowest of them."""
+
+SETTLE_TIMEOUT = 35.0
+"""Seconds for the units' jobs to end after the cures; TimeoutStartSec= is 30 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one check came to; `well` is what is true where there are no complaints."""
+
+    check: str
+    well: str
+    complaints: tuple[Complaint, ...]
+
+    @property
+    def faults(self) -> list[Complaint]:
+        return [complaint for complaint in self.complaints if complaint.is_fault]
+
+
+class Doctor:
+    """Looks, tells, and mends if asked. Each line goes to `stream`; None is a silent doctor."""
+
+    def __init__(
+        self,
+        open_bus: Callable[[], Bus],
+        stream: TextIO | None,
+        *,
+        root: Path = Path("/"),
+        checks: Sequence[tuple[str, str, Check]] = CHECKS,
+    ) -> None:
+        self._open_bus = open_bus
+        self._stream = stream
+        self._root = root
+        self._checks = checks
+        self._is_root = os.geteuid() == 0
+        self._sudo_user = os.environ.get("SUDO_USER") or None
+        self.ran: list[Command] = []
+
+    def look(self) -> list[Verdict]:
+        """Every check once, told as they come."""
+        verdicts = []
+        with ExitStack() as stack:
+            bus, trouble = None, []
+            try:
+                bus = stack.enter_context(self._open_bus())
+                bus.ping(SYSTEMD)
+            except RbeeError as error:
+                bus, trouble = None, [complain_of_bus(error, self._root)]
+            verdicts.append(Verdict("bus", "the system bus answers", tuple(trouble)))
+            self._tell(verdicts[-1])
+            patient = Patient(bus, self._root, self._is_root, self._sudo_user)
+            for name, well, check in self._checks:
+                verdicts.append(Verdict(name, well, tuple(_asked(check, patient))))
+                self._tell(verdicts[-1])
+        return verdicts
+
+    def mend(self) -> list[Verdict]:
+        """Look and mend until nothing is left that a command mends; the last look's verdicts."""
+        if not self._is_root:
+            raise NotPermitted("only root may mend a machine", hint="sudo rbeectl doctor --fix")
+        verdicts = self.look()
+        for _ in range(ROUNDS):
+            cures = cures_of(verdicts)
+            if not cures:
+                break
+            for cure in cures:
+                self._run(cure)
+            self._settle()
+            self._say("Looking again:")
+            before, verdicts = verdicts, self.look()
+            if verdicts == before:
+                break
+        return verdicts
+
+    def typed(self, command: Command) -> str:
+        """The command as this person types it; root's own shell needs no sudo, and may have none."""
+        is_roots_shell = self._is_root and self._sudo_user is None
+        return ("" if is_roots_shell else "sudo ") + shlex.join(command)
+
+    def _tell(self, verdict: Verdict) -> None:
+        if not verdict.complaints:
+            self._say(f"ok       {verdict.well}")
+        for complaint in verdict.complaints:
+            self._say(f"{'problem' if complaint.is_fault else 'note':<8} {verdict.check}: {complaint.text}")
+            for cure in complaint.cures:
+                self._say(f"  try: {self.typed(cure)}")
+            if complaint.hint:
+                self._say(f"  hint: {complaint.hint}")
+
+    def _run(self, command: Command) -> None:
+        import subprocess  # only where something is mended
+
+        self._say(f"run      {shlex.join(command)}")
+        self.ran.append(command)
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", timeout=CURE_TIMEOUT, check=False,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "SYSTEMD_PAGER": ""},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            self._say(f"  failed: it was not done after {CURE_TIMEOUT:g} s")
+        except OSError as error:
+            self._say(f"  failed: {error.strerror}")
+        else:
+            if done.returncode:
+                self._say(f"  failed: exit status {done.returncode}")
+                for line in done.stdout.splitlines()[-5:]:
+                    self._say(f"    {line}")
+
+    def _settle(self) -> None:
+        """Wait for the jobs that the cures began: whom a restart of the target starts comes after it."""
+        try:
+            with self._open_bus() as bus:
+                bus.await_idle(
+                    (QUEEN_UNIT, QUEEN_SOCKET_UNIT, HIVE_UNIT, HIVE_SOCKET_UNIT), timeout=SETTLE_TIMEOUT
+                )
+        except RbeeError:
+            pass  # the next look says what is wrong
+
+    def _say(self, line: str) -> None:
+        if self._stream is not None:
+            print(printable(line), file=self._stream, flush=True)
+
+
+def _asked(check: Check, patient: Patient) -> Iterator[Complaint]:
+    """A check's complaints; that it cannot look is one of them."""
+    try:
+        yield from check(patient)
+    except RbeeError as error:
+        yield Complaint(f"could not be looked at: {error.message}", hint=error.hint)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        yield Complaint(f"could not be looked at: {name}{error.strerror}")
+
+
+def cures_of(verdicts: Sequence[Verdict]) -> list[Command]:
+    """Every command once, at its last place: a restart that two complaints ask for comes after the rest."""
+    cures = [cure for verdict in verdicts for complaint in verdict.faults for cure in complaint.cures]
+    return list(reversed(dict.fromkeys(reversed(cures))))
+
+
+def verdict_json(verdict: Verdict) -> dict[str, object]:
+    return {
+        "check": verdict.check,
+        "ok": not verdict.faults,
+        "complaints": [
+            {
+                "fault": complaint.is_fault,
+                "text": complaint.text,
+                "cures": [list(cure) for cure in complaint.cures],
+                "hint": complaint.hint,
+            }
+            for complaint in verdict.complaints
+        ],
+    }

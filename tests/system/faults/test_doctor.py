@@ -1,0 +1,464 @@
+"""rbeectl doctor on machines that are really broken: what it says, what mends them, and that --fix does.
+
+After a fault nobody types anything but what stands behind `try:`.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+
+from machines import Machine
+
+from tests.system.house import (
+    CATALOG,
+    HIVE,
+    QUEEN,
+    SOCKETS,
+    Answer,
+    active,
+    add_hive,
+    await_state,
+    await_stopped,
+    configure,
+    main_pid,
+    override,
+    put,
+    rbeectl,
+    rows,
+    unit,
+)
+
+SOCKET = SOCKETS[0]
+CRASHING = "[Service]\nExecStart=\nExecStart=/bin/false\n"
+
+
+def tries(answer: Answer) -> list[str]:
+    """The commands that rbeectl told the user to type."""
+    lines = (answer.out + answer.err).splitlines()
+    return [line.removeprefix("  try: ") for line in lines if line.startswith("  try: ")]
+
+
+def problems(answer: Answer) -> list[str]:
+    return [line for line in answer.lines if line.startswith("problem ")]
+
+
+def assert_refused_and_sent_to_the_doctor(answer: Answer) -> None:
+    assert answer.code not in (0, 3), answer
+    assert "sudo rbeectl doctor" in tries(answer), answer
+
+
+def type_what_it_says(machine: Machine, answer: Answer) -> None:
+    """Type each command behind `try:`, in this order, and insist that the machine is well then."""
+    assert answer.code == 1, answer
+    assert tries(answer), answer
+    for command in tries(answer):
+        machine.run("sh", "-c", command)
+    assert_well(machine)
+
+
+def assert_well(machine: Machine) -> None:
+    answer = rbeectl(machine, "doctor", user=None)
+    assert (answer.code, answer.lines[-1]) == (0, "All is well."), answer
+    add_hive(machine)
+
+
+def fix(machine: Machine) -> Answer:
+    """Have the doctor mend it as root, and insist that it did."""
+    answer = rbeectl(machine, "doctor", "--fix", user=None, timeout=90)
+    assert (answer.code, answer.lines[-1]) == (0, "All is well now."), answer
+    shown = answer.lines[: answer.lines.index("Looking again:")]
+    offered = [line.removeprefix("  try: ") for line in shown if line.startswith("  try: ")]
+    run = [line.removeprefix("run      ") for line in shown if line.startswith("run ")]
+    assert set(run) == set(offered), "what is shown is what is run"
+    assert "  failed: " not in answer.out
+    assert_well(machine)
+    return answer
+
+
+def test_a_healthy_machine_gets_a_clean_bill_asleep_awake_and_off(machine: Machine) -> None:
+    def bill(*, awake: bool) -> None:
+        before = active(machine, QUEEN, HIVE, *SOCKETS)
+        by_ada, by_root = rbeectl(machine, "doctor"), rbeectl(machine, "doctor", user=None)
+        assert (by_ada.code, by_root.code) == (0, 0), (by_ada, by_root)
+        assert [line.split()[0] for line in by_root.lines] == ["ok"] * 7 + ["All"]
+        assert "catalog is not looked at: that takes root" in by_ada.out
+        told = rbeectl(machine, "doctor", "--json", user=None)
+        assert told.code == 0
+        assert told.json["ok"] is True
+        assert told.json["ran"] == []
+        assert all(check["ok"] and not check["complaints"] for check in told.json["checks"])
+        mended = rbeectl(machine, "doctor", "--fix", user=None)
+        assert (mended.code, mended.lines[-1]) == (0, "All is well."), mended
+        # Looking changes nothing and wakes nobody.
+        assert active(machine, QUEEN, HIVE, *SOCKETS) == before
+        assert (before[0] == "active") is awake
+
+    bill(awake=False)
+    add_hive(machine)
+    pids = main_pid(machine, QUEEN), main_pid(machine, HIVE)
+    bill(awake=True)
+    assert (main_pid(machine, QUEEN), main_pid(machine, HIVE)) == pids
+    assert rbeectl(machine, "shutdown").code == 0
+    bill(awake=False)
+    refused = rbeectl(machine, "doctor", "--fix")
+    assert (refused.code, tries(refused)) == (77, ["sudo rbeectl doctor --fix"])
+
+
+def crash_until_the_socket_gives_up(machine: Machine, limit: str = "") -> None:
+    """A client waits while the queen crashes, and at last the cause is put right."""
+    override(machine, QUEEN, limit + CRASHING)
+    machine.run(
+        "curl", "--silent", "--max-time", "20", "--unix-socket", "/run/rbee/queen.sock", "http://localhost/",
+        user="ada", check=False,
+    )  # fmt: skip
+    await_stopped(machine, QUEEN, SOCKET)
+    assert active(machine, QUEEN, SOCKET) == ["failed", "failed"]
+    assert unit(machine, SOCKET)["Result"] == "service-start-limit-hit"
+    machine.run("rm", "-r", f"/run/systemd/system/{QUEEN}.d")
+
+
+def test_a_socket_that_gave_up_on_a_crashing_queen_listens_again(machine: Machine) -> None:
+    crash_until_the_socket_gives_up(machine)
+    assert tries(rbeectl(machine, "list-hives")) == ["sudo rbeectl doctor"]
+    answer = rbeectl(machine, "doctor")
+    changed, failed = problems(answer)
+    assert "drop-in was changed" in changed
+    assert f"{SOCKET} has failed and listens no more: its service was woken again and again" in failed
+    assert "(service-start-limit-hit)" in failed
+    assert f"{QUEEN} has failed: it ended with exit status 1" in failed
+    type_what_it_says(machine, answer)
+    machine.run("systemctl", "stop", QUEEN)
+    # With a limit that does not mend itself as time goes by.
+    crash_until_the_socket_gives_up(machine, "[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=1h\n")
+    fix(machine)
+
+
+def trigger_too_often(machine: Machine) -> None:
+    override(machine, QUEEN, f"{CRASHING}Restart=no\n")
+    override(machine, SOCKET, "[Socket]\nTriggerLimitBurst=2\nTriggerLimitIntervalSec=1h\n")
+    machine.run(
+        "curl", "--silent", "--max-time", "20", "--unix-socket", "/run/rbee/queen.sock", "http://localhost/",
+        user="ada", check=False,
+    )  # fmt: skip
+    await_stopped(machine, SOCKET)
+    assert unit(machine, SOCKET)["Result"] == "trigger-limit-hit"
+    machine.run("rm", "-r", f"/run/systemd/system/{QUEEN}.d", f"/run/systemd/system/{SOCKET}.d")
+
+
+def test_a_socket_that_was_triggered_too_often_listens_again(machine: Machine) -> None:
+    trigger_too_often(machine)
+    answer = rbeectl(machine, "doctor")
+    assert "(trigger-limit-hit)" in answer.out
+    assert f"{SOCKET} has failed and listens no more" in answer.out
+    type_what_it_says(machine, answer)
+    machine.run("systemctl", "stop", QUEEN)
+    trigger_too_often(machine)
+    fix(machine)
+
+
+def test_masked_units_are_unmasked_whichever_way_they_were_masked(machine: Machine) -> None:
+    # The socket listens, and loses its descriptor by that; just unmasking it would not do.
+    machine.run("systemctl", "mask", SOCKET)
+    assert_refused_and_sent_to_the_doctor(rbeectl(machine, "add-hive", "localhost"))
+    answer = rbeectl(machine, "doctor")
+    assert problems(answer) == [
+        f"problem  units: {SOCKET} is masked: systemd refuses to start it and all that needs it"
+    ]
+    type_what_it_says(machine, answer)
+
+    assert rbeectl(machine, "shutdown").code == 0
+    machine.run("systemctl", "mask", "--runtime", QUEEN)
+    assert unit(machine, QUEEN, "UnitFileState")["UnitFileState"] == "masked-runtime"
+    assert_refused_and_sent_to_the_doctor(rbeectl(machine, "add-hive", "localhost"))
+    assert f"run      systemctl unmask --runtime {QUEEN}" in fix(machine).lines
+
+    # Both ways at once: the one is seen when the other is gone. And the queen tells it, too.
+    machine.run("systemctl", "stop", HIVE)
+    machine.run("systemctl", "mask", HIVE)
+    machine.run("systemctl", "mask", "--runtime", HIVE)
+    assert_refused_and_sent_to_the_doctor(rbeectl(machine, "add-hive", "localhost"))
+    assert fix(machine).out.count("Looking again:") == 2
+
+
+def test_a_socket_that_was_unmasked_by_hand_and_has_lost_its_descriptor_is_found(machine: Machine) -> None:
+    for mend in (lambda: type_what_it_says(machine, rbeectl(machine, "doctor")), lambda: fix(machine)):
+        machine.run("systemctl", "mask", SOCKET)
+        machine.run("systemctl", "unmask", SOCKET)
+        assert active(machine, SOCKET) == ["active"]
+        assert f"nobody listens on /run/rbee/queen.sock, though systemd takes {SOCKET} for active" in (
+            rbeectl(machine, "doctor").out
+        )
+        failed = rbeectl(machine, "add-hive", "localhost")
+        assert "systemd handed over no socket" in failed.err
+        assert_refused_and_sent_to_the_doctor(failed)
+        mend()
+        machine.run("systemctl", "stop", QUEEN)
+
+
+def test_a_masked_polkit_is_unmasked(machine: Machine) -> None:
+    def break_it() -> None:
+        assert rbeectl(machine, "shutdown").code == 0
+        machine.run("systemctl", "mask", "polkit.service")
+        machine.run("systemctl", "stop", "polkit.service")
+        assert_refused_and_sent_to_the_doctor(rbeectl(machine, "add-hive", "localhost"))
+
+    break_it()
+    answer = rbeectl(machine, "doctor")
+    assert problems(answer) == [
+        "problem  polkit: polkit.service is masked, so that only root can turn rbee on and off"
+    ]
+    type_what_it_says(machine, answer)
+    break_it()
+    fix(machine)
+
+
+MIRROR = """
+import hashlib, os, shutil, subprocess
+def said(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+for path in said("dpkg-query", "--listfiles", "polkitd").split():
+    copy = "/srv/polkitd" + path
+    if os.path.isdir(path):
+        os.makedirs(copy, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(copy), exist_ok=True)
+        shutil.copy2(path, copy, follow_symlinks=False)
+os.makedirs("/srv/polkitd/DEBIAN")
+for name in said("dpkg-query", "--control-list", "polkitd").split():
+    shutil.copy2(said("dpkg-query", "--control-path", "polkitd", name).strip(), "/srv/polkitd/DEBIAN/" + name)
+fields = ("Package", "Version", "Architecture", "Maintainer", "Pre-Depends", "Depends", "Description")
+shown = {field: said("dpkg-query", "--show", "--showformat=${" + field + "}", "polkitd") for field in fields}
+control = "".join(f"{field}: {value}\\n" for field, value in shown.items() if value)
+open("/srv/polkitd/DEBIAN/control", "w").write(control)
+said("dpkg-deb", "--build", "/srv/polkitd", "/srv/polkitd.deb")
+package = open("/srv/polkitd.deb", "rb").read()
+where = f"Filename: ./polkitd.deb\\nSize: {len(package)}\\nSHA256: {hashlib.sha256(package).hexdigest()}\\n"
+open("/srv/Packages", "w").write(control + where)
+shutil.rmtree("/etc/apt/sources.list.d", ignore_errors=True)
+open("/etc/apt/sources.list", "w").write("deb [trusted=yes] file:/srv ./\\n")
+said("apt-get", "update")
+"""
+"""Makes a mirror of one package, packed again from the files that it installed: machines have no network."""
+
+
+def test_a_removed_polkit_is_installed_again(machine: Machine) -> None:
+    machine.run("python3", "-c", MIRROR)
+    machine.run("dpkg", "--remove", "--force-depends", "polkitd")
+    assert unit(machine, "polkit.service", "LoadState")["LoadState"] == "not-found"
+    assert_refused_and_sent_to_the_doctor(rbeectl(machine, "add-hive", "localhost"))
+    answer = rbeectl(machine, "doctor")
+    assert problems(answer) == [
+        "problem  polkit: polkit is not installed, so that only root can turn rbee on and off"
+    ]
+    assert tries(answer) == ["sudo apt-get install --yes polkitd"]
+    fix(machine)
+
+
+def test_a_stopped_bus_is_started_and_the_hive_is_online_again(machine: Machine) -> None:
+    def stop_it() -> None:
+        machine.run("systemctl", "stop", "dbus.socket", "dbus.service")
+        assert active(machine, "dbus.socket", "dbus.service") == ["inactive"] * 2
+        refused = rbeectl(machine, "status")
+        assert "the system bus does not answer" in refused.err
+        assert_refused_and_sent_to_the_doctor(refused)
+
+    add_hive(machine)
+    (before,) = rows(machine)
+    stop_it()
+    answer = rbeectl(machine, "doctor")
+    assert problems(answer) == [
+        "problem  bus: D-Bus is stopped: without it nobody can ask systemd to wake the queen or her hive"
+    ]
+    assert "note     units: not looked at: the system bus does not answer" in answer.lines
+    for command in tries(answer):
+        machine.run("sh", "-c", command)
+    # She saw her bus go, and systemd tries again and again to start her: nobody has to add the hive.
+    await_state(machine, "online", seconds=20)
+    assert_well(machine)
+    machine.run("systemctl", "mask", "dbus.service")
+    machine.run("systemctl", "mask", "--runtime", "dbus.socket")
+    stop_it()
+    answer = rbeectl(machine, "doctor", "--fix", user=None, timeout=90)
+    assert "D-Bus is stopped and masked" in answer.out
+    assert (answer.code, answer.lines[-1]) == (0, "All is well now."), answer
+    await_state(machine, "online", seconds=20)
+    assert_well(machine)
+    (after,) = rows(machine)
+    assert after["created_at_ms"] == before["created_at_ms"]
+
+
+def test_somebody_outside_the_group_is_let_in(machine: Machine) -> None:
+    def outside() -> Answer:
+        refused = rbeectl(machine, "add-hive", "localhost", user="mallory")
+        assert refused.code == 77
+        return rbeectl(machine, "doctor", user="mallory")
+
+    answer = outside()
+    assert problems(answer) == [
+        "problem  group: mallory is not in group rbee, and only its members and root may use rbee"
+    ]
+    assert tries(answer) == ["sudo adduser mallory rbee"]
+    # A login from before knows nothing of it: no fault of the machine's.
+    type_what_it_says(machine, answer)
+    stale = rbeectl(machine, "doctor", user="mallory", groups=())
+    assert stale.code == 0
+    assert "this login does not know it yet" in stale.out
+    assert rbeectl(machine, "list-hives", user="mallory").code == 0
+
+    machine.run("deluser", "mallory", "rbee")
+    outside()
+    put(machine, "/etc/sudoers.d/mallory", "mallory ALL=(root) NOPASSWD: ALL\n")
+    mended = machine.run("sudo", "rbeectl", "doctor", "--fix", user="mallory")
+    assert "run      adduser mallory rbee" in mended.stdout
+    assert rbeectl(machine, "list-hives", user="mallory").code == 0
+
+
+def test_a_deleted_run_rbee_is_made_again_and_nobody_was_woken_for_it(machine: Machine) -> None:
+    machine.run("rm", "-r", "/run/rbee")
+    answer = rbeectl(machine, "doctor")
+    assert problems(answer) == [
+        "problem  sockets: /run/rbee is gone, and with it the sockets by which queen and hive are reached"
+    ]
+    assert tries(answer) == [
+        "sudo systemd-tmpfiles --create rbee.conf",
+        "sudo systemctl restart rbee.target",
+    ]
+    type_what_it_says(machine, answer)
+    assert rbeectl(machine, "shutdown").code == 0
+    machine.run("systemctl", "start", *SOCKETS)
+    machine.run("rm", "-r", "/run/rbee")
+    answer = rbeectl(machine, "doctor", "--fix", user=None)
+    assert answer.code == 0, answer
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive", "inactive", "active", "active"]
+    assert_well(machine)
+
+
+def test_a_run_rbee_that_was_deleted_under_an_awake_queen_is_made_again_and_the_hive_is_back(
+    machine: Machine,
+) -> None:
+    add_hive(machine)
+    for mend in ("typed", "fixed", "as rbeectl itself says"):
+        machine.run("rm", "-r", "/run/rbee")
+        refused = rbeectl(machine, "list-hives")
+        assert_refused_and_sent_to_the_doctor(refused)
+        if mend == "typed":
+            for command in tries(rbeectl(machine, "doctor")):
+                machine.run("sh", "-c", command)
+        elif mend == "fixed":
+            assert rbeectl(machine, "doctor", "--fix", user=None, timeout=90).code == 0
+        else:
+            # Who has no root has the group's way out.
+            machine.run("sh", "-c", tries(refused)[0], user="ada")
+        assert await_state(machine, "online")["reason"] == "its heartbeats come"
+        assert_well(machine)
+
+
+def hold_the_catalog(machine: Machine) -> subprocess.Popen[str]:
+    """An sqlite3 shell that somebody left in the middle of a transaction."""
+    shell = machine.popen("sqlite3", CATALOG, reads_input=True)
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write("BEGIN IMMEDIATE;\nDELETE FROM hives;\nSELECT 'held';\n")
+    shell.stdin.flush()
+    assert shell.stdout.readline() == "held\n"
+    return shell
+
+
+def test_a_stale_lock_on_the_catalog_is_found_and_its_holder_ended(machine: Machine) -> None:
+    add_hive(machine)
+    shell = hold_the_catalog(machine)
+    refused = rbeectl(machine, "add-hive", "localhost")
+    assert "database is locked" in refused.err
+    assert_refused_and_sent_to_the_doctor(refused)
+    assert "catalog is not looked at" in rbeectl(machine, "doctor").out
+    answer = rbeectl(machine, "doctor", user=None)
+    (problem,) = problems(answer)
+    assert f"(sqlite3 {CATALOG}) holds a lock on the catalog" in problem
+    type_what_it_says(machine, answer)
+    assert shell.wait(5) == 128 + signal.SIGTERM
+
+    # SIGTERM would not end one that is stopped.
+    shell = hold_the_catalog(machine)
+    machine.signal(shell, signal.SIGSTOP)
+    fix(machine)
+    assert shell.wait(5) == 128 + signal.SIGKILL
+    (row,) = rows(machine)
+    assert row["id"] == "localhost", "what the shell had not committed is rolled back"
+
+
+def test_owners_and_modes_are_put_right(machine: Machine) -> None:
+    add_hive(machine)
+    machine.run("chown", "root:root", "/run/rbee/hive.sock")
+    machine.run("chmod", "0666", "/run/rbee/queen.sock")
+    machine.run("chmod", "0700", "/run/rbee")
+    # As after a copy that root put there.
+    machine.run("chown", "root:", CATALOG)
+    machine.run("chmod", "0755", "/var/lib/queen-rbee")
+    pids = main_pid(machine, QUEEN), main_pid(machine, HIVE)
+    answer = rbeectl(machine, "doctor", user=None)
+    assert len(problems(answer)) == 5, answer
+    fix(machine)
+    assert (main_pid(machine, QUEEN), main_pid(machine, HIVE)) == pids
+
+
+def test_what_no_command_mends_is_explained_and_left(machine: Machine) -> None:
+    configure(machine, "[Queen]\nHeartbeatIntervalSec=soon\n")
+    assert rbeectl(machine, "add-hive", "localhost").code == 78
+    machine.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", "/var/lib/queen-rbee")
+    machine.run("chown", "queen-rbee:", "/var/lib/queen-rbee")
+    machine.run("sh", "-c", "cat /dev/zero > /var/lib/queen-rbee/ballast", check=False)
+    answer = rbeectl(machine, "doctor", "--fix", user=None)
+    assert answer.code == 1, answer
+    failed, wrong, full = problems(answer)
+    assert f"{QUEEN} cannot run: /etc/rbee/rbee.conf.d/50-test.conf: [Queen] HeartbeatIntervalSec=" in failed
+    assert "configuration: /etc/rbee/rbee.conf.d/50-test.conf: [Queen] HeartbeatIntervalSec=" in wrong
+    assert "the file system of /var/lib/queen-rbee is full" in full
+    assert answer.lines[-1] == "3 problems."
+    machine.run("mount", "-o", "remount,ro", "/var/lib/queen-rbee")
+    assert "the file system of /var/lib/queen-rbee is read-only" in (
+        rbeectl(machine, "doctor", user=None).out
+    )
+    # Once it is mended, waking her is all that is needed, as the hint says.
+    machine.run("umount", "/var/lib/queen-rbee")
+    machine.run("rm", "/etc/rbee/rbee.conf.d/50-test.conf")
+    assert "  hint: Mend that; then wake it with: rbeectl add-hive localhost" in answer.lines
+    add_hive(machine)
+    assert_well(machine)
+
+
+def test_missing_users_and_groups_are_made_again(machine: Machine) -> None:
+    machine.run("delgroup", "--quiet", "rbee")
+    answer = fix_without_ada(machine)
+    assert "the group rbee is missing, which the package rbee-queen makes" in answer.out
+    assert machine.run("stat", "-c", "%G", "/run/rbee/queen.sock").stdout == "rbee\n"
+
+
+def fix_without_ada(machine: Machine) -> Answer:
+    """Ada's membership went with the group."""
+    answer = rbeectl(machine, "doctor", "--fix", user=None)
+    assert answer.code == 0, answer
+    assert rbeectl(machine, "add-hive", "localhost", user=None).code == 0
+    return answer
+
+
+def test_a_bus_that_hangs_is_said_to_within_seconds_and_set_going(machine: Machine) -> None:
+    began = time.monotonic()
+    machine.run("systemctl", "kill", "--signal=STOP", "dbus.service")
+    assert_refused_and_sent_to_the_doctor(rbeectl(machine, "status"))
+    answer = fix(machine)
+    assert "the system bus is there and does not answer" in answer.out
+    assert time.monotonic() - began < 30, "of a bus that hangs the library itself waits 90 s"
+
+
+def test_the_story_for_programs_is_one_object(machine: Machine) -> None:
+    machine.run("rm", "-r", "/run/rbee")
+    told = rbeectl(machine, "doctor", "--json", user=None)
+    assert told.code == 1
+    (broken,) = [check for check in told.json["checks"] if not check["ok"]]
+    assert broken["check"] == "sockets"
+    cures = [["systemd-tmpfiles", "--create", "rbee.conf"], ["systemctl", "restart", "rbee.target"]]
+    assert broken["complaints"][0]["cures"] == cures
+    mended = rbeectl(machine, "doctor", "--fix", "--json", user=None)
+    assert (mended.code, mended.json["ok"], mended.json["ran"]) == (0, True, cures)
