@@ -6,6 +6,7 @@ The hive's own lines of a story go up with the beats, and so reach the keeper th
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import secrets
 from collections import deque
@@ -33,6 +34,9 @@ FIRST_INTERVAL = 15.0
 
 LEAST_INTERVAL = 0.1
 """Seconds between beats at the least, whatever the queen says."""
+
+LINES_SIZE = 128 * 1024
+"""Bytes of the lines that a beat carries: a beat that the queen's bound refuses would be sent for ever."""
 
 JITTER = 0.1
 """A beat comes up to this part of the interval early, so that hives do not beat in step."""
@@ -116,9 +120,11 @@ class Heart(Narrator):
     def _compose(self, state: Literal["starting", "ready", "stopping"]) -> Heartbeat:
         # A beat carries the lines of one job; those of the next go with the next.
         job_id = self._lines[0][0] if self._lines else None
-        lines = []
+        lines: list[Line] = []
+        size = 0
         for line_job_id, line in self._lines:
-            if line_job_id != job_id:
+            size += len(json.dumps(line.text))
+            if line_job_id != job_id or (lines and size > LINES_SIZE):
                 break
             lines.append(line)
         return Heartbeat(

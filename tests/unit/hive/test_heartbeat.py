@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from rbee.contracts import Heartbeat, HeartbeatAck, decode, encode
 from rbee.errors import NotPermitted, NotRunning, RbeeError, TimedOut, UnknownHive
 from rbee.hive.heartbeat import GOODBYE_TIMEOUT, LINES_MAX, Heart
 from rbee.narration import DETECTED, GOODBYE, Event, Narrator
+from rbee.server import BODY_LIMIT
 
 Result = TypeVar("Result")
 
@@ -269,6 +271,21 @@ def test_lines_that_nobody_takes_are_bounded_and_the_oldest_give_way() -> None:
 
     assert body.queen.texts() == [[f"line {number}" for number in range(10, LINES_MAX + 10)], []]
     assert len(body.journal.told) == LINES_MAX + 10, "the journal has them all"
+
+
+def test_long_lines_go_up_in_several_beats_that_the_queen_can_take() -> None:
+    async def scenario() -> Body:
+        body = Body()
+        for number in range(LINES_MAX):
+            body.heart.narrate(DETECTED, f"{number} " + "🐝" * 3000)
+        await body.heart.beat()
+        return body
+
+    body = run(scenario())
+    assert [text.split()[0] for texts in body.queen.texts() for text in texts] == [
+        str(number) for number in range(LINES_MAX)
+    ]
+    assert all(len(json.dumps(encode(beat))) < BODY_LIMIT for beat in body.queen.beats)
 
 
 def test_lines_that_come_while_a_full_beat_is_under_way_are_not_lost() -> None:
