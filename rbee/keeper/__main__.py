@@ -66,8 +66,11 @@ def run() -> int:
 def report(error: RbeeError, told: dict[str, Any], stream: TextIO | None = None) -> int:
     """Say what went wrong and how to mend it: to a person on stderr, to a program on stdout."""
     if told.get("debug"):
-        for line in "".join(traceback.format_exception(error)).split("\n"):
-            print(printable(line), file=sys.stderr)
+        for part in traceback.format_exception(error):
+            # A frame has several lines; a message has those only that somebody put into a name.
+            is_ours = part.startswith((" ", "\n", "Traceback"))
+            for line in part.splitlines() if is_ours else [part.removesuffix("\n")]:
+                print(printable(line), file=sys.stderr)
     if told.get("json"):
         print(json.dumps({"event": "error", **error.to_problem()}), file=stream or sys.stdout, flush=True)
     else:

@@ -251,6 +251,7 @@ NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
         ["list-devices", "{}"],
         ["{}"],
         ["--{}"],
+        ["--debug", "add-hive", "{}"],
         ["--debug", "list-devices", "{}"],
         ["list-hives", "--json={}"],
     ],
