@@ -56,7 +56,8 @@ def test_a_command_that_still_runs_holds_up_no_reboot(machine: Machine) -> None:
     process = machine.popen("sleep", "600")
     began = time.monotonic()
     machine.reboot()
-    assert time.monotonic() - began < 8
+    # Where it is held up, systemd waits for its 90 s.
+    assert time.monotonic() - began < 30
     assert process.wait(5) > 128
 
 

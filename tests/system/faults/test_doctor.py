@@ -106,9 +106,10 @@ def test_a_healthy_machine_gets_a_clean_bill_asleep_awake_and_off(machine: Machi
     assert (refused.code, tries(refused)) == (77, ["sudo rbeectl doctor --fix"])
 
 
-def crash_until_the_socket_gives_up(machine: Machine, limit: str = "") -> None:
+def crash_until_the_socket_gives_up(machine: Machine) -> None:
     """A client waits while the queen crashes, and at last the cause is put right."""
-    override(machine, QUEEN, limit + CRASHING)
+    # A limit that does not mend itself as time goes by.
+    override(machine, QUEEN, f"[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=1h\n{CRASHING}")
     machine.run(
         "curl", "--silent", "--max-time", "20", "--unix-socket", "/run/rbee/queen.sock", "http://localhost/",
         user="ada", check=False,
@@ -130,8 +131,7 @@ def test_a_socket_that_gave_up_on_a_crashing_queen_listens_again(machine: Machin
     assert f"{QUEEN} has failed: it ended with exit status 1" in failed
     type_what_it_says(machine, answer)
     machine.run("systemctl", "stop", QUEEN)
-    # With a limit that does not mend itself as time goes by.
-    crash_until_the_socket_gives_up(machine, "[Unit]\nStartLimitBurst=3\nStartLimitIntervalSec=1h\n")
+    crash_until_the_socket_gives_up(machine)
     fix(machine)
 
 

@@ -131,7 +131,7 @@ def test_the_queen_keeps_to_her_document_whatever_is_asked_of_her(machine: Machi
     add_hive(machine)
     before, pids = rows(machine), (main_pid(machine, QUEEN), main_pid(machine, HIVE))
     asking = Asking(session_of(machine, "queen"))
-    assert len(asking.operations) == 11
+    assert len(asking.operations) == 13
 
     for name in asking.operations.keys() - LEFT_OUT:
         asking.ask(name, GenerationMode.POSITIVE)
