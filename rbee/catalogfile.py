@@ -1,168 +1,205 @@
-"""The catalog as a file: is it ours, is it sound, who may touch it now, and what to do if not.
+"""The catalog's file, as queen and keeper both see it: whose it is, whether it is sound, who has it.
 
-The queen asks before she opens it, the keeper before it puts one back. Nothing here writes
-to a catalog; what stands in its table is the queen's (rbee/queen/catalog.py).
+The table in it is the queen's business (queen/catalog.py); putting another file in its
+place is the keeper's (keeper/catalog.py). Neither does either without the lock.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import stat
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Self
 
 from rbee.contracts import CatalogReport
-from rbee.errors import CatalogUnusable
-
-PATH = Path("/var/lib/queen-rbee/catalog.db")
-"""Where it is unless rbee.conf says Database=; the state directory of queen-rbee.service."""
+from rbee.errors import CatalogInUse, CatalogUnusable
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
 VERSION = 1
-"""The newest version (PRAGMA user_version) that this rbee knows."""
+"""The newest version that this rbee knows: the number of the queen's migrations."""
 
 BUSY_TIMEOUT = 5.0
-"""Seconds that a read or a write waits for another process that holds the file (an sqlite3 shell)."""
+"""Seconds that reading or writing waits for another process that keeps the catalog locked."""
 
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+LOCK_TIMEOUT = 3.0
+"""Seconds that a queen who starts waits for whoever has the catalog: a restore takes less."""
 
+LOCK_POLL = 0.02
+"""Seconds between two tries for the lock: flock(2) can wait for ever or not at all."""
 
-def inspect(path: Path, *, newest: int = VERSION, is_thorough: bool = False) -> CatalogReport:
-    """Read a catalog and say what it is; CatalogUnusable where a queen must not open it.
+WAY_OUT = "sudo rbeectl catalog restore FILE\nsudo rbeectl catalog restore --empty"
+"""What to type when the queen does not start for her catalog: a backup in its place, or none."""
 
-    `is_thorough` compares indexes and tables too, which takes longer (PRAGMA integrity_check).
-    The hints of the errors are for the queen's own file.
-    """
-    try:
-        with path.open("rb") as content:  # sqlite3 only says that it was unable
-            if not content.read(1):
-                raise CatalogUnusable(f"{path} is empty: no hive catalog", hint=way_out(path))
-        return _inspect(path, newest, "integrity_check" if is_thorough else "quick_check")
-    except (sqlite3.Error, OSError) as error:
-        raise unusable(path, error) from error
+WAY_OUT_AWAKE = f"rbeectl shutdown\n{WAY_OUT}"
 
+LOGS = ("-wal", "-journal")
+"""What SQLite keeps beside a file, and takes for the log of whatever file it finds there."""
 
-def _inspect(path: Path, newest: int, check: str) -> CatalogReport:
-    with closing(_connect_to_read(path)) as connection:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application_id != APPLICATION_ID:
-            raise CatalogUnusable(f"{path} is an SQLite file of another program", hint=way_out(path))
-        if version > newest:
-            raise CatalogUnusable(
-                f"{path} has version {version}, and this rbee knows {newest} at most",
-                hint="Install the newer rbee-queen that wrote it.",
-            )
-        (verdict,) = connection.execute(f"PRAGMA {check}(1)").fetchone()
-        if verdict != "ok":
-            raise CatalogUnusable(f"{path} is damaged: {' '.join(verdict.split())}", hint=way_out(path))
-        (hives,) = connection.execute("SELECT count(*) FROM hives").fetchone()
-        return CatalogReport(str(path), version, hives, path.stat().st_size)
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    # Read-only: whoever closes a database that it may write, writes the log back into it.
-    # Immutable where there is no log, or SQLite would leave an empty one behind.
-    has_log = Path(f"{path}-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT)
+def log_of(path: Path, suffix: str = "-wal") -> Path:
+    return Path(f"{path}{suffix}")
 
 
-def copy(source: sqlite3.Connection, target: Path) -> None:
-    """Write what a catalog holds now, its log included, to a new file that needs none."""
-    with closing(sqlite3.connect(target, isolation_level=None)) as connection:
-        source.backup(connection)
-        connection.execute("PRAGMA journal_mode = DELETE")
+def unfinished_restore(path: Path) -> Path:
+    """What a restore takes for its own while it puts the new file in the old one's place."""
+    return Path(f"{path}.restoring")
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """As copy(), from a file that is only read."""
-    with closing(_connect_to_read(source)) as connection:
-        copy(connection, target)
+def error_code(error: BaseException) -> int:
+    """SQLite's primary result code; 0 for an error that is not SQLite's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-@contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Hold the catalog of this directory: a queen for as long as she lives, a restore for its length.
-
-    Raises CatalogUnusable where another process does. The lock ends with the process (flock(2)).
-    """
-    try:
-        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise unusable(directory, error) from error
-    try:
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CatalogUnusable(
-                f"another process has the hive catalog in {directory}",
-                hint=f"systemctl status queen-rbee.service; sudo lslocks | grep {directory}",
-            ) from error
-        yield
-    finally:
-        os.close(place)
-
-
-def unusable(path: Path, error: sqlite3.Error | OSError) -> CatalogUnusable:
-    """What a failed open means."""
-    told, hint = trouble(path, error)
-    return CatalogUnusable(f"{path} {told}", hint=hint)
-
-
-def trouble(path: Path, error: sqlite3.Error | OSError) -> tuple[str, str]:
-    """What is wrong with the catalog at `path`, said of it, and the cure.
-
-    SQLite says 'unable to open' or 'disk I/O error' for much; the file system says more.
-    """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    directory = path.parent
-    said = getattr(error, "strerror", None) or str(error)
-    if code in _DAMAGED:
-        return f"is damaged or no hive catalog: {said}", way_out(path)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"is held by another process: {said}", "sudo rbeectl doctor"
-    if code == sqlite3.SQLITE_FULL or _errno(error) in (errno.ENOSPC, errno.EDQUOT) or _is_full(directory):
-        return f"has no room: the disk is full ({said})", f"Make room: df {directory}"
-    if _errno(error) == errno.EROFS or _is_read_only(directory):
-        return (
-            f"cannot be written: its file system is read-only ({said})",
-            f'sudo mount -o remount,rw "$(findmnt -n -o TARGET -T {directory})"',
-        )
-    if _errno(error) in (errno.EACCES, errno.EPERM) or code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY):
-        return (
-            f"may not be used by the queen's user: {said}",
-            f"sudo chown -R --reference={directory} {directory}",
-        )
-    return f"cannot be used: {said}", f"ls -ld {path} {directory}; df {directory}"
-
-
-def way_out(path: Path) -> str:
-    """What to type where a catalog cannot be used; the queen never overwrites one."""
-    return (
-        f"sudo rbeectl catalog restore FILE, with your backup as FILE; "
-        f"or begin anew: sudo mv {path} {path}.aside"
-    )
-
-
-def _errno(error: BaseException) -> int:
-    return (error.errno or 0) if isinstance(error, OSError) else 0
-
-
-def _is_full(directory: Path) -> bool:
-    try:
-        return os.statvfs(directory).f_bavail == 0
-    except OSError:
+def is_damage(error: BaseException) -> bool:
+    """Does SQLite complain of what is in the file? Text that is not Unicode is Python's own complaint."""
+    if not isinstance(error, sqlite3.DatabaseError):
         return False
+    return not hasattr(error, "sqlite_errorcode") or error_code(error) in _DAMAGED
 
 
-def _is_read_only(directory: Path) -> bool:
+# Is it sound
+
+
+def check(
+    path: Path,
+    *,
+    name: Path | None = None,
+    newest: int = VERSION,
+    is_thorough: bool = False,
+    busy_timeout: float = BUSY_TIMEOUT,
+    way_out: str | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> CatalogReport:
+    """Read all of a catalog and change nothing; CatalogUnusable if it is damaged, foreign or too new.
+
+    `name` is what it is called in messages, `way_out` their hint. Thorough means that indexes
+    are compared with their tables, too. When `goes_on` says no, SQLite ends with
+    SQLITE_INTERRUPT; that and what the operating system refuses is the caller's to explain.
+    """
+    shown = name or path
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise CatalogUnusable(f"{shown} is no file", hint=way_out)
+    if found.st_size == 0:
+        # The queen makes a catalog aside and then moves it there: no catalog of hers is ever empty.
+        raise CatalogUnusable(f"{shown} is damaged: it is empty, 0 bytes", hint=way_out)
     try:
-        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+        with closing(_open_read_only(path, busy_timeout)) as connection:
+            connection.set_progress_handler(lambda: not goes_on(), 500)
+            version = _check_version(connection, shown, newest, way_out)
+            pragma = "integrity_check" if is_thorough else "quick_check"
+            (verdict,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
+            if verdict != "ok":
+                said = " ".join(verdict.split())
+                raise CatalogUnusable(f"{shown} is damaged: {said}", hint=way_out)
+            # To the last row: text that is no Unicode is seen by reading alone.
+            hives = sum(1 for _ in connection.execute("SELECT * FROM hives")) if version else 0
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        raise CatalogUnusable(f"{shown} is damaged or no hive catalog: {error}", hint=way_out) from error
+    return CatalogReport(str(shown), version, hives, found.st_size + _size(log_of(path)))
+
+
+def _open_read_only(path: Path, busy_timeout: float) -> sqlite3.Connection:
+    """Read-only: whoever closes a database that it may write, writes the log back into it.
+
+    Immutable where there is no log, or SQLite would leave an empty one behind.
+    """
+    mode = "mode=ro" if log_of(path).exists() else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=busy_timeout)
+
+
+def _check_version(connection: sqlite3.Connection, shown: Path, newest: int, way_out: str | None) -> int:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application_id != APPLICATION_ID:
+        raise CatalogUnusable(f"{shown} is an SQLite file of another program", hint=way_out)
+    if version > newest:
+        upgrade = "sudo apt install --only-upgrade rbee-queen"
+        raise CatalogUnusable(
+            f"{shown} has version {version}, and this rbee knows {newest} at most: a newer one wrote it",
+            hint=f"{upgrade}\n{way_out}" if way_out else upgrade,
+        )
+    return int(version)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
     except OSError:
-        return False
+        return 0
+
+
+# Who has it
+
+
+class Lock:
+    """flock(2) on the catalog's folder: a queen holds it while she has the catalog open.
+
+    On the folder, because the file itself changes when it is restored, and closing any
+    descriptor of it would drop the locks of SQLite (fcntl(2)). The kernel lets it go with
+    its process, so that it is never stale.
+    """
+
+    def __init__(self, folder: int) -> None:
+        self.folder = folder
+        """A descriptor of the folder, for what is done in it."""
+
+    @classmethod
+    def take(cls, path: Path, *, is_shared: bool = False, timeout: float = 0) -> Self:
+        """Lock the folder of `path`; CatalogInUse after `timeout` seconds, OSError if there is none."""
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(folder, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(LOCK_POLL)
+                    continue
+                holder = _holder(folder)
+                os.close(folder)
+                raise CatalogInUse(
+                    f"{path} is in use: {holder or 'another process'} has it open",
+                    hint="rbeectl shutdown",
+                ) from None
+            except OSError:
+                os.close(folder)
+                raise
+            return cls(folder)
+
+    def sync(self) -> None:
+        """Names that were made, changed or taken away in the folder are on the disk."""
+        os.fsync(self.folder)
+
+    def close(self) -> None:
+        os.close(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _holder(folder: int) -> str | None:
+    """Who holds an flock, by /proc/locks (proc(5)); None for who may not see it, as the queen may not."""
+    found = os.fstat(folder)
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            kind, _advisory, _mode, pid, where = line.replace("-> ", "").split()[1:6]
+            if (kind, where) == ("FLOCK", place) and int(pid) > 0:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                return f"{name} (process {pid})"
+    return None

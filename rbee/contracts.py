@@ -215,12 +215,12 @@ class Health:
 
 @dataclass(frozen=True)
 class CatalogReport:
-    """A hive catalog that a queen may open: the path of its file, and its size in `bytes`."""
+    """A catalog that is sound: its file, the version of its table, and the size with its log."""
 
-    path: Annotated[str, Limit(1, 4096)]
+    path: Text
     version: Count
     hives: Count
-    bytes: Count
+    size_bytes: Count
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,7 @@ class Route:
     problems: tuple[int, ...] = ()
     headers: tuple[tuple[str, Any], ...] = ()
     tells: bool = False
+    media_type: str = "application/json"
 
     def url(self, **values: str) -> str:
         return self.path.format(**values)
@@ -268,7 +269,6 @@ class Route:
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
-CATALOG_TYPE = "application/vnd.sqlite3"
 
 
 class QueenRoutes:
@@ -301,16 +301,12 @@ class QueenRoutes:
         None, problems=(400, 403, 404, 503), headers=((EVENT_HEADER, EventId),),
     )  # fmt: skip
     CATALOG = Route(
-        "catalog",
-        "GET",
-        "/v1/catalog",
-        "A consistent copy of the hive catalog's file",
-        bytes,
-        problems=(403,),
-    )
+        "catalog", "GET", "/v1/catalog", "A consistent copy of the catalog, an SQLite file",
+        bytes, problems=(403, 500, 503), media_type="application/vnd.sqlite3",
+    )  # fmt: skip
     CHECK_CATALOG = Route(
-        "check_catalog", "GET", "/v1/catalog/check", "Look at every page of the hive catalog",
-        CatalogReport, problems=(403,),
+        "check_catalog", "GET", "/v1/catalog/check", "Is the catalog sound?",
+        CatalogReport, problems=(403, 500, 503, 504),
     )  # fmt: skip
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
@@ -475,8 +471,7 @@ def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
     if route.tells or route.answer is None:
         answers[200] = {"text/event-stream": {"schema": _story(shapes)}}
     if route.answer is bytes:
-        file = {"type": "string", "contentMediaType": CATALOG_TYPE}
-        answers[200] = {CATALOG_TYPE: {"schema": file}}
+        answers[200] = {route.media_type: {"schema": {}}}  # bytes that JSON Schema has nothing to say of
     elif route.answer is not None:
         answers[route.success] = {"application/json": {"schema": schema(route.answer, shapes)}}
     problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}

@@ -86,12 +86,6 @@ class NotRunning(RbeeError):
     slug, title, exit_code, status = "not-running", "Not running", 3, 503
 
 
-class StillRunning(RbeeError):
-    """The queen is awake, and the verb is one that she must not see."""
-
-    slug, title, exit_code, status = "still-running", "Still running", 1, 409
-
-
 class Unreachable(RbeeError):
     """A socket that does not answer, or answers with something that is not ours."""
 
@@ -134,6 +128,12 @@ class CatalogUnusable(RbeeError):
     """A catalog that this queen must not touch: damaged, foreign or newer. Never overwritten."""
 
     slug, title, exit_code, status = "catalog-unusable", "The hive catalog is unusable", 78, 500
+
+
+class CatalogInUse(RbeeError):
+    """Another process has the catalog: a queen, or a keeper who puts another file in its place."""
+
+    slug, title, exit_code, status = "catalog-in-use", "The hive catalog is in use", 1, 503
 
 
 class Stopping(RbeeError):

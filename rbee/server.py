@@ -29,7 +29,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from rbee.contracts import Route, decode, encode, openapi
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
-from rbee.systemd import Notifier, watchdog_interval
+from rbee.systemd import Notifier, failure_in_a_line, watchdog_interval
 from rbee.text import printable
 
 log = logging.getLogger("rbee")
@@ -40,8 +40,11 @@ BODY_LIMIT = 256 * 1024
 BODY_TIMEOUT = 10.0
 """Seconds in which a request's body must have arrived."""
 
-FILE_PIECE = 64 * 1024
-"""Bytes of a file that are sent at a time."""
+FILE_PART = 64 * 1024
+"""Bytes of a file that are read and sent at once."""
+
+FILE_TIMEOUT = 30.0
+"""Seconds in which a client must take each part of a file; the rest is not sent to one that does not."""
 
 GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
@@ -241,25 +244,27 @@ class _EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def file_stream(content: BinaryIO, media_type: str) -> Response:
-    """A response that sends a file piece by piece, and closes it."""
-    return _FileStream(content, media_type)
+def file_answer(file: BinaryIO, media_type: str) -> Response:
+    """A response that sends an open file from its beginning, and closes it."""
+    return _FileAnswer(file, media_type)
 
 
-class _FileStream(Response):
-    def __init__(self, content: BinaryIO, media_type: str) -> None:
-        super().__init__(None, 200, {"Cache-Control": "no-store"}, media_type)
-        self.headers["content-length"] = str(os.fstat(content.fileno()).st_size)
-        self._content = content
+class _FileAnswer(Response):
+    def __init__(self, file: BinaryIO, media_type: str) -> None:
+        size = os.fstat(file.fileno()).st_size
+        super().__init__(None, 200, {"Cache-Control": "no-store", "Content-Length": str(size)}, media_type)
+        self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        with self._content:
-            await send(start)
-            # It was written a moment ago: each piece comes from memory.
-            while piece := self._content.read(FILE_PIECE):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with self._file, contextlib.suppress(TimeoutError):
+            head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send(head)
+            is_going_on = True
+            while is_going_on:
+                part = self._file.read(FILE_PART)
+                is_going_on = bool(part)
+                async with asyncio.timeout(FILE_TIMEOUT):
+                    await send({"type": "http.response.body", "body": part, "more_body": is_going_on})
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -392,7 +397,7 @@ def run_daemon(
     try:
         asyncio.run(run(notifier, journal))
     except RbeeError as error:
-        cause = f"{error.message} ({error.hint})" if error.hint else error.message
+        cause = failure_in_a_line(error)
         notifier.status(cause)
         journal.narrate(failed, f"{identifier} cannot run: {cause}")
         return error.exit_code

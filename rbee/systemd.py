@@ -323,9 +323,13 @@ def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing:
     causes = [f"its job ended as '{result}'"]
     if state.result not in ("", "success"):
         causes = [f"its result is '{state.result}'"]
-    if state.status_text:
-        causes.append(f"it said: {state.status_text}")
-    raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=_cure(unit, state))
+    said, *cures = state.status_text.split(_TRY)
+    if said:
+        causes.append(f"it said: {said}")
+    if state.result != "exit-code":
+        cures = []  # of an earlier end
+    cure = "\n".join(cures) or _cure(unit, state)
+    raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=cure)
 
 
 def _cure(unit: str, state: UnitState) -> str:
@@ -442,6 +446,14 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
         listener = socket.socket(fileno=fd)
         sockets.setdefault(names[number] if number < len(names) else "unknown", []).append(listener)
     return sockets
+
+
+_TRY = "; try: "
+
+
+def failure_in_a_line(error: RbeeError) -> str:
+    """What ended a daemon, with its cures, as a unit's status text; check_job() takes it apart again."""
+    return _TRY.join([error.message, *(error.hint or "").splitlines()])
 
 
 class Notifier:

@@ -4,7 +4,7 @@
 _rbeectl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} verb='' word i
-    local verbs='add-hive remove-hive list-hives list-devices status shutdown doctor'
+    local verbs='add-hive remove-hive list-hives list-devices status catalog shutdown doctor'
     COMPREPLY=()
 
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -20,10 +20,19 @@ _rbeectl()
         word='--json --help'
         [[ $verb == add-hive ]] && word+=' --port'
         [[ $verb == doctor ]] && word+=' --fix'
+        [[ $verb == catalog ]] && word+=' --force --empty'
     else
         [[ ${COMP_WORDS[COMP_CWORD - 1]} == --port ]] && return
         case $verb in
             add-hive) word=localhost ;;
+            catalog)
+                if [[ ${COMP_WORDS[COMP_CWORD - 1]} == catalog ]]; then
+                    word='backup check restore'
+                else
+                    mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+                    return
+                fi
+                ;;
             # Reading never wakes the queen: while she sleeps there are no names.
             remove-hive | list-devices)
                 word=$(rbeectl list-hives --json 2>/dev/null |

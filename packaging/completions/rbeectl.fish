@@ -1,7 +1,7 @@
 # fish completion for rbeectl(1)
 
 # Written by hand: what click generates runs the whole program at each press of Tab.
-set -l verbs add-hive remove-hive list-hives list-devices status shutdown doctor
+set -l verbs add-hive remove-hive list-hives list-devices status catalog shutdown doctor
 
 # Reading never wakes the queen: while she sleeps there are no names.
 function __rbeectl_hives
@@ -15,6 +15,7 @@ complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a remove-hive -
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a list-hives -d 'List the hives of the catalog'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a list-devices -d 'List the processors and GPUs of hives'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Show the states of the queen and of her hives'
+complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a catalog -d 'Back up, check or restore the hive catalog'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a shutdown -d 'Turn off the queen and all hives'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a doctor -d 'Find what keeps rbee from working here, and mend it'
 complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l debug -d 'Show the traceback of an error'
@@ -27,3 +28,9 @@ complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -a localhost -d 'T
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -x -l port -d 'The port that is kept in the catalog'
 complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -l fix -d 'Run the commands that mend it'
 complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive list-devices' -a '(__rbeectl_hives)' -d Hive
+
+set -l catalog_verbs backup check restore
+complete -c rbeectl -n "__fish_seen_subcommand_from catalog; and not __fish_seen_subcommand_from $catalog_verbs" -a "$catalog_verbs"
+complete -c rbeectl -n "__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from $catalog_verbs" -F
+complete -c rbeectl -n "__fish_seen_subcommand_from backup" -l force -d 'Replace a file that is there'
+complete -c rbeectl -n "__fish_seen_subcommand_from restore" -l empty -d 'Restore nothing: the queen begins anew'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,23 +49,6 @@ class QueenClient:
             raise refusal(content, answer.status)
         return read_answer(route, content, answer.status)
 
-    def download(self, route: Route, write: Callable[[bytes], object]) -> int:
-        """Hand each piece of a file that a route answers with to `write`; the bytes in all.
-
-        Disconnected where the file ended before its end; what was written is then not all of it.
-        """
-        with closing(self._connect()) as channel:
-            answer = _Answer(channel, self._timeout)
-            _send(channel, route, None, "*/*", {})
-            answer.await_status()
-            if answer.status >= 400:
-                raise refusal(answer.whole(), answer.status)
-            count = 0
-            for part in answer.parts():
-                write(part)
-                count += len(part)
-            return count
-
     def tell_story(self, route: Route, body: Any = None, **values: str) -> Iterator[StoryEvent]:
         """The events of the story that a request begins or resumes, until 'done' or 'error'.
 
@@ -79,6 +62,16 @@ class QueenClient:
                 raise refusal(answer.whole(), answer.status)
             answer.timeout = SILENCE
             yield from _events(answer)
+
+    def fetch(self, route: Route) -> Iterator[bytes]:
+        """The file that a route answers with, in parts; one that ends too early raises Disconnected."""
+        with closing(self._connect()) as channel:
+            answer = _Answer(channel, SILENCE)
+            _send(channel, route, None, route.media_type, {})
+            answer.await_status()
+            if answer.status >= 400:
+                raise refusal(answer.whole(), answer.status)
+            yield from answer.parts()
 
     def _connect(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

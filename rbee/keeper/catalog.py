@@ -1,157 +1,356 @@
-"""rbeectl catalog: a copy of the hive catalog from an awake queen, a look at one, and one put back."""
+"""rbeectl catalog: a copy of the queen's catalog, a look at one, and putting one in its place.
+
+The catalog itself is the queen's. It is touched here in a restore alone, under the lock that
+an awake queen holds, by root.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
+import shutil
 import sqlite3
+import stat
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from rbee import catalogfile
+from rbee import catalogfile, config
+from rbee.catalogfile import LOGS, Lock, log_of, unfinished_restore
 from rbee.client.queen import QueenClient
 from rbee.contracts import CatalogReport, QueenRoutes
-from rbee.errors import BadInput, CatalogFailed, CatalogUnusable, NotPermitted, NotRunning, StillRunning
+from rbee.errors import (
+    BadInput,
+    CatalogUnusable,
+    NotPermitted,
+    NotRunning,
+    RbeeError,
+)
+from rbee.keeper.permission import explain
+from rbee.systemd import QUEEN_UNIT
 
-STATES_OFF = ("off", "asleep", "failed")
+CATALOG = Path("/var/lib/queen-rbee/catalog.db")
+"""Where the catalog is unless Database= says otherwise; StateDirectory= of the queen's unit."""
+
+QUEEN_USER = "queen-rbee"
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was put in place, and where the catalog from before is kept; None where there was none."""
+    """`report` is of the new catalog, None where there is none; `old` is where the one before is kept."""
 
-    report: CatalogReport
+    path: Path
+    report: CatalogReport | None
     old: Path | None
 
 
-def back_up(queen: QueenClient, target: str, *, force: bool) -> CatalogReport | None:
-    """Copy the catalog of an awake queen to the file `target`, or to standard output for '-'.
+def place() -> Path:
+    """The queen's catalog, as she finds it herself."""
+    return config.load().queen.database or CATALOG
 
-    The file is there only once it is whole, looked at and on the disk, and is readable for its
-    owner only. None where it went to standard output. BadInput where the file is there already.
+
+# A copy from an awake queen
+
+
+def backup(
+    queen: QueenClient, queen_state: str, target: str, *, is_forced: bool = False
+) -> CatalogReport | None:
+    """Write a copy of the awake queen's catalog to a file, or to stdout for '-', where nothing is returned.
+
+    A file appears under its name when it is complete, checked and on the disk, and not before.
     """
-    if target == "-":
-        if sys.stdout.isatty():
-            raise BadInput("a catalog is no text for a terminal", hint="rbeectl catalog backup - > FILE")
-        queen.download(QueenRoutes.CATALOG, sys.stdout.buffer.write)
+    if target == "-" and sys.stdout.isatty():
+        raise BadInput(
+            "the catalog is an SQLite file, and stdout is a terminal", hint="rbeectl catalog backup FILE"
+        )
+    path = None if target == "-" else _target(target, is_forced=is_forced)
+    _must_be_awake(queen_state, f"rbeectl catalog backup {shlex.quote(target)}")
+    if path is None:
+        for part in _fetch(queen):
+            sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
         return None
-    path = Path(target).absolute()
-    if not force and os.path.lexists(path):
-        raise BadInput(f"{path} is there already", hint="Name another FILE, or add --force.", field="FILE")
-
-    with _failing_at(path, "there is no backup"), _aside(path) as part:
-        with part.open("xb") as file:
-            queen.download(QueenRoutes.CATALOG, file.write)
-        report = _inspect(part, "Ask again, or look at the queen's own: rbeectl catalog check")
-        _sync(part)
-        os.rename(part, path)
-        _sync(path.parent)
-        return replace(report, path=str(path))
+    return _write_copy(queen, path)
 
 
-def check(file: str | None, catalog: Path) -> CatalogReport:
-    """Look at every page of a file, or of the queen's own; CatalogUnusable where a queen must not open it."""
-    path = Path(file) if file is not None else catalog
+def _must_be_awake(queen_state: str, again: str) -> None:
+    if queen_state == "awake":
+        return
+    wake = {
+        "waking": again,
+        "stopping": f"systemctl start {QUEEN_UNIT}\n{again}",
+        "failed": f"systemctl status {QUEEN_UNIT}",
+    }
+    raise NotRunning(
+        f"the queen is {queen_state}, and a copy of her catalog is made by her alone",
+        hint=wake.get(queen_state, f"systemctl start {QUEEN_UNIT}\n{again}"),
+    )
+
+
+def _fetch(queen: QueenClient) -> Iterator[bytes]:
     try:
-        path.lstat()
-    except PermissionError as error:
-        raise NotPermitted(f"{path} is not open to you", hint=f"sudo rbeectl catalog check {path}") from error
-    except FileNotFoundError as error:
-        if file is None:
-            raise NotRunning(f"there is no catalog yet: {path}", hint="rbeectl add-hive localhost") from error
-        raise BadInput(f"there is no file {path}", field="FILE") from error
-    return catalogfile.inspect(path, is_thorough=True) if file is None else _inspect(path, None)
+        yield from queen.fetch(QueenRoutes.CATALOG)
+    except NotPermitted as error:
+        raise explain(error) from error
 
 
-def restore(source: Path, catalog: Path, queen_state: str) -> Restored:
-    """Put `source` in the place of the catalog, whose own file is kept beside it.
-
-    At every moment, a crash included, the catalog is the old one or the new one, and the old
-    one's file and log are under one name or the other.
-    """
-    if os.geteuid() != 0:
-        raise NotPermitted("only root may put a catalog back", hint=f"sudo rbeectl catalog restore {source}")
-    if queen_state not in STATES_OFF:
-        raise StillRunning(
-            f"the queen is {queen_state}, and must be off while her catalog is changed",
-            hint="rbeectl shutdown",
-        )
-    report = _inspect(source, "Choose another backup; the catalog is as it was.")
-    # Whoever wakes the queen now: she will not open a catalog that is held.
-    with (
-        _failing_at(catalog, "the catalog is as it was"),
-        catalogfile.held(catalog.parent),
-        _aside(catalog) as part,
-    ):
-        catalogfile.copy_file(source, part)
-        # As systemd makes the state directory for her.
-        owner = catalog.parent.stat()
-        os.chown(part, owner.st_uid, owner.st_gid)
-        _sync(part)
-        old = _keep(catalog) if os.path.lexists(catalog) else None
-        os.rename(part, catalog)
-        _sync(catalog.parent)
-        return Restored(replace(report, path=str(catalog)), old)
+def _target(target: str, *, is_forced: bool) -> Path:
+    # Beside what a symlink leads to: renaming over the link would leave it leading nowhere.
+    path = Path(os.path.realpath(target))
+    with _told(path):
+        found = path.lstat() if os.path.lexists(path) else None
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise BadInput(f"{target} is no file", hint="rbeectl catalog backup FILE", field="FILE")
+        if found is not None and not is_forced:
+            raise BadInput(
+                f"{target} is there already",
+                hint=f"rbeectl catalog backup --force {shlex.quote(target)}",
+                field="FILE",
+            )
+        if not path.parent.is_dir():
+            raise BadInput(
+                f"there is no folder {path.parent}",
+                hint=f"mkdir -p {shlex.quote(str(path.parent))}",
+                field="FILE",
+            )
+    return path
 
 
-def _keep(catalog: Path) -> Path:
-    """A second name for the catalog from before; its log goes there with it.
+def _write_copy(queen: QueenClient, path: Path) -> CatalogReport:
+    with _told(path):
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(number, "wb") as copy:
+                for part in _fetch(queen):
+                    copy.write(part)
+                copy.flush()
+                os.fsync(copy.fileno())
+            report = catalogfile.check(Path(name), name=path)
+            os.rename(name, path)
+            _sync_folder(path.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+    return report
 
-    A log that stayed would be played into the new file, which it does not belong to.
-    """
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    old = catalog.with_name(f"{catalog.name}.{moment}.old")
-    if catalog.is_dir():
-        os.rename(catalog, old)
-    else:
-        os.link(catalog, old, follow_symlinks=False)
-    with suppress(FileNotFoundError):
-        os.rename(f"{catalog}-wal", f"{old}-wal")
-    # An index into the log, made anew by whoever opens it.
-    Path(f"{catalog}-shm").unlink(missing_ok=True)
-    return old
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """Where a file is made before it gets the name `path`; nothing is left there at the end."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    umask = os.umask(0o077)
-    try:
-        yield part
-    finally:
-        os.umask(umask)
-        part.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _inspect(path: Path, hint: str | None) -> CatalogReport:
-    """What a file of somebody's own is. The cures for the queen's catalog are none for it."""
-    try:
-        return catalogfile.inspect(path, is_thorough=True)
-    except CatalogUnusable as error:
-        raise CatalogUnusable(error.message, hint=hint, field="FILE") from error
-
-
-@contextmanager
-def _failing_at(path: Path, outcome: str) -> Iterator[None]:
-    """What could not be written, and how things stand after that."""
+def _told(path: Path) -> Iterator[None]:
+    """What the operating system refuses becomes words with a cure."""
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise CatalogFailed(
-            f"{path} could not be written, and {outcome}: {said}",
-            hint=f"ls -ld {path.parent}; df {path.parent}",
+    except OSError as error:
+        said = error.strerror or str(error)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise NotPermitted(f"{path}: {said}", hint=f"ls -ld {shlex.quote(str(path.parent))}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise RbeeError(
+                f"{path} cannot be written: {said}", hint=f"df -h {shlex.quote(str(path.parent))}"
+            ) from error
+        raise RbeeError(f"{path}: {said}", hint=f"ls -ld {shlex.quote(str(path.parent))}") from error
+    except sqlite3.Error as error:
+        raise RbeeError(f"{path}: {error}", hint=f"ls -ld {shlex.quote(str(path))}") from error
+
+
+# Is it sound
+
+
+def is_the_queens(file: str) -> bool:
+    """Is it the catalog that a queen may be writing right now?"""
+    return os.path.realpath(file) == os.path.realpath(place())
+
+
+def check(queen: QueenClient, queen_state: str, file: str | None) -> CatalogReport:
+    """Read a file, or the queen's catalog: by her while she is awake, by root from the disk otherwise."""
+    if file is not None:
+        return _read(Path(file))
+    if queen_state == "awake":
+        try:
+            report: CatalogReport = queen.ask(QueenRoutes.CHECK_CATALOG)
+        except NotPermitted as error:
+            raise explain(error) from error
+        return report
+    path = place()
+    if os.geteuid() != 0:
+        raise NotPermitted(
+            f"the queen is {queen_state}, and root alone may read {path} then",
+            hint="sudo rbeectl catalog check",
+        )
+    with _told(path):
+        if not path.parent.is_dir() or not os.path.lexists(path):
+            raise NotRunning(
+                f"there is no catalog yet: the queen makes {path} when she first wakes",
+                hint="rbeectl add-hive localhost",
+            )
+        with Lock.take(path, is_shared=True):
+            return _read(path)
+
+
+def _read(path: Path) -> CatalogReport:
+    """The report of a file. One with a log is read as a copy of both, where SQLite may write."""
+    log = log_of(path)
+    try:
+        if not path.is_file():
+            raise _no_file(path)
+        with tempfile.TemporaryDirectory(prefix="catalog-") as folder:
+            read = path
+            if log.exists() and log.stat().st_size:
+                read = Path(folder) / "catalog.db"
+                shutil.copyfile(path, read)
+                shutil.copyfile(log, log_of(read))
+            return catalogfile.check(read, name=path, is_thorough=True)
+    except PermissionError as error:
+        raise NotPermitted(
+            f"{path}: {error.strerror}", hint=f"sudo rbeectl catalog check {shlex.quote(str(path))}"
         ) from error
+    except (OSError, sqlite3.Error) as error:
+        raise CatalogUnusable(f"{path} cannot be read: {error}") from error
+
+
+def _no_file(path: Path) -> RbeeError:
+    if not os.path.lexists(path):
+        return BadInput(f"there is no {path}", field="FILE")
+    return BadInput(f"{path} is no file", field="FILE")
+
+
+# Another in its place
+
+
+def restore(file: str | None, *, path: Path | None = None) -> Restored:
+    """Put a file in the catalog's place, or with None nothing; what is there is kept beside it.
+
+    Each step leaves either the old catalog whole, or a name by which the queen sees that she
+    must not start (unfinished_restore). First the file, for the log must never meet another one.
+    """
+    if os.geteuid() != 0:
+        again = "--empty" if file is None else shlex.quote(file)
+        raise NotPermitted("root alone may restore the catalog", hint=f"sudo rbeectl catalog restore {again}")
+    target = path or place()
+    source = Path(file) if file is not None else None
+    if source is not None:
+        _read(source)  # it is sound, or this raises
+    with _told(target):
+        _make_folder(target.parent)
+        if target.is_symlink():
+            raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
+        with Lock.take(target) as lock:
+            report = _prepare(source, target, lock)
+            old = _set_aside(target, lock)
+            if source is not None:
+                os.rename(unfinished_restore(target), target)
+            else:
+                target.unlink(missing_ok=True)
+                lock.sync()
+                unfinished_restore(target).unlink()
+            log_of(target, "-shm").unlink(missing_ok=True)
+            lock.sync()
+    return Restored(target, report, old)
+
+
+def _make_folder(folder: Path) -> None:
+    """The state directory of a queen who was never started, as systemd would make it."""
+    if folder.is_dir():
+        return
+    import pwd
+
+    try:
+        user = pwd.getpwnam(QUEEN_USER)
+    except KeyError:
+        raise NotRunning(f"there is no user {QUEEN_USER}", hint="sudo apt install rbee-queen") from None
+    folder.mkdir(mode=0o700)
+    os.chown(folder, user.pw_uid, user.pw_gid)
+
+
+def _prepare(source: Path | None, target: Path, lock: Lock) -> CatalogReport | None:
+    """The new catalog, whole and on the disk, under the name that says a restore has begun."""
+    new = Path(f"{target}.new")
+    new.unlink(missing_ok=True)
+    owner = os.fstat(lock.folder)
+    # Root writes into a folder that is not root's: a name that is there, or a link, is an error.
+    number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(number, "wb") as copy:
+            if source is not None:
+                with _single_file(source) as whole:
+                    shutil.copyfileobj(whole, copy)
+            copy.flush()
+            os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
+            os.fsync(copy.fileno())
+        report = catalogfile.check(new, name=source, is_thorough=True) if source is not None else None
+        # An unfinished restore of before is replaced, and never away.
+        os.rename(new, unfinished_restore(target))
+        lock.sync()
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    return report
+
+
+@contextmanager
+def _single_file(source: Path) -> Iterator[BinaryIO]:
+    """A copy of a catalog with all of its log in it."""
+    folder = Path(tempfile.gettempdir())
+    with ExitStack() as end:
+        with _told(folder):
+            flat = Path(end.enter_context(tempfile.TemporaryDirectory(prefix="catalog-"))) / "catalog.db"
+            shutil.copyfile(source, flat)
+            if log_of(source).exists():
+                shutil.copyfile(log_of(source), log_of(flat))
+            with closing(sqlite3.connect(flat, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+            whole = end.enter_context(flat.open("rb"))
+        yield whole
+
+
+def _set_aside(target: Path, lock: Lock) -> Path | None:
+    """Give the catalog a second name and move its logs there; None where there was none.
+
+    A link, and not a new name: a restore that goes on where another was cut off knows by it
+    where the file's log has gone, or has to go.
+    """
+    old = _linked_name(target)
+    if old is None:
+        old = _free_name(target)
+        if target.is_dir():
+            os.rename(target, old)  # which nothing can be linked to, and no log belongs to
+        elif target.exists():
+            os.link(target, old)
+    for suffix in LOGS:
+        if os.path.lexists(log_of(target, suffix)):
+            os.rename(log_of(target, suffix), log_of(old, suffix))
+    # Before the new one comes: its name must not meet the old log, whatever reaches the disk first.
+    lock.sync()
+    kept = [log_of(old, suffix) for suffix in ("", *LOGS) if os.path.lexists(log_of(old, suffix))]
+    return kept[0] if kept else None
+
+
+def _linked_name(target: Path) -> Path | None:
+    """The name under which a restore that was cut off has kept the very file that is in place."""
+    if not target.exists():
+        return None
+    kept = (one for one in target.parent.iterdir() if one.name.startswith(f"{target.name}."))
+    return next((one for one in kept if one.name.endswith(".old") and one.samefile(target)), None)
+
+
+def _free_name(target: Path) -> Path:
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 0
+    while True:
+        old = Path(f"{target}.{moment}{f'-{number}' if number else ''}.old")
+        if not any(os.path.lexists(log_of(old, suffix)) for suffix in ("", *LOGS)):
+            return old
+        number += 1

@@ -145,63 +145,87 @@ def shutdown(context: click.Context, as_json: bool) -> None:
 
 @cli.group(short_help="Back up, check or restore the hive catalog.")
 def catalog() -> None:
-    """Back up, check or restore the hive catalog, which is one SQLite file."""
+    """Back up, check or restore the queen's hive catalog."""
 
 
-@catalog.command()
+@catalog.command("backup")
 @click.argument("file")
-@click.option("--force", is_flag=True, help="Take the place of a FILE that is there.")
+@click.option("--force", is_flag=True, help="Replace a FILE that is there.")
 @json_option
 @click.pass_context
-def backup(context: click.Context, file: str, force: bool, as_json: bool) -> None:
-    """Copy the catalog of the awake queen to FILE, or to standard output for '-'."""
+def backup_catalog(context: click.Context, file: str, force: bool, as_json: bool) -> None:
+    """Copy the catalog of the awake queen to FILE; '-' is stdout."""
+    if file == "-" and as_json:
+        raise click.UsageError("'-' is the catalog itself, and --json has no place there")
     with keeper(context, as_json) as work:
-        report = work.back_up_catalog(file, force=force)
+        report = work.backup_catalog(file, is_forced=force)
     if report is not None:
-        print_report(report, as_json)
+        print_report(report, f"Saved {report.path}", as_json)
 
 
-@catalog.command()
+@catalog.command("check")
 @click.argument("file", required=False)
 @json_option
 @click.pass_context
-def check(context: click.Context, file: str | None, as_json: bool) -> None:
-    """Look at every page of FILE, or of the queen's own catalog; exits 78 if she could not use it.
+def check_catalog(context: click.Context, file: str | None, as_json: bool) -> None:
+    """Read FILE, or the queen's own catalog, and say whether it is sound; exits 78 if it is not."""
+    if file is not None:
+        context.obj["json"] = as_json
+        report = check_catalog_file(file)
+    else:
+        with keeper(context, as_json) as work:
+            report = work.check_catalog()
+    print_report(report, f"{report.path} is sound", as_json)
 
-    The catalog of a queen who is not awake takes root.
-    """
-    with keeper(context, as_json) as work:
-        report = work.check_catalog(file)
-    print_report(report, as_json)
 
-
-@catalog.command()
-@click.argument("file")
+@catalog.command("restore")
+@click.argument("file", required=False)
+@click.option("--empty", is_flag=True, help="No file: the queen makes an empty catalog.")
 @json_option
 @click.pass_context
-def restore(context: click.Context, file: str, as_json: bool) -> None:
-    """Put FILE, a backup, in the place of the catalog; for root, with the queen off.
+def restore_catalog(context: click.Context, file: str | None, empty: bool, as_json: bool) -> None:
+    """Put FILE in the catalog's place, as root and with the queen off; the old one is kept beside it."""
+    if (file is None) != empty:
+        raise click.UsageError("restore takes a FILE, or --empty and no FILE")
+    context.obj["json"] = as_json
+    from rbee.keeper.catalog import restore  # with sqlite3, which only this needs
 
-    The catalog from before is kept beside it.
-    """
-    with keeper(context, as_json) as work:
-        restored = work.restore_catalog(file)
+    done = restore(file)
     if as_json:
-        print_json({**encode(restored.report), "old": str(restored.old) if restored.old else None})
+        old = str(done.old) if done.old else None
+        report = encode(done.report) if done.report else {"path": str(done.path)}
+        print_json({"event": "done", **report, "path": str(done.path), "old": old})
         return
-    print_report(restored.report, as_json)
-    if restored.old is not None:
-        click.echo(f"The catalog from before is kept: {restored.old}")
-    click.echo("Wake the queen: rbeectl add-hive localhost")
+    click.echo(
+        f"{printable(str(done.path))} is restored: {contents(done.report)}"
+        if done.report
+        else f"{printable(str(done.path))} is set aside: the queen makes an empty one"
+    )
+    if done.old:
+        click.echo(f"The catalog before is {printable(str(done.old))}")
+    click.echo("Next: rbeectl add-hive localhost")
 
 
-def print_report(report: CatalogReport, as_json: bool) -> None:
+def check_catalog_file(file: str) -> CatalogReport:
+    """As Keeper.check_catalog(), for a file: neither bus nor queen is needed, unless it is hers."""
+    from rbee.keeper.catalog import check, is_the_queens
+
+    if is_the_queens(file):
+        with Bus() as bus:
+            return Keeper(bus, QueenClient(QUEEN_SOCKET), Teller()).check_catalog()
+    return check(QueenClient(QUEEN_SOCKET), "off", file)
+
+
+def print_report(report: CatalogReport, said: str, as_json: bool) -> None:
     if as_json:
-        print_json(encode(report))
-        return
-    hives = f"{report.hives} hive{'' if report.hives == 1 else 's'}"
-    path = printable(report.path)
-    click.echo(f"{path}: sound, version {report.version}, {hives}, {report.bytes} bytes")
+        print_json({"event": "done", **encode(report)})
+    else:
+        click.echo(f"{printable(said)}: {contents(report)}")
+
+
+def contents(report: CatalogReport) -> str:
+    hives = "1 hive" if report.hives == 1 else f"{report.hives} hives"
+    return f"{hives}, {report.size_bytes / 1024:.1f} KiB, version {report.version}"
 
 
 @cli.command(short_help="Find what keeps rbee from working here, and mend it.")

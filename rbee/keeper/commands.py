@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
 from rbee.contracts import (
@@ -58,9 +57,6 @@ from rbee.systemd import (
     UnitState,
     journal_tail,
 )
-
-if TYPE_CHECKING:
-    from rbee.keeper.catalog import Restored
 
 START_TIMEOUT = 35.0
 """Seconds for the queen's start job; her TimeoutStartSec= is 30 s, so that systemd's word comes first."""
@@ -136,33 +132,17 @@ class Keeper:
             f"hive '{hive_id}' is not in the hive catalog", hint="rbeectl list-hives", field="HIVE"
         )
 
-    def back_up_catalog(self, target: str, *, force: bool) -> CatalogReport | None:
-        """A copy of the catalog from an awake queen; see keeper/catalog.py."""
-        from rbee.keeper import catalog
+    def backup_catalog(self, file: str, *, is_forced: bool) -> CatalogReport | None:
+        """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
+        from rbee.keeper.catalog import backup  # with sqlite3, which only this needs
 
-        self._check_awake()
-        try:
-            return catalog.back_up(self._queen, target, force=force)
-        except NotPermitted as error:
-            raise explain(error) from error
+        return backup(self._queen, self._queen_state(), file, is_forced=is_forced)
 
-    def check_catalog(self, file: str | None) -> CatalogReport:
-        """Look at a catalog's file; without one at the queen's, by herself if she is awake."""
-        from rbee.keeper import catalog
+    def check_catalog(self) -> CatalogReport:
+        """Is the queen's catalog sound?"""
+        from rbee.keeper.catalog import check
 
-        if file is None and self._queen_state() == "awake":
-            try:
-                report: CatalogReport = self._queen.ask(QueenRoutes.CHECK_CATALOG)
-            except NotPermitted as error:
-                raise explain(error) from error
-            return report
-        return catalog.check(file, _catalog_path())
-
-    def restore_catalog(self, file: str) -> Restored:
-        """Put a catalog in the place of the queen's."""
-        from rbee.keeper import catalog
-
-        return catalog.restore(Path(file), _catalog_path(), self._queen_state())
+        return check(self._queen, self._queen_state(), None)
 
     def status(self) -> Overview:
         """The queen, the local hive's unit, and all hives if she is awake."""
@@ -357,12 +337,6 @@ def _without_socket(error: NotRunning) -> Unreachable:
         # Her socket was taken away; systemd makes it again, folder and all, when it next starts it.
         hint=f"rbeectl shutdown; rbeectl add-hive localhost\n{DOCTOR}",
     )
-
-
-def _catalog_path() -> Path:
-    from rbee import catalogfile, config
-
-    return config.load().queen.database or catalogfile.PATH
 
 
 def _agreed(kind: type[Shape], data: Any) -> Shape:

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from rbee import __version__
 from rbee.contracts import (
-    CATALOG_TYPE,
     EVENT_HEADER,
     AddHive,
     CatalogReport,
@@ -32,7 +31,7 @@ from rbee.contracts import (
 from rbee.errors import BadInput, NotPermitted, UnknownJob
 from rbee.queen import hives as rules
 from rbee.queen import jobs as stories
-from rbee.server import Handler, Peer, build_app, event_stream, file_stream, peer_of, read_shape
+from rbee.server import Handler, Peer, build_app, event_stream, file_answer, peer_of, read_shape
 
 
 class Admission:
@@ -92,11 +91,11 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
     async def events(request: Request) -> Response:
         return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request)))
 
-    async def copy_catalog(_request: Request) -> Response:
-        return file_stream(await hives.catalog.backup(), CATALOG_TYPE)
+    async def catalog(_request: Request) -> Response:
+        return file_answer(await hives.catalog.copy(), QueenRoutes.CATALOG.media_type)
 
     async def check_catalog(_request: Request) -> CatalogReport:
-        return await hives.catalog.report()
+        return await hives.catalog.check()
 
     def begin(request: Request, ask: Callable[[], stories.Job]) -> JobStarted | Response:
         """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
@@ -117,7 +116,7 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         QueenRoutes.JOBS: list_jobs,
         QueenRoutes.JOB: show_job,
         QueenRoutes.EVENTS: events,
-        QueenRoutes.CATALOG: copy_catalog,
+        QueenRoutes.CATALOG: catalog,
         QueenRoutes.CHECK_CATALOG: check_catalog,
         QueenRoutes.OPENAPI: health,  # answered from the route table
     }

@@ -1,7 +1,8 @@
 """The hive catalog: what survives a reboot. SQLite, one writer thread, off the event loop.
 
-An acknowledged write has reached the disk: WAL with synchronous=FULL syncs the log at each
-commit. NORMAL would sync at checkpoints only, and lose the last commits when the power goes
+An acknowledged write has reached the disk: WAL with synchronous=FULL has fdatasync(2)
+return for the log at each commit. NORMAL leaves that to the next checkpoint: its catalog is
+whole after a power loss, too, but without the last commits
 (https://sqlite.org/pragma.html#pragma_synchronous).
 
 Each write that changes something is one line in the journal, CATALOG_CHANGED: what, and by whom.
@@ -10,22 +11,24 @@ Each write that changes something is one line in the journal, CATALOG_CHANGED: w
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import BinaryIO, TypeVar
 
-from rbee.catalogfile import APPLICATION_ID, BUSY_TIMEOUT, copy, held, inspect, trouble, unusable, way_out
+from rbee import catalogfile
+from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
 from rbee.contracts import DEFAULT_PORT, CatalogReport, Devices, Status, decode, encode
-from rbee.errors import BadInput, CatalogFailed, CatalogUnusable
+from rbee.errors import BadInput, CatalogFailed, CatalogUnusable, RbeeError, TimedOut, TooMany
 from rbee.narration import CATALOG_CHANGED, Narrator
 
 log = logging.getLogger("rbee")
@@ -51,6 +54,15 @@ MIGRATIONS = (
 )
 """Statement n brings a catalog from version n to n + 1; PRAGMA user_version says where it is."""
 
+BUSY_TIMEOUT = catalogfile.BUSY_TIMEOUT
+"""Seconds that a write waits for another process that keeps the catalog locked (an sqlite3 shell, say)."""
+
+READ_TIMEOUT = 8.0
+"""Seconds in which a check or a copy of the whole catalog must be done; the keeper waits a little longer."""
+
+COPIES_MAX = 4
+"""Copies of the catalog that are made or sent at once; whoever asks for more is told to ask again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -71,7 +83,7 @@ def now_ms() -> int:
 
 
 class Catalog:
-    """All calls but open() and close() are awaited, and run one after the other in one thread.
+    """All calls but open() and close() are awaited; writes run one after the other in one thread.
 
     `by` says who asked for a write; what nobody asked for is the queen's own doing.
     """
@@ -80,16 +92,21 @@ class Catalog:
         self,
         connection: sqlite3.Connection,
         path: Path,
+        lock: Lock,
         journal: Narrator,
         wanted: Callable[[bool], None],
-        at_the_end: ExitStack,
     ) -> None:
         self._connection = connection
         self._path = path
         self._journal = journal
         self._wanted = wanted
-        self._at_the_end = at_the_end
+        self._lock = lock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
+        # Who reads all of it has a connection of his own, and no write waits for him.
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-reading")
+        self._copying = 0
+        self._copies: list[BinaryIO] = []
+        self._is_closing = False
 
     @classmethod
     def open(
@@ -104,27 +121,35 @@ class Catalog:
         After each write, in the catalog's thread, `journal` is told what has changed, and
         `wanted` whether any hive is.
         """
-        with ExitStack() as undo:
-            undo.enter_context(held(path.parent))
-            if os.path.lexists(path):
-                inspect(path, newest=len(MIGRATIONS))
+        with ExitStack() as if_it_fails:
             try:
-                if not os.path.lexists(path):
-                    _make(path)
-                connection = _connect(path)
-                undo.callback(connection.close)
+                lock = if_it_fails.enter_context(Lock.take(path, timeout=catalogfile.LOCK_TIMEOUT))
+                if _is_there(path):
+                    catalogfile.check(
+                        path, newest=len(MIGRATIONS), busy_timeout=BUSY_TIMEOUT, way_out=WAY_OUT
+                    )
+                else:
+                    _make(path, lock)
+                connection = sqlite3.connect(
+                    path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+                )
+                if_it_fails.callback(connection.close)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 _migrate(connection)
             except (sqlite3.Error, OSError) as error:
-                raise unusable(path, error) from error
-            catalog = cls(connection, path, journal or Narrator(), wanted, undo.pop_all())
+                raise failure(CatalogUnusable, path, error, way_out=WAY_OUT) from error
+            if_it_fails.pop_all()
+        catalog = cls(connection, path, lock, journal or Narrator(), wanted)
         catalog._tell_wanted()
         return catalog
 
     def close(self) -> None:
+        self._is_closing = True
+        self._reading.shutdown(cancel_futures=True)
         self._thread.shutdown()
-        self._at_the_end.close()
+        self._connection.close()
+        self._lock.close()
 
     async def hives(self) -> list[Row]:
         return await self._run(
@@ -185,30 +210,98 @@ class Catalog:
         change = _Change(hive_id, f"hive {hive_id} is removed from the hive catalog", by)
         return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,), change) > 0
 
-    async def report(self) -> CatalogReport:
-        """What the file is, with every page and index looked at; CatalogUnusable if it is damaged."""
+    # All of it
 
-        def look() -> CatalogReport:
-            (verdict,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if verdict != "ok":
-                raise CatalogUnusable(f"{self._path} is damaged: {verdict}", hint=way_out(self._path))
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            (hives,) = self._connection.execute("SELECT count(*) FROM hives").fetchone()
-            return CatalogReport(str(self._path), version, hives, self._path.stat().st_size)
+    async def check(self) -> CatalogReport:
+        """Read it all, as another process would; CatalogUnusable if that shows damage."""
+        return await self._read(self._check)
 
-        return await self._run(look)
+    async def copy(self) -> BinaryIO:
+        """A sound copy of it, of one moment: an open file without a name, for the caller to close."""
+        self._copies = [copy for copy in self._copies if not copy.closed]
+        if self._copying + len(self._copies) >= COPIES_MAX:
+            raise TooMany(
+                f"{COPIES_MAX} copies of the hive catalog are being made or sent, and no more at once",
+                hint="Ask again when one is done.",
+            )
+        self._copying += 1
+        try:
+            copy = await self._read(self._copy)
+        finally:
+            self._copying -= 1
+        self._copies.append(copy)
+        return copy
 
-    async def backup(self) -> BinaryIO:
-        """A consistent copy as one file without a name, to be closed by who has read it."""
+    def _check(self, goes_on: Callable[[], bool]) -> CatalogReport:
+        return catalogfile.check(
+            self._path,
+            newest=len(MIGRATIONS),
+            is_thorough=True,
+            busy_timeout=BUSY_TIMEOUT,
+            way_out=WAY_OUT_AWAKE,
+            goes_on=goes_on,
+        )
 
-        def copy_aside() -> BinaryIO:
-            # In the daemon's own /tmp (PrivateTmp=): the catalog's disk may be the one that is full.
-            with TemporaryDirectory(prefix="backup-") as place:
-                path = Path(place, "catalog.db")
-                copy(self._connection, path)
-                return path.open("rb")
+    def _copy(self, goes_on: Callable[[], bool]) -> BinaryIO:
+        def progress(_status: int, _left: int, _all: int) -> None:
+            if not goes_on():
+                raise TimeoutError
 
-        return await self._run(copy_aside)
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="catalog-") as folder,
+                closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)) as source,
+            ):
+                copy = Path(folder) / "catalog.db"
+                # One transaction, or each write meanwhile would begin the copy anew.
+                source.execute("BEGIN")
+                source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                with closing(sqlite3.connect(copy, isolation_level=None)) as target:
+                    target.execute("PRAGMA synchronous = OFF")
+                    source.backup(target, pages=256, progress=progress)
+                    # A single file: no log has to travel with it.
+                    target.execute("PRAGMA journal_mode = DELETE")
+                catalogfile.check(
+                    copy,
+                    name=self._path,
+                    newest=len(MIGRATIONS),
+                    is_thorough=True,
+                    way_out=WAY_OUT_AWAKE,
+                    goes_on=goes_on,
+                )
+                return copy.open("rb")
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, TimeoutError) or catalogfile.is_damage(error):
+                raise
+            trouble = _trouble(Path(tempfile.gettempdir()))
+            if trouble is None:
+                raise
+            raise failure(CatalogFailed, Path(tempfile.gettempdir()) / "catalog.db", trouble) from error
+
+    async def _read(self, work: Callable[[Callable[[], bool]], Result]) -> Result:
+        """Have the reading thread do it; what takes too long, or until after the queen's end, is cut off."""
+        deadline = time.monotonic() + READ_TIMEOUT
+
+        def goes_on() -> bool:
+            return not self._is_closing and time.monotonic() < deadline
+
+        def read() -> Result:
+            try:
+                return work(goes_on)
+            except (sqlite3.Error, OSError) as error:
+                if (
+                    isinstance(error, TimeoutError)
+                    or catalogfile.error_code(error) == sqlite3.SQLITE_INTERRUPT
+                ):
+                    raise TimedOut(
+                        f"reading all of {self._path} took longer than {READ_TIMEOUT:g} s", hint="Ask again."
+                    ) from error
+                raise failure(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read)
+
+    # In the thread
 
     async def _write(self, statement: str, values: tuple[object, ...], change: _Change) -> int:
         """The number of rows that were written; where it is not 0, the journal is told."""
@@ -233,11 +326,13 @@ class Catalog:
             log.warning("the next boot may not do as the hive catalog says: %s", error)
 
     async def _run(self, work: Callable[[], Result]) -> Result:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except (sqlite3.Error, OSError) as error:
-            told, hint = trouble(self._path, error)
-            raise CatalogFailed(f"the hive catalog {told}", hint=hint) from error
+        def run() -> Result:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise failure(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     def _find(self, hive_id: str) -> Row | None:
         found = self._connection.execute(_SELECT + " WHERE id = ?", (hive_id,)).fetchone()
@@ -269,18 +364,37 @@ def _row(found: tuple[str, str, int, Status, str | None, int, int, int]) -> Row:
     return Row(hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted))
 
 
-def _make(path: Path) -> None:
-    """A new catalog, aside until it is whole: a kill in the middle leaves no file that is half one."""
-    part = path.with_name(f"{path.name}.new")
-    for leftover in (part, Path(f"{part}-journal")):
-        leftover.unlink(missing_ok=True)
-    with closing(_connect(part)) as connection:
-        _migrate(connection)
-    os.rename(part, path)
+def _is_there(path: Path) -> bool:
+    """Is there a catalog? CatalogUnusable where only parts of one are."""
+    if catalogfile.unfinished_restore(path).exists():
+        raise CatalogUnusable(f"the restore of {path} was cut off in its middle", hint=WAY_OUT)
+    if os.path.lexists(path):
+        return True
+    for log in (log_of(path, suffix) for suffix in LOGS):
+        if log.exists() and log.stat().st_size:
+            # SQLite would take it for the log of the new catalog.
+            raise CatalogUnusable(f"{path} is missing, and its log {log} is there", hint=WAY_OUT)
+        log.unlink(missing_ok=True)
+    return False
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+def _make(path: Path, lock: Lock) -> None:
+    """Make an empty catalog aside and then move it there: it is whole, or it is not."""
+    new = Path(f"{path}.creating")
+    new.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            # Nobody needs what is half-made.
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute("PRAGMA synchronous = OFF")
+            _migrate(connection)
+        with new.open("rb") as made:
+            os.fsync(made.fileno())
+        new.rename(path)
+        lock.sync()
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -291,3 +405,69 @@ def _migrate(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
+
+
+# What is wrong, and the cure
+
+
+def failure(
+    kind: type[CatalogFailed] | type[CatalogUnusable],
+    path: Path,
+    error: sqlite3.Error | OSError,
+    *,
+    way_out: str | None = None,
+) -> RbeeError:
+    """What keeps the catalog from being used, in words. It may write a small file to find out."""
+    if catalogfile.is_damage(error):
+        return kind(f"{path} is damaged or no hive catalog: {error}", hint=way_out)
+    if catalogfile.error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return kind(f"{path} is kept locked by another process ({error})", hint="sudo rbeectl doctor")
+    folder = path.parent
+    if catalogfile.error_code(error) == sqlite3.SQLITE_FULL:
+        cause: OSError | None = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    else:
+        # SQLite itself says no more than 'disk I/O error' or 'unable to open database file'.
+        cause = _trouble(folder)
+    number = cause.errno if cause is not None else 0
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return kind(
+            f"the disk is full, and {path} cannot be written: make room, then ask again",
+            hint=f"df -h {folder}",
+        )
+    if number == errno.EROFS:
+        return kind(
+            f"{path} cannot be written: {folder} is read-only", hint=_cure_for_read_only(folder, os.environ)
+        )
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return kind(
+            f"{path} cannot be made: there is no folder {folder}",
+            hint=f"sudo install -d -o queen-rbee -g queen-rbee -m 0700 {folder}",
+        )
+    for one in (folder, path, *(log_of(path, suffix) for suffix in (*LOGS, "-shm"))):
+        if one.exists() and not os.access(one, os.R_OK | os.W_OK):
+            mode = "0700" if one is folder else "0600"
+            return kind(
+                f"{path} cannot be used: {one} is not open to the queen",
+                hint=f"sudo chown queen-rbee: {one}\nsudo chmod {mode} {one}",
+            )
+    said = error if cause is None else cause.strerror
+    return kind(f"{path} cannot be used: {said}", hint=f"sudo ls -la {folder}\ndf -h {folder}")
+
+
+def _trouble(folder: Path) -> OSError | None:
+    """What the operating system says to a small file in the folder; None if nothing is wrong."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(65536))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
+def _cure_for_read_only(folder: Path, environ: Mapping[str, str]) -> str:
+    if environ.get("STATE_DIRECTORY", str(folder)) != str(folder):
+        return "man rbee.conf"  # Database= says which folders the service may write to
+    # The mount as a person sees it: in the service's own view each folder it may write to is one.
+    return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {folder})"

@@ -156,3 +156,14 @@ while True:
 def without_devices(line: str) -> str:
     """The line that ends the story, with the machine's own devices taken out."""
     return re.sub(r"has a cpu \(.*\) and model catalog", "has a cpu (…) and model catalog", line)
+
+
+def tries(answer: Answer) -> list[str]:
+    """What rbeectl told its user to type, in that order."""
+    return [line.removeprefix("  try: ") for line in answer.err.splitlines() if line.startswith("  try: ")]
+
+
+def type_in(machine: Machine, command: str, *, user: str | None = None) -> Answer:
+    """A command as a person types it, as root for one that begins with sudo."""
+    done = machine.run("sh", "-c", command.removeprefix("sudo "), user=user, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)

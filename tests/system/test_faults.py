@@ -29,7 +29,7 @@ def test_a_queen_who_cannot_start_tells_ada_why_though_the_journal_is_not_hers(m
     assert answer.code == 78, answer
     assert "queen-rbee.service did not start" in answer.err
     assert "is damaged or no hive catalog" in answer.err
-    assert "sudo mv" in answer.err
+    assert "  try: sudo rbeectl catalog restore FILE\n" in answer.err
     assert machine.run("cat", CATALOG).stdout == "this is no catalog, and long enough to look at\n"
     assert unit(machine, QUEEN)["Result"] == "exit-code"
     # The journal is not ada's to read; root sees its lines.

@@ -597,9 +597,9 @@ def test_a_daemon_says_in_its_status_and_its_log_why_it_cannot_run(systemd_socke
     code, log, told = run_as_daemon(systemd_socket, "raise CatalogUnusable('it is damaged', hint='mv it')")
 
     assert code == 78
-    assert told == [b"STATUS=it is damaged (mv it)"]
+    assert told == [b"STATUS=it is damaged; try: mv it"]
     # To stderr only where there is no journal.
-    assert log in ("", "<3>queen-rbee cannot run: it is damaged (mv it)\n")
+    assert log in ("", "<3>queen-rbee cannot run: it is damaged; try: mv it\n")
 
 
 def test_an_error_that_nobody_foresaw_keeps_its_traceback(systemd_socket: socket.socket) -> None:

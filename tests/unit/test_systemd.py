@@ -261,6 +261,23 @@ def test_a_job_that_is_done_is_no_error(result: str) -> None:
             "sudo rbeectl doctor",
         ),
         (
+            QUEEN_UNIT,
+            "failed",
+            UnitState(
+                "loaded", "failed", "failed", result="exit-code", status_text="it broke; try: a b; try: c"
+            ),
+            "queen-rbee.service did not start: its result is 'exit-code', it said: it broke",
+            "a b\nc",
+        ),
+        (
+            QUEEN_UNIT,
+            "failed",
+            UnitState("loaded", "failed", "failed", result="watchdog", status_text="it broke; try: a b"),
+            "queen-rbee.service did not start: its result is 'watchdog', it said: it broke",
+            "systemctl status queen-rbee.service; sudo journalctl -u queen-rbee.service -e\n"
+            "sudo rbeectl doctor",
+        ),
+        (
             HIVE_UNIT,
             "timeout",
             UnitState("loaded", "activating", "start", result="success"),
