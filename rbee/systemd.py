@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec, module_from_spec
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -102,16 +103,14 @@ class Bus:
     def _await_greeting(self) -> None:
         """Until the bus has given us a name: of a daemon that hangs, sd-bus itself waits 90 s for that."""
         deadline = time.monotonic() + BUS_TIMEOUT
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
         with _translated("connecting to the system bus"):
-            # The first message for us is NameAcquired. Steps before it look empty, and what they
-            # have read already does not show on the descriptor any more: see pump().
-            while all(self._bus.process().is_empty() for _ in range(3)):
+            # The first message for us is NameAcquired. The library waits here and not we on the
+            # descriptor: it also knows what it has still to send, its Hello for instance.
+            while self._bus.process().is_empty():
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimedOut(f"the system bus did not greet us within {BUS_TIMEOUT:g} s", hint=DOCTOR)
-                poll.poll(left * 1000)
+                _uninterrupted(partial(self._bus.wait, int(left * 1_000_000)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -419,6 +418,8 @@ def _translate(doing: str, error: Any) -> RbeeError:
         if mark in name or mark in said:
             return kind(f"{doing}: {meaning} ({said})", hint=cure)
     if doing == "connecting to the system bus":
+        if _errno(error) == errno.ETIMEDOUT:
+            return TimedOut(f"the system bus did not greet us within {BUS_TIMEOUT:g} s", hint=DOCTOR)
         return Unreachable(
             f"the system bus does not answer ({said})",
             hint=DOCTOR,
