@@ -9,14 +9,15 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee import config
-from rbee.errors import BadConfig, RbeeError, TimedOut
+from rbee import catalogfile, config
+from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
 from rbee.keeper import permission
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
@@ -479,6 +480,18 @@ def check_catalog(patient: Patient) -> Iterator[Complaint]:
         yield from complain_of_owner(path, patient.root)
     yield from complain_of_room(catalog.parent, patient.root)
     yield from complain_of_lock(files, patient.root)
+    yield from complain_of_content(catalog, patient.root)
+
+
+def complain_of_content(catalog: Path, root: Path) -> Iterator[Complaint]:
+    """Damage, another program's file, a newer version: what a queen who starts would refuse."""
+    try:
+        if os.path.lexists(catalog):
+            catalogfile.check(catalog, name=Path(_shown(catalog, root)), way_out=catalogfile.WAY_OUT)
+    except CatalogUnusable as error:
+        yield Complaint(error.message, hint="; ".join((error.hint or "").splitlines()) or None)
+    except (sqlite3.Error, OSError) as error:
+        yield Complaint(f"{_shown(catalog, root)} could not be read: {error}", is_fault=False)
 
 
 def _beside(catalog: Path) -> tuple[Path, Path]:

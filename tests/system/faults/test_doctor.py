@@ -462,3 +462,13 @@ def test_the_story_for_programs_is_one_object(machine: Machine) -> None:
     assert broken["complaints"][0]["cures"] == cures
     mended = rbeectl(machine, "doctor", "--fix", "--json", user=None)
     assert (mended.code, mended.json["ok"], mended.json["ran"]) == (0, True, cures)
+
+
+def test_a_damaged_catalog_is_named_with_its_way_out(machine: Machine) -> None:
+    add_hive(machine)
+    assert rbeectl(machine, "shutdown").code == 0
+    machine.run("truncate", "--size=5000", CATALOG)
+    answer = rbeectl(machine, "doctor", user=None)
+    assert answer.code == 1, answer
+    assert f"{CATALOG} is damaged" in answer.out
+    assert "rbeectl catalog restore FILE" in answer.out
