@@ -56,6 +56,16 @@ class TooLarge(RbeeError):
     slug, title, exit_code, status = "too-large", "The request is too large", 2, 413
 
 
+class HeadTooLarge(RbeeError):
+    slug, title, exit_code, status = "head-too-large", "The request's headers are too large", 2, 431
+
+
+class TooSlow(RbeeError):
+    """The client did not send its request in time; TimedOut is said of who should answer."""
+
+    slug, title, exit_code, status = "too-slow", "The request came too slowly", 1, 408
+
+
 class TooMany(RbeeError):
     slug, title, exit_code, status = "too-many", "Too much at once", 1, 503
 

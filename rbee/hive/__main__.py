@@ -13,6 +13,7 @@ from rbee.hive.devices import Detector
 from rbee.hive.heartbeat import Heart
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, Journal
 from rbee.server import run_daemon, serve, stop_signal
+from rbee.server.peer import uid_of
 from rbee.systemd import HIVE_UNIT, Bus, Notifier, take_sockets
 
 BEAT_TIMEOUT = 5.0
@@ -30,6 +31,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     heart = Heart(hive.id, HeartbeatClient(link), journal, status=notifier.status, queen_name=str(hive.queen))
     detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
     beating: list[asyncio.Task[None]] = []
+    queen_uid = uid_of("queen-rbee")
 
     def started() -> None:
         journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive.id)
@@ -55,6 +57,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             status=lambda: f"queen at {hive.queen}, no beat yet",
             started=started,
             stopping=stopping,
+            daemons=() if queen_uid is None else (queen_uid,),
         )
     finally:
         await link.close()

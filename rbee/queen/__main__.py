@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import pwd
 import socket
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from rbee.queen.mark import Mark
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
 from rbee.server import run_daemon, serve, stop_signal
+from rbee.server.peer import uid_of
 from rbee.systemd import Bus, Notifier, take_sockets
 
 
@@ -66,6 +66,8 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     state = _state_directory()
     catalog = Catalog.open(queen.database or state / "catalog.db", journal, wanted=Mark(state / "wanted").set)
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
+    hive_uid = uid_of("rbee-hive")
+    daemons = () if hive_uid is None else (hive_uid,)
     jobs = Jobs(queen.jobs_max)
     status = StatusLine(notifier, registry, jobs)
     failures: list[RbeeError] = []
@@ -100,13 +102,14 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             jobs.close()
 
         await serve(
-            app.build(hives, jobs, app.Admission(_hive_uid(), _hive_uid)),
+            app.build(hives, jobs, app.Admission(hive_uid, lambda: uid_of("rbee-hive"))),
             sockets,
             notifier,
             told_to_stop,
             status=status.counts,
             started=started,
             stopping=stopping,
+            daemons=daemons,
         )
     if failures:
         raise failures[0]
@@ -125,13 +128,6 @@ def _unix_sockets() -> list[socket.socket]:
 def _state_directory() -> Path:
     # Several StateDirectory= would be separated by colons; the unit has one.
     return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/queen-rbee"))
-
-
-def _hive_uid() -> int | None:
-    try:
-        return pwd.getpwnam("rbee-hive").pw_uid
-    except KeyError:
-        return None
 
 
 def main() -> int:

@@ -31,7 +31,8 @@ from rbee.contracts import (
 from rbee.errors import BadInput, NotPermitted, UnknownJob
 from rbee.queen import hives as rules
 from rbee.queen import jobs as stories
-from rbee.server import Handler, Peer, build_app, event_stream, file_answer, peer_of, read_shape
+from rbee.server import Handler, build_app, event_stream, file_answer, peer_of, read_shape
+from rbee.server.peer import Peer
 
 
 class Admission:

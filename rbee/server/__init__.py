@@ -12,9 +12,17 @@ import logging
 import os
 import signal
 import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial
 from typing import Any, BinaryIO, Protocol
 
 import uvicorn
@@ -24,21 +32,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from rbee.contracts import Route, decode, encode, openapi
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
+from rbee.server.connection import BODY_LIMIT, CONNECTIONS, DAEMON_IDLE_TIMEOUT, Connection
+from rbee.server.peer import Peer
+from rbee.server.places import Places
 from rbee.systemd import Notifier, failure_in_a_line, watchdog_interval
 from rbee.text import printable
 
 log = logging.getLogger("rbee")
-
-BODY_LIMIT = 256 * 1024
-"""Bytes of a request's body; more is refused with 413 before it is read."""
-
-BODY_TIMEOUT = 10.0
-"""Seconds in which a request's body must have arrived."""
 
 FILE_PART = 64 * 1024
 """Bytes of a file that are read and sent at once."""
@@ -49,19 +53,13 @@ FILE_TIMEOUT = 30.0
 GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
 
-KEEP_ALIVE = 7200
-"""Seconds that an idle connection is kept: above any interval between two heartbeats."""
+ACCEPTED_AT_ONCE = 100
+"""Connections that are accepted before the loop sees to those there are."""
+
+BACKLOG = 4096
+"""Connections that wait to be accepted, as in the socket units."""
 
 Handler = Callable[[Request], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end of a Unix socket, as the kernel says (SO_PEERCRED of unix(7))."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 def peer_of(request: Request) -> Peer:
@@ -85,7 +83,7 @@ def build_app(
     `admit` raises NotPermitted for a peer that may not use a route. The OpenAPI document is
     made from the same table, so that it cannot drift.
     """
-    document = openapi(title, version, tuple(handlers))
+    document = json_response(openapi(title, version, tuple(handlers))).body
     paths: dict[str, dict[str, tuple[Route, Handler]]] = {}
     for route, handler in handlers.items():
         paths.setdefault(route.path, {})[route.method] = (route, handler)
@@ -105,7 +103,7 @@ class _Endpoint:
     def __init__(
         self,
         methods: Mapping[str, tuple[Route, Handler]],
-        document: dict[str, Any],
+        document: bytes | memoryview,
         admit: Callable[[Peer, Route], None],
     ) -> None:
         self._methods = methods
@@ -132,7 +130,9 @@ class _Endpoint:
             )
         route, handler = found
         self._admit(peer_of(request), route)
-        answer = self._document if route.answer is dict else await handler(request)
+        if route.answer is dict:
+            return Response(self._document, media_type="application/json")
+        answer = await handler(request)
         return answer if isinstance(answer, Response) else json_response(answer, route.success)
 
 
@@ -151,10 +151,7 @@ def problem_response(error: RbeeError, headers: dict[str, str] | None = None) ->
 async def read_shape(request: Request, kind: type[Any]) -> Any:
     """The request's body as a shape; TooLarge beyond BODY_LIMIT, BadInput for what does not fit."""
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            content = await _read_body(request)
-    except TimeoutError as error:
-        raise BadInput(f"the body did not arrive within {BODY_TIMEOUT:g} s") from error
+        content = await _read_body(request)
     except ClientDisconnect as error:
         raise BadInput("the client went before its body had arrived") from error
     try:
@@ -275,24 +272,6 @@ async def _disconnected(receive: Receive) -> None:
 # The server
 
 
-class _PeerProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen by uvicorn at run time
-    """ASGI does not show who is at the other end of a Unix socket, so each connection tells its app."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        channel = transport.get_extra_info("socket")
-        credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        self.app: ASGIApp = _with_peer(self.app, Peer(*struct.unpack("3i", credentials)))
-
-
-def _with_peer(app: ASGIApp, peer: Peer) -> ASGIApp:
-    async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["rbee.peer"] = peer
-        await app(scope, receive, send)
-
-    return app_with_peer
-
-
 class _Server(uvicorn.Server):
     """uvicorn without its hands on our signals: 0.32 and later raise SIGTERM again when they end."""
 
@@ -310,6 +289,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listener in sockets or ():
+            # asyncio has one number for how many may wait and how many it accepts at once.
+            listener.listen(BACKLOG)
         self._on_started()
 
 
@@ -322,11 +304,13 @@ async def serve(
     status: Callable[[], str],
     started: Callable[[], None],
     stopping: Callable[[], Awaitable[None]],
+    daemons: Collection[int] = (),
 ) -> None:
     """Serve until told to stop, then end within GRACE.
 
     READY=1 is said once the sockets are served, and then `started` is called; `stopping` is
-    awaited first thing when told to stop, while the sockets are still served.
+    awaited first thing when told to stop, while the sockets are still served. `daemons` are the
+    users whose connections are kept for good, and for whom there is a place when others took all.
     """
 
     def on_started() -> None:
@@ -334,10 +318,14 @@ async def serve(
             notifier.ready(status())
             started()
 
+    places = Places("connections are held", CONNECTIONS, daemons)
+    # uvicorn's type wants a class, and all that it does is call it.
+    connection: Any = partial(Connection, places=places, turned_away=set(), daemons=daemons)
     # No more options than uvicorn 0.17 and 0.54 both have.
     config = uvicorn.Config(
-        app, http=_PeerProtocol, ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_keep_alive=KEEP_ALIVE, backlog=4096,
+        app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
+        backlog=ACCEPTED_AT_ONCE,
     )  # fmt: skip
     server = _Server(config, on_started)
     serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))

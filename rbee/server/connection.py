@@ -1,0 +1,269 @@
+"""One client's connection: who is at its other end, and how large, slow and silent it may be.
+
+uvicorn bounds none of this. Its parser keeps whatever a client sends until a header ends, and
+waits for the end of a request, and for a reader of an answer, as long as the client likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection
+from typing import Any, Literal
+
+import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
+from rbee.server.peer import Peer, peer_at
+from rbee.server.places import Bound, Places
+
+HEAD_LIMIT = 32 * 1024
+"""Bytes of a request's head, that is its request line and headers; more is refused with 431."""
+
+HEAD_TIMEOUT = 10.0
+"""Seconds from the connection, or from a further request's first byte, to the end of its head."""
+
+BODY_LIMIT = 256 * 1024
+"""Bytes of a request's body; more is refused with 413 before it is read."""
+
+BODY_TIMEOUT = 10.0
+"""Seconds from the end of a request's head to that of its body."""
+
+FRAMING_LIMIT = 8 * BODY_LIMIT
+"""Bytes that come with a chunked body and are none of it: the sizes of its chunks, and what trails it."""
+
+PIPELINE_LIMIT = 16
+"""Requests of one connection that wait for the answer to one before them."""
+
+SEND_TIMEOUT = 30.0
+"""Seconds in which a client must have taken what was sent to it."""
+
+LINGER = 1.0
+"""Seconds in which a client that was refused may go on sending, as it would not read the answer otherwise."""
+
+IDLE_TIMEOUT = 75.0
+"""Seconds that a connection is kept between two requests."""
+
+DAEMON_IDLE_TIMEOUT = 7500.0
+"""The same for a daemon's, which is kept for good: longer than rbee.client.link keeps its end of it."""
+
+CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256)
+
+TURNED_AWAY_MAX = 256
+"""Connections for which there was no place and that LINGER; more are closed as soon as they are told so."""
+
+Awaited = Literal["head", "body", "request"]
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol with bounds. ASGI does not show the peer, so each connection tells its app."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        places: Places,
+        turned_away: set[Connection],
+        daemons: Collection[int],
+        **options: Any,
+    ) -> None:
+        """`places` and `turned_away`, those for whom there was none, are those of all connections."""
+        super().__init__(*arguments, **options)
+        self._places = places
+        self._turned_away = turned_away
+        self._daemons = daemons
+        self._peer: Peer | None = None
+        """Known as long as a place is taken for it."""
+        self._idle_timeout = IDLE_TIMEOUT
+        self._awaited: Awaited = "head"
+        self._number = 0
+        """Of the request that is being received."""
+        self._size = 0
+        """Bytes of a head, or around a body, that came after those which it began with."""
+        self._is_refused = False
+        self._patience: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    # The client comes and goes
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        # pause_writing() then tells that something waits for the client, resume_writing() that nothing does.
+        transport.set_write_buffer_limits(high=0)
+        peer = peer_at(transport.get_extra_info("socket"))
+        self.app: ASGIApp = _with_peer(self.app, peer)
+        if peer.uid in self._daemons:
+            self._idle_timeout = DAEMON_IDLE_TIMEOUT
+        try:
+            self._places.take(peer)
+        except TooMany as error:
+            if len(self._turned_away) < TURNED_AWAY_MAX:
+                self._turned_away.add(self)
+                self._refuse(error)
+            else:
+                transport.write(_answer(error))
+                transport.close()
+        else:
+            self._peer = peer
+            self._be_patient()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # Not all versions of uvicorn do this: the timer would keep the connection in memory until it
+        # rings, and the parser, which refers back to it, until the next collection.
+        self._unset_keepalive_if_required()
+        self.parser = None  # type: ignore[assignment]  # as its newer versions do
+        self.pipeline.clear()
+        _cancel(self._patience)
+        _cancel(self._stalled)
+        self._turned_away.discard(self)
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            self._places.give_back(peer)
+
+    # It sends
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._is_refused:
+            return
+        before = self._number, self._awaited
+        try:
+            self.parser.feed_data(data)
+            if before == (self._number, self._awaited):
+                self._grow(len(data))
+            else:
+                self._size = 0
+                self._be_patient()
+        except RbeeError as error:
+            self._refuse(error)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            ours = error.__context__  # raised in a callback of the parser's
+            self._refuse(ours if isinstance(ours, RbeeError) else BadInput("the request is not HTTP/1.1"))
+
+    def _grow(self, count: int) -> None:
+        """Count what the parser took without coming to an end; what is kept of it shows in no callback."""
+        self._size += count
+        if self._awaited == "head" and self._size > HEAD_LIMIT:
+            raise _head_too_large()
+        if self._awaited == "body" and self._size > FRAMING_LIMIT:
+            raise TooLarge(f"there are more than {FRAMING_LIMIT} bytes around the body's own")
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINE_LIMIT:
+            raise TooMany(f"{PIPELINE_LIMIT} requests wait already", hint="Read the answers first.")
+        super().on_message_begin()
+        if self._awaited == "request":
+            self._number += 1
+        self._awaited = "head"
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._awaited == "head":  # not what trails a chunked body: uvicorn would keep it
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_LIMIT:
+            raise _head_too_large()
+        if self.parser.should_upgrade():
+            raise BadInput("there is no other protocol to change to", hint="Leave out the header Upgrade.")
+        self._awaited = "body"
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        # Whoever reads a body bounds it; one that nobody reads is dropped by uvicorn, up to BODY_TIMEOUT.
+        self._size -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._awaited = "request"
+
+    # It is answered
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._awaited == "request":
+            self._be_patient()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Not close(), which waits for the rest to be taken.
+        self._stalled = self.loop.call_later(SEND_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._stalled)
+
+    # Patience
+
+    def _be_patient(self) -> None:
+        """Wait for what is awaited now, but not for ever."""
+        _cancel(self._patience)
+        if self.transport.is_closing():
+            return
+        if self._awaited == "head":
+            self._patience = self.loop.call_later(HEAD_TIMEOUT, self._refuse, _too_slow("head", HEAD_TIMEOUT))
+        elif self._awaited == "body":
+            self._patience = self.loop.call_later(BODY_TIMEOUT, self._refuse, _too_slow("body", BODY_TIMEOUT))
+        elif self.cycle.response_complete and not self.pipeline:
+            self._patience = self.loop.call_later(self._idle_timeout, self.transport.close)
+
+    def _refuse(self, error: RbeeError) -> None:
+        """End the connection, with the problem where it does not end up in the middle of another answer."""
+        if self.transport.is_closing() or self._is_refused:
+            return
+        if not self._may_answer():
+            self.transport.close()
+            return
+        self.transport.write(_answer(error))
+        self.transport.write_eof()
+        self._is_refused = True
+        if self.cycle is not None:
+            # To who works on the request the client is gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        _cancel(self._patience)
+        self._patience = self.loop.call_later(LINGER, self.transport.abort)
+
+    def _may_answer(self) -> bool:
+        """Would an answer now be one to the request that is being received?"""
+        if self.pipeline:
+            return False
+        if self.cycle is None:
+            return True
+        if self.cycle.response_complete:
+            return self._awaited != "body"  # whose answer did not wait for it
+        return not self.cycle.response_started
+
+
+def _with_peer(app: ASGIApp, peer: Peer) -> ASGIApp:
+    async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["rbee.peer"] = peer
+        await app(scope, receive, send)
+
+    return app_with_peer
+
+
+def _answer(error: RbeeError) -> bytes:
+    content = json.dumps(error.to_problem()).encode()
+    head = (
+        f"content-type: application/problem+json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
+    )
+    return bytes(STATUS_LINE[error.status]) + head.encode() + b"\r\n" + content
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"the request line and the headers are larger than {HEAD_LIMIT} bytes",
+        hint=f"Send at most {HEAD_LIMIT} bytes of them.",
+    )
+
+
+def _too_slow(part: str, seconds: float) -> TooSlow:
+    return TooSlow(f"the request's {part} did not arrive within {seconds:g} s", hint="Send it at once.")
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
