@@ -107,6 +107,9 @@ class _Endpoint:
         admit: Callable[[Peer, Route], None],
     ) -> None:
         self._methods = methods
+        self._allowed = list(methods)
+        if "GET" in methods and methods["GET"][0].answer is not None:  # a story is all body
+            self._allowed.append("HEAD")
         self._document = document
         self._admit = admit
 
@@ -119,9 +122,10 @@ class _Endpoint:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        found = self._methods.get(request.method)
-        if found is None:
-            allowed = ", ".join(self._methods)
+        # HEAD is GET; uvicorn leaves the body out.
+        found = self._methods.get("GET" if request.method == "HEAD" else request.method)
+        if found is None or request.method not in self._allowed:
+            allowed = ", ".join(self._allowed)
             return problem_response(
                 NoSuchMethod(
                     f"{request.method} is not a method of {request.scope['path']}", hint=f"It has {allowed}."

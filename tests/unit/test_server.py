@@ -185,19 +185,29 @@ def test_a_wrong_method_is_answered_with_those_there_are(tmp_path: Path, silent_
     assert answer.headers.get("allow") == "POST"  # RFC 9110, 15.5.6: MUST
 
 
-def test_head_is_answered_without_a_body(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> bytes:
-        async with served(app(), tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("HEAD", "/health", Connection="close"))
-            told = await asyncio.wait_for(reader.read(), TIMEOUT)
-            writer.close()
-            await writer.wait_closed()
-            return told
+@pytest.mark.parametrize(
+    ("path", "status"), [("/health", 200), ("/add-hive", 405), (f"/v1/jobs/{JOB}/events", 405)]
+)
+def test_head_is_get_without_a_body_where_the_answer_has_an_end(
+    tmp_path: Path, silent_notifier: Notifier, path: str, status: int
+) -> None:
+    async def scenario() -> list[bytes]:
+        told = []
+        async with served(app({QueenRoutes.EVENTS: health}), tmp_path / "s", silent_notifier):
+            for method in ("HEAD", "GET"):
+                reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+                writer.write(request(method, path, Connection="close"))
+                told.append(await asyncio.wait_for(reader.read(), TIMEOUT))
+                writer.close()
+                await writer.wait_closed()
+        return told
 
-    head, _, body = asyncio.run(scenario()).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 405")
-    assert body == b""
+    by_head, by_get = asyncio.run(scenario())
+    head, _, body = by_head.partition(b"\r\n\r\n")
+    assert (int(head.split()[1]), body) == (status, b"")
+    if status == 200:
+        assert head == by_get.partition(b"\r\n\r\n")[0]
+        assert by_get.partition(b"\r\n\r\n")[2]
 
 
 def test_a_body_up_to_the_limit_is_taken(tmp_path: Path, silent_notifier: Notifier) -> None:
