@@ -25,12 +25,13 @@ from rbee.narration import (
 from rbee.queen import app
 from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
-from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.jobs import STREAMS, Jobs, Stories
 from rbee.queen.mark import Mark
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
 from rbee.server import run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
+from rbee.server.places import Places
 from rbee.systemd import Bus, Notifier, take_sockets
 
 
@@ -68,7 +69,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
     hive_uid = uid_of("rbee-hive")
     daemons = () if hive_uid is None else (hive_uid,)
-    jobs = Jobs(queen.jobs_max)
+    jobs = Jobs(queen.jobs_max, Places("stories are being read", STREAMS, daemons))
     status = StatusLine(notifier, registry, jobs)
     failures: list[RbeeError] = []
 

@@ -90,7 +90,7 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         return jobs.job(job_id(request)).view()
 
     async def events(request: Request) -> Response:
-        return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request)))
+        return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request), peer_of(request)))
 
     async def catalog(_request: Request) -> Response:
         return file_answer(await hives.catalog.copy(), QueenRoutes.CATALOG.media_type)
@@ -102,9 +102,9 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
         if "text/event-stream" not in request.headers.get("accept", ""):
             return ask().started()
-        jobs.check_place()  # before there is a job that its asker would not hear of
+        jobs.check_place(peer_of(request))  # before there is a job that its asker would not hear of
         job = ask()
-        return event_stream(jobs.stream(job, 0, first=stories.job_event(job)))
+        return event_stream(jobs.stream(job, 0, peer_of(request), first=stories.job_event(job)))
 
     handlers: dict[Route, Handler] = {
         QueenRoutes.HEALTH: health,

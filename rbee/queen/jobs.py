@@ -1,7 +1,7 @@
 """A job and its story: every line is kept, whether anyone listens or not.
 
 Bounds: `jobs_max` jobs, of which the oldest that ended makes room for a new one; STORY_LIMIT
-lines a story, of which the end is never dropped; STREAMS_MAX readers at once.
+lines and STORY_SIZE characters a story, of which the end is never dropped; STREAMS readers at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,19 @@ from typing import Any, Literal
 
 from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
 from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
-from rbee.narration import Event, Narrator, line_of
+from rbee.narration import STORY_FULL, Event, Narrator, line_of
 from rbee.queen.catalog import now_ms
+from rbee.server.peer import Peer
+from rbee.server.places import Bound, Places
 
 STORY_LIMIT = 1000
-STREAMS_MAX = 256
+"""Lines of a story; who reads it is told that there were more."""
+
+STORY_SIZE = 256 * 1024
+"""Characters of a story's lines together."""
+
+STREAMS = Bound(total=256, kept=32, a_user=192, a_process=64)
+
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a stream gets a comment, so that its reader knows it lives."""
 
@@ -36,6 +44,8 @@ class Job:
         self._started_at_ms = now_ms()
         self._ended_at_ms: int | None = None
         self._entries: list[tuple[str, Any]] = []
+        self._size = 0
+        self._is_full = False
         self._grown = asyncio.Event()
 
     def view(self) -> JobView:
@@ -48,8 +58,15 @@ class Job:
         return JobStarted(self.hive_id, self.id, self._events_path())
 
     def tell(self, line: Line) -> None:
-        if self.state == "running" and len(self._entries) < STORY_LIMIT:
-            self._append("line", encode(line))
+        if self.state != "running" or self._is_full:
+            return
+        self._size += len(line.text)
+        self._is_full = len(self._entries) >= STORY_LIMIT or self._size > STORY_SIZE
+        if self._is_full:
+            line = line_of(
+                STORY_FULL, f"The story is too long to be told on: journalctl RBEE_JOB_ID={self.id}"
+            )
+        self._append("line", encode(line))
 
     def tell_once(self, line: Line) -> None:
         """As tell(), for a line that may come again: a beat whose answer was late is sent anew."""
@@ -134,10 +151,10 @@ class Reading(AsyncIterator[bytes]):
 class Jobs:
     """The jobs that are kept, and who reads them."""
 
-    def __init__(self, jobs_max: int) -> None:
+    def __init__(self, jobs_max: int, places: Places | None = None) -> None:
         self._jobs_max = jobs_max
         self._jobs: dict[str, Job] = {}
-        self._streams = 0
+        self._places = places or Places("stories are being read", STREAMS)
         self._is_closed = False
 
     def open(self, kind: Kind, hive_id: str | None) -> Job:
@@ -176,19 +193,14 @@ class Jobs:
     def running(self, kind: Kind) -> Job | None:
         return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)
 
-    def check_place(self) -> None:
-        """Raise TooMany where one more reader would be too many."""
-        if self._streams >= STREAMS_MAX:
-            raise TooMany(f"{STREAMS_MAX} stories are being read", hint="Close one and try again.")
+    def check_place(self, reader: Peer) -> None:
+        """Raise TooMany where one more to read for this client would be too many."""
+        self._places.check(reader)
 
-    def stream(self, job: Job, after: int, *, first: bytes = b"") -> Reading:
-        """The job's story as server-sent events; TooMany beyond STREAMS_MAX readers."""
-        self.check_place()
-        self._streams += 1
-        return Reading(job.follow(after), first, self._reading_ends)
-
-    def _reading_ends(self) -> None:
-        self._streams -= 1
+    def stream(self, job: Job, after: int, reader: Peer, *, first: bytes = b"") -> Reading:
+        """The job's story as server-sent events; TooMany beyond STREAMS."""
+        self._places.take(reader)
+        return Reading(job.follow(after), first, lambda: self._places.give_back(reader))
 
     def close(self) -> None:
         """End every story: a shutdown is done with the queen's own end, anything else is cut off."""

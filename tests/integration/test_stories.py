@@ -10,6 +10,7 @@ import pytest
 
 from rbee.contracts import JobStarted, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
+from rbee.server.places import Bound
 from tests.integration.house import ADD, House, Story, parse_story, soon, told, until
 from tests.integration.test_add_hive import STORY
 
@@ -111,8 +112,8 @@ async def test_a_reader_that_leaves_neither_ends_the_job_nor_stays_counted(house
     for _ in range(3):
         async with house.reader(job) as reader:
             await soon(reader.readuntil(b"\n\n"))
-            assert queen.jobs._streams == 1
-        await until(lambda: queen.jobs._streams == 0)
+            assert queen.jobs._places.taken == 1
+        await until(lambda: queen.jobs._places.taken == 0)
     house.systemd.may_start.set()
 
     lines, end = await house.story(QueenRoutes.EVENTS, job_id=job.job_id).rest()
@@ -122,7 +123,7 @@ async def test_a_reader_that_leaves_neither_ends_the_job_nor_stays_counted(house
 async def test_more_readers_than_there_may_be_are_refused_and_a_place_that_gets_free_is_given(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rbee.queen.jobs.STREAMS_MAX", 2)
+    monkeypatch.setattr("rbee.queen.jobs.STREAMS", Bound(total=2, kept=0, a_user=2, a_process=2))
     await house.wake_queen()
     job = await adding_held_up(house)
     async with house.reader(job) as first:

@@ -22,10 +22,10 @@ from rbee.narration import SHUTTING_DOWN_HIVES, Chorus
 from rbee.queen.app import Admission, build
 from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives as Rules
-from rbee.queen.jobs import STREAMS_MAX, Job, Jobs, Stories
+from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
-from rbee.server import Peer
+from rbee.server.peer import Peer
 from rbee.systemd import TARGET, Notifier
 from tests.unit.played_systemd import PlayedSystemd
 from tests.unit.serving import TIMEOUT, Answer, post, raw, request, served, until
@@ -364,7 +364,8 @@ def test_who_asks_for_a_stream_gets_the_story_in_the_same_answer(with_queen: Wit
 def test_one_reader_too_many_is_refused_with_503(with_queen: WithQueen) -> None:
     async def scenario(queen: Served) -> Answer:
         job = queen.jobs.open("shutdown", None)
-        places = [queen.jobs.stream(job, 0) for _ in range(STREAMS_MAX)]
+        me = Peer(os.getpid(), os.geteuid(), os.getegid())
+        places = [queen.jobs.stream(job, 0, me) for _ in range(STREAMS.a_process)]
         answer = await queen.ask(request("GET", f"/v1/jobs/{job.id}/events"))
         for place in places:
             await place.aclose()
@@ -383,10 +384,10 @@ def test_a_reader_who_hangs_up_gives_the_place_back(with_queen: WithQueen) -> No
             reader, writer = await asyncio.open_unix_connection(str(queen.path))
             writer.write(request("GET", f"/v1/jobs/{job.id}/events"))
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
-            assert queen.jobs._streams == 1
+            assert queen.jobs._places.taken == 1
             writer.close()
             await writer.wait_closed()
-            await until(lambda: queen.jobs._streams == 0)
+            await until(lambda: queen.jobs._places.taken == 0)
 
     with_queen(scenario)
 
@@ -397,7 +398,7 @@ def test_open_stories_end_at_once_and_explicitly_when_the_queen_stops(with_queen
         telling = [
             asyncio.ensure_future(stream(queen, request("GET", f"/v1/jobs/{job.id}/events"))) for job in jobs
         ]
-        await until(lambda: queen.jobs._streams == 2)
+        await until(lambda: queen.jobs._places.taken == 2)
         began = asyncio.get_running_loop().time()
         await queen.stop()
         stories = [events for _, events in await asyncio.gather(*telling)]

@@ -13,7 +13,8 @@ import rbee.queen.jobs
 from rbee.contracts import Done, JobStarted, JobView, Line, decode, encode
 from rbee.errors import HiveFailed, Stopping, TooMany, UnknownJob, from_problem
 from rbee.narration import ADDING, DETECTED
-from rbee.queen.jobs import STORY_LIMIT, STREAMS_MAX, Job, Jobs, Stories, job_event
+from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS, Job, Jobs, Stories, job_event
+from rbee.server.peer import Peer
 
 Result = TypeVar("Result")
 Event = tuple[int, str, Any]
@@ -24,6 +25,9 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         return await asyncio.wait_for(work, 3)
 
     return asyncio.run(scenario())
+
+
+ADA = Peer(pid=4711, uid=1000, gid=1000)
 
 
 def line(text: str) -> Line:
@@ -197,17 +201,23 @@ def test_the_first_end_counts_and_nothing_is_told_after_it() -> None:
     assert view.ended_at_ms >= view.started_at_ms
 
 
-def test_a_story_is_bounded_and_its_end_is_never_dropped() -> None:
+@pytest.mark.parametrize(
+    ("size", "kept"), [(10, STORY_LIMIT), (2000, STORY_SIZE // 2000)], ids=["many lines", "long lines"]
+)
+def test_a_story_is_bounded_and_says_so_and_its_end_is_never_dropped(size: int, kept: int) -> None:
     async def scenario() -> list[Event]:
-        job = await a_story(STORY_LIMIT + 500)
+        job = Job("add-hive", "localhost")
+        for number in range(STORY_LIMIT + 500):
+            job.tell(line(f"{number}".rjust(size)))
         job.done(Done(None))
         return await told(job.follow(0))
 
-    events = run(scenario())
+    *events, full, end = run(scenario())
 
-    assert len(events) == STORY_LIMIT + 1
-    assert events[-1][1] == "done"
-    assert texts(events)[-1] == f"line {STORY_LIMIT}"
+    assert texts(events) == [f"{number}".rjust(size) for number in range(kept)]
+    assert full[2]["event"] == "story-full"
+    assert "journalctl RBEE_JOB_ID=" in full[2]["text"]
+    assert end[1] == "done"
 
 
 def test_a_job_says_what_it_is_and_where_its_story_is() -> None:
@@ -292,7 +302,7 @@ def test_a_job_that_made_room_is_still_told_to_its_end_to_who_reads_it() -> None
         jobs = Jobs(1)
         job = jobs.open("add-hive", "a")
         job.tell(line("line 1"))
-        stream = jobs.stream(job, 0)
+        stream = jobs.stream(job, 0, ADA)
         events = [parse(await anext(stream))]
         job.done(Done(None))
         jobs.open("add-hive", "b")
@@ -306,7 +316,7 @@ def test_a_stream_may_begin_with_an_event_of_its_own() -> None:
         jobs = Jobs(1)
         job = jobs.open("add-hive", "a")
         job.done(Done(None))
-        return await told(jobs.stream(job, 0, first=job_event(job)))
+        return await told(jobs.stream(job, 0, ADA, first=job_event(job)))
 
     assert [kind for _, kind, _ in run(scenario())] == ["job", "done"]
 
@@ -316,23 +326,23 @@ def test_only_so_many_may_read_at_once_and_who_leaves_gives_the_place_back() -> 
         jobs = Jobs(1)
         job = jobs.open("add-hive", "a")
         job.tell(line("line 1"))
-        streams = [jobs.stream(job, 0) for _ in range(STREAMS_MAX)]
+        streams = [jobs.stream(job, 0, ADA) for _ in range(STREAMS.a_process)]
         for stream in streams:
             await anext(stream)
-        with pytest.raises(TooMany, match=f"{STREAMS_MAX} stories are being read"):
-            jobs.stream(job, 0)
+        with pytest.raises(TooMany, match="64 stories are being read by process 4711"):
+            jobs.stream(job, 0, ADA)
 
         # One leaves, one hears the end, one is cut off.
         await streams[0].aclose()  # type: ignore[attr-defined]
-        await anext(jobs.stream(job, 0))
+        await anext(jobs.stream(job, 0, ADA))
 
         job.done(Done(None))
         for stream in streams[1:]:
             assert parse(await anext(stream))[1] == "done"
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
-        for _ in range(STREAMS_MAX):
-            await told(jobs.stream(job, 0))
+        for _ in range(STREAMS.a_process):
+            await told(jobs.stream(job, 0, ADA))
 
     run(scenario())
 
@@ -343,13 +353,15 @@ def test_a_reader_who_is_cut_off_while_waiting_gives_the_place_back() -> None:
         job = jobs.open("add-hive", "a")
 
         for _ in range(2):
-            reading = [asyncio.ensure_future(told(jobs.stream(job, 0))) for _ in range(STREAMS_MAX)]
+            reading = [
+                asyncio.ensure_future(told(jobs.stream(job, 0, ADA))) for _ in range(STREAMS.a_process)
+            ]
             await asyncio.wait(reading, timeout=0)
             await asyncio.sleep(0)
             for one in reading:
                 one.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
-        assert isinstance(jobs.stream(job, 0), AsyncIterator)
+        assert isinstance(jobs.stream(job, 0, ADA), AsyncIterator)
 
     run(scenario())
 
@@ -361,7 +373,7 @@ def test_closing_ends_every_story_and_a_shutdown_ends_well() -> None:
             jobs.open("add-hive", "a"), jobs.open("remove-hive", "b"), jobs.open("shutdown", None),
         )  # fmt: skip
         ended.done(Done(None))
-        reading = [asyncio.ensure_future(told(jobs.stream(job, 0))) for job in (adding, ended, shutdown)]
+        reading = [asyncio.ensure_future(told(jobs.stream(job, 0, ADA))) for job in (adding, ended, shutdown)]
         await asyncio.sleep(0)
         jobs.close()
         return [
