@@ -325,8 +325,8 @@ def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing:
     said, *cures = state.status_text.split(_TRY)
     if said:
         causes.append(f"it said: {said}")
-    if state.result != "exit-code":
-        cures = []  # of an earlier end
+    if state.result != "exit-code" or said == NO_SOCKET:
+        cures = []  # of an earlier end, or for who starts the program by hand
     cure = "\n".join(cures) or _cure(unit, state)
     raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=cure)
 

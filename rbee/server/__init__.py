@@ -197,7 +197,7 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
     # Starlette raises the error on after this answer, and uvicorn logs its traceback.
-    log.error("%s %s failed in a way that nobody foresaw", request.method, request.scope["path"])
+    log.error("%s %s failed in a way that nobody foresaw", request.method, printable(request.scope["path"]))
     return problem_response(RbeeError("an error that nobody foresaw", hint="The journal has its traceback."))
 
 

@@ -276,7 +276,7 @@ def judge(request: Request, answer: bytes) -> tuple[str, str | None]:
     if status < "400":
         return status, None
     if not is_problem:
-        return f"{status}-bare", None if not request.is_http else "no problem document"
+        return status, "no problem document"
     if request.content.startswith(b"HEAD "):
         return status, None if status < "500" else "5xx"
     if not content.decode().isprintable():
@@ -286,7 +286,9 @@ def judge(request: Request, answer: bytes) -> tuple[str, str | None]:
         return status, "5xx"
     if not (problem.type.startswith(PROBLEM_PREFIX) and problem.title and problem.detail):
         return status, "a problem that says nothing"
-    if problem.type == f"{PROBLEM_PREFIX}bad-input" and (problem.field or "the body") not in problem.detail:
+    # Where no field is at fault it is all of the body, or of what was sent as a request.
+    named = (problem.field,) if problem.field else ("the body", "the request", "no other protocol")
+    if problem.type == f"{PROBLEM_PREFIX}bad-input" and not any(name in problem.detail for name in named):
         return status, "a detail that does not name the field"
     return status, None
 
@@ -328,15 +330,10 @@ def soak(machine: Machine, *, seed: int, count: int, seconds: float) -> Outcome:
 
 def mishaps(machine: Machine, unit: str) -> list[str]:
     """Entries that are not text, and where tracebacks begin."""
-    # Debian 12's uvicorn logs one with each request that is not HTTP, and what it came from before it.
-    of_uvicorn = (
-        "Invalid HTTP request received.",
-        "During handling of the above exception, another exception occurred:",
-    )
     found, last = [], ""
     for entry in machine.journal(f"--unit={unit}", "_TRANSPORT=stdout"):
         text = entry["MESSAGE"]
-        if not isinstance(text, str) or ("Traceback" in text and last not in of_uvicorn):
+        if not isinstance(text, str) or "Traceback" in text:
             found.append(f"{text}, after {last!r}")
         last = text
     told = machine.journal(f"--unit={unit}", "_TRANSPORT=journal")
