@@ -148,7 +148,7 @@ def catalog() -> None:
     """Back up, check or restore the queen's hive catalog."""
 
 
-@catalog.command("backup")
+@catalog.command("backup", short_help="Copy the catalog of the awake queen to FILE.")
 @click.argument("file")
 @click.option("--force", is_flag=True, help="Replace a FILE that is there.")
 @json_option
@@ -163,7 +163,7 @@ def backup_catalog(context: click.Context, file: str, force: bool, as_json: bool
         print_report(report, f"Saved {report.path}", as_json)
 
 
-@catalog.command("check")
+@catalog.command("check", short_help="Say whether FILE, or the queen's own catalog, is sound.")
 @click.argument("file", required=False)
 @json_option
 @click.pass_context
@@ -178,7 +178,7 @@ def check_catalog(context: click.Context, file: str | None, as_json: bool) -> No
     print_report(report, f"{report.path} is sound", as_json)
 
 
-@catalog.command("restore")
+@catalog.command("restore", short_help="Put FILE in the catalog's place; the old one is kept.")
 @click.argument("file", required=False)
 @click.option("--empty", is_flag=True, help="No file: the queen makes an empty catalog.")
 @json_option
