@@ -47,9 +47,6 @@ log = logging.getLogger("rbee")
 FILE_PART = 64 * 1024
 """Bytes of a file that are read and sent at once."""
 
-FILE_TIMEOUT = 30.0
-"""Seconds in which a client must take each part of a file; the rest is not sent to one that does not."""
-
 GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
 
@@ -257,15 +254,14 @@ class _FileAnswer(Response):
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file, contextlib.suppress(TimeoutError):
+        with self._file:
             head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(head)
             is_going_on = True
             while is_going_on:
                 part = self._file.read(FILE_PART)
                 is_going_on = bool(part)
-                async with asyncio.timeout(FILE_TIMEOUT):
-                    await send({"type": "http.response.body", "body": part, "more_body": is_going_on})
+                await send({"type": "http.response.body", "body": part, "more_body": is_going_on})
 
 
 async def _disconnected(receive: Receive) -> None:

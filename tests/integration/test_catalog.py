@@ -101,8 +101,7 @@ async def test_clients_that_never_read_their_copy_do_not_keep_others_from_the_qu
 async def test_a_client_that_does_not_take_its_copy_in_time_is_given_up(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rbee.server.FILE_TIMEOUT", 0.1)
-    house.expected_errors.add("ASGI callable returned without completing response")
+    monkeypatch.setattr("rbee.server.connection.SEND_TIMEOUT", 0.1)
     queen = await house.added()
     for n in range(3000):
         await queen.catalog.add(f"hive{n}", "x" * 200, 1)
