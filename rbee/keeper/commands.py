@@ -30,6 +30,7 @@ from rbee.errors import (
     NotPermitted,
     NotRunning,
     RbeeError,
+    TimedOut,
     UnitFailed,
     UnknownHive,
     Unreachable,
@@ -215,10 +216,7 @@ class Keeper:
             try:
                 self._start_queen(timeout=START_TIMEOUT)
             except UnitFailed as error:
-                failure = self._queen_failed(error)
-                for line in journal_tail(QUEEN_UNIT):
-                    failure.add_note(line)
-                raise failure from error
+                self._wake_again(error)
         self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
     def _start_queen(self, *, timeout: float, undo_stop: bool = True) -> None:
@@ -230,6 +228,19 @@ class Keeper:
             self._bus.start(QUEEN_UNIT, timeout=timeout, undo_stop=undo_stop)
         except NotPermitted as error:
             raise explain(error) from error
+
+    def _wake_again(self, failed: UnitFailed) -> None:
+        """One who died on the way is started anew by systemd; raises `failed` if that did not help either."""
+        if self._queen_state() == "waking":
+            self._teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
+            try:
+                return self._start_queen(timeout=RETURN_TIMEOUT, undo_stop=False)
+            except (UnitFailed, TimedOut):
+                pass  # what she died of at first says more
+        failure = self._queen_failed(failed)
+        for line in journal_tail(QUEEN_UNIT):
+            failure.add_note(line)
+        raise failure from failed
 
     def _queen_failed(self, error: UnitFailed) -> RbeeError:
         """Her exit status 78 says that configuration or catalog cannot be used, and so does ours."""

@@ -102,15 +102,20 @@ def soak(machine: Machine, seed: int, kills: int, seconds: float) -> int:
         rounds += 1
         killed += bool(found["killed"])
         kinds = [line.get("kind") for line in found["told"]]
-        outcomes["asked again" if "queen-lost" in kinds else "done" if found["code"] == 0 else "error"] += 1
-        if wrong := complaints(found):
+        outcome = "done" if found["code"] == 0 else "error"
+        asked_again = ", asked again" if "queen-lost" in kinds else ""
+        hit = victim.removesuffix(".service") if found["killed"] else "nobody"
+        outcomes[f"with {hit} killed{asked_again}: {outcome}"] += 1
+        wrong = complaints(found)
+        if hit != HIVE.removesuffix(".service") and outcome == "error":
+            wrong.append("the keeper did not finish what it was asked for")
+        if wrong:
             bad += 1
             print(f"round {rounds}: {victim} killed after {delay:.3f} s, {start}: {'; '.join(wrong)}")
             print(json.dumps(found["told"]), flush=True)
-    told = ", ".join(f"{count} {what}" for what, count in sorted(outcomes.items()))
-    print(
-        f"{killed} kills in {rounds} rounds, {time.monotonic() - began:.0f} s: {told}; {bad} bad", flush=True
-    )
+    for what, count in sorted(outcomes.items()):
+        print(f"{count:5} {what}")
+    print(f"{killed} kills in {rounds} rounds, {time.monotonic() - began:.0f} s; {bad} bad", flush=True)
     return bad
 
 

@@ -38,7 +38,7 @@ from rbee.systemd import (
     Notifier,
     UnitState,
 )
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED
 from tests.unit.serving import served
 from tests.unit.shapes import HIVE_VIEW
 
@@ -55,6 +55,8 @@ class Bus:
         self.asked: list[tuple[str, str]] = []
         self.opened = 0
         self.refusals: dict[tuple[str, str], RbeeError] = {}
+        self.after: dict[tuple[str, str], UnitState] = {}
+        """What a unit is after a refusal."""
         self.states = {
             QUEEN_UNIT: INACTIVE,
             QUEEN_SOCKET_UNIT: LISTENING,
@@ -98,6 +100,7 @@ class Bus:
     def _do(self, verb: str, unit: str) -> None:
         self.asked.append((verb, unit))
         if (verb, unit) in self.refusals:
+            self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))
             raise self.refusals[verb, unit]
 
 
@@ -535,6 +538,34 @@ def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_
         "  journal: \\x1b[2J",
         "  try: mv it",
     ]
+
+
+def test_a_queen_who_dies_while_she_is_woken_is_awaited_once_more(
+    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start: its result is 'signal'")
+    bus.after["start", QUEEN_UNIT] = KILLED
+
+    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[:3] == [
+        "(bee keeper) queen is asleep, waking queen.",
+        "(bee keeper) the queen died, waiting for systemd to bring her back.",
+        "(bee keeper) queen is awake and healthy.",
+    ]
+    assert bus.asked == [("start", QUEEN_UNIT), ("start unless stopping", QUEEN_UNIT)]
+
+
+def test_a_queen_who_dies_again_and_again_while_she_is_woken_is_said_to(bus: Bus, rbeectl: Rbeectl) -> None:
+    bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start: its result is 'signal'")
+    bus.refusals["start unless stopping", QUEEN_UNIT] = TimedOut("it was not done after 2 s")
+    bus.after["start", QUEEN_UNIT] = KILLED
+
+    ran = rbeectl("add-hive", "localhost")
+
+    assert ran.code == 1
+    assert "did not start: its result is 'signal'" in ran.err
 
 
 @pytest.mark.parametrize("by", ["bus", "socket"])
