@@ -198,7 +198,7 @@ class Asker:
         match rng.randrange(4):
             case 0:
                 del holder[key]
-            case 1 if isinstance(holder, list):
+            case 1 if isinstance(holder, list) and len(holder) < 100:
                 holder *= rng.choice((2, 65, 10_001))
             case 2 if isinstance(holder, dict):
                 holder[rng.choice(NAMES)] = self._json(2)
