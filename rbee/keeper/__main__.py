@@ -24,7 +24,7 @@ def main() -> int:
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
     for stream in (sys.stdout, sys.stderr):
         # A terminal need not speak UTF-8; what it cannot show is escaped, never an error.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is no TextIO by type
     try:
         code = run()
         sys.stdout.flush()

@@ -33,6 +33,7 @@ from rbee.errors import (
     RbeeError,
 )
 from rbee.keeper.permission import explain
+from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.systemd import QUEEN_UNIT
 
 CATALOG = Path("/var/lib/queen-rbee/catalog.db")
@@ -230,7 +231,7 @@ def _no_file(path: Path) -> RbeeError:
 # Another in its place
 
 
-def restore(file: str | None, *, path: Path | None = None) -> Restored:
+def restore(file: str | None, *, path: Path | None = None, journal: Narrator | None = None) -> Restored:
     """Put a file in the catalog's place, or with None nothing; what is there is kept beside it.
 
     Each step leaves either the old catalog whole, or a name by which the queen sees that she
@@ -258,6 +259,17 @@ def restore(file: str | None, *, path: Path | None = None) -> Restored:
                 unfinished_restore(target).unlink()
             log_of(target, "-shm").unlink(missing_ok=True)
             lock.sync()
+    if journal is not None:
+        what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
+        # Under sudo(8) the actor is who called it.
+        asker = os.environ.get("SUDO_UID", str(os.geteuid()))
+        journal.narrate(
+            CATALOG_CHANGED,
+            f"the hive catalog {target} {what}" + (f"; the one before is {old}" if old else ""),
+            speaker="bee keeper",
+            actor_uid=asker,
+            actor_pid=str(os.getpid()),
+        )
     return Restored(target, report, old)
 
 

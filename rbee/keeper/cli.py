@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from rbee.contracts import CatalogReport, Hives, HiveView, encode
 from rbee.errors import NotRunning, RbeeError
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
-from rbee.narration import JsonLines, Teller, Terminal
+from rbee.narration import Journal, JsonLines, Teller, Terminal
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, Bus, UnitState
 from rbee.text import printable
 
@@ -190,7 +191,7 @@ def restore_catalog(context: click.Context, file: str | None, empty: bool, as_js
     context.obj["json"] = as_json
     from rbee.keeper.catalog import restore  # with sqlite3, which only this needs
 
-    done = restore(file)
+    done = restore(file, journal=Journal("rbeectl", fallback=StringIO()))  # no journal is no error
     if as_json:
         old = str(done.old) if done.old else None
         report = encode(done.report) if done.report else {"path": str(done.path)}

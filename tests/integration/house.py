@@ -260,7 +260,7 @@ class Queen(Process):
             self.catalog,
             self.registry,
             self.jobs,
-            house.systemd,  # type: ignore[arg-type]  # it has AsyncBus's methods
+            house.systemd,  # it has AsyncBus's methods
             HiveClient(self._link),
             Chorus(self._tell, Stories(self.jobs), self._status),
             changed=self._status.update,

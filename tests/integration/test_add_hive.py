@@ -360,7 +360,7 @@ async def test_a_hive_whose_detection_breaks_says_so_in_the_story(house: House) 
     def breaks() -> None:
         raise OSError("the PCI bus is on fire")
 
-    house.devices = breaks  # type: ignore[assignment]
+    house.devices = breaks
     house.expected_errors.add("detecting the devices failed")
     await house.wake_queen()
 

@@ -165,7 +165,7 @@ async def test_a_hive_that_comes_back_and_refuses_its_devices_is_pending_with_th
     def breaks() -> None:
         raise OSError("the bus is gone")
 
-    house.devices = breaks  # type: ignore[assignment]
+    house.devices = breaks
     house.systemd.may_start.set()
 
     await house.journal.says(event="add-failed")

@@ -229,6 +229,12 @@ def test_an_awake_queens_catalog_cannot_be_restored_and_the_refusal_names_her(ma
     assert done.code == 0, done
     kept = re.search(r"The catalog before is (\S+)", done.out)
     assert kept
+    (told,) = machine.journal("RBEE_EVENT=catalog-changed", "SYSLOG_IDENTIFIER=rbeectl")
+    assert (
+        told["MESSAGE"]
+        == f"the hive catalog {CATALOG} is restored from {BACKUP}; the one before is {kept[1]}"
+    )
+    assert (told["RBEE_ACTOR_UID"], told["_UID"]) == ("0", "0")
     assert rbeectl(machine, "catalog", "check", kept[1], user=None).code == 0
     again = re.search(r"Next: (.*)", done.out)
     assert again
