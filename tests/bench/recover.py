@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from pathlib import Path
 
 from machines import Machine
-from trees import Trees
+
+from tests.bench.booted import booted
 
 KILL = """
 import json, os, signal, subprocess, sys, time
@@ -76,11 +76,7 @@ def measure(machine: Machine, suite: str, runs: int) -> None:
 
 
 def main(suite: str, runs: int) -> None:
-    debs = sorted(Path("dist").glob("*.deb"))
-    with (
-        Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees,
-        Machine(trees.installed(suite, debs)) as machine,
-    ):
+    with booted(suite) as machine:
         measure(machine, suite, runs)
 
 

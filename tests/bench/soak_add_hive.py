@@ -7,11 +7,11 @@ import random
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from machines import Machine
-from trees import Trees
+
+from tests.bench.booted import booted
 
 QUEEN, HIVE = "queen-rbee.service", "rbee-hive.service"
 
@@ -120,11 +120,7 @@ def soak(machine: Machine, seed: int, kills: int, seconds: float) -> int:
 
 
 def main(suite: str = "bookworm", seed: str = "1", kills: str = "200", seconds: str = "600") -> int:
-    debs = sorted(Path("dist").glob("*.deb"))
-    with (
-        Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees,
-        Machine(trees.installed(suite, debs)) as machine,
-    ):
+    with booted(suite) as machine:
         return 1 if soak(machine, int(seed), int(kills), float(seconds)) else 0
 
 

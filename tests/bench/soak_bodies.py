@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from machines import Machine
-from trees import Trees
 
 from rbee.contracts import AddHive, HiveRoutes, Problem, QueenRoutes, Route, decode
 from rbee.errors import PROBLEM_PREFIX, BadInput
+from tests.bench.booted import booted
 from tests.system.house import CATALOG, HIVE, QUEEN, add_hive, await_state, job_of, main_pid, rows
 
 ANSWER_SECONDS = 20.0
@@ -346,12 +346,8 @@ def lasting(hives: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main(suite: str, count: int, seed: int, seconds: float) -> int:
-    debs = sorted(Path("dist").glob("*.deb"))
     print(f"{suite}, seed {seed}, {count} requests", flush=True)
-    with (
-        Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees,
-        Machine(trees.installed(suite, debs)) as machine,
-    ):
+    with booted(suite) as machine:
         outcome = soak(machine, seed=seed, count=count, seconds=seconds)
     print(outcome)
     for line in outcome.wrong[:50]:

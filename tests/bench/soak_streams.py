@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from machines import Machine
-from trees import Trees
 
+from tests.bench.booted import booted
 from tests.system.house import HIVE, QUEEN, configure, curl, main_pid, override
 
 STORM = "/usr/local/lib/storm.py"
@@ -52,11 +52,7 @@ def soak(machine: Machine, streams: int, storms: int) -> list[tuple[int, int]]:
 
 
 def main(suite: str, streams: int, storms: int) -> int:
-    debs = sorted(Path("dist").glob("*.deb"))
-    with (
-        Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees,
-        Machine(trees.installed(suite, debs)) as machine,
-    ):
+    with booted(suite) as machine:
         before, *after = soak(machine, streams, storms)
     left = after[-1][0] - before[0]
     growth = after[-1][1] / after[0][1] - 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from pathlib import Path
 
 from machines import Machine
-from trees import Trees
+
+from tests.bench.booted import booted
 
 TIMER = """
 import json, subprocess, sys, time
@@ -49,11 +49,7 @@ def measure(machine: Machine, suite: str, runs: int) -> None:
 
 
 def main(suite: str, runs: int) -> None:
-    debs = sorted(Path("dist").glob("*.deb"))
-    with (
-        Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees,
-        Machine(trees.installed(suite, debs)) as machine,
-    ):
+    with booted(suite) as machine:
         measure(machine, suite, runs)
 
 
