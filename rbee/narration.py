@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from rbee.contracts import Line, Speaker
+from rbee.contracts import JobStarted, Line, Speaker, encode
 from rbee.text import printable
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
@@ -155,6 +155,9 @@ class Teller(Narrator):
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         self.relay(line_of(event, text))
 
+    def begin(self, job: JobStarted) -> None:
+        """Tell that a job has begun, of which the lines are told next."""
+
     def relay(self, line: Line) -> None:
         """Tell a line as it is."""
 
@@ -181,10 +184,13 @@ class Terminal(Teller):
 
 
 class JsonLines(Teller):
-    """For a program: each line as a JSON object on a line of its own, with event 'line'."""
+    """For a program: each as a JSON object on a line of its own, event 'line', or 'job' for the job."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def begin(self, job: JobStarted) -> None:
+        print(json.dumps({"event": "job", **encode(job)}), file=self._stream, flush=True)
 
     def relay(self, line: Line) -> None:
         told = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,17 +32,27 @@ class StoryEvent:
     data: dict[str, Any]
 
 
-class QueenClient:
-    """One request a connection, blocking, for the keeper. `timeout` in seconds bounds each wait."""
+def _for_ever(most: float) -> float:
+    return most
 
-    def __init__(self, path: Path, *, timeout: float = 10.0) -> None:
+
+class QueenClient:
+    """One request a connection, blocking, for the keeper. `timeout` in seconds bounds each wait.
+
+    `left` makes of a wait's bound what is left of a deadline, and raises TimedOut once it has passed.
+    """
+
+    def __init__(
+        self, path: Path, *, timeout: float = 10.0, left: Callable[[float], float] = _for_ever
+    ) -> None:
         self._path = path
         self._timeout = timeout
+        self._left = left
 
     def ask(self, route: Route, body: Any = None, **values: str) -> Any:
         """The decoded answer of a route."""
         with closing(self._connect()) as channel:
-            answer = _Answer(channel, self._timeout)
+            answer = _Answer(channel, self._timeout, self._left)
             _send(channel, route, body, "application/json", values)
             content = answer.whole()
         if answer.status >= 400:
@@ -55,7 +65,7 @@ class QueenClient:
         A stream that just ends raises Disconnected: what ends well says so.
         """
         with closing(self._connect()) as channel:
-            answer = _Answer(channel, self._timeout)
+            answer = _Answer(channel, self._timeout, self._left)
             _send(channel, route, body, "text/event-stream", values)
             answer.await_status()
             if answer.status >= 400:
@@ -66,7 +76,7 @@ class QueenClient:
     def fetch(self, route: Route) -> Iterator[bytes]:
         """The file that a route answers with, in parts; one that ends too early raises Disconnected."""
         with closing(self._connect()) as channel:
-            answer = _Answer(channel, SILENCE)
+            answer = _Answer(channel, SILENCE, self._left)
             _send(channel, route, None, route.media_type, {})
             answer.await_status()
             if answer.status >= 400:
@@ -75,7 +85,7 @@ class QueenClient:
 
     def _connect(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        channel.settimeout(self._timeout)
+        channel.settimeout(self._left(self._timeout))
         try:
             channel.connect(os.fspath(self._path))
         except OSError as error:
@@ -87,12 +97,13 @@ class QueenClient:
 class _Answer:
     """An HTTP answer as it comes off a socket; httptools parses it and calls the on_ methods."""
 
-    def __init__(self, channel: socket.socket, timeout: float) -> None:
+    def __init__(self, channel: socket.socket, timeout: float, left: Callable[[float], float]) -> None:
         import httptools
 
         self.status = 0
         self.timeout = timeout
         self._channel = channel
+        self._left = left
         self._parser = httptools.HttpResponseParser(self)
         # What would switch to another protocol is no answer either, and is an error of its own there.
         self._broken = (httptools.HttpParserError, httptools.HttpParserUpgrade)
@@ -131,12 +142,13 @@ class _Answer:
 
     def _receive(self) -> None:
         try:
-            self._channel.settimeout(self.timeout)
+            self._channel.settimeout(self._left(self.timeout))
             data = self._channel.recv(65536)
             if not data:
                 raise Disconnected("the queen went in the middle of her answer", hint=_WHY)
             self._parser.feed_data(data)
         except TimeoutError as error:
+            self._left(self.timeout)
             raise TimedOut(
                 f"the queen was silent for {self.timeout:g} s", hint="systemctl status queen-rbee"
             ) from error

@@ -6,12 +6,13 @@ import json
 import os
 import sys
 import traceback
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 
 from rbee.errors import Interrupted, RbeeError
 from rbee.keeper.cli import cli
+from rbee.keeper.session import Session
 from rbee.text import printable
 
 
@@ -42,9 +43,9 @@ def main() -> int:
 
 def run() -> int:
     """The verb, and what is said of its failure; the exit code."""
-    told: dict[str, Any] = {}
+    session = Session()
     try:
-        cli.main(prog_name="rbeectl", standalone_mode=False, obj=told)
+        cli.main(prog_name="rbeectl", standalone_mode=False, obj=session)
     except click.exceptions.Exit as end:
         return end.exit_code
     except SystemExit as end:
@@ -57,21 +58,21 @@ def run() -> int:
         print(f"Error: {printable(error.format_message())}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return report(Interrupted("interrupted"), told)
+        return report(Interrupted("interrupted"), session)
     except RbeeError as error:
-        return report(error, told)
+        return report(error, session)
     return 0
 
 
-def report(error: RbeeError, told: dict[str, Any], stream: TextIO | None = None) -> int:
+def report(error: RbeeError, session: Session, stream: TextIO | None = None) -> int:
     """Say what went wrong and how to mend it: to a person on stderr, to a program on stdout."""
-    if told.get("debug"):
+    if session.is_debugging:
         for part in traceback.format_exception(error):
             # A frame has several lines; a message has those only that somebody put into a name.
             is_ours = part.startswith((" ", "\n", "Traceback"))
             for line in part.splitlines() if is_ours else [part.removesuffix("\n")]:
                 print(printable(line), file=sys.stderr)
-    if told.get("json"):
+    if session.as_json:
         print(json.dumps({"event": "error", **error.to_problem()}), file=stream or sys.stdout, flush=True)
     else:
         out = stream or sys.stderr

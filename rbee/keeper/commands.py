@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,32 +91,67 @@ class Overview:
     refused: NotPermitted | None = None
 
 
+class Deadline:
+    """What the person allows a verb to take in all, in seconds; None is any time."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._ends = None if seconds is None else time.monotonic() + seconds
+
+    def left(self, most: float) -> float:
+        """As many seconds as a wait may take, `most` at the most; TimedOut where none are left."""
+        if self._ends is None:
+            return most
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimedOut(f"it was not done within the {self._seconds:g} s of --timeout")
+        return min(most, left)
+
+
 class Keeper:
     """The keeper at work: with a bus to systemd, a client to the queen and somebody who listens."""
 
-    def __init__(self, bus: Bus, queen: QueenClient, teller: Teller) -> None:
+    def __init__(
+        self, bus: Bus, queen: QueenClient, teller: Teller, deadline: Deadline | None = None
+    ) -> None:
         self._bus = bus
         self._queen = queen
         self._teller = teller
+        self._left = (deadline or Deadline(None)).left
 
     # Verbs that wake
 
     def add_hive(self, host: str, port: int | None) -> HiveView:
         """Add a hive and see it online."""
-        request = decode(AddHive, {"host": host, "port": port})
-        self._wake()
-        self._teller.narrate(REQUESTING, f"Requesting queen to add {host} to hive catalog")
-        hive = self._ask(QueenRoutes.ADD_HIVE, request).hive
+        hive = self._ask(QueenRoutes.ADD_HIVE, self._about_to_add(host, port)).hive
         if hive is None or hive.state != "online":
             raise UnitFailed(f"the queen ended the story, and {host} is not online", hint="rbeectl status")
         return hive
 
+    def begin_add_hive(self, host: str, port: int | None) -> JobStarted:
+        """As add_hive(), but return when the queen has taken the job."""
+        return self._begin(QueenRoutes.ADD_HIVE, self._about_to_add(host, port))
+
     def remove_hive(self, hive_id: str) -> None:
         """Stop a hive and forget it."""
+        self._about_to_remove(hive_id)
+        self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
+
+    def begin_remove_hive(self, hive_id: str) -> JobStarted:
+        """As remove_hive(), but return when the queen has taken the job."""
+        self._about_to_remove(hive_id)
+        return self._begin(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
+
+    def _about_to_add(self, host: str, port: int | None) -> AddHive:
+        request = decode(AddHive, {"host": host, "port": port})
+        self._wake()
+        self._teller.narrate(REQUESTING, f"Requesting queen to add {host} to hive catalog")
+        return request
+
+    def _about_to_remove(self, hive_id: str) -> None:
         _check_name(hive_id)
         self._wake()
         self._teller.narrate(REQUESTING, f"Requesting queen to remove {hive_id} from hive catalog")
-        self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
 
     # Verbs that never do
 
@@ -156,8 +192,11 @@ class Keeper:
                 refused = error  # the units are anybody's to see, the hives are not
         return Overview(state, self._bus.state(QUEEN_UNIT), self._bus.state(HIVE_UNIT), hives, refused)
 
-    def shutdown(self) -> None:
-        """Stop everything, hives first; returns when units and sockets are stopped."""
+    def shutdown(self, *, waits: bool = True) -> None:
+        """Stop everything, hives first; returns when units and sockets are stopped, if it `waits`."""
+        if not waits:
+            self._ask_stop(TARGET)
+            return
         telling: threading.Thread | None = None
         if self._queen_state() == "awake":
             self._teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
@@ -167,18 +206,24 @@ class Keeper:
         except NotPermitted as error:
             raise explain(error) from error
         if telling is not None:
-            telling.join(SHUTDOWN_ANSWER)
+            telling.join(self._left(SHUTDOWN_ANSWER))
         for unit, state in up.items():
             raise UnitFailed(f"{unit} is still {state}", hint=f"systemctl status {unit}")
         if self._bus.state(FORGET_UNIT).load == "loaded":
             # A queen who crashed before left word that she is to be woken at the next boot.
-            self._bus.start(FORGET_UNIT, timeout=STOP_TIMEOUT)
+            self._bus.start(FORGET_UNIT, timeout=self._left(STOP_TIMEOUT))
+
+    def _ask_stop(self, unit: str) -> None:
+        try:
+            self._bus.ask_stop(unit)
+        except NotPermitted as error:
+            raise explain(error) from error
 
     def _stop_everything(self) -> dict[str, str]:
         """Stop the target, again if somebody woke a unit meanwhile; what still runs, with its state."""
         up: dict[str, str] = {}
         for _ in range(STOP_TRIES):
-            self._bus.stop(TARGET, timeout=STOP_TIMEOUT)
+            self._bus.stop(TARGET, timeout=self._left(STOP_TIMEOUT))
             states = {unit: self._bus.active_state(unit) for unit in UNITS}
             up = {unit: state for unit, state in states.items() if state not in ("inactive", "failed")}
             if not up:
@@ -205,7 +250,7 @@ class Keeper:
 
         telling = threading.Thread(target=tell, name="story", daemon=True)
         telling.start()
-        taken.wait(SHUTDOWN_ANSWER)
+        taken.wait(self._left(SHUTDOWN_ANSWER))
         return telling
 
     # The steps
@@ -225,7 +270,7 @@ class Keeper:
             for unit in UNITS:
                 if self._bus.active_state(unit) == "failed":
                     self._bus.reset_failed(unit)
-            self._bus.start(QUEEN_UNIT, timeout=timeout, undo_stop=undo_stop)
+            self._bus.start(QUEEN_UNIT, timeout=self._left(timeout), undo_stop=undo_stop)
         except NotPermitted as error:
             raise explain(error) from error
 
@@ -285,6 +330,16 @@ class Keeper:
             self._await_return(error)
             return self._follow(self._queen.tell_story(route, body, **values))
 
+    def _begin(self, route: Route, body: Any = None, **values: str) -> JobStarted:
+        """Have the queen begin a job, and return at once."""
+        try:
+            job: JobStarted = self._queen.ask(route, body, **values)
+        except NotPermitted as error:
+            raise explain(error) from error
+        except NotRunning as error:
+            raise _without_socket(error) from error
+        return job
+
     def _await_return(self, lost: Disconnected) -> None:
         """Wait until systemd has brought a queen back who died; raises `lost` if she was told to go."""
         if self._queen_state() in ("asleep", "off"):
@@ -306,7 +361,9 @@ class Keeper:
         try:
             for event in story:
                 if event.kind == "job":
-                    job_id = _agreed(JobStarted, event.data).job_id
+                    job = _agreed(JobStarted, event.data)
+                    job_id = job.job_id
+                    self._teller.begin(job)
                 elif event.kind == "done":
                     return _agreed(Done, event.data)
                 elif event.kind == "error":
@@ -318,8 +375,14 @@ class Keeper:
             if job_id is None:
                 raise Interrupted("interrupted before the queen answered", hint="rbeectl status") from error
             raise Interrupted(
-                f"interrupted; job {job_id} goes on", hint=f"sudo journalctl -f RBEE_JOB_ID={job_id}"
+                f"interrupted; job {job_id} goes on", hint=f"sudo rbeectl logs -f --job {job_id}"
             ) from error
+        except TimedOut as error:
+            if job_id is not None:
+                raise TimedOut(
+                    f"{error.message}; job {job_id} goes on", hint=f"sudo rbeectl logs -f --job {job_id}"
+                ) from error
+            raise
         except NotPermitted as error:
             raise explain(error) from error
         except NotRunning as error:

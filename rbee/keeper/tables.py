@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from rbee.contracts import Gpu, HiveView
 from rbee.text import printable
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a table is drawn: with its header or without, and what becomes of a line that is too long."""
+
+    has_header: bool = True
+    fit: Callable[[str], str] = str
+
+
+WHOLE = Frame()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = WHOLE) -> str:
     """Left-aligned columns, two spaces apart, without trailing blanks."""
-    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    lines = [[printable(cell) for cell in row] for row in rows]
+    if frame.has_header:
+        lines.insert(0, list(header))
+    widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(header))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        frame.fit("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         for line in lines
     )
 
 
-def hives_table(hives: Iterable[HiveView], now_ms: int) -> str:
+def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) -> str:
     rows = [
         (
             hive.id,
@@ -33,12 +47,12 @@ def hives_table(hives: Iterable[HiveView], now_ms: int) -> str:
         )
         for hive in hives
     ]
-    return table(("HIVE", "STATE", "SINCE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows)
+    return table(("HIVE", "STATE", "SINCE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows, frame)
 
 
-def devices_table(hives: Iterable[HiveView]) -> str:
+def devices_table(hives: Iterable[HiveView], frame: Frame = WHOLE) -> str:
     rows = [row for hive in hives for row in _device_rows(hive)]
-    return table(("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"), rows)
+    return table(("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"), rows, frame)
 
 
 def _device_rows(hive: HiveView) -> list[tuple[str, ...]]:

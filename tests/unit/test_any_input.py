@@ -127,7 +127,7 @@ class Channel:
 
 
 def events_in(parts: list[bytes]) -> list[StoryEvent]:
-    answer = _Answer(Channel(parts), 1.0)  # type: ignore[arg-type]
+    answer = _Answer(Channel(parts), 1.0, lambda most: most)  # type: ignore[arg-type]
     answer.await_status()
     return list(_events(answer))
 

@@ -6,6 +6,7 @@ systemd is played at the edge; the queen answers on a real socket with the produ
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,9 +25,13 @@ from starlette.responses import Response
 import rbee.keeper.__main__
 import rbee.keeper.cli
 import rbee.keeper.commands
+import rbee.keeper.session
 from rbee import __version__
 from rbee.contracts import CatalogReport, Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
 from rbee.errors import HiveFailed, NotPermitted, RbeeError, TimedOut, UnitFailed, UnknownHost, Unreachable
+from rbee.keeper import tables
+from rbee.keeper.cli import cli
+from rbee.keeper.session import Session
 from rbee.narration import Event
 from rbee.server import Handler, build_app, event_stream
 from rbee.systemd import (
@@ -107,7 +113,7 @@ class Bus:
 @pytest.fixture
 def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
     bus = Bus()
-    monkeypatch.setattr(rbee.keeper.cli, "Bus", bus)
+    monkeypatch.setattr(rbee.keeper.session, "Bus", bus)
     # No journal that the test could read by chance.
     monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda unit: [])
     return bus
@@ -137,7 +143,7 @@ Rbeectl = Callable[..., Ran]
 @pytest.fixture
 def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Rbeectl:
     """rbeectl, from its arguments to its exit code."""
-    monkeypatch.setattr(rbee.keeper.cli, "QUEEN_SOCKET", tmp_path / "queen.sock")
+    monkeypatch.setattr(rbee.keeper.session, "QUEEN_SOCKET", tmp_path / "queen.sock")
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["rbeectl", *arguments])
@@ -154,6 +160,7 @@ def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
 
     def run(handlers: dict[Route, Handler], work: Callable[[], Ran]) -> Ran:
         async def scenario() -> Ran:
+            (tmp_path / "queen.sock").unlink(missing_ok=True)
             app = build_app("a queen", "1", handlers)
             async with served(app, tmp_path / "queen.sock", silent_notifier):
                 return await asyncio.to_thread(work)
@@ -235,6 +242,97 @@ def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
     assert (ran.code, ran.out) == (2, "")
     assert "Error: " in ran.err
     assert bus.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("list-hvies", "list-hives"),
+        ("listhives", "list-hives"),
+        ("shutdwon", "shutdown"),
+        ("Doctor", "doctor"),
+    ],
+)
+def test_a_verb_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl, typed: str, meant: str) -> None:
+    ran = rbeectl(typed)
+
+    assert ran.code == 2
+    assert f"No such command '{typed}'. Did you mean {meant}" in ran.err
+
+
+def test_a_verb_like_no_other_suggests_none(rbeectl: Rbeectl) -> None:
+    assert "Did you mean" not in rbeectl("xyzzy").err
+
+
+@pytest.mark.parametrize("arguments", [["--json", "list-hives"], ["list-hives", "--json"]], ids=" ".join)
+def test_an_option_may_stand_before_the_verb_and_after_it(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str]
+) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl(*arguments))
+
+    assert (ran.code, ran.json) == (0, [encode(Hives((HIVE_VIEW,)))])
+
+
+@pytest.mark.parametrize("span", ["0", "-1", "soon", "", "5 bananas"])
+def test_a_timeout_that_is_none_is_a_usage_error(bus: Bus, rbeectl: Rbeectl, span: str) -> None:
+    ran = rbeectl("add-hive", "localhost", f"--timeout={span}")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "--timeout" in ran.err
+    assert bus.asked == []
+
+
+def test_a_timeout_bounds_the_story_and_names_the_job_that_goes_on(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield f"id: 0\nevent: job\ndata: {json.dumps(BEGUN[1])}\n\n".encode()
+        while True:  # a comment now and then says that the queen lives
+            yield b": still here\n\n"
+            await asyncio.sleep(0.05)
+
+    async def handler(_request: Request) -> Response:
+        return event_stream(chunks())
+
+    ran = with_queen(
+        {QueenRoutes.ADD_HIVE: handler}, lambda: rbeectl("add-hive", "localhost", "--timeout", "300ms")
+    )
+
+    assert ran.code == TimedOut.exit_code
+    assert ran.err == (
+        f"rbeectl: it was not done within the 0.3 s of --timeout; job {JOB} goes on\n"
+        f"  try: sudo rbeectl logs -f --job {JOB}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "route"), [("add-hive", QueenRoutes.ADD_HIVE), ("remove-hive", QueenRoutes.REMOVE_HIVE)]
+)
+def test_without_waiting_the_job_is_named_and_goes_on(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str, route: Route
+) -> None:
+    started = JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")
+
+    async def begin(request: Request) -> JobStarted:
+        assert "text/event-stream" not in request.headers["accept"]
+        return started
+
+    told = with_queen({route: begin}, lambda: rbeectl(verb, "localhost", "--no-wait"))
+    for_programs = with_queen({route: begin}, lambda: rbeectl(verb, "localhost", "--no-wait", "--json"))
+
+    assert told.code == for_programs.code == 0
+    assert told.out.endswith(f"Job {JOB} goes on; follow it: sudo rbeectl logs -f --job {JOB}\n")
+    assert for_programs.json[-1] == {"event": "job", **encode(started)}
+
+
+def test_quiet_says_nothing_but_errors(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    assert with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("-q", "add-hive", "localhost")) == Ran(
+        0, "", ""
+    )
+    assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "-q")) == Ran(0, "", "")
+    failed = with_queen(listing(), lambda: rbeectl("list-devices", "nowhere", "-q"))
+    assert (failed.code, failed.out) == (4, "")
+    assert failed.err
 
 
 NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
@@ -373,9 +471,9 @@ def test_a_program_reads_the_story_as_json_lines(bus: Bus, rbeectl: Rbeectl, wit
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost", "--json"))
 
     assert (ran.code, ran.err) == (0, "")
-    assert [told["event"] for told in ran.json] == ["line"] * 5 + ["done"]
+    assert [told["event"] for told in ran.json] == ["line"] * 3 + ["job", "line", "line", "done"]
     assert [told["kind"] for told in ran.json[:3]] == ["queen-asleep", "queen-awake", "requesting"]
-    assert ran.json[3] == {
+    assert ran.json[4] == {
         "event": "line",
         "kind": "adding",
         "speaker": "queen bee",
@@ -606,21 +704,19 @@ def test_removing_tells_its_story(awake: Bus, rbeectl: Rbeectl, with_queen: With
 def test_ctrl_c_leaves_the_job_and_exits_130_with_its_id(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    relay = rbee.keeper.cli.Terminal.relay
+    relay = rbee.keeper.session.Terminal.relay
 
     def interrupted(self: Any, told: Line) -> None:
         relay(self, told)
         if told.speaker == "queen bee":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(rbee.keeper.cli.Terminal, "relay", interrupted)
+    monkeypatch.setattr(rbee.keeper.session.Terminal, "relay", interrupted)
 
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == 130
-    assert ran.err == (
-        f"rbeectl: interrupted; job {JOB} goes on\n  try: sudo journalctl -f RBEE_JOB_ID={JOB}\n"
-    )
+    assert ran.err == (f"rbeectl: interrupted; job {JOB} goes on\n  try: sudo rbeectl logs -f --job {JOB}\n")
 
 
 def test_ctrl_c_before_the_queen_answered_names_no_job(
@@ -630,7 +726,7 @@ def test_ctrl_c_before_the_queen_answered_names_no_job(
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(rbee.keeper.cli.QueenClient, "tell_story", interrupted)
+    monkeypatch.setattr(rbee.keeper.session.QueenClient, "tell_story", interrupted)
 
     ran = rbeectl("add-hive", "localhost")
 
@@ -707,12 +803,10 @@ def test_an_empty_list_says_how_to_begin(awake: Bus, rbeectl: Rbeectl, with_quee
     for verb in ("list-hives", "list-devices"):
         ran = with_queen(listing(), lambda verb=verb: rbeectl(verb))
         assert (ran.code, ran.out) == (0, "No hives. Add this machine: rbeectl add-hive localhost\n")
-        (Path(str(rbee.keeper.cli.QUEEN_SOCKET))).unlink()
 
 
 def test_lists_are_json_for_programs(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     hives = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "--json"))
-    Path(str(rbee.keeper.cli.QUEEN_SOCKET)).unlink()
     devices = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "--json"))
 
     assert hives.json == [encode(Hives((HIVE_VIEW,)))]
@@ -726,7 +820,6 @@ def test_the_devices_of_one_hive_are_listed_and_an_unknown_one_is_told(
 ) -> None:
     other = replace(HIVE_VIEW, id="blade-7")
     one = with_queen(listing(HIVE_VIEW, other), lambda: rbeectl("list-devices", "blade-7"))
-    Path(str(rbee.keeper.cli.QUEEN_SOCKET)).unlink()
     none = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "nobody"))
 
     assert "blade-7" in one.out
@@ -921,11 +1014,56 @@ def test_colour_is_for_a_terminal_that_can_and_a_person_who_wants_it(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     Tty(monkeypatch)
-    context = rbee.keeper.cli.click.Context(
-        rbee.keeper.cli.cli, obj={"colour": "--no-color" not in arguments}
-    )
 
-    assert rbee.keeper.cli.wants_colour(context) == has_colour
+    assert Session(has_colour="--no-color" not in arguments).screen.has_colour == has_colour
+
+
+def test_a_table_without_legend_is_its_rows(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "--no-legend"))
+    assert len(ran.out.splitlines()) == 1
+    assert ran.out.startswith(HIVE_VIEW.id)
+
+    assert with_queen(listing(), lambda: rbeectl("list-hives", "--no-legend")) == Ran(0, "", "")
+
+
+@pytest.mark.parametrize(("encoding", "ellipsis"), [("utf-8", "…"), ("ascii", "...")])
+def test_a_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch, encoding: str, ellipsis: str) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal(io.BytesIO(), encoding=encoding))
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [("a", "b" * 100)]
+
+    narrow = tables.table(("A", "B"), rows, Session().frame).splitlines()
+    full = tables.table(("A", "B"), rows, Session(is_full=True).frame).splitlines()
+
+    assert [len(line) for line in narrow] == [4, 40]
+    assert narrow[1].endswith("b" + ellipsis)
+    assert len(full[1]) == 103
+
+
+def test_a_page_longer_than_the_terminal_goes_through_the_pager(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("click.echo_via_pager", lambda text, color: shown.append(text))
+    monkeypatch.setattr(sys, "stdin", sys.stdout)
+    Tty(monkeypatch)
+    for name in ("PAGER", "SYSTEMD_PAGER", "LESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LINES", "10")
+
+    Session().show("line\n" * 8)
+    assert shown == []
+    Session(has_pager=False).show("line\n" * 20)
+    assert shown == []
+    monkeypatch.setenv("SYSTEMD_PAGER", "cat")
+    Session().show("line\n" * 20)
+    assert shown == []
+    monkeypatch.setenv("SYSTEMD_PAGER", "more")
+    Session().show("line\n" * 20)
+    assert len(shown) == 1
+    assert (os.environ["PAGER"], os.environ["LESS"]) == ("more", "FRSXMK")
 
 
 def test_a_pipe_gets_no_colour(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
@@ -960,27 +1098,37 @@ def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() ->
     assert ran.stderr
 
 
-def test_each_verb_has_help_and_takes_json() -> None:
-    verbs = dict(rbee.keeper.cli.cli.commands)
-    assert set(verbs) == {
-        "add-hive", "remove-hive", "list-hives", "list-devices", "status", "shutdown", "catalog", "doctor",
-    }  # fmt: skip
-    catalog = rbee.keeper.cli.catalog
-    assert verbs.pop("catalog") is catalog
-    assert set(catalog.commands) == {"backup", "check", "restore"}
+def verbs_below(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from verbs_below(command, f"{name} ")
+        else:
+            yield path + name, command
 
-    for verb in (*verbs.values(), *catalog.commands.values()):
-        assert verb.help
-        assert any("--json" in option.opts for option in verb.params)
+
+VERBS = dict(verbs_below(cli))
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_each_verb_has_help_and_takes_json(path: str) -> None:
+    verb = VERBS[path]
+    options = {name for option in verb.params for name in option.opts}
+
+    assert path.endswith(verb.name or "?")
+    assert verb.help
+    assert {"--json", "--quiet", "--debug", "--no-color"} <= options
 
 
 def test_every_error_reaches_a_person_and_a_program(capfd: pytest.CaptureFixture[str]) -> None:
     kinds = RbeeError.__subclasses__()
     assert len(kinds) > 15
     for kind in kinds:
-        assert rbee.keeper.__main__.report(kind("it broke", hint="mend it"), {}) == kind.exit_code
+        assert rbee.keeper.__main__.report(kind("it broke", hint="mend it"), Session()) == kind.exit_code
         assert capfd.readouterr() == ("", "rbeectl: it broke\n  try: mend it\n")
-        assert rbee.keeper.__main__.report(kind("it broke"), {"json": True}) == kind.exit_code
+        assert rbee.keeper.__main__.report(kind("it broke"), Session(as_json=True)) == kind.exit_code
         out, err = capfd.readouterr()
         assert (json.loads(out)["detail"], err) == ("it broke", "")
 

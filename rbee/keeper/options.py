@@ -1,0 +1,100 @@
+"""The options that verbs share. Each is kept in the session, wherever on the line it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from rbee.config import parse_span
+from rbee.keeper.session import Session
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+Decorator = Callable[[Verb], Verb]
+
+
+def _flag(name: str, field: str, value: bool, says: str, *, short: str = "", hidden: bool = False) -> Any:
+    def keep(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+        if is_given:
+            setattr(context.obj, field, value)
+
+    return click.option(
+        *filter(None, (short, name)),
+        is_flag=True, is_eager=True, expose_value=False, callback=keep, help=says, hidden=hidden,
+    )  # fmt: skip
+
+
+def _keep_timeout(context: click.Context, _option: click.Parameter, span: str | None) -> None:
+    if span is None:
+        return
+    try:
+        context.obj.timeout = parse_span(span)
+    except ValueError as error:
+        raise click.BadParameter(f"'{span:.100}' {error}") from error
+    if not context.obj.timeout:
+        raise click.BadParameter("must be more than 0")
+
+
+def _keep_waits(context: click.Context, _option: click.Parameter, waits: bool | None) -> None:
+    if waits is not None:
+        context.obj.waits = waits
+
+
+def _together(*options: Any) -> Decorator[Any]:
+    """One decorator out of several; --help shows them in this order."""
+
+    def decorate(verb: Any) -> Any:
+        for option in reversed(options):
+            verb = option(verb)
+        return verb
+
+    return decorate
+
+
+_timeout = click.option(
+    "--timeout", metavar="SPAN", expose_value=False, is_eager=True, callback=_keep_timeout,
+    help="Give up after this time, such as 5s.",
+)  # fmt: skip
+_common = (
+    _flag("--json", "as_json", True, "Print JSON, for programs."),
+    _flag("--quiet", "is_quiet", True, "Print errors only.", short="-q"),
+)
+_tables = (
+    _flag("--no-legend", "has_legend", False, "No header and no hints, for scripts."),
+    _flag("--no-pager", "has_pager", False, "Do not pipe what is long into a pager."),
+    _flag("--full", "is_full", True, "Do not cut lines to the width of the terminal.", short="-l"),
+)
+
+
+def _seldom(*, hidden: bool) -> tuple[Any, ...]:
+    return (
+        _flag(
+            "--no-color", "has_colour", False, "Plain text on a terminal, too; so does NO_COLOR=1.",
+            hidden=hidden,
+        ),
+        _flag("--debug", "is_debugging", True, "Show the traceback of an error.", hidden=hidden),
+    )  # fmt: skip
+
+
+everywhere = _together(*_common, *_tables, _timeout, *_seldom(hidden=False))
+"""For rbeectl itself: what stands before the verb."""
+
+common = _together(*_common, *_seldom(hidden=True))
+"""For each verb."""
+
+looking = _together(*_common, *_tables, _timeout, *_seldom(hidden=True))
+"""For a verb that prints a table or a page."""
+
+doing = _together(
+    *_common,
+    click.option(
+        "--wait/--no-wait", default=None, expose_value=False, is_eager=True, callback=_keep_waits,
+        help="Whether to wait until it is done, which is the default.",
+    ),
+    _timeout,
+    *_seldom(hidden=True),
+)  # fmt: skip
+"""For a verb that has something done."""
+
+in_session = click.make_pass_decorator(Session)

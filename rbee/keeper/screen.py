@@ -1,0 +1,72 @@
+"""What standard output can show: colour, characters, width; and the pager for what is longer than it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import Self
+
+import click
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """`columns` is None where nothing is cut: in a pipe, and in a file."""
+
+    is_terminal: bool
+    has_colour: bool
+    has_unicode: bool
+    columns: int | None
+    lines: int
+
+    @classmethod
+    def find(cls, *, colour: bool = True) -> Self:
+        """Colour on a terminal that can, unless NO_COLOR (no-color.org) or `colour` says no."""
+        is_terminal = sys.stdout.isatty()
+        is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
+        size = shutil.get_terminal_size()
+        return cls(
+            is_terminal=is_terminal,
+            has_colour=is_terminal and colour and not is_dumb and not os.environ.get("NO_COLOR"),
+            has_unicode=_speaks_unicode(),
+            columns=size.columns if is_terminal else None,
+            lines=size.lines,
+        )
+
+    def dress(self, text: str, code: str) -> str:
+        """The text in a colour or weight, by its SGR code; as it is where there is no colour."""
+        return f"\033[{code}m{text}\033[0m" if self.has_colour and code else text
+
+    def cut(self, line: str) -> str:
+        """The line, or as much of it as fits, with an ellipsis; for lines without colour."""
+        if self.columns is None or len(line) <= self.columns:
+            return line
+        ellipsis = "…" if self.has_unicode else "..."
+        return line[: max(0, self.columns - len(ellipsis))] + ellipsis
+
+
+def _speaks_unicode() -> bool:
+    try:
+        "●…█".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def page(text: str, screen: Screen) -> None:
+    """Show a text, through a pager where it is longer than the terminal, as systemctl does.
+
+    $SYSTEMD_PAGER and $PAGER name another one; with 'cat' or nothing in it there is none.
+    """
+    pager = os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))
+    is_long = screen.is_terminal and text.count("\n") >= screen.lines - 1
+    if not is_long or pager in ("", "cat") or not sys.stdin.isatty():
+        click.echo(text)
+        return
+    if pager is not None:
+        os.environ["PAGER"] = pager  # what click looks at
+    # systemd's own: quit if it fits, keep colours, leave the screen as it is.
+    os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
+    click.echo_via_pager(text + "\n", color=screen.has_colour)

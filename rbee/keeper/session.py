@@ -1,0 +1,77 @@
+"""One run of rbeectl: what was asked for beside the verb, and how it is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import click
+
+from rbee.client.queen import QueenClient
+from rbee.config import QUEEN_SOCKET
+from rbee.keeper.commands import Deadline, Keeper
+from rbee.keeper.screen import Screen, page
+from rbee.keeper.tables import Frame
+from rbee.narration import JsonLines, Teller, Terminal
+from rbee.systemd import Bus
+
+
+@dataclass
+class Session:
+    """`timeout` in seconds, for the whole verb; the options set the rest (rbee.keeper.options)."""
+
+    as_json: bool = False
+    is_quiet: bool = False
+    has_colour: bool = True
+    has_pager: bool = True
+    has_legend: bool = True
+    is_full: bool = False
+    is_debugging: bool = False
+    waits: bool = True
+    timeout: float | None = None
+
+    @cached_property
+    def screen(self) -> Screen:
+        return Screen.find(colour=self.has_colour)
+
+    @property
+    def frame(self) -> Frame:
+        """How tables are drawn."""
+        return Frame(has_header=self.has_legend, fit=str if self.is_full else self.screen.cut)
+
+    @contextmanager
+    def keeper(self) -> Iterator[Keeper]:
+        """A keeper with a bus, for the length of a verb."""
+        deadline = Deadline(self.timeout)
+        with Bus() as bus:
+            yield Keeper(bus, QueenClient(QUEEN_SOCKET, left=deadline.left), self.teller(), deadline)
+
+    def teller(self) -> Teller:
+        """Whoever tells a story, line by line."""
+        if self.as_json:
+            return JsonLines(sys.stdout)
+        if self.is_quiet:
+            return Teller()
+        return Terminal(sys.stdout, colour=self.screen.has_colour)
+
+    def say(self, text: str) -> None:
+        """Print for a person, who may want it quiet."""
+        if not self.is_quiet:
+            click.echo(text)
+
+    def show(self, text: str) -> None:
+        """As say(), for what may be longer than the screen."""
+        if self.is_quiet:
+            return
+        if self.has_pager:
+            page(text, self.screen)
+        else:
+            click.echo(text)
+
+    def tell_json(self, value: Any) -> None:
+        click.echo(json.dumps(value))

@@ -1,0 +1,46 @@
+"""The doctor's diagnosis, as it is printed."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from rbee.errors import RbeeError
+from rbee.keeper.options import common, in_session
+from rbee.keeper.session import Session
+from rbee.systemd import Bus
+
+
+@click.command(short_help="Find what keeps rbee from working here, and mend it.")
+@click.option("--fix", is_flag=True, help="Run the commands that are shown; as root.")
+@common
+@in_session
+def doctor(session: Session, fix: bool) -> None:
+    """Find what keeps rbee from working on this machine, and show the commands that mend it.
+
+    Looking wakes nobody and changes nothing. Exits 1 if a problem is left.
+    """
+    from rbee.keeper.doctor import Doctor, verdict_json  # here: no other verb pays for it
+
+    at_work = Doctor(Bus, None if session.as_json or session.is_quiet else sys.stdout)
+    verdicts = at_work.mend() if fix else at_work.look()
+    faults = [fault for verdict in verdicts for fault in verdict.faults]
+    if session.as_json:
+        told = [verdict_json(verdict) for verdict in verdicts]
+        session.tell_json(
+            {"ok": not faults, "checks": told, "ran": [list(command) for command in at_work.ran]}
+        )
+    else:
+        session.say(
+            diagnosis(len(faults), sum(bool(fault.cures) for fault in faults), has_mended=bool(at_work.ran))
+        )
+    if faults:
+        raise SystemExit(RbeeError.exit_code)
+
+
+def diagnosis(faults: int, curable: int, *, has_mended: bool) -> str:
+    if not faults:
+        return "All is well now." if has_mended else "All is well."
+    left = f"{faults} problem{'s' if faults > 1 else ''}{' left' if has_mended else ''}."
+    return left + (" Mend with the commands shown, or: sudo rbeectl doctor --fix" if curable else "")
