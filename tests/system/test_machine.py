@@ -109,6 +109,8 @@ from pathlib import Path
 from machines import Machine
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+# A shell's job in the background inherits SIGINT ignored, and Python leaves that so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Machine(Path(sys.argv[1])) as machine:
     machine.popen("sleep", "600")
     print("booted", flush=True)
