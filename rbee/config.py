@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import Name, decode
+from rbee.contracts import LOCALHOST, Name, decode
 from rbee.errors import BadConfig, BadInput
 
 FOLDERS = (Path("etc/rbee"), Path("usr/local/lib/rbee"), Path("usr/lib/rbee"))
@@ -97,7 +97,7 @@ class QueenConfig:
 class HiveConfig:
     """Section [Hive]; spans in seconds. `queen` is the queen's Unix socket."""
 
-    id: str = _setting("Id", "localhost", _name)
+    id: str = _setting("Id", LOCALHOST, _name)
     queen: Path = _setting("Queen", QUEEN_SOCKET, _path)
     nvml_timeout: float = _setting("NvmlTimeoutSec", 10.0, _span(0.1, 60))
 

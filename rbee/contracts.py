@@ -34,6 +34,8 @@ class Limit:
 
 
 DEFAULT_PORT = 8600
+LOCALHOST = "localhost"
+"""The id and the host of the hive that is on the queen's own machine."""
 
 Name = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")]
 Port = Annotated[int, Limit(1, 65535)]
@@ -160,7 +162,10 @@ class JobStarted:
 
 @dataclass(frozen=True)
 class HiveView:
-    """A row of the catalog with what is known of its life right now."""
+    """A row of the catalog with what is known of its life right now.
+
+    `version` is what its last heartbeat said, None where none has come since the queen woke.
+    """
 
     id: Name
     host: Name
@@ -174,6 +179,7 @@ class HiveView:
     reason: Text
     since_ms: Count
     last_beat_ms: Count | None
+    version: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -202,9 +208,13 @@ class Jobs:
 
 @dataclass(frozen=True)
 class Done:
-    """The data of a story's last event when all went well; `hive` is None where none is left."""
+    """The data of a story's last event when all went well; `hive` is None where none is left.
+
+    `was_there` is false where a hive was to be removed that is not in the catalog.
+    """
 
     hive: HiveView | None
+    was_there: bool = True
 
 
 @dataclass(frozen=True)

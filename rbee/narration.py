@@ -39,6 +39,7 @@ QUEEN_ASLEEP = Event("queen-asleep", "bee keeper", None)
 QUEEN_AWAKE = Event("queen-awake", "bee keeper", None)
 REQUESTING = Event("requesting", "bee keeper", None)
 SHUTTING_DOWN_QUEEN = Event("shutting-down-queen", "bee keeper", None)
+SENDING_TO_SLEEP = Event("sending-to-sleep", "bee keeper", None)
 QUEEN_LOST = Event("queen-lost", "bee keeper", None)
 QUEEN_RETURNED = Event("queen-returned", "bee keeper", None)
 

@@ -293,11 +293,11 @@ class Bus:
         return value.decode(errors="replace")
 
 
-def journal_tail(unit: str, lines: int = 5) -> list[str]:
-    """The last lines of a unit in the journal; [] for who may not read them, or after 3 s."""
-    import subprocess  # only where something failed
+def journal_tail(*matches: str, lines: int = 5) -> list[str]:
+    """The last lines of the journal that match; [] for who may not read them, or after 3 s."""
+    import subprocess  # only where something failed, and where somebody looks at a hive
 
-    command = ["journalctl", "--quiet", "--no-pager", f"--lines={lines}", f"--unit={unit}"]
+    command = ["journalctl", "--quiet", "--no-pager", f"--lines={lines}", *matches]
     try:
         told = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=3)
     except (OSError, subprocess.TimeoutExpired):

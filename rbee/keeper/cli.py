@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import click
 
 from rbee import __version__
+from rbee.keeper.commands import did_you_mean
 from rbee.keeper.options import everywhere
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -16,10 +17,17 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "remove-hive": "hives",
         "list-hives": "hives",
         "list-devices": "hives",
+        "show": "show",
     },
     "The queen": {
-        "status": "status",
+        "wake": "power",
+        "sleep": "power",
         "shutdown": "power",
+    },
+    "What is and what was": {
+        "status": "status",
+        "logs": "logs",
+        "version": "version",
     },
     "Care": {
         "doctor": "doctor",
@@ -50,7 +58,7 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
             # By ourselves: click takes a verb that begins with a sign for an option, and shows the help.
-            ctx.fail(f"No such command '{args[0]}'.{_did_you_mean(args[0])}")
+            ctx.fail(f"No such command '{args[0]}'{did_you_mean(args[0], MODULES) or '.'}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -61,13 +69,6 @@ class Verbs(click.Group):
                 formatter.write_dl(
                     [(verb, command.get_short_help_str(width)) for verb, command in found if command]
                 )
-
-
-def _did_you_mean(typed: str) -> str:
-    import difflib  # only for who mistyped
-
-    near = difflib.get_close_matches(typed, MODULES, n=3)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

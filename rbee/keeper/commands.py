@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,6 +45,7 @@ from rbee.narration import (
     QUEEN_LOST,
     QUEEN_RETURNED,
     REQUESTING,
+    SENDING_TO_SLEEP,
     SHUTTING_DOWN_QUEEN,
     Teller,
 )
@@ -91,6 +93,15 @@ class Overview:
     refused: NotPermitted | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What queen and hives say they are; `queen` is None where she is not awake to tell."""
+
+    queen_state: QueenState
+    queen: str | None
+    hives: tuple[HiveView, ...]
+
+
 class Deadline:
     """What the person allows a verb to take in all, in seconds; None is any time."""
 
@@ -132,10 +143,10 @@ class Keeper:
         """As add_hive(), but return when the queen has taken the job."""
         return self._begin(QueenRoutes.ADD_HIVE, self._about_to_add(host, port))
 
-    def remove_hive(self, hive_id: str) -> None:
-        """Stop a hive and forget it."""
+    def remove_hive(self, hive_id: str) -> bool:
+        """Stop a hive and forget it; False where it was not in the catalog."""
         self._about_to_remove(hive_id)
-        self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
+        return self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id).was_there
 
     def begin_remove_hive(self, hive_id: str) -> JobStarted:
         """As remove_hive(), but return when the queen has taken the job."""
@@ -149,9 +160,20 @@ class Keeper:
         return request
 
     def _about_to_remove(self, hive_id: str) -> None:
-        _check_name(hive_id)
+        # What no hive can have for a name is not worth waking the queen for.
+        checked(Name, "HIVE", hive_id)
         self._wake()
         self._teller.narrate(REQUESTING, f"Requesting queen to remove {hive_id} from hive catalog")
+
+    def wake(self, *, waits: bool = True) -> None:
+        """Have the queen awake; returns when she serves, if it `waits`."""
+        if waits:
+            self._wake()
+        elif self._queen_state() != "awake":
+            self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
+            with _explained():
+                self._reset_failed()
+                self._bus.ask_start(QUEEN_UNIT)
 
     # Verbs that never do
 
@@ -161,13 +183,27 @@ class Keeper:
         return self._hives()
 
     def hive(self, hive_id: str) -> HiveView:
-        _check_name(hive_id)
-        for hive in self.list_hives():
+        checked(Name, "HIVE", hive_id)
+        hives = self.list_hives()
+        for hive in hives:
             if hive.id == hive_id:
                 return hive
         raise UnknownHive(
-            f"hive '{hive_id}' is not in the hive catalog", hint="rbeectl list-hives", field="HIVE"
+            f"hive '{hive_id}' is not in the hive catalog{did_you_mean(hive_id, (one.id for one in hives))}",
+            hint="rbeectl list-hives",
+            field="HIVE",
         )
+
+    def near(self, hive_id: str) -> str:
+        """As did_you_mean(), among the hives of an awake queen."""
+        return did_you_mean(hive_id, (hive.id for hive in self._hives()))
+
+    def versions(self) -> Versions:
+        """What runs here, as far as somebody is awake to tell."""
+        state = self._queen_state()
+        if state != "awake":
+            return Versions(state, None, ())
+        return Versions(state, self._ask_awake(QueenRoutes.HEALTH).version, self._hives())
 
     def backup_catalog(self, file: str, *, is_forced: bool) -> CatalogReport | None:
         """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
@@ -192,19 +228,46 @@ class Keeper:
                 refused = error  # the units are anybody's to see, the hives are not
         return Overview(state, self._bus.state(QUEEN_UNIT), self._bus.state(HIVE_UNIT), hives, refused)
 
+    def sleep(self, *, waits: bool = True) -> None:
+        """Stop the queen, and the local hive with her, and leave their sockets listening."""
+        state = self._queen_state()
+        with _explained():
+            if state not in ("asleep", "off"):
+                self._teller.narrate(SENDING_TO_SLEEP, "Sending queen to sleep")
+                if not waits:
+                    self._bus.ask_stop(QUEEN_UNIT)
+                    return
+                self._stop_queen()
+            for unit in (QUEEN_SOCKET_UNIT, HIVE_SOCKET_UNIT):
+                # After a shutdown, or a burst of deaths, nobody listens for who would wake her.
+                unit_state = self._bus.state(unit)
+                if unit_state.load == "loaded" and not unit_state.is_active:
+                    self._reset_failed()
+                    self._bus.start(unit, timeout=self._left(STOP_TIMEOUT))
+
+    def _stop_queen(self) -> None:
+        """Stop her, again if somebody woke her meanwhile."""
+        for _ in range(STOP_TRIES):
+            self._bus.stop(QUEEN_UNIT, timeout=self._left(STOP_TIMEOUT))
+            if self._queen_state() in ("asleep", "off", "failed"):
+                return
+        raise UnitFailed(
+            f"somebody wakes the queen again and again: {QUEEN_UNIT} is {self._queen_state()}",
+            hint="sudo rbeectl logs -n 20",
+        )
+
     def shutdown(self, *, waits: bool = True) -> None:
         """Stop everything, hives first; returns when units and sockets are stopped, if it `waits`."""
         if not waits:
-            self._ask_stop(TARGET)
+            with _explained():
+                self._bus.ask_stop(TARGET)
             return
         telling: threading.Thread | None = None
         if self._queen_state() == "awake":
             self._teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
             telling = self._tell_shutdown()
-        try:
+        with _explained():
             up = self._stop_everything()
-        except NotPermitted as error:
-            raise explain(error) from error
         if telling is not None:
             telling.join(self._left(SHUTDOWN_ANSWER))
         for unit, state in up.items():
@@ -212,12 +275,6 @@ class Keeper:
         if self._bus.state(FORGET_UNIT).load == "loaded":
             # A queen who crashed before left word that she is to be woken at the next boot.
             self._bus.start(FORGET_UNIT, timeout=self._left(STOP_TIMEOUT))
-
-    def _ask_stop(self, unit: str) -> None:
-        try:
-            self._bus.ask_stop(unit)
-        except NotPermitted as error:
-            raise explain(error) from error
 
     def _stop_everything(self) -> dict[str, str]:
         """Stop the target, again if somebody woke a unit meanwhile; what still runs, with its state."""
@@ -265,14 +322,15 @@ class Keeper:
         self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
     def _start_queen(self, *, timeout: float, undo_stop: bool = True) -> None:
-        try:
-            # A burst of deaths ends in start-limit-hit, for the service and for who listens for it.
-            for unit in UNITS:
-                if self._bus.active_state(unit) == "failed":
-                    self._bus.reset_failed(unit)
+        with _explained():
+            self._reset_failed()
             self._bus.start(QUEEN_UNIT, timeout=self._left(timeout), undo_stop=undo_stop)
-        except NotPermitted as error:
-            raise explain(error) from error
+
+    def _reset_failed(self) -> None:
+        """A burst of deaths ends in start-limit-hit, for the service and for who listens for it."""
+        for unit in UNITS:
+            if self._bus.active_state(unit) == "failed":
+                self._bus.reset_failed(unit)
 
     def _wake_again(self, failed: UnitFailed) -> None:
         """One who died on the way is started anew by systemd; raises `failed` if that did not help either."""
@@ -283,7 +341,7 @@ class Keeper:
             except (UnitFailed, TimedOut):
                 pass  # what she died of at first says more
         failure = self._queen_failed(failed)
-        for line in journal_tail(QUEEN_UNIT):
+        for line in journal_tail("--unit", QUEEN_UNIT):
             failure.add_note(line)
         raise failure from failed
 
@@ -311,13 +369,13 @@ class Keeper:
             raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
 
     def _hives(self) -> tuple[HiveView, ...]:
-        try:
-            hives: Hives = self._queen.ask(QueenRoutes.HIVES)
-        except NotPermitted as error:
-            raise explain(error) from error
-        except NotRunning as error:
-            raise _without_socket(error) from error
+        hives: Hives = self._ask_awake(QueenRoutes.HIVES)
         return hives.hives
+
+    def _ask_awake(self, route: Route, body: Any = None, **values: str) -> Any:
+        """What a queen answers whom systemd says to be awake."""
+        with _explained():
+            return self._queen.ask(route, body, **values)
 
     def _ask(self, route: Route, body: Any = None, **values: str) -> Done:
         """Have the queen do a job, and relay its story; once more if she dies in the middle of it.
@@ -332,12 +390,7 @@ class Keeper:
 
     def _begin(self, route: Route, body: Any = None, **values: str) -> JobStarted:
         """Have the queen begin a job, and return at once."""
-        try:
-            job: JobStarted = self._queen.ask(route, body, **values)
-        except NotPermitted as error:
-            raise explain(error) from error
-        except NotRunning as error:
-            raise _without_socket(error) from error
+        job: JobStarted = self._ask_awake(route, body, **values)
         return job
 
     def _await_return(self, lost: Disconnected) -> None:
@@ -359,18 +412,19 @@ class Keeper:
         job_id = None
         end: RbeeError | None = None
         try:
-            for event in story:
-                if event.kind == "job":
-                    job = _agreed(JobStarted, event.data)
-                    job_id = job.job_id
-                    self._teller.begin(job)
-                elif event.kind == "done":
-                    return _agreed(Done, event.data)
-                elif event.kind == "error":
-                    end = from_problem(event.data)
-                    break
-                else:
-                    self._relay(event)
+            with _explained():
+                for event in story:
+                    if event.kind == "job":
+                        job = _agreed(JobStarted, event.data)
+                        job_id = job.job_id
+                        self._teller.begin(job)
+                    elif event.kind == "done":
+                        return _agreed(Done, event.data)
+                    elif event.kind == "error":
+                        end = from_problem(event.data)
+                        break
+                    else:
+                        self._relay(event)
         except KeyboardInterrupt as error:
             if job_id is None:
                 raise Interrupted("interrupted before the queen answered", hint="rbeectl status") from error
@@ -383,10 +437,6 @@ class Keeper:
                     f"{error.message}; job {job_id} goes on", hint=f"sudo rbeectl logs -f --job {job_id}"
                 ) from error
             raise
-        except NotPermitted as error:
-            raise explain(error) from error
-        except NotRunning as error:
-            raise _without_socket(error) from error
         if end is not None:
             raise end  # the queen's own, not this user's
         raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")
@@ -405,6 +455,25 @@ _HINTS: dict[QueenState, str] = {
 }
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What systemd or the socket refuses, with the cure that fits this user and this machine."""
+    try:
+        yield
+    except NotPermitted as error:
+        raise explain(error) from error
+    except NotRunning as error:
+        raise _without_socket(error) from error
+
+
+def did_you_mean(typed: str, names: Iterable[str]) -> str:
+    """A sentence's end with the names that are near to what was typed; '' where none is."""
+    import difflib  # only for who mistyped
+
+    near = difflib.get_close_matches(typed, list(names), n=3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _without_socket(error: NotRunning) -> Unreachable:
     return Unreachable(
         f"the queen is awake, and {error.message}",
@@ -421,9 +490,10 @@ def _agreed(kind: type[Shape], data: Any) -> Shape:
         raise Unreachable(f"an event of the story is not as agreed: {error.message}") from error
 
 
-def _check_name(hive_id: str) -> None:
-    """A name that no hive can have is not worth waking the queen for, nor repeating."""
+def checked(kind: Any, field: str, text: str) -> str:
+    """The text that was typed for `field`; BadInput, which does not repeat it, where it is no such thing."""
     try:
-        decode(Name, hive_id)
+        found: str = decode(kind, text)
     except BadInput as error:
-        raise BadInput(f"HIVE {error.message.removeprefix('the body ')}", field="HIVE") from error
+        raise BadInput(f"{field} {error.message.removeprefix('the body ')}", field=field) from error
+    return found

@@ -50,12 +50,19 @@ def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) ->
     return table(("HIVE", "STATE", "SINCE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows, frame)
 
 
+def devices_in_words(hive: HiveView) -> list[tuple[str, str]]:
+    """Name and description of each device, and what kept detection from seeing all."""
+    told = [(device, f"{name}, {size}") for _, device, name, size, *_ in device_rows(hive)]
+    findings = hive.devices.findings if hive.devices is not None else ()
+    return told + [("Finding", f"{finding.detail} ({finding.code})") for finding in findings]
+
+
 def devices_table(hives: Iterable[HiveView], frame: Frame = WHOLE) -> str:
-    rows = [row for hive in hives for row in _device_rows(hive)]
+    rows = [row for hive in hives for row in device_rows(hive)]
     return table(("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"), rows, frame)
 
 
-def _device_rows(hive: HiveView) -> list[tuple[str, ...]]:
+def device_rows(hive: HiveView) -> list[tuple[str, ...]]:
     if hive.devices is None:
         return [(hive.id, "-", "not known yet", "-", "-", "-", "-")]
     cpu = hive.devices.cpu
@@ -63,7 +70,7 @@ def _device_rows(hive: HiveView) -> list[tuple[str, ...]]:
     shape = ", ".join(f"{n} {what}{'s' if n != 1 else ''}" for n, what in counts if n is not None)
     name = f"{cpu.model or 'model unknown'} ({shape or 'size unknown'})"
     return [
-        (hive.id, "cpu", name, _memory(cpu.ram_bytes), "-", "-", "-"),
+        (hive.id, "cpu", name, memory(cpu.ram_bytes), "-", "-", "-"),
         *((hive.id, f"gpu{gpu.index}", *_gpu_cells(gpu)) for gpu in hive.devices.gpus),
     ]
 
@@ -72,7 +79,7 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
     name = gpu.name or f"{gpu.vendor}, name unknown"
     return (
         f"{name} [{gpu.problem}]" if gpu.problem else name,
-        _memory(gpu.vram_bytes),
+        memory(gpu.vram_bytes),
         gpu.driver or "-",
         gpu.pci_address or "-",
         gpu.uuid or "-",
@@ -95,7 +102,7 @@ def _devices_in_short(hive: HiveView) -> str:
     return " ".join(["cpu", *(f"gpu{gpu.index}" for gpu in hive.devices.gpus)])
 
 
-def _memory(count: int | None) -> str:
+def memory(count: int | None) -> str:
     return f"{count / 2**30:.1f} GiB" if count is not None else "unknown"
 
 
@@ -112,5 +119,9 @@ def ago(then_ms: int, now_ms: int) -> str:
 
 def moment(then_us: int) -> str:
     """A time of the wall clock, in microseconds, as systemctl prints it, with how long ago."""
-    then = datetime.fromtimestamp(then_us / 1e6).astimezone()
-    return f"{then:%a %Y-%m-%d %H:%M:%S %Z}; {ago(then_us // 1000, time.time_ns() // 1_000_000)}"
+    return f"{clock(then_us)}; {ago(then_us // 1000, time.time_ns() // 1_000_000)}"
+
+
+def clock(then_us: int) -> str:
+    """A time of the wall clock, in microseconds, as systemctl show prints it."""
+    return f"{datetime.fromtimestamp(then_us / 1e6).astimezone():%a %Y-%m-%d %H:%M:%S %Z}"

@@ -16,7 +16,18 @@ from typing import Any
 
 from rbee.client.link import HiveClient
 from rbee.config import QueenConfig
-from rbee.contracts import AddHive, Devices, Done, Gpu, Heartbeat, HeartbeatAck, HiveView, Line, Status
+from rbee.contracts import (
+    LOCALHOST,
+    AddHive,
+    Devices,
+    Done,
+    Gpu,
+    Heartbeat,
+    HeartbeatAck,
+    HiveView,
+    Line,
+    Status,
+)
 from rbee.errors import CatalogFailed, HiveFailed, RbeeError, TimedOut, UnitFailed, UnknownHive, UnknownHost
 from rbee.narration import (
     ADD_FAILED,
@@ -45,8 +56,6 @@ from rbee.queen.units import AsyncBus
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, UnitState
 
 log = logging.getLogger("rbee")
-
-LOCALHOST = "localhost"
 
 STOP_TIMEOUT = 10.0
 """Seconds in which a hive's unit must have stopped; its TimeoutStopSec= is 5 s."""
@@ -240,7 +249,7 @@ class Hives:
 
     async def _alive(self, beat: Heartbeat, arrival: _Arrival | None, sender: Actor | None) -> None:
         before = self._registry.life(beat.hive_id)
-        is_first = self._registry.beat(beat.hive_id, beat.instance)
+        is_first = self._registry.beat(beat.hive_id, beat.instance, beat.version or None)
         if arrival is not None:
             arrival.beats()
             return
@@ -393,7 +402,7 @@ class Hives:
         if hive_id not in self._locks and self._registry.life(hive_id) is None:
             # No lock is kept for every name that somebody typed.
             story.narrate(REMOVED, absent)
-            return Done(None)
+            return Done(None, was_there=False)
         try:
             async with self._locks[hive_id], self._leaving(hive_id):
                 await self._stop_hive(hive_id)
@@ -405,7 +414,7 @@ class Hives:
             raise
         gone = f"the beehive {hive_id} is stopped and no longer in the hive catalog"
         story.narrate(REMOVED, gone if was_there else absent)
-        return Done(None)
+        return Done(None, was_there=was_there)
 
     async def _stop_hive(self, hive_id: str) -> None:
         if hive_id != LOCALHOST:
@@ -517,6 +526,7 @@ class Hives:
             reason=life.reason,
             since_ms=life.since_ms,
             last_beat_ms=life.last_beat_ms,
+            version=life.version,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -22,7 +22,7 @@ class Life:
     """What is known of a hive's life. `since_ms` and `last_beat_ms` are wall clock, for eyes only.
 
     `heard` is the monotonic second of the last sign of life, or of the moment from which
-    one is waited for; `instance` is the process that beat last.
+    one is waited for; `instance` is the process that beat last, and `version` what it said it is.
     """
 
     state: State
@@ -31,6 +31,7 @@ class Life:
     heard: float
     last_beat_ms: int | None = None
     instance: str | None = None
+    version: str | None = None
 
 
 class Registry:
@@ -70,13 +71,13 @@ class Registry:
     def forget(self, hive_id: str) -> None:
         self._lives.pop(hive_id, None)
 
-    def beat(self, hive_id: str, instance: str) -> bool:
+    def beat(self, hive_id: str, instance: str, version: str | None = None) -> bool:
         """Note a beat; True when it is the first of this process."""
         old = self._lives.get(hive_id)
         if old is None:
             old = Life("pending", "its first heartbeat has come", self._wall_ms(), 0.0)
         self._lives[hive_id] = replace(
-            old, heard=self._clock(), last_beat_ms=self._wall_ms(), instance=instance
+            old, heard=self._clock(), last_beat_ms=self._wall_ms(), instance=instance, version=version
         )
         return old.instance != instance
 

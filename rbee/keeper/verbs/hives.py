@@ -48,11 +48,14 @@ def remove_hive(session: Session, hive: str) -> None:
         if not session.waits:
             tell_begun(session, work.begin_remove_hive(hive))
             return
-        work.remove_hive(hive)
+        was_there = work.remove_hive(hive)
+        near = "" if was_there else work.near(hive)
     if session.as_json:
-        session.tell_json({"event": "done", "hive": None})
-    else:
+        session.tell_json({"event": "done", "hive": None, "was_there": was_there})
+    elif was_there:
         session.say(f"Hive {printable(hive)} is removed")
+    else:
+        session.say(f"Hive {printable(hive)} was not in the hive catalog{near}")
 
 
 def tell_begun(session: Session, job: JobStarted) -> None:

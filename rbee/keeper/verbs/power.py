@@ -8,6 +8,29 @@ from rbee.keeper.options import doing, in_session
 from rbee.keeper.session import Session
 
 
+@click.command()
+@doing
+@in_session
+def wake(session: Session) -> None:
+    """Wake the queen; she wakes the hives that are wanted."""
+    with session.keeper() as work:
+        work.wake(waits=session.waits)
+    tell_done(session, "awake", "Queen is awake" if session.waits else "Queen is being woken")
+
+
+@click.command(short_help="Stop the queen; who speaks to her wakes her.")
+@doing
+@in_session
+def sleep(session: Session) -> None:
+    """Stop the queen and this machine's hive, and leave their sockets listening.
+
+    Whoever speaks to her wakes her.
+    """
+    with session.keeper() as work:
+        work.sleep(waits=session.waits)
+    tell_done(session, "asleep", "Queen is asleep" if session.waits else "Queen is being stopped")
+
+
 @click.command(short_help="Stop the queen, all hives and their sockets.")
 @doing
 @in_session
@@ -15,7 +38,13 @@ def shutdown(session: Session) -> None:
     """Stop the queen, all hives and their sockets; returns when they are stopped."""
     with session.keeper() as work:
         work.shutdown(waits=session.waits)
+    tell_done(
+        session, "off", "Queen and hives are off" if session.waits else "Queen and hives are being stopped"
+    )
+
+
+def tell_done(session: Session, queen: str, said: str) -> None:
     if session.as_json:
-        session.tell_json({"event": "done", "hive": None})
+        session.tell_json({"event": "done" if session.waits else "begun", "queen": queen})
     else:
-        session.say("Queen and hives are off" if session.waits else "Queen and hives are being stopped")
+        session.say(said)

@@ -2,35 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from rbee.contracts import encode
+from rbee.contracts import HiveView, State, encode
 from rbee.errors import NotRunning
 from rbee.keeper import tables
 from rbee.keeper.commands import Overview
+from rbee.keeper.journal import matches
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.screen import Screen
 from rbee.keeper.session import Session
-from rbee.keeper.verbs.hives import NO_HIVES, hives_page
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+from rbee.keeper.verbs.hives import NO_HIVES, hives_page, now_ms
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState, journal_tail
 from rbee.text import printable
 
 
-@click.command(short_help="Show the queen, this machine's hive and all hives.")
+@click.command(short_help="Show the queen and all hives, or HIVE with its last log lines.")
+@click.argument("hive", required=False)
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    default=10,
+    metavar="N",
+    help="So many lines of HIVE's journal; 10.",
+)
 @looking
 @in_session
-def status(session: Session) -> None:
-    """Show the queen, the hive of this machine and all hives; exits 3 if the queen is not awake."""
+def status(session: Session, hive: str | None, lines: int) -> None:
+    """Show the queen, the hive of this machine and all hives; or HIVE alone, with its devices and log.
+
+    Exits 3 if the queen is not awake, or HIVE is not online.
+    """
     with session.keeper() as work:
-        overview = work.status()
+        if hive is not None:
+            found = work.hive(hive)
+        else:
+            overview = work.status()
+    if hive is not None:
+        show_hive(session, found, lines)
+        is_up = found.state == "online"
+    else:
+        show_overview(session, overview)
+        is_up = overview.queen_state == "awake"
+    if not is_up:
+        raise SystemExit(NotRunning.exit_code)
+
+
+def show_overview(session: Session, overview: Overview) -> None:
     if session.as_json:
         session.tell_json(overview_json(overview))
     else:
         session.show(overview_page(overview, session))
-    if overview.queen_state != "awake":
-        raise SystemExit(NotRunning.exit_code)
+
+
+def show_hive(session: Session, hive: HiveView, lines: int) -> None:
+    log = journal_tail(*matches(hive.id), lines=lines) if lines else []
+    if session.as_json:
+        session.tell_json({"hive": encode(hive), "log": log})
+    else:
+        session.show("\n".join([hive_page(hive, session), *(["", *map(printable, log)] if log else [])]))
+
+
+def hive_page(hive: HiveView, session: Session) -> str:
+    """A hive as systemctl status shows a unit."""
+    now = now_ms()
+    rows = [
+        ("State", f"{hive.state} since {tables.moment(hive.since_ms * 1000)}"),
+        ("Reason", hive.reason),
+        ("Address", f"{hive.host}:{hive.port}"),
+        ("Version", hive.version or ""),
+        ("Last beat", tables.ago(hive.last_beat_ms, now) if hive.last_beat_ms else ""),
+    ]
+    rows += [(device, what) for device, what in tables.devices_in_words(hive)]
+    fit = session.frame.fit
+    mark = dot(DOTS.get(hive.state, "inactive"), session.screen)
+    return "\n".join(
+        [
+            f"{mark} {hive.id} - bee hive",
+            *(fit(f"{name:>11}: {printable(text)}") for name, text in rows if text),
+        ]
+    )
+
+
+DOTS: Mapping[State, str] = {"online": "active", "suspect": "waiting", "offline": "failed"}
+"""Which of systemd's states a hive's is shown like; the others as inactive."""
 
 
 def overview_page(overview: Overview, session: Session) -> str:
@@ -50,7 +109,7 @@ def overview_page(overview: Overview, session: Session) -> str:
 def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
     since = f" since {tables.moment(state.since_us)}" if state.since_us else ""
     lines = [
-        f"{dot(state, screen)} {unit} - {name}",
+        f"{dot(state.active, screen)} {unit} - {name}",
         f"     Active: {state.active} ({state.sub}){since}",
     ]
     if state.result not in ("", "success"):
@@ -62,11 +121,11 @@ def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
     return "\n".join(lines)
 
 
-def dot(state: UnitState, screen: Screen) -> str:
+def dot(active: str, screen: Screen) -> str:
     """systemctl's state dot: green where active, red where failed; an asterisk where there is no dot."""
-    if not state.is_active and state.active != "failed":
-        return "○" if screen.has_unicode else "*"
-    return screen.dress("●" if screen.has_unicode else "*", "32" if state.is_active else "31")
+    code = {"active": "32", "reloading": "32", "waiting": "33", "failed": "31"}.get(active, "")
+    mark = "●" if code else "○"
+    return screen.dress(mark if screen.has_unicode else "*", code)
 
 
 def overview_json(overview: Overview) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from rbee.keeper import tables
 from rbee.keeper.cli import cli
 from rbee.keeper.session import Session
 from rbee.narration import Event
-from rbee.server import Handler, build_app, event_stream
+from rbee.server import Handler, event_stream
 from rbee.systemd import (
     FORGET_UNIT,
     HIVE_SOCKET_UNIT,
@@ -41,170 +41,25 @@ from rbee.systemd import (
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     TARGET,
-    Notifier,
     UnitState,
 )
-from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED
-from tests.unit.serving import served
-from tests.unit.shapes import HIVE_VIEW
-
-REPOSITORY = Path(__file__).parents[3]
-JOB = "7" * 32
-LISTENING = UnitState("loaded", "active", "listening")
-AT = "2026-01-31T12:00:00.000Z"
-
-
-class Bus:
-    """systemd as the keeper's bus shows it."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.opened = 0
-        self.refusals: dict[tuple[str, str], RbeeError] = {}
-        self.after: dict[tuple[str, str], UnitState] = {}
-        """What a unit is after a refusal."""
-        self.states = {
-            QUEEN_UNIT: INACTIVE,
-            QUEEN_SOCKET_UNIT: LISTENING,
-            HIVE_UNIT: INACTIVE,
-            HIVE_SOCKET_UNIT: LISTENING,
-        }
-        self.unstoppable: set[str] = set()
-
-    def __call__(self) -> Bus:
-        return self
-
-    def __enter__(self) -> Bus:
-        self.opened += 1
-        if ("open", "") in self.refusals:
-            raise self.refusals["open", ""]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-    def state(self, unit: str) -> UnitState:
-        return self.states.get(unit, INACTIVE)
-
-    def active_state(self, unit: str) -> str:
-        return self.states[unit].active
-
-    def reset_failed(self, unit: str) -> None:
-        self._do("reset-failed", unit)
-        self.states[unit] = INACTIVE
-
-    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
-        self._do("start" if undo_stop else "start unless stopping", unit)
-        self.states[unit] = ACTIVE
-
-    def stop(self, unit: str, *, timeout: float) -> None:
-        self._do("stop", unit)
-        if unit == TARGET:
-            for one in set(self.states) - self.unstoppable:
-                self.states[one] = INACTIVE
-
-    def _do(self, verb: str, unit: str) -> None:
-        self.asked.append((verb, unit))
-        if (verb, unit) in self.refusals:
-            self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))
-            raise self.refusals[verb, unit]
-
-
-@pytest.fixture
-def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
-    bus = Bus()
-    monkeypatch.setattr(rbee.keeper.session, "Bus", bus)
-    # No journal that the test could read by chance.
-    monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda unit: [])
-    return bus
-
-
-@pytest.fixture
-def awake(bus: Bus) -> Bus:
-    bus.states[QUEEN_UNIT] = replace(ACTIVE, status_text="hives: 1 online, 0 suspect, 0 offline")
-    bus.states[HIVE_UNIT] = ACTIVE
-    return bus
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Rbeectl = Callable[..., Ran]
-
-
-@pytest.fixture
-def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Rbeectl:
-    """rbeectl, from its arguments to its exit code."""
-    monkeypatch.setattr(rbee.keeper.session, "QUEEN_SOCKET", tmp_path / "queen.sock")
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["rbeectl", *arguments])
-        code = rbee.keeper.__main__.main()
-        out, err = capfd.readouterr()
-        return Ran(code, out, err)
-
-    return run
-
-
-@pytest.fixture
-def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
-    """Run something that blocks while a queen with these handlers answers."""
-
-    def run(handlers: dict[Route, Handler], work: Callable[[], Ran]) -> Ran:
-        async def scenario() -> Ran:
-            (tmp_path / "queen.sock").unlink(missing_ok=True)
-            app = build_app("a queen", "1", handlers)
-            async with served(app, tmp_path / "queen.sock", silent_notifier):
-                return await asyncio.to_thread(work)
-
-        return asyncio.run(scenario())
-
-    return run
-
-
-WithQueen = Callable[[dict[Route, Handler], Callable[[], Ran]], Ran]
-
-
-def story(*events: tuple[str, Any]) -> Handler:
-    """A handler that tells this story."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for number, (kind, data) in enumerate(events):
-            yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
-
-    async def handler(_request: Request) -> Response:
-        return event_stream(chunks())
-
-    return handler
-
-
-def line(speaker: str, text: str, event: str = "adding") -> tuple[str, Any]:
-    return "line", encode(Line(speaker, text, event, AT))  # type: ignore[arg-type]
-
-
-BEGUN = ("job", encode(JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")))
-ADDED = story(
+from tests.unit.keeper.desk import (
+    ADDED,
+    AT,
     BEGUN,
-    line("queen bee", "Adding local pc to hive catalog."),
-    line("bee hive", "Sending first heartbeat to queen", "sending-heartbeat"),
-    ("done", encode(Done(HIVE_VIEW))),
+    JOB,
+    LISTENING,
+    REPOSITORY,
+    Bus,
+    Ran,
+    Rbeectl,
+    WithQueen,
+    line,
+    listing,
+    story,
 )
-
-
-def listing(*hives: Any) -> dict[Route, Handler]:
-    async def handler(_request: Request) -> Hives:
-        return Hives(hives)
-
-    return {QueenRoutes.HIVES: handler}
-
+from tests.unit.played_systemd import INACTIVE, KILLED
+from tests.unit.shapes import HIVE_VIEW
 
 # Usage
 
@@ -257,11 +112,11 @@ def test_a_verb_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl, typed:
     ran = rbeectl(typed)
 
     assert ran.code == 2
-    assert f"No such command '{typed}'. Did you mean {meant}" in ran.err
+    assert f"No such command '{typed}'; did you mean {meant}" in ran.err
 
 
 def test_a_verb_like_no_other_suggests_none(rbeectl: Rbeectl) -> None:
-    assert "Did you mean" not in rbeectl("xyzzy").err
+    assert "did you mean" not in rbeectl("xyzzy").err
 
 
 @pytest.mark.parametrize("arguments", [["--json", "list-hives"], ["list-hives", "--json"]], ids=" ".join)
@@ -625,7 +480,9 @@ def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_
     bus.refusals["start", QUEEN_UNIT] = UnitFailed(
         "queen-rbee.service did not start: it said: it is damaged", hint="mv it"
     )
-    monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda unit: [f"{unit} says", "\x1b[2J"])
+    monkeypatch.setattr(
+        rbee.keeper.commands, "journal_tail", lambda *matches: [f"{matches[-1]} says", "\x1b[2J"]
+    )
 
     ran = rbeectl("add-hive", "localhost")
 
@@ -696,6 +553,20 @@ def test_removing_tells_its_story(awake: Bus, rbeectl: Rbeectl, with_queen: With
         "(queen bee)  Removing localhost",
         "Hive localhost is removed",
     ]
+
+
+def test_removing_what_is_not_there_says_so_and_suggests_the_near_one(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    absent = story(BEGUN, ("done", encode(Done(None, was_there=False))))
+    queen = {QueenRoutes.REMOVE_HIVE: absent, **listing(HIVE_VIEW)}
+
+    told = with_queen(queen, lambda: rbeectl("remove-hive", "lcoalhost"))
+    for_programs = with_queen(queen, lambda: rbeectl("remove-hive", "lcoalhost", "--json"))
+
+    assert (told.code, for_programs.code) == (0, 0)
+    assert told.out.endswith("Hive lcoalhost was not in the hive catalog; did you mean localhost?\n")
+    assert for_programs.json[-1] == {"event": "done", "hive": None, "was_there": False}
 
 
 # Ctrl-C

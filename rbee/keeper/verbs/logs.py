@@ -1,0 +1,71 @@
+"""What rbee wrote into the journal, shown by journalctl."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from rbee.contracts import JobId, Name
+from rbee.errors import RbeeError
+from rbee.keeper.commands import checked
+from rbee.keeper.journal import matches
+from rbee.keeper.options import in_session, looking
+from rbee.keeper.session import Session
+
+REST = "rbee.journalctl"
+"""Where a context keeps what stands after '--'."""
+
+
+class Logs(click.Command):
+    """click forgets where '--' stood, and what stands after it is journalctl's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta[REST] = args[end + 1 :]
+        return super().parse_args(ctx, args[:end])
+
+
+@click.command(
+    cls=Logs,
+    short_help="Show the journal of queen and hives, of HIVE, or of a job.",
+    options_metavar="[OPTIONS]",
+)
+@click.argument("hive", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Show what comes, too.")
+@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="The last N entries only.")
+@click.option("-x", "--catalog", is_flag=True, help="Explain the entries.")
+@click.option("--job", metavar="ID", help="The entries of one job only.")
+@looking
+@in_session
+@click.pass_context
+def logs(
+    context: click.Context, session: Session, hive: str | None, follow: bool, lines: int | None,
+    catalog: bool, job: str | None,
+) -> None:  # fmt: skip
+    """Show the journal of the queen and her hives, of HIVE, or of one job.
+
+    This is journalctl(1) with the right matches. What stands after '--' goes to it as it is, such as:
+
+        rbeectl logs -- --since=-1h -o verbose
+    """
+    about = matches(
+        hive if hive is None else checked(Name, "HIVE", hive),
+        job if job is None else checked(JobId, "--job", job),
+    )
+    options = (
+        ("--follow", follow),
+        (f"--lines={lines}", lines is not None),
+        ("--catalog", catalog),
+        ("--output=json", session.as_json),
+        ("--quiet", session.is_quiet or not session.has_legend),
+        ("--no-pager", not session.has_pager),
+        ("--full", session.is_full),
+    )
+    command = ["journalctl", *(name for name, is_asked in options if is_asked), *context.meta[REST], *about]
+    if not session.has_colour:
+        os.environ["SYSTEMD_COLORS"] = "false"
+    try:
+        os.execvp(command[0], command)  # noqa: S606  # no shell, and no child: journalctl is what is asked for
+    except OSError as error:
+        raise RbeeError(f"journalctl cannot be run: {error.strerror}") from error

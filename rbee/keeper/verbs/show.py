@@ -1,0 +1,100 @@
+"""All that is known of a hive, as systemctl show tells a unit's properties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from rbee.contracts import HiveView, encode
+from rbee.errors import BadInput
+from rbee.keeper import tables
+from rbee.keeper.commands import did_you_mean
+from rbee.keeper.options import in_session, looking
+from rbee.keeper.session import Session
+from rbee.text import printable
+
+
+@click.command()
+@click.argument("hive")
+@click.option(
+    "-p", "--property", "wanted", multiple=True, metavar="NAME", help="This one only; again for more."
+)
+@click.option("--value", is_flag=True, help="The values without their names.")
+@looking
+@in_session
+def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> None:
+    """Show the properties of HIVE, one a line as NAME=VALUE.
+
+    What is not known is empty.
+    """
+    with session.keeper() as work:
+        found = work.hive(hive)
+    known = properties(found)
+    names = _chosen(known, wanted)
+    if session.as_json:
+        session.tell_json({name: known[name] for name in names} if wanted else encode(found))
+    else:
+        lines = (printable(known[name]) if value else f"{name}={printable(known[name])}" for name in names)
+        session.show("\n".join(lines))
+
+
+def _chosen(known: dict[str, str], wanted: Sequence[str]) -> list[str]:
+    """The names that were asked for, apart by commas too; all of them for none."""
+    names = [name for part in wanted for name in part.split(",")] or list(known)
+    for name in names:
+        if name not in known:
+            raise BadInput(
+                f"a hive has no property '{name:.100}'{did_you_mean(name, known)}",
+                hint="rbeectl show HIVE shows all.",
+                field="--property",
+            )
+    return names
+
+
+def properties(hive: HiveView) -> dict[str, str]:
+    """Each property by its name: times in words, bytes as numbers, '' for what is not known."""
+    told = {
+        "Id": hive.id,
+        "Host": hive.host,
+        "Port": str(hive.port),
+        "State": hive.state,
+        "StateReason": hive.reason,
+        "StateChangeTimestamp": _time(hive.since_ms),
+        "StoredStatus": hive.status,
+        "Wanted": "yes" if hive.wanted else "no",
+        "Version": hive.version or "",
+        "LastHeartbeatTimestamp": _time(hive.last_beat_ms),
+        "AddedTimestamp": _time(hive.created_at_ms),
+        "ChangedTimestamp": _time(hive.updated_at_ms),
+    }
+    if hive.devices is None:
+        return told
+    cpu = hive.devices.cpu
+    told |= {
+        "CPUModel": cpu.model or "",
+        "CPUSockets": _number(cpu.sockets),
+        "CPUCores": _number(cpu.cores),
+        "CPUThreads": _number(cpu.threads),
+        "MemoryTotal": _number(cpu.ram_bytes),
+        "GPUs": str(len(hive.devices.gpus)),
+    }
+    for gpu in hive.devices.gpus:
+        told |= {
+            f"GPU{gpu.index}Name": gpu.name or "",
+            f"GPU{gpu.index}Vendor": gpu.vendor,
+            f"GPU{gpu.index}UUID": gpu.uuid or "",
+            f"GPU{gpu.index}MemoryTotal": _number(gpu.vram_bytes),
+            f"GPU{gpu.index}Driver": gpu.driver or "",
+            f"GPU{gpu.index}PCIAddress": gpu.pci_address or "",
+            f"GPU{gpu.index}Problem": gpu.problem or "",
+        }
+    return told | {"Findings": " ".join(finding.code for finding in hive.devices.findings)}
+
+
+def _time(then_ms: int | None) -> str:
+    return "" if then_ms is None else tables.clock(then_ms * 1000)
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else str(count)

@@ -1,0 +1,67 @@
+"""rbeectl, run in this process, beside a systemd that is played."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import rbee.keeper.__main__
+import rbee.keeper.commands
+import rbee.keeper.session
+from rbee.contracts import Route
+from rbee.server import Handler, build_app
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, Notifier
+from tests.unit.keeper.desk import Bus, Ran, Rbeectl
+from tests.unit.played_systemd import ACTIVE
+from tests.unit.serving import served
+
+
+@pytest.fixture
+def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
+    bus = Bus()
+    monkeypatch.setattr(rbee.keeper.session, "Bus", bus)
+    # No journal that the test could read by chance.
+    monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda *matches, lines=5: [])
+    return bus
+
+
+@pytest.fixture
+def awake(bus: Bus) -> Bus:
+    bus.states[QUEEN_UNIT] = replace(ACTIVE, status_text="hives: 1 online, 0 suspect, 0 offline")
+    bus.states[HIVE_UNIT] = ACTIVE
+    return bus
+
+
+@pytest.fixture
+def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Rbeectl:
+    """rbeectl, from its arguments to its exit code."""
+    monkeypatch.setattr(rbee.keeper.session, "QUEEN_SOCKET", tmp_path / "queen.sock")
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["rbeectl", *arguments])
+        code = rbee.keeper.__main__.main()
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
+    """Run something that blocks while a queen with these handlers answers."""
+
+    def run(handlers: dict[Route, Handler], work: Callable[[], Ran]) -> Ran:
+        async def scenario() -> Ran:
+            (tmp_path / "queen.sock").unlink(missing_ok=True)
+            app = build_app("a queen", "1", handlers)
+            async with served(app, tmp_path / "queen.sock", silent_notifier):
+                return await asyncio.to_thread(work)
+
+        return asyncio.run(scenario())
+
+    return run

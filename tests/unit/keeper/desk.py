@@ -1,0 +1,142 @@
+"""A keeper at work in a test: systemd is played at the edge; the queen answers on a real socket.
+
+The fixtures of conftest.py hand these out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee.contracts import Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
+from rbee.errors import RbeeError
+from rbee.server import Handler, event_stream
+from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TARGET, UnitState
+from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.shapes import HIVE_VIEW
+
+REPOSITORY = Path(__file__).parents[3]
+JOB = "7" * 32
+LISTENING = UnitState("loaded", "active", "listening")
+AT = "2026-01-31T12:00:00.000Z"
+
+
+class Bus:
+    """systemd as the keeper's bus shows it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.opened = 0
+        self.refusals: dict[tuple[str, str], RbeeError] = {}
+        self.after: dict[tuple[str, str], UnitState] = {}
+        """What a unit is after a refusal."""
+        self.states = {
+            QUEEN_UNIT: INACTIVE,
+            QUEEN_SOCKET_UNIT: LISTENING,
+            HIVE_UNIT: INACTIVE,
+            HIVE_SOCKET_UNIT: LISTENING,
+        }
+        self.unstoppable: set[str] = set()
+        self.after_stop: dict[str, UnitState] = {}
+        """What a unit is after it was stopped, if not inactive."""
+
+    def __call__(self) -> Bus:
+        return self
+
+    def __enter__(self) -> Bus:
+        self.opened += 1
+        if ("open", "") in self.refusals:
+            raise self.refusals["open", ""]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def state(self, unit: str) -> UnitState:
+        return self.states.get(unit, INACTIVE)
+
+    def active_state(self, unit: str) -> str:
+        return self.states[unit].active
+
+    def reset_failed(self, unit: str) -> None:
+        self._do("reset-failed", unit)
+        self.states[unit] = INACTIVE
+
+    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
+        self._do("start" if undo_stop else "start unless stopping", unit)
+        self.states[unit] = ACTIVE
+
+    def ask_start(self, unit: str) -> None:
+        self._do("ask start", unit)
+
+    def ask_stop(self, unit: str) -> None:
+        self._do("ask stop", unit)
+
+    def stop(self, unit: str, *, timeout: float) -> None:
+        self._do("stop", unit)
+        self.states[unit] = self.after_stop.get(unit, INACTIVE)
+        if unit == TARGET:
+            for one in set(self.states) - self.unstoppable:
+                self.states[one] = INACTIVE
+
+    def _do(self, verb: str, unit: str) -> None:
+        self.asked.append((verb, unit))
+        if (verb, unit) in self.refusals:
+            self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))
+            raise self.refusals[verb, unit]
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Rbeectl = Callable[..., Ran]
+
+
+WithQueen = Callable[[dict[Route, Handler], Callable[[], Ran]], Ran]
+
+
+def story(*events: tuple[str, Any]) -> Handler:
+    """A handler that tells this story."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number, (kind, data) in enumerate(events):
+            yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+    async def handler(_request: Request) -> Response:
+        return event_stream(chunks())
+
+    return handler
+
+
+def line(speaker: str, text: str, event: str = "adding") -> tuple[str, Any]:
+    return "line", encode(Line(speaker, text, event, AT))  # type: ignore[arg-type]
+
+
+BEGUN = ("job", encode(JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")))
+ADDED = story(
+    BEGUN,
+    line("queen bee", "Adding local pc to hive catalog."),
+    line("bee hive", "Sending first heartbeat to queen", "sending-heartbeat"),
+    ("done", encode(Done(HIVE_VIEW))),
+)
+
+
+def listing(*hives: Any) -> dict[Route, Handler]:
+    async def handler(_request: Request) -> Hives:
+        return Hives(hives)
+
+    return {QueenRoutes.HIVES: handler}
