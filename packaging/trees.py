@@ -70,7 +70,7 @@ KEPT_BASES = 2
 KEPT_INSTALLED = 3
 KEPT_PREVIOUS = 2
 
-PREVIOUS = "5348c6f52cb498706752b40006fd68002115cf87"
+PREVIOUS = "bd28be752d2d8b4a3034a8622ead8711d6d31048"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
 
 GIT = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT))

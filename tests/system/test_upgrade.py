@@ -31,6 +31,8 @@ from tests.system.house import (
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("rbee", "rbeectl", "rbee-queen", "rbee-hive", "python3-rbee")
 
+BEFORE, NOW = "0.2.0", "0.3.0"
+
 RESUME = "queen-rbee-resume.service"
 
 STARTED = "MESSAGE_ID=39f53479d3a045ac8e11786248231fbf"
@@ -71,12 +73,12 @@ def test_an_upgrade_restarts_queen_and_hive_once_and_keeps_what_people_wrote(
     machine.run("systemctl", "daemon-reload")
     add_hive(machine)
     before = lasting(machine)
-    assert version(machine) == "0.1.0"
+    assert version(machine) == BEFORE
 
     # Where the administrator's file and the packager's both changed dpkg asks; kept, says apt's caller.
     install(machine, edited_debs, "--option=Dpkg::Options::=--force-confold")
     assert await_state(machine, "online")["wanted"]
-    assert version(machine) == "0.2.0"
+    assert version(machine) == NOW
     assert starts(machine, QUEEN, HIVE) == [2, 2], "once by add-hive, once by the upgrade"
     assert lasting(machine) == before
     for path, text in written.items():
@@ -90,7 +92,7 @@ def test_an_upgrade_restarts_queen_and_hive_once_and_keeps_what_people_wrote(
     # Back to the release before: the catalog's schema is the same, and she reads it.
     install(machine, previous_debs, "--allow-downgrades", "--option=Dpkg::Options::=--force-confold")
     assert await_state(machine, "online")["wanted"]
-    assert version(machine) == "0.1.0"
+    assert version(machine) == BEFORE
     assert "is Online" in add_hive(machine).out
     assert lasting(machine) == before
     assert machine.run("cat", "/etc/rbee/rbee.conf").stdout == written["/etc/rbee/rbee.conf"]
@@ -105,15 +107,16 @@ def test_an_upgrade_restarts_queen_and_hive_once_and_keeps_what_people_wrote(
 def test_an_upgrade_wakes_nobody_who_sleeps(previous_machine: Machine, debs: list[Path]) -> None:
     machine = previous_machine
     before = [unit(machine, name, "InvocationID")["InvocationID"] for name in SOCKETS]
+    resumed = starts(machine, RESUME)  # at boot, where its condition was not met
     install(machine, debs)
     assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive", "inactive", "active", "active"]
-    assert starts(machine, QUEEN, HIVE, RESUME) == [0, 0, 0]
-    # New in this release, and enabled for the next boot all the same.
+    assert starts(machine, QUEEN, HIVE) == [0, 0]
+    assert starts(machine, RESUME) == resumed
     assert machine.run("systemctl", "is-enabled", RESUME).stdout == "enabled\n"
     after = [unit(machine, name, "InvocationID")["InvocationID"] for name in SOCKETS]
     assert after == before, "they listened all the time"
     add_hive(machine)
-    assert version(machine) == "0.2.0"
+    assert version(machine) == NOW
     is_healthy(machine)
 
 
@@ -129,7 +132,7 @@ def test_an_upgrade_leaves_rbee_off_where_somebody_turned_it_off(
     assert starts(machine, QUEEN, HIVE) == [1, 1]
     assert rbeectl(machine, "status").code == 3
     add_hive(machine)
-    assert version(machine) == "0.2.0"
+    assert version(machine) == NOW
     assert lasting(machine) == before
     is_healthy(machine)
 
@@ -144,7 +147,7 @@ def test_an_upgrade_does_not_start_a_hive_that_an_administrator_stopped(
     before = lasting(machine)
     install(machine, debs)
     assert await_state(machine, "offline")["reason"] == "stopped by an administrator"
-    assert version(machine) == "0.2.0"
+    assert version(machine) == NOW
     assert active(machine, QUEEN, HIVE) == ["active", "inactive"]
     assert starts(machine, QUEEN, HIVE) == [2, 1]
     assert lasting(machine) == before
