@@ -40,6 +40,7 @@ INCLUDES = (
     "python3-click",
     "python3-httptools",
     "python3-httpcore",
+    "python3-prometheus-client",
     "python3-psutil",
     "python3-pystemd",
     "python3-sdnotify",

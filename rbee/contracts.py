@@ -255,7 +255,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Route:
-    """One operation. `answer` None means the story: a stream of server-sent events; bytes is a file.
+    """One operation. `answer` None means the story: a stream of server-sent events; bytes is a file,
+    of `media_type`, or of `or_media_type` where the request accepts only that.
 
     `tells` is for what begins a job: who accepts text/event-stream gets its story at once, with 200.
     `problems` are the statuses to be ready for; any route may answer 500, and 503 while it is stopped.
@@ -272,6 +273,7 @@ class Route:
     headers: tuple[tuple[str, Any], ...] = ()
     tells: bool = False
     media_type: str = "application/json"
+    or_media_type: str | None = None
 
     def url(self, **values: str) -> str:
         return self.path.format(**values)
@@ -318,11 +320,15 @@ class QueenRoutes:
         "check_catalog", "GET", "/v1/catalog/check", "Is the catalog sound?",
         CatalogReport, problems=(403, 500, 503, 504),
     )  # fmt: skip
+    METRICS = Route(
+        "metrics", "GET", "/metrics", "What Prometheus scrapes; in its older format for who accepts only it",
+        bytes, problems=(403, 500), media_type="application/openmetrics-text", or_media_type="text/plain",
+    )  # fmt: skip
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
     ALL = (
         HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, REMOVE_HIVE, JOBS, JOB, EVENTS, CATALOG,
-        CHECK_CATALOG, OPENAPI,
+        CHECK_CATALOG, METRICS, OPENAPI,
     )  # fmt: skip
 
 
@@ -481,7 +487,8 @@ def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
     if route.tells or route.answer is None:
         answers[200] = {"text/event-stream": {"schema": _story(shapes)}}
     if route.answer is bytes:
-        answers[200] = {route.media_type: {"schema": {}}}  # bytes that JSON Schema has nothing to say of
+        # Bytes that JSON Schema has nothing to say of.
+        answers[200] = {kind: {"schema": {}} for kind in (route.media_type, route.or_media_type) if kind}
     elif route.answer is not None:
         answers[route.success] = {"application/json": {"schema": schema(route.answer, shapes)}}
     problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}

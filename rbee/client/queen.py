@@ -73,11 +73,11 @@ class QueenClient:
             answer.timeout = SILENCE
             yield from _events(answer)
 
-    def fetch(self, route: Route) -> Iterator[bytes]:
+    def fetch(self, route: Route, *, accept: str | None = None) -> Iterator[bytes]:
         """The file that a route answers with, in parts; one that ends too early raises Disconnected."""
         with closing(self._connect()) as channel:
             answer = _Answer(channel, SILENCE, self._left)
-            _send(channel, route, None, route.media_type, {})
+            _send(channel, route, None, accept or route.media_type, {})
             answer.await_status()
             if answer.status >= 400:
                 raise refusal(answer.whole(), answer.status)

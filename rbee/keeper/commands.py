@@ -198,6 +198,12 @@ class Keeper:
         """As did_you_mean(), among the hives of an awake queen."""
         return did_you_mean(hive_id, (hive.id for hive in self._hives()))
 
+    def metrics(self, *, accept: str | None = None) -> Iterator[bytes]:
+        """What Prometheus would scrape, in parts; NotRunning where the queen is not awake to tell."""
+        self._check_awake()
+        with _explained():
+            yield from self._queen.fetch(QueenRoutes.METRICS, accept=accept)
+
     def versions(self) -> Versions:
         """What runs here, as far as somebody is awake to tell."""
         state = self._queen_state()

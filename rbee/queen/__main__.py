@@ -27,6 +27,7 @@ from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import STREAMS, Jobs, Stories
 from rbee.queen.mark import Mark
+from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
 from rbee.server import run_daemon, serve, stop_signal
@@ -65,11 +66,17 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     sockets = _unix_sockets()
     queen = settings.queen
     state = _state_directory()
-    catalog = Catalog.open(queen.database or state / "catalog.db", journal, wanted=Mark(state / "wanted").set)
+    metrics = Metrics()
+    catalog = Catalog.open(
+        queen.database or state / "catalog.db",
+        journal,
+        wanted=Mark(state / "wanted").set,
+        metrics=metrics,
+    )
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
     hive_uid = uid_of("rbee-hive")
     daemons = () if hive_uid is None else (hive_uid,)
-    jobs = Jobs(queen.jobs_max, Places("stories are being read", STREAMS, daemons))
+    jobs = Jobs(queen.jobs_max, Places("stories are being read", STREAMS, daemons), metrics)
     status = StatusLine(notifier, registry, jobs)
     failures: list[RbeeError] = []
 
@@ -85,8 +92,9 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         at_the_end.push_async_callback(link.close)
         narrator = Chorus(journal, Stories(jobs), status)
         hives = Hives(
-            queen, catalog, registry, jobs, units, HiveClient(link), narrator, changed=status.update
-        )
+            queen, catalog, registry, jobs, units, HiveClient(link), narrator, changed=status.update,
+            metrics=metrics,
+        )  # fmt: skip
         await hives.load()
         units.attach()
         at_the_end.callback(units.detach)
@@ -103,7 +111,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             jobs.close()
 
         await serve(
-            app.build(hives, jobs, app.Admission(hive_uid, lambda: uid_of("rbee-hive"))),
+            app.build(hives, jobs, app.Admission(hive_uid, lambda: uid_of("rbee-hive")), metrics),
             sockets,
             notifier,
             told_to_stop,

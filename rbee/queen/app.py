@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ from rbee.contracts import (
 from rbee.errors import BadInput, NotPermitted, UnknownJob
 from rbee.queen import hives as rules
 from rbee.queen import jobs as stories
+from rbee.queen.metrics import Metrics, Moment, write
 from rbee.server import Handler, build_app, event_stream, file_answer, peer_of, read_shape
 from rbee.server.peer import Peer
 
@@ -57,8 +59,12 @@ class Admission:
             raise NotPermitted("the user rbee-hive may send heartbeats only")
 
 
-def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starlette:
-    """The queen's app."""
+def build(
+    hives: rules.Hives, jobs: stories.Jobs, admission: Admission, metrics: Metrics | None = None
+) -> Starlette:
+    """The queen's app. `metrics` is what her other rooms count in."""
+    counted = metrics or Metrics()
+    scraping = asyncio.Lock()
 
     async def health(_request: Request) -> Health:
         return Health("ok", __version__)
@@ -98,6 +104,13 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
     async def check_catalog(_request: Request) -> CatalogReport:
         return await hives.catalog.check()
 
+    async def tell_metrics(request: Request) -> Response:
+        async with scraping:  # one after the other, however many ask: a page is made in a thread
+            moment = Moment(await hives.views(), jobs.running_by_kind())
+            accept = request.headers.get("accept", "")
+            content, media_type = await asyncio.to_thread(write, counted, moment, accept)
+        return Response(content, headers={"Content-Type": media_type})
+
     def begin(request: Request, ask: Callable[[], stories.Job]) -> JobStarted | Response:
         """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
         if "text/event-stream" not in request.headers.get("accept", ""):
@@ -119,6 +132,7 @@ def build(hives: rules.Hives, jobs: stories.Jobs, admission: Admission) -> Starl
         QueenRoutes.EVENTS: events,
         QueenRoutes.CATALOG: catalog,
         QueenRoutes.CHECK_CATALOG: check_catalog,
+        QueenRoutes.METRICS: tell_metrics,
         QueenRoutes.OPENAPI: health,  # answered from the route table
     }
     return build_app("rbee queen", __version__, handlers, admit=admission)

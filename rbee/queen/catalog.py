@@ -23,13 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
 from rbee.contracts import DEFAULT_PORT, CatalogReport, Devices, Status, decode, encode
 from rbee.errors import BadInput, CatalogFailed, CatalogUnusable, RbeeError, TimedOut, TooMany
 from rbee.narration import CATALOG_CHANGED, Narrator
+from rbee.queen.metrics import Metrics
 
 log = logging.getLogger("rbee")
 
@@ -95,11 +96,13 @@ class Catalog:
         lock: Lock,
         journal: Narrator,
         wanted: Callable[[bool], None],
+        metrics: Metrics,
     ) -> None:
         self._connection = connection
         self._path = path
         self._journal = journal
         self._wanted = wanted
+        self._metrics = metrics
         self._lock = lock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
         # Who reads all of it has a connection of his own, and no write waits for him.
@@ -115,6 +118,7 @@ class Catalog:
         journal: Narrator | None = None,
         *,
         wanted: Callable[[bool], None] = lambda is_wanted: None,
+        metrics: Metrics | None = None,
     ) -> Catalog:
         """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
 
@@ -140,7 +144,7 @@ class Catalog:
             except (sqlite3.Error, OSError) as error:
                 raise failure(CatalogUnusable, path, error, way_out=WAY_OUT) from error
             if_it_fails.pop_all()
-        catalog = cls(connection, path, lock, journal or Narrator(), wanted)
+        catalog = cls(connection, path, lock, journal or Narrator(), wanted, metrics or Metrics())
         catalog._tell_wanted()
         return catalog
 
@@ -153,11 +157,11 @@ class Catalog:
 
     async def hives(self) -> list[Row]:
         return await self._run(
-            lambda: [_row(found) for found in self._connection.execute(_SELECT + " ORDER BY id")]
+            lambda: [_row(found) for found in self._connection.execute(_SELECT + " ORDER BY id")], "read"
         )
 
     async def hive(self, hive_id: str) -> Row | None:
-        return await self._run(lambda: self._find(hive_id))
+        return await self._run(lambda: self._find(hive_id), "read")
 
     async def add(self, hive_id: str, host: str, port: int | None, *, by: Actor | None = None) -> Row:
         """Make the hive wanted: a new row is 'pending', a row that is there keeps its status and devices."""
@@ -314,7 +318,7 @@ class Catalog:
             self._tell_wanted()
             return count
 
-        return await self._run(write)
+        return await self._run(write, "write")
 
     def _tell_wanted(self) -> None:
         found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM hives WHERE wanted)")
@@ -325,10 +329,11 @@ class Catalog:
             # The row counts, and is written; what is lost is that the next boot wakes the queen.
             log.warning("the next boot may not do as the hive catalog says: %s", error)
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
+    async def _run(self, work: Callable[[], Result], operation: Literal["read", "write"]) -> Result:
         def run() -> Result:
             try:
-                return work()
+                with self._metrics.catalog_timed(operation):
+                    return work()
             except sqlite3.Error as error:
                 raise failure(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
 

@@ -51,6 +51,7 @@ from rbee.narration import (
 )
 from rbee.queen.catalog import Actor, Catalog, Row
 from rbee.queen.jobs import Job, Jobs
+from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Life, Registry
 from rbee.queen.units import AsyncBus
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, UnitState
@@ -104,6 +105,7 @@ class Hives:
         narrator: Narrator,
         *,
         changed: Callable[[], None],
+        metrics: Metrics | None = None,
     ) -> None:
         self._config = config
         self._catalog = catalog
@@ -113,6 +115,7 @@ class Hives:
         self._local_hive = local_hive
         self._narrator = narrator
         self._changed = changed
+        self._metrics = metrics or Metrics()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._arrivals: dict[str, _Arrival] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -229,7 +232,9 @@ class Hives:
         """
         arrival = self._arrivals.get(beat.hive_id)
         if self._registry.life(beat.hive_id) is None:
+            self._metrics.beat_refused()
             raise _unknown(beat.hive_id, f"rbeectl add-hive {beat.hive_id}")
+        self._metrics.beat_came(beat.state)
         self._pass_on(beat)
         if beat.state == "ready":
             await self._alive(beat, arrival, sender)
@@ -249,6 +254,9 @@ class Hives:
 
     async def _alive(self, beat: Heartbeat, arrival: _Arrival | None, sender: Actor | None) -> None:
         before = self._registry.life(beat.hive_id)
+        lateness = self._registry.lateness(beat.hive_id, beat.instance)
+        if lateness is not None:
+            self._metrics.beat_was_late(lateness)
         is_first = self._registry.beat(beat.hive_id, beat.instance, beat.version or None)
         if arrival is not None:
             arrival.beats()

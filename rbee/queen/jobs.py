@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
 from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
 from rbee.narration import STORY_FULL, Event, Narrator, line_of
 from rbee.queen.catalog import now_ms
+from rbee.queen.metrics import Metrics
 from rbee.server.peer import Peer
 from rbee.server.places import Bound, Places
 
@@ -36,7 +39,9 @@ Kind = Literal["add-hive", "remove-hive", "shutdown"]
 class Job:
     """One thing that was asked for. Its id is what `journalctl RBEE_JOB_ID=` takes."""
 
-    def __init__(self, kind: Kind, hive_id: str | None) -> None:
+    def __init__(self, kind: Kind, hive_id: str | None, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
+        self._began = time.monotonic()
         self.id = secrets.token_hex(16)
         self.kind = kind
         self.hive_id = hive_id
@@ -106,6 +111,7 @@ class Job:
         if self.state == "running":
             self.state = state
             self._ended_at_ms = now_ms()
+            self._metrics.job_ended(self.kind, state, time.monotonic() - self._began)
             self._append(state, data)
 
     def _append(self, kind: str, data: Any) -> None:
@@ -151,8 +157,9 @@ class Reading(AsyncIterator[bytes]):
 class Jobs:
     """The jobs that are kept, and who reads them."""
 
-    def __init__(self, jobs_max: int, places: Places | None = None) -> None:
+    def __init__(self, jobs_max: int, places: Places | None = None, metrics: Metrics | None = None) -> None:
         self._jobs_max = jobs_max
+        self._metrics = metrics or Metrics()
         self._jobs: dict[str, Job] = {}
         self._places = places or Places("stories are being read", STREAMS)
         self._is_closed = False
@@ -171,7 +178,7 @@ class Jobs:
                     f"{self._jobs_max} jobs are running", hint="Wait for one to end, or raise JobsMax=."
                 )
             del self._jobs[ended.id]
-        job = Job(kind, hive_id)
+        job = Job(kind, hive_id, self._metrics)
         self._jobs[job.id] = job
         return job
 
@@ -189,6 +196,9 @@ class Jobs:
     def all(self) -> list[Job]:
         """Newest first."""
         return list(reversed(self._jobs.values()))
+
+    def running_by_kind(self) -> Counter[str]:
+        return Counter(job.kind for job in self._jobs.values() if job.state == "running")
 
     def running(self, kind: Kind) -> Job | None:
         return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)

@@ -71,6 +71,13 @@ class Registry:
     def forget(self, hive_id: str) -> None:
         self._lives.pop(hive_id, None)
 
+    def lateness(self, hive_id: str, instance: str) -> float | None:
+        """Seconds since this process's beat was due, less than 0 before; None for its first one."""
+        life = self._lives.get(hive_id)
+        if life is None or life.instance != instance:
+            return None
+        return self._clock() - life.heard - self.interval
+
     def beat(self, hive_id: str, instance: str, version: str | None = None) -> bool:
         """Note a beat; True when it is the first of this process."""
         old = self._lives.get(hive_id)

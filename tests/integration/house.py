@@ -62,6 +62,7 @@ from rbee.queen.__main__ import StatusLine
 from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
 from rbee.server import Peer, serve
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState, check_job
@@ -248,9 +249,10 @@ class Queen(Process):
     def __init__(self, house: House, config: QueenConfig) -> None:
         super().__init__(house, house.queen_socket.dup())
         self._config = config
-        self.catalog = Catalog.open(house.catalog_path)
+        self.metrics = Metrics()
+        self.catalog = Catalog.open(house.catalog_path, metrics=self.metrics)
         self.registry = Registry(interval=config.heartbeat_interval, grace=config.heartbeat_grace)
-        self.jobs = Jobs(config.jobs_max)
+        self.jobs = Jobs(config.jobs_max, metrics=self.metrics)
         self._journal = Journal("queen-rbee", house.journal.path, house.lost)
         self._tell = Chorus(self._journal, house.journal)
         self._link = Link(house.hive_path, timeout=config.detect_timeout)
@@ -264,13 +266,14 @@ class Queen(Process):
             HiveClient(self._link),
             Chorus(self._tell, Stories(self.jobs), self._status),
             changed=self._status.update,
+            metrics=self.metrics,
         )
 
     async def _run(self) -> None:
         try:
             await self.hives.load()
             await serve(
-                queen_app.build(self.hives, self.jobs, self.house.admission),
+                queen_app.build(self.hives, self.jobs, self.house.admission, self.metrics),
                 [self.listener],
                 self.notifier,
                 self.told_to_stop,

@@ -80,13 +80,13 @@ async def test_every_get_of_the_queen_answers_as_its_schema_says(house: House) -
     await story.end()
     document = await document_of(house, house.queen_path)
     routes = [route for route in QueenRoutes.ALL if route.method == "GET"]
-    assert len(routes) == 9
+    assert len(routes) == 10
 
     for route in routes:
         answer = await house.send("GET", route.url(hive_id="localhost", job_id=story.job_id))
         assert answer.status == route.success
         if route.answer is bytes:
-            assert answer.content.startswith(b"SQLite format 3")
+            assert answer.headers["content-type"].partition(";")[0] == route.media_type
             continue
         check(document, route, answer)
 

@@ -1,0 +1,268 @@
+"""What Prometheus may know of the queen: counted in RAM all the time, put into words when it asks.
+
+Counting costs a beat some microseconds and imports nothing; prometheus_client, which writes the
+exposition, is imported at the first scrape, in the scrape's own thread. Names follow
+https://prometheus.io/docs/practices/naming/. The hives of the catalog bound how many series there are:
+no label has a value that a client chose, but a hive's name and what its hardware is called.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from rbee import __version__
+from rbee.contracts import HiveView, State
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+OPENMETRICS = "application/openmetrics-text"
+
+LATENESS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds; 5 s, the grace by default, is a bound, and what comes after it was suspect."""
+
+JOB_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+CATALOG_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0)
+
+
+class Histogram:
+    """How many values were not above each of `bounds`, and their sum."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As prometheus_client takes them: cumulative, with '+Inf' at the end."""
+        told, total = [], 0
+        for bound, count in zip((*map(repr, self.bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            told.append((bound, float(total)))
+        return told
+
+
+class Metrics:
+    """What is counted. Rooms call the method that is named for what happened there."""
+
+    def __init__(self) -> None:
+        self.started_at = time.time()
+        self.beats: Counter[str] = Counter()
+        self.beats_refused = 0
+        self.lateness = Histogram(LATENESS)
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.job_seconds: dict[str, Histogram] = {}
+        self.catalog_seconds = {name: Histogram(CATALOG_SECONDS) for name in ("read", "write")}
+        self.catalog_failures: Counter[str] = Counter()
+
+    def beat_came(self, state: str) -> None:
+        self.beats[state] += 1
+
+    def beat_refused(self) -> None:
+        self.beats_refused += 1
+
+    def beat_was_late(self, seconds: float) -> None:
+        """`seconds` after the interval was over; less than 0 is early, and counts as on time."""
+        self.lateness.observe(max(0.0, seconds))
+
+    def job_ended(self, kind: str, result: str, seconds: float) -> None:
+        self.jobs[kind, result] += 1
+        self.job_seconds.setdefault(kind, Histogram(JOB_SECONDS)).observe(seconds)
+
+    @contextmanager
+    def catalog_timed(self, operation: str) -> Iterator[None]:
+        """The time of one turn of the catalog's thread; called there."""
+        began = time.perf_counter()
+        try:
+            yield
+        except Exception:
+            self.catalog_failures[operation] += 1
+            raise
+        finally:
+            self.catalog_seconds[operation].observe(time.perf_counter() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is so at a scrape, beside what was counted."""
+
+    hives: Iterable[HiveView] = ()
+    jobs_running: Mapping[str, int] = field(default_factory=dict)
+
+
+def write(metrics: Metrics, moment: Moment, accept: str) -> tuple[bytes, str]:
+    """The exposition and its media type: OpenMetrics, unless `accept` asks for Prometheus's older text."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
+
+    wants_text = "text/plain" in accept and OPENMETRICS not in accept
+    encode, media_type = choose_encoder("text/plain" if wants_text else OPENMETRICS)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(metrics, moment))
+    return encode(registry), media_type
+
+
+class _Collector:
+    """prometheus_client asks it once, and it tells all that there is."""
+
+    def __init__(self, metrics: Metrics, moment: Moment) -> None:
+        self._metrics = metrics
+        self._moment = moment
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _queen(self._metrics)
+        yield from _heartbeats(self._metrics)
+        yield from _jobs(self._metrics, self._moment.jobs_running)
+        yield from _catalog(self._metrics)
+        hives = list(self._moment.hives)
+        yield from _hives(hives)
+        yield from _devices(hives)
+
+
+def _queen(metrics: Metrics) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+    yield InfoMetricFamily("rbee_queen", "The queen that answers.", {"version": __version__})
+    yield GaugeMetricFamily("rbee_queen_up", "Whether the queen is awake: 1 where she answers.", 1)
+    yield GaugeMetricFamily(
+        "rbee_queen_start_time_seconds", "When the queen's process began.", metrics.started_at, unit="seconds"
+    )
+
+
+def _heartbeats(metrics: Metrics) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+    taken = CounterMetricFamily(
+        "rbee_heartbeats", "Heartbeats that were taken, by the state that the hive told.", labels=["state"]
+    )
+    for state in ("starting", "ready", "stopping"):
+        taken.add_metric([state], metrics.beats[state])
+    yield taken
+    yield CounterMetricFamily(
+        "rbee_heartbeats_refused", "Heartbeats of hives that are not in the catalog.", metrics.beats_refused
+    )
+    yield HistogramMetricFamily(
+        "rbee_heartbeat_lateness_seconds",
+        "How long after its interval a heartbeat came, by the queen's clock; early counts as 0.",
+        buckets=metrics.lateness.buckets(), sum_value=metrics.lateness.sum, unit="seconds",
+    )  # fmt: skip
+
+
+def _jobs(metrics: Metrics, running: Mapping[str, int]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+    now = GaugeMetricFamily("rbee_jobs_running", "Jobs that run now, by what they do.", labels=["kind"])
+    ended = CounterMetricFamily(
+        "rbee_jobs", "Jobs that ended, by what they did and how: done or error.", labels=["kind", "result"]
+    )
+    took = HistogramMetricFamily(
+        "rbee_job_duration_seconds",
+        "From the beginning of a job to its end.",
+        labels=["kind"],
+        unit="seconds",
+    )
+    for kind in ("add-hive", "remove-hive", "shutdown"):
+        now.add_metric([kind], running.get(kind, 0))
+        for result in ("done", "error"):
+            ended.add_metric([kind, result], metrics.jobs[kind, result])
+        seconds = metrics.job_seconds.get(kind, Histogram(JOB_SECONDS))
+        took.add_metric([kind], buckets=seconds.buckets(), sum_value=seconds.sum)
+    yield from (now, ended, took)
+
+
+def _catalog(metrics: Metrics) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+    took = HistogramMetricFamily(
+        "rbee_catalog_duration_seconds",
+        "What a read or a write of the hive catalog took, to the disk and back.",
+        labels=["operation"],
+        unit="seconds",
+    )
+    failed = CounterMetricFamily(
+        "rbee_catalog_failures", "Reads and writes of the hive catalog that failed.", labels=["operation"]
+    )
+    for operation, seconds in metrics.catalog_seconds.items():
+        took.add_metric([operation], buckets=seconds.buckets(), sum_value=seconds.sum)
+        failed.add_metric([operation], metrics.catalog_failures[operation])
+    yield from (took, failed)
+
+
+def _hives(hives: list[HiveView]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+    counts = Counter(hive.state for hive in hives)
+    by_state = GaugeMetricFamily("rbee_hives", "Hives of the catalog, by their state.", labels=["state"])
+    for state in get_args(State):
+        by_state.add_metric([state], counts[state])
+    about = InfoMetricFamily("rbee_hive", "A hive of the catalog.", labels=["hive"])
+    online = GaugeMetricFamily("rbee_hive_online", "Whether the hive is online.", labels=["hive"])
+    since = GaugeMetricFamily(
+        "rbee_hive_state_since_timestamp_seconds",
+        "Since when the hive is in its state.",
+        labels=["hive"],
+        unit="seconds",
+    )
+    beat = GaugeMetricFamily(
+        "rbee_hive_last_heartbeat_timestamp_seconds",
+        "When the hive's last heartbeat came; absent where none has since the queen woke.",
+        labels=["hive"],
+        unit="seconds",
+    )
+    for hive in hives:
+        about.add_metric([hive.id], {"host": hive.host, "version": hive.version or ""})
+        online.add_metric([hive.id], float(hive.state == "online"))
+        since.add_metric([hive.id], hive.since_ms / 1000)
+        if hive.last_beat_ms is not None:
+            beat.add_metric([hive.id], hive.last_beat_ms / 1000)
+    yield from (by_state, about, online, since, beat)
+
+
+def _devices(hives: list[HiveView]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
+    threads = GaugeMetricFamily("rbee_hive_cpu_threads", "Threads of the processors.", labels=["hive"])
+    memory = GaugeMetricFamily(
+        "rbee_hive_memory_bytes", "Memory of the machine.", labels=["hive"], unit="bytes"
+    )
+    cards = GaugeMetricFamily("rbee_hive_gpus", "GPUs that were found, by maker.", labels=["hive", "vendor"])
+    gpu = InfoMetricFamily("rbee_gpu", "A GPU.", labels=["hive", "gpu"])
+    vram = GaugeMetricFamily(
+        "rbee_gpu_memory_bytes", "Memory of the GPU.", labels=["hive", "gpu"], unit="bytes"
+    )
+    broken = GaugeMetricFamily(
+        "rbee_gpu_problem", "Whether something is wrong with the GPU.", labels=["hive", "gpu"]
+    )
+    for hive in hives:
+        if hive.devices is None:
+            continue
+        _add_if_known(threads, [hive.id], hive.devices.cpu.threads)
+        _add_if_known(memory, [hive.id], hive.devices.cpu.ram_bytes)
+        for vendor, count in Counter(one.vendor for one in hive.devices.gpus).items():
+            cards.add_metric([hive.id, vendor], count)
+        for one in hive.devices.gpus:
+            labels = [hive.id, f"gpu{one.index}"]
+            known = {"name": one.name, "uuid": one.uuid, "driver": one.driver}
+            gpu.add_metric(labels, {"vendor": one.vendor, **{key: text or "" for key, text in known.items()}})
+            _add_if_known(vram, labels, one.vram_bytes)
+            broken.add_metric(labels, float(one.problem is not None))
+    yield from (threads, memory, cards, gpu, vram, broken)
+
+
+def _add_if_known(family: Any, labels: list[str], value: int | None) -> None:
+    if value is not None:
+        family.add_metric(labels, value)
