@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 import types
 import typing
@@ -45,6 +46,12 @@ Text = Annotated[str, Limit(0, TEXT_LIMIT)]
 Word = Annotated[str, Limit(1, 64, r"[a-z0-9-]+")]
 Count = Annotated[int, Limit(0, 2**53)]
 EventId = Annotated[int, Limit(0, 999_999_999)]
+Fingerprint = Annotated[str, Limit(1, 64, r"[0-9a-f]+")]
+Percent = Annotated[float, Limit(0, 100)]
+Load = Annotated[float, Limit(0, 10**9)]
+Seconds = Annotated[float, Limit(0, 10**9)]
+Celsius = Annotated[float, Limit(-274, 10_000)]
+Watts = Annotated[float, Limit(0, 10**6)]
 
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
@@ -102,6 +109,48 @@ class Devices:
     worker_catalog: Annotated[tuple[Name, ...], Limit(0, 10_000)] = ()
 
 
+# What it does right now
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """One card at one moment; `index` is that of its Gpu in the devices last detected.
+
+    What the card does not tell, or not now, is None; `problem` says why where something is wrong.
+    """
+
+    index: Count
+    uuid: Text | None
+    pci_address: Text | None
+    utilisation_percent: Percent | None
+    memory_used_bytes: Count | None
+    memory_total_bytes: Count | None
+    temperature_celsius: Celsius | None
+    power_watts: Watts | None
+    problem: Text | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A machine at one moment, as its hive tells it.
+
+    `load_1`, `load_5` and `load_15` are the kernel's averages over as many minutes. `cpu_percent`
+    is of all threads together, an average over the last `cpu_span_seconds`; both are None where
+    the hive has not run long enough for one. Used memory is what no program could have at once.
+    """
+
+    hive_id: Name
+    at: Timestamp
+    load_1: Load | None
+    load_5: Load | None
+    load_15: Load | None
+    cpu_percent: Percent | None
+    cpu_span_seconds: Seconds | None
+    memory_used_bytes: Count | None
+    memory_total_bytes: Count | None
+    gpus: Annotated[tuple[GpuSample, ...], Limit(0, 256)] = ()
+
+
 # What is said
 
 
@@ -120,7 +169,8 @@ class Heartbeat:
     """What a hive sends every interval. `state` is 'starting' before it serves, 'stopping' on its way out.
 
     `instance` is new with each start of the hive's process; `lines` are narrated lines of
-    the job `job_id` that go to the keeper through the queen.
+    the job `job_id` that go to the keeper through the queen. `fingerprint` is another one when
+    the devices may be others; a hive before 0.3.0 sends none.
     """
 
     hive_id: Name
@@ -131,6 +181,7 @@ class Heartbeat:
     version: Text = ""
     job_id: JobId | None = None
     lines: Annotated[tuple[Line, ...], Limit(0, 64)] = ()
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True)
@@ -301,6 +352,10 @@ class QueenRoutes:
     )  # fmt: skip
     HIVES = Route("hives", "GET", "/v1/hives", "All hives of the catalog", Hives, problems=(403,))
     HIVE = Route("hive", "GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(400, 403, 404))
+    SAMPLE = Route(
+        "sample", "GET", "/v1/hives/{hive_id}/sample", "What a hive that is online does right now",
+        Sample, problems=(400, 403, 404, 409, 502, 504),
+    )  # fmt: skip
     REMOVE_HIVE = Route(
         "remove_hive", "DELETE", "/v1/hives/{hive_id}", "Stop a hive and forget it",
         JobStarted, success=202, problems=(400, 403, 503), tells=True,
@@ -327,8 +382,8 @@ class QueenRoutes:
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
     ALL = (
-        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, REMOVE_HIVE, JOBS, JOB, EVENTS, CATALOG,
-        CHECK_CATALOG, METRICS, OPENAPI,
+        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, SAMPLE, REMOVE_HIVE, JOBS, JOB, EVENTS,
+        CATALOG, CHECK_CATALOG, METRICS, OPENAPI,
     )  # fmt: skip
 
 
@@ -340,13 +395,14 @@ class HiveRoutes:
         "devices", "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
         Devices, problems=(400, 502), headers=((JOB_HEADER, JobId),),
     )  # fmt: skip
+    SAMPLE = Route("sample", "GET", "/v1/sample", "What this machine does right now", Sample)
     SHUTDOWN = Route(
         "shutdown", "POST", "/shutdown", "Have systemd stop the hive",
         Accepted, success=202, problems=(403, 502, 503, 504),
     )  # fmt: skip
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
 
-    ALL = (HEALTH, DEVICES, SHUTDOWN, OPENAPI)
+    ALL = (HEALTH, DEVICES, SAMPLE, SHUTDOWN, OPENAPI)
 
 
 # JSON in, JSON out
@@ -394,6 +450,8 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is int:
         return _decode_int(value, where, limit)
+    if kind is float:
+        return _decode_float(value, where, limit)
     return _decode_text(value, where, limit)
 
 
@@ -429,6 +487,21 @@ def _decode_int(value: Any, where: str, limit: Limit | None) -> int:
     if limit and not limit.least <= value <= limit.most:
         raise _bad(where, f"must be from {limit.least} to {limit.most}")
     return value
+
+
+def _decode_float(value: Any, where: str, limit: Limit | None) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _bad(where, "must be a number")
+    if limit and not limit.least <= value <= limit.most:
+        raise _bad(where, f"must be from {limit.least} to {limit.most}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    # Python's json reads NaN and Infinity, which JSON does not have.
+    if not math.isfinite(number):
+        raise _bad(where, "must be a finite number")
+    return number
 
 
 def _decode_text(value: Any, where: str, limit: Limit | None) -> str:
@@ -547,9 +620,9 @@ def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
         return _object_schema(kind, shapes)
     if kind is bool:
         return {"type": "boolean"}
-    if kind is int:
+    if kind in (int, float):
         bound = {"minimum": limit.least, "maximum": limit.most} if limit else {}
-        return {"type": "integer", **bound}
+        return {"type": "integer" if kind is int else "number", **bound}
     if kind is dict:
         return {"type": "object"}
     text: dict[str, Any] = {"type": "string"}

@@ -78,6 +78,12 @@ class UnknownHive(RbeeError):
     slug, title, exit_code, status = "unknown-hive", "No such hive", 4, 404
 
 
+class HiveNotOnline(RbeeError):
+    """What only a living hive can answer; nobody is woken to answer it."""
+
+    slug, title, exit_code, status = "hive-not-online", "The hive is not online", 3, 409
+
+
 class UnknownJob(RbeeError):
     slug, title, exit_code, status = "unknown-job", "No such job", 4, 404
 

@@ -17,6 +17,7 @@ from rbee.contracts import (
     HiveRoutes,
     QueenRoutes,
     Route,
+    Sample,
     encode,
 )
 from rbee.errors import TimedOut, Unreachable
@@ -103,16 +104,25 @@ async def _close(pool: Any) -> None:
 
 
 class HiveClient:
-    """What the queen asks of a hive, whatever link leads to it."""
+    """What the queen asks of a hive, whatever link leads to it.
 
-    def __init__(self, link: Link) -> None:
+    `looks` is a link of its own for who looks: over `link` a detection may be under way for long.
+    """
+
+    def __init__(self, link: Link, *, looks: Link | None = None) -> None:
         self._link = link
+        self._looks = looks or link
 
     async def devices(self, *, job_id: str | None, timeout: float) -> Devices:
         """Have the hive detect its devices; raises what the hive refused with."""
         headers = {JOB_HEADER: job_id} if job_id else {}
         devices: Devices = await self._link.ask(HiveRoutes.DEVICES, headers=headers, timeout=timeout)
         return devices
+
+    async def sample(self, *, timeout: float) -> Sample:
+        """What the hive's machine does right now."""
+        sample: Sample = await self._looks.ask(HiveRoutes.SAMPLE, timeout=timeout)
+        return sample
 
 
 class HeartbeatClient:

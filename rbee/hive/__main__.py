@@ -9,7 +9,7 @@ from pathlib import Path
 from rbee import __version__, config
 from rbee.client.link import HeartbeatClient, Link
 from rbee.hive import app
-from rbee.hive.devices import Detector
+from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, Journal
 from rbee.server import run_daemon, serve, stop_signal
@@ -30,6 +30,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     link = Link(hive.queen, timeout=BEAT_TIMEOUT)
     heart = Heart(hive.id, HeartbeatClient(link), journal, status=notifier.status, queen_name=str(hive.queen))
     detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
+    sampler = Sampler(hive.id)
     beating: list[asyncio.Task[None]] = []
     queen_uid = uid_of("queen-rbee")
 
@@ -45,12 +46,13 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             task.cancel()
         await asyncio.gather(*beating, return_exceptions=True)
         detector.close()
+        await sampler.close()
         heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
         await heart.goodbye()
 
     try:
         await serve(
-            app.build(heart, detector.detect, _stop),
+            app.build(heart, detector.detect, _stop, look=sampler.look),
             sockets,
             notifier,
             told_to_stop,

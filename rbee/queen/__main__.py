@@ -26,6 +26,7 @@ from rbee.queen import app
 from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import STREAMS, Jobs, Stories
+from rbee.queen.looks import SAMPLE_TIMEOUT
 from rbee.queen.mark import Mark
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
@@ -90,11 +91,13 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         units = AsyncBus(at_the_end.enter_context(Bus()), lost=bus_is_lost)
         link = Link(config.HIVE_SOCKET, timeout=queen.detect_timeout)
         at_the_end.push_async_callback(link.close)
+        looks = Link(config.HIVE_SOCKET, timeout=SAMPLE_TIMEOUT)
+        at_the_end.push_async_callback(looks.close)
         narrator = Chorus(journal, Stories(jobs), status)
+        hive = HiveClient(link, looks=looks)
         hives = Hives(
-            queen, catalog, registry, jobs, units, HiveClient(link), narrator, changed=status.update,
-            metrics=metrics,
-        )  # fmt: skip
+            queen, catalog, registry, jobs, units, hive, narrator, changed=status.update, metrics=metrics
+        )
         await hives.load()
         units.attach()
         at_the_end.callback(units.detach)

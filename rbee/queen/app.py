@@ -27,6 +27,7 @@ from rbee.contracts import (
     Name,
     QueenRoutes,
     Route,
+    Sample,
     decode,
 )
 from rbee.errors import BadInput, NotPermitted, UnknownJob
@@ -85,6 +86,9 @@ def build(
     async def show_hive(request: Request) -> HiveView:
         return await hives.view(hive_id(request))
 
+    async def sample(request: Request) -> Sample:
+        return await hives.sample(hive_id(request))
+
     async def remove_hive(request: Request) -> Any:
         wanted = hive_id(request)
         return begin(request, lambda: hives.remove(wanted, actor(request)))
@@ -126,6 +130,7 @@ def build(
         QueenRoutes.SHUTDOWN: shutdown,
         QueenRoutes.HIVES: list_hives,
         QueenRoutes.HIVE: show_hive,
+        QueenRoutes.SAMPLE: sample,
         QueenRoutes.REMOVE_HIVE: remove_hive,
         QueenRoutes.JOBS: list_jobs,
         QueenRoutes.JOB: show_job,

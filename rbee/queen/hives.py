@@ -26,9 +26,19 @@ from rbee.contracts import (
     HeartbeatAck,
     HiveView,
     Line,
+    Sample,
     Status,
 )
-from rbee.errors import CatalogFailed, HiveFailed, RbeeError, TimedOut, UnitFailed, UnknownHive, UnknownHost
+from rbee.errors import (
+    CatalogFailed,
+    HiveFailed,
+    HiveNotOnline,
+    RbeeError,
+    TimedOut,
+    UnitFailed,
+    UnknownHive,
+    UnknownHost,
+)
 from rbee.narration import (
     ADD_FAILED,
     ADDING,
@@ -51,6 +61,7 @@ from rbee.narration import (
 )
 from rbee.queen.catalog import Actor, Catalog, Row
 from rbee.queen.jobs import Job, Jobs
+from rbee.queen.looks import Looks
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Life, Registry
 from rbee.queen.units import AsyncBus
@@ -120,6 +131,7 @@ class Hives:
         self._arrivals: dict[str, _Arrival] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()
+        self._looks = Looks(local_hive)
         self._is_ended = False
 
     # Living with the catalog
@@ -145,6 +157,7 @@ class Hives:
     async def end(self) -> None:
         """Stop all work; what was going on is taken up when it is asked for again."""
         self._is_ended = True
+        await self._looks.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -222,6 +235,21 @@ class Hives:
         if row is None:
             raise _unknown(hive_id)
         return self._view(row)
+
+    async def sample(self, hive_id: str) -> Sample:
+        """What the machine of a hive that is online does right now; nobody is woken to tell it."""
+        life = self._registry.life(hive_id)
+        if life is None:
+            raise _unknown(hive_id)
+        if life.state != "online":
+            raise HiveNotOnline(
+                f"the beehive {hive_id} is {life.state}, and tells nothing of its machine: {life.reason}",
+                hint=f"rbeectl {'add-hive' if life.state == 'offline' else 'status'} {hive_id}",
+            )
+        # Of its end there may be no word yet, and whoever reaches for its socket then wakes it.
+        if not self._bus.state(HIVE_UNIT).is_active:
+            raise HiveNotOnline(f"the beehive {hive_id} is being stopped", hint=f"rbeectl status {hive_id}")
+        return await self._looks.sample(hive_id)
 
     # Heard
 

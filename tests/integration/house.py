@@ -46,6 +46,7 @@ from rbee.contracts import (
 from rbee.errors import TimedOut, Unreachable
 from rbee.hive import app as hive_app
 from rbee.hive.__main__ import BEAT_TIMEOUT
+from rbee.hive.devices import Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import (
     GOODBYE,
@@ -62,6 +63,7 @@ from rbee.queen.__main__ import StatusLine
 from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.looks import SAMPLE_TIMEOUT
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
 from rbee.server import Peer, serve
@@ -256,6 +258,7 @@ class Queen(Process):
         self._journal = Journal("queen-rbee", house.journal.path, house.lost)
         self._tell = Chorus(self._journal, house.journal)
         self._link = Link(house.hive_path, timeout=config.detect_timeout)
+        self._looks = Link(house.hive_path, timeout=SAMPLE_TIMEOUT)
         self._status = StatusLine(self.notifier, self.registry, self.jobs)
         self.hives = Hives(
             config,
@@ -263,7 +266,7 @@ class Queen(Process):
             self.registry,
             self.jobs,
             house.systemd,  # it has AsyncBus's methods
-            HiveClient(self._link),
+            HiveClient(self._link, looks=self._looks),
             Chorus(self._tell, Stories(self.jobs), self._status),
             changed=self._status.update,
             metrics=self.metrics,
@@ -284,6 +287,7 @@ class Queen(Process):
         finally:
             self.house.systemd.detach()
             await self._link.close()
+            await self._looks.close()
             self.catalog.close()
             self._journal._socket.close()
 
@@ -343,10 +347,16 @@ class Hive(Process):
             status=self.notifier.status,
             queen_name=os.fspath(house.hive_dials),
         )
+        self.sampler = Sampler("localhost")
         self._beating: list[asyncio.Task[None]] = []
 
     async def _run(self) -> None:
-        app = hive_app.build(self.heart, self.house.detect, lambda: self.house.hive_asked_to_stop.set())
+        app = hive_app.build(
+            self.heart,
+            self.house.detect,
+            lambda: self.house.hive_asked_to_stop.set(),
+            look=self.sampler.look,
+        )
         try:
             await serve(
                 self._spoilt(app),
@@ -370,6 +380,7 @@ class Hive(Process):
     async def _stopping(self) -> None:
         self._fall_silent(dead=self.ending == "killed")
         await asyncio.gather(*self._beating, return_exceptions=True)
+        await self.sampler.close()
         if self.ending == "gracefully":
             self.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
             await self.heart.goodbye()

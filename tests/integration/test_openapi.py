@@ -80,7 +80,7 @@ async def test_every_get_of_the_queen_answers_as_its_schema_says(house: House) -
     await story.end()
     document = await document_of(house, house.queen_path)
     routes = [route for route in QueenRoutes.ALL if route.method == "GET"]
-    assert len(routes) == 10
+    assert len(routes) == 11
 
     for route in routes:
         answer = await house.send("GET", route.url(hive_id="localhost", job_id=story.job_id))
@@ -95,7 +95,7 @@ async def test_every_get_of_the_hive_answers_as_its_schema_says(house: House) ->
     await house.added()
     document = await document_of(house, house.hive_path)
     routes = [route for route in HiveRoutes.ALL if route.method == "GET"]
-    assert len(routes) == 3
+    assert len(routes) == 4
 
     for route in routes:
         answer = await house.send("GET", route.path, to=house.hive_path)

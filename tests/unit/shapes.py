@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -64,6 +65,9 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if kind is int:
         return st.integers(limit.least, limit.most) if limit else st.integers()
+    if kind is float:
+        least, most = (limit.least, limit.most) if limit else (None, None)
+        return st.floats(least, most, allow_nan=False, allow_infinity=False)
     return _texts(limit)
 
 
@@ -114,8 +118,9 @@ class Place:
         limit = self.limit
         if typing.get_origin(self.kind) is Literal:
             yield from ("", "text", f"{typing.get_args(self.kind)[0]} ")
-        elif limit is not None and self.kind is int:
+        elif limit is not None and self.kind in (int, float):
             yield from (limit.least - 1, limit.most + 1, -(10**400), 10**400)
+            yield from (math.nan, math.inf, -math.inf) if self.kind is float else ()
         elif limit is not None and typing.get_origin(self.kind) is tuple:
             yield [None] * (limit.most + 1)
         elif self.kind is str:
@@ -135,6 +140,8 @@ class Place:
             return isinstance(value, dict)
         if self.kind in (int, bool):
             return type(value) is self.kind
+        if self.kind is float:
+            return type(value) in (int, float)
         return isinstance(value, str)
 
 

@@ -24,6 +24,7 @@ from rbee.contracts import (
     Hives,
     Name,
     QueenRoutes,
+    Sample,
     decode,
     encode,
     openapi,
@@ -41,6 +42,17 @@ BEAT: dict[str, Any] = {
     "instance": "0123456789abcdef" * 2,
 }
 LINE = {"speaker": "bee hive", "text": "hello", "event": "detected", "at": "2026-01-31T12:00:00.123Z"}
+SAMPLE: dict[str, Any] = {
+    "hive_id": "localhost",
+    "at": "2026-01-31T12:00:00Z",
+    "load_1": 0.5,
+    "load_5": 0,
+    "load_15": None,
+    "cpu_percent": 12.5,
+    "cpu_span_seconds": 2.0,
+    "memory_used_bytes": 2**30,
+    "memory_total_bytes": 2**32,
+}
 
 
 # Round trips
@@ -66,6 +78,14 @@ def test_fields_that_nobody_knows_are_passed_over() -> None:
     assert decode(AddHive, {"host": "localhost", "colour": {"of": ["the", 1]}}) == AddHive("localhost")
     line = LINE | {"colour": "red"}
     assert decode(Heartbeat, BEAT | {"lines": [line], "mood": None}).lines[0].text == "hello"
+
+
+def test_a_whole_number_is_a_number_and_null_is_what_is_not_known() -> None:
+    sample = decode(Sample, SAMPLE)
+
+    assert (sample.load_1, sample.load_5, sample.load_15, sample.cpu_percent) == (0.5, 0.0, None, 12.5)
+    assert isinstance(sample.load_5, float)
+    assert sample.gpus == ()
 
 
 # Bad input
@@ -123,6 +143,16 @@ def test_fields_that_nobody_knows_are_passed_over() -> None:
         (Hives, {"hives": [{"id": "x"}]}, "hives[0].host", "is missing"),
         (Devices, {"cpu": {}}, "cpu.model", "is missing"),
         (Devices, {"cpu": None}, "cpu", "must be a JSON object"),
+        (Heartbeat, {**BEAT, "fingerprint": ""}, "fingerprint", "must have 1 to 64 characters"),
+        (Heartbeat, {**BEAT, "fingerprint": "0xf"}, "fingerprint", "must match"),
+        (Sample, {**SAMPLE, "load_1": "1"}, "load_1", "must be a number"),
+        (Sample, {**SAMPLE, "load_1": True}, "load_1", "must be a number"),
+        (Sample, {**SAMPLE, "load_1": -0.1}, "load_1", "must be from 0 to"),
+        (Sample, {**SAMPLE, "cpu_percent": 100.5}, "cpu_percent", "must be from 0 to 100"),
+        (Sample, {**SAMPLE, "cpu_percent": float("nan")}, "cpu_percent", "must be from 0 to 100"),
+        (Sample, {**SAMPLE, "cpu_span_seconds": float("inf")}, "cpu_span_seconds", "must be from 0 to"),
+        (float, float("nan"), None, "must be a finite number"),
+        (float, 10**400, None, "must be a finite number"),
         (HeartbeatAck, {"status": "fine", "interval_ms": 1}, "status", "must be one of 'ok'"),
         (HeartbeatAck, {"status": "ok", "interval_ms": -1}, "interval_ms", "must be from 0 to"),
         (Name, "", None, "must have 1 to 253"),

@@ -143,7 +143,8 @@ def test_the_queen_keeps_to_her_document_whatever_is_asked_of_her(machine: Machi
     for name in ("job", "events"):
         asking.ask(name, GenerationMode.POSITIVE, path_parameters={"job_id": job})
     asking.ask("events", GenerationMode.NEGATIVE, path_parameters={"job_id": job})
-    asking.ask("hive", GenerationMode.POSITIVE, path_parameters={"hive_id": "localhost"})
+    for name in ("hive", "sample"):
+        asking.ask(name, GenerationMode.POSITIVE, path_parameters={"hive_id": "localhost"})
     asking.ask("remove_hive", GenerationMode.POSITIVE, accept=stream)
     asking.ask("add_hive", GenerationMode.POSITIVE, accept=stream, body={"host": "localhost"})
 
@@ -151,6 +152,7 @@ def test_the_queen_keeps_to_her_document_whatever_is_asked_of_her(machine: Machi
     assert asking.statuses["add_hive"] >= {200, 400, 422}
     assert asking.statuses["heartbeat"] >= {400, 404}
     assert asking.statuses["hive"] >= {200, 400, 404}
+    assert asking.statuses["sample"] >= {200, 400, 404}
     assert asking.statuses["job"] >= {200, 404}
     assert asking.statuses["events"] >= {200, 400, 404}
     assert asking.statuses["remove_hive"] >= {200, 202, 400}

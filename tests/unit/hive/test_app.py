@@ -15,15 +15,17 @@ import pytest
 
 from rbee import __version__
 from rbee.client.link import HeartbeatClient
-from rbee.contracts import Cpu, Devices, Heartbeat, HeartbeatAck, HiveRoutes, decode
+from rbee.contracts import Cpu, Devices, Heartbeat, HeartbeatAck, HiveRoutes, Sample, decode
 from rbee.errors import NotPermitted
-from rbee.hive.app import build, in_daemonic_thread
+from rbee.hive.app import build
 from rbee.hive.heartbeat import Heart
+from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import Event, Narrator
 from rbee.systemd import Notifier
 from tests.unit.serving import Answer, raw, request, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))
+SAMPLE = Sample("blade-7", "2026-01-31T12:00:00.000Z", 0.5, 0.25, 0.0, 12.5, 2.0, 2**30, 2**32)
 JOB = "7" * 32
 REPOSITORY = Path(__file__).parents[3]
 
@@ -69,7 +71,11 @@ async def a_hive(
     stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Hive]:
     hive = Hive(tmp_path / "hive.sock")
-    async with served(build(hive.heart, detect, stop), hive.path, notifier):
+
+    async def look() -> Sample:
+        return SAMPLE
+
+    async with served(build(hive.heart, detect, stop, look=look), hive.path, notifier):
         yield hive
 
 
@@ -212,6 +218,13 @@ def test_a_detection_that_hangs_keeps_neither_the_loop_nor_the_other_routes(
     assert asyncio.run(scenario()) == 200
 
 
+def test_a_sample_is_told_and_is_nobodys_story(tmp_path: Path, silent_notifier: Notifier) -> None:
+    answer, hive = asked(tmp_path, silent_notifier, "GET", "/v1/sample")
+
+    assert (answer.status, decode(Sample, answer.json)) == (200, SAMPLE)
+    assert (hive.queen.beats, hive.journal.told) == ([], [])
+
+
 def test_a_shutdown_asks_systemd_and_answers(tmp_path: Path, silent_notifier: Notifier) -> None:
     stops: list[str] = []
     answer, _ = asked(
@@ -264,7 +277,7 @@ def test_work_that_was_given_up_may_end_later_without_harm() -> None:
 def test_work_that_hangs_for_ever_does_not_keep_the_process_from_its_exit() -> None:
     code = """
 import asyncio, threading
-from rbee.hive.app import in_daemonic_thread
+from rbee.hive.threads import in_daemonic_thread
 async def main():
     try:
         await asyncio.wait_for(in_daemonic_thread(threading.Event().wait), 0.05)
@@ -282,7 +295,7 @@ asyncio.run(main())
 def test_work_that_ends_after_the_loop_does_so_silently() -> None:
     code = """
 import asyncio, threading
-from rbee.hive.app import in_daemonic_thread
+from rbee.hive.threads import in_daemonic_thread
 goes_on = threading.Event()
 async def main():
     try:

@@ -45,6 +45,7 @@ from rbee.errors import (
     from_problem,
 )
 from rbee.hive import app as hive_app
+from rbee.hive.devices import Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Chorus, Event, Narrator
 from rbee.queen.catalog import Catalog
@@ -152,7 +153,8 @@ class Hive:
         self._heart = Heart(
             "localhost", self.wire, Narrator(), status=lambda status: None, queen_name="the queen"
         )
-        app = hive_app.build(self._heart, lambda: self.detect(), lambda: None)
+        sampler = Sampler("localhost")
+        app = hive_app.build(self._heart, lambda: self.detect(), lambda: None, look=sampler.look)
         self._path.unlink(missing_ok=True)
         await self._stack.enter_async_context(served(app, self._path, self._notifier))
         self._beating = asyncio.ensure_future(self._heart.run())

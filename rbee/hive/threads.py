@@ -1,0 +1,40 @@
+"""Work that may never come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+async def in_daemonic_thread(work: Callable[[], Result]) -> Result:
+    """The result of blocking work, done in a thread that a wedged driver cannot keep the exit waiting with.
+
+    An executor's threads are joined at exit; a daemonic one is left where it hangs.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: Exception | None) -> None:
+        if outcome.done():
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)  # type: ignore[arg-type]  # None is a result where Result says so
+
+    def run() -> None:
+        try:
+            result, error = work(), None
+        except Exception as caught:
+            result, error = None, caught
+        # The loop may be gone by the time a wedged driver lets go.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="devices", daemon=True).start()
+    return await outcome
