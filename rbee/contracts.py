@@ -52,6 +52,8 @@ Load = Annotated[float, Limit(0, 10**9)]
 Seconds = Annotated[float, Limit(0, 10**9)]
 Celsius = Annotated[float, Limit(-274, 10_000)]
 Watts = Annotated[float, Limit(0, 10**6)]
+FeedId = Annotated[str, Limit(18, 32, r"[0-9a-f]{16}-[0-9]{1,15}")]
+Priority = Annotated[int, Limit(0, 7)]
 
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
@@ -269,6 +271,42 @@ class Done:
 
 
 @dataclass(frozen=True)
+class FeedEvent:
+    """One narrated line of whoever speaks, with its place in the queen's feed.
+
+    `id` is EPOCH-NUMBER: of one epoch each event has the number after that of the one before it,
+    and a new epoch begins where the queen knows nothing of the old one any more. `at` is when she
+    told it, `event` names the entry of the journal's catalog, `priority` is syslog's.
+    """
+
+    id: FeedId
+    at: Timestamp
+    event: Word
+    speaker: Speaker
+    priority: Priority
+    text: Text
+    hive: Name | None = None
+    job_id: JobId | None = None
+    actor_uid: Count | None = None
+
+
+@dataclass(frozen=True)
+class FeedEvents:
+    """The last events that were asked for, oldest first; the feed stands at `id`, and goes on after it."""
+
+    id: FeedId
+    events: Annotated[tuple[FeedEvent, ...], Limit(0, 1000)]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a reader has missed for good: all that came after `after` and before `first`, the next."""
+
+    after: FeedId
+    first: FeedId
+
+
+@dataclass(frozen=True)
 class Health:
     status: Literal["ok"]
     version: Text
@@ -306,11 +344,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Route:
-    """One operation. `answer` None means the story: a stream of server-sent events; bytes is a file,
-    of `media_type`, or of `or_media_type` where the request accepts only that.
+    """One operation. `answer` None means a stream of server-sent events; bytes is a file, of
+    `media_type`, or of `or_media_type` where the request accepts only that.
 
-    `tells` is for what begins a job: who accepts text/event-stream gets its story at once, with 200.
-    `problems` are the statuses to be ready for; any route may answer 500, and 503 while it is stopped.
+    Such a stream is a story, or where it `is_endless` the feed. `query` has what may be asked for
+    after the path's question mark. `tells` is for what begins a job: who accepts text/event-stream
+    gets its story at once, with 200. `problems` are the statuses to be ready for; any route may
+    answer 500, and 503 while it is stopped.
     """
 
     name: str
@@ -322,7 +362,9 @@ class Route:
     success: int = 200
     problems: tuple[int, ...] = ()
     headers: tuple[tuple[str, Any], ...] = ()
+    query: tuple[tuple[str, Any], ...] = ()
     tells: bool = False
+    is_endless: bool = False
     media_type: str = "application/json"
     or_media_type: str | None = None
 
@@ -367,6 +409,18 @@ class QueenRoutes:
         "A job's story from its first line, or from Last-Event-ID on; ends with 'done' or 'error'",
         None, problems=(400, 403, 404, 503), headers=((EVENT_HEADER, EventId),),
     )  # fmt: skip
+    FEED = Route(
+        "feed", "GET", "/v1/events",
+        "What is narrated, as it happens: from now on, from since_ms on (0: all that is kept), "
+        "or after Last-Event-ID, which goes before since_ms",
+        None, problems=(400, 403, 503), headers=((EVENT_HEADER, FeedId),), query=(("since_ms", Count),),
+        is_endless=True,
+    )  # fmt: skip
+    LAST_EVENTS = Route(
+        "last_events", "GET", "/v1/events/last", "The last 10 or `limit` events, of one hive or of all",
+        FeedEvents, problems=(400, 403),
+        query=(("limit", Annotated[int, Limit(0, 1000)]), ("hive", Name)),
+    )  # fmt: skip
     CATALOG = Route(
         "catalog", "GET", "/v1/catalog", "A consistent copy of the catalog, an SQLite file",
         bytes, problems=(403, 500, 503), media_type="application/vnd.sqlite3",
@@ -382,8 +436,8 @@ class QueenRoutes:
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
     ALL = (
-        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, SAMPLE, REMOVE_HIVE, JOBS, JOB, EVENTS,
-        CATALOG, CHECK_CATALOG, METRICS, OPENAPI,
+        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, SAMPLE, REMOVE_HIVE, JOBS, JOB, EVENTS, FEED,
+        LAST_EVENTS, CATALOG, CHECK_CATALOG, METRICS, OPENAPI,
     )  # fmt: skip
 
 
@@ -558,7 +612,8 @@ def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, An
 def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
     answers: dict[int, Any] = {}
     if route.tells or route.answer is None:
-        answers[200] = {"text/event-stream": {"schema": _story(shapes)}}
+        told = _feed(shapes) if route.is_endless else _story(shapes)
+        answers[200] = {"text/event-stream": {"schema": told}}
     if route.answer is bytes:
         # Bytes that JSON Schema has nothing to say of.
         answers[200] = {kind: {"schema": {}} for kind in (route.media_type, route.or_media_type) if kind}
@@ -579,8 +634,9 @@ def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     parameters += [
-        {"name": name, "in": "header", "required": False, "schema": schema(kind, shapes)}
-        for name, kind in route.headers
+        {"name": name, "in": place, "required": False, "schema": schema(kind, shapes)}
+        for place, fields in (("header", route.headers), ("query", route.query))
+        for name, kind in fields
     ]
     if parameters:
         operation["parameters"] = parameters
@@ -597,6 +653,17 @@ def _story(shapes: dict[str, Any]) -> dict[str, Any]:
     return {
         "description": "Server-sent events, the data of each a JSON object: 'job' (JobStarted) where the "
         "request began it, 'line' (Line) for each line, and at the end 'done' (Done) or 'error' (Problem)"
+    }
+
+
+def _feed(shapes: dict[str, Any]) -> dict[str, Any]:
+    for kind in (FeedEvent, Gap):
+        schema(kind, shapes)
+    return {
+        "description": "Server-sent events without an end, the data of each a JSON object: 'narrated' "
+        "(FeedEvent) for each line; 'gap' (Gap) before those that come after some that are not kept any "
+        "more. A block without data at the beginning gives the id after which the feed goes on. It ends "
+        "when the queen stops"
     }
 
 

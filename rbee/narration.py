@@ -61,6 +61,8 @@ CATALOG_CHANGED = Event("catalog-changed", "queen bee", "3d356b35ddc26def2405f7e
 SHUTTING_DOWN_HIVES = Event("shutting-down-hives", "queen bee", "1a9c6e5d0f7b4832bd41f8c39e7a05ff", NOTICE)
 SHUTDOWN_FAILED = Event("shutdown-failed", "queen bee", "9f04d2b8e6a1473c8b5de70c1f39a210", ERROR)
 STORY_FULL = Event("story-full", "queen bee", "3b8e6f10d5c24a97b6e1f7a29c04d853", NOTICE)
+FEED_IN_RAM = Event("feed-in-ram", "queen bee", "b1071056155c453788fbdd276fd850f5", WARNING)
+FEED_IN_FILE = Event("feed-in-file", "queen bee", "9e46f702df8d4b2b838e2a6172f76e1e", NOTICE)
 QUEEN_FAILED = Event("queen-failed", "queen bee", "7bc5e8f1d20a4e96a3f97c64d8b15e21", ERROR)
 QUEEN_STOPPING = Event("queen-stopping", "queen bee", "c3f6a90e7d184b5c9e12d8b07f4a6532")
 

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
 from rbee.contracts import Route, encode
@@ -162,8 +162,9 @@ def _send(channel: socket.socket, route: Route, body: Any, accept: str, values: 
     """Write a request. An error is left to the answer: a refusal may come before all is written."""
     content = b"" if body is None else json.dumps(encode(body)).encode()
     path = route.url(**{name: quote(value, safe="") for name, value in values.items()})
+    query = urlencode({name: values[name] for name, _ in route.query if name in values})
     head = (
-        f"{route.method} {path} HTTP/1.1",
+        f"{route.method} {path}{'?' if query else ''}{query} HTTP/1.1",
         "Host: localhost",
         "Connection: close",
         f"Accept: {accept}",

@@ -24,6 +24,7 @@ from rbee.narration import (
 )
 from rbee.queen import app
 from rbee.queen.catalog import Catalog
+from rbee.queen.feed import WATCHERS, Feed, FeedFile
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import STREAMS, Jobs, Stories
 from rbee.queen.looks import SAMPLE_TIMEOUT
@@ -62,21 +63,24 @@ class StatusLine(Narrator):
 async def run(notifier: Notifier, journal: Journal) -> None:
     told_to_stop = stop_signal()
     settings = config.load()
+    hive_uid = uid_of("rbee-hive")
+    daemons = () if hive_uid is None else (hive_uid,)
+    watchers = Places("streams of events are being read", WATCHERS, daemons)
+    feed = Feed(FeedFile(_feed_path()), journal, watchers)
+    narrator: Narrator = Chorus(journal, feed)
     for warning in settings.warnings:
-        journal.narrate(CONFIG_WARNING, warning)
+        narrator.narrate(CONFIG_WARNING, warning)
     sockets = _unix_sockets()
     queen = settings.queen
     state = _state_directory()
     metrics = Metrics()
     catalog = Catalog.open(
         queen.database or state / "catalog.db",
-        journal,
+        narrator,
         wanted=Mark(state / "wanted").set,
         metrics=metrics,
     )
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
-    hive_uid = uid_of("rbee-hive")
-    daemons = () if hive_uid is None else (hive_uid,)
     jobs = Jobs(queen.jobs_max, Places("stories are being read", STREAMS, daemons), metrics)
     status = StatusLine(notifier, registry, jobs)
     failures: list[RbeeError] = []
@@ -87,34 +91,43 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         told_to_stop.set()
 
     async with contextlib.AsyncExitStack() as at_the_end:
+        at_the_end.push_async_callback(feed.end)
         at_the_end.callback(catalog.close)
         units = AsyncBus(at_the_end.enter_context(Bus()), lost=bus_is_lost)
         link = Link(config.HIVE_SOCKET, timeout=queen.detect_timeout)
         at_the_end.push_async_callback(link.close)
         looks = Link(config.HIVE_SOCKET, timeout=SAMPLE_TIMEOUT)
         at_the_end.push_async_callback(looks.close)
-        narrator = Chorus(journal, Stories(jobs), status)
-        hive = HiveClient(link, looks=looks)
         hives = Hives(
-            queen, catalog, registry, jobs, units, hive, narrator, changed=status.update, metrics=metrics
+            queen,
+            catalog,
+            registry,
+            jobs,
+            units,
+            HiveClient(link, looks=looks),
+            Chorus(narrator, Stories(jobs), status),
+            changed=status.update,
+            passed_on=feed.relay,
+            metrics=metrics,
         )
         await hives.load()
         units.attach()
         at_the_end.callback(units.detach)
 
         def started() -> None:
-            journal.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
+            narrator.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
             hives.begin()
             # What lives now lives for good; without it a collection with many connections stalls the loop.
             gc.freeze()
 
         async def stopping() -> None:
-            journal.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
+            narrator.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
             await hives.end()
             jobs.close()
+            feed.close()
 
         await serve(
-            app.build(hives, jobs, app.Admission(hive_uid, lambda: uid_of("rbee-hive")), metrics),
+            app.build(hives, jobs, feed, app.Admission(hive_uid, lambda: uid_of("rbee-hive")), metrics),
             sockets,
             notifier,
             told_to_stop,
@@ -135,6 +148,12 @@ def _unix_sockets() -> list[socket.socket]:
             hint="Take every ListenStream= but /run/rbee/queen.sock out of queen-rbee.socket.",
         )
     return listeners
+
+
+def _feed_path() -> Path | None:
+    """Not under systemd there is no place for it, and it is kept in RAM."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY")
+    return Path(runtime) / "events" if runtime else None
 
 
 def _state_directory() -> Path:

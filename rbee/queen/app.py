@@ -15,6 +15,8 @@ from rbee.contracts import (
     EVENT_HEADER,
     AddHive,
     CatalogReport,
+    FeedEvents,
+    FeedId,
     Health,
     Heartbeat,
     HeartbeatAck,
@@ -33,8 +35,9 @@ from rbee.contracts import (
 from rbee.errors import BadInput, NotPermitted, UnknownJob
 from rbee.queen import hives as rules
 from rbee.queen import jobs as stories
+from rbee.queen.feed import Feed
 from rbee.queen.metrics import Metrics, Moment, write
-from rbee.server import Handler, build_app, event_stream, file_answer, peer_of, read_shape
+from rbee.server import Handler, build_app, event_stream, file_answer, peer_of, read_query, read_shape
 from rbee.server.peer import Peer
 
 
@@ -61,7 +64,7 @@ class Admission:
 
 
 def build(
-    hives: rules.Hives, jobs: stories.Jobs, admission: Admission, metrics: Metrics | None = None
+    hives: rules.Hives, jobs: stories.Jobs, feed: Feed, admission: Admission, metrics: Metrics | None = None
 ) -> Starlette:
     """The queen's app. `metrics` is what her other rooms count in."""
     counted = metrics or Metrics()
@@ -102,6 +105,14 @@ def build(
     async def events(request: Request) -> Response:
         return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request), peer_of(request)))
 
+    async def watch(request: Request) -> Response:
+        since_ms = read_query(request, QueenRoutes.FEED).get("since_ms")
+        return event_stream(feed.stream(peer_of(request), after=feed_id(request), since_ms=since_ms))
+
+    async def last_events(request: Request) -> FeedEvents:
+        asked = read_query(request, QueenRoutes.LAST_EVENTS)
+        return feed.last(asked.get("limit", 10), asked.get("hive"))
+
     async def catalog(_request: Request) -> Response:
         return file_answer(await hives.catalog.copy(), QueenRoutes.CATALOG.media_type)
 
@@ -135,6 +146,8 @@ def build(
         QueenRoutes.JOBS: list_jobs,
         QueenRoutes.JOB: show_job,
         QueenRoutes.EVENTS: events,
+        QueenRoutes.FEED: watch,
+        QueenRoutes.LAST_EVENTS: last_events,
         QueenRoutes.CATALOG: catalog,
         QueenRoutes.CHECK_CATALOG: check_catalog,
         QueenRoutes.METRICS: tell_metrics,
@@ -168,3 +181,14 @@ def last_event_id(request: Request) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 9):
         raise BadInput(f"{EVENT_HEADER} must be the number of an event of this story", field=EVENT_HEADER)
     return int(text)
+
+
+def feed_id(request: Request) -> str | None:
+    """The event of the feed that the reader has seen last, if he says."""
+    text = request.headers.get(EVENT_HEADER)
+    if text is None:
+        return None
+    try:
+        return decode(FeedId, text)
+    except BadInput as error:
+        raise BadInput(f"{EVENT_HEADER} must be the id of an event", field=EVENT_HEADER) from error

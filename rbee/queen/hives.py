@@ -103,7 +103,11 @@ class _Arrival:
 
 
 class Hives:
-    """`changed` is called whenever the counts of the registry may have changed."""
+    """`changed` is called whenever the counts of the registry may have changed.
+
+    `passed_on` gets each line that a hive's beat brings, with its job's id: again with a beat that
+    comes again.
+    """
 
     def __init__(
         self,
@@ -116,6 +120,7 @@ class Hives:
         narrator: Narrator,
         *,
         changed: Callable[[], None],
+        passed_on: Callable[[str, Line, str | None], None] = lambda hive_id, line, job_id: None,
         metrics: Metrics | None = None,
     ) -> None:
         self._config = config
@@ -126,6 +131,7 @@ class Hives:
         self._local_hive = local_hive
         self._narrator = narrator
         self._changed = changed
+        self._passed_on = passed_on
         self._metrics = metrics or Metrics()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._arrivals: dict[str, _Arrival] = {}
@@ -273,7 +279,9 @@ class Hives:
         )
 
     def _pass_on(self, beat: Heartbeat) -> None:
-        """Put the hive's own lines into the story that they belong to."""
+        """Put the hive's own lines into the feed, and into the story that they belong to."""
+        for line in beat.lines:
+            self._passed_on(beat.hive_id, line, beat.job_id)
         job = self._jobs.find(beat.job_id) or self._jobs.running("shutdown")
         if job is None or job.hive_id not in (None, beat.hive_id):
             return  # a hive speaks in its own stories, and in the shutdown of all

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import (
@@ -23,7 +24,7 @@ from collections.abc import (
     Sequence,
 )
 from functools import partial
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, get_args
 
 import uvicorn
 from starlette.applications import Starlette
@@ -160,6 +161,20 @@ async def read_shape(request: Request, kind: type[Any]) -> Any:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the body is not JSON: {error}", hint="Send a JSON object.") from error
     return decode(kind, value)
+
+
+def read_query(request: Request, route: Route) -> dict[str, Any]:
+    """What the query gives of the route's parameters; BadInput names one that does not fit."""
+    given = request.query_params
+    return {name: _read_parameter(name, kind, given[name]) for name, kind in route.query if name in given}
+
+
+def _read_parameter(name: str, kind: Any, text: str) -> Any:
+    is_number = get_args(kind)[0] is int and re.fullmatch("-?[0-9]{1,18}", text)
+    try:
+        return decode(kind, int(text) if is_number else text)
+    except BadInput as error:
+        raise BadInput(f"{name} {error.message.removeprefix('the body ')}", field=name) from error
 
 
 async def _read_body(request: Request) -> bytes:

@@ -61,6 +61,7 @@ from rbee.narration import (
 from rbee.queen import app as queen_app
 from rbee.queen.__main__ import StatusLine
 from rbee.queen.catalog import Catalog
+from rbee.queen.feed import Feed, FeedFile
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.looks import SAMPLE_TIMEOUT
@@ -252,11 +253,12 @@ class Queen(Process):
         super().__init__(house, house.queen_socket.dup())
         self._config = config
         self.metrics = Metrics()
-        self.catalog = Catalog.open(house.catalog_path, metrics=self.metrics)
+        self._journal = Journal("queen-rbee", house.journal.path, house.lost)
+        self.feed = Feed(FeedFile(house.feed_path), Chorus(self._journal, house.journal))
+        self._tell = Chorus(self._journal, self.feed, house.journal)
+        self.catalog = Catalog.open(house.catalog_path, self.feed, metrics=self.metrics)
         self.registry = Registry(interval=config.heartbeat_interval, grace=config.heartbeat_grace)
         self.jobs = Jobs(config.jobs_max, metrics=self.metrics)
-        self._journal = Journal("queen-rbee", house.journal.path, house.lost)
-        self._tell = Chorus(self._journal, house.journal)
         self._link = Link(house.hive_path, timeout=config.detect_timeout)
         self._looks = Link(house.hive_path, timeout=SAMPLE_TIMEOUT)
         self._status = StatusLine(self.notifier, self.registry, self.jobs)
@@ -269,6 +271,7 @@ class Queen(Process):
             HiveClient(self._link, looks=self._looks),
             Chorus(self._tell, Stories(self.jobs), self._status),
             changed=self._status.update,
+            passed_on=self.feed.relay,
             metrics=self.metrics,
         )
 
@@ -276,7 +279,7 @@ class Queen(Process):
         try:
             await self.hives.load()
             await serve(
-                queen_app.build(self.hives, self.jobs, self.house.admission, self.metrics),
+                queen_app.build(self.hives, self.jobs, self.feed, self.house.admission, self.metrics),
                 [self.listener],
                 self.notifier,
                 self.told_to_stop,
@@ -289,6 +292,7 @@ class Queen(Process):
             await self._link.close()
             await self._looks.close()
             self.catalog.close()
+            await self.feed.end()
             self._journal._socket.close()
 
     def _started(self) -> None:
@@ -303,6 +307,7 @@ class Queen(Process):
         self._tell.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
         await self.hives.end()
         self.jobs.close()
+        self.feed.close()
 
     def _fall_silent(self) -> None:
         self.house.systemd.detach()
@@ -714,6 +719,7 @@ class House:
         self.root = root
         self.queen_path, self.hive_path = root / "queen.sock", root / "hive.sock"
         self.catalog_path = root / "catalog.db"
+        self.feed_path = root / "events"
         self.hive_dials = self.queen_path
         self.hive_beats = True
         self.spoil: Spoil | None = None

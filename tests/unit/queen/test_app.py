@@ -18,9 +18,10 @@ from rbee.client.link import HiveClient, Link
 from rbee.config import QueenConfig
 from rbee.contracts import Done, Hives, JobStarted, JobView, QueenRoutes, Route, decode
 from rbee.errors import NotPermitted, from_problem
-from rbee.narration import SHUTTING_DOWN_HIVES, Chorus
+from rbee.narration import SHUTTING_DOWN_HIVES, Chorus, Narrator
 from rbee.queen.app import Admission, build
 from rbee.queen.catalog import Catalog
+from rbee.queen.feed import Feed, FeedFile
 from rbee.queen.hives import Hives as Rules
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.registry import Registry
@@ -105,21 +106,23 @@ class Served:
 @asynccontextmanager
 async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
     catalog, jobs, systemd = Catalog.open(tmp_path / "catalog.db"), Jobs(8), PlayedSystemd()
+    feed = Feed(FeedFile(None), Narrator())
     bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
     link = Link(tmp_path / "hive.sock", timeout=1)
     rules = Rules(
         QueenConfig(), catalog, Registry(interval=15, grace=5), jobs, bus, HiveClient(link),
-        Chorus(Stories(jobs)), changed=lambda: None,
+        Chorus(feed, Stories(jobs)), changed=lambda: None,
     )  # fmt: skip
 
     async def stopping() -> None:
         await rules.end()
         jobs.close()
+        feed.close()
 
     bus.attach()
     try:
         # No hive's user here, or whoever runs the tests could be him.
-        app = build(rules, jobs, Admission(None))
+        app = build(rules, jobs, feed, Admission(None))
         async with served(app, tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
             yield Served(tmp_path / "queen.sock", rules, jobs, catalog, systemd, stop)
     finally:
