@@ -242,6 +242,11 @@ class _EventStream(Response):
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # serve()'s grace is over, and the client has not taken the end. It gets none then, and
+            # uvicorn no error to log.
+            scope["rbee.drop"]()
+            await asyncio.wait((leaving,))
         finally:
             telling.cancel()
             leaving.cancel()

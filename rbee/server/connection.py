@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import httptools
@@ -82,6 +82,8 @@ class Connection(HttpToolsProtocol):
         self._size = 0
         """Bytes of a head, or around a body, that came after those which it began with."""
         self._is_refused = False
+        self._answered: Any = None
+        """uvicorn's cycle of the request that is being answered, while others may wait behind it."""
         self._patience: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -92,7 +94,7 @@ class Connection(HttpToolsProtocol):
         # pause_writing() then tells that something waits for the client, resume_writing() that nothing does.
         transport.set_write_buffer_limits(high=0)
         peer = peer_at(transport.get_extra_info("socket"))
-        self.app: ASGIApp = _with_peer(self.app, peer)
+        self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
         if peer.uid in self._daemons:
             self._idle_timeout = DAEMON_IDLE_TIMEOUT
         try:
@@ -115,6 +117,11 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # as its newer versions do
         self.pipeline.clear()
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            # uvicorn tells the request that came last, who may not be the one that is answered.
+            answered.disconnected = True
+            answered.message_event.set()
         _cancel(self._patience)
         _cancel(self._stalled)
         self._turned_away.discard(self)
@@ -169,6 +176,8 @@ class Connection(HttpToolsProtocol):
             raise BadInput("there is no other protocol to change to", hint="Leave out the header Upgrade.")
         self._awaited = "body"
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
 
     def on_body(self, body: bytes) -> None:
         # Whoever reads a body bounds it; one that nobody reads is dropped by uvicorn, up to BODY_TIMEOUT.
@@ -182,6 +191,8 @@ class Connection(HttpToolsProtocol):
     # It is answered
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]  # the next to be
         super().on_response_complete()
         if self._awaited == "request":
             self._be_patient()
@@ -237,9 +248,10 @@ class Connection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def _with_peer(app: ASGIApp, peer: Peer) -> ASGIApp:
+def _with_peer(app: ASGIApp, peer: Peer, drop: Callable[[], None]) -> ASGIApp:
     async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["rbee.peer"] = peer
+        scope["rbee.drop"] = drop
         await app(scope, receive, send)
 
     return app_with_peer

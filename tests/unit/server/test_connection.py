@@ -340,6 +340,59 @@ def test_requests_that_are_not_waited_for_are_bounded(talk: Callable[[Talk], Any
     assert b"too-many" not in told
 
 
+def test_who_leaves_a_stream_with_a_request_behind_it_has_left_the_stream(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    async def scenario() -> None:
+        ended = asyncio.Event()
+
+        async def beating() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b": still here\n\n"
+                    await asyncio.sleep(SOON / 5)
+            finally:
+                ended.set()
+
+        async def events(_request: Request) -> Response:
+            return event_stream(beating())
+
+        app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
+        async with served(app, tmp_path / "s", silent_notifier):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(request("GET", EVENTS) + request("GET", "/health"))
+            await asyncio.wait_for(reader.readuntil(b"still here"), TIMEOUT)
+            writer.close()
+            await asyncio.wait_for(ended.wait(), TIMEOUT)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("behind", [b"", request("GET", "/health")], ids=["alone", "with one behind it"])
+def test_a_stream_that_nobody_takes_is_cut_off_at_the_stop_without_a_word_in_the_journal(
+    tmp_path: Path,
+    silent_notifier: Notifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    behind: bytes,
+) -> None:
+    monkeypatch.setattr(rbee.server, "GRACE", SOON)
+
+    async def scenario() -> None:
+        app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
+        async with served(app, tmp_path / "s", silent_notifier) as stop:
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(request("GET", EVENTS) + behind)
+            await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
+            await stop()
+            assert not (await asyncio.wait_for(reader.read(), TIMEOUT)).endswith(b"0\r\n\r\n")
+            writer.close()
+
+    asyncio.run(scenario())
+
+    assert caplog.records == []
+
+
 def test_a_few_requests_that_are_not_waited_for_are_answered_in_order(talk: Callable[[Talk], Any]) -> None:
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[Answer]:
         writer.write((request("GET", "/health") + post("/add-hive", {"host": "a"})) * (PIPELINE_LIMIT // 2))
