@@ -164,6 +164,9 @@ class Teller(Narrator):
     def relay(self, line: Line) -> None:
         """Tell a line as it is."""
 
+    def close(self, *, went_well: bool) -> None:
+        """Nothing more is told."""
+
 
 _COLOURS: Mapping[Speaker, str] = {"bee keeper": "33", "queen bee": "35", "bee hive": "36"}
 _ERRORS = frozenset(event.name for event in EVENTS if event.priority <= ERROR)
@@ -178,12 +181,17 @@ class Terminal(Teller):
         self._colour = colour
 
     def relay(self, line: Line) -> None:
-        name, text = f"({line.speaker})".ljust(_WIDTH), printable(line.text)
-        if self._colour:
-            name = f"\033[{_COLOURS[line.speaker]}m{name}\033[0m"
-            text = f"\033[31m{text}\033[0m" if line.event in _ERRORS else text
         # A pipe is block-buffered otherwise, and the story is live.
-        print(name + text, file=self._stream, flush=True)
+        print(*dressed(line, colour=self._colour), sep="", file=self._stream, flush=True)
+
+
+def dressed(line: Line, *, colour: bool, text: str | None = None) -> tuple[str, str]:
+    """The speaker in its column, and the line's text, or as much of it as `text` has."""
+    name, text = f"({line.speaker})".ljust(_WIDTH), printable(line.text) if text is None else text
+    if not colour:
+        return name, text
+    name = f"\033[{_COLOURS[line.speaker]}m{name}\033[0m"
+    return name, f"\033[31m{text}\033[0m" if line.event in _ERRORS else text
 
 
 class JsonLines(Teller):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import unicodedata
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,9 +14,13 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """`columns` is None where nothing is cut: in a pipe, and in a file."""
+    """`columns` is None where nothing is cut: in a pipe, and in a file.
+
+    `can_redraw` is for a terminal that knows control sequences, though perhaps no colour.
+    """
 
     is_terminal: bool
+    can_redraw: bool
     has_colour: bool
     has_unicode: bool
     columns: int | None
@@ -29,6 +34,7 @@ class Screen:
         size = shutil.get_terminal_size()
         return cls(
             is_terminal=is_terminal,
+            can_redraw=is_terminal and not is_dumb,
             has_colour=is_terminal and colour and not is_dumb and not os.environ.get("NO_COLOR"),
             has_unicode=_speaks_unicode(),
             columns=size.columns if is_terminal else None,
@@ -39,12 +45,25 @@ class Screen:
         """The text in a colour or weight, by its SGR code; as it is where there is no colour."""
         return f"\033[{code}m{text}\033[0m" if self.has_colour and code else text
 
-    def cut(self, line: str) -> str:
+    def cut(self, line: str, columns: int | None = None) -> str:
         """The line, or as much of it as fits, with an ellipsis; for lines without colour."""
-        if self.columns is None or len(line) <= self.columns:
+        room = self.columns if columns is None else columns
+        if room is None or width(line) <= room:
             return line
-        ellipsis = "…" if self.has_unicode else "..."
-        return line[: max(0, self.columns - len(ellipsis))] + ellipsis
+        ellipsis = "…" if self.has_unicode else "..."[: max(0, room)]
+        while line and width(line) + len(ellipsis) > room:
+            line = line[:-1]
+        return line + ellipsis if room > 0 else ""
+
+
+def width(text: str) -> int:
+    """The columns that a text takes on a terminal: two for a wide character, none for one that combines."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
 
 
 def _speaks_unicode() -> bool:

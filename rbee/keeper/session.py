@@ -15,6 +15,7 @@ import click
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.keeper.commands import Deadline, Keeper
+from rbee.keeper.progress import Progress
 from rbee.keeper.screen import Screen, page
 from rbee.keeper.tables import Frame
 from rbee.narration import JsonLines, Teller, Terminal
@@ -48,8 +49,14 @@ class Session:
     def keeper(self) -> Iterator[Keeper]:
         """A keeper with a bus, for the length of a verb."""
         deadline = Deadline(self.timeout)
+        teller = self.teller()
         with Bus() as bus:
-            yield Keeper(bus, QueenClient(QUEEN_SOCKET, left=deadline.left), self.teller(), deadline)
+            try:
+                yield Keeper(bus, QueenClient(QUEEN_SOCKET, left=deadline.left), teller, deadline)
+            except BaseException:
+                teller.close(went_well=False)
+                raise
+            teller.close(went_well=True)
 
     def teller(self) -> Teller:
         """Whoever tells a story, line by line."""
@@ -57,6 +64,8 @@ class Session:
             return JsonLines(sys.stdout)
         if self.is_quiet:
             return Teller()
+        if self.screen.can_redraw:
+            return Progress(sys.stdout, self.screen)
         return Terminal(sys.stdout, colour=self.screen.has_colour)
 
     def say(self, text: str) -> None:

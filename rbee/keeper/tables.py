@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rbee.contracts import Gpu, HiveView
+from rbee.keeper.screen import width
 from rbee.text import printable
 
 
@@ -27,11 +28,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = W
     lines = [[printable(cell) for cell in row] for row in rows]
     if frame.has_header:
         lines.insert(0, list(header))
-    widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(header))]
-    return "\n".join(
-        frame.fit("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        for line in lines
-    )
+    widths = [max((width(line[column]) for line in lines), default=0) for column in range(len(header))]
+    return "\n".join(frame.fit("  ".join(map(_pad, line, widths)).rstrip()) for line in lines)
+
+
+def _pad(cell: str, columns: int) -> str:
+    return cell + " " * (columns - width(cell))
 
 
 def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) -> str:

@@ -1,0 +1,109 @@
+"""A story on a terminal: the step that is under way has a spinner, and those behind it how long they took.
+
+When the story is over it collapses to what a pipe would have got. Only what stands on the screen is
+drawn anew: where that is not certain, as after a resize, the steps stay as they are. The cursor is
+never hidden, so that an end of any kind leaves a terminal that is in order.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from rbee.contracts import Line
+from rbee.keeper.screen import Screen
+from rbee.narration import Teller, dressed
+
+TICK = 0.1
+"""Seconds between two frames of the spinner."""
+
+ROOM_FOR_TIME = 24
+"""Columns of a terminal that is too narrow to say how long a step took."""
+
+_SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
+_DONE = {True: "✓", False: "+"}
+_FAILED = {True: "✗", False: "x"}
+
+
+class Progress(Teller):
+    """For a terminal that can go back to the beginning of a line and up; `find` looks at it again."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        screen: Screen,
+        *,
+        find: Callable[[], Screen] = Screen.find,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._screen = screen
+        self._find = find
+        self._clock = clock
+        self._lines: list[Line] = []
+        self._began = 0.0
+        self._frame = 0
+        self._drawing = threading.Lock()
+        self._is_over = threading.Event()
+        self._spinner: threading.Thread | None = None
+
+    def relay(self, line: Line) -> None:
+        with self._drawing:
+            if self._is_over.is_set():
+                return  # a shutdown's story is told beside the verb, and may be cut short by its end
+            self._finish(_DONE)
+            self._lines.append(line)
+            self._began = self._clock()
+            self._draw(" ")
+        if self._spinner is None:
+            self._spinner = threading.Thread(target=self._spin, name="spinner", daemon=True)
+            self._spinner.start()
+
+    def close(self, *, went_well: bool) -> None:
+        self._is_over.set()
+        if self._spinner is not None:
+            self._spinner.join()
+        with self._drawing:
+            self._finish(_DONE if went_well else _FAILED)
+            if went_well:
+                self._collapse()
+
+    def _spin(self) -> None:
+        while not self._is_over.wait(TICK):
+            with self._drawing:
+                spinner = _SPINNERS[self._screen.has_unicode]
+                self._draw(spinner[self._frame % len(spinner)])
+                self._frame += 1
+
+    def _finish(self, marks: dict[bool, str]) -> None:
+        """Put mark and time to the step that was under way."""
+        if self._lines:
+            self._draw(marks[self._screen.has_unicode], f"{self._clock() - self._began:.2f}s")
+            self._write("\n")
+
+    def _draw(self, mark: str, took: str = "") -> None:
+        """The last line anew. It never reaches the last column, or the terminal would begin another."""
+        name, text = dressed(self._lines[-1], colour=False)
+        room = (self._screen.columns or 80) - 1
+        took = f"  {took}" if took and room > ROOM_FOR_TIME else ""
+        shown = self._screen.cut(f"{mark} {name}{text}", room - len(took))
+        begin, rest = shown[: len(mark) + 1 + len(name)], shown[len(mark) + 1 + len(name) :]
+        bright_name, bright_text = dressed(self._lines[-1], colour=self._screen.has_colour, text=rest)
+        head = begin.replace(name, bright_name) if name in begin else begin
+        self._write(f"\r\033[K{head}{bright_text}{took}")
+
+    def _collapse(self) -> None:
+        """Draw the story as a pipe gets it, in the place of the steps, if all of them are still there."""
+        now = self._find()
+        if (now.columns, now.lines) != (self._screen.columns, self._screen.lines):
+            return
+        if not self._lines or len(self._lines) >= self._screen.lines:
+            return
+        told = "".join("".join(dressed(line, colour=self._screen.has_colour)) + "\n" for line in self._lines)
+        self._write(f"\033[{len(self._lines)}A\r\033[J{told}")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
