@@ -49,6 +49,10 @@ class QueenClient:
         self._timeout = timeout
         self._left = left
 
+    def within(self, timeout: float) -> QueenClient:
+        """The same with another bound for each wait."""
+        return QueenClient(self._path, timeout=timeout, left=self._left)
+
     def ask(self, route: Route, body: Any = None, **values: str) -> Any:
         """The decoded answer of a route."""
         with closing(self._connect()) as channel:

@@ -26,6 +26,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "What is and what was": {
         "status": "status",
+        "top": "top",
         "logs": "logs",
         "metrics": "metrics",
         "version": "version",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from rbee.contracts import (
     Name,
     QueenRoutes,
     Route,
+    Sample,
     Shape,
     decode,
 )
@@ -73,6 +74,12 @@ STOP_TIMEOUT = 20.0
 
 STOP_TRIES = 3
 """Times that everything is told to stop: who adds a hive meanwhile may have woken it again."""
+
+SAMPLE_WAIT = 2.0
+"""Seconds that a hive has to tell what its machine does, before its figures are shown as not known."""
+
+SAMPLES_AT_ONCE = 16
+"""Hives that are asked at the same time."""
 
 SHUTDOWN_ANSWER = 2.0
 """Seconds that a queen has to take a shutdown, before systemd stops her without her word."""
@@ -169,7 +176,7 @@ class Keeper:
         """Have the queen awake; returns when she serves, if it `waits`."""
         if waits:
             self._wake()
-        elif self._queen_state() != "awake":
+        elif self.queen_state() != "awake":
             self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
             with _explained():
                 self._reset_failed()
@@ -198,6 +205,28 @@ class Keeper:
         """As did_you_mean(), among the hives of an awake queen."""
         return did_you_mean(hive_id, (hive.id for hive in self._hives()))
 
+    def samples(self, hives: Sequence[HiveView]) -> dict[str, Sample]:
+        """What the machines of those that are online do right now, asked at once.
+
+        Who has not told within SAMPLE_WAIT seconds is left out.
+        """
+        awake = [hive.id for hive in hives if hive.state == "online"]
+        if len(awake) < 2:
+            found = [self._sample(hive_id) for hive_id in awake]
+        else:
+            from concurrent.futures import ThreadPoolExecutor  # a fleet only
+
+            with ThreadPoolExecutor(min(len(awake), SAMPLES_AT_ONCE), "sample") as threads:
+                found = list(threads.map(self._sample, awake))
+        return {sample.hive_id: sample for sample in found if sample is not None}
+
+    def _sample(self, hive_id: str) -> Sample | None:
+        try:
+            sample: Sample = self._queen.within(SAMPLE_WAIT).ask(QueenRoutes.SAMPLE, hive_id=hive_id)
+        except RbeeError:
+            return None  # it went meanwhile, is of an older version, or hangs: its figures are not known
+        return sample
+
     def metrics(self, *, accept: str | None = None) -> Iterator[bytes]:
         """What Prometheus would scrape, in parts; NotRunning where the queen is not awake to tell."""
         self._check_awake()
@@ -206,7 +235,7 @@ class Keeper:
 
     def versions(self) -> Versions:
         """What runs here, as far as somebody is awake to tell."""
-        state = self._queen_state()
+        state = self.queen_state()
         if state != "awake":
             return Versions(state, None, ())
         return Versions(state, self._ask_awake(QueenRoutes.HEALTH).version, self._hives())
@@ -215,17 +244,17 @@ class Keeper:
         """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
         from rbee.keeper.catalog import backup  # with sqlite3, which only this needs
 
-        return backup(self._queen, self._queen_state(), file, is_forced=is_forced)
+        return backup(self._queen, self.queen_state(), file, is_forced=is_forced)
 
     def check_catalog(self) -> CatalogReport:
         """Is the queen's catalog sound?"""
         from rbee.keeper.catalog import check
 
-        return check(self._queen, self._queen_state(), None)
+        return check(self._queen, self.queen_state(), None)
 
     def status(self) -> Overview:
         """The queen, the local hive's unit, and all hives if she is awake."""
-        state = self._queen_state()
+        state = self.queen_state()
         hives, refused = None, None
         if state == "awake":
             try:
@@ -236,7 +265,7 @@ class Keeper:
 
     def sleep(self, *, waits: bool = True) -> None:
         """Stop the queen, and the local hive with her, and leave their sockets listening."""
-        state = self._queen_state()
+        state = self.queen_state()
         with _explained():
             if state not in ("asleep", "off"):
                 self._teller.narrate(SENDING_TO_SLEEP, "Sending queen to sleep")
@@ -255,10 +284,10 @@ class Keeper:
         """Stop her, again if somebody woke her meanwhile."""
         for _ in range(STOP_TRIES):
             self._bus.stop(QUEEN_UNIT, timeout=self._left(STOP_TIMEOUT))
-            if self._queen_state() in ("asleep", "off", "failed"):
+            if self.queen_state() in ("asleep", "off", "failed"):
                 return
         raise UnitFailed(
-            f"somebody wakes the queen again and again: {QUEEN_UNIT} is {self._queen_state()}",
+            f"somebody wakes the queen again and again: {QUEEN_UNIT} is {self.queen_state()}",
             hint="sudo rbeectl logs -n 20",
         )
 
@@ -269,7 +298,7 @@ class Keeper:
                 self._bus.ask_stop(TARGET)
             return
         telling: threading.Thread | None = None
-        if self._queen_state() == "awake":
+        if self.queen_state() == "awake":
             self._teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
             telling = self._tell_shutdown()
         with _explained():
@@ -319,7 +348,7 @@ class Keeper:
     # The steps
 
     def _wake(self) -> None:
-        if self._queen_state() != "awake":
+        if self.queen_state() != "awake":
             self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
             try:
                 self._start_queen(timeout=START_TIMEOUT)
@@ -340,7 +369,7 @@ class Keeper:
 
     def _wake_again(self, failed: UnitFailed) -> None:
         """One who died on the way is started anew by systemd; raises `failed` if that did not help either."""
-        if self._queen_state() == "waking":
+        if self.queen_state() == "waking":
             self._teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
             try:
                 return self._start_queen(timeout=RETURN_TIMEOUT, undo_stop=False)
@@ -357,7 +386,8 @@ class Keeper:
             return BadConfig(error.message, hint=error.hint)
         return error
 
-    def _queen_state(self) -> QueenState:
+    def queen_state(self) -> QueenState:
+        """How she is, as systemd says it; nobody is woken to tell."""
         active = self._bus.active_state(QUEEN_UNIT)
         if active == "inactive":
             listening = self._bus.active_state(QUEEN_SOCKET_UNIT) == "active"
@@ -370,7 +400,7 @@ class Keeper:
         return names.get(active, "awake")
 
     def _check_awake(self) -> None:
-        state = self._queen_state()
+        state = self.queen_state()
         if state != "awake":
             raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
 
@@ -401,7 +431,7 @@ class Keeper:
 
     def _await_return(self, lost: Disconnected) -> None:
         """Wait until systemd has brought a queen back who died; raises `lost` if she was told to go."""
-        if self._queen_state() in ("asleep", "off"):
+        if self.queen_state() in ("asleep", "off"):
             raise lost
         self._teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
         try:

@@ -25,15 +25,23 @@ def _flag(name: str, field: str, value: bool, says: str, *, short: str = "", hid
     )  # fmt: skip
 
 
-def _keep_timeout(context: click.Context, _option: click.Parameter, span: str | None) -> None:
-    if span is None:
-        return
+def span(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """A time span of systemd.time(7), in seconds: for the callback of an option."""
+    if text is None:
+        return None
     try:
-        context.obj.timeout = parse_span(span)
+        seconds = parse_span(text)
     except ValueError as error:
-        raise click.BadParameter(f"'{span:.100}' {error}") from error
-    if not context.obj.timeout:
+        raise click.BadParameter(f"'{text:.100}' {error}") from error
+    if not seconds:
         raise click.BadParameter("must be more than 0")
+    return seconds
+
+
+def _keep_timeout(context: click.Context, option: click.Parameter, text: str | None) -> None:
+    seconds = span(context, option, text)
+    if seconds is not None:
+        context.obj.timeout = seconds
 
 
 def _keep_waits(context: click.Context, _option: click.Parameter, waits: bool | None) -> None:

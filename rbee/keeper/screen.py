@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import click
@@ -40,6 +40,9 @@ class Screen:
             columns=size.columns if is_terminal else None,
             lines=size.lines,
         )
+
+    def sized(self, columns: int, lines: int) -> Screen:
+        return replace(self, columns=columns, lines=lines)
 
     def dress(self, text: str, code: str) -> str:
         """The text in a colour or weight, by its SGR code; as it is where there is no colour."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rbee.contracts import Gpu, HiveView
+from rbee.contracts import Gpu, HiveView, Sample
 from rbee.keeper.screen import width
 from rbee.text import printable
 
@@ -64,6 +64,54 @@ def devices_table(hives: Iterable[HiveView], frame: Frame = WHOLE) -> str:
     return table(("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"), rows, frame)
 
 
+def live_table(hives: Iterable[HiveView], samples: Mapping[str, Sample], frame: Frame = WHOLE) -> str:
+    """As devices_table(), with what the devices do right now."""
+    rows = []
+    for hive in hives:
+        sample = samples.get(hive.id)
+        for number, (hive_id, device, name, size, driver, address, uuid) in enumerate(device_rows(hive)):
+            use, used, temperature, power = _use(sample, number - 1)
+            memory = f"{gib(used)} / {size}" if used is not None else size
+            rows.append((hive_id, device, name, use, memory, temperature, power, driver, address, uuid))
+    header = ("HIVE", "DEVICE", "NAME", "USE", "MEMORY", "TEMP", "POWER", "DRIVER", "ADDRESS", "UUID")
+    return table(header, rows, frame)
+
+
+def _use(sample: Sample | None, number: int) -> tuple[str, int | None, str, str]:
+    """Use, bytes of memory in use, temperature and power: of the processor for -1, else of that GPU."""
+    if sample is None:
+        return "-", None, "-", "-"
+    if number == -1:
+        return percent(sample.cpu_percent), sample.memory_used_bytes, "-", "-"
+    gpu = next((gpu for gpu in sample.gpus if gpu.index == number), None)
+    if gpu is None:
+        return "-", None, "-", "-"
+    use = percent(gpu.utilisation_percent)
+    return use, gpu.memory_used_bytes, celsius(gpu.temperature_celsius), watts(gpu.power_watts)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}%"
+
+
+def celsius(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} C"
+
+
+def watts(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} W"
+
+
+def memory_use(used: int | None, total: int | None) -> str:
+    if used is None:
+        return memory(total)
+    return f"{gib(used)} / {memory(total)}"
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:.1f}"
+
+
 def device_rows(hive: HiveView) -> list[tuple[str, ...]]:
     if hive.devices is None:
         return [(hive.id, "-", "not known yet", "-", "-", "-", "-")]
@@ -105,7 +153,7 @@ def _devices_in_short(hive: HiveView) -> str:
 
 
 def memory(count: int | None) -> str:
-    return f"{count / 2**30:.1f} GiB" if count is not None else "unknown"
+    return f"{gib(count)} GiB" if count is not None else "unknown"
 
 
 def ago(then_ms: int, now_ms: int) -> str:

@@ -86,14 +86,24 @@ def list_hives(session: Session) -> None:
 @looking
 @in_session
 def list_devices(session: Session, hive: str | None) -> None:
-    """List the devices of HIVE, or of every hive."""
+    """List the devices of HIVE, or of every hive, and what they do right now."""
     with session.keeper() as work:
         hives = [work.hive(hive)] if hive is not None else list(work.list_hives())
+        samples = work.samples(hives)
     if session.as_json:
-        told = [{"id": one.id, "state": one.state, "devices": encode(one.devices)} for one in hives]
+        told = [
+            {
+                "id": one.id,
+                "state": one.state,
+                "devices": encode(one.devices),
+                "sample": encode(samples.get(one.id)),
+            }
+            for one in hives
+        ]
         session.tell_json({"hives": told})
     elif hives:
-        session.show(devices_page(session, hives))
+        page = tables.live_table(hives, samples, session.frame)
+        session.show("\n".join([page, *(tables.findings(hives) if session.has_legend else ())]))
     elif session.has_legend:
         session.say(NO_HIVES)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from rbee.contracts import HiveView, encode
+from rbee.contracts import HiveView, Sample, encode
 from rbee.errors import BadInput
 from rbee.keeper import tables
 from rbee.keeper.commands import did_you_mean
@@ -30,10 +30,13 @@ def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> N
     """
     with session.keeper() as work:
         found = work.hive(hive)
-    known = properties(found)
+        sample = work.samples([found]).get(found.id)
+    known = properties(found) | (live_properties(sample) if sample is not None else {})
     names = _chosen(known, wanted)
     if session.as_json:
-        session.tell_json({name: known[name] for name in names} if wanted else encode(found))
+        session.tell_json(
+            {name: known[name] for name in names} if wanted else {**encode(found), "sample": encode(sample)}
+        )
     else:
         lines = (printable(known[name]) if value else f"{name}={printable(known[name])}" for name in names)
         session.show("\n".join(lines))
@@ -92,9 +95,28 @@ def properties(hive: HiveView) -> dict[str, str]:
     return told | {"Findings": " ".join(finding.code for finding in hive.devices.findings)}
 
 
+def live_properties(sample: Sample) -> dict[str, str]:
+    """What the machine does right now."""
+    told = {
+        "LoadAverage1": _number(sample.load_1),
+        "LoadAverage5": _number(sample.load_5),
+        "LoadAverage15": _number(sample.load_15),
+        "CPUPercent": _number(sample.cpu_percent),
+        "MemoryUsed": _number(sample.memory_used_bytes),
+    }
+    for gpu in sample.gpus:
+        told |= {
+            f"GPU{gpu.index}Percent": _number(gpu.utilisation_percent),
+            f"GPU{gpu.index}MemoryUsed": _number(gpu.memory_used_bytes),
+            f"GPU{gpu.index}TemperatureCelsius": _number(gpu.temperature_celsius),
+            f"GPU{gpu.index}PowerWatts": _number(gpu.power_watts),
+        }
+    return told
+
+
 def _time(then_ms: int | None) -> str:
     return "" if then_ms is None else tables.clock(then_ms * 1000)
 
 
-def _number(count: int | None) -> str:
-    return "" if count is None else str(count)
+def _number(count: float | None) -> str:
+    return "" if count is None else f"{count:g}" if isinstance(count, float) else str(count)

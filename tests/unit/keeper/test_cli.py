@@ -682,7 +682,11 @@ def test_lists_are_json_for_programs(awake: Bus, rbeectl: Rbeectl, with_queen: W
 
     assert hives.json == [encode(Hives((HIVE_VIEW,)))]
     assert devices.json == [
-        {"hives": [{"id": "localhost", "state": "online", "devices": encode(HIVE_VIEW.devices)}]}
+        {
+            "hives": [
+                {"id": "localhost", "state": "online", "devices": encode(HIVE_VIEW.devices), "sample": None}
+            ]
+        }
     ]
 
 

@@ -199,7 +199,7 @@ def test_a_property_that_there_is_not_suggests_the_near_one(
 def test_for_programs_the_whole_hive_is_shown(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost", "--json"))
 
-    assert ran.json == [encode(HIVE_VIEW)]
+    assert ran.json == [{**encode(HIVE_VIEW), "sample": None}]
 
 
 def test_a_hive_whose_devices_are_unknown_has_no_properties_for_them(

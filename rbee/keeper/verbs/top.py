@@ -1,0 +1,169 @@
+"""What the machines of all hives do right now, drawn anew again and again."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from rbee.contracts import encode
+from rbee.errors import NotRunning, RbeeError
+from rbee.keeper.commands import Keeper
+from rbee.keeper.options import in_session, looking, span
+from rbee.keeper.screen import Screen
+from rbee.keeper.session import Session
+from rbee.keeper.top import SGR, Moment, Tone, frame
+from rbee.keeper.verbs.hives import now_ms
+
+if TYPE_CHECKING:
+    import curses
+
+
+@click.command()
+@click.option(
+    "-d", "--delay", callback=span, default="2s", metavar="SPAN", help="Time between two frames; 2s."
+)
+@click.option("-n", "--iterations", type=click.IntRange(1), metavar="N", help="End after N frames.")
+@looking
+@in_session
+def top(session: Session, delay: float, iterations: int | None) -> None:
+    """Show what the machines of the hives do right now: their load, memory and GPUs.
+
+    On a terminal the screen is drawn anew until 'q' or Ctrl-C; elsewhere one frame comes after the other.
+    """
+    numbers: Iterable[int] = itertools.count() if iterations is None else range(iterations)
+    with session.keeper() as work:
+        work.list_hives()  # who sleeps at the beginning is not waited for
+        look = partial(_look, work)
+        if session.as_json:
+            _one_after_the_other(look, numbers, delay, lambda moment: session.tell_json(_told(moment)))
+        elif session.screen.can_redraw and sys.stdin.isatty() and not session.is_quiet:
+            _on_screen(session.screen, look, numbers, delay)
+        else:
+            _one_after_the_other(
+                look, numbers, delay, lambda moment: session.say(_text(moment, session.screen))
+            )
+
+
+def _look(work: Keeper) -> Moment:
+    """What is so now. A queen who is not awake is not asked."""
+    clock = f"{datetime.now().astimezone():%H:%M:%S}"
+    try:
+        hives = work.list_hives()
+        return Moment(clock, now_ms(), "awake", hives, work.samples(hives))
+    except NotRunning:
+        return Moment(clock, now_ms(), work.queen_state(), None, {})
+
+
+def _one_after_the_other(
+    look: Callable[[], Moment], numbers: Iterable[int], delay: float, tell: Callable[[Moment], None]
+) -> None:
+    for number in numbers:
+        if number:
+            time.sleep(delay)
+        tell(look())
+        sys.stdout.flush()
+
+
+def _told(moment: Moment) -> dict[str, Any]:
+    hives = None
+    if moment.hives is not None:
+        samples = {hive_id: encode(sample) for hive_id, sample in moment.samples.items()}
+        hives = [{**encode(hive), "sample": samples.get(hive.id)} for hive in moment.hives]
+    return {"at_ms": moment.now_ms, "queen": moment.queen, "hives": hives}
+
+
+def _text(moment: Moment, screen: Screen) -> str:
+    rows = frame(moment, screen)
+    return "\n".join("".join(screen.dress(text, SGR[tone]) for text, tone in row) for row in rows) + "\n"
+
+
+def _on_screen(screen: Screen, look: Callable[[], Moment], numbers: Iterable[int], delay: float) -> None:
+    import curses
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    # Or the terminal would be left as curses has it.
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        curses.wrapper(lambda window: _draw(window, screen, look, numbers, delay))
+    except KeyboardInterrupt:
+        pass  # as 'q'
+    except curses.error as error:
+        raise RbeeError(f"this terminal cannot be drawn on: {error}", hint="rbeectl top | cat") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _draw(
+    window: curses.window, screen: Screen, look: Callable[[], Moment], numbers: Iterable[int], delay: float
+) -> None:
+    import curses
+
+    looks = _looks(screen)
+    with suppress(curses.error):  # a terminal that cannot hide it; curses itself shows it again
+        curses.curs_set(0)
+    for _ in numbers:
+        moment = look()
+        ends = time.monotonic() + delay
+        while True:
+            _put(window, frame(moment, _sized(screen, window)), looks)
+            left = ends - time.monotonic()
+            window.timeout(max(0, round(left * 1000)))
+            key = window.getch()
+            if key in (ord("q"), ord("Q")):
+                return
+            if key != curses.KEY_RESIZE and (key == -1 or left <= 0):
+                break
+
+
+def _looks(screen: Screen) -> dict[Tone, int]:
+    """curses' attributes for each tone."""
+    import curses
+
+    looks: dict[Tone, int] = {
+        "plain": 0,
+        "bold": curses.A_BOLD,
+        "good": 0,
+        "warning": 0,
+        "bad": curses.A_BOLD,
+    }
+    if screen.has_colour and curses.has_colors():
+        curses.use_default_colors()
+        colours: tuple[tuple[Tone, int], ...] = (
+            ("good", curses.COLOR_GREEN), ("warning", curses.COLOR_YELLOW), ("bad", curses.COLOR_RED),
+        )  # fmt: skip
+        for number, (tone, colour) in enumerate(colours, start=1):
+            curses.init_pair(number, colour, -1)
+            looks[tone] = curses.color_pair(number)
+    return looks
+
+
+def _sized(screen: Screen, window: curses.window) -> Screen:
+    lines, columns = window.getmaxyx()
+    # Not into the last column of the last line: curses takes that for an error.
+    return screen.sized(columns - 1, lines)
+
+
+def _put(window: curses.window, rows: list[list[tuple[str, Tone]]], looks: dict[Tone, int]) -> None:
+    import curses
+
+    window.erase()
+    for number, row in enumerate(rows):
+        try:
+            window.move(number, 0)
+            for text, tone in row:
+                window.addstr(text, looks[tone])
+        except curses.error:
+            break  # the terminal became smaller meanwhile; the next frame knows
+    window.refresh()
