@@ -28,9 +28,15 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     sockets = [listener for named in take_sockets().values() for listener in named]
     hive = settings.hive
     link = Link(hive.queen, timeout=BEAT_TIMEOUT)
-    heart = Heart(hive.id, HeartbeatClient(link), journal, status=notifier.status, queen_name=str(hive.queen))
     detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
-    sampler = Sampler(hive.id)
+    sampler = Sampler(hive.id, detector)
+    heart = Heart(
+        hive.id,
+        HeartbeatClient(link),
+        journal,
+        status=notifier.status,
+        queen_name=str(hive.queen),
+    )
     beating: list[asyncio.Task[None]] = []
     queen_uid = uid_of("queen-rbee")
 

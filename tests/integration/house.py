@@ -36,6 +36,7 @@ from rbee.contracts import (
     Cpu,
     Devices,
     Gpu,
+    GpuSample,
     Heartbeat,
     HeartbeatAck,
     HiveView,
@@ -46,7 +47,7 @@ from rbee.contracts import (
 from rbee.errors import TimedOut, Unreachable
 from rbee.hive import app as hive_app
 from rbee.hive.__main__ import BEAT_TIMEOUT
-from rbee.hive.devices import Sampler
+from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import (
     GOODBYE,
@@ -80,6 +81,10 @@ GPUS = (
     Gpu(1, "amd", None, None, None, "amdgpu", "0000:02:00.0", "its name is not known"),
 )
 DEVICES = Devices(Cpu("Testchip 9", 1, 4, 8, 16 * 2**30), GPUS)
+GPU_SAMPLES = (
+    GpuSample(0, "GPU-aaaa", "0000:01:00.0", 42.0, 2 * 2**30, 24 * 2**30, 61.0, 170.5),
+    GpuSample(1, None, "0000:02:00.0", None, None, None, None, None, "it sleeps"),
+)
 OTHER_DEVICES = Devices(Cpu("Testchip 9", 1, 4, 8, 32 * 2**30), GPUS[:1])
 
 ADD = AddHive("localhost", 8600)
@@ -336,6 +341,21 @@ class Voice(HeartbeatClient):
         return await super().beat(heartbeat, timeout=timeout)
 
 
+class Seeing(Detector):
+    """The house's devices, and what they do."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.root)
+        self._house = house
+
+    def detect(self) -> Devices:
+        self._latest = self._house.detect()
+        return self._latest
+
+    def read_cards(self) -> tuple[GpuSample, ...]:
+        return self._house.read_cards()
+
+
 class Hive(Process):
     """As rbee/hive/__main__.py."""
 
@@ -352,13 +372,14 @@ class Hive(Process):
             status=self.notifier.status,
             queen_name=os.fspath(house.hive_dials),
         )
-        self.sampler = Sampler("localhost")
+        self.detector = Seeing(house)
+        self.sampler = Sampler("localhost", self.detector)
         self._beating: list[asyncio.Task[None]] = []
 
     async def _run(self) -> None:
         app = hive_app.build(
             self.heart,
-            self.house.detect,
+            self.detector.detect,
             lambda: self.house.hive_asked_to_stop.set(),
             look=self.sampler.look,
         )
@@ -724,6 +745,7 @@ class House:
         self.hive_beats = True
         self.spoil: Spoil | None = None
         self.devices: Callable[[], Devices] = lambda: DEVICES
+        self.read_cards: Callable[[], tuple[GpuSample, ...]] = lambda: GPU_SAMPLES
         self.detections = 0
         self.queen_began: Callable[[Queen], None] = lambda queen: None
         self.admission: queen_app.Admission = queen_app.Admission(None) if os.getuid() == 0 else Everyone()

@@ -8,7 +8,7 @@ import pytest
 
 from rbee.contracts import QueenRoutes, Sample, decode
 from rbee.errors import HiveFailed, HiveNotOnline, RbeeError, UnknownHive
-from tests.integration.house import House, until
+from tests.integration.house import GPU_SAMPLES, House, until
 
 
 async def look(house: House) -> Sample:
@@ -26,6 +26,7 @@ async def test_the_queen_passes_on_what_her_hive_tells(house: House) -> None:
     assert sample.memory_used_bytes is not None
     assert sample.memory_total_bytes is not None
     assert 0 < sample.memory_used_bytes < sample.memory_total_bytes
+    assert sample.gpus == GPU_SAMPLES
 
 
 async def test_a_hive_that_nobody_knows_is_not_found(house: House) -> None:
@@ -102,4 +103,4 @@ async def test_a_sample_keeps_to_its_shape_on_the_wire(house: House) -> None:
     answer = await house.send("GET", "/v1/hives/localhost/sample")
 
     assert answer.status == 200
-    assert decode(Sample, answer.json).gpus == ()
+    assert decode(Sample, answer.json).gpus == GPU_SAMPLES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import uuid
@@ -13,6 +14,8 @@ LIBRARY = "libnvidia-ml.so.1"
 CONFIG_IN_MACHINE = "/etc/nvml-stub.conf"  # where the stub looks if RBEE_NVML_STUB is not set
 
 # Return codes of nvml.h.
+UNINITIALIZED = 1
+NOT_SUPPORTED = 3
 NO_PERMISSION = 4
 DRIVER_NOT_LOADED = 9
 FUNCTION_NOT_FOUND = 13
@@ -38,6 +41,17 @@ class StubCard:
     vram_bytes: int
     uuid: str
     name: str
+    load: Load | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a card is doing; one without tells nothing but its memory."""
+
+    percent: int
+    used_bytes: int
+    celsius: int
+    milliwatts: int
 
 
 def compile_stub(directory: Path) -> Path:
@@ -52,14 +66,25 @@ def compile_stub(directory: Path) -> Path:
 def write_cards(
     path: Path, cards: Iterable[StubCard], *, driver: str = "550.54.14", rules: Iterable[str] = ()
 ) -> None:
-    """Have the stub show these cards; `rules` are lines 'fail …' and 'hang …' as in stub.c."""
-    lines = [f"driver {driver}", *(_line(card) for card in cards), *rules]
-    path.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    """Have the stub show these cards; `rules` are lines 'fail …' and 'hang …' as in stub.c.
+
+    All at once, as the stub may be reading.
+    """
+    cards = list(cards)
+    loads = (_load(number, card.load) for number, card in enumerate(cards) if card.load)
+    lines = [f"driver {driver}", *(_line(card) for card in cards), *loads, *rules]
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    os.replace(aside, path)
 
 
 def _line(card: StubCard) -> str:
     domain, rest = card.pci_address.split(":", 1)
     return f"card {int(domain, 16):08X}:{rest.upper()} {card.vram_bytes} {card.uuid} {card.name}"
+
+
+def _load(number: int, load: Load) -> str:
+    return f"load {number} {load.percent} {load.used_bytes} {load.celsius} {load.milliwatts}"
 
 
 def random_cards(rng: random.Random, *, most: int = 8) -> list[StubCard]:

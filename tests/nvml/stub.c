@@ -1,29 +1,41 @@
 /* A libnvidia-ml.so.1 that tells what a text file says, for tests.
  *
- * The file is named by RBEE_NVML_STUB, else /etc/nvml-stub.conf, and is read anew by each
- * nvmlInit. Its lines, in any order:
+ * The file is named by RBEE_NVML_STUB, else /etc/nvml-stub.conf. Its lines, in any order:
  *
  *     driver VERSION
  *     card PCI_ADDRESS BYTES UUID NAME UP TO THE END OF THE LINE
+ *     load CARD PERCENT USED_BYTES CELSIUS MILLIWATTS
  *     fail FUNCTION CARD CODE     FUNCTION answers CODE; CARD is an index, or * for any or none
  *     hang FUNCTION CARD          FUNCTION never comes back
  *     hang FUNCTION CARD FIFO     ... until somebody opens FIFO for writing
  *
  * FUNCTION is a name without 'nvml' and without '_v2', such as Init or DeviceGetName. Without
  * a file, nvmlInit answers as where there is a library and no driver.
+ *
+ * Driver and cards are read by the nvmlInit that opens the library, as NVIDIA's looks for them
+ * but then; what else a file says counts as soon as it is put in the place of the other, as does
+ * the number of its cards. A card without 'load' uses no memory, and answers the rest with
+ * NVML_ERROR_NOT_SUPPORTED.
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
+enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
 enum { MOST_CARDS = 512, MOST_RULES = 512, ANY = -1 };
 
 struct card {
     char pci[32], uuid[96], name[1024];
     unsigned long long bytes;
+};
+
+struct load {
+    unsigned percent, celsius, milliwatts;
+    unsigned long long used;
+    int is_told;
 };
 
 struct rule {
@@ -41,10 +53,16 @@ struct memory { /* nvmlMemory_t */
     unsigned long long total, free, used;
 };
 
+struct utilization { /* nvmlUtilization_t */
+    unsigned gpu, memory;
+};
+
 static struct card cards[MOST_CARDS];
+static struct load loads[MOST_CARDS];
 static struct rule rules[MOST_RULES];
-static int card_count, rule_count, initialised;
+static int card_count, told_count, rule_count, initialised;
 static char driver[81];
+static struct stat known;
 
 static void read_rule(const char *line, int is_hang)
 {
@@ -69,20 +87,40 @@ static void read_card(const char *line)
     card_count++;
 }
 
-static int read_file(void)
+static void read_load(const char *line)
+{
+    struct load load = {.is_told = 1};
+    int number;
+    if (sscanf(line, "load %d %u %llu %u %u", &number, &load.percent, &load.used, &load.celsius,
+               &load.milliwatts) != 5 || number < 0 || number >= MOST_CARDS)
+        abort();
+    loads[number] = load;
+}
+
+static int read_file(int is_opening)
 {
     const char *path = getenv("RBEE_NVML_STUB");
     FILE *file = fopen(path ? path : "/etc/nvml-stub.conf", "r");
     char line[2048];
     if (!file)
         return DRIVER_NOT_LOADED;
-    card_count = rule_count = 0;
-    strcpy(driver, "0");
+    fstat(fileno(file), &known);
+    told_count = rule_count = 0;
+    memset(loads, 0, sizeof loads);
+    if (is_opening) {
+        card_count = 0;
+        strcpy(driver, "0");
+    }
     while (fgets(line, sizeof line, file)) {
-        if (!strncmp(line, "driver ", 7))
-            sscanf(line, "driver %80[^\n]", driver);
-        else if (!strncmp(line, "card ", 5))
-            read_card(line);
+        if (!strncmp(line, "driver ", 7)) {
+            if (is_opening)
+                sscanf(line, "driver %80[^\n]", driver);
+        } else if (!strncmp(line, "card ", 5)) {
+            told_count++;
+            if (is_opening)
+                read_card(line);
+        } else if (!strncmp(line, "load ", 5))
+            read_load(line);
         else if (!strncmp(line, "fail ", 5) || !strncmp(line, "hang ", 5))
             read_rule(line, line[0] == 'h');
         else if (line[0] != '\n' && line[0] != '#')
@@ -90,6 +128,17 @@ static int read_file(void)
     }
     fclose(file);
     return SUCCESS;
+}
+
+/* Read the file again if another one is in its place. */
+static void catch_up(void)
+{
+    const char *path = getenv("RBEE_NVML_STUB");
+    struct stat now;
+    if (stat(path ? path : "/etc/nvml-stub.conf", &now))
+        return;
+    if (now.st_ino != known.st_ino || memcmp(&now.st_ctim, &known.st_ctim, sizeof now.st_ctim))
+        read_file(0);
 }
 
 /* What the file has this call do: its answer, after hanging if it must. */
@@ -113,7 +162,10 @@ static int meet(const char *function, int card)
 
 static int enter(const char *function, int card)
 {
-    return initialised ? meet(function, card) : UNINITIALIZED;
+    if (!initialised)
+        return UNINITIALIZED;
+    catch_up();
+    return meet(function, card);
 }
 
 static int say(char *buffer, unsigned length, const char *text)
@@ -132,7 +184,7 @@ static int number(const struct card *card)
 int nvmlInitWithFlags(unsigned flags)
 {
     (void)flags;
-    int code = read_file();
+    int code = initialised ? SUCCESS : read_file(1);
     if (code == SUCCESS)
         code = meet("Init", ANY);
     if (code == SUCCESS)
@@ -169,7 +221,7 @@ int nvmlSystemGetDriverVersion(char *version, unsigned length)
 int nvmlDeviceGetCount_v2(unsigned *count)
 {
     int code = enter("DeviceGetCount", ANY);
-    *count = card_count;
+    *count = told_count;
     return code;
 }
 
@@ -211,7 +263,36 @@ int nvmlDeviceGetMemoryInfo(struct card *card, struct memory *memory)
     int code = enter("DeviceGetMemoryInfo", number(card));
     if (code)
         return code;
-    memory->total = memory->free = card->bytes;
-    memory->used = 0;
+    memory->total = card->bytes;
+    memory->used = loads[number(card)].used;
+    memory->free = memory->total - memory->used;
     return SUCCESS;
+}
+
+static int enter_load(const char *function, struct card *card)
+{
+    int code = enter(function, number(card));
+    return code ? code : loads[number(card)].is_told ? SUCCESS : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetUtilizationRates(struct card *card, struct utilization *utilization)
+{
+    int code = enter_load("DeviceGetUtilizationRates", card);
+    utilization->gpu = loads[number(card)].percent;
+    utilization->memory = 0;
+    return code;
+}
+
+int nvmlDeviceGetTemperature(struct card *card, int sensor, unsigned *celsius)
+{
+    int code = enter_load("DeviceGetTemperature", card);
+    *celsius = loads[number(card)].celsius;
+    return sensor ? INVALID_ARGUMENT : code;
+}
+
+int nvmlDeviceGetPowerUsage(struct card *card, unsigned *milliwatts)
+{
+    int code = enter_load("DeviceGetPowerUsage", card);
+    *milliwatts = loads[number(card)].milliwatts;
+    return code;
 }

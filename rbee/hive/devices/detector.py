@@ -8,16 +8,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rbee.contracts import Devices, Finding, Gpu
+from rbee.contracts import Devices, Finding, Gpu, GpuSample
 from rbee.hive.devices import pci
+from rbee.hive.devices.cards import read_cards
 from rbee.hive.devices.cpu import detect_cpu
-from rbee.hive.devices.nvml import MOST_CARDS, Failure, Nvml, NvmlCard, Sight
+from rbee.hive.devices.nvml import Nvml
 from rbee.hive.devices.pci import NVIDIA, PciCard
-from rbee.hive.devices.text import printable
+from rbee.hive.devices.questions import MOST_CARDS, Failure, NvmlCard, Sight
+from rbee.hive.devices.sensors import Sensors
+from rbee.hive.devices.text import MOST_TEXT, printable
 
 _VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
 
-_MOST_TEXT = 2000  # characters of a contract's Text
 
 # What a finding means for a single card.
 _SHORT = {
@@ -41,6 +43,13 @@ class Detector:
     def __init__(self, root: Path = Path("/"), *, nvml_timeout: float = 10.0) -> None:
         self._root = root
         self._nvml = Nvml(nvml_timeout)
+        self._sensors = Sensors(root)
+        self._latest: Devices | None = None
+
+    @property
+    def latest(self) -> Devices | None:
+        """What the last detection told."""
+        return self._latest
 
     def detect(self) -> Devices:
         """What there is now; returns within `nvml_timeout` seconds and the moment that sysfs takes.
@@ -64,7 +73,17 @@ class Detector:
         findings = [*cpu_findings, *pci_findings, *([finding] if finding else [])]
         if len(gpus) > MOST_CARDS:
             findings.append(Finding("too-many-gpus", f"{len(gpus)} GPUs, of which {MOST_CARDS} are listed"))
-        return Devices(cpu=cpu, gpus=_in_order(gpus)[:MOST_CARDS], findings=tuple(_fit(f) for f in findings))
+        found = Devices(cpu=cpu, gpus=_in_order(gpus)[:MOST_CARDS], findings=tuple(_fit(f) for f in findings))
+        self._latest = found
+        return found
+
+    def read_cards(self) -> tuple[GpuSample, ...]:
+        """What the cards of the last detection do; detects first where there was none.
+
+        May wait for a kernel driver that tells by sysfs, for NVML no longer than Nvml.read() does.
+        """
+        gpus = (self._latest or self.detect()).gpus
+        return read_cards(gpus, self._sensors, self._nvml)
 
     def close(self) -> None:
         """Let a detection that waits for NVML return now, so that nothing delays the hive's exit."""
@@ -72,7 +91,7 @@ class Detector:
 
 
 def _fit(finding: Finding) -> Finding:
-    return Finding(finding.code, printable(finding.detail, _MOST_TEXT) or "")
+    return Finding(finding.code, printable(finding.detail, MOST_TEXT) or "")
 
 
 def _in_order(gpus: list[Gpu]) -> tuple[Gpu, ...]:
@@ -223,14 +242,14 @@ def _told(card: NvmlCard, version: str | None) -> Gpu:
         vram_bytes=card.vram_bytes,
         driver=version,
         pci_address=card.pci_address,
-        problem=printable("; ".join(card.problems), _MOST_TEXT),
+        problem=printable("; ".join(card.problems), MOST_TEXT),
     )
 
 
 def _untold(root: Path, cards: list[PciCard], version: str | None, why: str) -> Iterator[Gpu]:
     for gpu, card in zip(_on_bus(root, cards), cards, strict=True):
         driver = (version if card.kernel_driver == "nvidia" else None) or card.kernel_driver
-        yield dataclasses.replace(gpu, driver=driver, problem=printable(why, _MOST_TEXT))
+        yield dataclasses.replace(gpu, driver=driver, problem=printable(why, MOST_TEXT))
 
 
 # Cards that only the bus tells of

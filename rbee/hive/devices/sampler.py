@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rbee.contracts import Sample
+from rbee.contracts import GpuSample, Sample
+from rbee.hive.devices.cards import unread
+from rbee.hive.devices.detector import Detector
 from rbee.hive.devices.load import CpuMeter, load_averages, memory
+from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import now_rfc3339
+
+log = logging.getLogger("rbee")
 
 SHARED_FOR = 0.5
 """Seconds for which a sample is also the answer to who looks next."""
 
+CARDS_TIMEOUT = 3.0
+"""Seconds that a sample waits for the drivers of the cards; NVML has READ_TIMEOUT of them."""
+
 
 class Sampler:
-    """Samples when somebody looks; many who look at once share one sample."""
+    """Samples when somebody looks; many who look at once share one sample.
+
+    What the kernel itself tells is read at once. The cards' drivers may hang: they are asked in a
+    thread, one at any time, and a sample goes without what they have not told in time.
+    """
 
     def __init__(
-        self, hive_id: str, root: Path = Path("/"), *, clock: Callable[[], float] = time.monotonic
+        self,
+        hive_id: str,
+        detector: Detector,
+        root: Path = Path("/"),
+        *,
+        cards_timeout: float = CARDS_TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hive_id = hive_id
+        self._detector = detector
         self._root = root
+        self._cards_timeout = cards_timeout
         self._clock = clock
         self._meter = CpuMeter(root, clock=clock)
         self._sampling: asyncio.Task[Sample] | None = None
         self._begun_at = 0.0
+        self._reading: asyncio.Task[tuple[GpuSample, ...]] | None = None
+        self._reading_since = 0.0
 
     def note(self) -> None:
         """To be called now and then, so that the first to look has something to compare with."""
@@ -43,9 +66,10 @@ class Sampler:
 
     async def close(self) -> None:
         """End what is under way; the hive stops."""
-        if self._sampling is not None:
-            self._sampling.cancel()
-            await asyncio.gather(self._sampling, return_exceptions=True)
+        tasks = [task for task in (self._sampling, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _sample(self) -> Sample:
         load_1, load_5, load_15 = load_averages(self._root)
@@ -61,4 +85,27 @@ class Sampler:
             cpu_span_seconds=cpu_span_seconds,
             memory_used_bytes=memory_used_bytes,
             memory_total_bytes=memory_total_bytes,
+            gpus=await self._cards(),
         )
+
+    async def _cards(self) -> tuple[GpuSample, ...]:
+        if self._reading is None or self._reading.done():
+            # What came too late for the last look is too old for this one.
+            self._reading_since = self._clock()
+            self._reading = asyncio.get_running_loop().create_task(
+                in_daemonic_thread(self._detector.read_cards)
+            )
+        left = self._reading_since + self._cards_timeout - self._clock()
+        done, _ = await asyncio.wait({self._reading}, timeout=max(0.0, left))
+        if not done:
+            waited = self._clock() - self._reading_since
+            return self._unread(f"the drivers of the cards have not answered for {waited:.0f} s")
+        try:
+            return self._reading.result()
+        except Exception as error:
+            log.exception("reading what the cards do failed")
+            return self._unread(f"reading what the cards do failed: {error}")
+
+    def _unread(self, problem: str) -> tuple[GpuSample, ...]:
+        devices = self._detector.latest
+        return unread(devices.gpus, problem) if devices is not None else ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-MOST_CHARACTERS = 256  # of a name; what a contract calls Text holds 2000
+MOST_CHARACTERS = 256  # of a name
+MOST_TEXT = 2000  # of what a contract calls Text
 
 
 def printable(raw: str | bytes | None, most: int = MOST_CHARACTERS) -> str | None:

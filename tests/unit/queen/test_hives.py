@@ -45,7 +45,7 @@ from rbee.errors import (
     from_problem,
 )
 from rbee.hive import app as hive_app
-from rbee.hive.devices import Sampler
+from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Chorus, Event, Narrator
 from rbee.queen.catalog import Catalog
@@ -153,7 +153,7 @@ class Hive:
         self._heart = Heart(
             "localhost", self.wire, Narrator(), status=lambda status: None, queen_name="the queen"
         )
-        sampler = Sampler("localhost")
+        sampler = Sampler("localhost", Detector())
         app = hive_app.build(self._heart, lambda: self.detect(), lambda: None, look=sampler.look)
         self._path.unlink(missing_ok=True)
         await self._stack.enter_async_context(served(app, self._path, self._notifier))

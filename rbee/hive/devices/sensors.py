@@ -1,0 +1,103 @@
+"""What cards do, as their kernel drivers tell it in sysfs: amdgpu much, i915, xe and nouveau little."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LEAST_SPAN, MOST_SPAN = 0.25, 60.0
+"""Seconds over which a power is an average, where a card counts the energy and tells no power."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What one card tells; what it does not is None."""
+
+    utilisation_percent: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    problem: str | None = None
+
+
+class Sensors:
+    """Reads them under a filesystem root; for one thread at a time."""
+
+    def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bus = root / "sys/bus/pci/devices"
+        self._clock = clock
+        self._energies: dict[str, tuple[float, int]] = {}
+
+    def is_asleep(self, address: str) -> bool:
+        """Has the kernel put the card to sleep? Asking its driver for more would wake it."""
+        return _text(self._bus / address / "power/runtime_status") in ("suspended", "suspending")
+
+    def read(self, address: str) -> Signs:
+        """What the card with this normal PCI address tells; may wait for its driver, never raises."""
+        function = self._bus / address
+        if not function.exists():
+            return Signs(problem="the card is gone from the PCI bus")
+        if self.is_asleep(address):
+            return Signs(problem="the card is asleep, and is not woken by looking")
+        monitors = sorted((function / "hwmon").glob("hwmon*"))
+        return Signs(
+            utilisation_percent=_within(0, 100, _first([function], "gpu_busy_percent")),
+            memory_used_bytes=_number(function / "mem_info_vram_used"),
+            memory_total_bytes=_number(function / "mem_info_vram_total"),
+            # xe has the package's as its second; of several, amdgpu's first is the edge's.
+            temperature_celsius=_within(-273, 1000, _first(monitors, "temp1_input", "temp2_input"), 1000),
+            power_watts=self._power(address, monitors),
+        )
+
+    def _power(self, address: str, monitors: list[Path]) -> float | None:
+        told = _within(0, 1_000_000, _first(monitors, "power1_average", "power1_input"), 1_000_000)
+        return self._power_by_energy(address, monitors) if told is None else told
+
+    def _power_by_energy(self, address: str, monitors: list[Path]) -> float | None:
+        """i915 and xe count microjoules: what came since the last look."""
+        energy = _first(monitors, "energy1_input")
+        if energy is None:
+            return None
+        now = self._clock()
+        before = self._energies.get(address)
+        if before is None or now - before[0] >= LEAST_SPAN:
+            self._energies[address] = (now, energy)
+        if before is None or not LEAST_SPAN <= now - before[0] <= MOST_SPAN:
+            return None
+        return _within(0, 1_000_000, energy - before[1], 1_000_000 * (now - before[0]))
+
+
+def _first(folders: list[Path], *names: str) -> int | None:
+    """The first of these files that holds a number."""
+    return next((number for number in _numbers(folders, names) if number is not None), None)
+
+
+def _numbers(folders: list[Path], names: tuple[str, ...]) -> Iterator[int | None]:
+    for name in names:
+        for folder in folders:
+            yield _number(folder / name)
+
+
+def _within(least: float, most: float, number: int | None, unit: float = 1) -> float | None:
+    """The number in its unit; None where it cannot be true."""
+    if number is None or not least <= number / unit <= most:
+        return None
+    return round(number / unit, 3)
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if re.fullmatch(r"-?\d{1,15}", text, re.ASCII) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        # A driver that is busy, or whose card is asleep, refuses: what it does not tell is not known.
+        with path.open("rb") as file:
+            return file.read(64).decode(errors="replace").strip()
+    except OSError:
+        return ""
