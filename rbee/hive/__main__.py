@@ -36,6 +36,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         journal,
         status=notifier.status,
         queen_name=str(hive.queen),
+        fingerprint=sampler.fingerprint,
     )
     beating: list[asyncio.Task[None]] = []
     queen_uid = uid_of("queen-rbee")

@@ -49,7 +49,10 @@ GOODBYE_TIMEOUT = 1.0
 
 
 class Heart(Narrator):
-    """As a narrator it takes the lines that go up with the next beat. `status` is told each change."""
+    """As a narrator it takes the lines that go up with the next beat. `status` is told each change.
+
+    `fingerprint` is asked for each beat, and must be quick.
+    """
 
     def __init__(
         self,
@@ -59,12 +62,14 @@ class Heart(Narrator):
         *,
         status: Callable[[str], None],
         queen_name: str,
+        fingerprint: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._hive_id = hive_id
         self._queen = queen
         self._journal = journal
         self._status = status
         self._queen_name = queen_name
+        self._fingerprint = fingerprint
         self._instance = secrets.token_hex(16)
         self._interval = FIRST_INTERVAL
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
@@ -136,6 +141,7 @@ class Heart(Narrator):
             version=__version__,
             job_id=job_id,
             lines=tuple(lines),
+            fingerprint=self._fingerprint(),
         )
 
     def _heard(self, ack: HeartbeatAck) -> None:

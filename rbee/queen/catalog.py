@@ -195,6 +195,18 @@ class Catalog:
             _Change(hive_id, f"hive {hive_id} is online in the hive catalog, with its devices", by),
         )
 
+    async def set_devices(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
+        """Store the devices of a hive that goes on as it is; nothing is written where they are the same."""
+        stored = json.dumps(encode(devices), ensure_ascii=False)
+        await self._write(
+            """
+            UPDATE hives SET devices = ?1, updated_at_ms = ?2
+            WHERE id = ?3 AND devices IS NOT ?1
+            """,
+            (stored, now_ms(), hive_id),
+            _Change(hive_id, f"hive {hive_id} has other devices in the hive catalog", by),
+        )
+
     async def set_status(
         self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
     ) -> None:

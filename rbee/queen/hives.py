@@ -21,7 +21,6 @@ from rbee.contracts import (
     AddHive,
     Devices,
     Done,
-    Gpu,
     Heartbeat,
     HeartbeatAck,
     HiveView,
@@ -43,6 +42,8 @@ from rbee.narration import (
     ADD_FAILED,
     ADDING,
     ASKING_DEVICES,
+    DEVICES_CHANGED,
+    DEVICES_UNKNOWN,
     FIRST_HEARTBEAT,
     HAS_DEVICES,
     HIVE_AWAKE,
@@ -60,11 +61,13 @@ from rbee.narration import (
     Narrator,
 )
 from rbee.queen.catalog import Actor, Catalog, Row
+from rbee.queen.fingerprints import Fingerprints
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.looks import Looks
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Life, Registry
 from rbee.queen.units import AsyncBus
+from rbee.queen.words import describe, differences
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, UnitState
 
 log = logging.getLogger("rbee")
@@ -138,6 +141,7 @@ class Hives:
         self._tasks: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()
         self._looks = Looks(local_hive)
+        self._fingerprints = Fingerprints()
         self._is_ended = False
 
     # Living with the catalog
@@ -270,6 +274,7 @@ class Hives:
             raise _unknown(beat.hive_id, f"rbeectl add-hive {beat.hive_id}")
         self._metrics.beat_came(beat.state)
         self._pass_on(beat)
+        self._fingerprints.heard(beat.hive_id, beat.fingerprint)
         if beat.state == "ready":
             await self._alive(beat, arrival, sender)
         return HeartbeatAck(
@@ -307,6 +312,8 @@ class Hives:
             self._spawn(self._welcome(beat.hive_id, sender))  # the last try failed
         elif before is not None and before.state in ("suspect", "offline"):
             await self._set_online(beat.hive_id, sender)
+        elif self._fingerprints.is_other(beat.hive_id):
+            self._spawn(self._look_again(beat.hive_id, sender))
 
     async def _welcome(self, hive_id: str, sender: Actor | None) -> None:
         """A hive's process that no job waits for: it came back, or somebody started it."""
@@ -317,12 +324,36 @@ class Hives:
                 self._set(hive_id, "pending", "its first heartbeat has come")
             story = self._narrator.about(hive=hive_id)
             try:
+                before = await self._catalog.hive(hive_id)
                 devices = await self._first_devices(hive_id, story, job_id=None)
                 await self._store_online(hive_id, devices, sender)
             except RbeeError as error:
                 story.narrate(ADD_FAILED, f"asking {hive_id} for its devices failed: {error.message}")
                 return
+            if before is not None:
+                _tell_changes(story, before, devices)
             story.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again")
+
+    async def _look_again(self, hive_id: str, sender: Actor | None) -> None:
+        """The devices of a hive that is online may have changed: ask, and store and tell what has."""
+        async with self._locks[hive_id]:
+            if not self._is_online(hive_id) or not self._fingerprints.is_other(hive_id):
+                return  # it went, or somebody else has asked meanwhile
+            story = self._narrator.about(hive=hive_id)
+            fingerprint = self._fingerprints.of(hive_id)
+            try:
+                before = await self._catalog.hive(hive_id)
+                devices = await self._local_hive.devices(job_id=None, timeout=self._config.detect_timeout)
+                if before is None:
+                    return
+                await self._catalog.set_devices(hive_id, devices, by=sender)
+            except RbeeError as error:
+                if self._is_online(hive_id) and self._fingerprints.failed(hive_id):
+                    told = f"the devices of the beehive {hive_id} may have changed, and are not known"
+                    story.narrate(DEVICES_UNKNOWN, f"{told}: {error.message}")
+                return
+            self._fingerprints.came_with(hive_id, fingerprint)
+            _tell_changes(story, before, devices)
 
     async def _hive_unit_changed(self) -> None:
         """systemd tells of each change of the local hive's unit; this is how its death is known at once."""
@@ -419,8 +450,9 @@ class Hives:
         else:
             asking = f"asking the beehive {row.id} whether its devices are what they were"
         story.narrate(ASKING_DEVICES, asking)
+        fingerprint = self._fingerprints.of(row.id)
         try:
-            return await self._local_hive.devices(job_id=job_id, timeout=self._config.detect_timeout)
+            devices = await self._local_hive.devices(job_id=job_id, timeout=self._config.detect_timeout)
         except RbeeError as error:
             life = self._registry.life(row.id)
             if life is not None and life.state != "offline":
@@ -429,6 +461,8 @@ class Hives:
                 f"the beehive {row.id} did not tell its devices: {error.message}",
                 hint=error.hint or f"systemctl status {HIVE_UNIT}",
             ) from error
+        self._fingerprints.came_with(row.id, fingerprint)
+        return devices
 
     async def _store_online(self, hive_id: str, devices: Devices, by: Actor | None) -> None:
         # RAM first: a death that is heard of during the write is then judged, and written, after it.
@@ -452,6 +486,7 @@ class Hives:
                 await self._stop_hive(hive_id)
                 was_there = await self._catalog.remove(hive_id, by=by)
                 self._registry.forget(hive_id)
+                self._fingerprints.forget(hive_id)
                 self._changed()
         except CatalogFailed:
             await self._judge_hive_unit()  # its end was no news, and now is
@@ -587,31 +622,13 @@ class Hives:
             log.error("a task of the queen failed", exc_info=task.exception())
 
 
-def describe(hive_id: str, devices: Devices) -> str:
-    """The seed's sentence: what a hive has, in one line."""
-    parts = [f"a cpu ({_cpu(devices)})", *(f"gpu{gpu.index} ({_gpu(gpu)})" for gpu in devices.gpus)]
-    models, workers = len(devices.model_catalog), len(devices.worker_catalog)
-    return (
-        f"the beehive {hive_id} has {', '.join(parts)} and model catalog has "
-        f"{models} models and {workers} workers available"
-    )
-
-
-def _cpu(devices: Devices) -> str:
-    cpu = devices.cpu
-    parts = [cpu.model or "model unknown"]
-    parts += [f"{cpu.threads} threads"] if cpu.threads is not None else []
-    parts += [f"{gib(cpu.ram_bytes)} RAM"] if cpu.ram_bytes is not None else []
-    return ", ".join(parts)
-
-
-def _gpu(gpu: Gpu) -> str:
-    memory = f", {gib(gpu.vram_bytes)} VRAM" if gpu.vram_bytes is not None else ""
-    return f"{gpu.name or gpu.pci_address or gpu.vendor}{memory}"
-
-
-def gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+def _tell_changes(story: Narrator, row: Row, devices: Devices) -> None:
+    """What is different from what the row has, if that is anything that people are shown."""
+    if row.devices is None:
+        story.narrate(HAS_DEVICES, describe(row.id, devices))
+    elif changes := differences(row.devices, devices):
+        told = f"the devices of the beehive {row.id} have changed"
+        story.narrate(DEVICES_CHANGED, f"{told}: {'; '.join(changes)}")
 
 
 def _end_of(state: UnitState) -> str:

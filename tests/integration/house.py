@@ -43,6 +43,7 @@ from rbee.contracts import (
     JobStarted,
     QueenRoutes,
     Route,
+    decode,
 )
 from rbee.errors import TimedOut, Unreachable
 from rbee.hive import app as hive_app
@@ -371,6 +372,7 @@ class Hive(Process):
             self._tell,
             status=self.notifier.status,
             queen_name=os.fspath(house.hive_dials),
+            fingerprint=lambda: house.fingerprint,
         )
         self.detector = Seeing(house)
         self.sampler = Sampler("localhost", self.detector)
@@ -745,6 +747,7 @@ class House:
         self.hive_beats = True
         self.spoil: Spoil | None = None
         self.devices: Callable[[], Devices] = lambda: DEVICES
+        self.fingerprint: str | None = "f1"
         self.read_cards: Callable[[], tuple[GpuSample, ...]] = lambda: GPU_SAMPLES
         self.detections = 0
         self.queen_began: Callable[[Queen], None] = lambda queen: None
@@ -812,6 +815,11 @@ class House:
             rows = [dict(row) for row in connection.execute("SELECT * FROM hives")]
         assert len(rows) <= 1
         return rows[0] if rows else None
+
+    def stored_devices(self) -> Devices:
+        row = self.row()
+        assert row is not None
+        return decode(Devices, json.loads(row["devices"]))
 
     # The devices
 

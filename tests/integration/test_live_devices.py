@@ -1,14 +1,15 @@
-"""What a hive's machine does, passed on by the queen; nobody is woken to tell it."""
+"""What a hive's machine does, passed on by the queen, and devices that change while it runs."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from rbee.contracts import QueenRoutes, Sample, decode
-from rbee.errors import HiveFailed, HiveNotOnline, RbeeError, UnknownHive
-from tests.integration.house import GPU_SAMPLES, House, until
+from rbee.contracts import Devices, Heartbeat, HeartbeatAck, QueenRoutes, Sample, decode
+from rbee.errors import CatalogFailed, HiveFailed, HiveNotOnline, RbeeError, UnknownHive
+from tests.integration.house import DEVICES, GPU_SAMPLES, OTHER_DEVICES, House, answers, until
 
 
 async def look(house: House) -> Sample:
@@ -104,3 +105,209 @@ async def test_a_sample_keeps_to_its_shape_on_the_wire(house: House) -> None:
 
     assert answer.status == 200
     assert decode(Sample, answer.json).gpus == GPU_SAMPLES
+
+
+# Devices that change
+
+
+BRISK = {"heartbeat_interval": 0.1}
+
+
+async def test_a_card_that_goes_is_noticed_stored_and_told(house: House) -> None:
+    await house.added(**BRISK)
+    house.devices, house.fingerprint = lambda: OTHER_DEVICES, "f2"
+
+    told = await house.journal.says(event="devices-changed")
+
+    assert told["MESSAGE"] == (
+        "the devices of the beehive localhost have changed: RAM 16.0 GiB -> 32.0 GiB; "
+        "gpu1 (0000:02:00.0) is gone"
+    )
+    assert told["RBEE_HIVE"] == "localhost"
+    assert (await house.view()).devices == OTHER_DEVICES
+    assert house.stored_devices() == OTHER_DEVICES
+    assert house.detections == 2
+
+
+async def test_the_same_fingerprint_has_nobody_asked(house: House) -> None:
+    await house.added(**BRISK)
+    house.devices = lambda: OTHER_DEVICES
+
+    await beats(house, 5)
+
+    assert house.detections == 1
+
+
+async def test_another_fingerprint_of_the_same_devices_is_asked_for_once_and_writes_nothing(
+    house: House,
+) -> None:
+    await house.added(**BRISK)
+    before = house.row()
+    house.fingerprint = "f2"
+
+    await until(lambda: house.detections == 2)
+    await beats(house, 5)
+
+    assert house.detections == 2
+    assert house.row() == before
+    assert house.journal.of(event="devices-changed") == []
+
+
+async def test_a_card_that_flaps_is_asked_for_once_a_beat_at_the_most(house: House) -> None:
+    queen = await house.added(**BRISK)
+    flaps = 0
+    heard = 0
+    real = queen.hives.heartbeat
+
+    def flap() -> Devices:
+        return DEVICES if flaps % 2 else OTHER_DEVICES
+
+    async def heartbeat(beat: Heartbeat, sender: Any = None) -> HeartbeatAck:
+        nonlocal heard, flaps
+        heard += 1
+        if not beat.lines:  # a beat of its own, not one that brings a detection's line
+            flaps += 1
+            house.fingerprint = f"{flaps:04x}"
+        return await real(beat, sender)
+
+    queen.hives.heartbeat = heartbeat  # type: ignore[method-assign]
+    house.devices = flap
+    await until(lambda: heard >= 20)
+
+    assert 2 < house.detections <= heard + 1
+
+
+async def test_a_change_during_the_detection_is_not_missed(house: House) -> None:
+    await house.added(**BRISK)
+    gate = house.gate()
+    house.detect_after(gate, DEVICES)
+    house.fingerprint = "f2"
+    await until(lambda: house.detections == 2)
+    # The detection has looked, and has not answered yet.
+    house.devices, house.fingerprint = lambda: OTHER_DEVICES, "f3"
+    gate.set()
+
+    await house.journal.says(event="devices-changed")
+    assert (await house.view()).devices == OTHER_DEVICES
+
+
+async def test_a_beat_does_not_wait_for_a_detection(house: House) -> None:
+    queen = await house.added(**BRISK)
+    gate = house.gate()
+    house.detect_after(gate)
+    house.fingerprint = "f2"
+    await until(lambda: house.detections == 2)
+
+    await beats(house, 5)
+
+    assert house.detections == 2
+    life = queen.registry.life("localhost")
+    assert life is not None
+    assert life.state == "online"
+    gate.set()
+
+
+async def test_devices_that_are_not_told_are_asked_for_again_and_complained_of_once(house: House) -> None:
+    await house.added(**BRISK)
+    house.spoil = answers(502, b'{"type": "urn:rbee:problem:hive-failed", "detail": "on fire"}')
+    house.fingerprint = "f2"
+
+    told = await house.journal.says(event="devices-unknown")
+    await beats(house, 5)
+
+    assert told["MESSAGE"] == (
+        "the devices of the beehive localhost may have changed, and are not known: on fire"
+    )
+    assert len(house.journal.of(event="devices-unknown")) == 1
+    view = await house.view()
+    assert (view.state, view.devices) == ("online", DEVICES)
+
+    house.devices, house.spoil = lambda: OTHER_DEVICES, None
+    await house.journal.says(event="devices-changed")
+    assert (await house.view()).devices == OTHER_DEVICES
+
+
+async def test_a_catalog_that_cannot_take_them_leaves_the_devices_to_the_next_beat(house: House) -> None:
+    queen = await house.added(**BRISK)
+    real = queen.catalog.set_devices
+    tries = 0
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        nonlocal tries
+        tries += 1
+        raise CatalogFailed("the disk is full")
+
+    queen.catalog.set_devices = refuse  # type: ignore[method-assign]
+    house.devices, house.fingerprint = lambda: OTHER_DEVICES, "f2"
+    told = await house.journal.says(event="devices-unknown")
+    assert told["MESSAGE"].endswith("may have changed, and are not known: the disk is full")
+    assert (await house.view()).devices == DEVICES
+
+    queen.catalog.set_devices = real  # type: ignore[method-assign]
+    await house.journal.says(event="devices-changed")
+    assert tries >= 1
+    assert house.stored_devices() == OTHER_DEVICES
+
+
+async def test_a_hive_of_before_0_3_0_is_asked_at_its_start_alone(house: House) -> None:
+    house.fingerprint = None
+    await house.added(**BRISK)
+    house.devices = lambda: OTHER_DEVICES
+    await beats(house, 5)
+
+    assert house.detections == 1
+
+
+async def test_a_hive_that_went_while_it_was_asked_stays_as_it_went(house: House) -> None:
+    await house.added(**BRISK)
+    gate = house.gate()
+    house.detect_after(gate, OTHER_DEVICES)
+    house.fingerprint = "f2"
+    await until(lambda: house.detections == 2)
+
+    stopping = asyncio.create_task(house.systemd.administrator_stops())
+    gate.set()
+    await stopping
+    await house.is_in("offline")
+
+    row = house.row()
+    assert row is not None
+    assert (row["status"], row["wanted"]) == ("offline", 0)
+    assert house.journal.of(event="devices-unknown") == []
+
+
+async def test_a_card_that_went_while_the_hive_was_off_is_told_when_it_is_back(house: House) -> None:
+    await house.added(**BRISK)
+    await house.systemd.administrator_stops()
+    await house.is_in("offline")
+    house.devices = lambda: OTHER_DEVICES
+
+    await house.systemd.administrator_starts()
+    told = await house.journal.says(event="devices-changed")
+
+    assert "gpu1 (0000:02:00.0) is gone" in told["MESSAGE"]
+    assert house.detections == 2
+    await beats(house, 3)
+    assert house.detections == 2
+
+
+async def test_who_is_forgotten_leaves_no_fingerprint(house: House) -> None:
+    queen = await house.added(**BRISK)
+    await house.remove().end()
+
+    assert not queen.hives._fingerprints.is_other("localhost")
+    assert queen.hives._fingerprints.of("localhost") is None
+
+
+async def beats(house: House, count: int) -> None:
+    """Until the hive has beaten so often again."""
+    beaten = 0
+    compose = house.hive.heart._compose
+
+    def composed(*arguments: Any) -> Heartbeat:
+        nonlocal beaten
+        beaten += 1
+        return compose(*arguments)
+
+    house.hive.heart._compose = composed  # type: ignore[method-assign]
+    await until(lambda: beaten > count)

@@ -12,6 +12,7 @@ from rbee.contracts import Devices, Finding, Gpu, GpuSample
 from rbee.hive.devices import pci
 from rbee.hive.devices.cards import read_cards
 from rbee.hive.devices.cpu import detect_cpu
+from rbee.hive.devices.fingerprint import fingerprint
 from rbee.hive.devices.nvml import Nvml
 from rbee.hive.devices.pci import NVIDIA, PciCard
 from rbee.hive.devices.questions import MOST_CARDS, Failure, NvmlCard, Sight
@@ -84,6 +85,10 @@ class Detector:
         """
         gpus = (self._latest or self.detect()).gpus
         return read_cards(gpus, self._sensors, self._nvml)
+
+    def fingerprint(self) -> str:
+        """Another word when the devices may be others than they were; waits for no driver."""
+        return fingerprint(self._root, self._nvml.changes)
 
     def close(self) -> None:
         """Let a detection that waits for NVML return now, so that nothing delays the hive's exit."""

@@ -41,6 +41,8 @@ _DISPLAY_ONLY = frozenset(
     }
 )
 
+_BUS = "sys/bus/pci/devices"
+_VRAM = "mem_info_vram_total"
 _PCI_IDS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
 _ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 
@@ -82,18 +84,48 @@ def scan(root: Path) -> tuple[list[PciCard], list[Finding]]:
     display adapters (_DISPLAY_ONLY) and virtual functions of a card that is listed
     itself. A finding 'pci-unreadable' says that there is a bus that may not be read.
     """
-    bus = root / "sys/bus/pci/devices"
     try:
-        names = os.listdir(bus)
-    except FileNotFoundError:
-        return [], []  # a machine without PCI
+        outlines = _outlines(root)
     except OSError as error:
-        return [], [Finding("pci-unreadable", f"{bus} cannot be read: {error.strerror}")]
-    cards = (_card(bus / name, address) for name in names if (address := normal_address(name)))
-    return sorted((card for card in cards if card), key=lambda card: place(card.address)), []
+        return [], [Finding("pci-unreadable", f"{root / _BUS} cannot be read: {error.strerror}")]
+    return [_card(root / _BUS / outline.name, outline) for outline in outlines], []
 
 
-def _card(function: Path, address: str) -> PciCard | None:
+def outline(root: Path) -> list[str]:
+    """Which cards scan() would find, and the driver that holds each: a line each, and quick.
+
+    A driver is named from the moment in which it begins to look at its card; amdgpu is done when
+    the card tells its memory.
+    """
+    try:
+        return [
+            f"{o.address} {o.vendor_id}:{o.device_id} {o.kernel_driver} "
+            f"{os.path.exists(root / _BUS / o.name / _VRAM)}"
+            for o in _outlines(root)
+        ]
+    except OSError as error:
+        return [str(error.errno)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    name: str
+    address: str
+    vendor_id: str
+    device_id: str
+    kernel_driver: str | None
+
+
+def _outlines(root: Path) -> list[_Outline]:
+    try:
+        names = os.listdir(root / _BUS)
+    except FileNotFoundError:
+        return []  # a machine without PCI
+    found = (_outline(root / _BUS / name, address) for name in names if (address := normal_address(name)))
+    return sorted((card for card in found if card), key=lambda card: place(card.address))
+
+
+def _outline(function: Path, address: str) -> _Outline | None:
     code = _hex(function / "class", 6)
     if code is None or not code.startswith(("03", "1200")):
         return None
@@ -104,12 +136,16 @@ def _card(function: Path, address: str) -> PciCard | None:
         return None
     if {vendor_id, f"{vendor_id}:{device_id}"} & _DISPLAY_ONLY or os.path.lexists(function / "physfn"):
         return None
-    vram = _read(function / "mem_info_vram_total")
+    return _Outline(function.name, address, vendor_id, device_id, _kernel_driver(function))
+
+
+def _card(function: Path, outline: _Outline) -> PciCard:
+    vram = _read(function / _VRAM)
     return PciCard(
-        address=address,
-        vendor_id=vendor_id,
-        device_id=device_id,
-        kernel_driver=_kernel_driver(function),
+        address=outline.address,
+        vendor_id=outline.vendor_id,
+        device_id=outline.device_id,
+        kernel_driver=outline.kernel_driver,
         product_name=printable(_read(function / "product_name")),
         label=printable(_read(function / "label")),
         vram_bytes=int(vram) if vram and re.fullmatch(rb"[0-9]{1,15}\n?", vram) else None,

@@ -51,9 +51,10 @@ class Sampler:
         self._reading: asyncio.Task[tuple[GpuSample, ...]] | None = None
         self._reading_since = 0.0
 
-    def note(self) -> None:
-        """To be called now and then, so that the first to look has something to compare with."""
+    def fingerprint(self) -> str:
+        """The detector's, for a beat; with it goes a note of how busy the CPUs were, for the next look."""
         self._meter.note()
+        return self._detector.fingerprint()
 
     async def look(self) -> Sample:
         """What is so now, or was less than SHARED_FOR ago."""

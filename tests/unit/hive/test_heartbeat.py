@@ -104,6 +104,18 @@ async def beating(body: Body, beats: int, monkeypatch: pytest.MonkeyPatch) -> li
 # Beating
 
 
+def test_each_beat_tells_the_fingerprint_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> Body:
+        body = Body()
+        told = iter(["f1", "f2", None, "f4"])
+        body.heart._fingerprint = lambda: next(told)
+        await beating(body, 4, monkeypatch)
+        return body
+
+    body = run(scenario())
+    assert [beat.fingerprint for beat in body.queen.beats] == ["f1", "f2", None, "f4"]
+
+
 def test_the_first_beat_goes_out_at_once_and_says_who_and_what(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> Body:
         body = Body()

@@ -16,7 +16,11 @@ from rbee.contracts import Cpu, Devices, Gpu, GpuSample, Sample, decode, encode
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.devices.sampler import SHARED_FOR
 from tests.nvml import (
+    DRIVER_NOT_LOADED,
+    GPU_IS_LOST,
+    MISMATCH,
     NOT_SUPPORTED,
+    UNINITIALIZED,
     UNKNOWN,
     Load,
     StubCard,
@@ -343,6 +347,121 @@ def test_a_missing_module_is_said_at_each_look(machine: Machine) -> None:
     assert card.problem == "the Python module pynvml is missing"
 
 
+# What NVML shows and the last detection did not tell
+
+
+CHANGES = "tell({'changes': detector._nvml.changes})"
+
+
+def changes_of(machine: Machine, script: str, **options: Any) -> list[int]:
+    said = machine.run(f"detector._nvml._reopen_after = 0\n{script}", **options)
+    return [one["changes"] for one in said if isinstance(one, dict) and "changes" in one]
+
+
+def test_looks_at_cards_that_stay_the_same_change_nothing(
+    machine: Machine, later: Callable[..., str]
+) -> None:
+    machine.show(A, B)
+
+    looks = (
+        f"{CHANGES}\ncards()\n{later(doing(A, BUSY), doing(B, IDLE))}\ncards()\ndetect()\ncards()\n{CHANGES}"
+    )
+    assert changes_of(machine, f"before = detector.fingerprint()\n{looks}") == [0, 0]
+
+
+def test_a_card_that_is_new_to_nvml_is_noticed_at_the_next_look(
+    machine: Machine, later: Callable[..., str]
+) -> None:
+    machine.show(A)
+
+    script = f"""
+cards()
+before = detector.fingerprint()
+{later(A, B)}
+cards()
+{CHANGES}
+assert detector.fingerprint() != before
+cards()
+{CHANGES}
+before = detector.fingerprint()
+detect()
+cards()
+{CHANGES}
+assert detector.fingerprint() == before
+"""
+    assert changes_of(machine, script) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("code", [UNINITIALIZED, DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH])
+def test_what_nvml_says_of_a_lost_card_or_driver_has_it_looked_at_again(
+    machine: Machine, later: Callable[..., str], code: int
+) -> None:
+    machine.show(A, B)
+    fails = later(A, driver="560.10", rules=(f"fail DeviceGetUtilizationRates 1 {code}",))
+
+    script = f"cards()\n{CHANGES}\n{fails}\ncards()\n{CHANGES}"
+    assert changes_of(machine, script) == [0, 1]
+
+
+def test_a_card_that_stays_lost_is_said_to_be_and_noticed_once(
+    machine: Machine, later: Callable[..., str]
+) -> None:
+    machine.show(doing(A, BUSY), doing(B, BUSY))
+    rules = tuple(
+        f"fail {call} 1 {GPU_IS_LOST}"
+        for call in ("DeviceGetHandleByIndex", "DeviceGetUtilizationRates", "DeviceGetMemoryInfo")
+    )
+    loses = later(doing(A, BUSY), doing(B, BUSY), rules=rules)
+
+    script = f"cards()\n{loses}\ncards()\ncards()\n{CHANGES}\ndetect()\ncards()\n{CHANGES}"
+    assert changes_of(machine, script) == [1, 1]
+    machine.show(doing(A, BUSY), doing(B, BUSY))
+    keeps_open = "detector._nvml._reopen_after = 3600"
+    told = cards_of(
+        machine, f"{keeps_open}\ncards()\n{later(doing(A, BUSY), doing(B, BUSY), rules=rules)}\ncards()"
+    )
+    assert told[1] == (sample_of(0, A, BUSY), sample_of(1, B, None, "GPU is lost (NVML error 15)"))
+
+
+def test_a_card_that_goes_and_comes_is_noticed_each_time(machine: Machine, later: Callable[..., str]) -> None:
+    machine.show(A)
+    both, one, again = later(A, B), later(A), later(A, B)
+
+    script = f"cards()\n{both}\ncards()\n{CHANGES}\n{one}\ncards()\n{CHANGES}\n{again}\ncards()\n{CHANGES}"
+    assert changes_of(machine, script) == [1, 1, 2]
+
+
+def test_a_lost_card_does_not_have_nvml_opened_at_every_look(
+    machine: Machine, later: Callable[..., str]
+) -> None:
+    machine.show(A)
+    loses = later(A, rules=(f"fail DeviceGetUtilizationRates 0 {GPU_IS_LOST}",))
+
+    looks = f"{loses}\ncards(); cards(); cards()\ntell(calls)"
+    assert machine.run(f"{COUNTED}\ndetector.detect()\ncalls.clear()\n{looks}")[-1] == ["nvmlInit"]
+
+
+def test_a_detection_that_came_too_late_is_noticed_when_its_answer_comes(
+    machine: Machine, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    machine.show(A, rules=(f"hang DeviceGetCount * {fifo}",))
+
+    script = f"""
+import pynvml
+detect()
+{CHANGES}
+open({str(fifo)!r}, "w").close()
+(thread,) = (thread for thread in threading.enumerate() if thread.name == "nvml")
+thread.join()
+{CHANGES}
+detect()
+{CHANGES}
+"""
+    assert changes_of(machine, script, nvml_timeout=1) == [0, 1, 1]
+
+
 # The sampler
 
 
@@ -380,7 +499,7 @@ def test_a_sample_is_all_of_it_at_one_moment(proc: Path) -> None:
     async def scenario() -> Sample:
         nonlocal now
         sampler = Sampler("blade-7", cards, proc, clock=lambda: now)
-        sampler.note()  # as a beat does
+        sampler.fingerprint()  # as a beat does
         now = 15.0
         (proc / "proc/stat").write_text("cpu 30 0 0 70 0 0 0 0\n")
         return await sampler.look()

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -195,11 +196,29 @@ def test_a_change_of_status_is_written_once(catalog: Catalog, monkeypatch: pytes
     assert (row.status, row.wanted, row.devices, row.updated_at_ms) == ("offline", True, DEVICES, 5)
 
 
+def test_other_devices_are_stored_and_nothing_else_is_touched(
+    catalog: Catalog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(catalog.add("localhost", "localhost", 8600))
+    run(catalog.set_online("localhost", DEVICES))
+    run(catalog.set_status("localhost", "offline", wanted=False))
+    fewer = replace(DEVICES, gpus=())
+    for now in (5, 6):
+        monkeypatch.setattr("rbee.queen.catalog.now_ms", lambda now=now: now)
+        run(catalog.set_devices("localhost", fewer))
+
+    row = run(catalog.hive("localhost"))
+
+    assert row is not None
+    assert (row.devices, row.status, row.wanted, row.updated_at_ms) == (fewer, "offline", False, 5)
+
+
 def test_what_is_not_there_is_not_there(catalog: Catalog) -> None:
     assert run(catalog.hive("nobody")) is None
     assert run(catalog.remove("nobody")) is False
     run(catalog.set_status("nobody", "offline"))
     run(catalog.set_online("nobody", DEVICES))
+    run(catalog.set_devices("nobody", DEVICES))
     assert run(catalog.hives()) == []
 
 
@@ -240,6 +259,7 @@ def test_each_change_is_told_once_with_who_asked_for_it(audited: Catalog, audit:
     async def scenario() -> None:
         await audited.add("a", "a", None, by=BY)
         await audited.set_online("a", DEVICES, by=BY)
+        await audited.set_devices("a", replace(DEVICES, gpus=()), by=BY)
         await audited.set_status("a", "offline", wanted=False, by=BY)
         await audited.add("a", "a", 1, by=BY)
         await audited.remove("a", by=BY)
@@ -249,6 +269,7 @@ def test_each_change_is_told_once_with_who_asked_for_it(audited: Catalog, audit:
     assert [text for text, _ in audit.told] == [
         "hive a (host a) is wanted in the hive catalog",
         "hive a is online in the hive catalog, with its devices",
+        "hive a has other devices in the hive catalog",
         "hive a is offline and not wanted in the hive catalog",
         "hive a (host a, port 1) is wanted in the hive catalog",
         "hive a is removed from the hive catalog",

@@ -49,10 +49,11 @@ from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Chorus, Event, Narrator
 from rbee.queen.catalog import Catalog
-from rbee.queen.hives import Hives, describe
+from rbee.queen.hives import Hives
 from rbee.queen.jobs import Job, Jobs, Stories
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
+from rbee.queen.words import describe
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED, DiedError, NoProgram, PlayedSystemd
 from tests.unit.serving import served, until

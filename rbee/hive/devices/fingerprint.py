@@ -1,0 +1,49 @@
+"""A word that becomes another one when the devices may have become others.
+
+It goes with each heartbeat, and so is made of what the kernel tells without asking a driver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from rbee.hive.devices import pci
+
+_NODE = re.compile(r"nvidia(ctl|\d+)")
+
+
+def fingerprint(root: Path, nvml_changes: int) -> str:
+    """Of cards and their drivers, NVIDIA's driver, CPUs and RAM; `nvml_changes` is Nvml's count.
+
+    Of the RAM the GiB count: a balloon of a virtual machine moves all the time.
+    """
+    driver = root / "sys/module/nvidia"
+    memory = re.match(r"MemTotal:\s+(\d{1,12}) kB", _read(root / "proc/meminfo"))
+    parts = (
+        *pci.outline(root),
+        *(_read(driver / name) for name in ("version", "initstate")),
+        _read(root / "proc/driver/nvidia/version"),
+        # The nodes come a moment after the driver; what could not be opened without them now can.
+        *_nodes(root / "dev"),
+        _read(root / "sys/devices/system/cpu/online"),
+        str(round(int(memory[1]) / 2**20)) if memory else "",
+        str(nvml_changes),
+    )
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def _nodes(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if _NODE.fullmatch(name))
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,118 @@
+"""Devices, and what has changed about them, in words."""
+
+from __future__ import annotations
+
+from rbee.contracts import Devices, Gpu
+
+CHANGES_MAX = 8
+"""Changes that one line tells; of more it tells the number."""
+
+
+def describe(hive_id: str, devices: Devices) -> str:
+    """The seed's sentence: what a hive has, in one line."""
+    parts = [f"a cpu ({_cpu(devices)})", *(f"gpu{gpu.index} ({_gpu(gpu)})" for gpu in devices.gpus)]
+    models, workers = len(devices.model_catalog), len(devices.worker_catalog)
+    return (
+        f"the beehive {hive_id} has {', '.join(parts)} and model catalog has "
+        f"{models} models and {workers} workers available"
+    )
+
+
+def _cpu(devices: Devices) -> str:
+    cpu = devices.cpu
+    parts = [cpu.model or "model unknown"]
+    parts += [f"{cpu.threads} threads"] if cpu.threads is not None else []
+    parts += [f"{gib(cpu.ram_bytes)} RAM"] if cpu.ram_bytes is not None else []
+    return ", ".join(parts)
+
+
+def _gpu(gpu: Gpu) -> str:
+    memory = f", {gib(gpu.vram_bytes)} VRAM" if gpu.vram_bytes is not None else ""
+    return f"{gpu.name or gpu.pci_address or gpu.vendor}{memory}"
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def differences(old: Devices, new: Devices) -> list[str]:
+    """What a person would say has changed; [] where it is nothing that is shown to people."""
+    said = [*_cpu_differences(old, new), *_gpu_differences(old, new)]
+    before, now = ({finding.code: finding for finding in devices.findings} for devices in (old, new))
+    said += [f"{code}: {finding.detail}" for code, finding in now.items() if code not in before]
+    said += [f"{code} is over" for code in before if code not in now]
+    if len(said) > CHANGES_MAX:
+        said = [*said[: CHANGES_MAX - 1], f"and {len(said) - CHANGES_MAX + 1} changes more"]
+    return said
+
+
+def _cpu_differences(old: Devices, new: Devices) -> list[str]:
+    pairs = (
+        ("cpu", old.cpu.model, new.cpu.model),
+        ("sockets", old.cpu.sockets, new.cpu.sockets),
+        ("cores", old.cpu.cores, new.cpu.cores),
+        ("threads", old.cpu.threads, new.cpu.threads),
+        ("RAM", _size(old.cpu.ram_bytes), _size(new.cpu.ram_bytes)),
+        ("models", len(old.model_catalog), len(new.model_catalog)),
+        ("workers", len(old.worker_catalog), len(new.worker_catalog)),
+    )
+    return [_change(what, before, now) for what, before, now in pairs if before != now]
+
+
+def _gpu_differences(old: Devices, new: Devices) -> list[str]:
+    """Cards that are gone, cards that are new, and what is different about the others.
+
+    A driver that has changed under all of them is said once.
+    """
+    left = list(old.gpus)
+    pairs, added = [], []
+    for gpu in new.gpus:
+        before = next((one for one in left if _is_same(one, gpu)), None)
+        if before is None:
+            added.append(gpu)
+        else:
+            left.remove(before)
+            pairs.append((before, gpu))
+    said = [f"gpu{gpu.index} ({_card(gpu)}) is gone" for gpu in left]
+    said += [f"gpu{gpu.index} ({_card(gpu)}) is new" for gpu in added]
+    drivers = {(before.driver, now.driver) for before, now in pairs if before.driver != now.driver}
+    said += [_change("driver", before, now) for before, now in drivers if len(drivers) == 1]
+    for before, now in pairs:
+        said += _card_differences(before, now, with_driver=len(drivers) > 1)
+    return said
+
+
+def _card_differences(old: Gpu, new: Gpu, *, with_driver: bool) -> list[str]:
+    pairs = (
+        ("name", old.name, new.name),
+        ("memory", _size(old.vram_bytes), _size(new.vram_bytes)),
+        ("driver", old.driver, new.driver if with_driver else old.driver),
+        ("address", old.pci_address, new.pci_address),
+    )
+    said = [_change(f"gpu{new.index}: {what}", before, now) for what, before, now in pairs if before != now]
+    if new.problem != old.problem:
+        said.append(f"gpu{new.index}: {new.problem or 'its problem is over'}")
+    return said
+
+
+def _is_same(old: Gpu, new: Gpu) -> bool:
+    """The same card, by its own id, else by its place; a card in another slot is itself."""
+    if old.uuid and new.uuid:
+        return old.uuid == new.uuid
+    if old.pci_address or new.pci_address:
+        return old.pci_address == new.pci_address
+    return (old.index, old.vendor) == (new.index, new.vendor)
+
+
+def _change(what: str, old: str | int | None, new: str | int | None) -> str:
+    before, now = ("unknown" if value is None else value for value in (old, new))
+    return f"{what} {before} -> {now}"
+
+
+def _card(gpu: Gpu) -> str:
+    name = gpu.name or gpu.pci_address or gpu.vendor
+    return name if gpu.vram_bytes is None else f"{name}, {gib(gpu.vram_bytes)}"
+
+
+def _size(count: int | None) -> str | None:
+    return None if count is None else gib(count)

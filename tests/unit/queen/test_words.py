@@ -1,0 +1,97 @@
+"""What has changed about a hive's devices, as a person is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rbee.contracts import Cpu, Devices, Finding, Gpu
+from rbee.queen.words import CHANGES_MAX, differences
+
+CPU = Cpu("Testchip 9", 1, 4, 8, 16 * 2**30)
+A6000 = Gpu(0, "nvidia", "NVIDIA RTX A6000", "GPU-a", 48 * 2**30, "550.54", "0000:01:00.0")
+T4 = Gpu(1, "nvidia", "Tesla T4", "GPU-t", 15 * 2**30, "550.54", "0000:02:00.0")
+NAVI = Gpu(2, "amd", None, None, None, "amdgpu", "0000:03:00.0", "sysfs does not tell: name, VRAM")
+DEVICES = Devices(CPU, (A6000, T4, NAVI))
+
+
+def with_gpus(*gpus: Gpu, **changes: Any) -> Devices:
+    numbered = tuple(replace(gpu, index=index) for index, gpu in enumerate(gpus))
+    return replace(DEVICES, gpus=numbered, **changes)
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        (DEVICES, []),
+        (with_gpus(T4, NAVI), ["gpu0 (NVIDIA RTX A6000, 48.0 GiB) is gone"]),
+        (with_gpus(A6000, T4), ["gpu2 (0000:03:00.0) is gone"]),
+        (
+            with_gpus(A6000, replace(T4, uuid="GPU-u", pci_address="0000:01:01.0"), T4, NAVI),
+            ["gpu1 (Tesla T4, 15.0 GiB) is new"],
+        ),
+        (
+            with_gpus(replace(A6000, uuid="GPU-b"), T4, NAVI),
+            ["gpu0 (NVIDIA RTX A6000, 48.0 GiB) is gone", "gpu0 (NVIDIA RTX A6000, 48.0 GiB) is new"],
+        ),
+        (
+            with_gpus(T4, replace(A6000, pci_address="0000:09:00.0"), NAVI),
+            ["gpu1: address 0000:01:00.0 -> 0000:09:00.0"],
+        ),
+        (
+            with_gpus(replace(A6000, driver="560.10"), replace(T4, driver="560.10"), NAVI),
+            ["driver 550.54 -> 560.10"],
+        ),
+        (
+            with_gpus(replace(A6000, driver="560.10"), replace(T4, driver=None), NAVI),
+            ["gpu0: driver 550.54 -> 560.10", "gpu1: driver 550.54 -> unknown"],
+        ),
+        (
+            with_gpus(A6000, T4, replace(NAVI, name="Navi 31", vram_bytes=24 * 2**30, problem=None)),
+            [
+                "gpu2: name unknown -> Navi 31",
+                "gpu2: memory unknown -> 24.0 GiB",
+                "gpu2: its problem is over",
+            ],
+        ),
+        (
+            with_gpus(replace(A6000, uuid=None, problem="uuid: GPU is lost (NVML error 15)"), T4, NAVI),
+            ["gpu0: uuid: GPU is lost (NVML error 15)"],
+        ),
+        (
+            replace(DEVICES, cpu=replace(CPU, threads=6, ram_bytes=8 * 2**30)),
+            ["threads 8 -> 6", "RAM 16.0 GiB -> 8.0 GiB"],
+        ),
+        (replace(DEVICES, cpu=replace(CPU, ram_bytes=16 * 2**30 + 4096)), []),
+        (
+            replace(DEVICES, findings=(Finding("no-driver", "2 NVIDIA card(s), and no driver"),)),
+            ["no-driver: 2 NVIDIA card(s), and no driver"],
+        ),
+        (replace(DEVICES, model_catalog=("llama",)), ["models 0 -> 1"]),
+    ],
+)
+def test_what_is_different_is_said(new: Devices, said: list[str]) -> None:
+    assert differences(DEVICES, new) == said
+
+
+def test_a_finding_that_is_over_is_said() -> None:
+    old = replace(DEVICES, findings=(Finding("timeout", "NVML did not answer"),))
+
+    assert differences(old, DEVICES) == ["timeout is over"]
+
+
+def test_cards_that_tell_neither_uuid_nor_place_are_told_apart_by_their_number() -> None:
+    gpu = Gpu(0, "nvidia", None, None, None, None, None, "card: GPU is lost")
+
+    assert differences(with_gpus(gpu, gpu), with_gpus(gpu, gpu)) == []
+    assert differences(with_gpus(gpu, gpu), with_gpus(gpu)) == ["gpu1 (nvidia) is gone"]
+
+
+def test_more_changes_than_a_line_holds_are_counted() -> None:
+    old = with_gpus(*(replace(T4, uuid=f"GPU-{n}") for n in range(20)))
+
+    said = differences(old, with_gpus())
+    assert len(said) == CHANGES_MAX
+    assert said[-1] == "and 13 changes more"
