@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rbee.errors import HeadTooLarge, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
+from rbee.queen.feed import KEPT, KEPT_SIZE, WATCHERS
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
 from rbee.server import connection
 from rbee.server.connection import CONNECTIONS
@@ -50,6 +51,11 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "stories read by a process": (f"{STREAMS.a_process}", many),
         "stories read by a user": (f"{STREAMS.a_user}", many),
         "stories read by all": (f"{STREAMS.total}", many),
+        "streams of events of a process": (f"{WATCHERS.a_process}", many),
+        "streams of events of a user": (f"{WATCHERS.a_user}", many),
+        "streams of events of all": (f"{WATCHERS.total}", many),
+        "events kept for them": (f"{KEPT}", "event gap"),
+        "bytes of these events": (size(KEPT_SIZE, "B"), "event gap"),
         "lines of a story": (f"{STORY_LIMIT}", full),
         "characters of its lines": (size(STORY_SIZE), full),
         "jobs that run": ("Va JobsMax=", many),
