@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
-from rbee.contracts import Route, encode
+from rbee.contracts import EVENT_HEADER, QueenRoutes, Route, encode
 from rbee.errors import Disconnected, TimedOut, Unreachable
 
 SILENCE = 30.0
-"""Seconds without a byte after which an open story counts as broken; the queen sends one every 10."""
-
+"""Seconds without a byte after which an open stream counts as broken; the queen sends one every 10."""
 
 _WHY = "systemctl status queen-rbee; sudo journalctl -u queen-rbee -e"
 
@@ -28,6 +27,15 @@ class StoryEvent:
     """One server-sent event: `kind` is 'job', 'line', 'done' or 'error'."""
 
     id: int
+    kind: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedBlock:
+    """One block of the feed: `kind` is 'narrated' or 'gap', or '' for one that has nothing but an id."""
+
+    id: str
     kind: str
     data: dict[str, Any]
 
@@ -87,6 +95,22 @@ class QueenClient:
                 raise refusal(answer.whole(), answer.status)
             yield from answer.parts()
 
+    def watch(self, *, after: str | None = None, since_ms: int | None = None) -> FeedStream:
+        """The feed after an event's id, since a moment, or from now on; for the caller to close."""
+        channel = self._connect()
+        try:
+            answer = _Answer(channel, self._timeout, self._left)
+            asked = {} if since_ms is None else {"since_ms": str(since_ms)}
+            headers = {} if after is None else {EVENT_HEADER: after}
+            _send(channel, QueenRoutes.FEED, None, "text/event-stream", asked, headers)
+            answer.await_status()
+            if answer.status >= 400:
+                raise refusal(answer.whole(), answer.status)
+        except BaseException:
+            channel.close()
+            raise
+        return FeedStream(channel, answer)
+
     def _connect(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         channel.settimeout(self._left(self._timeout))
@@ -96,6 +120,44 @@ class QueenClient:
             channel.close()
             raise cannot_connect(self._path, error) from error
         return channel
+
+
+class FeedStream:
+    """The feed as it comes: receive() when it is readable, then take(). Nothing here waits."""
+
+    def __init__(self, channel: socket.socket, answer: _Answer) -> None:
+        self._channel = channel
+        self._answer = answer
+        self._waiting = b""
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def receive(self) -> None:
+        """Read what has arrived; a stream that breaks off raises Disconnected."""
+        self._answer.receive()
+
+    def take(self) -> list[FeedBlock]:
+        """The blocks that have arrived whole."""
+        *blocks, self._waiting = (self._waiting + b"".join(self._answer.take())).split(b"\n\n")
+        if len(self._waiting) > ANSWER_LIMIT:
+            raise Unreachable(f"an event of the feed is larger than {ANSWER_LIMIT} bytes")
+        return [found for block in blocks if (found := _feed_block(block)) is not None]
+
+    @property
+    def is_ended(self) -> bool:
+        """Has the queen ended it, as she does when she stops?"""
+        return self._answer.is_complete
+
+
+def _feed_block(block: bytes) -> FeedBlock | None:
+    fields = _fields(block)
+    if "id" not in fields:
+        return None
+    return FeedBlock(fields["id"], fields.get("event", ""), _data(fields.get("data", "{}")))
 
 
 class _Answer:
@@ -112,7 +174,7 @@ class _Answer:
         # What would switch to another protocol is no answer either, and is an error of its own there.
         self._broken = (httptools.HttpParserError, httptools.HttpParserUpgrade)
         self._parts: list[bytes] = []
-        self._is_complete = False
+        self.is_complete = False
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
@@ -121,20 +183,24 @@ class _Answer:
         self._parts.append(part)
 
     def on_message_complete(self) -> None:
-        self._is_complete = True
+        self.is_complete = True
 
     def await_status(self) -> None:
         while not self.status:
-            self._receive()
+            self.receive()
+
+    def take(self) -> list[bytes]:
+        """What has arrived of the body since the last time."""
+        parts, self._parts = self._parts, []
+        return parts
 
     def parts(self) -> Iterator[bytes]:
         """The body as it comes; a body that ends too early raises Disconnected."""
         while True:
-            parts, self._parts = self._parts, []
-            yield from parts
-            if self._is_complete:
+            yield from self.take()
+            if self.is_complete:
                 return
-            self._receive()
+            self.receive()
 
     def whole(self) -> bytes:
         content = b""
@@ -144,7 +210,7 @@ class _Answer:
                 raise Unreachable(f"the queen's answer is larger than {ANSWER_LIMIT} bytes")
         return content
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         try:
             self._channel.settimeout(self._left(self.timeout))
             data = self._channel.recv(65536)
@@ -162,7 +228,14 @@ class _Answer:
             raise Unreachable(f"the queen's answer is no HTTP ({error})", hint=_WHY) from error
 
 
-def _send(channel: socket.socket, route: Route, body: Any, accept: str, values: dict[str, str]) -> None:
+def _send(
+    channel: socket.socket,
+    route: Route,
+    body: Any,
+    accept: str,
+    values: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Write a request. An error is left to the answer: a refusal may come before all is written."""
     content = b"" if body is None else json.dumps(encode(body)).encode()
     path = route.url(**{name: quote(value, safe="") for name, value in values.items()})
@@ -174,6 +247,7 @@ def _send(channel: socket.socket, route: Route, body: Any, accept: str, values: 
         f"Accept: {accept}",
         "Content-Type: application/json",
         f"Content-Length: {len(content)}",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
     )
     with suppress(OSError):
         channel.sendall("\r\n".join((*head, "", "")).encode() + content)
@@ -186,7 +260,7 @@ def _events(answer: _Answer) -> Iterator[StoryEvent]:
         if len(waiting) > ANSWER_LIMIT:
             raise Unreachable(f"an event of the story is larger than {ANSWER_LIMIT} bytes")
         for block in blocks:
-            event = _event(block.decode(errors="replace"))
+            event = _event(block)
             if event is not None:
                 yield event
                 if event.kind in ("done", "error"):
@@ -194,16 +268,28 @@ def _events(answer: _Answer) -> Iterator[StoryEvent]:
     raise Disconnected("the queen went in the middle of the story", hint=_WHY)
 
 
-def _event(block: str) -> StoryEvent | None:
+def _event(block: bytes) -> StoryEvent | None:
     """One server-sent event; None for a comment, which only says that the stream lives."""
-    pairs = (line.partition(":") for line in block.splitlines())
-    fields = {name: value.removeprefix(" ") for name, _, value in pairs if name}
+    fields = _fields(block)
     if "data" not in fields:
         return None
     try:
-        number, data = int(fields.get("id", "0")), json.loads(fields["data"])
-    except (ValueError, RecursionError) as error:
+        number = int(fields.get("id", "0"))
+    except ValueError as error:
         raise Unreachable(f"an event of the story is not as agreed: {error}") from error
+    return StoryEvent(number, fields.get("event", "message"), _data(fields["data"]))
+
+
+def _fields(block: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in block.decode(errors="replace").splitlines())
+    return {name: value.removeprefix(" ") for name, _, value in pairs if name}
+
+
+def _data(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreachable(f"an event of the stream is not as agreed: {error}") from error
     if not isinstance(data, dict):
-        raise Unreachable("an event of the story is not as agreed: its data is no JSON object")
-    return StoryEvent(number, fields.get("event", "message"), data)
+        raise Unreachable("an event of the stream is not as agreed: its data is no JSON object")
+    return data

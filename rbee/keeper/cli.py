@@ -27,6 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "What is and what was": {
         "status": "status",
         "top": "top",
+        "monitor": "monitor",
         "logs": "logs",
         "metrics": "metrics",
         "version": "version",

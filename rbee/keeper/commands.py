@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
 from rbee.contracts import (
@@ -62,6 +63,9 @@ from rbee.systemd import (
     UnitState,
     journal_tail,
 )
+
+if TYPE_CHECKING:
+    from rbee.keeper.monitor import Told
 
 START_TIMEOUT = 35.0
 """Seconds for the queen's start job; her TimeoutStartSec= is 30 s, so that systemd's word comes first."""
@@ -240,6 +244,21 @@ class Keeper:
             return Versions(state, None, ())
         return Versions(state, self._ask_awake(QueenRoutes.HEALTH).version, self._hives())
 
+    def monitor(self, hive: str | None, *, lines: int, since_ms: int | None) -> Iterator[Told]:
+        """What happens, for ever; see rbee.keeper.monitor.Monitor."""
+        from rbee.keeper.monitor import Monitor  # which nobody else needs
+
+        with _explained():
+            yield from Monitor(
+                self._bus,
+                self._queen,
+                left=self._left,
+                hive=hive,
+                lines=lines,
+                since_ms=since_ms,
+                output=sys.stdout.fileno(),
+            ).events()
+
     def backup_catalog(self, file: str, *, is_forced: bool) -> CatalogReport | None:
         """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
         from rbee.keeper.catalog import backup  # with sqlite3, which only this needs
@@ -388,16 +407,7 @@ class Keeper:
 
     def queen_state(self) -> QueenState:
         """How she is, as systemd says it; nobody is woken to tell."""
-        active = self._bus.active_state(QUEEN_UNIT)
-        if active == "inactive":
-            listening = self._bus.active_state(QUEEN_SOCKET_UNIT) == "active"
-            return "asleep" if listening else "off"
-        names: dict[str, QueenState] = {
-            "activating": "waking",
-            "deactivating": "stopping",
-            "failed": "failed",
-        }
-        return names.get(active, "awake")
+        return queen_state(self._bus)
 
     def _check_awake(self) -> None:
         state = self.queen_state()
@@ -489,6 +499,20 @@ _HINTS: dict[QueenState, str] = {
     "stopping": "rbeectl add-hive localhost, once she has stopped",
     "failed": DOCTOR,
 }
+
+
+def queen_state(bus: Bus) -> QueenState:
+    """What the queen is, as systemd says."""
+    active = bus.active_state(QUEEN_UNIT)
+    if active == "inactive":
+        listening = bus.active_state(QUEEN_SOCKET_UNIT) == "active"
+        return "asleep" if listening else "off"
+    names: dict[str, QueenState] = {
+        "activating": "waking",
+        "deactivating": "stopping",
+        "failed": "failed",
+    }
+    return names.get(active, "awake")
 
 
 @contextmanager

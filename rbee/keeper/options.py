@@ -91,6 +91,9 @@ everywhere = _together(*_common, *_tables, _timeout, *_seldom(hidden=False))
 common = _together(*_common, *_seldom(hidden=True))
 """For each verb."""
 
+watching = _together(*_common, *_seldom(hidden=True))
+"""For a verb that goes on until it is interrupted."""
+
 looking = _together(*_common, *_tables, _timeout, *_seldom(hidden=True))
 """For a verb that prints a table or a page."""
 

@@ -137,10 +137,11 @@ async def test_a_feed_that_is_lost_is_a_gap_and_then_all_there_is(house: House) 
     await house.wake_queen()
 
     async with watching(house, "?since_ms=99999999999999", after=stands_at) as watcher:
-        gap, *events = await watcher.to("queen-started")
+        gap, *events = await watcher.to("hive-online")
 
     assert gap.kind == "gap"
     assert decode(Gap, gap.data) == Gap(stands_at, events[0].id)
+    assert events[0].data["event"] == "queen-started"
     assert follow_each_other([gap, *events])
 
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 import rbee.client.queen
 from rbee.client.answers import ANSWER_LIMIT
-from rbee.client.queen import QueenClient, StoryEvent
+from rbee.client.queen import FeedBlock, QueenClient, StoryEvent
 from rbee.contracts import AddHive, Health, Hives, JobStarted, QueenRoutes, Route
 from rbee.errors import (
     BadInput,
@@ -467,3 +467,77 @@ def test_an_event_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
             tmp_path / "s",
             lambda: list(QueenClient(tmp_path / "s").tell_story(QueenRoutes.SHUTDOWN)),
         )
+
+
+# The feed
+
+
+def watched(path: Path, **asked: Any) -> list[FeedBlock]:
+    """The blocks of the feed up to its end."""
+    blocks: list[FeedBlock] = []
+    with contextlib.closing(QueenClient(path).watch(**asked)) as stream:
+        blocks += stream.take()
+        while not stream.is_ended:
+            stream.receive()
+            blocks += stream.take()
+    return blocks
+
+
+def test_the_feed_is_asked_for_from_where_it_is_wanted(tmp_path: Path, silent_notifier: Notifier) -> None:
+    asked: list[tuple[str | None, dict[str, str]]] = []
+
+    async def nothing_yet() -> AsyncIterator[bytes]:
+        yield b"id: a-1\n\n"
+
+    async def feed(request: Request) -> Response:
+        asked.append((request.headers.get("Last-Event-ID"), dict(request.query_params)))
+        return event_stream(nothing_yet())  # type: ignore[arg-type]
+
+    def watch() -> None:
+        for place in ({}, {"after": "a-7"}, {"since_ms": 0}, {"after": "a-7", "since_ms": 5}):
+            assert watched(tmp_path / "s", **place) == [FeedBlock("a-1", "", {})]
+
+    with_app({QueenRoutes.FEED: feed}, tmp_path / "s", silent_notifier, watch)
+
+    assert asked == [
+        (None, {}), ("a-7", {}), (None, {"since_ms": "0"}), ("a-7", {"since_ms": "5"}),
+    ]  # fmt: skip
+
+
+def test_the_feed_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
+    text = 'id: a-1\n\n: still here\n\nid: a-2\nevent: narrated\ndata: {"text": "größe 👑"}\n\n'.encode()
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for byte in head + b"".join(b"1\r\n%c\r\n" % one for one in text) + b"0\r\n\r\n":
+            writer.write(bytes([byte]))
+            await writer.drain()
+
+    blocks = with_play(play, tmp_path / "s", lambda: watched(tmp_path / "s"))
+
+    assert blocks == [FeedBlock("a-1", "", {}), FeedBlock("a-2", "narrated", {"text": "größe 👑"})]
+
+
+def test_a_feed_that_is_refused_is_the_queens_refusal(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async def refuse(_request: Request) -> Response:
+        raise TooMany("too many watch", hint="wait")
+
+    with pytest.raises(TooMany, match="too many watch"):
+        with_app({QueenRoutes.FEED: refuse}, tmp_path / "s", silent_notifier, lambda: watched(tmp_path / "s"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        story("id: a-1\n\n"),
+        story("id: a-1\nevent: narrated\ndata: {not JSON}\n\n"),
+        story("id: a-1\nevent: narrated\ndata: []\n\n"),
+        story("id: " + "x" * (ANSWER_LIMIT + 1)),
+        answer(b"<html>", "502 Bad Gateway"),
+    ],
+    ids=["cut short", "no JSON", "no object", "without an end", "no problem document"],
+)
+def test_a_feed_that_breaks_or_is_none_is_unreachable(tmp_path: Path, said: bytes) -> None:
+    with pytest.raises(Unreachable):
+        with_play(saying(said), tmp_path / "s", lambda: watched(tmp_path / "s"))

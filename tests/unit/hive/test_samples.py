@@ -453,8 +453,9 @@ import pynvml
 detect()
 {CHANGES}
 open({str(fifo)!r}, "w").close()
-(thread,) = (thread for thread in threading.enumerate() if thread.name == "nvml")
-thread.join()
+for thread in threading.enumerate():
+    if thread.name == "nvml":  # it may have ended by now
+        thread.join()
 {CHANGES}
 detect()
 {CHANGES}
