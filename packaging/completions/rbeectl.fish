@@ -1,36 +1,181 @@
 # fish completion for rbeectl(1)
-
-# Written by hand: what click generates runs the whole program at each press of Tab.
-set -l verbs add-hive remove-hive list-hives list-devices status catalog shutdown doctor
+# Written by packaging/completions.py; change that.
 
 # Reading never wakes the queen: while she sleeps there are no names.
 function __rbeectl_hives
-    rbeectl list-hives --json 2>/dev/null | string match -agr '"id": *"([A-Za-z0-9._-]*)"'
+    rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
 end
 
+set -l verbs add-hive remove-hive list-hives list-devices show wake sleep shutdown status top monitor logs metrics version doctor catalog
+set -l no_verb "not __fish_seen_subcommand_from $verbs"
+
 complete -c rbeectl -f
+complete -c rbeectl -n "$no_verb" -l version -d 'Show the version and exit'
+complete -c rbeectl -n "$no_verb" -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n "$no_verb" -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n "$no_verb" -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n "$no_verb" -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n "$no_verb" -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n "$no_verb" -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n "$no_verb" -l no-color -d 'Plain text on a terminal, too; so does NO_COLOR=1'
+complete -c rbeectl -n "$no_verb" -l debug -d 'Show the traceback of an error'
+complete -c rbeectl -n "$no_verb" -l help -d 'Show this message and exit'
+complete -c rbeectl -n "$no_verb" -a add-hive -d 'Add HOST to the hive catalog and see it online'
+complete -c rbeectl -n "$no_verb" -a remove-hive -d 'Stop HIVE and take it out of the hive catalog'
+complete -c rbeectl -n "$no_verb" -a list-hives -d 'List the hives of the catalog and who is alive'
+complete -c rbeectl -n "$no_verb" -a list-devices -d 'List the devices of HIVE, or of every hive, and what they do right now'
+complete -c rbeectl -n "$no_verb" -a show -d 'Show the properties of HIVE, one a line as NAME=VALUE'
+complete -c rbeectl -n "$no_verb" -a wake -d 'Wake the queen; she wakes the hives that are wanted'
+complete -c rbeectl -n "$no_verb" -a sleep -d 'Stop the queen; who speaks to her wakes her'
+complete -c rbeectl -n "$no_verb" -a shutdown -d 'Stop the queen, all hives and their sockets'
+complete -c rbeectl -n "$no_verb" -a status -d 'Show the queen and all hives, or HIVE with its last log lines'
+complete -c rbeectl -n "$no_verb" -a top -d 'Show what the machines of the hives do right now: their load, memory and GPUs'
+complete -c rbeectl -n "$no_verb" -a monitor -d 'Show what happens, as it happens'
+complete -c rbeectl -n "$no_verb" -a logs -d 'Show the journal of queen and hives, of HIVE, or of a job'
+complete -c rbeectl -n "$no_verb" -a metrics -d 'Print the queen\'s metrics as OpenMetrics'
+complete -c rbeectl -n "$no_verb" -a version -d 'Show the versions of all that runs'
+complete -c rbeectl -n "$no_verb" -a doctor -d 'Find what keeps rbee from working here, and mend it'
+complete -c rbeectl -n "$no_verb" -a catalog -d 'Back up, check or restore the hive catalog'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and not __fish_seen_subcommand_from backup check restore' -a backup -d 'Copy the catalog of the awake queen to FILE'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and not __fish_seen_subcommand_from backup check restore' -a check -d 'Say whether FILE, or the queen\'s own catalog, is sound'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and not __fish_seen_subcommand_from backup check restore' -a restore -d 'Put FILE in the catalog\'s place; the old one is kept'
 
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a add-hive -d 'Add a machine to the catalog and wake its hive'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a remove-hive -d 'Stop a hive and forget it'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a list-hives -d 'List the hives of the catalog'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a list-devices -d 'List the processors and GPUs of hives'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Show the states of the queen and of her hives'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a catalog -d 'Back up, check or restore the hive catalog'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a shutdown -d 'Turn off the queen and all hives'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -a doctor -d 'Find what keeps rbee from working here, and mend it'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l debug -d 'Show the traceback of an error'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l no-color -d 'Use no colour'
-complete -c rbeectl -n "not __fish_seen_subcommand_from $verbs" -l version -d 'Print the version'
-complete -c rbeectl -l help -d 'Print a summary'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -a localhost
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l port -x -d 'The port kept in the hive\'s row; 8600 for a new one'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l wait -l no-wait -d 'Whether to wait until it is done, which is the default'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l help -d 'Show this message and exit'
 
-complete -c rbeectl -n "__fish_seen_subcommand_from $verbs" -l json -d 'Print JSON'
-complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -a localhost -d 'This machine'
-complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -x -l port -d 'The port that is kept in the catalog'
-complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -l fix -d 'Run the commands that mend it'
-complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive list-devices' -a '(__rbeectl_hives)' -d Hive
+complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive' -a '(__rbeectl_hives)'
+complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive' -l wait -l no-wait -d 'Whether to wait until it is done, which is the default'
+complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from remove-hive' -l help -d 'Show this message and exit'
 
-set -l catalog_verbs backup check restore
-complete -c rbeectl -n "__fish_seen_subcommand_from catalog; and not __fish_seen_subcommand_from $catalog_verbs" -a "$catalog_verbs"
-complete -c rbeectl -n "__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from $catalog_verbs" -F
-complete -c rbeectl -n "__fish_seen_subcommand_from backup" -l force -d 'Replace a file that is there'
-complete -c rbeectl -n "__fish_seen_subcommand_from restore" -l empty -d 'Restore nothing: the queen begins anew'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-hives' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -a '(__rbeectl_hives)'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -a '(__rbeectl_hives)'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -s p -l property -x -d 'This one only; again for more'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -l value -d 'The values without their names'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from show' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from wake' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from wake' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from wake' -l wait -l no-wait -d 'Whether to wait until it is done, which is the default'
+complete -c rbeectl -n '__fish_seen_subcommand_from wake' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from wake' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from sleep' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from sleep' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from sleep' -l wait -l no-wait -d 'Whether to wait until it is done, which is the default'
+complete -c rbeectl -n '__fish_seen_subcommand_from sleep' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from sleep' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l wait -l no-wait -d 'Whether to wait until it is done, which is the default'
+complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -a '(__rbeectl_hives)'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -s n -l lines -x -d 'So many lines of HIVE\'s journal; 10'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from status' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -s d -l delay -x -d 'Time between two frames; 2s'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -s n -l iterations -x -d 'End after N frames'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from top' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -a '(__rbeectl_hives)'
+complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -s n -l lines -x -d 'Begin with the last N events; 10'
+complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -l since -x -d 'Begin with what came since then, such as -10min, or with all'
+complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -a '(__rbeectl_hives)'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'Show what comes, too'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'The last N entries only'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s x -l catalog -d 'Explain the entries'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -l job -x -d 'The entries of one job only'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -l textfile -r -F -d 'Into FILE, for node_exporter\'s textfile collector'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from metrics' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -l no-legend -d 'No header and no hints, for scripts'
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -l no-pager -d 'Do not pipe what is long into a pager'
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -s l -l full -d 'Do not cut lines to the width of the terminal'
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -l timeout -x -d 'Give up after this time, such as 5s'
+complete -c rbeectl -n '__fish_seen_subcommand_from version' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -l fix -d 'Run the commands that are shown; as root'
+complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from doctor' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from backup' -F
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from backup' -l force -d 'Replace a FILE that is there'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from backup' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from backup' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from backup' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from check' -F
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from check' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from check' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from check' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -F
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -l empty -d 'No file: the queen makes an empty catalog'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -l help -d 'Show this message and exit'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -22,7 +23,10 @@ from rbee.narration import (
     ERROR,
     EVENTS,
     HIVE_OFFLINE,
+    INFO,
+    NOTICE,
     QUEEN_ASLEEP,
+    WARNING,
     Chorus,
     Event,
     Journal,
@@ -333,18 +337,67 @@ def test_the_catalog_explains_every_event_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("entry", catalog_entries(), ids=lambda entry: entry[1].get("Subject", entry[0]))
-def test_an_explanation_has_a_subject_what_happened_and_what_to_do(
+def test_an_explanation_says_what_happened_why_it_may_have_and_what_to_do(
     entry: tuple[str, dict[str, str], str],
 ) -> None:
     _, headers, body = entry
-    happened, _, to_do = body.rpartition("\n\n")
 
     assert headers["Subject"]
     assert headers["Defined-By"] == "rbee"
     assert headers["Documentation"].startswith("man:")
-    assert happened
+    happened, why, to_do = body.split("\n\n")
+    assert happened.endswith(".")
+    assert why.endswith(".")
     # A command, the page that has one, or the word that none is needed.
     assert re.search(r"rbeectl |systemctl |journalctl |\(5\)|Nothing needs to be done", to_do)
+    assert max(map(len, body.splitlines())) <= 105
+
+
+@pytest.mark.parametrize("entry", catalog_entries(), ids=lambda entry: entry[1]["Subject"])
+def test_an_explanation_names_only_fields_that_are_documented(entry: tuple[str, dict[str, str], str]) -> None:
+    _, headers, body = entry
+
+    assert set(re.findall(r"@(\w+)@", headers["Subject"] + body)) <= set(documented_fields())
+
+
+MANUAL = Path(__file__).parents[2] / "packaging/man/rbee-journal-fields.7"
+
+
+def documented_fields() -> list[str]:
+    return re.findall(r"(?m)^\.It Va (\w+)", MANUAL.read_text())
+
+
+def test_the_manual_has_each_event_with_its_id_priority_and_speaker() -> None:
+    rows = re.findall(
+        r"(?m)^\.It Sy ([a-z-]+) Ta ([a-z ]+) Ta (\w+)\n\.Li ([0-9a-f]{32})$", MANUAL.read_text()
+    )
+
+    words = {ERROR: "err", WARNING: "warning", NOTICE: "notice", INFO: "info"}
+    assert rows == [
+        (event.name, event.speaker, words[event.priority], event.message_id)
+        for event in EVENTS
+        if event.message_id is not None
+    ]
+
+
+def test_the_manual_has_each_field_that_is_written(
+    tmp_path: Path, journald: socket.socket, journal_at: JournalAt
+) -> None:
+    asked_for = {"job_id", "hive", "actor_uid", "actor_pid"}
+    journal_at(tmp_path / "journal", io.StringIO()).narrate(ADDING, "hm", **dict.fromkeys(asked_for, "7"))
+
+    assert set(documented_fields()) == set(parse_native(journald.recv(65536)))
+
+
+def test_no_other_field_is_narrated() -> None:
+    """Fields are keyword arguments of narrate() and about(); their names are read off the code."""
+    given = set()
+    for path in (MANUAL.parents[2] / "rbee").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("narrate", "about"):
+                given |= {keyword.arg for keyword in node.keywords if keyword.arg}
+
+    assert {f"RBEE_{name.upper()}" for name in given} <= set(documented_fields())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
 
 
-@click.command()
+@click.command(short_help="Show the versions of all that runs.")
 @looking
 @in_session
 def version(session: Session) -> None:

@@ -1,0 +1,323 @@
+"""Writes the completions of the three shells from rbeectl's own verbs and options.
+
+    packaging/completions.py [DIRECTORY]
+
+They are kept in packaging/completions, and a test holds them to what this writes. Not those that
+click makes: they run the whole program at each press of Tab.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rbee.keeper.cli import cli
+
+HEAD = "# {name} completion for rbeectl(1){mode}\n# Written by packaging/completions.py; change that.\n"
+
+NAMES = """rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4"""
+"""The hives of an awake queen. Reading never wakes her: while she sleeps there are no names."""
+
+KINDS = {"host": "host", "hive": "hive", "file": "file"}
+"""What an argument is, by its name."""
+
+FILES = ("--textfile",)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`path` has one word, or two; `options` pairs of the names and the help; `valued` take a value."""
+
+    path: tuple[str, ...]
+    help: str
+    options: tuple[tuple[tuple[str, ...], str], ...]
+    valued: tuple[str, ...]
+    argument: str | None
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    """Those that --help shows, --help among them."""
+    found = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    own = command.get_help_option(click.Context(command))
+    return [*found, own] if own is not None else found
+
+
+def names_of(option: click.Option) -> tuple[str, ...]:
+    return (*option.opts, *option.secondary_opts)
+
+
+def takes_value(option: click.Option) -> bool:
+    return not option.is_flag and not option.count
+
+
+def describe(path: tuple[str, ...], command: click.Command) -> Verb:
+    options = options_of(command)
+    arguments = [one.name for one in command.params if isinstance(one, click.Argument)]
+    return Verb(
+        path,
+        command.get_short_help_str(200).rstrip("."),
+        tuple((names_of(one), (one.help or "").rstrip(".")) for one in options),
+        tuple(name for one in options if takes_value(one) for name in names_of(one)),
+        next((KINDS[name] for name in arguments if name in KINDS), None),
+    )
+
+
+def verbs_below(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[Verb]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from verbs_below(command, (*path, name))
+        else:
+            yield describe((*path, name), command)
+
+
+VERBS = tuple(verbs_below(cli))
+TOP = describe((), cli)
+GROUPS = {
+    verb.path[0]: [one for one in VERBS if one.path[0] == verb.path[0]]
+    for verb in VERBS
+    if len(verb.path) > 1
+}
+
+
+def first_words() -> list[tuple[str, str]]:
+    """What may stand as the verb, each once, with its help."""
+    told: dict[str, str] = {}
+    for verb in VERBS:
+        command = cli.get_command(click.Context(cli), verb.path[0])
+        assert command is not None
+        told[verb.path[0]] = command.get_short_help_str(200).rstrip(".")
+    return list(told.items())
+
+
+# bash
+
+
+def bash() -> str:
+    cases = []
+    for verb in VERBS:
+        options = " ".join(name for names, _ in verb.options for name in names)
+        cases.append(
+            f"        '{' '.join(verb.path)}') options='{options}' valued='{' '.join(verb.valued)}' "
+            f"argument={verb.argument or 'none'} ;;"
+        )
+    groups = "\n".join(
+        f"        {group}) words='{' '.join(one.path[1] for one in verbs)}' ;;"
+        for group, verbs in GROUPS.items()
+    )
+    top = " ".join(name for names, _ in TOP.options for name in names)
+    return (
+        HEAD.format(name="bash", mode=" " * 29 + "-*- shell-script -*-")
+        + f"""
+_rbeectl()
+{{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} verb='' sub='' i
+    local words='{" ".join(word for word, _ in first_words())}'
+    local options='{top}' valued='{" ".join(TOP.valued)}' argument=verb
+    COMPREPLY=()
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        [[ ${{COMP_WORDS[i]}} == -* || " $valued " == *" ${{COMP_WORDS[i - 1]}} "* ]] && continue
+        if [[ -z $verb ]]; then
+            verb=${{COMP_WORDS[i]}}
+        elif [[ -z $sub ]]; then
+            sub=${{COMP_WORDS[i]}}
+        fi
+    done
+    case $verb in
+{groups}
+        ?*) sub='' ;;
+    esac
+    [[ -n $sub ]] && verb+=" $sub"
+    case $verb in
+{chr(10).join(cases)}
+    esac
+
+    if [[ " {" ".join(FILES)} " == *" $previous "* ]]; then
+        argument=file
+    elif [[ " $valued " == *" $previous "* ]]; then
+        return
+    elif [[ $cur == -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+        return
+    fi
+    case $argument in
+        host) words=localhost ;;
+        # Reading never wakes the queen: while she sleeps there are no names.
+        hive) words=$({NAMES}) ;;
+        file)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            return
+            ;;
+        none) return ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}} &&
+    complete -F _rbeectl rbeectl
+"""
+    )
+
+
+# zsh
+
+
+def _quoted(text: str) -> str:
+    """For between single quotes, in which a colon ends the text."""
+    return text.replace("'", "'\\''").replace(":", "\\:")
+
+
+def _zsh_options(verb: Verb) -> list[str]:
+    told = []
+    for names, said in verb.options:
+        for name in names:
+            value = (":file:_files" if name in FILES else ":value: ") if name in verb.valued else ""
+            others = f"({' '.join(names)})" if len(names) > 1 else ""
+            text = _quoted(said.replace("[", "(").replace("]", ")"))
+            told.append(f"'{others}{name}[{text}]{value}'")
+    return told
+
+
+def zsh() -> str:
+    arguments = {"host": "'1:host:(localhost)'", "hive": "'1:hive:_rbeectl_hives'", "file": "'1:file:_files'"}
+    cases = []
+    for verb in VERBS:
+        lines = [*_zsh_options(verb), *([arguments[verb.argument]] if verb.argument else [])]
+        cases.append(
+            f"                '{' '.join(verb.path)}')\n                    _arguments -s "
+            + " \\\n                        ".join(lines)
+            + "\n                    ;;"
+        )
+    verbs = "\n".join(
+        f"        '{word}:{said.replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}'"
+        for word, said in first_words()
+    )
+    groups = "\n".join(
+        f"                {group}) subs=({' '.join(one.path[1] for one in below)}) ;;"
+        for group, below in GROUPS.items()
+    )
+    top = " \\\n        ".join(_zsh_options(TOP))
+    return (
+        "#compdef rbeectl\n"
+        + HEAD.format(name="zsh", mode="")
+        + f"""
+_rbeectl() {{
+    local curcontext=$curcontext state line verb
+    typeset -A opt_args
+    local -a verbs subs
+    verbs=(
+{verbs}
+    )
+
+    _arguments -C -s \\
+        {top} \\
+        '1:verb:->verb' \\
+        '*::argument:->argument' && return
+
+    case $state in
+        verb)
+            _describe -t verbs verb verbs
+            ;;
+        argument)
+            verb=${{words[1]}}
+            case $verb in
+{groups}
+            esac
+            if (( $#subs )); then
+                if (( CURRENT == 2 )); then
+                    compadd -a subs
+                    return
+                fi
+                verb="$verb ${{words[2]}}"
+                shift words
+                (( CURRENT-- ))
+            fi
+            case $verb in
+{chr(10).join(cases)}
+            esac
+            ;;
+    esac
+}}
+
+# Reading never wakes the queen: while she sleeps there are no names.
+_rbeectl_hives() {{
+    local -a hives
+    hives=(${{(f)"$({NAMES})"}})
+    compadd -a hives
+}}
+
+_rbeectl "$@"
+"""
+    )
+
+
+# fish
+
+
+def _fish_option(names: tuple[str, ...], said: str, verb: Verb, condition: str) -> str:
+    words = []
+    for name in names:
+        words += ["-l", name[2:]] if name.startswith("--") else ["-s", name[1:]]
+    if names[0] in verb.valued:
+        words += ["-r", "-F"] if names[0] in FILES else ["-x"]
+    text = said.replace("'", "\\'")
+    return f"complete -c rbeectl -n {condition} {' '.join(words)} -d '{text}'"
+
+
+def fish() -> str:
+    words = " ".join(word for word, _ in first_words())
+    lines = [
+        "# Reading never wakes the queen: while she sleeps there are no names.",
+        "function __rbeectl_hives",
+        f"    {NAMES}",
+        "end",
+        "",
+        f"set -l verbs {words}",
+        'set -l no_verb "not __fish_seen_subcommand_from $verbs"',
+        "",
+        "complete -c rbeectl -f",
+    ]
+    for names, said in TOP.options:
+        lines.append(_fish_option(names, said, TOP, '"$no_verb"'))
+    for word, said in first_words():
+        text = said.replace("'", "\\'")
+        lines.append(f"complete -c rbeectl -n \"$no_verb\" -a {word} -d '{text}'")
+    for group, verbs in GROUPS.items():
+        subs = " ".join(one.path[1] for one in verbs)
+        for one in verbs:
+            text = one.help.replace("'", "\\'")
+            lines.append(
+                f"complete -c rbeectl -n '__fish_seen_subcommand_from {group}; "
+                f"and not __fish_seen_subcommand_from {subs}' -a {one.path[1]} -d '{text}'"
+            )
+    arguments = {"host": "-a localhost", "hive": "-a '(__rbeectl_hives)'", "file": "-F"}
+    for verb in VERBS:
+        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.path)
+        lines.append("")
+        if verb.argument:
+            lines.append(f"complete -c rbeectl -n '{seen}' {arguments[verb.argument]}")
+        for names, said in verb.options:
+            lines.append(_fish_option(names, said, verb, f"'{seen}'"))
+    return HEAD.format(name="fish", mode="") + "\n" + "\n".join(lines) + "\n"
+
+
+FILES_OF = {"rbeectl.bash": bash, "_rbeectl": zsh, "rbeectl.fish": fish}
+
+
+def main() -> int:
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("completions")
+    for name, write in FILES_OF.items():
+        (directory / name).write_text(write())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
