@@ -134,20 +134,32 @@ def curl(machine: Machine, path: str, *options: str, user: str | None = "ada") -
 def await_state(machine: Machine, wanted: str, seconds: int = 10) -> dict[str, Any]:
     """The hive localhost once it has the wanted state, within a deadline.
 
-    rbeectl monitor does not exist yet, so this asks again and again.
+    Looked at whenever something is narrated, and so for the states of which something is.
     """
     program = f"""
-import json, subprocess, sys, time
+import json, os, select, subprocess, sys, time
 deadline = time.monotonic() + {seconds}
-while True:
-    asked = subprocess.run(["rbeectl", "list-hives", "--json"], capture_output=True, text=True)
-    hives = json.loads(asked.stdout).get("hives", []) if asked.stdout else []
-    if any(hive["state"] == {wanted!r} for hive in hives):
-        print(json.dumps(hives[0]))
-        sys.exit(0)
-    if time.monotonic() > deadline:
-        sys.exit(f"not {wanted} after {seconds} s: {{asked}}")
-    time.sleep(0.05)
+# It begins with what was narrated last, so that nothing is missed between the first look and its own.
+monitor = subprocess.Popen(
+    ["rbeectl", "monitor", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+)
+try:
+    while True:
+        asked = subprocess.run(["rbeectl", "list-hives", "--json"], capture_output=True, text=True)
+        hives = json.loads(asked.stdout).get("hives", []) if asked.stdout else []
+        if any(hive["state"] == {wanted!r} for hive in hives):
+            print(json.dumps(hives[0]))
+            sys.exit(0)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            sys.exit(f"not {wanted} after {seconds} s: {{asked}}")
+        if monitor.poll() is not None:
+            time.sleep(0.05)  # rbeectl of the release before, which knows no such verb
+        elif select.select([monitor.stdout], [], [], left)[0]:
+            os.read(monitor.stdout.fileno(), 65536)
+finally:
+    monitor.terminate()
+    monitor.wait()
 """
     found: dict[str, Any] = json.loads(machine.run("python3", "-c", program, timeout=seconds + 20).stdout)
     return found

@@ -301,12 +301,18 @@ PLACES = (
     "read /var/lib/queen-rbee",
     "read /var/lib/queen-rbee/catalog.db",
     "read /var/lib/rbee-hive",
+    "read /run/queen-rbee",
+    "read /run/queen-rbee/events",
     "write /run/rbee",
     "write /etc/rbee",
     "write /var/lib/queen-rbee",
     "write /var/lib/rbee-hive",
+    "write /run/queen-rbee",
 )
-QUEENS = {"read /var/lib/queen-rbee", "read /var/lib/queen-rbee/catalog.db", "write /var/lib/queen-rbee"}
+QUEENS = {
+    *("read /var/lib/queen-rbee", "read /var/lib/queen-rbee/catalog.db", "write /var/lib/queen-rbee"),
+    *("read /run/queen-rbee", "read /run/queen-rbee/events", "write /run/queen-rbee"),
+}
 HIVES = {"read /var/lib/rbee-hive", "write /var/lib/rbee-hive"}
 
 
@@ -528,4 +534,5 @@ def test_what_a_daemon_can_write_it_cannot_execute(machine: Machine) -> None:
         """
         tried = dict(line.split() for line in machine.run(*inside, "sh", "-c", tries).stdout.splitlines())
         assert {"/dev/shm", "/tmp", "/var/tmp", f"/var/lib/{user}"} <= set(tried), service
+        assert (service == QUEEN) == ("/run/queen-rbee" in tried)
         assert set(tried.values()) == {"126"}, (service, tried)

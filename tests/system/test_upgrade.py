@@ -95,6 +95,7 @@ def test_an_upgrade_restarts_queen_and_hive_once_and_keeps_what_people_wrote(
     assert version(machine) == BEFORE
     assert "is Online" in add_hive(machine).out
     assert lasting(machine) == before
+    machine.run("test", "!", "-e", "/run/queen-rbee")
     assert machine.run("cat", "/etc/rbee/rbee.conf").stdout == written["/etc/rbee/rbee.conf"]
     is_healthy(machine)
 
@@ -290,7 +291,8 @@ def is_gone(machine: Machine) -> bool:
     is_healthy(machine)
     assert active(machine, QUEEN, HIVE, *SOCKETS, "rbee.target", "rbee.slice") == ["inactive"] * 6
     assert processes_of(machine, "queen-rbee", "rbee-hive") == []
-    assert machine.run("test", "!", "-e", "/run/rbee", check=False).returncode == 0
+    for directory in ("/run/rbee", "/run/queen-rbee"):
+        assert machine.run("test", "!", "-e", directory, check=False).returncode == 0
     return True
 
 
