@@ -25,6 +25,9 @@ from rbee.systemd import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Bus
 LOOK_AGAIN = 3600.0
 """Seconds after which a sleeping queen is looked at though no signal has come."""
 
+SETTLED = 5.0
+"""The same for one of whom systemd says that she wakes or stops, or nothing in time: it may be reloading."""
+
 AFTERWARDS = 1.0
 """Seconds after the end of a stream in which systemd must have noticed that its queen went."""
 
@@ -50,14 +53,17 @@ class Presence:
             bus.on_unit_changed(unit, self._note)
 
     def look(self) -> QueenState | None:
-        """What she is; None while that is about to change."""
+        """What she is; None while that is about to change, and where systemd does not say it in time."""
         self._is_news = False
-        state = queen_state(self._bus)
-        if state in ("waking", "stopping"):
+        try:
+            state = queen_state(self._bus)
+            if state in ("waking", "stopping"):
+                return None
+            # By a shutdown her socket goes after her, and a restart is a moment of sleep.
+            units = (QUEEN_UNIT,) if state == "awake" else (QUEEN_UNIT, QUEEN_SOCKET_UNIT)
+            return None if any(self._bus.has_job(unit) for unit in units) else state
+        except TimedOut:
             return None
-        # By a shutdown her socket goes after her, and a restart is a moment of sleep.
-        units = (QUEEN_UNIT,) if state == "awake" else (QUEEN_UNIT, QUEEN_SOCKET_UNIT)
-        return None if any(self._bus.has_job(unit) for unit in units) else state
 
     def has_news(self) -> bool:
         """Has systemd signalled a change since the last look? What has arrived is heard first."""
@@ -116,9 +122,11 @@ class Monitor:
             if self._at is None and self._since_ms is None:
                 # By the wall clock, the only one that two processes and a file share.
                 self._since_ms = self._began_ms
-            if state is not None:
+            if state is None:
+                self._wait(SETTLED)
+            else:
                 yield from self._say(QueenIs(state, self._waiting_for(state)))
-            self._wait(LOOK_AGAIN)
+                self._wait(LOOK_AGAIN)
 
     def _waiting_for(self, state: QueenState) -> str:
         if state == "failed":

@@ -331,6 +331,27 @@ async def test_who_may_not_speak_to_her_is_told_so(house: House) -> None:
             await watch.next()
 
 
+async def test_a_systemd_that_does_not_answer_for_a_while_is_asked_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.monitor, "SETTLED", 0.05)
+    queen = await house.wake_queen()
+
+    def reloads(_unit: str) -> bool:
+        raise TimedOut("asking for queen-rbee.service: no answer within 3 s")
+
+    async with watching(house, awake=False) as watch:
+        await watch.next()
+        watch.systemd.has_job = reloads  # type: ignore[method-assign]
+        watch.systemd.becomes(QUEEN_UNIT, ACTIVE)
+        await watch.hears()
+        assert (watch.is_quiet, watch.ended) == (True, None)
+        del watch.systemd.has_job
+        assert await watch.next() == QueenIs("awake", "queen is awake.")
+        queen.feed.narrate(ADDING, "hello")
+        assert (await watch.event()).text == "hello"
+
+
 async def test_where_her_socket_is_gone_and_she_is_awake_it_ends(house: House) -> None:
     house.queen_path.unlink()
     async with watching(house) as watch:
