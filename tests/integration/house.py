@@ -223,8 +223,10 @@ class Process:
         """Wait for READY=1; a process that ends before raises what ended it."""
         assert self._running is not None
         ready = asyncio.create_task(self.notifier.is_ready.wait())
-        await soon(asyncio.wait((ready, self._running), return_when=asyncio.FIRST_COMPLETED))
-        ready.cancel()
+        try:
+            await soon(asyncio.wait((ready, self._running), return_when=asyncio.FIRST_COMPLETED))
+        finally:
+            ready.cancel()  # also where the house is left in the middle of a start
         if self._running.done():
             self._running.result()
 
