@@ -183,7 +183,7 @@ def test_the_journal_names_who_asked_and_explains_the_lines(house: House) -> Non
         "journalctl", "-x", "--no-pager", f"MESSAGE_ID={entry['MESSAGE_ID']}"
     ).stdout
     assert "Subject: Hive localhost is being added" in explained
-    assert f"journalctl RBEE_JOB_ID={entry['RBEE_JOB_ID']}" in explained
+    assert f"rbeectl logs --job {entry['RBEE_JOB_ID']}" in explained
 
 
 def test_step_11_shutdown_stops_hive_then_queen_then_sockets(house: House) -> None:

@@ -258,9 +258,11 @@ def test_a_full_run_stops_nobody(machine: Machine) -> None:
 def test_open_streams_do_not_hold_up_her_stop(machine: Machine) -> None:
     add_hive(machine)
     # One that has stopped reading among them: SIGSTOP.
-    monitors = [Monitor(machine, "-n", "0") for _ in range(12)]
+    monitors = [Monitor(machine, "-n", "1") for _ in range(12)]
     for monitor in monitors:
-        add_hive(machine)
+        monitor.next()  # what comes after it is not missed
+    add_hive(machine)
+    for monitor in monitors:
         monitor.to("has-devices")
     machine.signal(monitors[0].process, signal.SIGSTOP)
     machine.run("systemctl", "stop", QUEEN)
