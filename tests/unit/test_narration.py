@@ -368,9 +368,7 @@ def documented_fields() -> list[str]:
 
 
 def test_the_manual_has_each_event_with_its_id_priority_and_speaker() -> None:
-    rows = re.findall(
-        r"(?m)^\.It Sy ([a-z-]+) Ta ([a-z ]+) Ta (\w+)\n\.Li ([0-9a-f]{32})$", MANUAL.read_text()
-    )
+    rows = re.findall(r"(?m)^\.It Sy ([a-z-]+) Pq ([a-z ]+), (\w+)\n\.Li ([0-9a-f]{32})$", MANUAL.read_text())
 
     words = {ERROR: "err", WARNING: "warning", NOTICE: "notice", INFO: "info"}
     assert rows == [

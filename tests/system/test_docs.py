@@ -1,0 +1,166 @@
+"""Each command line of README, of the pages of packaging/docs and of the manual runs as it is written.
+
+A command is a line that begins with '$ ' (a member of group rbee) or '# ' (root): in Markdown in an
+indented block, in a manual page in a literal block or after .Dl. Those of a page are typed one after
+the other, in one machine. What stands below a command in its block is what it prints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from machines import Machine
+from trees import Trees, add_person
+
+from tests.system.house import add_hive
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MANUAL = sorted((CHECKOUT / "packaging/man").iterdir())
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "packaging/docs").iterdir()), *MANUAL]
+
+QUEEN_PAGE = "queen-rbee.service.8"
+
+ELSEWHERE = {
+    ("README.md", "packaging/deb dist"): "tests/run builds the packages with it",
+    ("developers.md", "tests/run --fast"): "it is what runs this",
+    ("developers.md", "tests/run"): "it is what runs this",
+    ("developers.md", "tests/run --suite bookworm tests/system/test_verbs.py -k wake"): "as above",
+    ("developers.md", "packaging/demo --shell"): "a person's; packaging/demo itself is run before a release",
+    ("rbeectl.1", "adduser USER rbee"): "USER is the reader; README's line is run",
+    ("rbeectl.1", "newgrp rbee"): "a shell; test_people.py runs it",
+    (QUEEN_PAGE, "systemctl status queen-rbee.service"): "she was stopped above; README's line is run",
+    (QUEEN_PAGE, "rbeectl catalog restore FILE"): "FILE is the reader's; operators.md's line is run",
+    (QUEEN_PAGE, "rbeectl catalog restore --empty"): "needs her off; test_damaged_catalog.py",
+    ("rbee-hive.service.8", "systemctl edit rbee-hive.service"): "an editor",
+}
+"""What a machine cannot run as it stands, and why, or where it is run."""
+
+NOT_THE_SAME = ((r"AMD EPYC", r".+?"), (r"\d+(\.\d+)?", r"\\d+(\\.\\d+)?"), (r"…", r".*"), (r" {2,}", r" +"))
+"""What may differ between a page and a machine: its processor, numbers, and how wide a column is."""
+
+
+@dataclass
+class Command:
+    """`user` is None for root; `printed` are the lines that the page shows below it."""
+
+    user: str | None
+    text: str
+    code: int = 0
+    printed: list[str] = field(default_factory=list)
+
+    @property
+    def goes_on(self) -> bool:
+        """Until somebody ends it."""
+        return re.match(r"rbeectl (monitor|logs .*-f)|journalctl .*(-f|--follow)", self.text) is not None
+
+
+def blocks(page: Path) -> Iterator[list[str]]:
+    """The literal blocks of a page."""
+    text = page.read_text()
+    if page.suffix == ".md":
+        for block in re.findall(r"(?m)(?:^    .*\n?)+", text):
+            yield [line[4:] for line in block.splitlines()]
+        return
+    for found in re.finditer(r"(?ms)^\.Bd -literal.*?\n(.*?)^\.Ed$|^\.Dl (.*?)$", text):
+        yield re.sub(r"\\[&]", "", found[1] or found[2]).splitlines()
+
+
+def commands(page: Path) -> list[Command]:
+    found: list[Command] = []
+    for block in blocks(page):
+        current: Command | None = None
+        for line in block:
+            if line.startswith(("$ ", "# ")):
+                text, _, code = line[2:].partition("    # exit status ")
+                current = Command("ada" if line[0] == "$" else None, text.strip(), int(code or 0))
+                found.append(current)
+            elif current is not None:
+                current.printed.append(line)
+    return found
+
+
+def is_like(printed: str, line: str) -> bool:
+    """Does a line that was printed look like one of a page?"""
+    pattern = re.escape(line).replace(r"\ ", " ")
+    for what, instead in NOT_THE_SAME:
+        pattern = re.sub(what.replace(r"\d+(\.\d+)?", r"\d+(\\\.\d+)?"), instead, pattern)
+    return re.fullmatch(pattern, printed) is not None
+
+
+@pytest.fixture
+def page_machine(
+    request: pytest.FixtureRequest, suite: str, trees: Trees, debs: list[Path]
+) -> Iterator[Machine]:
+    """As the reader of a page has it: for README with the packages built, else with an awake queen."""
+    is_readme = request.getfixturevalue("page").name == "README.md"
+    with Machine(trees.base(suite) if is_readme else trees.installed(suite, debs)) as machine:
+        if is_readme:
+            add_person(machine, "ada")
+            machine.run("tee", "/etc/sudoers.d/ada", input="ada ALL=(ALL) NOPASSWD: ALL\n")
+            for deb in debs:
+                machine.copy_in(deb, f"/home/ada/dist/{deb.name}")
+        else:
+            add_hive(machine)
+        yield machine
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_command_of_a_page_runs_as_it_is_written(page: Path, page_machine: Machine) -> None:
+    for command in commands(page):
+        if (page.name, command.text) in ELSEWHERE:
+            continue
+        # Who watches ends it with Ctrl-C.
+        ended = "timeout --preserve-status --signal=INT 3 " if command.goes_on else ""
+        done = page_machine.run(
+            "bash", "-c", f"cd /home/ada && {ended}{command.text}", user=command.user,
+            env={"USER": command.user or "root"}, check=False, timeout=120,
+        )  # fmt: skip
+        said = f"{command.text}\n{done.stdout}{done.stderr}"
+        assert done.returncode == (130 if command.goes_on else command.code), said
+        lines = done.stdout.splitlines()
+        assert len(lines) >= len(command.printed), said
+        for line, printed in zip(command.printed, lines, strict=False):
+            assert is_like(printed, line), f"{printed!r} is not like {line!r}, in\n{said}"
+
+
+def test_the_pages_have_commands() -> None:
+    assert {page.name for page in PAGES if len(commands(page)) > 2} >= {
+        "README.md", "api.md", "operators.md", "developers.md", "rbeectl.1", "queen-rbee.service.8",
+    }  # fmt: skip
+
+
+def test_what_is_run_elsewhere_is_still_in_its_page() -> None:
+    written = {(page.name, command.text) for page in PAGES for command in commands(page)}
+
+    assert set(ELSEWHERE) <= written
+
+
+@pytest.mark.parametrize(
+    ("printed", "line", "likes"),
+    [
+        (
+            "localhost  cpu  Intel X (2 cores)  7.5 GiB",
+            "localhost     cpu     AMD EPYC (16 cores)  23 GiB",
+            True,
+        ),
+        ("Hive localhost is Online", "Hive localhost is Online", True),
+        ("Hive localhost is Offline", "Hive localhost is Online", False),
+        ("(queen bee)  x", "(bee hive)   x", False),
+        ('{"type":"a","x":1}', '{"type":"a",…', True),
+    ],
+)
+def test_a_line_is_like_another_but_for_what_machines_differ_in(printed: str, line: str, likes: bool) -> None:
+    assert is_like(printed, line) == likes
+
+
+def test_the_manual_is_shown_without_a_word_of_complaint(machine: Machine) -> None:
+    for page in MANUAL:
+        name, section = page.stem, page.suffix[1:]
+        shown = machine.run("sh", "-c", f"man --warnings -E UTF-8 {section} {name} | col -b")
+        assert shown.stderr == "", page.name
+        assert "NAME" in shown.stdout
+        assert name in shown.stdout
