@@ -290,12 +290,16 @@ class FeedEvent:
     actor_uid: Count | None = None
 
 
+EVENTS_MAX = 1000
+"""Events of the feed that are told at once."""
+
+
 @dataclass(frozen=True)
 class FeedEvents:
     """The last events that were asked for, oldest first; the feed stands at `id`, and goes on after it."""
 
     id: FeedId
-    events: Annotated[tuple[FeedEvent, ...], Limit(0, 1000)]
+    events: Annotated[tuple[FeedEvent, ...], Limit(0, EVENTS_MAX)]
 
 
 @dataclass(frozen=True)
@@ -419,7 +423,7 @@ class QueenRoutes:
     LAST_EVENTS = Route(
         "last_events", "GET", "/v1/events/last", "The last 10 or `limit` events, of one hive or of all",
         FeedEvents, problems=(400, 403),
-        query=(("limit", Annotated[int, Limit(0, 1000)]), ("hive", Name)),
+        query=(("limit", Annotated[int, Limit(0, EVENTS_MAX)]), ("hive", Name)),
     )  # fmt: skip
     CATALOG = Route(
         "catalog", "GET", "/v1/catalog", "A consistent copy of the catalog, an SQLite file",

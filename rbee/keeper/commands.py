@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
 from rbee.contracts import (
+    EVENTS_MAX,
     AddHive,
     CatalogReport,
     Done,
+    FeedEvent,
+    FeedEvents,
     Hives,
     HiveView,
     JobStarted,
@@ -31,6 +34,7 @@ from rbee.errors import (
     BadInput,
     Disconnected,
     Interrupted,
+    NoSuchRoute,
     NotPermitted,
     NotRunning,
     RbeeError,
@@ -243,6 +247,16 @@ class Keeper:
         if state != "awake":
             return Versions(state, None, ())
         return Versions(state, self._ask_awake(QueenRoutes.HEALTH).version, self._hives())
+
+    def last_events(self, hive: str, count: int) -> tuple[FeedEvent, ...]:
+        """What an awake queen narrated last of a hive, oldest first; an older one has kept nothing."""
+        try:
+            last: FeedEvents = self._ask_awake(
+                QueenRoutes.LAST_EVENTS, hive=hive, limit=str(min(count, EVENTS_MAX))
+            )
+        except NoSuchRoute:
+            return ()
+        return last.events
 
     def monitor(self, hive: str | None, *, lines: int, since_ms: int | None) -> Iterator[Told]:
         """What happens, for ever; see rbee.keeper.monitor.Monitor."""

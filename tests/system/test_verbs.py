@@ -135,6 +135,11 @@ def test_status_of_a_hive_has_its_state_devices_and_log(house: Machine) -> None:
     log = lines[lines.index("") + 1 :]
     assert 1 <= len(log) <= 10
     assert any("rbee-hive[" in line for line in log)
+    # ada may not read the journal, and sees what the queen keeps.
+    lines = rbeectl(house, "status", "localhost", "-n", "3").lines
+    log = lines[lines.index("") + 1 :]
+    assert len(log) == 3
+    assert " queen bee: the beehive localhost has a cpu" in log[-1]
 
 
 def test_status_of_a_hive_that_died_exits_3_with_the_reason(machine: Machine) -> None:

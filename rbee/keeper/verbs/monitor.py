@@ -8,7 +8,7 @@ from datetime import date, datetime
 import click
 
 from rbee.config import parse_span
-from rbee.contracts import FeedEvent, Gap, Name, encode
+from rbee.contracts import EVENTS_MAX, FeedEvent, Gap, Name, encode
 from rbee.errors import BadInput, Interrupted
 from rbee.keeper.commands import checked
 from rbee.keeper.monitor import QueenIs, Told
@@ -23,7 +23,7 @@ from rbee.text import printable
 @click.option(
     "-n",
     "--lines",
-    type=click.IntRange(0, 1000),
+    type=click.IntRange(0, EVENTS_MAX),
     metavar="N",
     help="Begin with the last N events; 10.",
 )

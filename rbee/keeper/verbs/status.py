@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from rbee.contracts import HiveView, State, encode
 from rbee.errors import NotRunning
 from rbee.keeper import tables
-from rbee.keeper.commands import Overview
+from rbee.keeper.commands import Keeper, Overview
 from rbee.keeper.journal import matches
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.screen import Screen
@@ -40,10 +41,11 @@ def status(session: Session, hive: str | None, lines: int) -> None:
     with session.keeper() as work:
         if hive is not None:
             found = work.hive(hive)
+            log = last_lines(work, hive, lines)
         else:
             overview = work.status()
     if hive is not None:
-        show_hive(session, found, lines)
+        show_hive(session, found, log)
         is_up = found.state == "online"
     else:
         show_overview(session, overview)
@@ -59,8 +61,17 @@ def show_overview(session: Session, overview: Overview) -> None:
         session.show(overview_page(overview, session))
 
 
-def show_hive(session: Session, hive: HiveView, lines: int) -> None:
-    log = journal_tail(*matches(hive.id), lines=lines) if lines else []
+def last_lines(work: Keeper, hive: str, lines: int) -> list[str]:
+    """The last lines of the journal; for who may not read it, those that the queen keeps."""
+    if not lines:
+        return []
+    return journal_tail(*matches(hive), lines=lines) or [
+        f"{datetime.fromisoformat(event.at).astimezone():%b %d %H:%M:%S} {event.speaker}: {event.text}"
+        for event in work.last_events(hive, lines)
+    ]
+
+
+def show_hive(session: Session, hive: HiveView, log: list[str]) -> None:
     if session.as_json:
         session.tell_json({"hive": encode(hive), "log": log})
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ from starlette.requests import Request
 
 import rbee.keeper.verbs.status
 from rbee import __version__
-from rbee.contracts import Health, QueenRoutes, Route, encode
+from rbee.contracts import FeedEvent, FeedEvents, Health, QueenRoutes, Route, encode
 from rbee.errors import NotPermitted, UnitFailed
 from rbee.keeper.journal import matches
 from rbee.server import Handler
 from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, UnitState
-from tests.unit.keeper.desk import JOB, LISTENING, Bus, Ran, Rbeectl, WithQueen, listing
+from tests.unit.keeper.desk import AT, JOB, LISTENING, Bus, Ran, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW
 
@@ -258,6 +259,29 @@ def test_the_log_may_be_left_out(awake: Bus, rbeectl: Rbeectl, with_queen: WithQ
         "hello" not in with_queen(listing(HIVE_VIEW), lambda: rbeectl("status", "localhost", "-n", "0")).out
     )
     assert log == []
+
+
+def test_who_may_not_read_the_journal_sees_what_the_queen_keeps(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", lambda *matches, lines: [])
+    asked: list[dict[str, str]] = []
+
+    async def last_events(request: Request) -> FeedEvents:
+        asked.append(dict(request.query_params))
+        event = FeedEvent("a" * 16 + "-7", AT, "detected", "bee hive", 5, "Detected\x1b[2J", "localhost")
+        return FeedEvents(event.id, (event,))
+
+    queen = {**listing(HIVE_VIEW), QueenRoutes.LAST_EVENTS: last_events}
+    ran = with_queen(queen, lambda: rbeectl("status", "localhost", "-n", "2000"))
+    for_programs = with_queen(queen, lambda: rbeectl("status", "localhost", "--json"))
+    of_an_older = with_queen(listing(HIVE_VIEW), lambda: rbeectl("status", "localhost", "--json"))
+
+    at = datetime.fromisoformat(AT).astimezone()
+    assert ran.out.splitlines()[-1] == f"{at:%b %d %H:%M:%S} bee hive: Detected\\x1b[2J"
+    assert asked == [{"hive": "localhost", "limit": "1000"}, {"hive": "localhost", "limit": "10"}]
+    assert len(for_programs.json[0]["log"]) == 1
+    assert of_an_older.json[0]["log"] == []
 
 
 @pytest.mark.parametrize("state", ["unknown", "pending", "suspect", "offline"])
