@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class Verb:
 def options_of(command: click.Command) -> list[click.Option]:
     """Those that --help shows, --help among them."""
     found = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
-    own = command.get_help_option(click.Context(command))
+    # Of a copy: click keeps what it has made once, and where rbeectl runs it is -h, too.
+    own = copy(command).get_help_option(click.Context(command))
     return [*found, own] if own is not None else found
 
 
