@@ -789,7 +789,8 @@ class House:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=2)
-        assert [task for task in others if not task.done()] == [], "tasks are left"
+        left = [task for task in others if not task.done()]
+        assert left == [], f"tasks are left: {left}"
 
     # The queen
 

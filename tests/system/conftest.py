@@ -14,6 +14,8 @@ import pytest
 from machines import Machine, MachineError
 from trees import NoHistory, Trees
 
+from tests.nvml import compile_stub
+
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 
@@ -76,6 +78,12 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     if "RBEE_DEBS" not in os.environ:
         subprocess.run([CHECKOUT / "packaging/deb", directory], check=True)
     return sorted(directory.glob("*.deb"))
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A libnvidia-ml.so.1 of the tests' own."""
+    return compile_stub(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture

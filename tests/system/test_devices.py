@@ -5,43 +5,19 @@ from __future__ import annotations
 import random
 import secrets
 from pathlib import Path
-from typing import Any
 
-import pytest
 from machines import Machine
 
-from tests.nvml import CONFIG_IN_MACHINE, StubCard, compile_stub, random_cards, write_cards
+from tests.nvml import StubCard, random_cards
+from tests.system.cards import DRIVER, findings, gpus, install_library, show
 from tests.system.house import HIVE, add_hive, configure, rbeectl
-
-DRIVER = "570.86.15"
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_stub(tmp_path_factory.mktemp("nvml"))
 
 
 def put_in(
     machine: Machine, library: Path, scratch: Path, cards: list[StubCard], rules: tuple[str, ...] = ()
 ) -> None:
-    """The library where a driver's installer puts it, and the cards that it is to show."""
-    machine.copy_in(library, "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
-    machine.run("ldconfig")
-    config = scratch / "nvml-stub.conf"
-    write_cards(config, cards, driver=DRIVER, rules=list(rules))
-    config.chmod(0o644)
-    machine.copy_in(config, CONFIG_IN_MACHINE)
-
-
-def gpus(machine: Machine) -> list[dict[str, Any]]:
-    (hive,) = rbeectl(machine, "list-devices", "--json").json["hives"]
-    found: list[dict[str, Any]] = hive["devices"]["gpus"]
-    return found
-
-
-def findings(machine: Machine) -> list[str]:
-    (hive,) = rbeectl(machine, "list-devices", "--json").json["hives"]
-    return [finding["code"] for finding in hive["devices"]["findings"]]
+    install_library(machine, library)
+    show(machine, scratch, cards, rules)
 
 
 def test_list_devices_shows_exactly_the_cards_that_were_drawn(
