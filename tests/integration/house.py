@@ -773,9 +773,12 @@ class House:
         for gate in self._gates:
             gate.set()
         await self.systemd.end()
-        for process in self.processes:
-            process.told_to_stop.set()
-        await asyncio.gather(*(process.ended() for process in self.processes))
+        # A queen may have a hive started until she herself is told to stop.
+        while any(process.is_running for process in self.processes):
+            for process in self.processes:
+                process.told_to_stop.set()
+            await asyncio.gather(*(process.ended() for process in self.processes))
+            await self.systemd.end()
         self.queen_socket.close()
         self.hive_socket.close()
         for story in self._stories:
