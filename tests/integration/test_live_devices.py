@@ -56,6 +56,17 @@ async def test_a_hive_that_is_not_online_is_refused_with_the_cure_and_not_woken(
         house.hive_socket.accept()
 
 
+async def test_a_hive_that_was_restarted_is_looked_at_again(house: House) -> None:
+    await house.added()
+    await look(house)
+    await house.systemd.administrator_stops()
+    await house.is_in("offline")
+    await house.systemd.administrator_starts()
+    await house.is_in("online")
+
+    assert (await look(house)).gpus == GPU_SAMPLES
+
+
 async def test_many_who_look_at_once_share_one_question(house: House) -> None:
     await house.added()
     sampled = 0
