@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import click
 
 from rbee import __version__
-from rbee.keeper.commands import did_you_mean
-from rbee.keeper.options import everywhere
+from rbee.keeper.options import Suggesting, everywhere
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Hives": {
@@ -42,8 +41,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 MODULES = {verb: module for verbs in SECTIONS.values() for verb, module in verbs.items()}
 
 
-class Verbs(click.Group):
-    """A group whose verbs are modules: who lists hives does not pay for the doctor."""
+class Verbs(Suggesting):
+    """Verbs that are modules: who lists hives does not pay for the doctor."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -55,14 +54,6 @@ class Verbs(click.Group):
         verb = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(verb, click.Command), cmd_name
         return verb
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if self.get_command(ctx, args[0]) is None:
-            # By ourselves: click takes a verb that begins with a sign for an option, and shows the help.
-            ctx.fail(f"No such command '{args[0]}'{did_you_mean(args[0], MODULES) or '.'}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, verbs in SECTIONS.items():
@@ -80,5 +71,5 @@ class Verbs(click.Group):
 def cli() -> None:
     """Run a few Linux machines with CPUs and GPUs as one.
 
-    Adding and removing wakes the queen; looking never wakes anything.
+    Adding, removing and 'wake' wake the queen; looking never wakes anything.
     """

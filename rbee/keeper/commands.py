@@ -507,10 +507,10 @@ class Keeper:
 
 
 _HINTS: dict[QueenState, str] = {
-    "off": "rbeectl add-hive localhost",
-    "asleep": "rbeectl add-hive localhost",
+    "off": "rbeectl wake",
+    "asleep": "rbeectl wake",
     "waking": "Ask again in a moment.",
-    "stopping": "rbeectl add-hive localhost, once she has stopped",
+    "stopping": "rbeectl wake, once she has stopped",
     "failed": DOCTOR,
 }
 

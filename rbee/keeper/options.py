@@ -8,10 +8,24 @@ from typing import Any, TypeVar
 import click
 
 from rbee.config import parse_span
+from rbee.keeper.commands import did_you_mean
 from rbee.keeper.session import Session
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 Decorator = Callable[[Verb], Verb]
+
+
+class Suggesting(click.Group):
+    """A group that suggests the near verb to who mistyped one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            # By ourselves: click takes a verb that begins with a sign for an option, and shows the help.
+            near = did_you_mean(args[0], self.list_commands(ctx))
+            ctx.fail(f"No such command '{args[0]}'{near or '.'}")
+        return super().resolve_command(ctx, args)
 
 
 def _flag(name: str, field: str, value: bool, says: str, *, short: str = "", hidden: bool = False) -> Any:

@@ -9,13 +9,13 @@ import click
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.contracts import CatalogReport, encode
-from rbee.keeper.options import common, in_session
+from rbee.keeper.options import Suggesting, common, in_session
 from rbee.keeper.session import Session
 from rbee.narration import Journal
 from rbee.text import printable
 
 
-@click.group(short_help="Back up, check or restore the hive catalog.")
+@click.group(cls=Suggesting, short_help="Back up, check or restore the hive catalog.")
 def catalog() -> None:
     """Back up, check or restore the queen's hive catalog."""
 

@@ -81,7 +81,7 @@ def list_hives(session: Session) -> None:
         session.say(NO_HIVES)
 
 
-@click.command("list-devices")
+@click.command("list-devices", short_help="List the devices of hives, and what they do.")
 @click.argument("hive", required=False)
 @looking
 @in_session

@@ -49,7 +49,7 @@ def _chosen(known: dict[str, str], wanted: Sequence[str]) -> list[str]:
         if name not in known:
             raise BadInput(
                 f"a hive has no property '{name:.100}'{did_you_mean(name, known)}",
-                hint="rbeectl show HIVE shows all.",
+                hint="rbeectl show HIVE, which shows all",
                 field="--property",
             )
     return names

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import curses
 
 
-@click.command()
+@click.command(short_help="Show what the machines do right now, again and again.")
 @click.option(
     "-d", "--delay", callback=span, default="2s", metavar="SPAN", help="Time between two frames; 2s."
 )

@@ -115,6 +115,13 @@ def test_a_verb_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl, typed:
     assert f"No such command '{typed}'; did you mean {meant}" in ran.err
 
 
+def test_a_verb_of_a_group_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl) -> None:
+    ran = rbeectl("catalog", "chekc")
+
+    assert ran.code == 2
+    assert "No such command 'chekc'; did you mean check?" in ran.err
+
+
 def test_a_verb_like_no_other_suggests_none(rbeectl: Rbeectl) -> None:
     assert "did you mean" not in rbeectl("xyzzy").err
 
@@ -648,8 +655,8 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
         {
             "failed": "  try: sudo rbeectl doctor",
             "waking": "  try: Ask again in a moment.",
-            "stopping": "  try: rbeectl add-hive localhost, once she has stopped",
-        }.get(word, "  try: rbeectl add-hive localhost"),
+            "stopping": "  try: rbeectl wake, once she has stopped",
+        }.get(word, "  try: rbeectl wake"),
     ]
     assert bus.asked == []
 
