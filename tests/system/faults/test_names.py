@@ -13,6 +13,8 @@ from tests.nvml import CONFIG_IN_MACHINE, StubCard, compile_stub, write_cards
 from tests.system.house import HIVE, QUEEN, add_hive, job_of, override, put, rbeectl, rows
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
+CLEAR_LINE = "\x1b[K"
+"""What rbeectl itself writes as it draws a line anew."""
 TURNED = "\u202egnp.exe\u2066\u200f"
 FORGED = "x\r\n(queen bee)  all is well\n<0>x\x00\x9b31m\x7f"
 NAMES = (CLEAR, TURNED, "x\n(queen bee)  all is well\x9b31m\x7f", "y" * 65536)
@@ -97,7 +99,8 @@ def test_names_from_the_keyboard_are_refused_and_shown_escaped(machine: Machine)
             user="ada", env={"TERM": "xterm"}, check=False,
         )  # fmt: skip
         assert shown.returncode == 2, shown
-        assert not raw(shown.stdout.replace("\r\n", "\n")), (shell, shown)
+        told = shown.stdout.replace("\r\n", "\n").replace(CLEAR_LINE, "")
+        assert not raw(told), (shell, shown)
     assert rows(machine) == before
     is_clean(machine)
 
