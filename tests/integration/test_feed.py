@@ -119,7 +119,8 @@ async def test_who_comes_back_to_the_next_queen_has_neither_a_gap_nor_a_double(h
         between = await watcher.to("hive-online")
         await house.systemd.queen_is_stopped(second)
         between += await watcher.rest()
-    assert between[-1].data["event"] == "queen-stopping"  # all up to the stop
+    # All up to the stop; a write of the catalog that was under way then may be told after it.
+    assert "queen-stopping" in [block.data["event"] for block in between[-3:]]
     await house.wake_queen()
     async with watching(house, after=between[-1].id) as watcher:
         after = await watcher.to("hive-online")
@@ -185,10 +186,10 @@ async def test_a_reader_who_takes_nothing_is_dropped_and_his_place_given_back(
 async def test_a_stop_is_told_to_all_who_read_and_waits_for_nobody_who_does_not(house: House) -> None:
     queen = await house.wake_queen()
     async with contextlib.AsyncExitStack() as readers:
-        watchers = [await readers.enter_async_context(watching(house)) for _ in range(20)]
+        watchers = [await readers.enter_async_context(watching(house)) for _ in range(4)]
         slow = await readers.enter_async_context(watching(house))
         slow.reader._transport.pause_reading()  # type: ignore[attr-defined]
-        for number in range(300):
+        for number in range(150):  # more than a socket's buffer takes
             queen.feed.narrate(ADDING, f"{number} ".ljust(1900, "z"))
         ends = [asyncio.create_task(watcher.rest()) for watcher in watchers]
         began = time.monotonic()

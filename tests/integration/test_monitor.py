@@ -337,6 +337,8 @@ async def test_a_systemd_that_does_not_answer_for_a_while_is_asked_again(
     monkeypatch.setattr(rbee.keeper.monitor, "SETTLED", 0.05)
     queen = await house.wake_queen()
 
+    await asyncio.sleep(0.005)  # the times of the feed have milliseconds
+
     def reloads(_unit: str) -> bool:
         raise TimedOut("asking for queen-rbee.service: no answer within 3 s")
 
