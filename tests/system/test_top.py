@@ -53,8 +53,8 @@ workers = [multiprocessing.Process(target=work, daemon=True) for _ in range(os.c
 for worker in workers: worker.start()
 """
 
-TWO_GIB = """
-held = bytearray(2 * 2**30)
+FOUR_GIB = """
+held = bytearray(4 * 2**30)
 held[::4096] = b"x" * (len(held) // 4096)
 """
 
@@ -72,12 +72,12 @@ def test_top_follows_the_load_of_the_processors(machine: Machine) -> None:
 def test_top_follows_the_memory(machine: Machine) -> None:
     add_hive(machine)
     before = look(machine)
-    with busy(machine, TWO_GIB):
+    with busy(machine, FOUR_GIB):
         during = look(machine)
     after = look(machine)
 
-    assert during["memory_used_bytes"] - before["memory_used_bytes"] > GIB
-    assert during["memory_used_bytes"] - after["memory_used_bytes"] > GIB
+    assert during["memory_used_bytes"] - before["memory_used_bytes"] > 2 * GIB
+    assert during["memory_used_bytes"] - after["memory_used_bytes"] > 2 * GIB
     assert before["memory_total_bytes"] == after["memory_total_bytes"] > during["memory_used_bytes"]
 
 
