@@ -32,6 +32,7 @@ ELSEWHERE = {
     ("developers.md", "packaging/demo --shell"): "a person's; packaging/demo itself is run before a release",
     ("rbeectl.1", "adduser USER rbee"): "USER is the reader; README's line is run",
     ("rbeectl.1", "newgrp rbee"): "a shell; test_people.py runs it",
+    (QUEEN_PAGE, "systemctl stop rbee.target"): "the rest of the page needs her socket; test_cascade.py",
     (QUEEN_PAGE, "systemctl status queen-rbee.service"): "she was stopped above; README's line is run",
     (QUEEN_PAGE, "rbeectl catalog restore FILE"): "FILE is the reader's; operators.md's line is run",
     (QUEEN_PAGE, "rbeectl catalog restore --empty"): "needs her off; test_damaged_catalog.py",

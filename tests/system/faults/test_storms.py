@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,9 @@ def test_who_has_too_many_connections_is_told_which_limit_it_is_and_the_others_g
     assert (hive["state"], hive["last_beat_ms"] >= beat) == ("online", True)
     assert [ends(process) for process in held] == [{"200": 256}] * 4
     await_descriptors(machine, queen, before)
-    assert one_hive(machine, "ada")["last_beat_ms"] > beat
+    deadline = time.monotonic() + 10
+    while one_hive(machine, "ada")["last_beat_ms"] == beat:  # the next one is due within a second
+        assert time.monotonic() < deadline
 
 
 def test_streams_that_are_dropped_and_readers_that_do_not_read_leave_nothing_behind(machine: Machine) -> None:
