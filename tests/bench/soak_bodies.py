@@ -25,6 +25,8 @@ from tests.system.house import CATALOG, HIVE, QUEEN, add_hive, await_state, job_
 ANSWER_SECONDS = 20.0
 """In which a request must be answered to its end: twice what a body that does not arrive is waited for."""
 
+STREAM = b"content-type: text/event-stream"
+
 BUSY = {f"{PROBLEM_PREFIX}too-many"}
 """The 503 that is documented for a queen who has too much to do; no other answer may be 5xx."""
 
@@ -249,7 +251,9 @@ class Asker:
 
 
 def exchange(path: Path, content: bytes, *, is_whole: bool) -> bytes:
-    """All that comes back, up to the end of the connection."""
+    """What comes back, up to the end of the connection, or to the head of a stream: the feed has no end."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    answer = b""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(ANSWER_SECONDS)
         client.connect(str(path))
@@ -257,11 +261,14 @@ def exchange(path: Path, content: bytes, *, is_whole: bool) -> bytes:
             client.sendall(content)
             if not is_whole:  # or both would wait for the rest
                 client.shutdown(socket.SHUT_WR)
-        parts = []
         with suppress(ConnectionResetError):
             while part := client.recv(65536):
-                parts.append(part)
-    return b"".join(parts)
+                answer += part
+                if STREAM in answer.partition(b"\r\n\r\n")[0].lower():
+                    break
+                # Of the whole answer: each part of one that never ends may come in time.
+                client.settimeout(max(deadline - time.monotonic(), 0.001))
+    return answer
 
 
 def judge(request: Request, answer: bytes) -> tuple[str, str | None]:
