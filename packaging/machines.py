@@ -4,9 +4,14 @@
         machine.run("rbeectl", "add-hive", "localhost", user="ada")
 
 The tree is a directory with a Debian in it (trees.py makes them). A machine writes into a layer of its own
-in RAM, so that one tree serves any number of machines at once.
+in RAM, so that one tree serves any number of machines at once. Several make a fleet on a bridge:
+
+    with Bridge() as bridge, Machine(tree, bridge=bridge, hostname="gpu1") as machine:
+        ...
 """
 
+import fcntl
+import ipaddress
 import json
 import os
 import re
@@ -30,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 
 BOOT_SECONDS = 60.0
 POWEROFF_SECONDS = 20.0
+LINK_SECONDS = 5.0
 
 
 class MachineError(Exception):
@@ -55,15 +61,31 @@ class Machine:
         bind: Sequence[str] = (),
         bind_ro: Sequence[str] = (),
         shared_network: bool = False,
+        bridge: "Bridge | None" = None,
+        hostname: str | None = None,
     ) -> None:
-        """bind and bind_ro: "PATH" or "OUTSIDE:INSIDE". Without volatile it writes into the tree itself."""
+        """bind and bind_ro: "PATH" or "OUTSIDE:INSIDE". Without volatile it writes into the tree itself.
+
+        Without shared_network or a bridge it has only its loopback. hostname: the tree's, if not given; on a
+        bridge no two at once have the same.
+        """
         self.tree = tree
+        self.hostname = hostname or (tree / "etc/hostname").read_text().strip()
+        self.address = ""
+        """On its bridge, IPv4; the same after a reboot."""
         self.name = f"{_family(os.getpid())}{secrets.token_hex(3)}"
         self.leader = 0
         """The machine's PID 1, as this computer counts."""
         self._volatile = volatile
+        self._bridge = bridge
+        self._is_named = hostname is not None
+        self._is_cut = False
+        self._link = ""
+        """This computer's end of the machine's link."""
         self._options = [f"--bind={path}" for path in bind] + [f"--bind-ro={path}" for path in bind_ro]
-        if not shared_network:
+        if bridge:
+            self._options.append(f"--network-bridge={bridge.name}")
+        elif not shared_network:
             self._options.append("--private-network")
         self._ends = ExitStack()
         self._nspawn: subprocess.Popen[bytes] | None = None
@@ -93,6 +115,11 @@ class Machine:
         self._cgroup.make()
         self._holder = self._hold_mounts()
         self._ends.callback(_end, self._holder)
+        if self._bridge:
+            self._ends.callback(self._bridge.leave, self)
+            self.address = self._bridge.join(self)
+        elif self._is_named:
+            self.write_names({self.hostname: "127.0.1.1"})
         self._ends.callback(self._end_machine)
         self._boot()
 
@@ -121,6 +148,31 @@ class Machine:
         if Path(f"/proc/{leader}").exists():
             raise MachineError(f"The machine's PID 1, here {leader}, has not ended")
         self._boot()
+
+    def cut(self) -> None:
+        """Pulls the machine's plug out of the bridge; it sees its carrier gone, and keeps its address.
+
+        It stays out over a reboot, until mend.
+        """
+        self._is_cut = True
+        _ip("link", "set", self._link, "down")
+
+    def mend(self) -> None:
+        """Returns when the bridge forwards again."""
+        self._is_cut = False
+        _ip("link", "set", self._link, "up")
+        self._await_forwarding()
+
+    def write_names(self, names: Mapping[str, str]) -> None:
+        """Its hostname, and these addresses by hostname as its /etc/hosts, whether it runs or not."""
+        etc = Path(f"/proc/{self._holder.pid}/root{self._scratch}/layers/root/etc")
+        lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost"]
+        lines += [f"{address}\t{name}" for name, address in names.items()]
+        for name, text in (("hosts", "\n".join(lines)), ("hostname", self.hostname)):
+            new = etc / f"{name}.new"
+            new.write_text(f"{text}\n")
+            new.chmod(0o644)
+            new.rename(etc / name)
 
     def _hold_mounts(self) -> subprocess.Popen[bytes]:
         """The layers of a machine live in the mount namespace of a process that only waits.
@@ -186,7 +238,7 @@ class Machine:
                     *("systemd-nspawn", "--quiet", "--boot", "--settings=no"),
                     # There may be no systemd here to register with.
                     *("--register=no", "--keep-unit", f"--machine={self.name}"),
-                    f"--hostname={(self.tree / 'etc/hostname').read_text().strip()}",
+                    f"--hostname={self.hostname}",
                     f"--directory={self._scratch / 'layers/root'}",
                     *("--notify-ready=yes", "--console=read-only"),
                     *("--link-journal=no", "--resolv-conf=off", "--timezone=off"),
@@ -216,13 +268,41 @@ class Machine:
                 if notify.fileno() in readable:
                     lines = notify.recv(4096).decode().splitlines()
                     told = dict(line.split("=", 1) for line in lines if line)
-                    self.leader = int(told.get("X_NSPAWN_LEADER_PID", self.leader))
+                    if "X_NSPAWN_LEADER_PID" in told:
+                        self.leader = int(told["X_NSPAWN_LEADER_PID"])
+                        # Now, so that the address is there before what is started at boot asks for it.
+                        self._connect()
                     if told.get("READY") == "1":
                         return
                 elif ended in readable:
                     raise MachineError(f"The machine ended while booting. {self._console_tail()}")
                 else:
                     raise MachineError(f"No boot within {BOOT_SECONDS:.0f} s. {self._console_tail()}")
+
+    def _connect(self) -> None:
+        """Gives the machine's end of the link its address: nothing in the machine has to, nor does DHCP."""
+        if not self._bridge:
+            return
+        # Of the address, so that who knew an earlier machine of that name need not learn of another.
+        mac = "02:00:" + ipaddress.IPv4Address(self.address).packed.hex(":")
+        _ip("link", "set", "host0", "address", mac, inside=self.leader)
+        _ip("address", "add", f"{self.address}/{PREFIX}", "dev", "host0", inside=self.leader)
+        _ip("link", "set", "host0", "up", inside=self.leader)
+        [told] = json.loads(_ip("-json", "link", "show", "host0", inside=self.leader))
+        self._link = socket.if_indextoname(told["link_index"])
+        if self._is_cut:
+            self.cut()
+        else:
+            self._await_forwarding()
+
+    def _await_forwarding(self) -> None:
+        # The kernel has a worker see to it that an end that is up becomes a port that forwards.
+        deadline = time.monotonic() + LINK_SECONDS
+        state = Path(f"/sys/class/net/{self._link}/brport/state")
+        while state.read_text().strip() != FORWARDING:
+            if time.monotonic() > deadline:
+                raise MachineError(f"The bridge forwards nothing to {self.hostname}, its link {self._link}")
+            time.sleep(0.005)
 
     def _console_tail(self) -> str:
         return f"Its console:\n{tail(self._console.read_text(errors='replace'))}"
@@ -398,6 +478,133 @@ class Machine:
         raise MachineError(f"The machine has no user {user}")
 
 
+# -- bridges ----------------------------------------------------------------------------------------------
+
+PREFIX = 24
+FORWARDING = "3"
+"""The state of a bridge's port, BR_STATE_FORWARDING in linux/if_bridge.h."""
+
+
+class Bridge:
+    """A network for machines, from with to its end: they reach each other and this computer, nothing else.
+
+    They know each other by hostname, also one that has ended. It outlives its machines.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        """Of the network interface, at most 15 characters."""
+        self.address = ""
+        """This computer's own on it, IPv4."""
+        self.names: dict[str, str] = {}
+        """The addresses by name, as all machines have them in /etc/hosts."""
+        self._addresses: Iterator[ipaddress.IPv4Address] = iter(())
+        """Those that are free."""
+        self._hosts: set[str] = set()
+        self._machines: list[Machine] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        # One at a time takes a name and a network, so that no other takes the same.
+        with Path("/proc/self/ns/net").open("rb") as namespace:
+            fcntl.flock(namespace, fcntl.LOCK_EX)
+            links = {name for _, name in socket.if_nameindex()}
+            free = (f"{_family(os.getpid())}{number}" for number in range(len(links) + 1))
+            self.name = next(name for name in free if name not in links)
+            self._addresses = _free_network().hosts()
+            try:
+                self._make()
+            except BaseException:
+                self._remove()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _make(self) -> None:
+        # With an address of its own it does not take that of whichever port was plugged in last.
+        mac = f"02:01:{secrets.token_bytes(4).hex(':')}"
+        _ip("link", "add", self.name, "address", mac, "type", "bridge")
+        self.address = self._add_address()
+        _ip("link", "set", self.name, "up")
+
+    def _remove(self) -> None:
+        with undisturbed():
+            if self.name in {name for _, name in socket.if_nameindex()}:
+                _ip("link", "delete", self.name)
+
+    def _add_address(self) -> str:
+        address = str(next(self._addresses))
+        _ip("address", "add", f"{address}/{PREFIX}", "dev", self.name)
+        return address
+
+    def host(self, name: str) -> str:
+        """One more address of this computer's, which the machines know by this name: for a relay, say."""
+        with self._lock:
+            if name in self.names:
+                raise MachineError(f"There is a {name} on {self.name} already")
+            self._hosts.add(name)
+            self.names[name] = self._add_address()
+            self._tell()
+            return self.names[name]
+
+    def join(self, machine: Machine) -> str:
+        """The address for a machine that is about to boot; the same for the next of that name."""
+        with self._lock:
+            if machine.hostname not in self.names:
+                self.names[machine.hostname] = str(next(self._addresses))
+            elif machine.hostname in self._hosts or any(
+                other.hostname == machine.hostname for other in self._machines
+            ):
+                raise MachineError(f"There is a {machine.hostname} on {self.name} already")
+            self._machines.append(machine)
+            self._tell()
+            return self.names[machine.hostname]
+
+    def leave(self, machine: Machine) -> None:
+        with self._lock, suppress(ValueError):  # if it was refused
+            self._machines.remove(machine)
+
+    def _tell(self) -> None:
+        for machine in self._machines:
+            machine.write_names(self.names)
+
+
+def _free_network() -> ipaddress.IPv4Network:
+    """A 10.x.y.0/24 of which nothing on this computer has an address, and to which it has no route."""
+    taken = []
+    for link in json.loads(_ip("-json", "-4", "address")):
+        taken += [f"{told['local']}/{told['prefixlen']}" for told in link.get("addr_info", [])]
+    for route in json.loads(_ip("-json", "-4", "route", "show", "table", "all")):
+        if route["dst"] not in ("default", "0.0.0.0/0"):
+            taken.append(route["dst"])
+    networks = [ipaddress.IPv4Network(network, strict=False) for network in taken]
+    while True:
+        network = ipaddress.IPv4Network((f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.0", PREFIX))
+        if not any(network.overlaps(other) for other in networks):
+            return network
+
+
+def _ip(*words: str, inside: int = 0) -> str:
+    """What this computer's ip says; inside: of the network of the process with that ID."""
+    enter = ["nsenter", f"--target={inside}", "--net", "--"] if inside else []
+    try:
+        done = subprocess.run(
+            [*enter, "ip", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        raise MachineError("There is no ip for a bridge. Install it with: apt install iproute2") from None
+    if done.returncode:
+        raise MachineError(_said(["ip", *words], f"exit code {done.returncode}", done.stdout, done.stderr))
+    return done.stdout
+
+
 # -- what a machine stands on ------------------------------------------------------------------------------
 
 
@@ -473,6 +680,7 @@ def left_behind(pid: int) -> list[str]:
             if Path(directory).name.startswith(family):
                 left.append(f"cgroup {directory}")
     left += [f"files {path}" for path in Path(tempfile.gettempdir()).glob(f"{family}*")]
+    left += [f"bridge {name}" for _, name in socket.if_nameindex() if name.startswith(family)]
     return left
 
 
@@ -482,11 +690,20 @@ def sweep() -> None:
         if not (owned := re.fullmatch(r"(rbee-(\d+)-[0-9a-f]{6})-\w{8}", files.name)):
             continue
         name, owner = owned.groups()
-        if not Path(f"/proc/{owner}").exists() and not any(
-            what.startswith("process ") for what in left_behind(int(owner))
-        ):
+        if _has_ended(int(owner)):
             Cgroup(name).remove()
             shutil.rmtree(files, ignore_errors=True)
+    for _, link in socket.if_nameindex():
+        if (owned := re.fullmatch(r"rbee-(\d+)-\d+", link)) and _has_ended(int(owned[1])):
+            with suppress(MachineError):  # another run may sweep, too
+                _ip("link", "delete", link)
+
+
+def _has_ended(owner: int) -> bool:
+    """Also all machines that the process had."""
+    return not Path(f"/proc/{owner}").exists() and not any(
+        what.startswith("process ") for what in left_behind(owner)
+    )
 
 
 @contextmanager

@@ -56,15 +56,18 @@ INCLUDES = (
     "iproute2",
     "less",
     "man-db",
+    "nftables",
+    "openssh-server",
     "pci.ids",
     "procps",
+    "python3-cryptography",
     "sqlite3",
     "strace",
     "sudo",
     "util-linux",
 )
 
-RECIPE = "2"
+RECIPE = "3"
 """Raise it when a tree is made in another way, so that the cached ones are left behind."""
 
 KEPT_BASES = 2
@@ -143,16 +146,21 @@ class Trees:
 
     def previous(self, suite: str) -> Path:
         """As installed, with the release before: a family of its own, however often this one is built."""
-        return self._installed(suite, self.previous_debs(), family="previous")
+        return self._installed(suite, self.previous_debs(), family="previous", people=("ada", "mallory"))
 
     def installed(self, suite: str, debs: Collection[Path]) -> Path:
         """The base with these packages installed as a person does it, in a booted machine.
 
         Two people live there: ada, in group rbee, and mallory, who is not.
         """
-        return self._installed(suite, debs, family="installed")
+        return self._installed(suite, debs, family="installed", people=("ada", "mallory"))
 
-    def _installed(self, suite: str, debs: Collection[Path], *, family: str) -> Path:
+    def hive(self, suite: str, debs: Collection[Path]) -> Path:
+        """The base with what a machine needs that is only a hive, and rbeectl; nobody lives there."""
+        wanted = [deb for deb in debs if deb.name.startswith(("python3-rbee_", "rbee-hive_", "rbeectl_"))]
+        return self._installed(suite, wanted, family="hive", people=())
+
+    def _installed(self, suite: str, debs: Collection[Path], *, family: str, people: Collection[str]) -> Path:
         if not debs:
             raise MachineError("There are no packages to install. Build them with packaging/deb.")
         base = self.base(suite)
@@ -162,9 +170,10 @@ class Trees:
             _copy_tree(base, tree)
             with Machine(tree, volatile=False) as machine:
                 install(machine, debs)
-                for person in ("ada", "mallory"):
+                for person in people:
                     add_person(machine, person)
-                machine.run("adduser", "ada", "rbee")
+                if "ada" in people:
+                    machine.run("adduser", "ada", "rbee")
                 machine.poweroff()
             # The story of the installation is not the story of the machines booted from it.
             shutil.rmtree(tree / "var/log/journal", ignore_errors=True)
@@ -277,6 +286,11 @@ def _furnish(tree: Path, *, hostname: str) -> None:
     # hide a package that does not enable its own.
     (tree / "etc/machine-id").write_text(f"{secrets.token_hex(16)}\n")
     (tree / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+    # Only who wants ssh starts it, after ssh-keygen -A: no boot waits for it, and no two machines from this
+    # tree have the same keys.
+    (tree / "etc/systemd/system/multi-user.target.wants/ssh.service").unlink(missing_ok=True)
+    for key in (tree / "etc/ssh").glob("ssh_host_*_key*"):
+        key.unlink()
     # Each installation would index the manual pages anew.
     (tree / "var/lib/man-db/auto-update").unlink(missing_ok=True)
 

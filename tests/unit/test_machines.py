@@ -1,0 +1,34 @@
+"""What disposable machines stand on, as far as it needs none."""
+
+from __future__ import annotations
+
+import json
+
+import machines
+import pytest
+from machines import MachineError
+
+
+def test_a_bridge_takes_no_network_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "address": [
+            {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "prefixlen": 8}]},
+            {"ifname": "docker0", "addr_info": [{"local": "10.1.2.1", "prefixlen": 24}]},
+            {},
+        ],
+        "route": [
+            {"dst": "default", "gateway": "192.0.2.1"},
+            {"dst": "10.7.0.0/16"},
+            {"type": "local", "dst": "10.1.9.1"},
+        ],
+    }
+    monkeypatch.setattr("machines._ip", lambda *words: json.dumps(told[words[2]]))
+    draws = iter([1, 2, 7, 200, 1, 9, 1, 3])
+    monkeypatch.setattr("machines.secrets.randbelow", lambda below: next(draws))
+    assert str(machines._free_network()) == "10.1.3.0/24"
+
+
+def test_without_ip_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MachineError, match="apt install iproute2"):
+        machines._ip("link")
