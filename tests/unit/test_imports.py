@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "rbee"
 STEPS = (
     {"errors", "text"},
     {"contracts"},
-    {"catalogfile", "config", "narration", "systemd"},
+    {"catalogfile", "config", "narration", "systemd", "tls"},
     {"client", "server"},
     {"keeper", "queen", "hive"},
 )
