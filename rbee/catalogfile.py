@@ -21,7 +21,7 @@ from rbee.errors import CatalogInUse, CatalogUnusable
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
-VERSION = 1
+VERSION = 2
 """The newest version that this rbee knows: the number of the queen's migrations."""
 
 BUSY_TIMEOUT = 5.0

@@ -35,6 +35,8 @@ class Limit:
 
 
 DEFAULT_PORT = 8600
+QUEEN_PORT = 8500
+"""Where a queen listens for hives on other machines."""
 LOCALHOST = "localhost"
 """The id and the host of the hive that is on the queen's own machine."""
 
@@ -54,6 +56,11 @@ Celsius = Annotated[float, Limit(-274, 10_000)]
 Watts = Annotated[float, Limit(0, 10**6)]
 FeedId = Annotated[str, Limit(18, 32, r"[0-9a-f]{16}-[0-9]{1,15}")]
 Priority = Annotated[int, Limit(0, 7)]
+Pem = Annotated[str, Limit(1, 8000)]
+MachineId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}")]
+TokenId = Annotated[str, Limit(8, 8, r"[0-9a-f]{8}")]
+LabelKey = Annotated[str, Limit(1, 63, r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")]
+LabelValue = Annotated[str, Limit(0, 63, r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")]
 
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
@@ -214,10 +221,22 @@ class JobStarted:
 
 
 @dataclass(frozen=True)
+class Label:
+    key: LabelKey
+    value: LabelValue
+
+
+LABELS_MAX = 64
+
+
+@dataclass(frozen=True)
 class HiveView:
     """A row of the catalog with what is known of its life right now.
 
-    `version` is what its last heartbeat said, None where none has come since the queen woke.
+    `version` is what its last heartbeat said, None where none has come since the queen woke. A hive
+    on another machine `is_remote`; then `address` is where it last came from, and `clock_skew_ms` how
+    far its clock was ahead of the queen's at its last beat. `interval_ms` is the beat that it was
+    told to keep. Of a hive that is cordoned, `cordoned` is the reason.
     """
 
     id: Name
@@ -233,6 +252,12 @@ class HiveView:
     since_ms: Count
     last_beat_ms: Count | None
     version: Text | None = None
+    is_remote: bool = False
+    address: Text | None = None
+    interval_ms: Count | None = None
+    clock_skew_ms: Annotated[int, Limit(-(2**53), 2**53)] | None = None
+    labels: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)] = ()
+    cordoned: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -331,6 +356,138 @@ class Accepted:
     status: Literal["stopping"]
 
 
+# A fleet
+
+
+@dataclass(frozen=True)
+class SetTcp:
+    is_open: bool
+
+
+@dataclass(frozen=True)
+class Tcp:
+    """Is the queen to be reached by hives on other machines, and is she (`listens`: HOST:PORT each)?
+
+    `fingerprint` is the SHA-256 of her CA's certificate, None before there is one; `expires_ms` when
+    her own certificate does, which is made anew before.
+    """
+
+    is_open: bool
+    listens: Annotated[tuple[Text, ...], Limit(0, 64)]
+    fingerprint: Text | None
+    expires_ms: Count | None
+
+
+@dataclass(frozen=True)
+class CreateToken:
+    """`ttl_s` in seconds; `hive` binds the token to one name."""
+
+    ttl_s: Annotated[int, Limit(1, 30 * 86400)] = 3600
+    uses: Annotated[int, Limit(1, 10_000)] = 1
+    hive: Name | None = None
+
+
+@dataclass(frozen=True)
+class TokenView:
+    id: TokenId
+    hive: Name | None
+    uses_left: Count
+    created_at_ms: Count
+    expires_at_ms: Count
+    is_revoked: bool
+
+
+@dataclass(frozen=True)
+class CreatedToken:
+    """`text` is what a hive joins with. It is told this once, and stored as a hash alone."""
+
+    text: Text
+    token: TokenView
+
+
+@dataclass(frozen=True)
+class Tokens:
+    tokens: Annotated[tuple[TokenView, ...], Limit(0, 1000)]
+
+
+@dataclass(frozen=True)
+class Join:
+    """`machine` is derived from the machine-id, `request` a PKCS #10 certificate request in PEM."""
+
+    token: Annotated[str, Limit(1, 200)]
+    name: Name
+    machine: MachineId
+    request: Pem
+    version: Text
+
+
+@dataclass(frozen=True)
+class Joined:
+    hive_id: Name
+    certificate: Pem
+
+
+@dataclass(frozen=True)
+class Renew:
+    request: Pem
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to a hive, as it comes down its stream: an event 'request'. Its answer goes up to
+    ANSWER under the same id."""
+
+    id: JobId
+    method: Literal["GET", "POST"]
+    path: Annotated[str, Limit(1, 500, r"/[!-~]*")]
+    job_id: JobId | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    status: Literal["ok"]
+
+
+@dataclass(frozen=True)
+class SetLabels:
+    """Labels to set, and keys of those to take away."""
+
+    set: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)] = ()
+    remove: Annotated[tuple[LabelKey, ...], Limit(0, LABELS_MAX)] = ()
+
+
+@dataclass(frozen=True)
+class SetCordon:
+    """`reason` None takes the cordon away."""
+
+    reason: Text | None
+
+
+AUDIT_MAX = 1000
+"""Entries of the audit that are told at once."""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """A change of catalog, token or label, and who made it: `actor_uid` on the queen's machine, or the
+    hive of that credential."""
+
+    id: Count
+    at_ms: Count
+    text: Text
+    hive: Name | None
+    actor_uid: Count | None
+    actor_credential: Text | None
+    job_id: JobId | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Newest last."""
+
+    entries: Annotated[tuple[AuditEntry, ...], Limit(0, AUDIT_MAX)]
+
+
 @dataclass(frozen=True)
 class Problem:
     """RFC 9457, with `field` (which input) and `hint` (the cure) as members of our own."""
@@ -378,6 +535,9 @@ class Route:
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
+INSTANCE_HEADER = "RBEE-Instance"
+STATUS_HEADER = "RBEE-Status"
+VERSION_HEADER = "RBEE-Version"
 
 
 class QueenRoutes:
@@ -403,8 +563,42 @@ class QueenRoutes:
         Sample, problems=(400, 403, 404, 409, 502, 504),
     )  # fmt: skip
     REMOVE_HIVE = Route(
-        "remove_hive", "DELETE", "/v1/hives/{hive_id}", "Stop a hive and forget it",
+        "remove_hive", "DELETE", "/v1/hives/{hive_id}",
+        "Stop a hive and forget it; one that cannot be told so only with force=1",
         JobStarted, success=202, problems=(400, 403, 503), tells=True,
+        query=(("force", Annotated[int, Limit(0, 1)]),),
+    )  # fmt: skip
+    SET_LABELS = Route(
+        "set_labels", "POST", "/v1/hives/{hive_id}/labels", "Set labels of a hive, and take some away",
+        HiveView, body=SetLabels, problems=(400, 403, 404, 413),
+    )  # fmt: skip
+    SET_CORDON = Route(
+        "set_cordon", "POST", "/v1/hives/{hive_id}/cordon", "Keep new work from a hive, or let it have some",
+        HiveView, body=SetCordon, problems=(400, 403, 404, 413),
+    )  # fmt: skip
+    TCP = Route(
+        "tcp", "GET", "/v1/tcp", "Is the queen to be reached from other machines?", Tcp, problems=(403,)
+    )
+    SET_TCP = Route(
+        "set_tcp", "POST", "/v1/tcp",
+        "Say whether queen-rbee-tcp.socket is opened when she next starts; her keys are made for it",
+        Tcp, body=SetTcp, problems=(400, 403, 413, 500),
+    )  # fmt: skip
+    TOKENS = Route(
+        "tokens", "GET", "/v1/tokens", "Tokens that were made and not cleared away", Tokens, problems=(403,)
+    )
+    CREATE_TOKEN = Route(
+        "create_token", "POST", "/v1/tokens", "Make a token with which a machine joins as a hive",
+        CreatedToken, body=CreateToken, success=201, problems=(400, 403, 409, 413, 503),
+    )  # fmt: skip
+    REVOKE_TOKEN = Route(
+        "revoke_token", "DELETE", "/v1/tokens/{token_id}", "Let nobody join with a token any more",
+        TokenView, problems=(400, 403, 404),
+    )  # fmt: skip
+    AUDIT = Route(
+        "audit", "GET", "/v1/audit", "The last 100 or `limit` changes of catalog, tokens and labels",
+        Audit, problems=(400, 403),
+        query=(("limit", Annotated[int, Limit(0, AUDIT_MAX)]), ("hive", Name)),
     )  # fmt: skip
     JOBS = Route("jobs", "GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs, problems=(403,))
     JOB = Route("job", "GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(403, 404))
@@ -440,9 +634,39 @@ class QueenRoutes:
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
     ALL = (
-        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, SAMPLE, REMOVE_HIVE, JOBS, JOB, EVENTS, FEED,
-        LAST_EVENTS, CATALOG, CHECK_CATALOG, METRICS, OPENAPI,
+        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, SAMPLE, REMOVE_HIVE, SET_LABELS, SET_CORDON,
+        JOBS, JOB, EVENTS, FEED, LAST_EVENTS, CATALOG, CHECK_CATALOG, METRICS, TCP, SET_TCP, TOKENS,
+        CREATE_TOKEN, REVOKE_TOKEN, AUDIT, OPENAPI,
     )  # fmt: skip
+
+
+class FleetRoutes:
+    """What the queen serves over TCP: to hives alone, each with its credential, but for CA and JOIN."""
+
+    CA = Route(
+        "ca", "GET", "/v1/ca", "The certificate of the queen's CA, to hold against a token's fingerprint",
+        bytes, media_type="application/x-pem-file",
+    )  # fmt: skip
+    JOIN = Route(
+        "join", "POST", "/v1/join", "Become a hive of this queen, by a token",
+        Joined, body=Join, success=201, problems=(400, 403, 409, 413),
+    )  # fmt: skip
+    RENEW = Route(
+        "renew", "POST", "/v1/renew", "A new certificate for the same credential",
+        Joined, body=Renew, success=201, problems=(400, 403, 404, 413),
+    )  # fmt: skip
+    HEARTBEAT = QueenRoutes.HEARTBEAT
+    REQUESTS = Route(
+        "requests", "GET", "/v1/requests", "What the queen asks of this hive, as she asks it",
+        None, problems=(400, 403, 404, 409), headers=((INSTANCE_HEADER, JobId), (VERSION_HEADER, Text)),
+        is_endless=True,
+    )  # fmt: skip
+    ANSWER = Route(
+        "answer", "POST", "/v1/answers/{request_id}", "The answer to one of those, with its status",
+        Taken, problems=(400, 403, 404, 413), headers=((STATUS_HEADER, Annotated[int, Limit(200, 599)]),),
+    )  # fmt: skip
+
+    ALL = (CA, JOIN, RENEW, HEARTBEAT, REQUESTS, ANSWER)
 
 
 class HiveRoutes:
@@ -458,9 +682,13 @@ class HiveRoutes:
         "shutdown", "POST", "/shutdown", "Have systemd stop the hive",
         Accepted, success=202, problems=(403, 502, 503, 504),
     )  # fmt: skip
+    LEAVE = Route(
+        "leave", "POST", "/v1/leave", "Forget the queen on another machine whose hive this was, and stop",
+        Accepted, success=202, problems=(403, 500, 502, 503, 504),
+    )  # fmt: skip
     OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
 
-    ALL = (HEALTH, DEVICES, SAMPLE, SHUTDOWN, OPENAPI)
+    ALL = (HEALTH, DEVICES, SAMPLE, SHUTDOWN, LEAVE, OPENAPI)
 
 
 # JSON in, JSON out
@@ -671,7 +899,7 @@ def _feed(shapes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId}
+_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": TokenId, "request_id": JobId}
 
 
 def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:

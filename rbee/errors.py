@@ -84,6 +84,46 @@ class HiveNotOnline(RbeeError):
     slug, title, exit_code, status = "hive-not-online", "The hive is not online", 3, 409
 
 
+class NameTaken(RbeeError):
+    """Another machine has this name, or this machine another: a conflict, never an overwrite."""
+
+    slug, title, exit_code, status = "name-taken", "The name is taken", 1, 409
+
+
+class ClonedHive(RbeeError):
+    """Two machines came with one identity, as those made from one image do."""
+
+    slug, title, exit_code, status = "cloned-hive", "Two machines have one identity", 1, 409
+
+
+class VersionSkew(RbeeError):
+    """Queen and hive are more than one minor version apart."""
+
+    slug, title, exit_code, status = "version-skew", "The versions are too far apart", 1, 409
+
+
+class TcpClosed(RbeeError):
+    """What needs the queen to be reached from other machines, while she is not."""
+
+    slug, title, exit_code, status = "tcp-closed", "The queen is not open to other machines", 1, 409
+
+
+class UnknownToken(RbeeError):
+    slug, title, exit_code, status = "unknown-token", "No such token", 4, 404
+
+
+class BadToken(RbeeError):
+    """A token that does not let anybody join. What is wrong with it is told to who knows its secret."""
+
+    slug, title, exit_code, status = "bad-token", "The token is not valid", 77, 403
+
+
+class WrongQueen(RbeeError):
+    """Whoever answers there is not the queen that the fingerprint is of."""
+
+    slug, title, exit_code, status = "wrong-queen", "It is another queen", 1, 502
+
+
 class UnknownJob(RbeeError):
     slug, title, exit_code, status = "unknown-job", "No such job", 4, 404
 

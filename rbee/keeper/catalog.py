@@ -40,6 +40,7 @@ CATALOG = Path("/var/lib/queen-rbee/catalog.db")
 """Where the catalog is unless Database= says otherwise; StateDirectory= of the queen's unit."""
 
 QUEEN_USER = "queen-rbee"
+RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +325,14 @@ def _single_file(source: Path) -> Iterator[BinaryIO]:
                 shutil.copyfile(log_of(source), log_of(flat))
             with closing(sqlite3.connect(flat, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
+                # What was spent since would be good again. Of damage, check() says more; before version 2
+                # there are no tokens.
+                with suppress(sqlite3.Error):
+                    connection.execute("UPDATE tokens SET is_revoked = 1 WHERE NOT is_revoked")
+                    connection.execute(
+                        "INSERT INTO audit (at_ms, text, actor_uid) VALUES (?, ?, ?)",
+                        (time.time_ns() // 1_000_000, RESTORED, os.getuid()),
+                    )
             whole = end.enter_context(flat.open("rb"))
         yield whole
 

@@ -12,23 +12,45 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hmac
 import json
 import logging
 import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
-from rbee.contracts import DEFAULT_PORT, CatalogReport, Devices, Status, decode, encode
-from rbee.errors import BadInput, CatalogFailed, CatalogUnusable, RbeeError, TimedOut, TooMany
+from rbee.contracts import (
+    DEFAULT_PORT,
+    LABELS_MAX,
+    AuditEntry,
+    CatalogReport,
+    Devices,
+    Status,
+    TokenView,
+    decode,
+    encode,
+)
+from rbee.errors import (
+    BadInput,
+    BadToken,
+    CatalogFailed,
+    CatalogUnusable,
+    NameTaken,
+    RbeeError,
+    TimedOut,
+    TooMany,
+    UnknownHive,
+    UnknownToken,
+)
 from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.queen.metrics import Metrics
 
@@ -39,8 +61,9 @@ Result = TypeVar("Result")
 Actor = Mapping[str, str]
 """Who asked for a write, as fields for the journal: actor_uid, actor_pid, and job_id where there is one."""
 
-MIGRATIONS = (
-    """
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
     CREATE TABLE hives (
         id TEXT PRIMARY KEY,
         host TEXT NOT NULL,
@@ -52,8 +75,50 @@ MIGRATIONS = (
         wanted INTEGER NOT NULL CHECK (wanted IN (0, 1))
     ) STRICT
     """,
+    ),
+    (
+        # Of hives on other machines: `machine` is derived from the machine-id, `credential` names the
+        # certificate. `labels` is a JSON object, `cordoned` the reason.
+        "ALTER TABLE hives ADD COLUMN machine TEXT",
+        "ALTER TABLE hives ADD COLUMN credential TEXT",
+        "ALTER TABLE hives ADD COLUMN address TEXT",
+        "ALTER TABLE hives ADD COLUMN labels TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE hives ADD COLUMN cordoned TEXT",
+        "CREATE UNIQUE INDEX hives_by_machine ON hives (machine)",
+        "CREATE UNIQUE INDEX hives_by_credential ON hives (credential)",
+        """
+        CREATE TABLE tokens (
+            id TEXT PRIMARY KEY,
+            hash TEXT NOT NULL,
+            hive TEXT,
+            uses_left INTEGER NOT NULL CHECK (uses_left >= 0),
+            created_at_ms INTEGER NOT NULL,
+            expires_at_ms INTEGER NOT NULL,
+            is_revoked INTEGER NOT NULL DEFAULT 0 CHECK (is_revoked IN (0, 1))
+        ) STRICT
+        """,
+        """
+        CREATE TABLE audit (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at_ms INTEGER NOT NULL,
+            text TEXT NOT NULL,
+            hive TEXT,
+            actor_uid INTEGER,
+            actor_credential TEXT,
+            job_id TEXT
+        ) STRICT
+        """,
+    ),
 )
-"""Statement n brings a catalog from version n to n + 1; PRAGMA user_version says where it is."""
+"""Number n brings a catalog from version n to n + 1; PRAGMA user_version says where it is."""
+
+AUDIT_KEPT = 10_000
+"""Entries of the audit; the oldest give way."""
+
+ANOTHER = "On the queen's machine: rbeectl token create"
+
+TOKENS_MAX = 1000
+"""Tokens that are kept; of those that nobody can join with any more, the oldest give way."""
 
 BUSY_TIMEOUT = catalogfile.BUSY_TIMEOUT
 """Seconds that a write waits for another process that keeps the catalog locked (an sqlite3 shell, say)."""
@@ -67,7 +132,10 @@ COPIES_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A hive as it stands in the table. Times are milliseconds since the epoch."""
+    """A hive as it stands in the table. Times are milliseconds since the epoch.
+
+    Only one on another machine has `machine`, `credential` and, once it was heard of, `address`.
+    """
 
     id: str
     host: str
@@ -77,6 +145,27 @@ class Row:
     created_at_ms: int
     updated_at_ms: int
     wanted: bool
+    machine: str | None = None
+    credential: str | None = None
+    address: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cordoned: str | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        return self.credential is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A machine that would become a hive, and the token that it shows for it."""
+
+    hive_id: str
+    machine: str
+    credential: str
+    address: str
+    token_id: str
+    token_hash: str
 
 
 def now_ms() -> int:
@@ -140,6 +229,7 @@ class Catalog:
                 if_it_fails.callback(connection.close)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
+                _keep_copy(connection, path)
                 _migrate(connection)
             except (sqlite3.Error, OSError) as error:
                 raise failure(CatalogUnusable, path, error, way_out=WAY_OUT) from error
@@ -218,13 +308,213 @@ class Catalog:
             WHERE id = ?4 AND (status, wanted) IS NOT (?1, coalesce(?2, wanted))
             """,
             (status, wanted, now_ms(), hive_id),
-            _Change(hive_id, f"hive {hive_id} is {status}{wish} in the hive catalog", by),
+            # Who comes and goes is no deed, and would push out what people did.
+            _Change(
+                hive_id,
+                f"hive {hive_id} is {status}{wish} in the hive catalog",
+                by,
+                is_audited=wanted is not None,
+            ),
         )
 
     async def remove(self, hive_id: str, *, by: Actor | None = None) -> bool:
         """Was there such a hive?"""
         change = _Change(hive_id, f"hive {hive_id} is removed from the hive catalog", by)
         return await self._write("DELETE FROM hives WHERE id = ?", (hive_id,), change) > 0
+
+    # Hives on other machines
+
+    async def join(self, asked: Joining, *, by: Actor) -> Row:
+        """Take a token's use and make the row, or give the one of this machine another credential, in one.
+
+        BadToken, or NameTaken where the name is another machine's, or the machine has another name.
+        """
+        now = now_ms()
+        changes: list[_Change] = []
+
+        def write() -> Row:
+            with self._transaction():
+                self._check_token(asked, now)
+                self._check_name(asked)
+                spend = "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?"
+                self._connection.execute(spend, (asked.token_id,))
+                self._connection.execute(
+                    """
+                    INSERT INTO hives (id, host, port, status, devices, created_at_ms, updated_at_ms, wanted,
+                                       machine, credential, address)
+                    VALUES (?1, ?1, ?2, 'pending', NULL, ?3, ?3, 1, ?4, ?5, ?6)
+                    ON CONFLICT (id) DO UPDATE
+                    SET credential = ?5, address = ?6, wanted = 1, updated_at_ms = ?3
+                    """,
+                    (asked.hive_id, DEFAULT_PORT, now, asked.machine, asked.credential, asked.address),
+                )
+                told = f"hive {asked.hive_id} joined from {asked.address} with token {asked.token_id}"
+                changes.append(_Change(asked.hive_id, f"{told}, as credential {asked.credential}", by))
+                self._note(changes[0])
+            self._tell(changes[0])
+            self._tell_wanted()
+            row = self._find(asked.hive_id)
+            assert row is not None
+            return row
+
+        return await self._run(write, "write")
+
+    async def check_join(self, asked: Joining) -> None:
+        """As join() begins, with nothing taken: BadToken or NameTaken."""
+
+        def look() -> None:
+            self._check_token(asked, now_ms())
+            self._check_name(asked)
+
+        await self._run(look, "read")
+
+    def _check_token(self, asked: Joining, now: int) -> None:
+        query = "SELECT hash, hive, uses_left, expires_at_ms, is_revoked FROM tokens WHERE id = ?"
+        found = self._connection.execute(query, (asked.token_id,)).fetchone()
+        if found is None or not hmac.compare_digest(found[0], asked.token_hash):
+            raise BadToken("the token is not one of this queen's", hint=ANOTHER)
+        _, hive, uses_left, expires_at_ms, is_revoked = found
+        fault = None
+        if is_revoked:
+            fault = "has been revoked"
+        elif not uses_left:
+            fault = "is spent"
+        elif expires_at_ms <= now:
+            fault = "has expired"
+        elif hive is not None and hive != asked.hive_id:
+            fault = f"is for the hive {hive}"
+        if fault is not None:
+            raise BadToken(f"token {asked.token_id} {fault}", hint=ANOTHER)
+
+    def _check_name(self, asked: Joining) -> None:
+        there = self._find(asked.hive_id)
+        if there is not None and there.machine != asked.machine:
+            raise NameTaken(
+                f"the name {asked.hive_id} is taken: it is that of the hive at {there.address or there.host}",
+                hint="Join under another name, or on the queen's machine: "
+                f"rbeectl remove-hive {asked.hive_id}",
+                field="name",
+            )
+        found = self._connection.execute(
+            "SELECT id, address FROM hives WHERE machine = ? AND id <> ?", (asked.machine, asked.hive_id)
+        ).fetchone()
+        if found is not None:
+            raise NameTaken(
+                f"this machine is the hive {found[0]} already, last heard of from {found[1]}: "
+                "or both were made from one image",
+                hint=f"On the queen's machine: rbeectl remove-hive {found[0]}\nOf a cloned image, on the "
+                "clone: sudo sh -c 'rm /etc/machine-id && systemd-machine-id-setup'; then boot it again",
+                field="name",
+            )
+
+    async def set_address(self, hive_id: str, address: str, *, by: Actor) -> None:
+        await self._write(
+            "UPDATE hives SET address = ?1, updated_at_ms = ?2 WHERE id = ?3 AND address IS NOT ?1",
+            (address, now_ms(), hive_id),
+            _Change(hive_id, f"hive {hive_id} is at {address}", by),
+        )
+
+    async def set_labels(
+        self, hive_id: str, labels: Mapping[str, str], remove: Collection[str], *, by: Actor
+    ) -> Row:
+        """Set some and take some away; UnknownHive, or BadInput for more than LABELS_MAX."""
+
+        def write() -> Row:
+            with self._transaction():
+                row = self._find(hive_id)
+                if row is None:
+                    raise UnknownHive(f"hive '{hive_id}' is not in the hive catalog", field="hive_id")
+                kept = {key: value for key, value in row.labels.items() if key not in remove}
+                changed = kept | dict(labels)
+                if len(changed) > LABELS_MAX:
+                    raise BadInput(f"a hive may have {LABELS_MAX} labels at most", field="set")
+                told = ", ".join(f"{key}={value}" for key, value in sorted(changed.items())) or "none"
+                change = _Change(hive_id, f"the labels of hive {hive_id} are {told}", by)
+                is_other = changed != row.labels
+                if is_other:
+                    self._connection.execute(
+                        "UPDATE hives SET labels = ?, updated_at_ms = ? WHERE id = ?",
+                        (json.dumps(changed, sort_keys=True), now_ms(), hive_id),
+                    )
+                    self._note(change)
+            if is_other:
+                self._tell(change)
+            return replace(row, labels=changed)
+
+        return await self._run(write, "write")
+
+    async def set_cordon(self, hive_id: str, reason: str | None, *, by: Actor) -> None:
+        told = f"hive {hive_id} is not cordoned any more" if reason is None else None
+        await self._write(
+            "UPDATE hives SET cordoned = ?1, updated_at_ms = ?2 WHERE id = ?3 AND cordoned IS NOT ?1",
+            (reason, now_ms(), hive_id),
+            _Change(hive_id, told or f"hive {hive_id} is cordoned: {reason}", by),
+        )
+
+    # Tokens
+
+    async def add_token(self, token: TokenView, token_hash: str, *, by: Actor) -> None:
+        """TooMany where TOKENS_MAX can still be used."""
+        bound_to = f" for the hive {token.hive}" if token.hive else ""
+        uses = "1 use" if token.uses_left == 1 else f"{token.uses_left} uses"
+        change = _Change(token.hive, f"token {token.id}{bound_to} was made, for {uses}", by)
+
+        def write() -> None:
+            with self._transaction():
+                self._connection.execute(
+                    """
+                    DELETE FROM tokens WHERE id IN (
+                        SELECT id FROM tokens WHERE is_revoked OR uses_left = 0 OR expires_at_ms <= ?1
+                        ORDER BY created_at_ms LIMIT max(0, (SELECT count(*) FROM tokens) - ?2 + 1)
+                    )
+                    """,
+                    (token.created_at_ms, TOKENS_MAX),
+                )
+                (count,) = self._connection.execute("SELECT count(*) FROM tokens").fetchone()
+                if count >= TOKENS_MAX:
+                    raise TooMany(f"there are {count} tokens", hint="rbeectl token revoke")
+                self._connection.execute(
+                    """
+                    INSERT INTO tokens (id, hash, hive, uses_left, created_at_ms, expires_at_ms)
+                    VALUES (?, ?, ?, ?, ?, ?)
+                    """,
+                    (
+                        token.id, token_hash, token.hive, token.uses_left, token.created_at_ms,
+                        token.expires_at_ms,
+                    ),
+                )  # fmt: skip
+                self._note(change)
+            self._tell(change)
+
+        await self._run(write, "write")
+
+    async def tokens(self) -> list[TokenView]:
+        """All that are kept, the newest last."""
+        query = _SELECT_TOKENS + " ORDER BY created_at_ms"
+        return await self._run(lambda: [_token(found) for found in self._connection.execute(query)], "read")
+
+    async def revoke_token(self, token_id: str, *, by: Actor) -> TokenView:
+        """UnknownToken where there is none; one that is revoked already stays so."""
+        await self._write(
+            "UPDATE tokens SET is_revoked = 1 WHERE id = ? AND NOT is_revoked",
+            (token_id,),
+            _Change(None, f"token {token_id} is revoked", by),
+        )
+        found = await self._run(
+            lambda: self._connection.execute(_SELECT_TOKENS + " WHERE id = ?", (token_id,)).fetchone(), "read"
+        )
+        if found is None:
+            raise UnknownToken(f"there is no token {token_id}", hint="rbeectl token list", field="token_id")
+        return _token(found)
+
+    async def audit(self, limit: int, hive_id: str | None) -> list[AuditEntry]:
+        """The last entries, the newest last; of one hive, or of all."""
+        query = """
+            SELECT id, at_ms, text, hive, actor_uid, actor_credential, job_id FROM audit
+            WHERE ?1 IS NULL OR hive = ?1 ORDER BY id DESC LIMIT ?2
+            """
+        found = await self._run(lambda: self._connection.execute(query, (hive_id, limit)).fetchall(), "read")
+        return [AuditEntry(*entry) for entry in reversed(found)]
 
     # All of it
 
@@ -323,14 +613,54 @@ class Catalog:
         """The number of rows that were written; where it is not 0, the journal is told."""
 
         def write() -> int:
-            count = self._connection.execute(statement, values).rowcount
+            with self._transaction():
+                count = self._connection.execute(statement, values).rowcount
+                if count > 0:
+                    self._note(change)
             # In this thread: who waits for the write may be cancelled, and it is made all the same.
             if count > 0:
-                self._journal.narrate(CATALOG_CHANGED, change.text, hive=change.hive_id, **change.actor())
+                self._tell(change)
             self._tell_wanted()
             return count
 
         return await self._run(write, "write")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite itself ends it where the disk is full
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _note(self, change: _Change) -> None:
+        """The audit is written with what it is about, or neither is."""
+        if change.is_audited:
+            actor = change.actor()
+            self._connection.execute(
+                """
+                INSERT INTO audit (at_ms, text, hive, actor_uid, actor_credential, job_id)
+                VALUES (?, ?, ?, ?, ?, ?)
+                """,
+                (
+                    now_ms(),
+                    change.text,
+                    change.hive_id,
+                    int(actor["actor_uid"]) if "actor_uid" in actor else None,
+                    actor.get("actor_credential"),
+                    actor.get("job_id"),
+                ),
+            )
+            self._connection.execute(
+                "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (AUDIT_KEPT,)
+            )
+
+    def _tell(self, change: _Change) -> None:
+        about = {} if change.hive_id is None else {"hive": change.hive_id}
+        self._journal.narrate(CATALOG_CHANGED, change.text, **about, **change.actor())
 
     def _tell_wanted(self) -> None:
         found = self._connection.execute("SELECT EXISTS (SELECT 1 FROM hives WHERE wanted)")
@@ -360,25 +690,42 @@ class Catalog:
 class _Change:
     """What a write means, as the journal tells it once the write is made."""
 
-    hive_id: str
+    hive_id: str | None
     text: str
     by: Actor | None
+    is_audited: bool = True
 
     def actor(self) -> Actor:
         return self.by or {"actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
 
 
-_SELECT = "SELECT id, host, port, status, devices, created_at_ms, updated_at_ms, wanted FROM hives"
+_SELECT = """
+    SELECT id, host, port, status, devices, created_at_ms, updated_at_ms, wanted, machine, credential,
+           address, labels, cordoned
+    FROM hives"""
 
 
-def _row(found: tuple[str, str, int, Status, str | None, int, int, int]) -> Row:
-    hive_id, host, port, status, stored, created_at_ms, updated_at_ms, wanted = found
+def _row(found: tuple[Any, ...]) -> Row:
+    hive_id, host, port, status, stored, created_at_ms, updated_at_ms, wanted, *rest = found
+    machine, credential, address, labels, cordoned = rest
     try:
         devices = decode(Devices, json.loads(stored)) if stored is not None else None
     except (ValueError, BadInput):
         # Written by another version: unknown, and asked for again at the hive's next start.
         devices = None
-    return Row(hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted))
+    return Row(
+        hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted), machine, credential,
+        address, json.loads(labels), cordoned,
+    )  # fmt: skip
+
+
+_SELECT_TOKENS = "SELECT id, hive, uses_left, created_at_ms, expires_at_ms, is_revoked FROM tokens"
+
+
+def _token(found: tuple[Any, ...]) -> TokenView:
+    *rest, is_revoked = found
+    token_id, hive, uses_left, created_at_ms, expires_at_ms = rest
+    return TokenView(token_id, hive, uses_left, created_at_ms, expires_at_ms, bool(is_revoked))
 
 
 def _is_there(path: Path) -> bool:
@@ -414,11 +761,30 @@ def _make(path: Path, lock: Lock) -> None:
             new.unlink(missing_ok=True)
 
 
+def _keep_copy(connection: sqlite3.Connection, path: Path) -> None:
+    """Before a migration, for who goes back to the release before: she refuses what a newer one wrote."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version in (0, len(MIGRATIONS)):
+        return
+    copy = path.with_name(f"{path.stem}-{version}{path.suffix}")
+    new = copy.with_name(f"{copy.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        connection.execute("VACUUM INTO ?", (os.fspath(new),))
+        with new.open("rb") as made:
+            os.fsync(made.fileno())
+        new.rename(copy)
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, statement in enumerate(MIGRATIONS[version:], start=version + 1):
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee.catalogfile import VERSION
 from rbee.client.queen import QueenClient
 from rbee.contracts import CatalogReport, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
@@ -36,7 +37,7 @@ async def test_a_copy_is_what_the_queen_has_and_one_file(house: House) -> None:
     report = await saved(house)
 
     assert report is not None
-    assert (report.path, report.version, report.hives) == (str(house.root / "copy.db"), 1, 1)
+    assert (report.path, report.version, report.hives) == (str(house.root / "copy.db"), VERSION, 1)
     assert rows_of(house.root / "copy.db") == [("localhost", "online")]
     assert not (house.root / "copy.db-wal").exists()
 
@@ -56,7 +57,7 @@ async def test_a_check_says_version_hives_and_size(house: House) -> None:
 
     report = await house.ask(QueenRoutes.CHECK_CATALOG)
 
-    assert report == CatalogReport(str(house.catalog_path), 1, 1, report.size_bytes)
+    assert report == CatalogReport(str(house.catalog_path), VERSION, 1, report.size_bytes)
     assert report.size_bytes >= house.catalog_path.stat().st_size
 
 

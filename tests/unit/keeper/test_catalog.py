@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 import rbee.keeper.catalog
-from rbee.catalogfile import Lock
+from rbee.catalogfile import VERSION, Lock
 from rbee.contracts import QueenRoutes, Route
 from rbee.errors import (
     BadInput,
@@ -200,7 +200,7 @@ def test_a_log_is_read_with_its_file_and_nothing_is_left_or_changed(path: Path, 
 
     report = check(queen([]), "off", str(backup_file))
 
-    assert (report.path, report.hives, report.version) == (str(backup_file), 3, 1)
+    assert (report.path, report.hives, report.version) == (str(backup_file), 3, VERSION)
     assert {one.name: one.read_bytes() for one in backup_file.parent.iterdir()} == before
 
 

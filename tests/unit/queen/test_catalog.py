@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -89,6 +90,12 @@ def test_the_table_has_the_seed_s_columns_and_whether_the_hive_is_wanted(
         ("created_at_ms", "INTEGER", 1, 0),
         ("updated_at_ms", "INTEGER", 1, 0),
         ("wanted", "INTEGER", 1, 0),
+        # Of hives on other machines.
+        ("machine", "TEXT", 0, 0),
+        ("credential", "TEXT", 0, 0),
+        ("address", "TEXT", 0, 0),
+        ("labels", "TEXT", 1, 0),
+        ("cordoned", "TEXT", 0, 0),
     ]
 
 
@@ -136,8 +143,9 @@ def test_a_hive_is_added_as_pending_and_wanted(catalog: Catalog, path: Path) -> 
     assert row == Row(
         "localhost", "localhost", 8600, "pending", None, row.created_at_ms, row.created_at_ms, True
     )
+    of_others = (None, None, None, "{}", None)
     assert stored(path) == [
-        ("localhost", "localhost", 8600, "pending", None, row.created_at_ms, row.created_at_ms, 1)
+        ("localhost", "localhost", 8600, "pending", None, row.created_at_ms, row.created_at_ms, 1, *of_others)
     ]
     assert row.created_at_ms > 1_700_000_000_000
 
@@ -820,34 +828,79 @@ def test_reading_all_of_it_ends_in_time(catalog: Catalog, monkeypatch: pytest.Mo
 # Migrations
 
 
-def test_a_migration_that_fails_leaves_the_catalog_at_its_version(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+V1 = """
+    INSERT INTO hives VALUES ('localhost', 'localhost', 8600, 'online', NULL, 1, 2, 1);
+    INSERT INTO hives VALUES ('gone', 'gone', 8600, 'offline', NULL, 3, 4, 0);
+    """
+
+
+@pytest.fixture
+def v1(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """A catalog as the release before left it, with its rows."""
+    with monkeypatch.context() as before:
+        before.setattr("rbee.queen.catalog.MIGRATIONS", MIGRATIONS[:1])
+        before.setattr("rbee.queen.catalog.VERSION", 1, raising=False)
+        path.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(path)) as connection:
+            for statement in MIGRATIONS[0]:
+                connection.execute(statement)
+            connection.executescript(V1)
+            connection.execute(f"PRAGMA application_id = {int.from_bytes(b'rbee', 'big')}")
+            connection.execute("PRAGMA user_version = 1")
+            connection.commit()
+    return stored(path)
+
+
+def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_kept(
+    path: Path, v1: list[tuple[Any, ...]]
 ) -> None:
-    a_catalog(path)
-    before = stored(path)
-    monkeypatch.setattr(
-        "rbee.queen.catalog.MIGRATIONS",
-        (*MIGRATIONS, "ALTER TABLE hives ADD COLUMN colour TEXT", "ALTER TABLE nothing ADD COLUMN x TEXT"),
-    )
-
-    with pytest.raises(CatalogUnusable):
-        Catalog.open(path)
-
-    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]
-    assert [row[:8] for row in stored(path)] == before
-
-
-def test_a_migration_brings_an_older_catalog_up_with_its_rows(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a_catalog(path)
-    monkeypatch.setattr(
-        "rbee.queen.catalog.MIGRATIONS", (*MIGRATIONS, "ALTER TABLE hives ADD COLUMN colour TEXT")
-    )
-
     catalog = Catalog.open(path)
     rows = run(catalog.hives())
     catalog.close()
 
-    assert len(rows) == 200
-    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS) + 1,)]
+    assert [(row.id, row.status, row.wanted, row.is_remote, row.labels) for row in rows] == [
+        ("gone", "offline", False, False, {}),
+        ("localhost", "online", True, False, {}),
+    ]
+    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert [row[:8] for row in stored(path)] == v1
+    # For who goes back to the release before.
+    copy = path.with_name("catalog-1.db")
+    assert stored(copy, "PRAGMA user_version") == [(1,)]
+    assert stored(copy, "PRAGMA application_id") == stored(path, "PRAGMA application_id")
+    assert stored(copy) == v1
+    assert sorted(contents(path.parent)) == ["catalog-1.db", "catalog.db"]
+
+
+@pytest.mark.parametrize("number", range(len(MIGRATIONS[1])))
+def test_a_migration_that_fails_in_its_middle_leaves_the_catalog_at_its_version(
+    path: Path, v1: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    broken = (*MIGRATIONS[1][:number], "ALTER TABLE nothing ADD COLUMN x TEXT", *MIGRATIONS[1][number:])
+    with monkeypatch.context() as now:
+        now.setattr("rbee.queen.catalog.MIGRATIONS", (MIGRATIONS[0], broken))
+        with pytest.raises(CatalogUnusable):
+            Catalog.open(path)
+
+    assert stored(path, "PRAGMA user_version") == [(1,)]
+    assert stored(path) == v1
+    assert stored(path, "SELECT name FROM sqlite_schema WHERE type = 'table'") == [("hives",)]
+    # Once that is mended, it goes on.
+    catalog = Catalog.open(path)
+    assert len(run(catalog.hives())) == 2
+    catalog.close()
+
+
+def test_a_copy_that_cannot_be_kept_leaves_the_catalog_as_it_was(
+    path: Path, v1: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as now:
+        now.setattr(os, "fsync", full)
+        with pytest.raises(CatalogUnusable):
+            Catalog.open(path)
+
+    assert stored(path, "PRAGMA user_version") == [(1,)]
+    assert list(contents(path.parent)) == ["catalog.db"]
