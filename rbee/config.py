@@ -21,6 +21,9 @@ FOLDERS = (Path("etc/rbee"), Path("usr/local/lib/rbee"), Path("usr/lib/rbee"))
 QUEEN_SOCKET = Path("/run/rbee/queen.sock")
 HIVE_SOCKET = Path("/run/rbee/hive.sock")
 
+JITTER = 0.1
+"""A beat comes up to this part of the interval early, so that hives do not beat in step."""
+
 _UNITS = {
     "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3,
     "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1,
@@ -125,7 +128,19 @@ def load(root: Path = Path("/")) -> Config:
         ) from error
     for path in paths:
         config = _apply(config, path)
+    _check_grace(config.queen)
     return config
+
+
+def _check_grace(queen: QueenConfig) -> None:
+    least = 3 * JITTER * queen.heartbeat_interval
+    if queen.heartbeat_grace < least * (1 - 1e-9):
+        raise BadConfig(
+            f"[Queen] HeartbeatGraceSec= is {queen.heartbeat_grace:g}s, and must be {least:g}s at least with "
+            f"HeartbeatIntervalSec={queen.heartbeat_interval:g}s: three times what beats differ by",
+            hint="Correct HeartbeatGraceSec= in rbee.conf; rbee.conf(5)",
+            field="HeartbeatGraceSec",
+        )
 
 
 def _files(root: Path) -> list[Path]:

@@ -32,6 +32,8 @@ QUEEN_SOCKET_UNIT = "queen-rbee.socket"
 HIVE_UNIT = "rbee-hive.service"
 HIVE_SOCKET_UNIT = "rbee-hive.socket"
 TARGET = "rbee.target"
+REDIAL_UNIT = "rbee-hive-redial.service"
+TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
 
 BUS_TIMEOUT = 3.0
@@ -84,12 +86,14 @@ class UnitState:
 class Bus:
     """A connection to the system bus, opened as a context; for one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
+        """`address` in D-Bus's own words is for the bus of another machine."""
+        self._address = address
         self._bus: Any = None
         self._callbacks: list[Any] = []
 
     def __enter__(self) -> Self:
-        bus = _dbus_class()()
+        bus = _dbus_class()() if self._address is None else _address_class()(self._address.encode())
         with _translated("connecting to the system bus"):
             _uninterrupted(bus.open)
         self._bus = bus
@@ -199,6 +203,11 @@ class Bus:
     def ask_stop(self, unit: str) -> str:
         """StopUnit: queue the job and return its object path."""
         return self._ask(b"StopUnit", unit, b"replace", f"stopping {unit}")
+
+    def reload(self) -> None:
+        """Reload: have systemd read the unit files again, as root."""
+        with _translated("reloading the unit files"):
+            self._call(b"Reload", [])
 
     def reset_failed(self, unit: str) -> None:
         """ResetFailedUnit: the unit is not failed any more, and its starts are counted from 0 again."""
@@ -370,6 +379,14 @@ def _dbus_class() -> Any:
     return DBus
 
 
+def _address_class() -> Any:
+    """pystemd's connection to a bus by its address."""
+    _dbus_class()
+    from pystemd.dbuslib import DBusAddress
+
+    return DBusAddress
+
+
 def _uninterrupted(call: Callable[[], Result]) -> Result:
     """Call again when a signal came in between (SIGTERM, say): sd-bus then gives up with EINTR.
 
@@ -473,6 +490,10 @@ class Notifier:
 
     def stopping(self, status: str) -> None:
         self._send("STOPPING=1", status)
+
+    def extend(self, seconds: float) -> None:
+        """Ask for so much time from now on, where the unit's own timeout would end what is under way."""
+        self._notifier.notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def alive(self) -> None:
         self._notifier.notify("WATCHDOG=1")

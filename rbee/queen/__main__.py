@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -23,19 +24,24 @@ from rbee.narration import (
     Narrator,
 )
 from rbee.queen import app
+from rbee.queen import remote as remote_app
 from rbee.queen.catalog import Catalog
 from rbee.queen.feed import WATCHERS, Feed, FeedFile
-from rbee.queen.hives import Hives
+from rbee.queen.fleet import Fleet
+from rbee.queen.hives import TELL_TIMEOUT, Hives
 from rbee.queen.jobs import STREAMS, Jobs, Stories
 from rbee.queen.looks import SAMPLE_TIMEOUT
 from rbee.queen.mark import Mark
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
 from rbee.queen.units import AsyncBus
-from rbee.server import run_daemon, serve, stop_signal
+from rbee.server import Remote, run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
 from rbee.server.places import Places
 from rbee.systemd import Bus, Notifier, take_sockets
+
+TCP_SOCKETS = "queen-tcp"
+"""FileDescriptorName= of queen-rbee-tcp.socket."""
 
 
 class StatusLine(Narrator):
@@ -70,7 +76,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     narrator: Narrator = Chorus(journal, feed)
     for warning in settings.warnings:
         narrator.narrate(CONFIG_WARNING, warning)
-    sockets = _unix_sockets()
+    sockets, remote_sockets = _sockets()
     queen = settings.queen
     state = _state_directory()
     metrics = Metrics()
@@ -110,24 +116,39 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             passed_on=feed.relay,
             metrics=metrics,
         )
+        fleet = Fleet(state, remote_sockets, catalog, hives, narrator)
         await hives.load()
+        await fleet.load()
+        remote = None
+        keeping_keys: list[asyncio.Task[None]] = []
+        if remote_sockets:
+            remote = Remote(remote_app.build(fleet, hives), remote_sockets, await fleet.context())
         units.attach()
         at_the_end.callback(units.detach)
 
         def started() -> None:
             narrator.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
             hives.begin()
+            if remote is not None:
+                keeping_keys.append(asyncio.get_running_loop().create_task(fleet.keep_keys()))
             # What lives now lives for good; without it a collection with many connections stalls the loop.
             gc.freeze()
 
         async def stopping() -> None:
             narrator.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
+            for task in keeping_keys:
+                task.cancel()
+            if hives.is_telling:
+                # systemd counts TimeoutStopSec= from the stop, and hives elsewhere are told first.
+                notifier.extend(TELL_TIMEOUT + 1)
             await hives.end()
             jobs.close()
             feed.close()
 
         await serve(
-            app.build(hives, jobs, feed, app.Admission(hive_uid, lambda: uid_of("rbee-hive")), metrics),
+            app.build(
+                hives, jobs, feed, app.Admission(hive_uid, lambda: uid_of("rbee-hive")), fleet, metrics
+            ),
             sockets,
             notifier,
             told_to_stop,
@@ -135,19 +156,32 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             started=started,
             stopping=stopping,
             daemons=daemons,
+            remote=remote,
         )
     if failures:
         raise failures[0]
 
 
-def _unix_sockets() -> list[socket.socket]:
-    listeners = [listener for named in take_sockets().values() for listener in named]
-    if any(listener.family != socket.AF_UNIX for listener in listeners):
+def _sockets() -> tuple[list[socket.socket], list[socket.socket]]:
+    """Her Unix sockets, and those of queen-rbee-tcp.socket, by the names that systemd hands over.
+
+    Not by their order, which differs from start to start where two units feed one service.
+    """
+    handed_over = take_sockets()
+    remote = handed_over.pop(TCP_SOCKETS, [])
+    local = [listener for named in handed_over.values() for listener in named]
+    if any(listener.family != socket.AF_UNIX for listener in local):
         raise BadConfig(
-            "TCP needs TLS and a credential, and this version has neither",
-            hint="Take every ListenStream= but /run/rbee/queen.sock out of queen-rbee.socket.",
+            "TCP needs TLS and a credential, and queen-rbee.socket knows neither",
+            hint="Take every ListenStream= but /run/rbee/queen.sock out of queen-rbee.socket, "
+            "then: rbeectl tcp enable",
         )
-    return listeners
+    if any(listener.family == socket.AF_UNIX for listener in remote):
+        raise BadConfig(
+            "queen-rbee-tcp.socket has a Unix socket",
+            hint="Take every ListenStream= that is a path out of queen-rbee-tcp.socket.",
+        )
+    return local, remote
 
 
 def _feed_path() -> Path | None:

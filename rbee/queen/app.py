@@ -13,8 +13,12 @@ from starlette.responses import Response
 from rbee import __version__
 from rbee.contracts import (
     EVENT_HEADER,
+    LOCALHOST,
     AddHive,
+    Audit,
     CatalogReport,
+    CreatedToken,
+    CreateToken,
     FeedEvents,
     FeedId,
     Health,
@@ -30,12 +34,20 @@ from rbee.contracts import (
     QueenRoutes,
     Route,
     Sample,
+    SetCordon,
+    SetLabels,
+    SetTcp,
+    Tcp,
+    TokenId,
+    Tokens,
+    TokenView,
     decode,
 )
 from rbee.errors import BadInput, NotPermitted, UnknownJob
 from rbee.queen import hives as rules
 from rbee.queen import jobs as stories
 from rbee.queen.feed import Feed
+from rbee.queen.fleet import Fleet
 from rbee.queen.metrics import Metrics, Moment, write
 from rbee.server import Handler, build_app, event_stream, file_answer, peer_of, read_query, read_shape
 from rbee.server.peer import Peer
@@ -64,9 +76,14 @@ class Admission:
 
 
 def build(
-    hives: rules.Hives, jobs: stories.Jobs, feed: Feed, admission: Admission, metrics: Metrics | None = None
+    hives: rules.Hives,
+    jobs: stories.Jobs,
+    feed: Feed,
+    admission: Admission,
+    fleet: Fleet,
+    metrics: Metrics | None = None,
 ) -> Starlette:
-    """The queen's app. `metrics` is what her other rooms count in."""
+    """The queen's app on her Unix socket. `metrics` is what her other rooms count in."""
     counted = metrics or Metrics()
     scraping = asyncio.Lock()
 
@@ -78,7 +95,10 @@ def build(
         return begin(request, lambda: hives.add(wanted, actor(request)))
 
     async def heartbeat(request: Request) -> HeartbeatAck:
-        return await hives.heartbeat(await read_shape(request, Heartbeat), actor(request))
+        beat: Heartbeat = await read_shape(request, Heartbeat)
+        if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
+            raise NotPermitted(f"the hive {beat.hive_id} is on another machine, and beats over TCP")
+        return await hives.heartbeat(beat, actor(request))
 
     async def shutdown(request: Request) -> Any:
         return begin(request, lambda: hives.shut_down(actor(request)))
@@ -94,7 +114,34 @@ def build(
 
     async def remove_hive(request: Request) -> Any:
         wanted = hive_id(request)
-        return begin(request, lambda: hives.remove(wanted, actor(request)))
+        is_forced = bool(read_query(request, QueenRoutes.REMOVE_HIVE).get("force", 0))
+        return begin(request, lambda: hives.remove(wanted, actor(request), is_forced=is_forced))
+
+    async def set_labels(request: Request) -> HiveView:
+        return await fleet.set_labels(hive_id(request), await read_shape(request, SetLabels), actor(request))
+
+    async def set_cordon(request: Request) -> HiveView:
+        return await fleet.set_cordon(hive_id(request), await read_shape(request, SetCordon), actor(request))
+
+    async def tcp(_request: Request) -> Tcp:
+        return await fleet.tcp()
+
+    async def set_tcp(request: Request) -> Tcp:
+        asked: SetTcp = await read_shape(request, SetTcp)
+        return await fleet.set_tcp(asked.is_open)
+
+    async def list_tokens(_request: Request) -> Tokens:
+        return Tokens(tuple(await hives.catalog.tokens()))
+
+    async def create_token(request: Request) -> CreatedToken:
+        return await fleet.create_token(await read_shape(request, CreateToken), actor(request))
+
+    async def revoke_token(request: Request) -> TokenView:
+        return await hives.catalog.revoke_token(token_id(request), by=actor(request))
+
+    async def audit(request: Request) -> Audit:
+        asked = read_query(request, QueenRoutes.AUDIT)
+        return Audit(tuple(await hives.catalog.audit(asked.get("limit", 100), asked.get("hive"))))
 
     async def list_jobs(_request: Request) -> Jobs:
         return Jobs(tuple(job.view() for job in jobs.all()))
@@ -143,6 +190,8 @@ def build(
         QueenRoutes.HIVE: show_hive,
         QueenRoutes.SAMPLE: sample,
         QueenRoutes.REMOVE_HIVE: remove_hive,
+        QueenRoutes.SET_LABELS: set_labels,
+        QueenRoutes.SET_CORDON: set_cordon,
         QueenRoutes.JOBS: list_jobs,
         QueenRoutes.JOB: show_job,
         QueenRoutes.EVENTS: events,
@@ -151,6 +200,12 @@ def build(
         QueenRoutes.CATALOG: catalog,
         QueenRoutes.CHECK_CATALOG: check_catalog,
         QueenRoutes.METRICS: tell_metrics,
+        QueenRoutes.TCP: tcp,
+        QueenRoutes.SET_TCP: set_tcp,
+        QueenRoutes.TOKENS: list_tokens,
+        QueenRoutes.CREATE_TOKEN: create_token,
+        QueenRoutes.REVOKE_TOKEN: revoke_token,
+        QueenRoutes.AUDIT: audit,
         QueenRoutes.OPENAPI: health,  # answered from the route table
     }
     return build_app("rbee queen", __version__, handlers, admit=admission)
@@ -158,8 +213,7 @@ def build(
 
 def actor(request: Request) -> dict[str, str]:
     """Who asked, as fields for the journal."""
-    peer = peer_of(request)
-    return {"actor_uid": str(peer.uid), "actor_pid": str(peer.pid)}
+    return peer_of(request).fields
 
 
 def hive_id(request: Request) -> str:
@@ -167,6 +221,13 @@ def hive_id(request: Request) -> str:
         return decode(Name, request.path_params["hive_id"])
     except BadInput as error:
         raise BadInput(f"hive_id {error.message.removeprefix('the body ')}", field="hive_id") from error
+
+
+def token_id(request: Request) -> str:
+    try:
+        return decode(TokenId, request.path_params["token_id"])
+    except BadInput as error:
+        raise BadInput(f"token_id {error.message.removeprefix('the body ')}", field="token_id") from error
 
 
 def job_id(request: Request) -> str:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rbee.client.link import HiveClient
@@ -24,6 +28,7 @@ from rbee.contracts import (
     Heartbeat,
     HeartbeatAck,
     HiveView,
+    Label,
     Line,
     Sample,
     Status,
@@ -45,11 +50,14 @@ from rbee.narration import (
     DEVICES_CHANGED,
     DEVICES_UNKNOWN,
     FIRST_HEARTBEAT,
+    FLEET_LOST,
     HAS_DEVICES,
     HIVE_AWAKE,
+    HIVE_NOT_TOLD,
     HIVE_OFFLINE,
     HIVE_ONLINE,
     HIVE_SUSPECT,
+    HIVE_TOLD,
     NOTICE,
     REMOVE_FAILED,
     REMOVED,
@@ -64,9 +72,11 @@ from rbee.queen.catalog import Actor, Catalog, Row
 from rbee.queen.fingerprints import Fingerprints
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.looks import Looks
+from rbee.queen.losses import Losses
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Life, Registry
 from rbee.queen.units import AsyncBus
+from rbee.queen.uplinks import Uplink, Uplinks
 from rbee.queen.words import describe, differences
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, UnitState
 
@@ -78,8 +88,16 @@ STOP_TIMEOUT = 10.0
 LOOK_AGAIN = 1.0
 """Seconds after which a look at the hive's unit that failed is tried again."""
 
+TELL_TIMEOUT = 3.0
+"""Seconds in which a hive on another machine must have taken that it is to stop, or to leave."""
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds that a hive whose beats come has for its stream."""
+
 STOPPED_BY_ADMIN = "stopped by an administrator"
 STOPPED_WITH_QUEEN = "stopped together with the queen"
+CONNECTION_CLOSED = "its connection closed"
+LIKELY = "likely the network of the queen's own machine"
 
 
 @dataclass(slots=True)
@@ -126,6 +144,7 @@ class Hives:
         passed_on: Callable[[str, Line, str | None], None] = lambda hive_id, line, job_id: None,
         metrics: Metrics | None = None,
     ) -> None:
+        self._removed: Callable[[str], None] = lambda hive_id: None
         self._config = config
         self._catalog = catalog
         self._registry = registry
@@ -140,11 +159,22 @@ class Hives:
         self._arrivals: dict[str, _Arrival] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()
-        self._looks = Looks(local_hive)
+        self._looks = Looks(self._client)
+        self.uplinks = Uplinks(self._uplink_closed)
+        self._losses = Losses()
+        self._goodbyes: set[str] = set()
+        """Hives whose last beat said that they stop."""
+        self._were_online: set[str] = set()
+        """Hives that were so when the queen woke: those that were not are no loss."""
+        self._telling: asyncio.Task[None] | None = None
         self._fingerprints = Fingerprints()
         self._is_ended = False
 
     # Living with the catalog
+
+    def when_removed(self, removed: Callable[[str], None]) -> None:
+        """Call `removed` with the id of each hive that is taken out of the catalog."""
+        self._removed = removed
 
     @property
     def catalog(self) -> Catalog:
@@ -154,6 +184,10 @@ class Hives:
         """Take the hives of the catalog into the registry, as unknown until they are heard of."""
         for row in await self._catalog.hives():
             self._registry.set(row.id, "unknown", f"not heard of yet since the queen woke; was {row.status}")
+            if row.is_remote:
+                self._registry.track_remote(row.id)
+            if row.status == "online":
+                self._were_online.add(row.id)
 
     def begin(self) -> None:
         """Once the queen serves: watch the local hive, judge by silence, and wake what is wanted.
@@ -165,12 +199,23 @@ class Hives:
         self._spawn(self._reconcile())
 
     async def end(self) -> None:
-        """Stop all work; what was going on is taken up when it is asked for again."""
+        """Stop all work; what was going on is taken up when it is asked for again.
+
+        Hives that are being told to stop are told first.
+        """
         self._is_ended = True
+        if self._telling is not None:
+            await asyncio.wait({self._telling})
+        self.uplinks.close()
         await self._looks.end()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def is_telling(self) -> bool:
+        """Are hives on other machines being told to stop?"""
+        return self._telling is not None and not self._telling.done()
 
     async def _reconcile(self) -> None:
         """BindsTo= took the local hive along when the queen died; bring it back if it is wanted."""
@@ -196,6 +241,11 @@ class Hives:
                 )
                 self._changed()
                 if life.state == "offline":
+                    if life.is_remote:
+                        # What came of it since is not heard, and an answer would come too late.
+                        self.uplinks.drop(hive_id)
+                        if life.last_beat_ms is not None or hive_id in self._were_online:
+                            self._note_loss(hive_id)
                     await self._remember(hive_id, "offline")
             await asyncio.sleep(self._registry.next_verdict())
 
@@ -203,11 +253,11 @@ class Hives:
 
     def add(self, request: AddHive, actor: dict[str, str]) -> Job:
         """Begin to add a hive; one that is there already goes on from wherever it is."""
-        if request.host != LOCALHOST:
+        if request.host != LOCALHOST and not self._is_remote(request.host):
             raise UnknownHost(
-                f"host '{request.host}' is not known: "
-                f"only this machine can be added, under the name {LOCALHOST}",
-                hint=f"rbeectl add-hive {LOCALHOST}",
+                f"host '{request.host}' is not known: it is not {LOCALHOST}, and no machine has joined as it",
+                hint="rbeectl add-hive HOST, which goes there by ssh\n"
+                "Or on that machine: sudo rbeectl join QUEEN:8500 --token TOKEN",
                 field="host",
             )
         job = self._jobs.open("add-hive", request.host)
@@ -217,13 +267,17 @@ class Hives:
         self._spawn(self._run(job, story, ADD_FAILED, doing, lambda: self._add(job, story, request, by)))
         return job
 
-    def remove(self, hive_id: str, actor: dict[str, str]) -> Job:
-        """Begin to stop a hive and forget it; one that is not there is no error."""
+    def remove(self, hive_id: str, actor: dict[str, str], *, is_forced: bool = False) -> Job:
+        """Begin to stop a hive and forget it; one that is not there is no error.
+
+        One on another machine that cannot be told so is forgotten only where it `is_forced`.
+        """
         job = self._jobs.open("remove-hive", hive_id)
         story = self._narrator.about(job_id=job.id, hive=hive_id, **actor)
         by = {**actor, "job_id": job.id}
         doing = f"removing {hive_id}"
-        self._spawn(self._run(job, story, REMOVE_FAILED, doing, lambda: self._remove(story, hive_id, by)))
+        work = partial(self._remove, story, hive_id, by, is_forced)
+        self._spawn(self._run(job, story, REMOVE_FAILED, doing, work))
         return job
 
     def shut_down(self, actor: dict[str, str]) -> Job:
@@ -257,7 +311,7 @@ class Hives:
                 hint=f"rbeectl {'add-hive' if life.state == 'offline' else 'status'} {hive_id}",
             )
         # Of its end there may be no word yet, and whoever reaches for its socket then wakes it.
-        if not self._bus.state(HIVE_UNIT).is_active:
+        if not life.is_remote and not self._bus.state(HIVE_UNIT).is_active:
             raise HiveNotOnline(f"the beehive {hive_id} is being stopped", hint=f"rbeectl status {hive_id}")
         return await self._looks.sample(hive_id)
 
@@ -275,11 +329,15 @@ class Hives:
         self._metrics.beat_came(beat.state)
         self._pass_on(beat)
         self._fingerprints.heard(beat.hive_id, beat.fingerprint)
+        if beat.state == "stopping":
+            self._goodbyes.add(beat.hive_id)
+        else:
+            self._goodbyes.discard(beat.hive_id)
         if beat.state == "ready":
             await self._alive(beat, arrival, sender)
         return HeartbeatAck(
             status="ok",
-            interval_ms=round(self._registry.interval * 1000),
+            interval_ms=round(self._registry.pace(beat.hive_id) * 1000),
             job_id=arrival.job.id if arrival else None,
         )
 
@@ -298,7 +356,9 @@ class Hives:
         lateness = self._registry.lateness(beat.hive_id, beat.instance)
         if lateness is not None:
             self._metrics.beat_was_late(lateness)
-        is_first = self._registry.beat(beat.hive_id, beat.instance, beat.version or None)
+        is_first = self._registry.beat(
+            beat.hive_id, beat.instance, beat.version or None, skew_ms=_skew_ms(beat.timestamp)
+        )
         if arrival is not None:
             arrival.beats()
             return
@@ -343,7 +403,8 @@ class Hives:
             fingerprint = self._fingerprints.of(hive_id)
             try:
                 before = await self._catalog.hive(hive_id)
-                devices = await self._local_hive.devices(job_id=None, timeout=self._config.detect_timeout)
+                client = await self._reach(hive_id)
+                devices = await client.devices(job_id=None, timeout=self._config.detect_timeout)
                 if before is None:
                     return
                 await self._catalog.set_devices(hive_id, devices, by=sender)
@@ -391,13 +452,15 @@ class Hives:
 
     async def _add(self, job: Job, story: Narrator, request: AddHive, by: Actor) -> Done:
         hive_id = request.host
-        story.narrate(ADDING, "Adding local pc to hive catalog.")
+        story.narrate(ADDING, f"Adding {'local pc' if hive_id == LOCALHOST else hive_id} to hive catalog.")
         async with self._locks[hive_id]:
             row = await self._catalog.add(hive_id, request.host, request.port, by=by)
             if self._registry.life(hive_id) is None:
                 self._set(hive_id, "pending", "just added")
             with self._expecting(hive_id, job) as arrival:
-                if self._bus.state(HIVE_UNIT).is_active:
+                if row.is_remote:
+                    devices = await self._await_remote(row, story, arrival)
+                elif self._bus.state(HIVE_UNIT).is_active:
                     arrival.is_started = True
                     arrival.beats()
                     story.narrate(HIVE_AWAKE, f"the bee hive at {request.host} is awake already")
@@ -408,6 +471,22 @@ class Hives:
             await self._store_online(hive_id, devices, by)
             story.narrate(HAS_DEVICES, describe(hive_id, devices))
             return Done(await self.view(hive_id))
+
+    async def _await_remote(self, row: Row, story: Narrator, arrival: _Arrival) -> Devices:
+        """A hive on another machine comes by itself, or does not: nobody here can wake it."""
+        if self._is_online(row.id):
+            story.narrate(HIVE_AWAKE, f"the bee hive at {row.host} is awake already")
+            return await self._ask_devices(row, story, arrival.job.id)
+        timeout = self._config.hive_start_timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await arrival.outcome
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the beehive {row.id} sent no heartbeat within {timeout:g} s",
+                hint=f"On {row.id}: sudo systemctl start {HIVE_UNIT}",
+            ) from error
+        return await self._first_devices(row.id, story, arrival.job.id)
 
     async def _wake(self, row: Row, story: Narrator, arrival: _Arrival, by: Actor) -> None:
         """Start the local hive's unit and wait for its first heartbeat."""
@@ -452,14 +531,15 @@ class Hives:
         story.narrate(ASKING_DEVICES, asking)
         fingerprint = self._fingerprints.of(row.id)
         try:
-            devices = await self._local_hive.devices(job_id=job_id, timeout=self._config.detect_timeout)
+            client = await self._reach(row.id)
+            devices = await client.devices(job_id=job_id, timeout=self._config.detect_timeout)
         except RbeeError as error:
             life = self._registry.life(row.id)
             if life is not None and life.state != "offline":
                 self._set(row.id, "pending", f"its devices are not known: {error.message}")
             raise HiveFailed(
                 f"the beehive {row.id} did not tell its devices: {error.message}",
-                hint=error.hint or f"systemctl status {HIVE_UNIT}",
+                hint=error.hint or self._hint(row.id),
             ) from error
         self._fingerprints.came_with(row.id, fingerprint)
         return devices
@@ -474,7 +554,7 @@ class Hives:
                 self._set(hive_id, "pending", f"its devices are not stored: {error.message}")
             raise
 
-    async def _remove(self, story: Narrator, hive_id: str, by: Actor) -> Done:
+    async def _remove(self, story: Narrator, hive_id: str, by: Actor, is_forced: bool) -> Done:
         story.narrate(REMOVING, f"Removing {hive_id} from hive catalog")
         absent = f"the beehive {hive_id} was not in the hive catalog"
         if hive_id not in self._locks and self._registry.life(hive_id) is None:
@@ -483,9 +563,14 @@ class Hives:
             return Done(None, was_there=False)
         try:
             async with self._locks[hive_id], self._leaving(hive_id):
-                await self._stop_hive(hive_id)
+                if self._is_remote(hive_id):
+                    await self._have_leave(hive_id, story, is_forced)
+                else:
+                    await self._stop_hive(hive_id)
                 was_there = await self._catalog.remove(hive_id, by=by)
                 self._registry.forget(hive_id)
+                self._removed(hive_id)
+                self.uplinks.drop(hive_id)
                 self._fingerprints.forget(hive_id)
                 self._changed()
         except CatalogFailed:
@@ -503,7 +588,46 @@ class Hives:
         if unit.load != "not-found" or not unit.is_stopped:
             await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
 
+    async def _have_leave(self, hive_id: str, story: Narrator, is_forced: bool) -> None:
+        uplink = self.uplinks.find(hive_id)
+        try:
+            if uplink is None:
+                raise HiveNotOnline("it is not connected")
+            await HiveClient(uplink).leave(timeout=TELL_TIMEOUT)
+        except RbeeError as error:
+            if not is_forced:
+                raise HiveFailed(
+                    f"the beehive {hive_id} cannot be told to leave: {error.message}",
+                    hint=f"To forget it all the same: rbeectl remove-hive --force {hive_id}",
+                ) from error
+            told = f"the beehive {hive_id} could not be told that it is removed: {error.message}"
+            story.narrate(HIVE_NOT_TOLD, told)
+
+    async def _tell_hives(self, story: Narrator) -> None:
+        """Have hives on other machines stop, all at once; those that cannot be told are named."""
+
+        async def tell(uplink: Uplink) -> None:
+            self._left.add(uplink.hive_id)
+            try:
+                await HiveClient(uplink).shut_down(timeout=TELL_TIMEOUT)
+                story.narrate(
+                    HIVE_TOLD, f"the beehive {uplink.hive_id} is shutting down", hive=uplink.hive_id
+                )
+            except RbeeError as error:
+                told = f"the beehive {uplink.hive_id} could not be told to shut down: {error.message}"
+                story.narrate(HIVE_NOT_TOLD, told, hive=uplink.hive_id)
+
+        for row in await self._catalog.hives():
+            if row.is_remote and self.uplinks.find(row.id) is None:
+                told = f"the beehive {row.id} is not connected, and is not told to shut down"
+                story.narrate(HIVE_NOT_TOLD, told, hive=row.id)
+        await asyncio.gather(*(tell(uplink) for uplink in self.uplinks.all()))
+
     async def _shut_down(self, job: Job, story: Narrator) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_hives(story))
+        # Not cut off by a stop of the queen, which whoever asked for this may be at already.
+        await asyncio.shield(self._telling)
         try:
             self._bus.ask_stop(TARGET)
         except RbeeError as error:
@@ -527,6 +651,76 @@ class Hives:
         except Exception as error:
             log.exception("%s failed", doing)
             job.failed(RbeeError(f"{doing} failed in a way that nobody foresaw: {error!r}"))
+        self._changed()
+
+    # Hives on other machines
+
+    def _uplink_closed(self, uplink: Uplink) -> None:
+        """Its process has gone, or its connection broke; if it lives, it is back in a moment."""
+        hive_id = uplink.hive_id
+        if self._registry.life(hive_id) is None or self._is_ended:
+            return
+        if hive_id in self._left:
+            self._spawn(self._set_offline(hive_id, STOPPED_WITH_QUEEN))
+        elif hive_id in self._goodbyes:
+            self._spawn(self._set_offline(hive_id, STOPPED_BY_ADMIN))
+        else:
+            self._spawn(self._lose(hive_id))
+
+    async def _lose(self, hive_id: str) -> None:
+        await self._set_offline(hive_id, CONNECTION_CLOSED)
+        self._note_loss(hive_id)
+
+    def _note_loss(self, hive_id: str) -> None:
+        """Nobody is called offline with most of the others without its being said what that likely is."""
+        online = sum(1 for life in self._registry.remote() if life.state == "online")
+        interval = self._registry.pace(hive_id)
+        window = interval + self._registry.grace_of(interval)
+        lost = self._losses.note(hive_id, online=online, window=window)
+        if lost is None:
+            return
+        if lost.is_news:
+            self._narrator.narrate(FLEET_LOST, f"{lost}: {LIKELY}. Lost: {', '.join(lost.hives[:20])}")
+        for other in lost.hives:
+            life = self._registry.life(other)
+            if life is not None and life.state == "offline" and LIKELY not in life.reason:
+                self._set(other, "offline", f"{life.reason}; {lost}: {LIKELY}")
+
+    async def is_refused(self, hive_id: str, reason: str) -> None:
+        """A hive's process lives, and the queen cannot have it as one."""
+        await self._set_offline(hive_id, reason)
+        if self._registry.set(hive_id, "offline", reason):  # it was offline for another
+            self._changed()
+
+    def _client(self, hive_id: str) -> HiveClient:
+        """What leads to a hive now; HiveNotOnline where nothing does."""
+        if not self._is_remote(hive_id):
+            return self._local_hive
+        uplink = self.uplinks.find(hive_id)
+        if uplink is None:
+            raise HiveNotOnline(f"the beehive {hive_id} is not connected", hint=f"rbeectl status {hive_id}")
+        return HiveClient(uplink)
+
+    async def _reach(self, hive_id: str) -> HiveClient:
+        """As _client(), but a hive on another machine may be about to open its stream."""
+        if not self._is_remote(hive_id):
+            return self._local_hive
+        return HiveClient(await self.uplinks.wait(hive_id, timeout=CONNECT_TIMEOUT))
+
+    def _is_remote(self, hive_id: str) -> bool:
+        life = self._registry.life(hive_id)
+        return life is not None and life.is_remote
+
+    def _hint(self, hive_id: str) -> str:
+        where = f"On {hive_id}: " if self._is_remote(hive_id) else ""
+        return f"{where}systemctl status {HIVE_UNIT}"
+
+    def has_joined(self, row: Row) -> None:
+        """A machine has become a hive, or is it again with another credential."""
+        if self._registry.life(row.id) is None:
+            self._set(row.id, "pending", "just joined")
+        self._registry.track_remote(row.id)
+        self.uplinks.drop(row.id)
         self._changed()
 
     # Small print
@@ -606,6 +800,12 @@ class Hives:
             since_ms=life.since_ms,
             last_beat_ms=life.last_beat_ms,
             version=life.version,
+            is_remote=row.is_remote,
+            address=row.address,
+            interval_ms=round(life.interval * 1000) if life.interval is not None else None,
+            clock_skew_ms=life.skew_ms if row.is_remote else None,
+            labels=tuple(Label(key, value) for key, value in sorted(row.labels.items())),
+            cordoned=row.cordoned,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -629,6 +829,12 @@ def _tell_changes(story: Narrator, row: Row, devices: Devices) -> None:
     elif changes := differences(row.devices, devices):
         told = f"the devices of the beehive {row.id} have changed"
         story.narrate(DEVICES_CHANGED, f"{told}: {'; '.join(changes)}")
+
+
+def _skew_ms(timestamp: str) -> int:
+    """How far the sender's clock is ahead of ours, its way here taken for nothing."""
+    sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", timestamp.upper()))
+    return round(sent.timestamp() * 1000) - time.time_ns() // 1_000_000
 
 
 def _end_of(state: UnitState) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from rbee.client.link import HiveClient
 from rbee.contracts import Sample
@@ -16,8 +17,9 @@ SAMPLE_TIMEOUT = 5.0
 class Looks:
     """Many who look at a hive at once share one question to it."""
 
-    def __init__(self, hive: HiveClient) -> None:
-        self._hive = hive
+    def __init__(self, client: Callable[[str], HiveClient]) -> None:
+        """`client` leads to a hive; it raises what there is to say where nothing does."""
+        self._client = client
         self._asking: dict[str, asyncio.Task[Sample]] = {}
         self._is_ended = False
 
@@ -41,7 +43,7 @@ class Looks:
 
     async def _ask(self, hive_id: str) -> Sample:
         try:
-            return await self._hive.sample(timeout=SAMPLE_TIMEOUT)
+            return await self._client(hive_id).sample(timeout=SAMPLE_TIMEOUT)
         except TimedOut as error:
             raise TimedOut(
                 f"the beehive {hive_id} did not tell within {SAMPLE_TIMEOUT:g} s what its machine does",

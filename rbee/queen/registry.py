@@ -11,10 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rbee.config import JITTER
 from rbee.contracts import State
 
 MISSES = 3
-"""Intervals without a beat, plus the grace, after which a hive is offline."""
+"""Intervals without a beat, plus the grace, after which the local hive is offline.
+
+systemd tells of its death at once. Of one on another machine a single interval and the grace must do.
+"""
+
+BEATS_A_SECOND = 50.0
+"""Beats of hives on other machines that the queen will have; with more hives each beats more seldom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,8 @@ class Life:
 
     `heard` is the monotonic second of the last sign of life, or of the moment from which
     one is waited for; `instance` is the process that beat last, and `version` what it said it is.
+    `interval` in seconds is the beat that it was told to keep; a hive on another machine `is_remote`,
+    and `skew_ms` is how far its clock was ahead.
     """
 
     state: State
@@ -32,10 +41,13 @@ class Life:
     last_beat_ms: int | None = None
     instance: str | None = None
     version: str | None = None
+    interval: float | None = None
+    is_remote: bool = False
+    skew_ms: int | None = None
 
 
 class Registry:
-    """`interval` and `grace` in seconds; `clock` is monotonic, `wall_ms` tells the time of day."""
+    """`interval` and `grace` in seconds, for few hives; `clock` is monotonic, `wall_ms` the time of day."""
 
     def __init__(
         self,
@@ -50,9 +62,29 @@ class Registry:
         self._clock = clock
         self._wall_ms = wall_ms
         self._lives: dict[str, Life] = {}
+        self._remote: set[str] = set()
 
     def life(self, hive_id: str) -> Life | None:
         return self._lives.get(hive_id)
+
+    def track_remote(self, hive_id: str) -> None:
+        """This hive, which has a life already, is on another machine."""
+        self._lives[hive_id] = replace(self._lives[hive_id], is_remote=True)
+        self._remote.add(hive_id)
+
+    def remote(self) -> list[Life]:
+        return [self._lives[hive_id] for hive_id in self._remote]
+
+    def pace(self, hive_id: str) -> float:
+        """Seconds between its beats from now on."""
+        life = self._lives.get(hive_id)
+        if life is None or not life.is_remote:
+            return self.interval
+        return max(self.interval, len(self._remote) / BEATS_A_SECOND)
+
+    def grace_of(self, interval: float) -> float:
+        """Seconds by which a beat may be late: three beats' jitter at the least."""
+        return max(self.grace, 3 * JITTER * interval)
 
     def set(self, hive_id: str, state: State, reason: str) -> bool:
         """Put a hive into a state; False where it is in that state for that reason already."""
@@ -70,21 +102,30 @@ class Registry:
 
     def forget(self, hive_id: str) -> None:
         self._lives.pop(hive_id, None)
+        self._remote.discard(hive_id)
 
     def lateness(self, hive_id: str, instance: str) -> float | None:
         """Seconds since this process's beat was due, less than 0 before; None for its first one."""
         life = self._lives.get(hive_id)
         if life is None or life.instance != instance:
             return None
-        return self._clock() - life.heard - self.interval
+        return self._clock() - life.heard - (life.interval or self.interval)
 
-    def beat(self, hive_id: str, instance: str, version: str | None = None) -> bool:
-        """Note a beat; True when it is the first of this process."""
+    def beat(
+        self, hive_id: str, instance: str, version: str | None = None, *, skew_ms: int | None = None
+    ) -> bool:
+        """Note a beat, after which the next is due at pace(); True when it is the first of this process."""
         old = self._lives.get(hive_id)
         if old is None:
             old = Life("pending", "its first heartbeat has come", self._wall_ms(), 0.0)
         self._lives[hive_id] = replace(
-            old, heard=self._clock(), last_beat_ms=self._wall_ms(), instance=instance, version=version
+            old,
+            heard=self._clock(),
+            last_beat_ms=self._wall_ms(),
+            instance=instance,
+            version=version,
+            interval=self.pace(hive_id),
+            skew_ms=skew_ms,
         )
         return old.instance != instance
 
@@ -112,10 +153,7 @@ class Registry:
     def next_verdict(self) -> float:
         """Seconds until silence can change a state: one interval at the most, for who comes meanwhile."""
         waits = [
-            life.heard
-            + (MISSES if life.state == "suspect" else 1) * self.interval
-            + self.grace
-            - self._clock()
+            life.heard + self._due(life) - self._clock()
             for life in self._lives.values()
             if life.state in ("unknown", "online", "suspect")
         ]
@@ -124,15 +162,35 @@ class Registry:
 
     def _judge(self, life: Life) -> tuple[State, str] | None:
         silence = self._clock() - life.heard
-        if life.state == "unknown" and silence > self.interval + self.grace:
+        suspect, offline = self._patience(life)
+        if life.state == "unknown" and silence > self._due(life):
             return "offline", "not heard of since the queen woke"
         if life.state not in ("online", "suspect"):
             return None
-        if silence > MISSES * self.interval + self.grace:
-            return "offline", f"no heartbeat for {MISSES} intervals of {self.interval:g} s"
-        if silence > self.interval + self.grace:
-            return "suspect", f"no heartbeat for more than {self.interval + self.grace:g} s"
+        if silence > offline:
+            interval = life.interval or self.interval
+            if life.is_remote:
+                return "offline", f"no heartbeat for {offline:g} s"
+            return "offline", f"no heartbeat for {MISSES} intervals of {interval:g} s"
+        if silence > suspect:
+            return "suspect", f"no heartbeat for more than {suspect:g} s"
         return None
+
+    def _due(self, life: Life) -> float:
+        """Seconds of silence after which its state is another."""
+        if life.state == "unknown":
+            interval = life.interval or self.interval
+            return interval + self.grace_of(interval)
+        suspect, offline = self._patience(life)
+        return offline if life.state == "suspect" else suspect
+
+    def _patience(self, life: Life) -> tuple[float, float]:
+        """Seconds of silence after which a hive is suspect, and offline."""
+        interval = life.interval or self.interval
+        grace = self.grace_of(interval)
+        if life.is_remote:
+            return interval + grace / 2, interval + grace
+        return interval + grace, MISSES * interval + grace
 
     def counts(self) -> Counter[State]:
         return Counter(life.state for life in self._lives.values())

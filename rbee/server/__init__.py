@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import logging
 import os
 import re
 import signal
 import socket
+import ssl
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -23,6 +25,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, Protocol, get_args
 
@@ -33,12 +36,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rbee.contracts import Route, decode, encode, openapi
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
-from rbee.server.connection import BODY_LIMIT, CONNECTIONS, DAEMON_IDLE_TIMEOUT, Connection
-from rbee.server.peer import Peer
+from rbee.server.connection import (
+    BODY_LIMIT,
+    CONNECTIONS,
+    DAEMON_IDLE_TIMEOUT,
+    HIVE_CONNECTIONS,
+    Connection,
+    RemoteConnection,
+)
+from rbee.server.door import Door
+from rbee.server.peer import AnyPeer, Peer, RemotePeer
 from rbee.server.places import Places
 from rbee.systemd import Notifier, failure_in_a_line, watchdog_interval
 from rbee.text import printable
@@ -60,9 +72,26 @@ BACKLOG = 4096
 Handler = Callable[[Request], Awaitable[Any]]
 
 
+Admit = Callable[[Any, Route], None]
+"""Raises NotPermitted for a peer that may not use a route."""
+
+
 def peer_of(request: Request) -> Peer:
     """The process that sent the request."""
-    peer: Peer = request.scope["rbee.peer"]
+    peer = any_peer_of(request)
+    assert isinstance(peer, Peer)
+    return peer
+
+
+def remote_peer_of(request: Request) -> RemotePeer:
+    """Who sent the request over TCP."""
+    peer = any_peer_of(request)
+    assert isinstance(peer, RemotePeer)
+    return peer
+
+
+def any_peer_of(request: Request) -> AnyPeer:
+    peer: AnyPeer = request.scope["rbee.peer"]
     return peer
 
 
@@ -74,12 +103,11 @@ def build_app(
     version: str,
     handlers: Mapping[Route, Handler],
     *,
-    admit: Callable[[Peer, Route], None] = lambda peer, route: None,
+    admit: Admit = lambda peer, route: None,
 ) -> Starlette:
     """An app of the route table's handlers; a handler returns a shape, or a Response of its own.
 
-    `admit` raises NotPermitted for a peer that may not use a route. The OpenAPI document is
-    made from the same table, so that it cannot drift.
+    The OpenAPI document is made from the same table, so that it cannot drift.
     """
     document = json_response(openapi(title, version, tuple(handlers))).body
     paths: dict[str, dict[str, tuple[Route, Handler]]] = {}
@@ -102,7 +130,7 @@ class _Endpoint:
         self,
         methods: Mapping[str, tuple[Route, Handler]],
         document: bytes | memoryview,
-        admit: Callable[[Peer, Route], None],
+        admit: Admit,
     ) -> None:
         self._methods = methods
         self._allowed = list(methods)
@@ -131,7 +159,7 @@ class _Endpoint:
                 headers={"Allow": allowed},
             )
         route, handler = found
-        self._admit(peer_of(request), route)
+        self._admit(any_peer_of(request), route)
         if route.answer is dict:
             return Response(self._document, media_type="application/json")
         answer = await handler(request)
@@ -153,7 +181,7 @@ def problem_response(error: RbeeError, headers: dict[str, str] | None = None) ->
 async def read_shape(request: Request, kind: type[Any]) -> Any:
     """The request's body as a shape; TooLarge beyond BODY_LIMIT, BadInput for what does not fit."""
     try:
-        content = await _read_body(request)
+        content = await read_body(request)
     except ClientDisconnect as error:
         raise BadInput("the client went before its body had arrived") from error
     try:
@@ -177,7 +205,8 @@ def _read_parameter(name: str, kind: Any, text: str) -> Any:
         raise BadInput(f"{name} {error.message.removeprefix('the body ')}", field=name) from error
 
 
-async def _read_body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """The request's body as it is; TooLarge beyond BODY_LIMIT."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > BODY_LIMIT:
         raise _too_large()
@@ -315,6 +344,54 @@ class _Server(uvicorn.Server):
         self._on_started()
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What is served over TCP: an app of its own, to whoever the TLS context lets in."""
+
+    app: ASGIApp
+    sockets: Sequence[socket.socket]
+    context: ssl.SSLContext
+
+
+class _RemoteServer(_Server):
+    """The same behind doors: uvicorn would apply TLS to every socket, and let each wait for a minute."""
+
+    def __init__(self, config: uvicorn.Config, remote: Remote) -> None:
+        super().__init__(config, lambda: None)
+        self._remote = remote
+        self._open: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        places = Places("connections are held", HIVE_CONNECTIONS)
+        turned_away: set[Connection] = set()
+        # From 0.20 on, uvicorn's protocols also take the state of the app's lifespan.
+        knows_state = "app_state" in inspect.signature(HttpToolsProtocol).parameters
+        state: dict[str, Any] = {"app_state": {}} if knows_state else {}
+
+        def factory(is_no_stranger: Callable[[], None]) -> asyncio.Protocol:
+            return RemoteConnection(
+                config=self.config,
+                server_state=self.server_state,
+                places=places,
+                turned_away=turned_away,
+                daemons=(),
+                is_no_stranger=is_no_stranger,
+                **state,
+            )
+
+        for listener in self._remote.sockets:
+            door = Door(listener, self._remote.context, factory)
+            self._open.append(asyncio.get_running_loop().create_task(door.run()))
+        self.servers: list[Any] = []
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for door in self._open:
+            door.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        await super().shutdown(sockets)
+
+
 async def serve(
     app: ASGIApp,
     sockets: Sequence[socket.socket],
@@ -325,6 +402,7 @@ async def serve(
     started: Callable[[], None],
     stopping: Callable[[], Awaitable[None]],
     daemons: Collection[int] = (),
+    remote: Remote | None = None,
 ) -> None:
     """Serve until told to stop, then end within GRACE.
 
@@ -341,14 +419,11 @@ async def serve(
     places = Places("connections are held", CONNECTIONS, daemons)
     # uvicorn's type wants a class, and all that it does is call it.
     connection: Any = partial(Connection, places=places, turned_away=set(), daemons=daemons)
-    # No more options than uvicorn 0.17 and 0.54 both have.
-    config = uvicorn.Config(
-        app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
-        backlog=ACCEPTED_AT_ONCE,
-    )  # fmt: skip
-    server = _Server(config, on_started)
-    serving = asyncio.ensure_future(server.serve(sockets=list(sockets)))
+    servers: list[uvicorn.Server] = []
+    if remote is not None:
+        servers.append(_RemoteServer(_config(remote.app, RemoteConnection), remote))
+    servers.append(_Server(_config(app, connection), on_started))
+    serving = asyncio.ensure_future(_serve_all(servers, sockets))
     waiting = asyncio.ensure_future(told_to_stop.wait())
     feeding = asyncio.ensure_future(_feed_watchdog(notifier))
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -356,12 +431,13 @@ async def serve(
     if not serving.done():
         notifier.stopping("stopping")
         await stopping()
-        server.should_exit = True
+        for server in servers:
+            server.should_exit = True
         # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for
         # whoever still has a connection. And 0.17 has no timeout_graceful_shutdown.
         await asyncio.wait((serving,), timeout=GRACE)
         serving.cancel()
-        cut_off = list(server.server_state.tasks)
+        cut_off = [task for server in servers for task in server.server_state.tasks]
         for task in cut_off:
             task.cancel()
         await asyncio.gather(*cut_off, return_exceptions=True)
@@ -371,6 +447,28 @@ async def serve(
     finally:
         feeding.cancel()
         notifier.status("stopped")
+
+
+def _config(app: ASGIApp, connection: Any) -> uvicorn.Config:
+    # No more options than uvicorn 0.17 and 0.54 both have.
+    return uvicorn.Config(
+        app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
+        backlog=ACCEPTED_AT_ONCE,
+    )  # fmt: skip
+
+
+async def _serve_all(servers: Sequence[uvicorn.Server], sockets: Sequence[socket.socket]) -> None:
+    """Until all have ended; the last has the sockets, the others their own."""
+    *others, local = servers
+    running = [asyncio.ensure_future(server.serve(sockets=[])) for server in others]
+    running.append(asyncio.ensure_future(local.serve(sockets=list(sockets))))
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for server in running:
+            server.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 def stop_signal() -> asyncio.Event:

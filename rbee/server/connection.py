@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
-from rbee.server.peer import Peer, peer_at
+from rbee.server.peer import AnyPeer, RemotePeer, peer_at, remote_peer_at
 from rbee.server.places import Bound, Places
 
 HEAD_LIMIT = 32 * 1024
@@ -51,6 +51,9 @@ DAEMON_IDLE_TIMEOUT = 7500.0
 
 CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256)
 
+HIVE_CONNECTIONS = Bound(total=8192, kept=0, a_user=8, a_process=8)
+"""Those over TCP of peers with a credential: a stream, one for beats, and what a cut link has left behind."""
+
 TURNED_AWAY_MAX = 256
 """Connections for which there was no place and that LINGER; more are closed as soon as they are told so."""
 
@@ -59,6 +62,9 @@ Awaited = Literal["head", "body", "request"]
 
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol with bounds. ASGI does not show the peer, so each connection tells its app."""
+
+    WAITING_BYTES = 0
+    """More than these that were sent and not taken are something that waits for the client."""
 
     def __init__(
         self,
@@ -73,7 +79,7 @@ class Connection(HttpToolsProtocol):
         self._places = places
         self._turned_away = turned_away
         self._daemons = daemons
-        self._peer: Peer | None = None
+        self._peer: AnyPeer | None = None
         """Known as long as a place is taken for it."""
         self._idle_timeout = IDLE_TIMEOUT
         self._awaited: Awaited = "head"
@@ -92,13 +98,15 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         # pause_writing() then tells that something waits for the client, resume_writing() that nothing does.
-        transport.set_write_buffer_limits(high=0)
-        peer = peer_at(transport.get_extra_info("socket"))
-        self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
-        if peer.uid in self._daemons:
-            self._idle_timeout = DAEMON_IDLE_TIMEOUT
+        transport.set_write_buffer_limits(high=self.WAITING_BYTES)
         try:
-            self._places.take(peer)
+            peer = self._find_peer()
+        except OSError:  # it went already
+            transport.abort()
+            return
+        self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
+        try:
+            has_place = self._take_place(peer)
         except TooMany as error:
             if len(self._turned_away) < TURNED_AWAY_MAX:
                 self._turned_away.add(self)
@@ -107,7 +115,7 @@ class Connection(HttpToolsProtocol):
                 transport.write(_answer(error))
                 transport.close()
         else:
-            self._peer = peer
+            self._peer = peer if has_place else None
             self._be_patient()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,6 +136,16 @@ class Connection(HttpToolsProtocol):
         peer, self._peer = self._peer, None
         if peer is not None:
             self._places.give_back(peer)
+
+    def _find_peer(self) -> AnyPeer:
+        return peer_at(self.transport.get_extra_info("socket"))
+
+    def _take_place(self, peer: AnyPeer) -> bool:
+        """TooMany where there is none; False for who needs none."""
+        if peer.owner[0] in self._daemons:
+            self._idle_timeout = DAEMON_IDLE_TIMEOUT
+        self._places.take(peer)
+        return True
 
     # It sends
 
@@ -228,7 +246,8 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         self.transport.write(_answer(error))
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self._is_refused = True
         if self.cycle is not None:
             # To who works on the request the client is gone.
@@ -248,7 +267,38 @@ class Connection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def _with_peer(app: ASGIApp, peer: Peer, drop: Callable[[], None]) -> ASGIApp:
+class RemoteConnection(Connection):
+    """One over TCP and TLS: the peer is an address, and the credential of its certificate."""
+
+    # asyncio's TLS takes a buffer that is as large as this, and not larger only, for too large.
+    WAITING_BYTES = 1
+
+    def __init__(self, *arguments: Any, is_no_stranger: Callable[[], None], **options: Any) -> None:
+        """`is_no_stranger` is called when the client has shown a credential, and at its end."""
+        super().__init__(*arguments, **options)
+        self._is_no_stranger = is_no_stranger
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_no_stranger()
+        super().connection_lost(exc)
+
+    def _find_peer(self) -> RemotePeer:
+        return remote_peer_at(
+            self.transport.get_extra_info("socket"), self.transport.get_extra_info("ssl_object")
+        )
+
+    def _take_place(self, peer: AnyPeer) -> bool:
+        assert isinstance(peer, RemotePeer)
+        if peer.credential is None:
+            self._idle_timeout = HEAD_TIMEOUT  # the door has its own count of strangers
+            return False
+        self._places.take(peer)
+        self._idle_timeout = DAEMON_IDLE_TIMEOUT
+        self._is_no_stranger()
+        return True
+
+
+def _with_peer(app: ASGIApp, peer: AnyPeer, drop: Callable[[], None]) -> ASGIApp:
     async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["rbee.peer"] = peer
         scope["rbee.drop"] = drop

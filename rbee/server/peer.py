@@ -1,11 +1,29 @@
-"""Who is at the other end of a Unix socket."""
+"""Who is at the other end of a connection."""
 
 from __future__ import annotations
 
 import pwd
 import socket
+import ssl
 import struct
+from collections.abc import Hashable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Protocol
+
+
+class AnyPeer(Protocol):
+    """Of its `owner`, and of its `process`, there may be only so many connections; each has its words."""
+
+    @property
+    def owner(self) -> tuple[Hashable, str]: ...
+
+    @property
+    def process(self) -> tuple[Hashable, str]: ...
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Who it is, for the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +34,62 @@ class Peer:
     uid: int
     gid: int
 
+    @property
+    def owner(self) -> tuple[Hashable, str]:
+        return self.uid, f"user {self.uid}"
+
+    @property
+    def process(self) -> tuple[Hashable, str]:
+        return (self.uid, self.pid), f"process {self.pid}"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return {"actor_uid": str(self.uid), "actor_pid": str(self.pid)}
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePeer:
+    """Who connected over TCP: from where, and the credential that its certificate names, if it showed one.
+
+    What it showed is signed by the queen's CA, or there would be no connection.
+    """
+
+    address: str
+    credential: str | None
+
+    @property
+    def owner(self) -> tuple[Hashable, str]:
+        if self.credential is not None:
+            return self.credential, f"credential {self.credential}"
+        return self.address, f"address {self.address}"
+
+    @property
+    def process(self) -> tuple[Hashable, str]:
+        return self.owner
+
+    @property
+    def fields(self) -> dict[str, str]:
+        told = {"actor_address": self.address}
+        return told if self.credential is None else {**told, "actor_credential": self.credential}
+
 
 def peer_at(channel: socket.socket) -> Peer:
     credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return Peer(*struct.unpack("3i", credentials))
+
+
+def remote_peer_at(channel: socket.socket, tls: ssl.SSLObject) -> RemotePeer:
+    """Raises OSError where the other side is gone already."""
+    shown: Any = tls.getpeercert() or {}
+    subject = dict(pair for names in shown.get("subject", ()) for pair in names)
+    return RemotePeer(address_of(channel.getpeername()), subject.get("serialNumber"))
+
+
+def address_of(name: tuple[object, ...]) -> str:
+    """The address in a socket's name; that of an IPv4 client of a socket for both as IPv4."""
+    address = ip_address(str(name[0]).partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 def uid_of(user: str) -> int | None:

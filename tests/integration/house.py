@@ -64,6 +64,7 @@ from rbee.queen import app as queen_app
 from rbee.queen.__main__ import StatusLine
 from rbee.queen.catalog import Catalog
 from rbee.queen.feed import Feed, FeedFile
+from rbee.queen.fleet import Fleet
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.looks import SAMPLE_TIMEOUT
@@ -282,12 +283,16 @@ class Queen(Process):
             passed_on=self.feed.relay,
             metrics=self.metrics,
         )
+        self.fleet = Fleet(house.catalog_path.parent, (), self.catalog, self.hives, self._tell)
 
     async def _run(self) -> None:
         try:
             await self.hives.load()
+            await self.fleet.load()
             await serve(
-                queen_app.build(self.hives, self.jobs, self.feed, self.house.admission, self.metrics),
+                queen_app.build(
+                    self.hives, self.jobs, self.feed, self.house.admission, self.fleet, self.metrics
+                ),
                 [self.listener],
                 self.notifier,
                 self.told_to_stop,

@@ -115,11 +115,11 @@ def test_dropins_come_after_the_main_file_sorted_by_name_whatever_their_folder(
     tmp_path: Path, write: Write
 ) -> None:
     write("etc/rbee/rbee.conf", "[Queen]\nJobsMax=1\n[Hive]\nId=main\n")
-    write("etc/rbee/rbee.conf.d/10-a.conf", "[Queen]\nJobsMax=2\nHeartbeatGraceSec=1\n")
+    write("etc/rbee/rbee.conf.d/10-a.conf", "[Queen]\nJobsMax=2\nHeartbeatGraceSec=9\n")
     write("usr/lib/rbee/rbee.conf.d/50-b.conf", "[Queen]\nJobsMax=3\n")
     write("usr/local/lib/rbee/rbee.conf.d/20-c.conf", "[Queen]\nJobsMax=4\n")
 
-    assert load(tmp_path) == Config(QueenConfig(jobs_max=3, heartbeat_grace=1.0), HiveConfig(id="main"))
+    assert load(tmp_path) == Config(QueenConfig(jobs_max=3, heartbeat_grace=9.0), HiveConfig(id="main"))
 
 
 def test_dropins_are_read_without_a_main_file(tmp_path: Path, write: Write) -> None:
@@ -337,3 +337,23 @@ def test_the_manual_page_names_each_key_and_its_default(section: str) -> None:
         assert re.search(rf"\b{re.escape(default.lstrip('/'))}\b", items[key]), (
             f"{key}= defaults to {default}"
         )
+
+
+@pytest.mark.parametrize(
+    ("interval", "grace", "least"),
+    [("10s", "2s", "3s"), ("15s", "4.4s", "4.5s"), ("1s", "299ms", "0.3s"), ("17s", "5s", "5.1s")],
+)
+def test_a_grace_of_less_than_three_beats_jitter_is_refused(
+    tmp_path: Path, write: Write, interval: str, grace: str, least: str
+) -> None:
+    write("etc/rbee/rbee.conf", f"[Queen]\nHeartbeatIntervalSec={interval}\nHeartbeatGraceSec={grace}\n")
+
+    with pytest.raises(BadConfig, match=f"must be {least} at least") as caught:
+        load(tmp_path)
+    assert caught.value.field == "HeartbeatGraceSec"
+
+
+def test_a_grace_of_three_beats_jitter_will_do(tmp_path: Path, write: Write) -> None:
+    write("etc/rbee/rbee.conf", "[Queen]\nHeartbeatIntervalSec=1\nHeartbeatGraceSec=300ms\n")
+
+    assert load(tmp_path).queen.heartbeat_grace == 0.3

@@ -22,6 +22,7 @@ from rbee.narration import SHUTTING_DOWN_HIVES, Chorus, Narrator
 from rbee.queen.app import Admission, build
 from rbee.queen.catalog import Catalog
 from rbee.queen.feed import Feed, FeedFile
+from rbee.queen.fleet import Fleet
 from rbee.queen.hives import Hives as Rules
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.registry import Registry
@@ -122,7 +123,8 @@ async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
     bus.attach()
     try:
         # No hive's user here, or whoever runs the tests could be him.
-        app = build(rules, jobs, feed, Admission(None))
+        fleet = Fleet(tmp_path, (), catalog, rules, Narrator())
+        app = build(rules, jobs, feed, Admission(None), fleet)
         async with served(app, tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
             yield Served(tmp_path / "queen.sock", rules, jobs, catalog, systemd, stop)
     finally:

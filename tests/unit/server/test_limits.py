@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
-from rbee.errors import HeadTooLarge, TooLarge, TooMany, TooSlow, UnknownJob
+from rbee import contracts
+from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
+from rbee.queen.catalog import AUDIT_KEPT, TOKENS_MAX
 from rbee.queen.feed import KEPT, KEPT_SIZE, WATCHERS
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
-from rbee.server import connection
-from rbee.server.connection import CONNECTIONS
+from rbee.queen.registry import BEATS_A_SECOND
+from rbee.queen.uplinks import ASKED_AT_ONCE
+from rbee.server import connection, door
+from rbee.server.connection import CONNECTIONS, HIVE_CONNECTIONS
 
 PAGES = Path(__file__).parents[3] / "packaging/man"
 
@@ -19,7 +24,9 @@ def limits() -> dict[str, tuple[str, str]]:
     """What is bounded, with its limit and what comes beyond it."""
     _, _, page = (PAGES / "queen-rbee.service.8").read_text().partition(".Sh LIMITS\n")
     rows = [line.removeprefix(".It ").split(" Ta ") for line in page.splitlines() if " Ta " in line]
-    return {what: (limit, beyond) for what, limit, beyond in rows[1:]}
+    found = {what: (limit, beyond) for what, limit, beyond in rows if what != "Em What"}
+    assert len(found) == len([row for row in rows if row[0] != "Em What"])
+    return found
 
 
 def size(count: int, unit: str = "") -> str:
@@ -34,6 +41,13 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         f"{error.status} {error.slug}" for error in (HeadTooLarge, TooSlow, TooLarge, TooMany, UnknownJob)
     )
     full = f"line {STORY_FULL.name}"
+    failed, bad = (f"{error.status} {error.slug}" for error in (HiveFailed, BadInput))
+    card, label, key, token, cordon, told = (
+        limit_of(contracts.Devices, "gpus"), limit_of(contracts.SetLabels, "set"),
+        limit_of(contracts.Label, "key"), contracts.CreateToken, limit_of(contracts.SetCordon, "reason"),
+        limit_of(contracts.Audit, "entries"),
+    )  # fmt: skip
+    days = f"{limit_of(token, 'ttl_s') / 86400:g} d"
 
     assert limits() == {
         "request line and headers": (size(connection.HEAD_LIMIT, "B"), head),
@@ -60,11 +74,44 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "characters of its lines": (size(STORY_SIZE), full),
         "jobs that run": ("Va JobsMax=", many),
         "jobs that are kept": ("Va JobsMax=", job),
+        "TLS handshake": (f"{door.HANDSHAKE_TIMEOUT:g} s", "closed"),
+        "connections without certificate": (f"{door.STRANGERS_MAX}", "oldest closed"),
+        "the same of one address": (f"{door.STRANGERS_AN_ADDRESS}", "closed"),
+        "the same between requests": (f"{connection.HEAD_TIMEOUT:g} s", "closed"),
+        "connections of a hive": (f"{HIVE_CONNECTIONS.a_user}", many),
+        "connections of all hives": (f"{HIVE_CONNECTIONS.total}", many),
+        "until what is sent is acknowledged": (f"{door.USER_TIMEOUT / 1000:g} s", "closed"),
+        "heartbeats a second": (f"{BEATS_A_SECOND:g}", "longer interval"),
+        "requests to a hive, unanswered": (f"{ASKED_AT_ONCE}", failed),
+        "answer of a hive": (size(connection.BODY_LIMIT, "B"), large),
+        "GPUs in it": (f"{card}", failed),
+        "tokens": (f"{TOKENS_MAX}", many),
+        "life of a token": (days, bad),
+        "uses of a token": (f"{limit_of(token, 'uses')}", bad),
+        "labels of a hive": (f"{label}", bad),
+        "characters of a label key or value": (f"{key}", bad),
+        "characters of the reason of a cordon": (f"{cordon}", bad),
+        "entries of the audit": (f"{AUDIT_KEPT}", "oldest dropped"),
+        "entries told at once": (f"{told}", bad),
     }
+
+
+def limit_of(shape: Any, field: str) -> int:
+    """The most that a shape's field takes."""
+    kinds = [get_type_hints(shape, include_extras=True)[field]]
+    while kinds:
+        kind = kinds.pop()
+        for about in getattr(kind, "__metadata__", ()):
+            if isinstance(about, contracts.Limit):
+                return int(about.most)
+        kinds += get_args(kind)
+    raise AssertionError(f"{shape.__name__}.{field} has no limit")
 
 
 def test_descriptors_are_no_limit_before_the_connections_are() -> None:
     units = PAGES.parents[1] / "units"
     for unit in ("queen-rbee.service", "rbee-hive.service"):
         (found,) = re.findall(r"(?m)^LimitNOFILE=(\d+)$", (units / unit).read_text())
-        assert int(found) > 2 * (CONNECTIONS.total + CONNECTIONS.kept + connection.TURNED_AWAY_MAX)
+        local = CONNECTIONS.total + CONNECTIONS.kept + connection.TURNED_AWAY_MAX
+        assert int(found) > 2 * local
+        assert int(found) > local + HIVE_CONNECTIONS.total + door.STRANGERS_MAX

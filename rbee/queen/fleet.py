@@ -1,0 +1,277 @@
+"""Who may be a hive from afar: tokens, credentials, and whether the queen is to be reached at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rbee import __version__, tls
+from rbee.contracts import (
+    LOCALHOST,
+    CreatedToken,
+    CreateToken,
+    HiveView,
+    Join,
+    Joined,
+    SetCordon,
+    SetLabels,
+    Tcp,
+    TokenView,
+)
+from rbee.errors import (
+    BadInput,
+    BadToken,
+    CatalogFailed,
+    ClonedHive,
+    NameTaken,
+    RbeeError,
+    TcpClosed,
+    UnknownHive,
+    VersionSkew,
+)
+from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Narrator
+from rbee.queen.authority import Authority, Identity, credentials_folder
+from rbee.queen.catalog import Actor, Catalog, Joining, now_ms
+from rbee.queen.hives import Hives
+from rbee.queen.mark import Mark
+from rbee.queen.uplinks import Uplink
+from rbee.server.peer import RemotePeer, address_of
+
+log = logging.getLogger("rbee")
+
+LOOK_AT_KEYS = 3600.0
+"""Seconds between two looks at whether the queen's certificate is to be renewed."""
+
+
+class Fleet:
+    """`folder` is the queen's state directory. Without `sockets` nobody comes over TCP now."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sockets: Sequence[socket.socket],
+        catalog: Catalog,
+        hives: Hives,
+        narrator: Narrator,
+        *,
+        find_credentials: Callable[[], Path | None] = credentials_folder,
+    ) -> None:
+        self._folder = folder
+        self._sockets = sockets
+        self._catalog = catalog
+        self._hives = hives
+        self._narrator = narrator
+        self._find_credentials = find_credentials
+        self._mark = Mark(folder / "tcp")
+        self._authority: Authority | None = None
+        self._members: dict[str, str] = {}
+        """Each credential's hive."""
+        hives.when_removed(self._forget)
+
+    async def load(self) -> None:
+        """Take up the credentials of the catalog, and the keys where the queen is open or has been."""
+        self._members = {row.credential: row.id for row in await self._catalog.hives() if row.credential}
+        if self._sockets or (self._folder / "tls").exists():
+            self._authority = await asyncio.to_thread(self._open_authority)
+
+    def _open_authority(self) -> Authority:
+        return Authority.open(self._folder / "tls", credentials=self._find_credentials())
+
+    # The queen's own side
+
+    async def set_tcp(self, is_open: bool) -> Tcp:
+        """Whether the socket is opened when the queen next starts; the keys are made first."""
+        if is_open and self._authority is None:
+            self._authority = await asyncio.to_thread(self._open_authority)
+            await asyncio.to_thread(self._authority.context)
+        try:
+            await asyncio.to_thread(self._mark.set, is_open)
+        except OSError as error:
+            raise RbeeError(
+                f"{self._folder / 'tcp'} cannot be written: {error.strerror}", hint="sudo rbeectl doctor"
+            ) from error
+        return await self.tcp()
+
+    async def tcp(self) -> Tcp:
+        names = [listener.getsockname() for listener in self._sockets]
+        authority = self._authority
+        is_made = authority is not None and (self._folder / "tls" / "queen.crt").exists()
+        return Tcp(
+            is_open=(self._folder / "tcp").exists(),
+            listens=tuple(f"{_bracketed(address_of(name))}:{name[1]}" for name in names),
+            fingerprint=authority.fingerprint if authority is not None else None,
+            expires_ms=round(authority.expires.timestamp() * 1000) if authority and is_made else None,
+        )
+
+    async def context(self) -> ssl.SSLContext:
+        """For those who come over TCP."""
+        return await asyncio.to_thread(self.authority.context)
+
+    @property
+    def authority(self) -> Authority:
+        if self._authority is None:
+            raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
+        return self._authority
+
+    async def keep_keys(self) -> None:
+        """Renew the queen's certificate early, for ever."""
+        while True:
+            try:
+                if await asyncio.to_thread(self.authority.renew):
+                    self._narrator.narrate(KEYS_RENEWED, "the queen's certificate is renewed")
+            except (RbeeError, OSError, ValueError) as error:
+                log.error("the queen's certificate could not be renewed, and that is tried on: %s", error)
+            await asyncio.sleep(LOOK_AT_KEYS)
+
+    # Tokens
+
+    async def create_token(self, asked: CreateToken, by: Actor) -> CreatedToken:
+        fingerprint = self.authority.fingerprint
+        if asked.hive == LOCALHOST:
+            raise _reserved("hive")
+        token_id, secret, now = secrets.token_hex(4), secrets.token_urlsafe(24), now_ms()
+        token = TokenView(token_id, asked.hive, asked.uses, now, now + asked.ttl_s * 1000, is_revoked=False)
+        await self._catalog.add_token(token, _hash(secret), by=by)
+        return CreatedToken(tls.token_text(token_id, secret, fingerprint), token)
+
+    # Those who come
+
+    def hive_of(self, peer: RemotePeer) -> str:
+        """The hive whose credential this is; UnknownHive where it was removed."""
+        found = self._members.get(peer.credential or "")
+        if found is None:
+            raise UnknownHive(
+                "this machine was removed from the hive catalog, or joined anew under another credential",
+                hint="To join again: sudo rbeectl join QUEEN:8500 --token TOKEN",
+            )
+        return found
+
+    async def join(self, asked: Join, peer: RemotePeer) -> Joined:
+        try:
+            return await self._join(asked, peer)
+        except ClonedHive as error:
+            self._narrator.narrate(HIVE_CLONED, error.message, hive=asked.name, **peer.fields)
+            raise
+        except (BadToken, NameTaken, VersionSkew) as error:
+            told = f"{peer.address} may not join as {asked.name}: {error.message}"
+            self._narrator.narrate(JOIN_REFUSED, told, **peer.fields)
+            raise
+
+    async def _join(self, asked: Join, peer: RemotePeer) -> Joined:
+        check_version(asked.version, asked.name)
+        if asked.name == LOCALHOST:
+            raise _reserved("name")
+        token_id, secret, fingerprint = tls.read_token(asked.token)
+        if fingerprint != self.authority.fingerprint:
+            raise BadToken(
+                "the token is another queen's", hint="On this queen's machine: rbeectl token create"
+            )
+        credential = secrets.token_hex(8)
+        certificate = await asyncio.to_thread(
+            self.authority.sign, asked.request, Identity(asked.name, credential)
+        )
+        joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
+        await self._catalog.check_join(joining)
+        await self._hives.uplinks.check_free(asked.name, peer.address)
+        before = await self._catalog.hive(asked.name)
+        row = await self._catalog.join(joining, by={**peer.fields, "actor_credential": credential})
+        if before is not None and before.credential is not None:
+            self._members.pop(before.credential, None)
+        self._members[credential] = row.id
+        self._hives.has_joined(row)
+        told = f"the beehive {row.id} has joined from {peer.address}"
+        self._narrator.narrate(HIVE_JOINED, told, hive=row.id, **peer.fields)
+        return Joined(row.id, certificate)
+
+    async def renew(self, request: str, peer: RemotePeer) -> Joined:
+        """Another certificate for the same credential, whose hive may have had enough of the old one."""
+        hive_id = self.hive_of(peer)
+        assert peer.credential is not None
+        identity = Identity(hive_id, peer.credential)
+        return Joined(hive_id, await asyncio.to_thread(self.authority.sign, request, identity))
+
+    async def open_stream(
+        self, peer: RemotePeer, instance: str, version: str, drop: Callable[[], None]
+    ) -> Uplink:
+        """ClonedHive where another process of that identity lives, VersionSkew for one too old or too new."""
+        hive_id = self.hive_of(peer)
+        try:
+            check_version(version, hive_id)
+        except VersionSkew as error:
+            await self._hives.is_refused(hive_id, error.message)
+            raise
+        uplink = Uplink(hive_id, instance, peer.address, drop)
+        try:
+            await self._hives.uplinks.take(uplink)
+        except ClonedHive as error:
+            self._narrator.narrate(HIVE_CLONED, error.message, hive=hive_id, **peer.fields)
+            raise
+        try:
+            await self._catalog.set_address(hive_id, peer.address, by=peer.fields)
+        except CatalogFailed as error:
+            # It lives there all the same; the next stream has it written.
+            log.error(
+                "hive %s is at %s, and that could not be stored: %s", hive_id, peer.address, error.message
+            )
+        return uplink
+
+    def is_member(self, hive_id: str) -> bool:
+        return hive_id in self._members.values()
+
+    def _forget(self, hive_id: str) -> None:
+        """Its credential is none any more."""
+        for credential, member in list(self._members.items()):
+            if member == hive_id:
+                del self._members[credential]
+
+    # Marks on hives
+
+    async def set_labels(self, hive_id: str, asked: SetLabels, by: Actor) -> HiveView:
+        labels = {label.key: label.value for label in asked.set}
+        await self._catalog.set_labels(hive_id, labels, asked.remove, by=by)
+        return await self._hives.view(hive_id)
+
+    async def set_cordon(self, hive_id: str, asked: SetCordon, by: Actor) -> HiveView:
+        await self._hives.view(hive_id)  # UnknownHive
+        await self._catalog.set_cordon(hive_id, asked.reason, by=by)
+        return await self._hives.view(hive_id)
+
+
+def check_version(version: str, hive_id: str) -> None:
+    """VersionSkew where it and the queen's are more than one minor version apart."""
+    theirs, ours = _minor(version), _minor(__version__)
+    if theirs[0] == ours[0] and abs(theirs[1] - ours[1]) <= 1:
+        return
+    is_older = theirs < ours
+    mend = "sudo apt update && sudo apt install --only-upgrade"
+    raise VersionSkew(
+        f"the beehive {hive_id} has version {version or 'unknown'}, and the queen {__version__}: "
+        "they may be one minor version apart",
+        hint=f"On {hive_id}: {mend} rbee-hive" if is_older else f"On the queen's machine: {mend} rbee-queen",
+    )
+
+
+def _minor(version: str) -> tuple[int, int]:
+    """Major and minor; of what is no version less than of any."""
+    found = re.match(r"([0-9]{1,5})\.([0-9]{1,5})(?![0-9])", version)
+    return (int(found[1]), int(found[2])) if found else (-1, 0)
+
+
+def _hash(secret: str) -> str:
+    # The secret has 192 random bits: there is nothing that a slow hash would make harder to guess.
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _reserved(field: str) -> BadInput:
+    return BadInput(f"{field} must not be {LOCALHOST}: that is the queen's own machine", field=field)
