@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rbee.contracts import Route, decode
-from rbee.errors import BadInput, NotPermitted, NotRunning, RbeeError, TimedOut, Unreachable, from_problem
+from rbee.errors import (
+    BadInput,
+    Disconnected,
+    NotPermitted,
+    NotRunning,
+    RbeeError,
+    TimedOut,
+    Unreachable,
+    WrongQueen,
+    from_problem,
+)
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer, or of one event of a story, that are read at the most."""
@@ -51,7 +61,50 @@ def os_error(error: BaseException | None) -> Exception:
     return root
 
 
-def cannot_connect(path: Path, error: Exception) -> RbeeError:
+_OUT_OF_TIME = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of openssl/x509_vfy.h."""
+
+
+def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
+    import ssl
+    from socket import gaierror
+
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _OUT_OF_TIME:
+        return Unreachable(
+            f"the queen's certificate at {place} is not valid at this time: {error.verify_message}",
+            hint="Compare the clocks of both machines: timedatectl",
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return WrongQueen(
+            f"whoever answers at {place} is another queen ({error.verify_message})",
+            hint="If she has made new keys: sudo rbeectl join QUEEN:8500 --token TOKEN",
+        )
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        if "unknown ca" in reason or "certificate" in reason:
+            return WrongQueen(
+                f"the queen at {place} does not know this hive's certificate ({reason})",
+                hint="To join: sudo rbeectl join QUEEN:8500 --token TOKEN",
+            )
+        return Unreachable(f"whoever answers at {place} does not speak TLS as agreed ({reason})")
+    if isinstance(error, gaierror):
+        return Unreachable(f"the name in {place} is not known ({error.strerror})", hint="getent hosts NAME")
+    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
+        return NotRunning(
+            f"nobody listens on {place}", hint="On the queen's machine: rbeectl tcp enable; rbeectl wake"
+        )
+    if isinstance(error, TimeoutError):
+        return TimedOut(f"{place} did not take the connection in time")
+    if isinstance(error, OSError) and error.errno not in (errno.ECONNRESET, errno.EPIPE):
+        return Unreachable(f"{place} cannot be reached ({error.strerror or error})")
+    return Disconnected(f"the connection to {place} broke")
+
+
+def cannot_connect(place: Path | object, error: Exception) -> RbeeError:
+    """What it means that a connection was not made, or broke: to a Unix socket, or to HOST:PORT."""
+    if not isinstance(place, Path):
+        return _cannot_connect_afar(place, error)
+    path = place
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.EACCES, errno.EPERM):
         return NotPermitted(f"{path} is not open to you")

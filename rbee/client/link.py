@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, os_error, read_answer, refusal
 from rbee.contracts import (
@@ -21,6 +26,19 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import TimedOut, Unreachable
+from rbee.tls import QUEEN_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Afar:
+    """A queen on another machine. `context` says which one it has to be."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Link:
@@ -29,18 +47,28 @@ class Link:
     `timeout` in seconds bounds a request from its beginning to the last byte of its answer.
     """
 
-    def __init__(self, path: Path, *, timeout: float) -> None:
+    def __init__(self, place: Path | Afar, *, timeout: float) -> None:
         import httpcore
 
         self._httpcore = httpcore
-        self._path = path
+        self._place = place
         self._timeout = timeout
+        # The name that is in the queen's certificate; where she is, the backend knows.
+        self._base = "http://localhost" if isinstance(place, Path) else f"https://{QUEEN_NAME}:{place.port}"
+        self._towards: _Towards | None = None
         self._pool = self._new_pool()
+        self._turn = asyncio.Lock()
 
     def _new_pool(self) -> Any:
+        way: dict[str, Any]
+        if isinstance(self._place, Path):
+            way = {"uds": os.fspath(self._place)}
+        else:
+            self._towards = _Towards(self._place.host, _backend(self._httpcore))
+            way = {"ssl_context": self._place.context, "network_backend": self._towards}
         # Above any interval between two heartbeats: httpcore would drop it at 5 s otherwise.
         return self._httpcore.AsyncConnectionPool(
-            uds=os.fspath(self._path), max_connections=1, max_keepalive_connections=1, keepalive_expiry=7200
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=7200, **way
         )
 
     @property
@@ -59,48 +87,146 @@ class Link:
         """The decoded answer of a route; TimedOut, Unreachable, or what the other side refused with."""
         span = self._timeout if timeout is None else timeout
         try:
-            async with asyncio.timeout(span):
+            async with asyncio.timeout(span), self._turn:
                 status, content = await self._exchange(route, body, headers or {})
         except TimeoutError as error:
-            # A request cut off in its middle leaves a connection that nobody can use.
-            await self._discard()
-            raise TimedOut(f"{self._path} did not answer within {span:g} s") from error
-        except (self._httpcore.NetworkError, self._httpcore.ProtocolError) as error:
-            raise cannot_connect(self._path, os_error(error)) from error
+            raise TimedOut(f"{self._place} did not answer within {span:g} s") from error
+        except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
+            raise cannot_connect(self._place, os_error(error)) from error
         if status >= 400:
             raise refusal(content, status)
+        if route.answer is bytes:
+            return content
         return read_answer(route, content, status)
 
+    @asynccontextmanager
+    async def stream(
+        self, route: Route, *, headers: dict[str, str], silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The parts of a stream as they come, once its head has; `silence` in seconds bounds each wait.
+
+        What breaks it off raises as ask() does; where it ends in order, so do the parts.
+        """
+        try:
+            async with AsyncExitStack() as at_the_end:
+                async with asyncio.timeout(self._timeout):
+                    response = await at_the_end.enter_async_context(self._request(route, b"", headers))
+                    if response.status >= 400:
+                        raise refusal(await self._whole(response), response.status)
+                yield self._parts(response, silence)
+        except TimeoutError as error:
+            raise TimedOut(f"{self._place} did not answer within {self._timeout:g} s") from error
+        except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
+            raise cannot_connect(self._place, os_error(error)) from error
+        finally:
+            await self._discard()
+
+    async def _parts(self, response: Any, silence: float) -> AsyncIterator[bytes]:
+        parts = response.aiter_stream()
+        while True:
+            try:
+                async with asyncio.timeout(silence):
+                    part = await anext(parts, None)
+            except TimeoutError as error:
+                raise TimedOut(f"{self._place} was silent for {silence:g} s") from error
+            if part is None:
+                return
+            yield part
+
     async def _exchange(self, route: Route, body: Any, headers: dict[str, str]) -> tuple[int, bytes]:
-        lines = {"Host": "localhost", **headers}
         sent = b""
         if body is not None:
-            sent = json.dumps(encode(body)).encode()
-            lines |= {"Content-Type": "application/json", "Content-Length": str(len(sent))}
-        async with self._pool.stream(
+            # What a stream's answer is made of is passed on as it is.
+            sent = body if isinstance(body, bytes) else json.dumps(encode(body)).encode()
+            headers = {**headers, "Content-Type": "application/json", "Content-Length": str(len(sent))}
+        try:
+            async with self._request(route, sent, headers) as response:
+                return response.status, await self._whole(response)
+        except asyncio.CancelledError:
+            # A request cut off in its middle leaves a connection that nobody can use.
+            await self._discard()
+            raise
+
+    def _request(self, route: Route, content: bytes, headers: dict[str, str]) -> Any:
+        lines = {"Host": "localhost", **headers}
+        values = {name: lines.pop(name) for name in re.findall(r"{(\w+)}", route.path)}
+        return self._pool.stream(
             route.method,
-            f"http://localhost{route.url()}",
+            f"{self._base}{route.url(**values)}",
             headers=[(name.encode(), value.encode()) for name, value in lines.items()],
-            content=sent,
-        ) as response:
-            content = b""
-            async for part in response.aiter_stream():
-                content += part
-                if len(content) > ANSWER_LIMIT:
-                    raise Unreachable(f"the answer from {self._path} is larger than {ANSWER_LIMIT} bytes")
-            return response.status, content
+            content=content,
+        )
+
+    async def _whole(self, response: Any) -> bytes:
+        content = b""
+        async for part in response.aiter_stream():
+            content += part
+            if len(content) > ANSWER_LIMIT:
+                raise Unreachable(f"the answer from {self._place} is larger than {ANSWER_LIMIT} bytes")
+        return content
 
     async def _discard(self) -> None:
-        old, self._pool = self._pool, self._new_pool()
-        await _close(old)
+        pool, towards = self._pool, self._towards
+        self._pool = self._new_pool()
+        await _close(pool, towards)
 
     async def close(self) -> None:
-        await _close(self._pool)
+        await _close(self._pool, self._towards)
 
 
-async def _close(pool: Any) -> None:
+class _Towards:
+    """A backend of httpcore's that connects to one host, whatever name is in the URL and checked by TLS.
+
+    The extension sni_hostname would do, but for httpcore 0.16, which does not know it.
+    """
+
+    def __init__(self, host: str, backend: Any) -> None:
+        self._host = host
+        self._backend = backend
+        self._stream: Any = None
+
+    async def connect_tcp(self, host: str, port: int, **options: Any) -> Any:
+        await self.close()
+        self._stream = await self._backend.connect_tcp(self._host, port, **options)
+        return self._stream
+
+    async def close(self) -> None:
+        """Close the connection; httpcore forgets one whose TLS handshake is cut off."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(Exception):  # what a backend raises on closing twice is its own affair
+                await stream.aclose()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
+def _backend(httpcore: Any) -> Any:
+    if hasattr(httpcore, "AnyIOBackend"):
+        return httpcore.AnyIOBackend()
+    from httpcore.backends.asyncio import AsyncIOBackend  # before 0.18
+
+    return AsyncIOBackend()
+
+
+async def _close(pool: Any, towards: _Towards | None) -> None:
     await pool.aclose()
+    if towards is not None:
+        await towards.close()
     await asyncio.sleep(0)  # a transport closes its socket in the loop's next round
+
+
+class Asking(Protocol):
+    """A way to the other side: a Link, or the stream that a hive holds open."""
+
+    async def ask(
+        self,
+        route: Route,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Any: ...
 
 
 class HiveClient:
@@ -109,7 +235,7 @@ class HiveClient:
     `looks` is a link of its own for who looks: over `link` a detection may be under way for long.
     """
 
-    def __init__(self, link: Link, *, looks: Link | None = None) -> None:
+    def __init__(self, link: Asking, *, looks: Asking | None = None) -> None:
         self._link = link
         self._looks = looks or link
 
@@ -123,6 +249,14 @@ class HiveClient:
         """What the hive's machine does right now."""
         sample: Sample = await self._looks.ask(HiveRoutes.SAMPLE, timeout=timeout)
         return sample
+
+    async def shut_down(self, *, timeout: float) -> None:
+        """Have the hive stop; it comes back by itself when its queen is there again."""
+        await self._link.ask(HiveRoutes.SHUTDOWN, timeout=timeout)
+
+    async def leave(self, *, timeout: float) -> None:
+        """Have a hive on another machine forget its queen, and stop."""
+        await self._link.ask(HiveRoutes.LEAVE, timeout=timeout)
 
 
 class HeartbeatClient:

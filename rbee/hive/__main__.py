@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from rbee import __version__, config
-from rbee.client.link import HeartbeatClient, Link
+from rbee.client.link import Afar, HeartbeatClient, Link
+from rbee.errors import BadConfig, RbeeError
 from rbee.hive import app
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
-from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, Journal
+from rbee.hive.membership import Membership, Memberships
+from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, JOINED_QUEEN, Journal
 from rbee.server import run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
-from rbee.systemd import HIVE_UNIT, Bus, Notifier, take_sockets
+from rbee.systemd import HIVE_UNIT, REDIAL_UNIT, Bus, Notifier, take_sockets
+
+log = logging.getLogger("rbee")
 
 BEAT_TIMEOUT = 5.0
 """Seconds that a beat may take, its answer included."""
@@ -27,57 +35,133 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
     sockets = [listener for named in take_sockets().values() for listener in named]
     hive = settings.hive
-    link = Link(hive.queen, timeout=BEAT_TIMEOUT)
+    memberships = Memberships(_state_directory())
+    membership = await _membership(memberships, notifier, journal)
+    hive_id = hive.id if membership is None else membership.hive_id
+    afar = None if membership is None else membership.queen()
+    queen = afar or hive.queen
+    link = Link(queen, timeout=BEAT_TIMEOUT)
     detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
-    sampler = Sampler(hive.id, detector)
+    sampler = Sampler(hive_id, detector)
     heart = Heart(
-        hive.id,
+        hive_id,
         HeartbeatClient(link),
         journal,
         status=notifier.status,
-        queen_name=str(hive.queen),
+        queen_name=str(queen),
         fingerprint=sampler.fingerprint,
     )
-    beating: list[asyncio.Task[None]] = []
+    settle: Callable[[], Coroutine[Any, Any, None]] = _nothing
+    if membership is None or afar is None:
+        served = app.build(heart, detector.detect, _stop, look=sampler.look)
+        works: list[Callable[[], Coroutine[Any, Any, None]]] = [heart.run]
+    else:
+        from rbee.hive.dial import Dialler  # which the local hive does not need
+
+        def leave() -> None:
+            memberships.forget()
+            _stop()
+
+        served = app.build(heart, detector.detect, _stop_until_queen, look=sampler.look, leave=leave)
+        dialler = Dialler(heart, served, afar, membership.queen_to_strangers, link)
+        settle = dialler.settle
+        works = [dialler.run, _Certificate(memberships, membership, afar).run]
+    working: list[asyncio.Task[None]] = []
     queen_uid = uid_of("queen-rbee")
 
     def started() -> None:
-        journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive.id)
-        beating.append(asyncio.get_running_loop().create_task(heart.run()))
-        # A hive whose heart has stopped is none: systemd starts another.
-        beating[0].add_done_callback(lambda _: told_to_stop.set())
+        journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive_id)
+        for work in works:
+            working.append(asyncio.get_running_loop().create_task(work()))
+            # A hive whose heart has stopped is none: systemd starts another.
+            working[-1].add_done_callback(lambda _: told_to_stop.set())
 
     async def stopping() -> None:
         # A beat in flight may wait on a socket that systemd holds back while it stops us.
-        for task in beating:
+        heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
+        await settle()
+        if membership is not None and membership.path.exists():  # or its queen has removed it
+            await heart.goodbye()  # while the dialler holds its stream
+        for task in working:
             task.cancel()
-        await asyncio.gather(*beating, return_exceptions=True)
+        await asyncio.gather(*working, return_exceptions=True)
         detector.close()
         await sampler.close()
-        heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
-        await heart.goodbye()
+        if membership is None:
+            await heart.goodbye()
 
     try:
         await serve(
-            app.build(heart, detector.detect, _stop, look=sampler.look),
+            served,
             sockets,
             notifier,
             told_to_stop,
-            status=lambda: f"queen at {hive.queen}, no beat yet",
+            status=lambda: f"queen at {queen}, no beat yet",
             started=started,
             stopping=stopping,
             daemons=() if queen_uid is None else (queen_uid,),
         )
     finally:
         await link.close()
-    for task in beating:
+    for task in working:
         if not task.cancelled() and (failure := task.exception()) is not None:
             raise failure
+
+
+async def _membership(memberships: Memberships, notifier: Notifier, journal: Journal) -> Membership | None:
+    """Whose hive this is, if its queen is on another machine; an invitation is taken up first."""
+    notifier.status("joining")
+    try:
+        joined = await memberships.take_up_invitation()
+    except RbeeError as error:
+        # Not tried again by systemd: a token may be spent, and a person waits for the answer.
+        raise BadConfig(f"joining failed: {error.message}", hint=error.hint) from error
+    if joined is None:
+        return memberships.load()
+    told = f"this machine is the hive {joined.hive_id} of the queen at {joined.queen()}"
+    journal.narrate(JOINED_QUEEN, told, hive=joined.hive_id)
+    return joined
+
+
+class _Certificate:
+    """The hive's own, renewed early. The connections that there are stay; the next takes the new one."""
+
+    LOOK = 3600.0
+    """Seconds between two looks at whether it is time, and between tries."""
+
+    def __init__(self, memberships: Memberships, membership: Membership, queen: Afar) -> None:
+        self._memberships = memberships
+        self._membership = membership
+        self._queen = queen
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if self._membership.is_to_be_renewed():
+                    await self._memberships.renew(self._membership)
+                    self._membership.show(self._queen)
+            except (RbeeError, OSError) as error:
+                log.warning("the certificate could not be renewed, and that is tried on: %s", error)
+            await asyncio.sleep(self.LOOK)
+
+
+async def _nothing() -> None:
+    """What there is to settle where the queen is on this machine."""
+
+
+def _state_directory() -> Path:
+    # Several StateDirectory= would be separated by colons; the unit has one.
+    return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))
 
 
 def _stop() -> None:
     with Bus() as bus:
         bus.ask_stop(HIVE_UNIT)
+
+
+def _stop_until_queen() -> None:
+    with Bus() as bus:
+        bus.ask_start(REDIAL_UNIT)  # which stops the hive: they conflict
 
 
 def main() -> int:

@@ -11,10 +11,10 @@ from starlette.requests import Request
 
 from rbee import __version__
 from rbee.contracts import JOB_HEADER, Accepted, Devices, Health, HiveRoutes, JobId, Route, Sample, decode
-from rbee.errors import BadInput, HiveFailed
+from rbee.errors import BadInput, HiveFailed, NotPermitted
 from rbee.hive.heartbeat import Heart
 from rbee.hive.threads import in_daemonic_thread
-from rbee.narration import DETECT_FAILED, DETECTED
+from rbee.narration import DETECT_FAILED, DETECTED, TOLD_TO_LEAVE
 from rbee.server import Handler, build_app
 
 log = logging.getLogger("rbee")
@@ -26,8 +26,12 @@ def build(
     stop: Callable[[], None],
     *,
     look: Callable[[], Awaitable[Sample]],
+    leave: Callable[[], None] | None = None,
 ) -> Starlette:
-    """The hive's app. `detect` may block; `stop` asks systemd to stop this hive's unit."""
+    """The hive's app. `detect` may block; `stop` asks systemd to stop this hive's unit.
+
+    `leave` forgets a queen on another machine; None where there is none.
+    """
     detecting = asyncio.Lock()
 
     async def health(_request: Request) -> Health:
@@ -57,11 +61,19 @@ def build(
         await in_daemonic_thread(stop)
         return Accepted("stopping")
 
+    async def leave_queen(_request: Request) -> Accepted:
+        if leave is None:
+            raise NotPermitted("this hive's queen is on its own machine")
+        heart.narrate(TOLD_TO_LEAVE, "the queen has removed this hive; it forgets her and stops")
+        await in_daemonic_thread(leave)
+        return Accepted("stopping")
+
     handlers: dict[Route, Handler] = {
         HiveRoutes.HEALTH: health,
         HiveRoutes.DEVICES: devices,
         HiveRoutes.SAMPLE: sample,
         HiveRoutes.SHUTDOWN: shutdown,
+        HiveRoutes.LEAVE: leave_queen,
         HiveRoutes.OPENAPI: health,  # answered from the route table
     }
     return build_app("rbee hive", __version__, handlers)

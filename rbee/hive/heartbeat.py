@@ -16,8 +16,9 @@ from typing import Literal
 
 from rbee import __version__
 from rbee.client.link import HeartbeatClient
-from rbee.contracts import Heartbeat, HeartbeatAck, Line
-from rbee.errors import RbeeError, UnknownHive
+from rbee.config import JITTER
+from rbee.contracts import LOCALHOST, Heartbeat, HeartbeatAck, Line
+from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable
 from rbee.narration import (
     NOT_IN_CATALOG,
     QUEEN_AWAY,
@@ -38,14 +39,15 @@ LEAST_INTERVAL = 0.1
 LINES_SIZE = 128 * 1024
 """Bytes of the lines that a beat carries: a beat that the queen's bound refuses would be sent for ever."""
 
-JITTER = 0.1
-"""A beat comes up to this part of the interval early, so that hives do not beat in step."""
-
 LINES_MAX = 64
 """Lines that wait to go up; the oldest gives way. What a beat may carry (contracts.Heartbeat)."""
 
 GOODBYE_TIMEOUT = 1.0
 """Seconds that the last beat may take; it is never worth a new connection."""
+
+
+UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
+"""What keeps a beat from reaching the queen, as against her not taking it."""
 
 
 class Heart(Narrator):
@@ -74,25 +76,43 @@ class Heart(Narrator):
         self._interval = FIRST_INTERVAL
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
         self._trouble: Event | None = None
+        self._failure: RbeeError | None = None
+        """Of the last beat."""
         self._beating = asyncio.Lock()
+        self._is_announced = False
+
+    @property
+    def instance(self) -> str:
+        """New with each start of this process."""
+        return self._instance
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         """Keep a line for the next beat; it is told to the journal too."""
         self._lines.append((fields.get("job_id"), line_of(event, text)))
         self._journal.narrate(event, text, hive=self._hive_id, **fields)
 
-    async def run(self) -> None:
-        """Beat until cancelled.
+    async def run(self, *, retry: float | None = None) -> None:
+        """Beat until cancelled; when it is run again, it beats at once.
+
+        With `retry`, a beat that did not arrive is tried again after so many seconds, and not only when the
+        next is due; and one that the queen has refused ends it with her refusal.
 
         Before the first heartbeat the hive announces itself: the ack names the job that waits
         for it, and so the very first line can carry it.
         """
-        ack = await self._beat("starting")
-        about = {"job_id": ack.job_id} if ack and ack.job_id else {}
-        self.narrate(SENDING_HEARTBEAT, "Sending first heartbeat to queen", **about)
+        if not self._is_announced:
+            ack = await self._beat("starting")
+            self._is_announced = True
+            about = {"job_id": ack.job_id} if ack and ack.job_id else {}
+            self.narrate(SENDING_HEARTBEAT, "Sending first heartbeat to queen", **about)
         while True:
             await self.beat()
-            await asyncio.sleep(self._interval * (1 - random.uniform(0, JITTER)))
+            wait = self._interval * (1 - random.uniform(0, JITTER))
+            if retry is not None and self._failure is not None:
+                if not isinstance(self._failure, UNHEARD):
+                    raise self._failure
+                wait = min(wait, retry)
+            await asyncio.sleep(wait)
 
     async def beat(self) -> None:
         """Beat now, and again while lines wait: a beat carries the lines of one job."""
@@ -112,10 +132,12 @@ class Heart(Narrator):
     ) -> HeartbeatAck | None:
         async with self._beating:
             beat = self._compose(state)
+            self._failure = None
             try:
                 ack = await self._queen.beat(beat, timeout=timeout)
             except RbeeError as error:
-                self._failed(error)
+                self._failure = error
+                self.tell_trouble(error)
                 return None
             while self._lines and self._lines[0][1] in beat.lines:
                 self._lines.popleft()
@@ -153,12 +175,15 @@ class Heart(Narrator):
             f"queen at {self._queen_name}, last beat {_time_of_day()}, the next within {self._interval:g} s"
         )
 
-    def _failed(self, error: RbeeError) -> None:
-        """Say once what is wrong, not at each beat."""
+    def tell_trouble(self, error: RbeeError) -> None:
+        """Say once what is wrong, not at each try."""
         self._status(f"queen at {self._queen_name}: {error.message}")
         event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; trying on"
         if isinstance(error, UnknownHive):
-            event, text = NOT_IN_CATALOG, f"{error.message}; add it with: rbeectl add-hive {self._hive_id}"
+            cure = f"add it with: rbeectl add-hive {self._hive_id}"
+            if self._hive_id != LOCALHOST:
+                cure = error.hint or cure
+            event, text = NOT_IN_CATALOG, f"{error.message}; {cure}"
         if self._trouble is not event:
             self._trouble = event
             self._journal.narrate(event, text, hive=self._hive_id)

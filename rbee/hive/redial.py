@@ -1,0 +1,69 @@
+"""rbee-hive-redial: after a hive was shut down by its queen, wait until she is there again, and start it.
+
+She is there when her TCP socket is: systemd opens it with her and closes it when she is put to
+sleep. Nothing is said to her, and of the hive nothing is in memory meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+from rbee.errors import BadConfig
+from rbee.hive.membership import REJOIN, Membership, Memberships
+from rbee.narration import HIVE_FAILED, WAKING_HIVE, Journal
+from rbee.server import run_daemon
+from rbee.systemd import HIVE_UNIT, Bus, Notifier
+
+WAIT = 5.0
+"""Seconds between two tries, less a random part: hives of one queen do not come in step."""
+
+GOING = 20.0
+"""Seconds that a queen who has her hives shut down has to be gone herself."""
+
+CONNECT_TIMEOUT = 3.0
+
+
+async def run(notifier: Notifier, journal: Journal) -> None:
+    membership = Memberships(Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))).load()
+    if membership is None:
+        raise BadConfig("this machine is no hive of a queen on another", hint=REJOIN)
+    notifier.ready(f"waits for the queen at {membership.queen()}")
+    await _await_return(membership)
+    journal.narrate(WAKING_HIVE, f"the queen at {membership.queen()} is there again", hive=membership.hive_id)
+    with Bus() as bus:
+        bus.ask_start(HIVE_UNIT)  # which ends this unit: they conflict
+
+
+async def _await_return(queen: Membership) -> None:
+    """Until she has gone, for which she has GOING seconds, and is there again."""
+    gone_by = asyncio.get_running_loop().time() + GOING
+    is_gone = False
+    # Nothing tells of either: she does not know that anybody waits.
+    while True:
+        is_there = await _is_there(queen.host, queen.port)
+        is_gone = is_gone or not is_there or asyncio.get_running_loop().time() > gone_by
+        if is_there and is_gone:
+            return
+        await asyncio.sleep((WAIT if is_gone else WAIT / 5) * random.uniform(0.5, 1))
+
+
+async def _is_there(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+def main() -> int:
+    return run_daemon("rbee-hive-redial", HIVE_FAILED, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""A heart that is told to retry: what a beat that failed means for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+import rbee.hive.heartbeat
+from rbee.client.link import HeartbeatClient
+from rbee.contracts import Heartbeat, HeartbeatAck
+from rbee.errors import (
+    Disconnected,
+    HiveNotOnline,
+    NotPermitted,
+    NotRunning,
+    RbeeError,
+    TimedOut,
+    UnknownHive,
+    Unreachable,
+)
+from rbee.hive.heartbeat import Heart
+from rbee.narration import Narrator
+from tests.unit.serving import until
+
+Result = TypeVar("Result")
+
+RETRY = 1.0
+ACK = HeartbeatAck("ok", 60_000)
+UNHEARD = [Disconnected("it broke"), NotRunning("nobody"), TimedOut("too long"), Unreachable("no route")]
+REFUSALS = [UnknownHive("who are you?"), NotPermitted("not you"), HiveNotOnline("you hold no stream open")]
+
+
+class Queen(HeartbeatClient):
+    """Answers each beat with the next of her answers, the last of them for good."""
+
+    def __init__(self, *answers: HeartbeatAck | RbeeError) -> None:
+        self.answers = list(answers)
+        self.beats: list[Heartbeat] = []
+
+    async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
+        self.beats.append(heartbeat)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, RbeeError):
+            raise answer
+        return answer
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    async def scenario() -> Result:
+        return await asyncio.wait_for(work, 5)
+
+    return asyncio.run(scenario())
+
+
+def pauses_of(
+    queen: Queen, *, count: int, retry: float | None, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
+    """The first pauses between its beats of a heart whose clock does not wait."""
+
+    async def scenario() -> list[float]:
+        pauses: list[float] = []
+        enough = asyncio.Event()
+
+        class Quick:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(asyncio, name)
+
+            async def sleep(self, seconds: float) -> None:
+                pauses.append(seconds)
+                if len(pauses) >= count:
+                    enough.set()
+                    await asyncio.Event().wait()
+
+        monkeypatch.setattr(rbee.hive.heartbeat, "asyncio", Quick())
+        monkeypatch.setattr(rbee.hive.heartbeat, "JITTER", 0)
+        heart = Heart("gpu1", queen, Narrator(), status=lambda text: None, queen_name="queen:8500")
+        running = asyncio.ensure_future(heart.run(retry=retry))
+        reached = asyncio.ensure_future(enough.wait())
+        await asyncio.wait((running, reached), return_when=asyncio.FIRST_COMPLETED)
+        for task in (running, reached):
+            task.cancel()
+        ended, _ = await asyncio.gather(running, reached, return_exceptions=True)
+        if isinstance(ended, RbeeError):
+            raise ended
+        return pauses
+
+    return run(scenario())
+
+
+@pytest.mark.parametrize("failure", UNHEARD, ids=lambda failure: failure.slug)
+def test_a_beat_that_did_not_arrive_is_tried_again_soon_until_one_does(
+    monkeypatch: pytest.MonkeyPatch, failure: RbeeError
+) -> None:
+    queen = Queen(ACK, ACK, failure, failure, ACK)
+
+    pauses = pauses_of(queen, count=4, retry=RETRY, monkeypatch=monkeypatch)
+
+    assert pauses == [60, RETRY, RETRY, 60]
+    assert [beat.state for beat in queen.beats] == ["starting"] + ["ready"] * 4
+
+
+def test_a_retry_never_makes_a_beat_later_than_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    queen = Queen(HeartbeatAck("ok", 200), HeartbeatAck("ok", 200), Disconnected("it broke"))
+
+    assert pauses_of(queen, count=3, retry=RETRY, monkeypatch=monkeypatch) == [0.2] * 3
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.slug)
+def test_a_beat_that_is_refused_ends_it_with_the_refusal(
+    monkeypatch: pytest.MonkeyPatch, refusal: RbeeError
+) -> None:
+    queen = Queen(ACK, ACK, refusal)
+
+    with pytest.raises(type(refusal)) as caught:
+        pauses_of(queen, count=9, retry=RETRY, monkeypatch=monkeypatch)
+
+    assert caught.value is refusal
+    assert len(queen.beats) == 3
+
+
+def test_the_announcement_that_is_refused_is_followed_by_the_beat_that_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queen = Queen(UnknownHive("who are you?"))
+
+    with pytest.raises(UnknownHive):
+        pauses_of(queen, count=9, retry=RETRY, monkeypatch=monkeypatch)
+
+    assert [beat.state for beat in queen.beats] == ["starting", "ready"]
+
+
+def test_a_failure_that_is_over_does_not_count_against_the_next_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    queen = Queen(UnknownHive("not yet"), ACK)
+
+    assert pauses_of(queen, count=3, retry=RETRY, monkeypatch=monkeypatch) == [60] * 3
+
+
+@pytest.mark.parametrize("failure", [*UNHEARD, *REFUSALS], ids=lambda failure: failure.slug)
+def test_without_a_retry_it_beats_on_when_the_next_beat_is_due(
+    monkeypatch: pytest.MonkeyPatch, failure: RbeeError
+) -> None:
+    queen = Queen(ACK, ACK, failure)
+
+    assert pauses_of(queen, count=4, retry=None, monkeypatch=monkeypatch) == [60] * 4
+    assert len(queen.beats) == 5
+
+
+def test_run_anew_it_beats_at_once_and_announces_itself_no_second_time() -> None:
+    async def scenario() -> list[str]:
+        queen = Queen(ACK, ACK, UnknownHive("who are you?"))
+        heart = Heart("gpu1", queen, Narrator(), status=lambda text: None, queen_name="queen:8500")
+        first = asyncio.ensure_future(heart.run(retry=RETRY))
+        await until(lambda: len(queen.beats) == 2)
+        first.cancel()
+        await asyncio.wait((first,))
+        with pytest.raises(UnknownHive):
+            await heart.run(retry=RETRY)
+        return [beat.state for beat in queen.beats]
+
+    assert run(scenario()) == ["starting", "ready", "ready"]
