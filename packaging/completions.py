@@ -28,7 +28,7 @@ NAMES = """rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._
 KINDS = {"host": "host", "hive": "hive", "file": "file"}
 """What an argument is, by its name."""
 
-FILES = ("--textfile",)
+FILES = ("--install", "--textfile")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ _rbeectl()
 {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} verb='' sub='' i
     local words='{" ".join(word for word, _ in first_words())}'
-    local options='{top}' valued='{" ".join(TOP.valued)}' argument=verb
+    local options='{top}' valued='{" ".join(TOP.valued)}' argument=verb given=0
     COMPREPLY=()
 
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -150,6 +150,13 @@ _rbeectl()
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
+    fi
+    if [[ $argument == hive ]]; then
+        # What stands after the hive, as a label does, is none.
+        for ((i = 1; i < COMP_CWORD; i++)); do
+            [[ ${{COMP_WORDS[i]}} == -* || " $valued " == *" ${{COMP_WORDS[i - 1]}} "* ]] || ((++given))
+        done
+        ((given > 1)) && return
     fi
     case $argument in
         host) words=localhost ;;
@@ -303,6 +310,9 @@ def fish() -> str:
     arguments = {"host": "-a localhost", "hive": "-a '(__rbeectl_hives)'", "file": "-F"}
     for verb in VERBS:
         seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.path)
+        # fish looks for a word anywhere: 'tcp status' is not 'status'.
+        for group in (one.path[0] for one in VERBS if one.path[1:] == verb.path):
+            seen += f"; and not __fish_seen_subcommand_from {group}"
         lines.append("")
         if verb.argument:
             lines.append(f"complete -c rbeectl -n '{seen}' {arguments[verb.argument]}")

@@ -4,8 +4,8 @@
 _rbeectl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' sub='' i
-    local words='add-hive remove-hive list-hives list-devices show wake sleep shutdown status top monitor logs metrics version doctor catalog'
-    local options='--version --json -q --quiet --no-legend --no-pager -l --full --timeout --no-color --debug --help' valued='--timeout' argument=verb
+    local words='add-hive remove-hive list-hives list-devices show label cordon uncordon tcp token join wake sleep shutdown status top monitor logs metrics audit version doctor catalog'
+    local options='--version --json -q --quiet --no-legend --no-pager --full --timeout --no-color --debug --help' valued='--timeout' argument=verb given=0
     COMPREPLY=()
 
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -17,38 +17,58 @@ _rbeectl()
         fi
     done
     case $verb in
+        tcp) words='disable enable status' ;;
+        token) words='create list revoke' ;;
         catalog) words='backup check restore' ;;
         ?*) sub='' ;;
     esac
     [[ -n $sub ]] && verb+=" $sub"
     case $verb in
-        'add-hive') options='--port --json -q --quiet --wait --no-wait --timeout --help' valued='--port --timeout' argument=host ;;
-        'remove-hive') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=hive ;;
-        'list-hives') options='--json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='--timeout' argument=none ;;
-        'list-devices') options='--json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='--timeout' argument=hive ;;
-        'show') options='-p --property --value --json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='-p --property --timeout' argument=hive ;;
+        'add-hive') options='--port --user --queen --install --json -q --quiet --wait --no-wait --timeout --help' valued='--port --user --queen --install --timeout' argument=host ;;
+        'remove-hive') options='--force --json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=hive ;;
+        'list-hives') options='-l --selector --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-l --selector --timeout' argument=none ;;
+        'list-devices') options='-l --selector --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-l --selector --timeout' argument=hive ;;
+        'show') options='-p --property --value --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-p --property --timeout' argument=hive ;;
+        'label') options='--json -q --quiet --timeout --help' valued='--timeout' argument=hive ;;
+        'cordon') options='--json -q --quiet --timeout --help' valued='--timeout' argument=hive ;;
+        'uncordon') options='--json -q --quiet --timeout --help' valued='--timeout' argument=hive ;;
+        'tcp disable') options='--json -q --quiet --timeout --help' valued='--timeout' argument=none ;;
+        'tcp enable') options='--listen --json -q --quiet --timeout --help' valued='--listen --timeout' argument=none ;;
+        'tcp status') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;
+        'token create') options='--ttl --uses --hive --json -q --quiet --timeout --help' valued='--ttl --uses --hive --timeout' argument=none ;;
+        'token list') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;
+        'token revoke') options='--json -q --quiet --timeout --help' valued='--timeout' argument=none ;;
+        'join') options='--token --name --json -q --quiet --timeout --help' valued='--token --name --timeout' argument=none ;;
         'wake') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=none ;;
         'sleep') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=none ;;
         'shutdown') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=none ;;
-        'status') options='-n --lines --json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='-n --lines --timeout' argument=hive ;;
-        'top') options='-d --delay -n --iterations --json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='-d --delay -n --iterations --timeout' argument=none ;;
+        'status') options='-n --lines --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --timeout' argument=hive ;;
+        'top') options='-d --delay -n --iterations --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-d --delay -n --iterations --timeout' argument=none ;;
         'monitor') options='-n --lines --since --json -q --quiet --help' valued='-n --lines --since' argument=hive ;;
-        'logs') options='-f --follow -n --lines -x --catalog --job --json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='-n --lines --job --timeout' argument=hive ;;
-        'metrics') options='--textfile --json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='--textfile --timeout' argument=none ;;
-        'version') options='--json -q --quiet --no-legend --no-pager -l --full --timeout --help' valued='--timeout' argument=none ;;
+        'logs') options='-f --follow -n --lines -x --catalog --job --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --job --timeout' argument=hive ;;
+        'metrics') options='--textfile --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--textfile --timeout' argument=none ;;
+        'audit') options='-n --lines --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --timeout' argument=hive ;;
+        'version') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;
         'doctor') options='--fix --json -q --quiet --help' valued='' argument=none ;;
         'catalog backup') options='--force --json -q --quiet --help' valued='' argument=file ;;
         'catalog check') options='--json -q --quiet --help' valued='' argument=file ;;
         'catalog restore') options='--empty --json -q --quiet --help' valued='' argument=file ;;
     esac
 
-    if [[ " --textfile " == *" $previous "* ]]; then
+    if [[ " --install --textfile " == *" $previous "* ]]; then
         argument=file
     elif [[ " $valued " == *" $previous "* ]]; then
         return
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
+    fi
+    if [[ $argument == hive ]]; then
+        # What stands after the hive, as a label does, is none.
+        for ((i = 1; i < COMP_CWORD; i++)); do
+            [[ ${COMP_WORDS[i]} == -* || " $valued " == *" ${COMP_WORDS[i - 1]} "* ]] || ((++given))
+        done
+        ((given > 1)) && return
     fi
     case $argument in
         host) words=localhost ;;

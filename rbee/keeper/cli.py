@@ -17,6 +17,14 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "list-hives": "hives",
         "list-devices": "hives",
         "show": "show",
+        "label": "fleet",
+        "cordon": "fleet",
+        "uncordon": "fleet",
+    },
+    "Other machines": {
+        "tcp": "fleet",
+        "token": "fleet",
+        "join": "fleet",
     },
     "The queen": {
         "wake": "power",
@@ -29,6 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "monitor": "monitor",
         "logs": "logs",
         "metrics": "metrics",
+        "audit": "fleet",
         "version": "version",
     },
     "Care": {
@@ -71,5 +80,5 @@ class Verbs(Suggesting):
 def cli() -> None:
     """Run a few Linux machines with CPUs and GPUs as one.
 
-    Adding, removing and 'wake' wake the queen; looking never wakes anything.
+    What changes something wakes the queen for it; looking never wakes anything.
     """

@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rbee.client.queen import QueenClient, StoryEvent
 from rbee.contracts import (
     EVENTS_MAX,
+    LOCALHOST,
     AddHive,
     CatalogReport,
     Done,
@@ -27,6 +28,7 @@ from rbee.contracts import (
     Route,
     Sample,
     Shape,
+    Tcp,
     decode,
 )
 from rbee.errors import (
@@ -63,6 +65,7 @@ from rbee.systemd import (
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     TARGET,
+    TCP_SOCKET_UNIT,
     Bus,
     UnitState,
     journal_tail,
@@ -92,7 +95,7 @@ SAMPLES_AT_ONCE = 16
 SHUTDOWN_ANSWER = 2.0
 """Seconds that a queen has to take a shutdown, before systemd stops her without her word."""
 
-UNITS = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT)
+UNITS = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT)
 
 QueenState = Literal["off", "asleep", "waking", "awake", "stopping", "failed"]
 
@@ -144,8 +147,33 @@ class Keeper:
         self._queen = queen
         self._teller = teller
         self._left = (deadline or Deadline(None)).left
+        self._is_told_awake = False
 
     # Verbs that wake
+
+    def bring_host(self, host: str, *, user: str | None, queen: str | None, package: str | None) -> None:
+        """Where a host is another machine, see to it by ssh that its hive has joined and runs."""
+        checked(Name, "HOST", host)
+        if host == LOCALHOST:
+            return
+        self._wake()
+        there = next((hive for hive in self._hives() if hive.id == host), None)
+        if there is not None and there.last_beat_ms is not None and there.state not in ("offline", "unknown"):
+            return  # it beats: whatever is wrong with it, ssh is no help
+        from pathlib import Path
+
+        from rbee.keeper import fleet
+
+        fleet.bring(
+            self._ask_awake,
+            self._teller,
+            self._left,
+            name=host,
+            user=user,
+            queen=queen,
+            package=Path(package) if package else None,
+            is_member=there is not None,
+        )
 
     def add_hive(self, host: str, port: int | None) -> HiveView:
         """Add a hive and see it online."""
@@ -158,15 +186,48 @@ class Keeper:
         """As add_hive(), but return when the queen has taken the job."""
         return self._begin(QueenRoutes.ADD_HIVE, self._about_to_add(host, port))
 
-    def remove_hive(self, hive_id: str) -> bool:
+    def remove_hive(self, hive_id: str, *, is_forced: bool) -> bool:
         """Stop a hive and forget it; False where it was not in the catalog."""
         self._about_to_remove(hive_id)
-        return self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id).was_there
+        force = str(int(is_forced))
+        return self._ask(QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=force).was_there
 
-    def begin_remove_hive(self, hive_id: str) -> JobStarted:
+    def begin_remove_hive(self, hive_id: str, *, is_forced: bool) -> JobStarted:
         """As remove_hive(), but return when the queen has taken the job."""
         self._about_to_remove(hive_id)
-        return self._begin(QueenRoutes.REMOVE_HIVE, hive_id=hive_id)
+        return self._begin(QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=str(int(is_forced)))
+
+    # The fleet
+
+    def set_tcp(self, *, is_open: bool, listen: str | None = None) -> Tcp:
+        """Open the queen to other machines, or close her."""
+        from rbee.keeper import fleet
+
+        address = None if listen is None else fleet.check_listen(listen)
+        self._wake()
+        with _explained():
+            moved = address is not None and fleet.set_listen(self._bus, address)
+            return fleet.set_tcp(
+                self._bus, self._ask_awake, self._teller, self._left, is_open=is_open, moved=moved
+            )
+
+    def ask_woken(self, route: Route, body: Any = None, **values: str) -> Any:
+        """What the queen answers, who is woken for it; that is no story."""
+        self._have_awake()
+        return self._ask_awake(route, body, **values)
+
+    def ask_if_awake(self, route: Route, body: Any = None, **values: str) -> Any:
+        """What the queen answers; NotRunning where she is not awake."""
+        self._check_awake()
+        return self._ask_awake(route, body, **values)
+
+    def join(self, address: str, *, token: str | None, name: str | None) -> dict[str, Any]:
+        """Have this machine's hive join a queen on another."""
+        from rbee.keeper import fleet
+
+        queen = fleet.check_join(address, token)
+        with _explained():
+            return fleet.join(self._bus, self._left, queen, token=token, name=name)
 
     def _about_to_add(self, host: str, port: int | None) -> AddHive:
         request = decode(AddHive, {"host": host, "port": port})
@@ -327,6 +388,9 @@ class Keeper:
     def shutdown(self, *, waits: bool = True) -> None:
         """Stop everything, hives first; returns when units and sockets are stopped, if it `waits`."""
         if not waits:
+            if self.queen_state() == "awake":
+                with suppress(RbeeError):  # systemd stops her all the same
+                    self._queen.within(SHUTDOWN_ANSWER).ask(QueenRoutes.SHUTDOWN)
             with _explained():
                 self._bus.ask_stop(TARGET)
             return
@@ -383,11 +447,17 @@ class Keeper:
     def _wake(self) -> None:
         if self.queen_state() != "awake":
             self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
+            self._have_awake()
+        if not self._is_told_awake:
+            self._is_told_awake = True
+            self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
+
+    def _have_awake(self) -> None:
+        if self.queen_state() != "awake":
             try:
                 self._start_queen(timeout=START_TIMEOUT)
             except UnitFailed as error:
                 self._wake_again(error)
-        self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
     def _start_queen(self, *, timeout: float, undo_stop: bool = True) -> None:
         with _explained():
@@ -425,6 +495,12 @@ class Keeper:
 
     def _check_awake(self) -> None:
         state = self.queen_state()
+        if state == "off" and self._bus.state(QUEEN_UNIT).load == "not-found":
+            raise NotRunning(
+                "there is no queen on this machine",
+                hint=f"Type it on the queen's machine; systemctl status {HIVE_UNIT} says which that is\n"
+                "To have one here: sudo apt install rbee",
+            )
         if state != "awake":
             raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
 

@@ -85,7 +85,7 @@ _common = (
 _tables = (
     _flag("--no-legend", "has_legend", False, "No header and no hints, for scripts."),
     _flag("--no-pager", "has_pager", False, "Do not pipe what is long into a pager."),
-    _flag("--full", "is_full", True, "Do not cut lines to the width of the terminal.", short="-l"),
+    _flag("--full", "is_full", True, "Do not cut lines to the width of the terminal."),
 )
 
 
@@ -111,6 +111,9 @@ watching = _together(*_common, *_seldom(hidden=True))
 looking = _together(*_common, *_tables, _timeout, *_seldom(hidden=True))
 """For a verb that prints a table or a page."""
 
+changing = _together(*_common, _timeout, *_seldom(hidden=True))
+"""For a verb that changes something at once: there is nothing to wait for."""
+
 doing = _together(
     *_common,
     click.option(
@@ -123,3 +126,16 @@ doing = _together(
 """For a verb that has something done."""
 
 in_session = click.make_pass_decorator(Session)
+
+
+def _selector(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
+    from rbee.keeper.selectors import Selector  # where somebody selects
+
+    return Selector() if text is None else Selector.parse(text)
+
+
+selecting = click.option(
+    "-l", "--selector", metavar="LABELS", callback=_selector,
+    help="Hives with these labels: KEY=VALUE, KEY!=VALUE, KEY, !KEY, between commas.",
+)  # fmt: skip
+"""For a verb that lists hives."""

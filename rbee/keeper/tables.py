@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pwd
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rbee.contracts import Gpu, HiveView, Sample
+from rbee.contracts import AuditEntry, Gpu, HiveView, Sample, TokenView
 from rbee.keeper.screen import width
 from rbee.text import printable
 
@@ -42,14 +43,74 @@ def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) ->
             hive.id,
             hive.state,
             ago(hive.since_ms, now_ms),
-            f"{hive.host}:{hive.port}",
+            span(hive.created_at_ms, now_ms),
+            address(hive),
             _devices_in_short(hive),
             ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
-            hive.reason,
+            f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",
+            hive.version or "-",
+            labels(hive) or "-",
+            hive.reason if hive.cordoned is None else f"{hive.reason}; cordoned: {hive.cordoned}",
         )
         for hive in hives
     ]
-    return table(("HIVE", "STATE", "SINCE", "ADDRESS", "DEVICES", "LAST BEAT", "REASON"), rows, frame)
+    header = (
+        "HIVE", "STATE", "SINCE", "AGE", "ADDRESS", "DEVICES", "LAST BEAT", "INTERVAL", "VERSION",
+        "LABELS", "REASON",
+    )  # fmt: skip
+    return table(header, rows, frame)
+
+
+def labels(hive: HiveView) -> str:
+    return ",".join(f"{label.key}={label.value}" for label in hive.labels)
+
+
+def address(hive: HiveView) -> str:
+    if hive.is_remote:
+        return hive.address or "-"
+    return f"{hive.host}:{hive.port}"
+
+
+def tokens_table(tokens: Iterable[TokenView], now_ms: int, frame: Frame = WHOLE) -> str:
+    rows = [
+        (
+            token.id,
+            token.hive or "any",
+            str(token.uses_left),
+            ago(token.created_at_ms, now_ms),
+            clock(token.expires_at_ms * 1000),
+            _token_state(token, now_ms),
+        )
+        for token in tokens
+    ]
+    return table(("TOKEN", "HIVE", "USES LEFT", "MADE", "EXPIRES", "STATE"), rows, frame)
+
+
+def _token_state(token: TokenView, now_ms: int) -> str:
+    if token.is_revoked:
+        return "revoked"
+    if not token.uses_left:
+        return "spent"
+    return "expired" if token.expires_at_ms <= now_ms else "good"
+
+
+def audit_table(entries: Iterable[AuditEntry], frame: Frame = WHOLE) -> str:
+    rows = [(clock(entry.at_ms * 1000), _actor(entry), entry.hive or "-", entry.text) for entry in entries]
+    return table(("TIME", "WHO", "HIVE", "WHAT"), rows, frame)
+
+
+def _actor(entry: AuditEntry) -> str:
+    if entry.actor_credential is not None:
+        return f"credential {entry.actor_credential}"
+    return "-" if entry.actor_uid is None else user(entry.actor_uid)
+
+
+def user(uid: int) -> str:
+    """As people know it, and as the journal has it."""
+    try:
+        return f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def devices_in_words(hive: HiveView) -> list[tuple[str, str]]:
@@ -157,14 +218,18 @@ def memory(count: int | None) -> str:
 
 
 def ago(then_ms: int, now_ms: int) -> str:
-    """A span as systemctl says it, in its two largest units."""
+    return f"{span(then_ms, now_ms)} ago"
+
+
+def span(then_ms: int, now_ms: int) -> str:
+    """As systemctl says it, in its two largest units."""
     seconds = max(0, (now_ms - then_ms) // 1000)
     spans = []
     for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= size:
             spans.append(f"{seconds // size}{name}")
             seconds %= size
-    return f"{' '.join(spans[:2]) or '0s'} ago"
+    return " ".join(spans[:2]) or "0s"
 
 
 def moment(then_us: int) -> str:

@@ -9,24 +9,37 @@ import click
 
 from rbee.contracts import Hives, HiveView, JobStarted, encode
 from rbee.keeper import tables
-from rbee.keeper.options import doing, in_session, looking
+from rbee.keeper.options import doing, in_session, looking, selecting
+from rbee.keeper.selectors import Selector
 from rbee.keeper.session import Session
 from rbee.text import printable
 
 NO_HIVES = "No hives. Add this machine: rbeectl add-hive localhost"
+NO_SUCH_HIVES = "No hive has these labels"
 
 
 @click.command("add-hive")
 @click.argument("host")
 @click.option("--port", type=int, help="The port kept in the hive's row; 8600 for a new one.")
+@click.option("--user", metavar="USER", help="Who to be on HOST, for ssh; root, or one with sudo.")
+@click.option(
+    "--queen", metavar="ADDRESS[:PORT]", help="Where HOST finds the queen, if not where ssh came from."
+)
+@click.option(
+    "--install", "package", metavar="PATH", help="Install rbee-hive there from this .deb or folder."
+)
 @doing
 @in_session
-def add_hive(session: Session, host: str, port: int | None) -> None:
+def add_hive(
+    session: Session, host: str, port: int | None, user: str | None, queen: str | None, package: str | None
+) -> None:
     """Add HOST to the hive catalog and see it online.
 
-    Today HOST is localhost. A hive that is there already goes on from wherever it is.
+    HOST is localhost, or a machine that your ssh knows by that name: it joins by ssh, where it has not
+    yet. A hive that is there already goes on from wherever it is.
     """
     with session.keeper() as work:
+        work.bring_host(host, user=user, queen=queen, package=package)
         if not session.waits:
             tell_begun(session, work.begin_add_hive(host, port))
             return
@@ -40,15 +53,19 @@ def add_hive(session: Session, host: str, port: int | None) -> None:
 
 @click.command("remove-hive")
 @click.argument("hive")
+@click.option("--force", is_flag=True, help="Also one on another machine that cannot be told.")
 @doing
 @in_session
-def remove_hive(session: Session, hive: str) -> None:
-    """Stop HIVE and take it out of the hive catalog."""
+def remove_hive(session: Session, hive: str, force: bool) -> None:
+    """Stop HIVE and take it out of the hive catalog.
+
+    One on another machine is told to forget its queen, and keeps its packages.
+    """
     with session.keeper() as work:
         if not session.waits:
-            tell_begun(session, work.begin_remove_hive(hive))
+            tell_begun(session, work.begin_remove_hive(hive, is_forced=force))
             return
-        was_there = work.remove_hive(hive)
+        was_there = work.remove_hive(hive, is_forced=force)
         near = "" if was_there else work.near(hive)
     if session.as_json:
         session.tell_json({"event": "done", "hive": None, "was_there": was_there})
@@ -67,28 +84,32 @@ def tell_begun(session: Session, job: JobStarted) -> None:
 
 
 @click.command("list-hives")
+@selecting
 @looking
 @in_session
-def list_hives(session: Session) -> None:
+def list_hives(session: Session, selector: Selector) -> None:
     """List the hives of the catalog and who is alive."""
     with session.keeper() as work:
-        hives = work.list_hives()
+        there = work.list_hives()
+    hives = tuple(hive for hive in there if selector.takes(hive))
     if session.as_json:
         session.tell_json(encode(Hives(hives)))
     elif hives:
         session.show(hives_page(session, hives))
     elif session.has_legend:
-        session.say(NO_HIVES)
+        session.say(NO_SUCH_HIVES if there else NO_HIVES)
 
 
 @click.command("list-devices", short_help="List the devices of hives, and what they do.")
 @click.argument("hive", required=False)
+@selecting
 @looking
 @in_session
-def list_devices(session: Session, hive: str | None) -> None:
+def list_devices(session: Session, hive: str | None, selector: Selector) -> None:
     """List the devices of HIVE, or of every hive, and what they do right now."""
     with session.keeper() as work:
-        hives = [work.hive(hive)] if hive is not None else list(work.list_hives())
+        there = [work.hive(hive)] if hive is not None else list(work.list_hives())
+        hives = [one for one in there if selector.takes(one)]
         samples = work.samples(hives)
     if session.as_json:
         told = [
@@ -105,7 +126,7 @@ def list_devices(session: Session, hive: str | None) -> None:
         page = tables.live_table(hives, samples, session.frame)
         session.show("\n".join([page, *(tables.findings(hives) if session.has_legend else ())]))
     elif session.has_legend:
-        session.say(NO_HIVES)
+        session.say(NO_SUCH_HIVES if there else NO_HIVES)
 
 
 def hives_page(session: Session, hives: Iterable[HiveView]) -> str:

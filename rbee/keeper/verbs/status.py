@@ -84,7 +84,9 @@ def hive_page(hive: HiveView, session: Session) -> str:
     rows = [
         ("State", f"{hive.state} since {tables.moment(hive.since_ms * 1000)}"),
         ("Reason", hive.reason),
-        ("Address", f"{hive.host}:{hive.port}"),
+        ("Cordoned", hive.cordoned or ""),
+        ("Address", tables.address(hive)),
+        ("Labels", tables.labels(hive)),
         ("Version", hive.version or ""),
         ("Last beat", tables.ago(hive.last_beat_ms, now) if hive.last_beat_ms else ""),
     ]
@@ -105,7 +107,7 @@ DOTS: Mapping[State, str] = {"online": "active", "suspect": "waiting", "offline"
 
 def overview_page(overview: Overview, session: Session) -> str:
     parts = [
-        unit_page(QUEEN_UNIT, f"the queen is {overview.queen_state}", overview.queen, session.screen),
+        unit_page(QUEEN_UNIT, queen_words(overview), overview.queen, session.screen),
         unit_page(HIVE_UNIT, "the hive of this machine", overview.hive, session.screen),
     ]
     if overview.refused is not None:
@@ -115,6 +117,12 @@ def overview_page(overview: Overview, session: Session) -> str:
     elif overview.hives is not None and session.has_legend:
         parts.append(NO_HIVES)
     return "\n\n".join(parts)
+
+
+def queen_words(overview: Overview) -> str:
+    if overview.queen.load == "not-found":
+        return "there is no queen on this machine"
+    return f"the queen is {overview.queen_state}"
 
 
 def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:

@@ -17,7 +17,15 @@ from starlette.responses import Response
 from rbee.contracts import Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
 from rbee.errors import RbeeError
 from rbee.server import Handler, event_stream
-from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TARGET, UnitState
+from rbee.systemd import (
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    TARGET,
+    TCP_SOCKET_UNIT,
+    UnitState,
+)
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW
 
@@ -41,6 +49,7 @@ class Bus:
             QUEEN_SOCKET_UNIT: LISTENING,
             HIVE_UNIT: INACTIVE,
             HIVE_SOCKET_UNIT: LISTENING,
+            TCP_SOCKET_UNIT: INACTIVE,
         }
         self.unstoppable: set[str] = set()
         self.after_stop: dict[str, UnitState] = {}

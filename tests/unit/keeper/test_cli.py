@@ -58,7 +58,7 @@ from tests.unit.keeper.desk import (
     listing,
     story,
 )
-from tests.unit.played_systemd import INACTIVE, KILLED
+from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED
 from tests.unit.shapes import HIVE_VIEW
 
 # Usage
@@ -286,7 +286,7 @@ def test_a_host_that_is_none_is_refused_before_any_unit_is_started(
     ran = rbeectl("add-hive", host)
 
     assert (ran.code, ran.out) == (2, "")
-    assert "host must have 1 to 253 characters" in ran.err
+    assert "HOST must have 1 to 253 characters" in ran.err
     assert bus.asked == []
 
 
@@ -378,12 +378,12 @@ def test_a_refusal_of_the_queen_keeps_its_exit_code(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def refuse(_request: Request) -> Response:
-        raise UnknownHost("host 'blade-7' is not known: \x1b[31monly this machine can be added")
+        raise UnknownHost("host 'localhost' is not known: \x1b[31mnobody can be added")
 
-    ran = with_queen({QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl("add-hive", "blade-7"))
+    ran = with_queen({QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == 2
-    assert ran.err == "rbeectl: host 'blade-7' is not known: \\x1b[31monly this machine can be added\n"
+    assert ran.err == "rbeectl: host 'localhost' is not known: \\x1b[31mnobody can be added\n"
 
 
 CUT = story(BEGUN, line("queen bee", "Adding local pc to hive catalog."))
@@ -638,7 +638,6 @@ def test_ctrl_c_anywhere_else_exits_130_too(
         (UnitState("loaded", "failed", "failed", result="exit-code"), LISTENING, "failed"),
         (UnitState("loaded", "activating", "start"), LISTENING, "waking"),
         (UnitState("loaded", "deactivating", "stop-sigterm"), LISTENING, "stopping"),
-        (UnitState("not-found", "inactive", "dead"), INACTIVE, "off"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -657,6 +656,25 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
             "waking": "  try: Ask again in a moment.",
             "stopping": "  try: rbeectl wake, once she has stopped",
         }.get(word, "  try: rbeectl wake"),
+    ]
+    assert bus.asked == []
+
+
+@pytest.mark.parametrize("verb", ["list-hives", "list-devices"])
+def test_who_looks_on_a_machine_without_a_queen_is_told_that_there_is_none(
+    bus: Bus, rbeectl: Rbeectl, verb: str
+) -> None:
+    bus.states |= {
+        QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), QUEEN_SOCKET_UNIT: INACTIVE, HIVE_UNIT: ACTIVE
+    }  # fmt: skip
+
+    ran = rbeectl(verb)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.splitlines() == [
+        "rbeectl: there is no queen on this machine",
+        "  try: Type it on the queen's machine; systemctl status rbee-hive.service says which that is",
+        "  try: To have one here: sudo apt install rbee",
     ]
     assert bus.asked == []
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import Cpu, Devices, Finding, Gpu
+from rbee.contracts import Cpu, Devices, Finding, Gpu, Label
 from rbee.keeper.tables import ago, devices_table, findings, hives_table, moment, table
 from tests.unit.shapes import HIVE_VIEW
 
@@ -34,18 +35,30 @@ def test_what_could_steer_a_terminal_is_escaped_before_its_column_is_measured() 
     )  # fmt: skip
 
 
-def test_hives_are_listed_with_state_since_address_devices_beat_and_reason() -> None:
-    online = replace(HIVE_VIEW, since_ms=NOW - 3_600_000, last_beat_ms=NOW - 4_000)
+def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
+    online = replace(
+        HIVE_VIEW, since_ms=NOW - 3_600_000, created_at_ms=NOW - 100_000_000, last_beat_ms=NOW - 4_000,
+        version="0.4.0", interval_ms=15_000,
+    )  # fmt: skip
+    remote = replace(
+        online, id="gpu1", host="gpu1", is_remote=True, address="10.1.2.3", interval_ms=22_500,
+        labels=(Label("rack", "3"), Label("spare", "")), cordoned="a fan is loud",
+    )  # fmt: skip
     pending = replace(
         HIVE_VIEW, id="blade-7", host="blade-7.lan", port=8601, state="pending", devices=None,
-        last_beat_ms=None, reason="just added", since_ms=NOW,
+        last_beat_ms=None, reason="just added", since_ms=NOW, created_at_ms=NOW,
     )  # fmt: skip
+    header, *rows = hives_table([online, remote, pending], NOW).splitlines()
 
-    assert hives_table([online, pending], NOW).splitlines() == [
-        "HIVE       STATE    SINCE   ADDRESS           DEVICES   LAST BEAT  REASON",
-        "localhost  online   1h ago  localhost:8600    cpu gpu0  4s ago     its heartbeats come",
-        "blade-7    pending  0s ago  blade-7.lan:8601  -         -          just added",
-    ]
+    columns = ("HIVE", "STATE", "SINCE", "AGE", "ADDRESS", "DEVICES", "LAST BEAT", "INTERVAL", "VERSION")
+    assert tuple(re.split(" {2,}", header)) == (*columns, "LABELS", "REASON")
+    assert [re.split(" {2,}", row) for row in rows] == [
+        ["localhost", "online", "1h ago", "1d 3h", "localhost:8600", "cpu gpu0", "4s ago", "15s", "0.4.0",
+         "-", "its heartbeats come"],
+        ["gpu1", "online", "1h ago", "1d 3h", "10.1.2.3", "cpu gpu0", "4s ago", "22.5s", "0.4.0",
+         "rack=3,spare=", "its heartbeats come; cordoned: a fan is loud"],
+        ["blade-7", "pending", "0s ago", "0s", "blade-7.lan:8601", "-", "-", "-", "-", "-", "just added"],
+    ]  # fmt: skip
 
 
 def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:

@@ -1,0 +1,261 @@
+"""What rbeectl does about other machines: opening the queen to them, and having them join."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rbee.contracts import QUEEN_PORT, CreatedToken, CreateToken, Name, QueenRoutes, SetTcp, Tcp, decode
+from rbee.errors import BadInput, NotPermitted, RbeeError, TcpClosed, UnitFailed
+from rbee.keeper.ssh import Ssh
+from rbee.narration import CLOSING_TCP, HANDING_OVER, LOOKING_AT_HOST, OPENING_TCP, STARTING_HIVE, Teller
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, Bus
+
+STOP_TIMEOUT = 20.0
+START_TIMEOUT = 35.0
+INSTALL_TIMEOUT = 600.0
+"""Seconds for apt on the other machine."""
+
+TOKEN_LIFE = 600
+"""Seconds of a token that goes straight to the machine it is for."""
+
+STATE = "/var/lib/rbee-hive"
+INVITATION = f"{STATE}/invitation"
+DROPIN = Path("/etc/systemd/system/queen-rbee-tcp.socket.d/50-listen.conf")
+
+Ask = Callable[..., Any]
+
+
+def parse_address(text: str, *, field: str) -> tuple[str, int]:
+    """HOST:PORT, [ADDRESS]:PORT, or one without a port, which is QUEEN_PORT then."""
+    found = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
+    if found is None:
+        raise BadInput(f"{field} must be HOST:PORT, such as queen.example:8500", field=field)
+    port = int(found[2] or found[4] or QUEEN_PORT)
+    if not 1 <= port <= 65535:
+        raise BadInput(f"{field} must have a port from 1 to 65535", field=field)
+    return found[1] or found[3], port
+
+
+# On the queen's machine
+
+
+def set_tcp(
+    bus: Bus, ask: Ask, teller: Teller, left: Callable[[float], float], *, is_open: bool, moved: bool
+) -> Tcp:
+    """Open the queen to other machines, or close her: a socket cannot join one who runs, so she restarts."""
+    told: Tcp = ask(QueenRoutes.SET_TCP, SetTcp(is_open))
+    if bool(told.listens) == is_open and not moved:
+        return told
+    if is_open:
+        teller.narrate(OPENING_TCP, "restarting the queen with her TCP socket; hives reconnect")
+    else:
+        teller.narrate(CLOSING_TCP, "restarting the queen without her TCP socket")
+    bus.stop(QUEEN_UNIT, timeout=left(STOP_TIMEOUT))
+    bus.stop(TCP_SOCKET_UNIT, timeout=left(STOP_TIMEOUT))
+    bus.start(QUEEN_UNIT, timeout=left(START_TIMEOUT))
+    told = ask(QueenRoutes.TCP)
+    if bool(told.listens) != is_open:
+        state = bus.state(TCP_SOCKET_UNIT)
+        raise UnitFailed(
+            f"{TCP_SOCKET_UNIT} is {state.active} ({state.result or state.sub})",
+            hint=f"systemctl status {TCP_SOCKET_UNIT}; sudo journalctl -u {TCP_SOCKET_UNIT} -e",
+        )
+    return told
+
+
+def check_listen(text: str) -> str:
+    """What was typed as ListenStream= has it, if this user may set it."""
+    host, port = parse_address(text, field="--listen")
+    if not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.]+", host):
+        raise BadInput("--listen must have an IP address, as a socket unit knows no names", field="--listen")
+    if os.geteuid() != 0:
+        raise NotPermitted(
+            f"the address is a drop-in in {DROPIN.parent}, which is root's",
+            hint=f"sudo rbeectl tcp enable --listen {text}",
+        )
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def set_listen(bus: Bus, address: str) -> bool:
+    """Write the address that the TCP socket listens on, as root; was it another before?"""
+    content = f"# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream={address}\n"
+    with suppress(FileNotFoundError):
+        if DROPIN.read_text() == content:
+            return False
+    DROPIN.parent.mkdir(parents=True, exist_ok=True)
+    aside = DROPIN.with_suffix(".new")
+    aside.write_text(content)
+    aside.chmod(0o644)
+    aside.rename(DROPIN)
+    bus.reload()
+    return True
+
+
+# On another machine, from the queen's
+
+
+def bring(
+    ask: Ask,
+    teller: Teller,
+    left: Callable[[float], float],
+    *,
+    name: str,
+    user: str | None,
+    queen: str | None,
+    package: Path | None,
+    is_member: bool,
+) -> None:
+    """Have a machine's hive run that has joined as `name`, which ssh knows, too; or have it join."""
+    decode(Name, name)
+    told: Tcp = ask(QueenRoutes.TCP)
+    if not told.listens:
+        raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
+    with Ssh(name, user, left) as ssh:
+        teller.narrate(LOOKING_AT_HOST, f"looking at {name} by ssh")
+        with ssh.bus() as bus:
+            is_installed = bus.state(HIVE_UNIT).load == "loaded"
+            if bus.state(QUEEN_UNIT).load == "loaded":
+                raise _has_queen(name)
+        if not is_installed:
+            install(ssh, teller, name, package)
+        if not (is_member and has_joined(ssh, name, told)):
+            hand_over(ask, teller, ssh, told, name, queen)
+        teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
+        try:
+            with ssh.bus() as bus:
+                restart_hive(bus, left)
+        except UnitFailed as error:
+            raise UnitFailed(f"on {name}: {error.message}", hint=error.hint) from error
+
+
+def has_joined(ssh: Ssh, name: str, told: Tcp) -> bool:
+    """Is that machine this hive, of a queen with these keys?"""
+    from rbee.tls import fingerprint
+
+    head = ssh.run_as_root("sh", "-c", f"test ! -e {STATE}/membership || head -n1 {STATE}/membership")
+    try:
+        found = json.loads(head.removeprefix("# "))
+        return bool(found["hive_id"] == name and fingerprint(found["ca"]) == told.fingerprint)
+    except (ValueError, KeyError, TypeError, RbeeError):
+        return False  # there is none, or none that it could use
+
+
+def hand_over(ask: Ask, teller: Teller, ssh: Ssh, told: Tcp, name: str, queen: str | None) -> None:
+    """Put an invitation there, with a token for this name and one use."""
+    port = int(told.listens[0].rpartition(":")[2])
+    host, port = parse_address(queen, field="--queen") if queen else (ssh.own_address, port)
+    created: CreatedToken = ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
+    telling = f"handing {name} the queen's address, {host}:{port}, and a token for one use"
+    teller.narrate(HANDING_OVER, telling)
+    content = invitation(host, port, name=name, token=created.text)
+    owned = ("-o", "rbee-hive", "-g", "rbee-hive")
+    ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
+    ssh.run_as_root("install", *owned, "-m", "0600", "/dev/stdin", INVITATION, content=content.encode())
+
+
+def install(ssh: Ssh, teller: Teller, name: str, package: Path | None) -> None:
+    """Install the packages of a folder, or one package, on a machine that has no rbee-hive."""
+    if package is None:
+        raise RbeeError(
+            f"rbee-hive is not installed on {name}",
+            hint=f"On {name}: sudo apt install rbee-hive\nOr with its packages at hand: "
+            f"rbeectl add-hive {name} --install FOLDER",
+        )
+    found = sorted(package.glob("*.deb")) if package.is_dir() else [package]
+    debs = [one for one in found if one.name.startswith(("rbee-hive_", "python3-rbee_"))] or found
+    if not debs:
+        raise BadInput(f"there is no .deb in {package}", field="--install")
+    teller.narrate(LOOKING_AT_HOST, f"installing {', '.join(one.name for one in debs)} on {name}")
+    folder = ssh.run("mktemp", "-d").strip()
+    try:
+        for deb in debs:
+            try:
+                content = deb.read_bytes()
+            except OSError as error:
+                raise BadInput(f"{deb} cannot be read: {error.strerror}", field="--install") from error
+            ssh.run("sh", "-c", 'cat >"$0"', f"{folder}/{deb.name}", content=content, timeout=INSTALL_TIMEOUT)
+        ssh.run("chmod", "-R", "a+rX", folder)
+        ssh.run_as_root(
+            "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet",
+            *(f"{folder}/{deb.name}" for deb in debs), timeout=INSTALL_TIMEOUT,
+        )  # fmt: skip
+    finally:
+        with suppress(RbeeError):
+            ssh.run("rm", "-rf", "--", folder)
+
+
+# On the other machine itself
+
+
+def check_join(address: str, token: str | None) -> tuple[str, int]:
+    """The queen's host and port, if this user may join her with what was typed."""
+    queen = parse_address(address, field="QUEEN")
+    if token is not None:
+        from rbee.tls import read_token
+
+        read_token(token)
+    if os.geteuid() != 0:
+        raise NotPermitted("joining a queen is root's", hint=f"sudo rbeectl join {address} --token TOKEN")
+    if token is None and not Path(STATE, "membership").exists():
+        raise BadInput(
+            "--token is needed: this machine is no hive of a queen elsewhere yet",
+            hint="On the queen's machine: rbeectl token create",
+            field="--token",
+        )
+    return queen
+
+
+def join(
+    bus: Bus,
+    left: Callable[[float], float],
+    queen: tuple[str, int],
+    *,
+    token: str | None,
+    name: str | None,
+) -> dict[str, Any]:
+    """Have this machine's hive join a queen elsewhere, or follow one who moved; what it is then."""
+    if bus.state(QUEEN_UNIT).load == "loaded":
+        raise _has_queen("this machine")
+    if bus.state(HIVE_UNIT).load != "loaded":
+        raise RbeeError("rbee-hive is not installed here", hint="sudo apt install rbee-hive")
+    account = pwd.getpwnam("rbee-hive")
+    folder = Path(STATE)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    aside = folder / ".invitation.new"
+    with suppress(FileNotFoundError):
+        aside.unlink()
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(invitation(*queen, name=name, token=token))
+        os.fchown(file.fileno(), account.pw_uid, account.pw_gid)
+    aside.rename(INVITATION)
+    restart_hive(bus, left)
+    head = (folder / "membership").read_text().partition("\n")[0]
+    told: dict[str, Any] = json.loads(head.removeprefix("# "))
+    return {"hive_id": told["hive_id"], "queen": f"{told['host']}:{told['port']}"}
+
+
+def restart_hive(bus: Bus, left: Callable[[float], float]) -> None:
+    """It takes up its invitation as it starts, and has joined when its start job is done."""
+    bus.stop(HIVE_UNIT, timeout=left(STOP_TIMEOUT))
+    if bus.state(HIVE_UNIT).active == "failed":
+        bus.reset_failed(HIVE_UNIT)
+    bus.start(HIVE_UNIT, timeout=left(START_TIMEOUT))
+
+
+def invitation(host: str, port: int, *, name: str | None, token: str | None) -> str:
+    return json.dumps({"host": host, "port": port, "name": name, "token": token}) + "\n"
+
+
+def _has_queen(name: str) -> RbeeError:
+    return RbeeError(
+        f"{name} has a queen of its own: a machine is hers, or a hive of another",
+        hint="To make it a hive of another: sudo apt remove rbee-queen",
+    )

@@ -1,0 +1,50 @@
+"""Choosing hives by their labels: -l rack=3,gpu!=none,spare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rbee.contracts import HiveView, LabelKey, LabelValue, decode
+from rbee.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """`value` None asks for the key alone."""
+
+    key: str
+    value: str | None
+    is_wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """All of its terms must be so; one without terms takes every hive."""
+
+    terms: tuple[_Term, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Selector:
+        """KEY=VALUE, KEY!=VALUE, KEY or !KEY, between commas; BadInput names what is none of these."""
+        return cls(tuple(_term(part.strip()) for part in text.split(",")))
+
+    def takes(self, hive: HiveView) -> bool:
+        labels = {label.key: label.value for label in hive.labels}
+        return all(
+            (term.key in labels if term.value is None else labels.get(term.key) == term.value)
+            is term.is_wanted
+            for term in self.terms
+        )
+
+
+def _term(text: str) -> _Term:
+    key, sign, value = text.partition("=")
+    is_wanted = not (key.endswith("!") if sign else key.startswith("!"))
+    key = key.removesuffix("!") if sign else key.removeprefix("!")
+    try:
+        return _Term(decode(LabelKey, key), decode(LabelValue, value) if sign else None, is_wanted)
+    except BadInput as error:
+        raise BadInput(
+            f"-l takes KEY=VALUE, KEY!=VALUE, KEY or !KEY between commas, and '{text:.100}' is none",
+            field="-l",
+        ) from error
