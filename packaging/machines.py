@@ -77,7 +77,7 @@ class Machine:
         self.leader = 0
         """The machine's PID 1, as this computer counts."""
         self._volatile = volatile
-        self._bridge = bridge
+        self.bridge = bridge
         self._is_named = hostname is not None
         self._is_cut = False
         self._link = ""
@@ -115,9 +115,9 @@ class Machine:
         self._cgroup.make()
         self._holder = self._hold_mounts()
         self._ends.callback(_end, self._holder)
-        if self._bridge:
-            self._ends.callback(self._bridge.leave, self)
-            self.address = self._bridge.join(self)
+        if self.bridge:
+            self._ends.callback(self.bridge.leave, self)
+            self.address = self.bridge.join(self)
         elif self._is_named:
             self.write_names({self.hostname: "127.0.1.1"})
         self._ends.callback(self._end_machine)
@@ -162,6 +162,19 @@ class Machine:
         self._is_cut = False
         _ip("link", "set", self._link, "up")
         self._await_forwarding()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """As a laptop that is closed: nothing in it runs, and its link is down. Its clocks go on."""
+        self.cut()
+        try:
+            self._cgroup.freeze(True)
+            try:
+                yield
+            finally:
+                self._cgroup.freeze(False)
+        finally:
+            self.mend()
 
     def write_names(self, names: Mapping[str, str]) -> None:
         """Its hostname, and these addresses by hostname as its /etc/hosts, whether it runs or not."""
@@ -281,7 +294,7 @@ class Machine:
 
     def _connect(self) -> None:
         """Gives the machine's end of the link its address: nothing in the machine has to, nor does DHCP."""
-        if not self._bridge:
+        if not self.bridge:
             return
         # Of the address, so that who knew an earlier machine of that name need not learn of another.
         mac = "02:00:" + ipaddress.IPv4Address(self.address).packed.hex(":")
@@ -618,6 +631,15 @@ class Cgroup:
 
     def make(self) -> None:
         self.path.mkdir()
+
+    def freeze(self, is_frozen: bool) -> None:
+        """Returns when all processes in it have stopped, or go on."""
+        (self.path / "cgroup.freeze").write_text(f"{is_frozen:d}")
+        deadline = time.monotonic() + 5
+        while f"frozen {is_frozen:d}" not in (self.path / "cgroup.events").read_text():
+            if time.monotonic() > deadline:
+                raise MachineError(f"{self.path} is not {'frozen' if is_frozen else 'thawed'} after 5 s")
+            time.sleep(0.005)
 
     def remove(self) -> None:
         # systemd-nspawn makes the same place in systemd's legacy hierarchy, where there is one.

@@ -74,7 +74,7 @@ KEPT_BASES = 2
 KEPT_INSTALLED = 3
 KEPT_PREVIOUS = 2
 
-PREVIOUS = "bd28be752d2d8b4a3034a8622ead8711d6d31048"
+PREVIOUS = "a1ecdc78a9c51603873658f9f5ae88f7094d3a05"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
 
 GIT = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT))

@@ -131,8 +131,10 @@ def curl(machine: Machine, path: str, *options: str, user: str | None = "ada") -
     return int(status), json.loads(body)
 
 
-def await_state(machine: Machine, wanted: str, seconds: int = 10) -> dict[str, Any]:
-    """The hive localhost once it has the wanted state, within a deadline.
+def await_state(
+    machine: Machine, wanted: str, seconds: float = 10, *, hive: str = "localhost"
+) -> dict[str, Any]:
+    """The hive once it has the wanted state, within a deadline.
 
     Looked at whenever something is narrated, and so for the states of which something is.
     """
@@ -147,9 +149,10 @@ try:
     while True:
         asked = subprocess.run(["rbeectl", "list-hives", "--json"], capture_output=True, text=True)
         hives = json.loads(asked.stdout).get("hives", []) if asked.stdout else []
-        if any(hive["state"] == {wanted!r} for hive in hives):
-            print(json.dumps(hives[0]))
-            sys.exit(0)
+        for hive in hives:
+            if (hive["id"], hive["state"]) == ({hive!r}, {wanted!r}):
+                print(json.dumps(hive))
+                sys.exit(0)
         left = deadline - time.monotonic()
         if left <= 0:
             sys.exit(f"not {wanted} after {seconds} s: {{asked}}")

@@ -1,0 +1,24 @@
+"""Fleets: one a module where tests leave it as they found it, one a test where they do not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trees import Trees
+
+from tests.system.fleet.house import Fleet, fleet_of
+
+MakeFleet = Callable[..., Fleet]
+
+
+@pytest.fixture
+def make_fleet(trees: Trees, debs: list[Path]) -> Iterator[MakeFleet]:
+    """Makes a fleet of this test's own: see house.fleet_of()."""
+    with ExitStack() as at_the_end:
+
+        def make(**options: Any) -> Fleet:
+            return at_the_end.enter_context(fleet_of(trees, debs, **options))
+
+        yield make

@@ -1,0 +1,271 @@
+"""What strangers, other queens and hives that lie may do to a queen who is open: nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from trees import Trees
+
+from rbee.contracts import FleetRoutes, QueenRoutes
+from tests.system.fleet.conftest import MakeFleet
+from tests.system.fleet.faults import rejected_with_reset
+from tests.system.fleet.house import (
+    MEMBERSHIP,
+    PORT,
+    SUITES,
+    Fleet,
+    curl_as_hive,
+    curl_as_stranger,
+    fleet_of,
+    refused,
+)
+from tests.system.house import HIVE, QUEEN, main_pid, override, put, rbeectl, rows, unit
+
+RESETS = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture(scope="module")
+def fleet(trees: Trees, debs: list[Path]) -> Iterator[Fleet]:
+    """A queen and two hives, on either Debian, whom each test leaves online."""
+    with fleet_of(trees, debs, queen=SUITES[-1], hives=2) as fleet:
+        yield fleet
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_harmed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same queen, the same hives, and no traceback."""
+    if "fleet" not in request.fixturenames:
+        yield
+        return
+    fleet: Fleet = request.getfixturevalue("fleet")
+    pid, before = main_pid(fleet.queen, QUEEN), [row["credential"] for row in rows(fleet.queen)]
+    yield
+    assert main_pid(fleet.queen, QUEEN) == pid
+    assert [row["credential"] for row in rows(fleet.queen)] == before
+    for name in fleet.hives:
+        fleet.await_state(name, "online")
+    said = fleet.queen.journal("_TRANSPORT=stdout", f"--unit={QUEEN}")
+    assert [entry["MESSAGE"] for entry in said if "Traceback" in str(entry["MESSAGE"])] == []
+
+
+def connect(fleet: Fleet) -> socket.socket:
+    return socket.create_connection((fleet.queen.address, PORT), 10)
+
+
+def test_a_storm_of_resets_ends_nothing(fleet: Fleet) -> None:
+    """BlueChi's listener ends with one reset during accept, in 7 of 15 tries."""
+    for _ in range(2000):
+        with connect(fleet) as channel:
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    assert curl_as_stranger(fleet.hives["gpu1"], "/v1/ca")[0] == "200"
+
+
+def test_connections_that_never_speak_take_nobody_s_place(fleet: Fleet) -> None:
+    rss = int(unit(fleet.queen, QUEEN, "MainPID")["MainPID"])
+    with ExitStack() as open_ones:
+        began, made = time.monotonic(), 0
+        while made < 5000:
+            channel = socket.socket()
+            channel.setblocking(False)
+            channel.connect_ex((fleet.queen.address, PORT))
+            open_ones.callback(channel.close)
+            made += 1
+            if made % 500 == 0:
+                # In between, whoever belongs here is served.
+                assert curl_as_hive(fleet.hives["gpu1"], "/v1/ca")[0] == "200"
+        held = fleet.queen.run("sh", "-c", f"ls /proc/{rss}/fd | wc -l").stdout
+        assert int(held) < 1000
+        print(f"5000 in {time.monotonic() - began:.1f} s, {held.strip()} descriptors held")
+        assert set(fleet.states().values()) == {"online"}
+
+
+def test_descriptors_that_run_out_come_back(make_fleet: MakeFleet) -> None:
+    """BlueChi at 1,014 nodes never accepts again, even after all have left."""
+    fleet = make_fleet(queen=SUITES[0], hives=1)
+    override(fleet.queen, QUEEN, "[Service]\nLimitNOFILE=96\n")
+    fleet.queen.run("systemctl", "restart", QUEEN)
+    fleet.await_state("gpu1", "online")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    exhausted = "no connection over TCP can be accepted"
+    with ExitStack() as open_ones:
+        for _ in range(200):
+            open_ones.enter_context(connect(fleet))
+        until = f"until journalctl -q -u {QUEEN} | grep -q '{exhausted}'; do sleep 0.05; done"
+        fleet.queen.run("sh", "-c", until, timeout=15)
+    with connect(fleet) as channel, context.wrap_socket(channel) as speaking:
+        speaking.settimeout(15)
+        speaking.sendall(b"GET /v1/ca HTTP/1.1\r\nHost: q\r\n\r\n")
+        assert speaking.recv(100).startswith(b"HTTP/1.1 200")
+    fleet.await_state("gpu1", "online")
+    assert curl_as_hive(fleet.hives["gpu1"], "/v1/ca")[0] == "200"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\nHost: queen\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xff" * 600,
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        bytes(65536),
+        b"",
+    ],
+    ids=["plain HTTP", "TLS garbage", "ssh", "zeros", "a port scan"],
+)
+def test_what_is_no_tls_gets_nowhere(fleet: Fleet, said: bytes) -> None:
+    answer = b""
+    with connect(fleet) as channel:
+        try:
+            channel.sendall(said)
+            if not said:
+                return
+            while part := channel.recv(4096):
+                answer += part
+        except ConnectionError:
+            pass
+    # An alert of TLS at the most.
+    assert b"HTTP" not in answer
+    assert len(answer) < 50
+
+
+def test_old_tls_is_refused(fleet: Fleet) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with connect(fleet) as channel, pytest.raises((ssl.SSLError, ConnectionError)):
+        context.wrap_socket(channel)
+
+
+def test_without_a_certificate_there_is_the_ca_and_joining(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    for route in FleetRoutes.ALL:
+        path = route.url(request_id="0" * 32) if "{" in route.path else route.path
+        options = ("-X", route.method, "-H", "Content-Type: application/json", "--data", "{}")
+        status, told = curl_as_stranger(gpu1, path, *(options if route.method == "POST" else ()))
+        if route is FleetRoutes.CA:
+            assert status == "200"
+        elif route is FleetRoutes.JOIN:
+            assert (status, told["type"]) == ("400", "urn:rbee:problem:bad-input")
+        else:
+            assert (status, told["type"]) == ("403", "urn:rbee:problem:not-permitted"), route.name
+
+
+def test_a_hive_s_certificate_opens_nothing_of_an_operator_s(fleet: Fleet) -> None:
+    theirs = {route.path for route in FleetRoutes.ALL}
+    for route in QueenRoutes.ALL:
+        if route.path in theirs:
+            continue
+        values = {"hive_id": "gpu1", "job_id": "0" * 32, "token_id": "0" * 8}
+        status, _ = curl_as_hive(fleet.hives["gpu1"], route.path.format(**values), "-X", route.method)
+        assert status in ("404", "405"), route.name
+
+
+def beat(hive_id: str) -> str:
+    return json.dumps(
+        {
+            "hive_id": hive_id, "timestamp": "2026-01-31T12:00:00Z", "workers": [], "instance": "0" * 32,
+            "version": "0.4.0",
+        }
+    )  # fmt: skip
+
+
+def test_a_beat_for_another_hive_is_refused(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    before = fleet.views()["gpu2"]["version"]
+    for name in ("gpu2", "localhost", "nobody"):
+        status, told = curl_as_hive(
+            gpu1, "/heartbeat", "-H", "Content-Type: application/json", "--data", beat(name)
+        )
+        assert (status, told["type"]) == ("403", "urn:rbee:problem:not-permitted")
+        assert "gpu1" in told["detail"]
+    assert fleet.views()["gpu2"]["version"] == before
+
+
+PACKAGES = "/usr/lib/python3/dist-packages"
+
+LIE = """
+import json
+def lie(content):
+    told = json.loads(content)
+    {lie}
+    return json.dumps(told).encode()
+"""
+
+CARD = 'dict(index=0, vendor="nvidia", name=None, uuid=None, vram_bytes=None, driver=None, pci_address=None)'
+
+
+@pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        (f"told['gpus'] = [{CARD}] * 300", "gpus may have 256 entries at most"),
+        (f"told['gpus'] = [{CARD}] * 10_000", "larger than 262144 bytes"),
+        ("told['findings'] = ['x' * 50_000_000]", "larger than 262144 bytes"),
+    ],
+    ids=["300 GPUs", "10,000 GPUs", "50 MB"],
+)
+def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> None:
+    queen, gpu1 = fleet.queen, fleet.hives["gpu1"]
+    before = fleet.views()["gpu1"]
+    put(gpu1, f"{PACKAGES}/lie.py", LIE.format(lie=lie))
+    source = f"{PACKAGES}/rbee/hive/dial.py"
+    gpu1.run("cp", source, "/root/dial.py")
+    insert = "        if asked.path == '/v1/devices': content = __import__('lie').lie(content)"
+    gpu1.run("sed", "-i", f"/status, content = await put_to/a\\{insert}", source)
+    try:
+        gpu1.run("systemctl", "restart", HIVE)
+        added = rbeectl(queen, "add-hive", "gpu1", timeout=60)
+        refused(added, 1, "the beehive gpu1 did not tell its devices")
+        assert words in added.err
+        shown = fleet.views()["gpu1"]
+        # What is known of it is what was known, and why no more is.
+        assert shown["devices"] == before["devices"]
+        assert (shown["state"], words in shown["reason"]) == ("pending", True)
+        assert fleet.states()["gpu2"] == "online"
+    finally:
+        gpu1.run("cp", "/root/dial.py", source)
+        gpu1.run("systemctl", "restart", HIVE)
+    fleet.await_state("gpu1", "online")
+
+
+def test_a_hive_of_another_queen_is_none_of_hers(fleet: Fleet, make_fleet: MakeFleet) -> None:
+    other = make_fleet(queen=SUITES[0], hives=1)
+    copied = other.hives["gpu1"].run("cat", MEMBERSHIP).stdout
+    # It believes that its queen is here, and brings her certificate.
+    gpu3 = fleet.boot("gpu3")
+    own = fleet.hives["gpu1"].run("cat", MEMBERSHIP).stdout.splitlines()[0]
+    gpu3.run("install", "-d", "-o", "rbee-hive", "-g", "rbee-hive", "-m", "0700", "/var/lib/rbee-hive")
+    mixed = "\n".join([own, *copied.splitlines()[1:], ""])
+    gpu3.run("install", "-o", "rbee-hive", "-m", "0600", "/dev/stdin", MEMBERSHIP, input=mixed)
+    gpu3.run("systemctl", "start", HIVE)
+    told = (
+        f"until systemctl show -P StatusText {HIVE} | grep -q 'does not know this hive'; do sleep 0.05; done"
+    )
+    gpu3.run("sh", "-c", told, timeout=15)
+    fleet.retire("gpu3")
+
+
+def test_refused_connections_are_no_end(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    before = len(fleet.told("hive-offline", hive="gpu1"))
+    with rejected_with_reset(fleet.queen, port=PORT, peer=gpu1.address) as fault:
+        fleet.await_told("hive-offline", hive="gpu1", count=before + 1)
+        assert fault.packets > 0
+    fleet.await_state("gpu1", "online")
+
+
+def test_guessing_a_token_s_secret_gets_nowhere(fleet: Fleet) -> None:
+    gpu3 = fleet.boot("gpu3")
+    token_id, _, fingerprint = fleet.token().split(".")
+    guess = rbeectl(gpu3, "join", "queen", "--token", f"{token_id}.{'A' * 32}.{fingerprint}", user=None)
+    refused(guess, 1, "the token is not one of this queen's")
+    # It is told, with where it came from.
+    assert gpu3.address in fleet.told("join-refused")[-1]["MESSAGE"]
+    fleet.retire("gpu3")
