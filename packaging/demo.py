@@ -36,12 +36,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="packaging/demo", description=__doc__)
     parser.add_argument("--suite", choices=SUITES, default="bookworm", help="which Debian: 12 or 13")
     parser.add_argument("--shell", action="store_true", help="leave me inside the machine to play")
+    parser.add_argument("--fleet", type=int, metavar="N", help="a queen and N hives, each its own machine")
     arguments = parser.parse_args()
+    if arguments.fleet is not None and not 1 <= arguments.fleet <= 9:
+        parser.error("--fleet takes a number from 1 to 9")
+    if arguments.fleet is not None and arguments.shell:
+        parser.error("--shell is for a single machine")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
     try:
         with tempfile.TemporaryDirectory(prefix="rbee-debs-") as directory:
-            demonstrate(arguments.suite, Path(directory), wants_shell=arguments.shell)
+            demonstrate(arguments.suite, Path(directory), wants_shell=arguments.shell, fleet=arguments.fleet)
     except (StepFailed, MachineError) as error:
         say(f"❌ {error}")
         return 1
@@ -51,29 +56,39 @@ def main() -> int:
     return 0
 
 
-def demonstrate(suite: str, directory: Path, *, wants_shell: bool) -> None:
+def demonstrate(suite: str, directory: Path, *, wants_shell: bool, fleet: int | None) -> None:
     say(f"🚀 rbee on a disposable Debian ({suite}), under its own systemd\n")
     sweep()
     debs = build(directory)
     with Trees(Trees.default_cache(), say=say) as trees:
-        tree = trees.base(suite)
-        bind, bind_ro = nvidia_paths()
-        began = time.monotonic()
-        say(f"⏳ booting {suite}...")
-        with Machine(tree, bind=bind, bind_ro=bind_ro) as machine:
-            version = machine.run("systemctl", "--version").stdout.splitlines()[0]
-            done(f"booted: {version}", began)
-            install_as_a_person(machine, debs)
-            if wants_shell:
-                play(machine)
-            else:
-                add_hive(machine)
-                look_around(machine, gpus=sum(Path(path).name[6:].isdigit() for path in bind))
-                shut_down(machine)
-            say("\n🧹 cleaning up the machine...")
+        if fleet is None:
+            demonstrate_machine(trees, debs, suite, wants_shell=wants_shell)
+        else:
+            from demo_fleet import demonstrate_fleet  # which takes its steps from here
+
+            demonstrate_fleet(trees, debs, suite, fleet)
+            say("\n🧹 cleaning up the machines...")
     if left := left_behind(os.getpid()):
         raise StepFailed("left behind:\n" + "\n".join(left))
     say("✅ cleaned up: no process, mount or network is left")
+
+
+def demonstrate_machine(trees: Trees, debs: list[Path], suite: str, *, wants_shell: bool) -> None:
+    tree = trees.base(suite)
+    bind, bind_ro = nvidia_paths()
+    began = time.monotonic()
+    say(f"⏳ booting {suite}...")
+    with Machine(tree, bind=bind, bind_ro=bind_ro) as machine:
+        version = machine.run("systemctl", "--version").stdout.splitlines()[0]
+        done(f"booted: {version}", began)
+        install_as_a_person(machine, debs)
+        if wants_shell:
+            play(machine)
+        else:
+            add_hive(machine)
+            look_around(machine, gpus=sum(Path(path).name[6:].isdigit() for path in bind))
+            shut_down(machine)
+        say("\n🧹 cleaning up the machine...")
 
 
 # -- the steps --------------------------------------------------------------------------------------------
