@@ -2,21 +2,23 @@
 
 A command is a line that begins with '$ ' (a member of group rbee) or '# ' (root): in Markdown in an
 indented block, in a manual page in a literal block or after .Dl. Those of a page are typed one after
-the other, in one machine. What stands below a command in its block is what it prints.
+the other, in one machine; 'gpu1# ' is root on another, where a page has such lines. What stands below
+a command in its block is what it prints. TOKEN is the token that was printed last.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from machines import Machine
+from machines import Bridge, Machine
 from trees import Trees, add_person
 
-from tests.system.house import add_hive
+from tests.system.house import add_hive, await_state
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANUAL = sorted((CHECKOUT / "packaging/man").iterdir())
@@ -24,7 +26,14 @@ PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "packaging/docs").iterdir()
 
 QUEEN_PAGE = "queen-rbee.service.8"
 
+GUEST = "gpu1"
+"""The other machine of the pages that have two."""
+
+AWAITED = ("rbeectl join", "rbeectl wake", "rbeectl tcp enable", "systemctl start", "systemctl restart")
+"""After these the hive on the other machine comes by itself, in a moment."""
+
 ELSEWHERE = {
+    ("README.md", "rbeectl add-hive gpu2 --user root --install ./dist"): "needs ssh: fleet/test_desk.py",
     ("README.md", "packaging/deb dist"): "tests/run builds the packages with it",
     ("developers.md", "tests/run --fast"): "it is what runs this",
     ("developers.md", "tests/run"): "it is what runs this",
@@ -51,6 +60,7 @@ class Command:
     user: str | None
     text: str
     code: int = 0
+    host: str | None = None
     printed: list[str] = field(default_factory=list)
 
     @property
@@ -75,9 +85,10 @@ def commands(page: Path) -> list[Command]:
     for block in blocks(page):
         current: Command | None = None
         for line in block:
-            if line.startswith(("$ ", "# ")):
-                text, _, code = line[2:].partition("    # exit status ")
-                current = Command("ada" if line[0] == "$" else None, text.strip(), int(code or 0))
+            if prompt := re.match(rf"(?:({GUEST})?# |\$ )", line):
+                text, _, code = line[prompt.end() :].partition("    # exit status ")
+                user = "ada" if prompt[0] == "$ " else None
+                current = Command(user, text.strip(), int(code or 0), prompt[1])
                 found.append(current)
             elif current is not None:
                 current.printed.append(line)
@@ -98,7 +109,8 @@ def page_machine(
 ) -> Iterator[Machine]:
     """As the reader of a page has it: for README with the packages built, else with an awake queen."""
     is_readme = request.getfixturevalue("page").name == "README.md"
-    with Machine(trees.base(suite) if is_readme else trees.installed(suite, debs)) as machine:
+    tree = trees.base(suite) if is_readme else trees.installed(suite, debs)
+    with Bridge() as bridge, Machine(tree, bridge=bridge, hostname="queen") as machine:
         if is_readme:
             add_person(machine, "ada")
             machine.run("tee", "/etc/sudoers.d/ada", input="ada ALL=(ALL) NOPASSWD: ALL\n")
@@ -109,17 +121,53 @@ def page_machine(
         yield machine
 
 
+@pytest.fixture
+def guest_machine(
+    request: pytest.FixtureRequest, suite: str, trees: Trees, debs: list[Path], page_machine: Machine
+) -> Iterator[Machine | None]:
+    """The other machine of a page that has one: for README with the packages at hand, else installed."""
+    page = request.getfixturevalue("page")
+    if not any(command.host for command in commands(page)):
+        yield None
+        return
+    is_readme = page.name == "README.md"
+    tree = trees.base(suite) if is_readme else trees.hive(suite, debs)
+    with Machine(tree, bridge=page_machine.bridge, hostname=GUEST) as machine:
+        if is_readme:
+            for deb in debs:
+                machine.copy_in(deb, f"/root/{deb.name}")
+        yield machine
+
+
+def is_at_rest(machine: Machine) -> None:
+    """The reader looks before going on: the hive on the other machine, where it is one, is online."""
+    listed = machine.run("rbeectl", "list-hives", "--json", user="ada", check=False).stdout
+    if any(hive["id"] == GUEST for hive in json.loads(listed or "{}").get("hives", ())):
+        await_state(machine, "online", 30, hive=GUEST)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_each_command_of_a_page_runs_as_it_is_written(page: Path, page_machine: Machine) -> None:
+def test_each_command_of_a_page_runs_as_it_is_written(
+    page: Path, page_machine: Machine, guest_machine: Machine | None
+) -> None:
+    token = "none was made"
     for command in commands(page):
         if (page.name, command.text) in ELSEWHERE:
             continue
+        machine, home = page_machine, "/home/ada"
+        if command.host is not None:
+            assert guest_machine is not None
+            machine, home = guest_machine, "/root"
         # Who watches ends it with Ctrl-C.
         ended = "timeout --preserve-status --signal=INT 3 " if command.goes_on else ""
-        done = page_machine.run(
-            "bash", "-c", f"cd /home/ada && {ended}{command.text}", user=command.user,
+        done = machine.run(
+            "bash", "-c", f"cd {home} && {ended}{command.text.replace('TOKEN', token)}", user=command.user,
             env={"USER": command.user or "root"}, check=False, timeout=120,
         )  # fmt: skip
+        if made := re.search(r"(?m)^[0-9a-f]{8}\.\S{32}\.[0-9a-f]{64}$", done.stdout):
+            token = made[0]
+        if guest_machine is not None and command.text.startswith(AWAITED):
+            is_at_rest(page_machine)
         said = f"{command.text}\n{done.stdout}{done.stderr}"
         assert done.returncode == (130 if command.goes_on else command.code), said
         lines = done.stdout.splitlines()
@@ -130,7 +178,8 @@ def test_each_command_of_a_page_runs_as_it_is_written(page: Path, page_machine: 
 
 def test_the_pages_have_commands() -> None:
     assert {page.name for page in PAGES if len(commands(page)) > 2} >= {
-        "README.md", "api.md", "operators.md", "developers.md", "rbeectl.1", "queen-rbee.service.8",
+        "README.md", "api.md", "fleet.md", "operators.md", "developers.md", "rbeectl.1",
+        "queen-rbee.service.8", "rbee-hive.service.8",
     }  # fmt: skip
 
 
