@@ -295,3 +295,86 @@ def test_who_sweeps_at_each_next_verdict_is_never_late_and_never_spins(
 
 def test_nobody_to_judge_means_to_look_again_after_an_interval(registry: Registry) -> None:
     assert registry.next_verdict() == pytest.approx(INTERVAL, abs=0.02)
+
+
+# On other machines
+
+
+def remote(registry: Registry, *names: str) -> None:
+    for name in names:
+        registry.set(name, "unknown", "not heard of yet")
+        registry.track_remote(name)
+
+
+def test_with_more_hives_each_beats_more_seldom_and_the_local_one_as_before(registry: Registry) -> None:
+    registry.set("localhost", "online", "its heartbeats come")
+    remote(registry, *(f"hive{n}" for n in range(750)))
+    assert registry.pace("hive0") == INTERVAL
+
+    remote(registry, *(f"hive{n}" for n in range(750, 2000)))
+    assert registry.pace("hive0") == 2000 / 50
+    assert registry.pace("localhost") == INTERVAL
+    # Three beats' jitter, where that is more than the grace.
+    assert registry.grace_of(40.0) == pytest.approx(12.0)
+    assert registry.grace_of(INTERVAL) == GRACE
+    registry.forget("hive0")
+    assert registry.pace("hive1") == 1999 / 50
+
+
+def test_a_hive_elsewhere_is_offline_an_interval_and_the_grace_after_its_last_beat(
+    registry: Registry, clocks: Clocks
+) -> None:
+    remote(registry, "a")
+    registry.beat("a", FIRST)
+    registry.set("a", "online", "its heartbeats come")
+
+    assert registry.next_verdict() == pytest.approx(INTERVAL, abs=0.02)  # at the most
+    clocks.now += INTERVAL
+    assert registry.next_verdict() == pytest.approx(GRACE / 2, abs=0.02)
+    clocks.now += GRACE / 2 + 0.01
+    assert [(name, life.state) for name, life in registry.sweep()] == [("a", "suspect")]
+    assert told(registry) == ("suspect", f"no heartbeat for more than {INTERVAL + GRACE / 2:g} s")
+    clocks.now += GRACE / 2 - 0.02
+    assert registry.sweep() == []
+    clocks.now += 0.02
+    assert [(name, life.state) for name, life in registry.sweep()] == [("a", "offline")]
+    assert told(registry) == ("offline", f"no heartbeat for {INTERVAL + GRACE:g} s")
+
+
+def test_the_interval_that_a_hive_was_told_counts_and_not_the_one_of_now(
+    registry: Registry, clocks: Clocks
+) -> None:
+    remote(registry, *(f"hive{n}" for n in range(1500)), "a")
+    registry.beat("a", FIRST)
+    registry.set("a", "online", "its heartbeats come")
+    interval = 1501 / 50
+    for n in range(1500):
+        registry.forget(f"hive{n}")
+    assert registry.pace("a") == INTERVAL
+
+    clocks.now += interval + 0.3 * interval - 0.01
+    assert [life.state for _, life in registry.sweep()] == ["suspect"]
+    clocks.now += 0.02
+    assert [life.state for _, life in registry.sweep()] == ["offline"]
+
+
+def test_who_has_not_been_heard_of_is_unknown_for_an_interval_and_the_grace(
+    registry: Registry, clocks: Clocks
+) -> None:
+    remote(registry, "a")
+    clocks.now += INTERVAL + GRACE - 0.01
+    assert registry.sweep() == []
+    clocks.now += 0.02
+    assert [life.state for _, life in registry.sweep()] == ["offline"]
+    assert told(registry) == ("offline", "not heard of since the queen woke")
+
+
+def test_the_skew_of_a_hive_s_clock_is_kept_and_changes_nothing(registry: Registry, clocks: Clocks) -> None:
+    remote(registry, "a")
+    registry.beat("a", FIRST, skew_ms=86_400_000)
+    registry.set("a", "online", "its heartbeats come")
+    clocks.now += INTERVAL
+    assert registry.sweep() == []
+    life = registry.life("a")
+    assert life is not None
+    assert life.skew_ms == 86_400_000

@@ -1,0 +1,86 @@
+"""What both ends of a fleet's connections know of TLS: tokens, fingerprints, files that are whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from rbee import tls
+from rbee.errors import BadInput
+
+TOKEN = ("0123abcd", "A" * 32, "f" * 64)
+
+
+def test_a_token_is_read_as_it_was_written() -> None:
+    assert tls.read_token(f" {tls.token_text(*TOKEN)}\n") == TOKEN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x.y.z",
+        ".".join(TOKEN[:2]),
+        ".".join((*TOKEN, "")),
+        ".".join(("0123ABCD", *TOKEN[1:])),
+        ".".join((TOKEN[0], "A" * 31, TOKEN[2])),
+        ".".join((*TOKEN[:2], "f" * 63)),
+        ".".join((TOKEN[0], "A" * 31 + "\x1b", TOKEN[2])),
+        "a" * 100_000,
+    ],
+)
+def test_what_is_no_token_is_refused_and_never_repeated(text: str) -> None:
+    with pytest.raises(BadInput, match="has three parts") as caught:
+        tls.read_token(text)
+
+    assert caught.value.field == "token"
+    assert len(text) < 4 or text not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_a_fingerprint_is_of_the_certificate_and_not_of_how_it_is_written() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n"
+
+    # sha256(b"hello")
+    expected = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert tls.fingerprint(pem) == tls.fingerprint(f"\n{pem}\n") == expected
+    with pytest.raises(BadInput, match="no certificate"):
+        tls.fingerprint("hello")
+
+
+def test_a_private_file_is_its_owner_s_alone_and_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    before = os.umask(0)
+    try:
+        for content in ("first", "second"):
+            # What a try that was cut off has left behind.
+            (tmp_path / ".key.new").write_text("half")
+            tls.write_private(path, content)
+            assert path.read_text() == content
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_private_file_that_does_not_reach_the_disk_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    tls.write_private(path, "first")
+
+    def fail(descriptor: int) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        tls.write_private(path, "second")
+    assert path.read_text() == "first"
+
+
+def test_nothing_older_than_tls_1_3_is_spoken() -> None:
+    context = tls.trusting_context()
+
+    assert context.minimum_version == tls.ssl.TLSVersion.TLSv1_3
