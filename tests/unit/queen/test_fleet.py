@@ -1,0 +1,558 @@
+"""Who may be a hive from afar: tokens, names, credentials, versions, marks, and who did what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+import rbee.queen.catalog
+import rbee.queen.fleet
+from rbee import __version__, tls
+from rbee.client.link import HiveClient, Link
+from rbee.config import QueenConfig
+from rbee.contracts import (
+    LABELS_MAX,
+    Cpu,
+    CreateToken,
+    Devices,
+    Heartbeat,
+    Join,
+    Joined,
+    Label,
+    SetCordon,
+    SetLabels,
+)
+from rbee.errors import (
+    BadInput,
+    BadToken,
+    ClonedHive,
+    NameTaken,
+    TcpClosed,
+    TooMany,
+    UnknownHive,
+    UnknownToken,
+    VersionSkew,
+)
+from rbee.narration import Event, Narrator
+from rbee.queen.catalog import Catalog
+from rbee.queen.fleet import Fleet, check_version
+from rbee.queen.hives import Hives
+from rbee.queen.jobs import Jobs
+from rbee.queen.registry import Registry
+from rbee.queen.units import AsyncBus
+from rbee.queen.uplinks import Uplink
+from rbee.server.peer import RemotePeer
+from tests.unit.played_systemd import PlayedSystemd
+from tests.unit.serving import until
+
+Result = TypeVar("Result")
+
+OPERATOR = {"actor_uid": "1000", "actor_pid": "42"}
+MACHINE, OTHER = "a" * 32, "b" * 32
+INSTANCE = "1" * 32
+
+
+class Tape(Narrator):
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, dict[str, str]]] = []
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self.told.append((event.name, text, fields))
+
+    def of(self, name: str) -> list[str]:
+        return [text for event, text, _ in self.told if event == name]
+
+
+@dataclass
+class Queen:
+    fleet: Fleet
+    hives: Hives
+    catalog: Catalog
+    tape: Tape
+
+    async def token(self, *, ttl_s: int = 3600, uses: int = 1, hive: str | None = None) -> str:
+        return (await self.fleet.create_token(CreateToken(ttl_s, uses, hive), OPERATOR)).text
+
+    async def join(
+        self,
+        token: str,
+        name: str = "gpu1",
+        *,
+        machine: str = MACHINE,
+        address: str = "10.0.0.1",
+        version: str = __version__,
+    ) -> Joined:
+        request = tls.request_for(tls.new_key())
+        return await self.fleet.join(Join(token, name, machine, request, version), RemotePeer(address, None))
+
+    async def credential(self, name: str = "gpu1") -> RemotePeer:
+        row = await self.catalog.hive(name)
+        assert row is not None
+        return RemotePeer(row.address or "", row.credential)
+
+    async def member(self, name: str = "gpu1", **options: Any) -> RemotePeer:
+        await self.join(await self.token(), name, **options)
+        return await self.credential(name)
+
+
+@asynccontextmanager
+async def a_queen(folder: Path) -> AsyncIterator[Queen]:
+    tape, systemd = Tape(), PlayedSystemd()
+    folder.mkdir(exist_ok=True)
+    catalog, jobs = Catalog.open(folder / "catalog.db"), Jobs(8)
+    bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
+    link = Link(folder / "hive.sock", timeout=1)
+    registry = Registry(interval=15, grace=5)
+    hives = Hives(
+        QueenConfig(), catalog, registry, jobs, bus, HiveClient(link), tape, changed=lambda: None
+    )  # fmt: skip
+    fleet = Fleet(folder, (), catalog, hives, tape, find_credentials=lambda: None)
+    bus.attach()
+    try:
+        await hives.load()
+        await fleet.load()
+        yield Queen(fleet, hives, catalog, tape)
+    finally:
+        await hives.end()
+        bus.detach()
+        await link.close()
+        await systemd.close()
+        catalog.close()
+
+
+Scenario = Callable[[Queen], Coroutine[Any, Any, Result]]
+With = Callable[[Scenario[Any]], Any]
+
+
+@pytest.fixture
+def with_queen(tmp_path: Path) -> With:
+    """What a scenario gives with a queen who is open."""
+
+    def run(scenario: Scenario[Any]) -> Any:
+        async def within() -> Any:
+            async with a_queen(tmp_path / "state") as queen:
+                await queen.fleet.set_tcp(True)
+                return await asyncio.wait_for(scenario(queen), 10)
+
+        return asyncio.run(within())
+
+    return run
+
+
+# Open or not
+
+
+def test_a_queen_who_was_never_opened_has_no_keys_and_makes_no_tokens(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with a_queen(tmp_path / "state") as queen:
+            with pytest.raises(TcpClosed) as caught:
+                await queen.token()
+            assert caught.value.hint == "rbeectl tcp enable"
+            told = await queen.fleet.tcp()
+            assert (told.is_open, told.listens, told.fingerprint, told.expires_ms) == (False, (), None, None)
+            assert not (tmp_path / "state/tls").exists()
+            assert not (tmp_path / "state/tcp").exists()
+
+    asyncio.run(scenario())
+
+
+def test_opening_makes_the_keys_and_the_mark_and_closing_keeps_the_keys(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with a_queen(tmp_path / "state") as queen:
+            opened = await queen.fleet.set_tcp(True)
+            assert opened.is_open
+            assert opened.fingerprint == queen.fleet.authority.fingerprint
+            assert opened.expires_ms is not None
+            assert (tmp_path / "state/tcp").exists()
+            closed = await queen.fleet.set_tcp(False)
+            assert (closed.is_open, closed.fingerprint) == (False, opened.fingerprint)
+            assert not (tmp_path / "state/tcp").exists()
+        # Tokens of an open queen are good for her after a restart: her keys are those of before.
+        async with a_queen(tmp_path / "state") as again:
+            assert again.fleet.authority.fingerprint == opened.fingerprint
+
+    asyncio.run(scenario())
+
+
+# Joining
+
+
+def test_a_machine_joins_with_a_token_and_is_known_by_its_credential(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        joined = await queen.join(await queen.token())
+        assert joined.hive_id == "gpu1"
+        peer = await queen.credential()
+        assert queen.fleet.hive_of(peer) == "gpu1"
+        assert queen.fleet.is_member("gpu1")
+        view = await queen.hives.view("gpu1")
+        assert (view.state, view.is_remote, view.address) == ("pending", True, "10.0.0.1")
+        assert queen.tape.of("hive-joined") == ["the beehive gpu1 has joined from 10.0.0.1"]
+
+    with_queen(scenario)
+
+
+def test_who_joined_is_known_after_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with a_queen(tmp_path / "state") as queen:
+            await queen.fleet.set_tcp(True)
+            peer = await queen.member()
+        async with a_queen(tmp_path / "state") as again:
+            assert again.fleet.hive_of(peer) == "gpu1"
+            assert (await again.hives.view("gpu1")).state == "unknown"
+
+    asyncio.run(scenario())
+
+
+def test_a_token_that_is_not_good_lets_nobody_in_and_says_why(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(queen: Queen) -> None:
+        spent = await queen.token()
+        await queen.join(spent, "gpu0", machine=OTHER)
+        revoked = await queen.token()
+        await queen.catalog.revoke_token(revoked[:8], by=OPERATOR)
+        bound = await queen.token(hive="gpu7")
+        token_id, secret, fingerprint = (await queen.token()).split(".")
+        expired = await queen.token(ttl_s=1)
+        later = rbee.queen.catalog.now_ms() + 1001
+        tries = [
+            (spent, "is spent"),
+            (revoked, "has been revoked"),
+            (bound, "is for the hive gpu7"),
+            (f"{token_id}.{secret[::-1]}.{fingerprint}", "not one of this queen's"),
+            (f"{'0' * 8}.{secret}.{fingerprint}", "not one of this queen's"),
+            (f"{token_id}.{secret}.{'0' * 64}", "is another queen's"),
+            (expired, "has expired"),
+        ]
+        for token, words in tries:
+            if token is expired:
+                monkeypatch.setattr(rbee.queen.catalog, "now_ms", lambda: later)
+            with pytest.raises(BadToken, match=words) as caught:
+                await queen.join(token)
+            assert "rbeectl token create" in (caught.value.hint or "")
+        assert [row.id for row in await queen.catalog.hives()] == ["gpu0"]
+        refused = queen.tape.of("join-refused")
+        assert len(refused) == len(tries)
+        assert all(text.startswith("10.0.0.1 may not join as gpu1: ") for text in refused)
+        # No secret is in what was told.
+        for token, _ in tries:
+            assert token.split(".")[1] not in str(queen.tape.told)
+
+    with_queen(scenario)
+
+
+def test_a_token_is_for_as_many_as_it_says(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        token = await queen.token(uses=2)
+        for number in range(2):
+            await queen.join(token, f"gpu{number}", machine=f"{number}" * 32)
+        with pytest.raises(BadToken, match="is spent"):
+            await queen.join(token, "gpu2", machine="2" * 32)
+
+    with_queen(scenario)
+
+
+def test_a_name_is_one_machine_s_and_a_machine_has_one_name(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        first = await queen.member()
+        token = await queen.token()
+        with pytest.raises(NameTaken, match=r"gpu1 is taken: it is that of the hive at 10\.0\.0\.1"):
+            await queen.join(token, machine=OTHER)
+        with pytest.raises(NameTaken, match="this machine is the hive gpu1 already"):
+            await queen.join(token, "gpu2")
+        with pytest.raises(BadInput, match="must not be localhost"):
+            await queen.join(token, "localhost", machine=OTHER)
+        assert queen.fleet.hive_of(first) == "gpu1"
+        # What was refused has spent nothing.
+        await queen.join(token, "gpu2", machine=OTHER)
+
+    with_queen(scenario)
+
+
+def test_the_name_of_the_queen_s_own_hive_is_not_to_be_had(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        with pytest.raises(BadInput, match="must not be localhost"):
+            await queen.token(hive="localhost")
+
+    with_queen(scenario)
+
+
+def test_joining_anew_ends_the_credential_of_before(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        first = await queen.member()
+        second = await queen.member(address="10.0.0.9")
+        assert second.credential != first.credential
+        assert queen.fleet.hive_of(second) == "gpu1"
+        with pytest.raises(UnknownHive, match="joined anew under another credential"):
+            queen.fleet.hive_of(first)
+        assert (await queen.hives.view("gpu1")).address == "10.0.0.9"
+
+    with_queen(scenario)
+
+
+def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        holding = asyncio.create_task(answering(stream))
+        token = await queen.token()
+        with pytest.raises(ClonedHive, match=r"gpu1 is at 10\.0\.0\.1 already, .* from 10\.0\.0\.2"):
+            await queen.join(token, address="10.0.0.2")
+        assert len(queen.tape.of("hive-cloned")) == 1
+        assert queen.fleet.hive_of(peer) == "gpu1"
+        # With a token that is not good nothing is said of who lives here.
+        with pytest.raises(BadToken):
+            await queen.join(token.replace(token[9], "-" if token[9] != "-" else "_", 1), address="10.0.0.2")
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+        await queen.join(token, address="10.0.0.2")
+
+    with_queen(scenario)
+
+
+async def answering(stream: Uplink) -> None:
+    """A hive that lives."""
+    try:
+        async for chunk in stream:
+            if chunk.startswith(b"event"):
+                asked = json.loads(chunk.split(b"data: ")[1])
+                stream.answered(asked["id"], 200, b'{"status": "ok", "version": "1"}')
+    finally:
+        await stream.aclose()
+
+
+def test_a_removed_hive_is_told_so_whatever_its_certificate_says(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        job = queen.hives.remove("gpu1", OPERATOR, is_forced=True)
+        await until(lambda: job.view().state != "running")
+        assert await queen.catalog.hives() == []
+        for asking in (
+            queen.fleet.renew(tls.request_for(tls.new_key()), peer),
+            queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None),
+        ):
+            with pytest.raises(UnknownHive, match="removed") as caught:
+                await asking
+            assert "rbeectl join" in (caught.value.hint or "")
+        with pytest.raises(UnknownHive):
+            queen.fleet.hive_of(RemotePeer("10.0.0.1", None))
+
+    with_queen(scenario)
+
+
+def test_a_hive_that_cannot_be_told_is_removed_only_by_force(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        await queen.member()
+        job = queen.hives.remove("gpu1", OPERATOR)
+        await until(lambda: job.view().state != "running")
+        assert job.view().state == "error"
+        assert [row.id for row in await queen.catalog.hives()] == ["gpu1"]
+
+    with_queen(scenario)
+
+
+def test_another_certificate_is_for_the_same_credential(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        renewed = await queen.fleet.renew(tls.request_for(tls.new_key()), peer)
+        subject = x509.load_pem_x509_certificate(renewed.certificate.encode()).subject
+        (number,) = subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
+        assert (renewed.hive_id, number.value) == ("gpu1", peer.credential)
+
+    with_queen(scenario)
+
+
+# Versions
+
+
+@pytest.mark.parametrize("version", ["1.4.0", "1.4.9", "1.3.0", "1.5.7", "1.4.0~rc1", "1.5"])
+def test_one_minor_version_apart_is_near_enough(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(rbee.queen.fleet, "__version__", "1.4.2")
+
+    check_version(version, "gpu1")
+
+
+@pytest.mark.parametrize(
+    ("version", "mend"),
+    [
+        ("1.2.9", "On gpu1: sudo apt update && sudo apt install --only-upgrade rbee-hive"),
+        ("0.4.0", "On gpu1: sudo apt update && sudo apt install --only-upgrade rbee-hive"),
+        ("", "On gpu1: sudo apt update && sudo apt install --only-upgrade rbee-hive"),
+        ("1.40.0", "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"),
+        ("1.6.0", "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"),
+        ("2.4.0", "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"),
+    ],
+)
+def test_farther_apart_is_refused_with_the_line_that_mends_it(
+    monkeypatch: pytest.MonkeyPatch, version: str, mend: str
+) -> None:
+    monkeypatch.setattr(rbee.queen.fleet, "__version__", "1.4.2")
+
+    with pytest.raises(
+        VersionSkew, match=f"has version {version or 'unknown'}, and the queen 1.4.2"
+    ) as caught:
+        check_version(version, "gpu1")
+    assert caught.value.hint == mend
+
+
+def test_a_hive_that_is_too_far_apart_is_offline_for_that_reason(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        for version in ("99.0.0", "98.0.0"):
+            with pytest.raises(VersionSkew):
+                await queen.fleet.open_stream(peer, INSTANCE, version, lambda: None)
+            view = await queen.hives.view("gpu1")
+            assert view.state == "offline"
+            assert view.reason.startswith(f"the beehive gpu1 has version {version}")
+        assert queen.hives.uplinks.find("gpu1") is None
+
+    with_queen(scenario)
+
+
+# Streams
+
+
+def test_a_hive_that_comes_from_elsewhere_is_at_its_new_address(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        moved = replace(peer, address="10.9.9.9")
+        stream = await queen.fleet.open_stream(moved, INSTANCE, __version__, lambda: None)
+        assert (await queen.hives.view("gpu1")).address == "10.9.9.9"
+        await stream.aclose()
+
+    with_queen(scenario)
+
+
+def test_the_end_of_a_stream_is_the_end_of_its_hive_and_a_goodbye_says_why(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        await queen.catalog.set_devices("gpu1", Devices(Cpu(None, None, None, None, None)), by=OPERATOR)
+        for states, reason in (
+            (("ready",), "its connection closed"),
+            (("ready", "stopping"), "stopped by an administrator"),
+        ):
+            stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+            for state in states:
+                await queen.hives.heartbeat(beat(state), peer.fields)
+            await stream.aclose()
+            await until(lambda reason=reason: offline_for(queen, reason))
+
+    with_queen(scenario)
+
+
+def beat(state: Any) -> Heartbeat:
+    return Heartbeat(
+        hive_id="gpu1", timestamp="2026-01-31T12:00:00Z", workers=(), instance=INSTANCE, state=state,
+        version=__version__,
+    )  # fmt: skip
+
+
+async def offline_for(queen: Queen, reason: str) -> bool:
+    view = await queen.hives.view("gpu1")
+    return (view.state, view.reason) == ("offline", reason)
+
+
+# Tokens as they are kept
+
+
+def test_a_token_s_secret_is_in_no_file(with_queen: With, tmp_path: Path) -> None:
+    async def scenario(queen: Queen) -> None:
+        secret = (await queen.token()).split(".")[1]
+        await queen.catalog.check()
+        for path in (tmp_path / "state").rglob("*"):
+            assert path.is_dir() or secret.encode() not in path.read_bytes()
+
+    with_queen(scenario)
+
+
+def test_tokens_are_bounded_and_who_is_of_no_use_makes_room(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.queen.catalog, "TOKENS_MAX", 3)
+
+    async def scenario(queen: Queen) -> None:
+        tokens = [await queen.token() for _ in range(3)]
+        with pytest.raises(TooMany, match="there are 3 tokens") as caught:
+            await queen.token()
+        assert caught.value.hint == "rbeectl token revoke"
+        await queen.catalog.revoke_token(tokens[1][:8], by=OPERATOR)
+        last = await queen.token()
+        kept = [token.id for token in await queen.catalog.tokens()]
+        assert sorted(kept) == sorted(token[:8] for token in (tokens[0], tokens[2], last))
+        with pytest.raises(UnknownToken):
+            await queen.catalog.revoke_token(tokens[1][:8], by=OPERATOR)
+
+    with_queen(scenario)
+
+
+# Marks, and who did what
+
+
+def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        await queen.member()
+        marks = SetLabels((Label("rack", "3"), Label("spare", "")))
+        view = await queen.fleet.set_labels("gpu1", marks, OPERATOR)
+        assert view.labels == marks.set
+        view = await queen.fleet.set_labels(
+            "gpu1", SetLabels((Label("rack", "4"),), ("spare", "x")), OPERATOR
+        )
+        assert view.labels == (Label("rack", "4"),)
+        many = SetLabels(tuple(Label(f"k{n}", "") for n in range(LABELS_MAX)))
+        with pytest.raises(BadInput, match=f"{LABELS_MAX} labels at most"):
+            await queen.fleet.set_labels("gpu1", many, OPERATOR)
+        assert (await queen.hives.view("gpu1")).labels == view.labels
+        with pytest.raises(UnknownHive):
+            await queen.fleet.set_labels("gpu9", marks, OPERATOR)
+
+    with_queen(scenario)
+
+
+def test_each_change_has_its_author_in_the_audit_and_in_the_journal(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        await queen.fleet.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)
+        await queen.fleet.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)  # no change
+        await queen.fleet.set_cordon("gpu1", SetCordon("a fan is loud"), OPERATOR)
+        await queen.fleet.set_cordon("gpu1", SetCordon(None), OPERATOR)
+        await queen.catalog.set_status("gpu1", "online")  # who comes and goes is no deed
+        await queen.catalog.set_status("gpu1", "offline")
+        entries = await queen.catalog.audit(100, None)
+        told = [
+            (entry.text.split(" with token")[0], entry.actor_uid, entry.actor_credential) for entry in entries
+        ]
+        assert told == [
+            (f"token {entries[0].text[6:14]} was made, for 1 use", 1000, None),
+            ("hive gpu1 joined from 10.0.0.1", None, peer.credential),
+            ("the labels of hive gpu1 are rack=3", 1000, None),
+            ("hive gpu1 is cordoned: a fan is loud", 1000, None),
+            ("hive gpu1 is not cordoned any more", 1000, None),
+        ]
+        assert [entry.text for entry in await queen.catalog.audit(2, "gpu1")] == [
+            text for text, *_ in told[-2:]
+        ]
+        assert await queen.catalog.audit(100, "gpu9") == []
+
+    with_queen(scenario)
+
+
+def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rbee.queen.catalog, "AUDIT_KEPT", 3)
+
+    async def scenario(queen: Queen) -> None:
+        await queen.member()
+        for number in range(5):
+            await queen.fleet.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
+        told = [entry.text for entry in await queen.catalog.audit(100, None)]
+        assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
+
+    with_queen(scenario)
