@@ -378,8 +378,9 @@ class Hives:
     async def _welcome(self, hive_id: str, sender: Actor | None) -> None:
         """A hive's process that no job waits for: it came back, or somebody started it."""
         async with self._locks[hive_id]:
-            if self._registry.life(hive_id) is None:
-                return  # removed meanwhile
+            life = self._registry.life(hive_id)
+            if life is None or life.instance is None:
+                return  # removed meanwhile, or gone
             if not self._is_online(hive_id):
                 self._set(hive_id, "pending", "its first heartbeat has come")
             story = self._narrator.about(hive=hive_id)

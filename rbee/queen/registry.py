@@ -135,9 +135,12 @@ class Registry:
         A final reason takes the place of an earlier one.
         """
         life = self._lives.get(hive_id)
-        if life is None or (life.state == "offline" and not is_final):
+        if life is None:
             return False
+        # Also of one that is offline: it may have beaten since, and nobody has judged it yet.
         self._lives[hive_id] = replace(life, instance=None)
+        if life.state == "offline" and not is_final:
+            return False
         return self.set(hive_id, "offline", reason)
 
     def sweep(self) -> list[tuple[str, Life]]:

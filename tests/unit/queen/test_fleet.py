@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 import rbee.queen.catalog
 import rbee.queen.fleet
+import rbee.queen.hives
 from rbee import __version__, tls
 from rbee.client.link import HiveClient, Link
 from rbee.config import QueenConfig
@@ -30,6 +31,7 @@ from rbee.contracts import (
     Label,
     SetCordon,
     SetLabels,
+    encode,
 )
 from rbee.errors import (
     BadInput,
@@ -319,13 +321,19 @@ def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_
     with_queen(scenario)
 
 
+ANSWERS = {
+    "/health": b'{"status": "ok", "version": "1"}',
+    "/v1/devices": json.dumps(encode(Devices(Cpu(None, None, None, None, None)))).encode(),
+}
+
+
 async def answering(stream: Uplink) -> None:
     """A hive that lives."""
     try:
         async for chunk in stream:
             if chunk.startswith(b"event"):
                 asked = json.loads(chunk.split(b"data: ")[1])
-                stream.answered(asked["id"], 200, b'{"status": "ok", "version": "1"}')
+                stream.answered(asked["id"], 200, ANSWERS[asked["path"]])
     finally:
         await stream.aclose()
 
@@ -435,18 +443,42 @@ def test_a_hive_that_comes_from_elsewhere_is_at_its_new_address(with_queen: With
 def test_the_end_of_a_stream_is_the_end_of_its_hive_and_a_goodbye_says_why(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        await queen.catalog.set_devices("gpu1", Devices(Cpu(None, None, None, None, None)), by=OPERATOR)
         for states, reason in (
             (("ready",), "its connection closed"),
             (("ready", "stopping"), "stopped by an administrator"),
         ):
             stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+            holding = asyncio.create_task(answering(stream))
             for state in states:
                 await queen.hives.heartbeat(beat(state), peer.fields)
-            await stream.aclose()
-            await until(lambda reason=reason: offline_for(queen, reason))
+            await until(lambda: state_is(queen, "online"))
+            holding.cancel()
+            await until(lambda: state_is(queen, "offline"))
+            assert (await queen.hives.view("gpu1")).reason == reason
 
     with_queen(scenario)
+
+
+def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.queen.hives, "CONNECT_TIMEOUT", 0.05)
+
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        for _ in range(2):  # with the question to the first still under way
+            stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+            await queen.hives.heartbeat(beat("ready"), peer.fields)
+            await stream.aclose()
+        await until(lambda: bool(queen.tape.of("add-failed")))
+        view = await queen.hives.view("gpu1")
+        assert (view.state, view.reason) == ("offline", "its connection closed")
+
+    with_queen(scenario)
+
+
+async def state_is(queen: Queen, state: str) -> bool:
+    return (await queen.hives.view("gpu1")).state == state
 
 
 def beat(state: Any) -> Heartbeat:
@@ -454,11 +486,6 @@ def beat(state: Any) -> Heartbeat:
         hive_id="gpu1", timestamp="2026-01-31T12:00:00Z", workers=(), instance=INSTANCE, state=state,
         version=__version__,
     )  # fmt: skip
-
-
-async def offline_for(queen: Queen, reason: str) -> bool:
-    view = await queen.hives.view("gpu1")
-    return (view.state, view.reason) == ("offline", reason)
 
 
 # Tokens as they are kept
