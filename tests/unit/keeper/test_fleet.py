@@ -1,0 +1,498 @@
+"""rbeectl about other machines: opening the queen, joining, marks, tokens and the audit."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+import rbee.keeper.fleet
+from rbee.contracts import (
+    Audit,
+    AuditEntry,
+    CreatedToken,
+    CreateToken,
+    Label,
+    QueenRoutes,
+    Route,
+    SetCordon,
+    SetLabels,
+    SetTcp,
+    Tcp,
+    Tokens,
+    TokenView,
+    decode,
+)
+from rbee.errors import BadInput, UnknownHive
+from rbee.keeper.fleet import parse_address
+from rbee.server import Handler
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, UnitState
+from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.shapes import HIVE_VIEW
+
+FINGERPRINT = "f" * 64
+TEXT = f"0123abcd.{'A' * 32}.{FINGERPRINT}"
+TOKEN = TokenView("0123abcd", None, 1, 1_700_000_000_000, 4_000_000_000_000, False)
+REMOTE = replace(HIVE_VIEW, id="gpu1", host="gpu1", is_remote=True, address="10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("queen", ("queen", 8500)),
+        ("queen.example:9000", ("queen.example", 9000)),
+        ("10.0.0.1", ("10.0.0.1", 8500)),
+        ("[fd00::1]", ("fd00::1", 8500)),
+        ("[fd00::1]:9000", ("fd00::1", 9000)),
+    ],
+)
+def test_an_address_is_a_host_and_perhaps_a_port(text: str, found: tuple[str, int]) -> None:
+    assert parse_address(text, field="QUEEN") == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":8500",
+        "queen:",
+        "queen:x",
+        "queen:0",
+        "queen:65536",
+        "a b",
+        "fd00::1",
+        "[x]:1",
+        "a:1:2",
+        "ü",
+        "a/b",
+    ],
+)
+def test_what_is_no_address_is_refused_by_its_field(text: str) -> None:
+    with pytest.raises(BadInput, match="QUEEN must") as caught:
+        parse_address(text, field="QUEEN")
+    assert caught.value.field == "QUEEN"
+
+
+# Opening the queen
+
+
+class Opened:
+    """A queen who is open or not, as the played systemd starts her."""
+
+    def __init__(self, bus: Bus, *, is_open: bool = False) -> None:
+        self._bus = bus
+        self._listens = is_open
+        self.asked: list[SetTcp] = []
+        start = bus.start
+
+        def started(unit: str, **options: Any) -> None:
+            start(unit, **options)
+            self._listens = bool(self.asked) and self.asked[-1].is_open
+
+        bus.start = started  # type: ignore[method-assign]
+
+    @property
+    def handlers(self) -> dict[Route, Handler]:
+        async def set_tcp(request: Request) -> Tcp:
+            self.asked.append(decode(SetTcp, json.loads(await request.body())))
+            return self._tcp()
+
+        async def tcp(_request: Request) -> Tcp:
+            return self._tcp()
+
+        return {QueenRoutes.SET_TCP: set_tcp, QueenRoutes.TCP: tcp}
+
+    def _tcp(self) -> Tcp:
+        wanted = bool(self.asked) and self.asked[-1].is_open
+        return Tcp(wanted, ("[::]:8500",) if self._listens else (), FINGERPRINT, 4_000_000_000_000)
+
+
+def test_enabling_restarts_her_with_the_socket_and_says_so_first(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    queen = Opened(awake)
+    ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [
+        "(bee keeper) queen is awake and healthy.",
+        "(bee keeper) restarting the queen with her TCP socket; hives reconnect",
+        f"The queen listens on [::]:8500; fingerprint {FINGERPRINT}",
+    ]
+    assert awake.asked == [("stop", QUEEN_UNIT), ("stop", TCP_SOCKET_UNIT), ("start", QUEEN_UNIT)]
+    assert queen.asked == [SetTcp(True)]
+
+
+def test_enabling_twice_restarts_nobody(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "enable", "--json"))
+
+    assert ran.json[-1] == {
+        "event": "done", "is_open": True, "listens": ["[::]:8500"], "fingerprint": FINGERPRINT,
+        "expires_ms": 4_000_000_000_000,
+    }  # fmt: skip
+    assert awake.asked == []
+
+
+def test_disabling_restarts_her_without_the_socket(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "disable"))
+
+    assert ran.out.splitlines()[-1] == "The queen listens on her own machine alone"
+    assert [verb for verb, _ in awake.asked] == ["stop", "stop", "start"]
+
+
+def test_a_socket_that_does_not_open_is_named_with_where_to_look(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    queen = Opened(awake)
+    awake.start = Bus.start.__get__(awake)  # type: ignore[method-assign]
+    awake.states[TCP_SOCKET_UNIT] = UnitState("loaded", "failed", "failed", result="resources")
+    awake.after_stop[TCP_SOCKET_UNIT] = awake.states[TCP_SOCKET_UNIT]
+    ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
+
+    assert ran.code == 1
+    assert f"{TCP_SOCKET_UNIT} is failed (resources)" in ran.err
+    assert f"try: systemctl status {TCP_SOCKET_UNIT}" in ran.err
+
+
+def test_another_address_is_a_drop_in_that_is_whole(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropin = tmp_path / "queen-rbee-tcp.socket.d/50-listen.conf"
+    monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", dropin)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    awake.reload = lambda: awake.asked.append(("reload", ""))  # type: ignore[attr-defined]
+    queen = Opened(awake, is_open=True)
+
+    for listen, line in (("10.0.0.1:9000", "10.0.0.1:9000"), ("[::1]", "[::1]:8500")):
+        awake.asked.clear()
+        ran = with_queen(queen.handlers, lambda listen=listen: rbeectl("tcp", "enable", "--listen", listen))
+        assert ran.code == 0, ran
+        assert dropin.read_text().splitlines()[1:] == ["[Socket]", "ListenStream=", f"ListenStream={line}"]
+        assert os.listdir(dropin.parent) == ["50-listen.conf"]
+        assert [verb for verb, _ in awake.asked] == ["reload", "stop", "stop", "start"]
+    awake.asked.clear()
+    assert with_queen(queen.handlers, lambda: rbeectl("tcp", "enable", "--listen", "[::1]")).code == 0
+    assert awake.asked == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "code", "words"),
+    [
+        ("queen:9000", 2, "--listen must have an IP address"),
+        ("10.0.0.1:99999", 2, "--listen must have a port"),
+        ("10.0.0.1:9000", 77, "try: sudo rbeectl tcp enable --listen 10.0.0.1:9000"),
+    ],
+)
+def test_an_address_that_cannot_be_set_is_refused_before_anybody_is_woken(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, listen: str, code: int, words: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    ran = rbeectl("tcp", "enable", "--listen", listen)
+
+    assert (ran.code, ran.out) == (code, "")
+    assert words in ran.err
+    assert bus.asked == []
+
+
+def test_her_status_is_shown_and_wakes_nobody(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "status"))
+
+    lines = [line.strip() for line in ran.out.splitlines()]
+    assert lines[1:3] == ["Listening: [::]:8500", f"Fingerprint: {FINGERPRINT}"]
+    awake.states[QUEEN_UNIT] = INACTIVE
+    assert rbeectl("tcp", "status").code == 3
+    assert awake.asked == []
+
+
+# Tokens
+
+
+def test_a_token_is_printed_alone_for_who_reads_it_by_a_pipe(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    asked: list[CreateToken] = []
+
+    async def create(request: Request) -> CreatedToken:
+        asked.append(decode(CreateToken, json.loads(await request.body())))
+        return CreatedToken(TEXT, TOKEN)
+
+    handlers = {**Opened(awake, is_open=True).handlers, QueenRoutes.CREATE_TOKEN: create}
+    assert with_queen(handlers, lambda: rbeectl("token", "create")).out == f"{TEXT}\n"
+    options = ("--ttl", "2h 30min", "--uses", "20", "--hive", "gpu1", "--quiet")
+    assert with_queen(handlers, lambda: rbeectl("token", "create", *options)).out == f"{TEXT}\n"
+    assert asked == [CreateToken(3600, 1, None), CreateToken(9000, 20, "gpu1")]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ttl", "31d"), "--ttl must be from 1s to 30d"),
+        (("--ttl", "10ms"), "--ttl must be from 1s to 30d"),
+        (("--ttl", "soon"), "is not a time span"),
+        (("--uses", "0"), "--uses"),
+        (("--hive", "a b"), "--hive must match"),
+    ],
+)
+def test_a_token_that_cannot_be_made_is_refused_by_its_option(
+    bus: Bus, rbeectl: Rbeectl, options: tuple[str, ...], words: str
+) -> None:
+    ran = rbeectl("token", "create", *options)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+    assert bus.asked == []
+
+
+def test_tokens_are_listed_with_what_has_become_of_them(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    kept = (
+        TOKEN,
+        replace(TOKEN, id="00000001", hive="gpu1", uses_left=0),
+        replace(TOKEN, id="00000002", expires_at_ms=1_700_000_000_001),
+        replace(TOKEN, id="00000003", is_revoked=True),
+    )
+
+    async def tokens(_request: Request) -> Tokens:
+        return Tokens(kept)
+
+    ran = with_queen({QueenRoutes.TOKENS: tokens}, lambda: rbeectl("token", "list", "--no-legend"))
+    assert [(line.split()[:3], line.split()[-1]) for line in ran.out.splitlines()] == [
+        (["0123abcd", "any", "1"], "good"),
+        (["00000001", "gpu1", "0"], "spent"),
+        (["00000002", "any", "1"], "expired"),
+        (["00000003", "any", "1"], "revoked"),
+    ]
+
+
+def test_a_token_is_revoked_by_its_id_or_its_text(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    async def revoke(request: Request) -> TokenView:
+        return replace(TOKEN, id=request.path_params["token_id"], is_revoked=True)
+
+    for given in ("0123abcd", TEXT):
+        ran = with_queen(
+            {QueenRoutes.REVOKE_TOKEN: revoke}, lambda given=given: rbeectl("token", "revoke", given)
+        )
+        assert ran.out == "Token 0123abcd is revoked\n"
+    assert rbeectl("token", "revoke", "nonsense").code == 2
+
+
+# Marks, and who did what
+
+
+def changing(route: Route, shape: Any, asked: list[Any]) -> dict[Route, Handler]:
+    async def handler(request: Request) -> Any:
+        if request.path_params["hive_id"] != "gpu1":
+            raise UnknownHive("hive 'gpu9' is not in the hive catalog")
+        body = decode(shape, json.loads(await request.body()))
+        asked.append(body)
+        return replace(REMOTE, labels=getattr(body, "set", ()), cordoned=getattr(body, "reason", None))
+
+    return {route: handler}
+
+
+def test_labels_are_set_and_taken_away(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    asked: list[Any] = []
+    handlers = changing(QueenRoutes.SET_LABELS, SetLabels, asked)
+    ran = with_queen(handlers, lambda: rbeectl("label", "gpu1", "rack=3", "spare=", "old-"))
+
+    assert ran.out == "Hive gpu1 has the labels rack=3,spare=\n"
+    assert asked == [SetLabels((Label("rack", "3"), Label("spare", "")), ("old",))]
+    assert with_queen(handlers, lambda: rbeectl("label", "gpu9", "a=b")).code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("c",), "'c' is neither KEY=VALUE nor KEY-"),
+        (("=3",), "KEY must have 1 to 63 characters"),
+        (("a=ü",), "VALUE must match"),
+        (("a b=1",), "KEY must match"),
+        ((f"{'x' * 64}=1",), "KEY must have 1 to 63 characters"),
+    ],
+)
+def test_what_is_no_label_is_refused(bus: Bus, rbeectl: Rbeectl, words: tuple[str, ...], told: str) -> None:
+    ran = rbeectl("label", "gpu1", *words)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+    assert bus.asked == []
+
+
+def test_a_cordon_has_a_reason(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    asked: list[Any] = []
+    handlers = changing(QueenRoutes.SET_CORDON, SetCordon, asked)
+
+    assert with_queen(handlers, lambda: rbeectl("cordon", "gpu1", "a fan is loud")).out == (
+        "Hive gpu1 is cordoned: a fan is loud\n"
+    )
+    assert with_queen(handlers, lambda: rbeectl("uncordon", "gpu1")).out == "Hive gpu1 is not cordoned\n"
+    assert asked == [SetCordon("a fan is loud"), SetCordon(None)]
+    assert "REASON must say something" in rbeectl("cordon", "gpu1", " ").err
+    assert "REASON must have 0 to 2000 characters" in rbeectl("cordon", "gpu1", "x" * 2001).err
+
+
+def test_the_audit_says_when_who_and_what(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    entries = (
+        AuditEntry(1, 1_700_000_000_000, "token 0123abcd was made, for 1 use", None, 0, None, None),
+        AuditEntry(2, 1_700_000_000_000, "hive gpu1 joined\x1b[31m", "gpu1", None, "c" * 16, None),
+        AuditEntry(3, 1_700_000_000_000, "hive gpu1 is cordoned", "gpu1", 4_000_000, None, None),
+    )
+    queries: list[str] = []
+
+    async def audit(request: Request) -> Audit:
+        queries.append(request.url.query)
+        return Audit(entries)
+
+    ran = with_queen({QueenRoutes.AUDIT: audit}, lambda: rbeectl("audit", "gpu1", "-n", "5", "--no-legend"))
+    assert [line[:4] for line in ran.out.splitlines()] == ["Tue "] * 3
+    assert f"uid 0 ({pwd.getpwuid(0).pw_name})" in ran.out
+    assert f"credential {'c' * 16}" in ran.out
+    assert "uid 4000000 " in ran.out
+    assert "\x1b" not in ran.out
+    assert queries == ["limit=5&hive=gpu1"]
+
+
+# Selecting, and removing by force
+
+
+def test_lists_take_a_selector(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    hives = listing(HIVE_VIEW, replace(REMOTE, labels=(Label("rack", "3"),)))
+
+    ran = with_queen(hives, lambda: rbeectl("list-hives", "-l", "rack=3", "--no-legend"))
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["gpu1"]
+    assert (
+        with_queen(hives, lambda: rbeectl("list-hives", "-l", "rack=4")).out == "No hive has these labels\n"
+    )
+    assert (
+        with_queen(hives, lambda: rbeectl("list-devices", "-l", "rack=4")).out == "No hive has these labels\n"
+    )
+
+
+# Joining
+
+
+@pytest.fixture
+def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with rbee-hive and without a queen, for root; where the hive keeps its state."""
+    bus.states |= {QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), HIVE_UNIT: INACTIVE}
+    monkeypatch.setattr(rbee.keeper.fleet, "STATE", str(tmp_path))
+    monkeypatch.setattr(rbee.keeper.fleet, "INVITATION", str(tmp_path / "invitation"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+    monkeypatch.setattr(rbee.keeper.fleet.pwd, "getpwnam", lambda name: account)
+    return tmp_path
+
+
+def hive_joins(bus: Bus, state: Path) -> Callable[..., None]:
+    """rbee-hive.service, which takes up an invitation as it starts."""
+    start = bus.start
+
+    def started(unit: str, **options: Any) -> None:
+        invitation = state / "invitation"
+        assert invitation.stat().st_mode & 0o777 == 0o600
+        told = json.loads(invitation.read_text())
+        assert told["token"] == TEXT
+        head = {"hive_id": told["name"] or "gpu1", "host": told["host"], "port": told["port"], "ca": "x"}
+        (state / "membership").write_text(f"# {json.dumps(head)}\nkey\n")
+        invitation.unlink()
+        start(unit, **options)
+
+    return started
+
+
+def test_joining_hands_the_hive_an_invitation_and_starts_it(
+    bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus, "start", hive_joins(bus, joining))
+    bus.states[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
+    bus.after_stop[HIVE_UNIT] = bus.states[HIVE_UNIT]
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == "This machine is the hive gpu1 of the queen at queen:8500\n"
+    assert bus.asked == [("stop", HIVE_UNIT), ("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT)]
+    told = rbeectl("join", "queen:9000", "--token", TEXT, "--name", "blade", "--json").json[-1]
+    assert told == {"event": "done", "hive_id": "blade", "queen": "queen:9000"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("queen", "--token", "x.y.z"), 2, "the token is not one"),
+        (("queen:x", "--token", TEXT), 2, "QUEEN must be HOST:PORT"),
+        (("queen",), 2, "--token is needed"),
+        (("queen", "--token", TEXT, "--name", "a b"), 2, "--name must match"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused_and_nothing_is_stopped(
+    bus: Bus, rbeectl: Rbeectl, joining: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    ran = rbeectl("join", *arguments)
+
+    assert (ran.code, ran.out) == (code, "")
+    assert words in ran.err
+    assert bus.asked == []
+    assert list(joining.iterdir()) == []
+
+
+def test_joining_is_root_s(
+    bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    ran = rbeectl("join", "queen:9000", "--token", TEXT)
+
+    assert ran.code == 77
+    assert ran.err == (
+        "rbeectl: joining a queen is root's\n  try: sudo rbeectl join queen:9000 --token TOKEN\n"
+    )
+
+
+def test_a_machine_with_a_queen_of_its_own_does_not_join_another(
+    bus: Bus, rbeectl: Rbeectl, joining: Path
+) -> None:
+    bus.states[QUEEN_UNIT] = ACTIVE
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert ran.code == 1
+    assert "this machine has a queen of its own" in ran.err
+    assert list(joining.iterdir()) == []
+
+
+def test_a_machine_without_rbee_hive_is_told_what_to_install(
+    bus: Bus, rbeectl: Rbeectl, joining: Path
+) -> None:
+    bus.states[HIVE_UNIT] = UnitState("not-found", "inactive", "dead")
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert ran.code == 1
+    assert "try: sudo apt install rbee-hive" in ran.err
+
+
+# Adding by ssh
+
+
+def test_a_hive_that_beats_needs_no_ssh_and_one_that_does_not_is_sought(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    beats = with_queen(listing(replace(REMOTE, state="pending")), lambda: rbeectl("add-hive", "gpu1"))
+    assert "Requesting queen to add gpu1" in beats.out
+    handlers = {**listing(replace(REMOTE, state="offline")), **Opened(awake, is_open=True).handlers}
+    gone = with_queen(handlers, lambda: rbeectl("add-hive", "gpu1"))
+    assert "ssh is not installed here" in gone.err
+    closed = {**listing(), **Opened(awake).handlers}
+    assert "try: rbeectl tcp enable" in with_queen(closed, lambda: rbeectl("add-hive", "gpu1")).err
