@@ -1,7 +1,8 @@
-"""rbee-hive-redial: after a hive was shut down by its queen, wait until she is there again, and start it.
+"""rbee-hive-redial: after a hive was shut down by its queen, wait until she is there again.
 
-She is there when her TCP socket is: systemd opens it with her and closes it when she is put to
-sleep. Nothing is said to her, and of the hive nothing is in memory meanwhile.
+systemd then starts the hive. She is there when her TCP socket is: systemd opens it with her and
+closes it when she is put to sleep. Nothing is said to her, and of the hive nothing is in memory
+meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from rbee.errors import BadConfig
 from rbee.hive.membership import REJOIN, Membership, Memberships
 from rbee.narration import HIVE_FAILED, WAKING_HIVE, Journal
 from rbee.server import run_daemon
-from rbee.systemd import HIVE_UNIT, Bus, Notifier
+from rbee.systemd import Notifier
 
 WAIT = 5.0
 """Seconds between two tries, less a random part: hives of one queen do not come in step."""
@@ -31,11 +32,9 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     membership = Memberships(Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))).load()
     if membership is None:
         raise BadConfig("this machine is no hive of a queen on another", hint=REJOIN)
-    notifier.ready(f"waits for the queen at {membership.queen()}")
+    notifier.status(f"waits for the queen at {membership.queen()}")
     await _await_return(membership)
     journal.narrate(WAKING_HIVE, f"the queen at {membership.queen()} is there again", hive=membership.hive_id)
-    with Bus() as bus:
-        bus.ask_start(HIVE_UNIT)  # which ends this unit: they conflict
 
 
 async def _await_return(queen: Membership) -> None:

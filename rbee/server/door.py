@@ -21,6 +21,9 @@ log = logging.getLogger("rbee")
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds from the connection to the end of its TLS handshake."""
 
+GOODBYE_TIMEOUT = 0.2
+"""Seconds that a client has to say goodbye, too; one whose connection is idle does not look."""
+
 STRANGERS_MAX = 512
 """Connections that have shown no credential (yet); for one more the oldest of them goes."""
 
@@ -104,6 +107,7 @@ class Door:
                 channel,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=GOODBYE_TIMEOUT,
             )
         except BaseException:
             self._forget(stranger)

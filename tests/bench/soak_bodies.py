@@ -107,7 +107,9 @@ class Asker:
     def _path(self, route: Route) -> str:
         rng = self._rng
         name = quote(rng.choice(NAMES), safe="", errors="surrogatepass")
-        path = route.url(hive_id=name, job_id=rng.choice((name, self._job_id)))
+        path = route.url(
+            hive_id=name, job_id=rng.choice((name, self._job_id)), token_id=rng.choice((name, "0" * 8))
+        )
         ends = ("/", "//", "/..", "%2f", "%00", "%ff%fe", ";x", "/%1b%5b2J", "%E2%80%AE", "x" * 30_000)
         queries = ("", "=", "&&&", "host=%00", "a=%ff", "x" * 20_000, "[]=1&[]=2", "%1b[2J", "?")
         if rng.random() < 0.1:

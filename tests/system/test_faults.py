@@ -116,7 +116,7 @@ def test_bad_input_is_a_problem_document_and_nothing_is_written(machine: Machine
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["add-hive", "gpu1"], "only this machine can be added"),
+        (["add-hive", "a b"], "HOST must match"),
         (["add-hive", "localhost", "--port", "0"], "port must be from 1 to 65535"),
         (["add-hive"], "Missing argument 'HOST'"),
         (["ad-hive", "localhost"], "No such command"),
@@ -126,3 +126,10 @@ def test_wrong_input_at_the_keyboard_is_usage(machine: Machine, argv: list[str],
     answer = rbeectl(machine, *argv)
     assert answer.code == 2, answer
     assert said in answer.err
+
+
+def test_another_machine_is_not_added_by_a_queen_who_is_not_open(machine: Machine) -> None:
+    answer = rbeectl(machine, "add-hive", "gpu1")
+    assert answer.code == 1, answer
+    assert answer.err == "rbeectl: the queen is not open to other machines\n  try: rbeectl tcp enable\n"
+    assert rows(machine) == []

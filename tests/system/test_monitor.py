@@ -13,6 +13,7 @@ from typing import Any
 
 from machines import Machine
 
+from rbee import __version__
 from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, configure, curl, rbeectl, type_in, unit
 
 PATIENCE = 20.0
@@ -293,7 +294,7 @@ def test_it_begins_with_the_last_events_as_lines_for_people(machine: Machine) ->
     time.strptime(first[:8], "%H:%M:%S")
     assert second[8:].startswith(" localhost has-devices       the beehive localhost has a cpu (")
     everything = type_in(machine, "timeout --signal=INT 3 rbeectl monitor --since=-5min", user="ada").lines
-    assert everything[0][8:] == " -         queen-started     queen-rbee 0.3.0 is awake"
+    assert everything[0][8:] == f" -         queen-started     queen-rbee {__version__} is awake"
     assert everything[-1] == second
 
 

@@ -28,7 +28,9 @@ from tests.system.house import (
 )
 
 FORGET = "queen-rbee-forget.service"
-UNITS = (QUEEN, HIVE, *SOCKETS, "rbee.target", FORGET)
+TCP_SOCKET = "queen-rbee-tcp.socket"
+REDIAL = "rbee-hive-redial.service"
+UNITS = (QUEEN, HIVE, *SOCKETS, TCP_SOCKET, REDIAL, "rbee.target", FORGET)
 OTHERS = ("systemd-journald.service", "rbee.slice")
 
 # -- polkit ------------------------------------------------------------------------------------------------
@@ -49,8 +51,9 @@ EVERYBODY = (
         "ada",
         "ada",
         may={
-            **{name: {"start", "stop", "restart", "reset-failed"} for name in UNITS[:-1]},
-            FORGET: {"start", "stop", "restart"},
+            **{name: {"start", "stop", "restart", "reset-failed"} for name in UNITS},
+            # systemd asks nobody about a unit that it has not loaded.
+            **{name: {"start", "stop", "restart"} for name in (FORGET, REDIAL)},
         },
     ),
     Who("mallory", "mallory"),
@@ -65,8 +68,13 @@ EVERYBODY = (
         ("rbee",),
         may={HIVE: {"start", "stop", "reset-failed"}, "rbee.target": {"stop"}},
     ),
-    Who("the hive", "rbee-hive", may={HIVE: {"stop"}}),
-    Who("the hive in group rbee, as its drop-in has it", "rbee-hive", ("rbee",), may={HIVE: {"stop"}}),
+    Who("the hive", "rbee-hive", may={HIVE: {"stop"}, REDIAL: {"start"}}),
+    Who(
+        "the hive in group rbee, as its drop-in has it",
+        "rbee-hive",
+        ("rbee",),
+        may={HIVE: {"stop"}, REDIAL: {"start"}},
+    ),
 )
 
 # systemd decides whether somebody may before it looks at a job's mode: "isolate" asks

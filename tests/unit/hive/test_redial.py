@@ -18,7 +18,7 @@ from rbee.hive.membership import Membership, Memberships
 from rbee.hive.redial import GOING, WAIT
 from rbee.narration import Event, Journal
 from rbee.queen.authority import Authority
-from rbee.systemd import HIVE_UNIT, Notifier
+from rbee.systemd import Notifier
 from tests.unit.afar import GPU1, HERE
 
 
@@ -192,25 +192,11 @@ class PlayedNotifier(Notifier):
     def __init__(self, log: list[str]) -> None:
         self._log = log
 
-    def ready(self, status: str) -> None:
-        self._log.append("ready")
+    def status(self, status: str) -> None:
+        self._log.append(status.partition(" at ")[0])
 
 
-class PlayedBus:
-    def __init__(self, log: list[str]) -> None:
-        self._log = log
-
-    def __enter__(self) -> PlayedBus:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-    def ask_start(self, unit: str) -> None:
-        self._log.append(f"start {unit}")
-
-
-def test_the_hive_is_started_when_she_is_back_and_not_before(
+def test_it_ends_when_she_is_back_and_not_before(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     authority, key = Authority.open(tmp_path / "keys"), tls.new_key()
@@ -223,12 +209,11 @@ def test_the_hive_is_started_when_she_is_back_and_not_before(
         place.open()
 
     Times(monkeypatch, nothing, come_back)
-    monkeypatch.setattr(rbee.hive.redial, "Bus", lambda: PlayedBus(log))
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
     asyncio.run(rbee.hive.redial.run(PlayedNotifier(log), Tape(log)))
 
-    assert log == ["ready", "she is back", "waking-hive gpu1", f"start {HIVE_UNIT}"]
+    assert log == ["waits for the queen", "she is back", "waking-hive gpu1"]
 
 
 def test_a_machine_that_is_no_hive_of_a_queen_elsewhere_has_nobody_to_wait_for(
