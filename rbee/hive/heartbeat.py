@@ -75,7 +75,7 @@ class Heart(Narrator):
         self._instance = secrets.token_hex(16)
         self._interval = FIRST_INTERVAL
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
-        self._trouble: Event | None = None
+        self._trouble: object = None
         self._failure: RbeeError | None = None
         """Of the last beat."""
         self._beating = asyncio.Lock()
@@ -184,8 +184,10 @@ class Heart(Narrator):
             if self._hive_id != LOCALHOST:
                 cure = error.hint or cure
             event, text = NOT_IN_CATALOG, f"{error.message}; {cure}"
-        if self._trouble is not event:
-            self._trouble = event
+        # That she is not to be reached has many words; each refusal of hers is news.
+        trouble = event if isinstance(error, UNHEARD) else type(error)
+        if self._trouble is not trouble:
+            self._trouble = trouble
             self._journal.narrate(event, text, hive=self._hive_id)
 
 

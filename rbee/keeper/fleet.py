@@ -8,6 +8,7 @@ import pwd
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ def set_tcp(
 def check_listen(text: str) -> str:
     """What was typed as ListenStream= has it, if this user may set it."""
     host, port = parse_address(text, field="--listen")
-    if not re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.]+", host):
-        raise BadInput("--listen must have an IP address, as a socket unit knows no names", field="--listen")
+    try:
+        ip_address(host)
+    except ValueError as error:
+        told = "--listen must have an IP address, as a socket unit knows no names"
+        raise BadInput(told, field="--listen") from error
     if os.geteuid() != 0:
         raise NotPermitted(
             f"the address is a drop-in in {DROPIN.parent}, which is root's",

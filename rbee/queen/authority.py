@@ -56,11 +56,13 @@ class Authority:
         try:
             return cls(folder, *_given(credentials) or _kept(folder) or _made(folder))
         except OSError as error:
+            place = error.filename or folder
             raise BadConfig(
-                f"the keys in {folder} cannot be used: {error.strerror or error}", hint=WAY_BACK
+                f"the keys in {place} cannot be used: {error.strerror or error}", hint=WAY_BACK
             ) from error
         except (ValueError, TypeError, BadInput) as error:
-            raise BadConfig(f"the keys in {folder} are not a CA's: {error}", hint=WAY_BACK) from error
+            place = credentials if credentials and (credentials / "rbee.ca.crt").exists() else folder
+            raise BadConfig(f"the keys in {place} are not a CA's: {error}", hint=WAY_BACK) from error
 
     @property
     def expires(self) -> datetime:

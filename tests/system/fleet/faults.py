@@ -53,6 +53,13 @@ def dropped(
 
 
 @contextmanager
+def counted(machine: Machine, port: int, flag: Literal["syn", "rst"]) -> Iterator[Fault]:
+    """What comes in to that port with this flag of TCP is counted, and passes."""
+    with _fault(machine, "in", [f"tcp dport {port} tcp flags & {flag} == {flag}"], "") as fault:
+        yield fault
+
+
+@contextmanager
 def rejected_with_reset(
     machine: Machine, direction: Direction = "in", *, port: int | None = None, peer: str | None = None
 ) -> Iterator[Fault]:

@@ -16,7 +16,7 @@ from trees import Trees
 
 from rbee.contracts import FleetRoutes, QueenRoutes
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.faults import rejected_with_reset
+from tests.system.fleet.faults import counted, rejected_with_reset
 from tests.system.fleet.house import (
     MEMBERSHIP,
     PORT,
@@ -62,15 +62,17 @@ def connect(fleet: Fleet) -> socket.socket:
 
 def test_a_storm_of_resets_ends_nothing(fleet: Fleet) -> None:
     """BlueChi's listener ends with one reset during accept, in 7 of 15 tries."""
-    for _ in range(2000):
-        with connect(fleet) as channel:
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    with counted(fleet.queen, PORT, "rst") as fault:
+        for _ in range(2000):
+            with connect(fleet) as channel:
+                channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+    assert fault.packets >= 2000
     assert curl_as_stranger(fleet.hives["gpu1"], "/v1/ca")[0] == "200"
 
 
 def test_connections_that_never_speak_take_nobody_s_place(fleet: Fleet) -> None:
-    rss = int(unit(fleet.queen, QUEEN, "MainPID")["MainPID"])
-    with ExitStack() as open_ones:
+    pid = int(unit(fleet.queen, QUEEN, "MainPID")["MainPID"])
+    with counted(fleet.queen, PORT, "syn") as fault, ExitStack() as open_ones:
         began, made = time.monotonic(), 0
         while made < 5000:
             channel = socket.socket()
@@ -81,8 +83,9 @@ def test_connections_that_never_speak_take_nobody_s_place(fleet: Fleet) -> None:
             if made % 500 == 0:
                 # In between, whoever belongs here is served.
                 assert curl_as_hive(fleet.hives["gpu1"], "/v1/ca")[0] == "200"
-        held = fleet.queen.run("sh", "-c", f"ls /proc/{rss}/fd | wc -l").stdout
+        held = fleet.queen.run("sh", "-c", f"ls /proc/{pid}/fd | wc -l").stdout
         assert int(held) < 1000
+        assert fault.packets >= 5000
         print(f"5000 in {time.monotonic() - began:.1f} s, {held.strip()} descriptors held")
         assert set(fleet.states().values()) == {"online"}
 

@@ -108,6 +108,7 @@ def test_a_hive_that_is_frozen_is_offline_and_thaws(fleet: Fleet) -> None:
     gpu1, before = fleet.hives["gpu1"], count(fleet, "hive-offline")
     stopped = time.time()
     gpu1.run("kill", "-STOP", hive_pid(gpu1))
+    assert gpu1.run("ps", "-o", "stat=", "-p", hive_pid(gpu1)).stdout.startswith("T")
     try:
         offline = fleet.await_told("hive-offline", count=before + 1, hive="gpu1")
         assert at(offline) - stopped < PATIENCE + SLACK

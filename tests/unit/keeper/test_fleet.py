@@ -190,6 +190,8 @@ def test_another_address_is_a_drop_in_that_is_whole(
     ("listen", "code", "words"),
     [
         ("queen:9000", 2, "--listen must have an IP address"),
+        ("999.1.1.1", 2, "--listen must have an IP address"),
+        ("1.2:9000", 2, "--listen must have an IP address"),
         ("10.0.0.1:99999", 2, "--listen must have a port"),
         ("10.0.0.1:9000", 77, "try: sudo rbeectl tcp enable --listen 10.0.0.1:9000"),
     ],
