@@ -126,19 +126,27 @@ def load(root: Path = Path("/")) -> Config:
         raise BadConfig(
             f"{error.filename} cannot be read: {error.strerror}", hint=f"Make {error.filename} readable."
         ) from error
+    where = None
     for path in paths:
-        config = _apply(config, path)
-    _check_grace(config.queen)
+        before, config = config.queen, _apply(config, path)
+        if _beats(config.queen) != _beats(before):
+            where = path
+    _check_grace(config.queen, where)
     return config
 
 
-def _check_grace(queen: QueenConfig) -> None:
+def _beats(queen: QueenConfig) -> tuple[float, float]:
+    return queen.heartbeat_interval, queen.heartbeat_grace
+
+
+def _check_grace(queen: QueenConfig, where: Path | None) -> None:
+    """`where` is the file that had the last word on either."""
     least = 3 * JITTER * queen.heartbeat_interval
     if queen.heartbeat_grace < least * (1 - 1e-9):
         raise BadConfig(
-            f"[Queen] HeartbeatGraceSec= is {queen.heartbeat_grace:g}s, and must be {least:g}s at least with "
-            f"HeartbeatIntervalSec={queen.heartbeat_interval:g}s: three times what beats differ by",
-            hint="Correct HeartbeatGraceSec= in rbee.conf; rbee.conf(5)",
+            f"{where}: [Queen] HeartbeatGraceSec= is {queen.heartbeat_grace:g}s, and must be {least:g}s at "
+            f"least with HeartbeatIntervalSec={queen.heartbeat_interval:g}s: thrice what beats differ by",
+            hint=f"Set HeartbeatGraceSec= in {where}; rbee.conf(5) has the rule.",
             field="HeartbeatGraceSec",
         )
 

@@ -550,7 +550,7 @@ class QueenRoutes:
     )  # fmt: skip
     HEARTBEAT = Route(
         "heartbeat", "POST", "/heartbeat", "A hive says that it lives",
-        HeartbeatAck, body=Heartbeat, problems=(400, 403, 404, 413),
+        HeartbeatAck, body=Heartbeat, problems=(400, 403, 404, 409, 413),
     )  # fmt: skip
     SHUTDOWN = Route(
         "shutdown", "POST", "/shutdown", "Have systemd stop the queen and all of her hives",

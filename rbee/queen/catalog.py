@@ -34,12 +34,15 @@ from rbee.contracts import (
     AuditEntry,
     CatalogReport,
     Devices,
+    Label,
+    SetLabels,
     Status,
     TokenView,
     decode,
     encode,
 )
 from rbee.errors import (
+    TEXT_LIMIT,
     BadInput,
     BadToken,
     CatalogFailed,
@@ -229,7 +232,7 @@ class Catalog:
                 if_it_fails.callback(connection.close)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
-                _keep_copy(connection, path)
+                _keep_copy(connection, path, lock)
                 _migrate(connection)
             except (sqlite3.Error, OSError) as error:
                 raise failure(CatalogUnusable, path, error, way_out=WAY_OUT) from error
@@ -647,7 +650,7 @@ class Catalog:
                 """,
                 (
                     now_ms(),
-                    change.text,
+                    change.text[:TEXT_LIMIT],  # the journal has all of it
                     change.hive_id,
                     int(actor["actor_uid"]) if "actor_uid" in actor else None,
                     actor.get("actor_credential"),
@@ -715,8 +718,17 @@ def _row(found: tuple[Any, ...]) -> Row:
         devices = None
     return Row(
         hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted), machine, credential,
-        address, json.loads(labels), cordoned,
+        address, _labels(labels), cordoned,
     )  # fmt: skip
+
+
+def _labels(stored: str) -> dict[str, str]:
+    """None for what no queen has written, as with devices."""
+    try:
+        shape = SetLabels(tuple(Label(key, value) for key, value in json.loads(stored).items()))
+        return {label.key: label.value for label in decode(SetLabels, encode(shape)).set}
+    except (ValueError, TypeError, AttributeError, BadInput):
+        return {}
 
 
 _SELECT_TOKENS = "SELECT id, hive, uses_left, created_at_ms, expires_at_ms, is_revoked FROM tokens"
@@ -761,7 +773,7 @@ def _make(path: Path, lock: Lock) -> None:
             new.unlink(missing_ok=True)
 
 
-def _keep_copy(connection: sqlite3.Connection, path: Path) -> None:
+def _keep_copy(connection: sqlite3.Connection, path: Path, lock: Lock) -> None:
     """Before a migration, for who goes back to the release before: she refuses what a newer one wrote."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version in (0, len(MIGRATIONS)):
@@ -774,6 +786,7 @@ def _keep_copy(connection: sqlite3.Connection, path: Path) -> None:
         with new.open("rb") as made:
             os.fsync(made.fileno())
         new.rename(copy)
+        lock.sync()
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)

@@ -180,10 +180,8 @@ class Fleet:
         joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
         await self._catalog.check_join(joining)
         await self._hives.uplinks.check_free(asked.name, peer.address)
-        before = await self._catalog.hive(asked.name)
         row = await self._catalog.join(joining, by={**peer.fields, "actor_credential": credential})
-        if before is not None and before.credential is not None:
-            self._members.pop(before.credential, None)
+        self._forget(row.id)
         self._members[credential] = row.id
         self._hives.has_joined(row)
         told = f"the beehive {row.id} has joined from {peer.address}"

@@ -632,6 +632,8 @@ class Hives:
         try:
             self._bus.ask_stop(TARGET)
         except RbeeError as error:
+            self._telling = None  # the next try tells them again
+            self._left.clear()
             story.narrate(SHUTDOWN_FAILED, f"shutting down failed: {error.message}")
             job.failed(error)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from rbee.config import JITTER
 from rbee.contracts import State
+from rbee.errors import TEXT_LIMIT
 
 MISSES = 3
 """Intervals without a beat, plus the grace, after which the local hive is offline.
@@ -87,7 +88,11 @@ class Registry:
         return max(self.grace, 3 * JITTER * interval)
 
     def set(self, hive_id: str, state: State, reason: str) -> bool:
-        """Put a hive into a state; False where it is in that state for that reason already."""
+        """Put a hive into a state; False where it is in that state for that reason already.
+
+        A reason may have a hive's own words in it, and is cut to what a HiveView takes.
+        """
+        reason = reason[:TEXT_LIMIT]
         old = self._lives.get(hive_id)
         if old is not None and (old.state, old.reason) == (state, reason):
             return False

@@ -12,6 +12,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 from rbee.client.answers import read_answer, refusal
@@ -167,12 +168,9 @@ class Uplinks:
         """A hive's stream, as soon as there is one; HiveNotOnline after `timeout` seconds."""
         found = self._open.get(hive_id)
         if found is None:
-            with_one = self._comings[hive_id]
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await with_one.wait()
-            except TimeoutError:
-                self._comings.pop(hive_id, None)
+                    await self._comings[hive_id].wait()
             found = self._open.get(hive_id)
         if found is None:
             raise HiveNotOnline(

@@ -185,6 +185,52 @@ async def test_what_makes_a_job_answers_as_its_schema_says(house: House) -> None
     check(document, QueenRoutes.SHUTDOWN, shutdown)
 
 
+async def test_what_a_fleet_needs_of_the_queen_answers_as_its_schema_says(house: House) -> None:
+    await house.added()
+    document = await document_of(house, house.queen_path)
+
+    async def ask(route: Route, body: Any = None, **values: str) -> Any:
+        content = None if body is None else json.dumps(body).encode()
+        answer = await house.send(route.method, route.url(**values), content)
+        assert answer.status == route.success, answer.content
+        check(document, route, answer)
+        return answer.json
+
+    assert not (await ask(QueenRoutes.TCP))["is_open"]
+    opened = await ask(QueenRoutes.SET_TCP, {"is_open": True})
+    assert (opened["is_open"], opened["listens"]) == (True, [])
+    made = await ask(QueenRoutes.CREATE_TOKEN, {"ttl_s": 60, "uses": 2, "hive": "gpu1"})
+    assert made["text"].endswith(opened["fingerprint"])
+    assert (await ask(QueenRoutes.TOKENS))["tokens"] == [made["token"]]
+    revoked = await ask(QueenRoutes.REVOKE_TOKEN, token_id=made["token"]["id"])
+    assert revoked["is_revoked"]
+    labels = {"set": [{"key": "rack", "value": "3"}], "remove": ["spare"]}
+    assert (await ask(QueenRoutes.SET_LABELS, labels, hive_id="localhost"))["labels"] == labels["set"]
+    cordoned = await ask(QueenRoutes.SET_CORDON, {"reason": "a fan is loud"}, hive_id="localhost")
+    assert cordoned["cordoned"] == "a fan is loud"
+    assert len((await ask(QueenRoutes.AUDIT))["entries"]) >= 4
+    check(document, QueenRoutes.HIVES, await house.send("GET", QueenRoutes.HIVES.path))
+
+
+async def test_each_path_that_is_described_is_read(house: House) -> None:
+    await house.added()
+    document = await document_of(house, house.queen_path)
+    bodies = {QueenRoutes.SET_LABELS: b"{}", QueenRoutes.SET_CORDON: b'{"reason": null}'}
+    described = set()
+
+    for route in QueenRoutes.ALL:
+        for name in re.findall(r"{(\w+)}", route.path):
+            described.add(name)
+            for value in ("-", "x" * 254, "%00", "a%0Ab", "%ED%A0%80"):
+                answer = await house.send(route.method, route.url(**{name: value}), bodies.get(route))
+                # To who looks for a job, one that there cannot be is one that there is not.
+                assert answer.status == (404 if name == "job_id" else 400), (route.name, value)
+                assert answer.status in route.problems
+                assert answer.json["field"] == name
+                check(document, route, answer)
+    assert described == {"hive_id", "job_id", "token_id"}
+
+
 async def test_a_story_told_at_once_answers_as_its_schema_says(house: House) -> None:
     await house.wake_queen()
     document = await document_of(house, house.queen_path)
@@ -229,6 +275,16 @@ async def test_a_refusal_answers_as_its_schema_says(house: House) -> None:
         (QueenRoutes.HIVE, await house.send("GET", "/v1/hives/nowhere")),
         (QueenRoutes.HIVE, await house.send("GET", "/v1/hives/-")),
         (QueenRoutes.JOB, await house.send("GET", "/v1/jobs/none")),
+        (QueenRoutes.CREATE_TOKEN, await house.post("/v1/tokens", {})),  # who is not open makes none
+        (QueenRoutes.CREATE_TOKEN, await house.post("/v1/tokens", {"uses": 0})),
+        (QueenRoutes.REVOKE_TOKEN, await house.send("DELETE", f"/v1/tokens/{'0' * 8}")),
+        (QueenRoutes.REVOKE_TOKEN, await house.send("DELETE", "/v1/tokens/-")),
+        (QueenRoutes.SET_TCP, await house.post("/v1/tcp", {"is_open": "yes"})),
+        (QueenRoutes.SET_LABELS, await house.post("/v1/hives/nowhere/labels", {})),
+        (QueenRoutes.SET_LABELS, await house.post("/v1/hives/localhost/labels", {"remove": ["-"]})),
+        (QueenRoutes.SET_CORDON, await house.post("/v1/hives/nowhere/cordon", {"reason": None})),
+        (QueenRoutes.SET_CORDON, await house.post("/v1/hives/localhost/cordon", {})),
+        (QueenRoutes.AUDIT, await house.send("GET", "/v1/audit?limit=1001")),
     ):
         assert answer.status >= 400
         assert answer.status in route.problems

@@ -351,6 +351,7 @@ def test_a_grace_of_less_than_three_beats_jitter_is_refused(
     with pytest.raises(BadConfig, match=f"must be {least} at least") as caught:
         load(tmp_path)
     assert caught.value.field == "HeartbeatGraceSec"
+    assert str(tmp_path / "etc/rbee/rbee.conf") in caught.value.message
 
 
 def test_a_grace_of_three_beats_jitter_will_do(tmp_path: Path, write: Write) -> None:

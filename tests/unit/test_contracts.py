@@ -16,15 +16,24 @@ from hypothesis import strategies as st
 
 from rbee.contracts import (
     AddHive,
+    Asked,
+    CreateToken,
     Devices,
     Done,
+    FleetRoutes,
     Heartbeat,
     HeartbeatAck,
     HiveRoutes,
     Hives,
+    Join,
     Name,
     QueenRoutes,
+    Renew,
     Sample,
+    SetCordon,
+    SetLabels,
+    SetTcp,
+    TokenId,
     decode,
     encode,
     openapi,
@@ -53,6 +62,14 @@ SAMPLE: dict[str, Any] = {
     "memory_used_bytes": 2**30,
     "memory_total_bytes": 2**32,
 }
+JOIN: dict[str, Any] = {
+    "token": "a" * 8,
+    "name": "gpu1",
+    "machine": "0" * 32,
+    "request": "-----BEGIN CERTIFICATE REQUEST-----",
+    "version": "0.4.0",
+}
+ASKED: dict[str, Any] = {"id": "0" * 32, "method": "GET", "path": "/health"}
 
 
 # Round trips
@@ -72,6 +89,9 @@ def test_fields_that_are_left_out_get_their_defaults() -> None:
     assert decode(Heartbeat, BEAT) == Heartbeat(
         "localhost", "2026-01-31T12:00:00Z", (), "0123456789abcdef" * 2, "ready", "", None, ()
     )
+    assert decode(CreateToken, {}) == CreateToken(3600, 1, None)
+    assert decode(SetLabels, {}) == SetLabels((), ())
+    assert decode(Asked, ASKED) == Asked("0" * 32, "GET", "/health", None)
 
 
 def test_fields_that_nobody_knows_are_passed_over() -> None:
@@ -156,6 +176,39 @@ def test_a_whole_number_is_a_number_and_null_is_what_is_not_known() -> None:
         (HeartbeatAck, {"status": "fine", "interval_ms": 1}, "status", "must be one of 'ok'"),
         (HeartbeatAck, {"status": "ok", "interval_ms": -1}, "interval_ms", "must be from 0 to"),
         (Name, "", None, "must have 1 to 253"),
+        (SetTcp, {}, "is_open", "is missing"),
+        (SetTcp, {"is_open": 1}, "is_open", "must be true or false"),
+        (CreateToken, {"ttl_s": 0}, "ttl_s", "must be from 1 to 2592000"),
+        (CreateToken, {"ttl_s": 30 * 86400 + 1}, "ttl_s", "must be from 1 to 2592000"),
+        (CreateToken, {"ttl_s": 60.5}, "ttl_s", "must be a whole number"),
+        (CreateToken, {"uses": 0}, "uses", "must be from 1 to 10000"),
+        (CreateToken, {"hive": ""}, "hive", "must have 1 to 253"),
+        (CreateToken, {"hive": "../x"}, "hive", "must match"),
+        (Join, {**JOIN, "token": "x" * 201}, "token", "must have 1 to 200"),
+        (Join, {**JOIN, "name": "gpu 1"}, "name", "must match"),
+        (Join, {**JOIN, "name": "gpu1\x1b[2J"}, "name", "must match"),
+        (Join, {**JOIN, "machine": "0" * 31}, "machine", "must have 32 to 32"),
+        (Join, {**JOIN, "machine": "G" * 32}, "machine", "must match"),
+        (Join, {**JOIN, "request": "x" * 8001}, "request", "must have 1 to 8000"),
+        (Renew, {"request": None}, "request", "must be a string"),
+        (SetLabels, {"set": {"rack": "3"}}, "set", "must be a JSON array"),
+        (SetLabels, {"set": [{"key": "rack"}]}, "set[0].value", "is missing"),
+        (SetLabels, {"set": [{"key": "", "value": ""}]}, "set[0].key", "must have 1 to 63"),
+        (SetLabels, {"set": [{"key": "a=b", "value": ""}]}, "set[0].key", "must match"),
+        (SetLabels, {"set": [{"key": "a,b", "value": ""}]}, "set[0].key", "must match"),
+        (SetLabels, {"set": [{"key": "a", "value": "b,c"}]}, "set[0].value", "must match"),
+        (SetLabels, {"set": [{"key": "a", "value": "b\n"}]}, "set[0].value", "must match"),
+        (SetLabels, {"set": [{"key": "a", "value": "x" * 64}]}, "set[0].value", "must have 0 to 63"),
+        (SetLabels, {"set": [{"key": "a", "value": ""}] * 65}, "set", "may have 64 entries at most"),
+        (SetLabels, {"remove": ["rack", "-"]}, "remove[1]", "must match"),
+        (SetCordon, {}, "reason", "is missing"),
+        (SetCordon, {"reason": "x" * 2001}, "reason", "must have 0 to 2000"),
+        (Asked, {**ASKED, "method": "DELETE"}, "method", "must be one of 'GET', 'POST'"),
+        (Asked, {**ASKED, "path": "health"}, "path", "must match"),
+        (Asked, {**ASKED, "path": "/health\r\nHost: x"}, "path", "must match"),
+        (Asked, {**ASKED, "path": "/ health"}, "path", "must match"),
+        (Asked, {**ASKED, "id": "0" * 33}, "id", "must have 32 to 32"),
+        (TokenId, "0123456G", None, "must match"),
     ],
 )  # fmt: skip
 def test_bad_input_names_its_field_and_what_it_must_be(
@@ -297,7 +350,9 @@ def document(routes: tuple[Any, ...]) -> dict[str, Any]:
     return json.loads(json.dumps(openapi("rbee", "1", routes)))
 
 
-TABLES = pytest.mark.parametrize("routes", [QueenRoutes.ALL, HiveRoutes.ALL], ids=["queen", "hive"])
+TABLES = pytest.mark.parametrize(
+    "routes", [QueenRoutes.ALL, FleetRoutes.ALL, HiveRoutes.ALL], ids=["queen", "fleet", "hive"]
+)
 
 
 @TABLES
@@ -342,7 +397,7 @@ def test_no_two_routes_share_a_name_or_a_method_and_path(routes: tuple[Any, ...]
     assert len({(route.method, route.path) for route in routes}) == len(routes)
 
 
-@pytest.mark.parametrize("table", [QueenRoutes, HiveRoutes], **NAMED)
+@pytest.mark.parametrize("table", [QueenRoutes, FleetRoutes, HiveRoutes], **NAMED)
 def test_all_lists_all_routes(table: Any) -> None:
     named = {value for name, value in vars(table).items() if name.isupper() and name != "ALL"}
 
@@ -351,6 +406,7 @@ def test_all_lists_all_routes(table: Any) -> None:
 
 def test_a_route_fills_its_path() -> None:
     assert QueenRoutes.EVENTS.url(job_id="7" * 32) == f"/v1/jobs/{'7' * 32}/events"
+    assert FleetRoutes.ANSWER.url(request_id="7" * 32) == f"/v1/answers/{'7' * 32}"
 
 
 def _pattern(validator: Any, pattern: str, value: Any, _schema: Any) -> Any:

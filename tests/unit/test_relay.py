@@ -231,8 +231,8 @@ def test_a_target_that_refuses_is_a_reset() -> None:
         address = nobody.getsockname()
     with (
         Relay(LOOPBACK, address) as relay,
-        connect(relay) as connection,
         pytest.raises(ConnectionResetError),
+        connect(relay) as connection,
     ):
         connection.recv(1)
 

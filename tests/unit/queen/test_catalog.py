@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pytest
 
 from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT, WAY_OUT_AWAKE, Lock
-from rbee.contracts import Cpu, Devices, Gpu
+from rbee.contracts import Cpu, Devices, Gpu, encode
 from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable, TimedOut, TooMany
 from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.queen.catalog import COPIES_MAX, MIGRATIONS, Catalog, Row
@@ -825,45 +825,74 @@ def test_reading_all_of_it_ends_in_time(catalog: Catalog, monkeypatch: pytest.Mo
             run(reads_all())
 
 
+def test_what_no_queen_wrote_is_unknown_and_keeps_nobody_from_the_rest(path: Path) -> None:
+    a_catalog(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE hives SET labels = '{', devices = '{'")
+        connection.commit()
+
+    catalog = Catalog.open(path)
+    rows = run(catalog.hives())
+    catalog.close()
+    assert rows
+    assert all((row.labels, row.devices) == ({}, None) for row in rows)
+
+
 # Migrations
 
 
 V1 = """
-    INSERT INTO hives VALUES ('localhost', 'localhost', 8600, 'online', NULL, 1, 2, 1);
-    INSERT INTO hives VALUES ('gone', 'gone', 8600, 'offline', NULL, 3, 4, 0);
+    CREATE TABLE hives (
+        id TEXT PRIMARY KEY,
+        host TEXT NOT NULL,
+        port INTEGER NOT NULL CHECK (port BETWEEN 1 AND 65535),
+        status TEXT NOT NULL CHECK (status IN ('pending', 'online', 'offline')),
+        devices TEXT,
+        created_at_ms INTEGER NOT NULL,
+        updated_at_ms INTEGER NOT NULL,
+        wanted INTEGER NOT NULL CHECK (wanted IN (0, 1))
+    ) STRICT;
+    PRAGMA application_id = 1919051109;
+    PRAGMA user_version = 1;
     """
+"""As the releases before 0.4.0 made it. Not by our own MIGRATIONS, which somebody may change."""
+
+EVERYTHING = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
 
 
 @pytest.fixture
-def v1(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def v1(path: Path) -> list[tuple[Any, ...]]:
     """A catalog as the release before left it, with its rows."""
-    with monkeypatch.context() as before:
-        before.setattr("rbee.queen.catalog.MIGRATIONS", MIGRATIONS[:1])
-        before.setattr("rbee.queen.catalog.VERSION", 1, raising=False)
-        path.parent.mkdir(exist_ok=True)
-        with closing(sqlite3.connect(path)) as connection:
-            for statement in MIGRATIONS[0]:
-                connection.execute(statement)
-            connection.executescript(V1)
-            connection.execute(f"PRAGMA application_id = {int.from_bytes(b'rbee', 'big')}")
-            connection.execute("PRAGMA user_version = 1")
-            connection.commit()
+    before = [
+        ("gone", "gone", 8601, "offline", None, 3, 4, 0),
+        ("localhost", "localhost", 8600, "online", json.dumps(encode(DEVICES)), 1, 2, 1),
+        *((f"pending{n}", "localhost", 8600, "pending", None, 5, 6, n % 2) for n in range(200)),
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(V1)
+        connection.executemany("INSERT INTO hives VALUES (?, ?, ?, ?, ?, ?, ?, ?)", before)
+    assert len(stored(path)) == len(before)
     return stored(path)
 
 
 def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_kept(
     path: Path, v1: list[tuple[Any, ...]]
 ) -> None:
-    catalog = Catalog.open(path)
+    told: list[bool] = []
+    catalog = Catalog.open(path, wanted=told.append)
     rows = run(catalog.hives())
     catalog.close()
 
-    assert [(row.id, row.status, row.wanted, row.is_remote, row.labels) for row in rows] == [
-        ("gone", "offline", False, False, {}),
-        ("localhost", "online", True, False, {}),
+    assert rows[:2] == [
+        Row("gone", "gone", 8601, "offline", None, 3, 4, False),
+        Row("localhost", "localhost", 8600, "online", DEVICES, 1, 2, True),
     ]
+    assert not any(row.is_remote for row in rows)
+    assert told == [True]
     assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert [row[:8] for row in stored(path)] == v1
+    assert {row[8:] for row in stored(path)} == {(None, None, None, "{}", None)}
     # For who goes back to the release before.
     copy = path.with_name("catalog-1.db")
     assert stored(copy, "PRAGMA user_version") == [(1,)]
@@ -872,23 +901,79 @@ def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_kept(
     assert sorted(contents(path.parent)) == ["catalog-1.db", "catalog.db"]
 
 
-@pytest.mark.parametrize("number", range(len(MIGRATIONS[1])))
+def test_an_older_catalog_is_the_same_as_a_new_one_once_it_is_brought_up(
+    path: Path, v1: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    new = tmp_path / "new/catalog.db"
+    for one in (path, new):
+        Catalog.open(one).close()
+
+    for pragma in ("application_id", "user_version", "journal_mode"):
+        assert stored(path, f"PRAGMA {pragma}") == stored(new, f"PRAGMA {pragma}")
+    columns = "SELECT m.name, i.* FROM sqlite_schema m, pragma_table_info(m.name) i ORDER BY m.name, i.cid"
+    for question in ("SELECT type, name, tbl_name FROM sqlite_schema ORDER BY name", columns):
+        assert stored(path, question) == stored(new, question)
+
+
+def test_an_older_catalog_of_a_queen_that_was_killed_is_brought_up_with_what_is_in_its_log(
+    path: Path, v1: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as alive:
+        alive.execute("UPDATE hives SET status = 'offline' WHERE id = 'localhost'")
+        shutil.copytree(path.parent, tmp_path / "after")
+    assert (tmp_path / "after/catalog.db-wal").stat().st_size
+
+    catalog = Catalog.open(tmp_path / "after/catalog.db")
+    row = run(catalog.hive("localhost"))
+    catalog.close()
+
+    assert row is not None
+    assert (row.status, row.devices) == ("offline", DEVICES)
+    assert stored(tmp_path / "after/catalog-1.db") == stored(path)
+
+
+FAILING = "ALTER TABLE nothing ADD COLUMN x TEXT"
+
+
+@pytest.mark.parametrize("number", range(len(MIGRATIONS[1]) + 1))
 def test_a_migration_that_fails_in_its_middle_leaves_the_catalog_at_its_version(
     path: Path, v1: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    broken = (*MIGRATIONS[1][:number], "ALTER TABLE nothing ADD COLUMN x TEXT", *MIGRATIONS[1][number:])
+    before = stored(path, EVERYTHING)
+    broken = (*MIGRATIONS[1][:number], FAILING, *MIGRATIONS[1][number:])
     with monkeypatch.context() as now:
         now.setattr("rbee.queen.catalog.MIGRATIONS", (MIGRATIONS[0], broken))
         with pytest.raises(CatalogUnusable):
             Catalog.open(path)
 
     assert stored(path, "PRAGMA user_version") == [(1,)]
+    assert stored(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
     assert stored(path) == v1
-    assert stored(path, "SELECT name FROM sqlite_schema WHERE type = 'table'") == [("hives",)]
+    assert stored(path, EVERYTHING) == before
+    assert stored(path, "PRAGMA integrity_check") == [("ok",)]
     # Once that is mended, it goes on.
     catalog = Catalog.open(path)
-    assert len(run(catalog.hives())) == 2
+    assert len(run(catalog.hives())) == len(v1)
     catalog.close()
+
+
+def test_a_later_migration_that_fails_leaves_what_the_one_before_it_made(
+    path: Path, v1: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "rbee.queen.catalog.MIGRATIONS",
+        (*MIGRATIONS, ("ALTER TABLE hives ADD COLUMN colour TEXT", FAILING)),
+    )
+
+    with pytest.raises(CatalogUnusable):
+        Catalog.open(path)
+
+    assert stored(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert [row[:8] for row in stored(path)] == v1
+    assert not [
+        name for (name,) in stored(path, "SELECT name FROM pragma_table_info('hives')") if name == "colour"
+    ]
 
 
 def test_a_copy_that_cannot_be_kept_leaves_the_catalog_as_it_was(

@@ -18,10 +18,12 @@ import rbee.queen.catalog
 import rbee.queen.fleet
 import rbee.queen.hives
 from rbee import __version__, tls
+from rbee.client.answers import read_answer
 from rbee.client.link import HiveClient, Link
 from rbee.config import QueenConfig
 from rbee.contracts import (
     LABELS_MAX,
+    Audit,
     Cpu,
     CreateToken,
     Devices,
@@ -29,10 +31,13 @@ from rbee.contracts import (
     Join,
     Joined,
     Label,
+    QueenRoutes,
+    Route,
     SetCordon,
     SetLabels,
     encode,
 )
+from rbee.contracts import Hives as Views
 from rbee.errors import (
     BadInput,
     BadToken,
@@ -40,6 +45,7 @@ from rbee.errors import (
     NameTaken,
     TcpClosed,
     TooMany,
+    UnitFailed,
     UnknownHive,
     UnknownToken,
     VersionSkew,
@@ -312,8 +318,9 @@ def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_
         assert len(queen.tape.of("hive-cloned")) == 1
         assert queen.fleet.hive_of(peer) == "gpu1"
         # With a token that is not good nothing is said of who lives here.
+        token_id, secret, fingerprint = token.split(".")
         with pytest.raises(BadToken):
-            await queen.join(token.replace(token[9], "-" if token[9] != "-" else "_", 1), address="10.0.0.2")
+            await queen.join(f"{token_id}.{secret[::-1]}.{fingerprint}", address="10.0.0.2")
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
         await queen.join(token, address="10.0.0.2")
@@ -327,13 +334,13 @@ ANSWERS = {
 }
 
 
-async def answering(stream: Uplink) -> None:
+async def answering(stream: Uplink, *, status: int = 200, content: bytes | None = None) -> None:
     """A hive that lives."""
     try:
         async for chunk in stream:
             if chunk.startswith(b"event"):
                 asked = json.loads(chunk.split(b"data: ")[1])
-                stream.answered(asked["id"], 200, ANSWERS[asked["path"]])
+                stream.answered(asked["id"], status, ANSWERS[asked["path"]] if content is None else content)
     finally:
         await stream.aclose()
 
@@ -581,5 +588,75 @@ def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: p
             await queen.fleet.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
         told = [entry.text for entry in await queen.catalog.audit(100, None)]
         assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
+
+    with_queen(scenario)
+
+
+# What a hive says, and what an operator may write, never keeps others from reading
+
+
+def as_the_keeper_reads(route: Route, shape: Any) -> None:
+    """As JSON goes through the keeper's checks."""
+    read_answer(route, json.dumps(encode(shape)).encode(), 200)
+
+
+def test_a_hive_of_a_long_version_or_problem_does_not_break_the_list_of_all(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        with pytest.raises(VersionSkew):
+            await queen.fleet.open_stream(peer, INSTANCE, "9" * 2000, lambda: None)
+        as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(await queen.hives.views())))
+
+        stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        problem = json.dumps({"detail": "y" * 100_000}).encode()
+        lying = asyncio.create_task(answering(stream, status=502, content=problem))
+        await queen.hives.heartbeat(beat("ready"), peer.fields)
+        await until(lambda: bool(queen.tape.of("add-failed")))
+        as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(await queen.hives.views())))
+        lying.cancel()
+        await asyncio.gather(lying, return_exceptions=True)
+
+    with_queen(scenario)
+
+
+def test_the_longest_marks_that_may_be_do_not_break_the_audit(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        await queen.member()
+        await queen.fleet.set_cordon("gpu1", SetCordon("x" * 2000), OPERATOR)
+        labels = tuple(Label(f"k{number:02}{'a' * 60}", "v" * 63) for number in range(LABELS_MAX))
+        await queen.fleet.set_labels("gpu1", SetLabels(labels), OPERATOR)
+        as_the_keeper_reads(QueenRoutes.AUDIT, Audit(tuple(await queen.catalog.audit(100, None))))
+
+    with_queen(scenario)
+
+
+def test_of_two_joins_at_once_one_credential_is_left(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        token = await queen.token(uses=2)
+        await asyncio.gather(queen.join(token), queen.join(token))
+        row = await queen.catalog.hive("gpu1")
+        assert row is not None
+        assert queen.fleet._members == {row.credential: "gpu1"}
+
+    with_queen(scenario)
+
+
+def test_a_shutdown_that_failed_tells_the_hives_again_when_it_is_asked_again(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(unit: str) -> None:
+        raise UnitFailed("systemd would not")
+
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        monkeypatch.setattr(queen.hives._bus, "ask_stop", fail)
+        for number in (1, 2):
+            stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+            taking = asyncio.create_task(answering(stream, status=202, content=b'{"status": "stopping"}'))
+            job = queen.hives.shut_down(OPERATOR)
+            await until(lambda job=job: job.view().state != "running")
+            assert queen.tape.of("hive-told") == ["the beehive gpu1 is shutting down"] * number
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
     with_queen(scenario)

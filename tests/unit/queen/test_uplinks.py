@@ -225,6 +225,19 @@ def test_who_waits_for_a_stream_has_it_as_soon_as_it_comes(closed: list[Uplink])
     run(scenario())
 
 
+def test_who_waits_on_after_another_gave_up_has_the_stream_as_soon_as_it_comes(closed: list[Uplink]) -> None:
+    async def scenario() -> None:
+        uplinks = Uplinks(closed.append)
+        first = asyncio.create_task(uplinks.wait("gpu1", timeout=0.01))
+        second = asyncio.create_task(uplinks.wait("gpu1", timeout=60))
+        await asyncio.gather(first, return_exceptions=True)
+        stream = Stream()
+        await uplinks.take(stream.uplink)
+        assert await asyncio.wait_for(second, 5) is stream.uplink
+
+    run(scenario())
+
+
 def test_all_streams_end_in_order_when_the_queen_goes(closed: list[Uplink]) -> None:
     async def scenario() -> None:
         uplinks = Uplinks(closed.append)
