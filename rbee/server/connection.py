@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any, Literal
 
 import httptools
@@ -104,7 +105,7 @@ class Connection(HttpToolsProtocol):
         except OSError:  # it went already
             transport.abort()
             return
-        self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
+        self.app: ASGIApp = _with_peer(self.app, peer, self._drop)
         try:
             has_place = self._take_place(peer)
         except TooMany as error:
@@ -136,6 +137,11 @@ class Connection(HttpToolsProtocol):
         peer, self._peer = self._peer, None
         if peer is not None:
             self._places.give_back(peer)
+
+    def _drop(self) -> None:
+        # asyncio's TLS lets go of what abort() needs when a transport that is closing is closed again.
+        with suppress(AttributeError):
+            self.transport.abort()
 
     def _find_peer(self) -> AnyPeer:
         return peer_at(self.transport.get_extra_info("socket"))

@@ -227,7 +227,10 @@ def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> No
         added = rbeectl(queen, "add-hive", "gpu1", timeout=60)
         refused(added, 1, "the beehive gpu1 did not tell its devices")
         assert words in added.err
-        shown = fleet.views()["gpu1"]
+        # It is asked again and again, and has this to say whenever it has answered.
+        deadline = time.monotonic() + 30
+        while words not in (shown := fleet.views()["gpu1"])["reason"]:
+            assert time.monotonic() < deadline, shown
         # What is known of it is what was known, and why no more is.
         assert shown["devices"] == before["devices"]
         assert (shown["state"], words in shown["reason"]) == ("pending", True)

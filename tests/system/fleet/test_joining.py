@@ -241,4 +241,4 @@ def test_who_cannot_join_is_told_why(fleet: Fleet) -> None:
     refused(
         rbeectl(gpu1, "join", "nowhere", "--token", token, user=None), 1, "the name in nowhere:8500 is not"
     )
-    refused(rbeectl(gpu1, "join", "queen", user=None), 1, "without a token")
+    refused(rbeectl(gpu1, "join", "queen", user=None), 2, "--token is needed")

@@ -281,7 +281,8 @@ def test_the_loss_of_most_is_called_what_it_likely_is(make_fleet: MakeFleet) -> 
     finally:
         fleet.queen.mend()
     for name in fleet.hives:
-        fleet.await_state(name, "online", 20)
+        # Who has been alone for a minute dials every 15 s, and gives a try 5.
+        fleet.await_state(name, "online", 40)
 
 
 def test_a_grace_that_is_less_than_the_beats_jitter_is_refused(fleet: Fleet) -> None:
