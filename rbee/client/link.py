@@ -58,6 +58,7 @@ class Link:
         self._towards: _Towards | None = None
         self._pool = self._new_pool()
         self._turn = asyncio.Lock()
+        self._is_broken = False
 
     def _new_pool(self) -> Any:
         way: dict[str, Any]
@@ -88,8 +89,12 @@ class Link:
         span = self._timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(span), self._turn:
+                if self._is_broken:
+                    await self._discard()
                 status, content = await self._exchange(route, body, headers or {})
         except TimeoutError as error:
+            if self._is_broken:
+                await self._discard()
             raise TimedOut(f"{self._place} did not answer within {span:g} s") from error
         except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
             raise cannot_connect(self._place, os_error(error)) from error
@@ -143,8 +148,9 @@ class Link:
             async with self._request(route, sent, headers) as response:
                 return response.status, await self._whole(response)
         except asyncio.CancelledError:
-            # A request cut off in its middle leaves a connection that nobody can use.
-            await self._discard()
+            # A request cut off in its middle leaves a connection that nobody can use. It is not
+            # closed here: anyio, which older versions of httpcore wait with, would cancel that, too.
+            self._is_broken = True
             raise
 
     def _request(self, route: Route, content: bytes, headers: dict[str, str]) -> Any:
@@ -166,6 +172,7 @@ class Link:
         return content
 
     async def _discard(self) -> None:
+        self._is_broken = False
         pool, towards = self._pool, self._towards
         self._pool = self._new_pool()
         await _close(pool, towards)

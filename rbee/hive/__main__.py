@@ -67,14 +67,20 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         settle = dialler.settle
         works = [dialler.run, _Certificate(memberships, membership, afar).run]
     working: list[asyncio.Task[None]] = []
+    ended_early: list[asyncio.Task[None]] = []
     queen_uid = uid_of("queen-rbee")
+
+    def work_ended(task: asyncio.Task[None]) -> None:
+        if not told_to_stop.is_set():
+            ended_early.append(task)
+        told_to_stop.set()
 
     def started() -> None:
         journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive_id)
         for work in works:
             working.append(asyncio.get_running_loop().create_task(work()))
             # A hive whose heart has stopped is none: systemd starts another.
-            working[-1].add_done_callback(lambda _: told_to_stop.set())
+            working[-1].add_done_callback(work_ended)
 
     async def stopping() -> None:
         # A beat in flight may wait on a socket that systemd holds back while it stops us.
@@ -106,6 +112,8 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     for task in working:
         if not task.cancelled() and (failure := task.exception()) is not None:
             raise failure
+    if ended_early:
+        raise RuntimeError("what the hive has to do for ever has ended")
 
 
 async def _membership(memberships: Memberships, notifier: Notifier, journal: Journal) -> Membership | None:
