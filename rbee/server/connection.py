@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import httptools
@@ -105,7 +106,7 @@ class Connection(HttpToolsProtocol):
         except OSError:  # it went already
             transport.abort()
             return
-        self.app: ASGIApp = _with_peer(self.app, peer, self._drop)
+        self.app: ASGIApp = _with_peer(self.app, peer, partial(_abort, transport))
         try:
             has_place = self._take_place(peer)
         except TooMany as error:
@@ -137,11 +138,6 @@ class Connection(HttpToolsProtocol):
         peer, self._peer = self._peer, None
         if peer is not None:
             self._places.give_back(peer)
-
-    def _drop(self) -> None:
-        # asyncio's TLS lets go of what abort() needs when a transport that is closing is closed again.
-        with suppress(AttributeError):
-            self.transport.abort()
 
     def _find_peer(self) -> AnyPeer:
         return peer_at(self.transport.get_extra_info("socket"))
@@ -302,6 +298,12 @@ class RemoteConnection(Connection):
         self._idle_timeout = DAEMON_IDLE_TIMEOUT
         self._is_no_stranger()
         return True
+
+
+def _abort(transport: Any) -> None:
+    # asyncio's TLS lets go of what abort() needs when a transport that is closing is closed again.
+    with suppress(AttributeError):
+        transport.abort()
 
 
 def _with_peer(app: ASGIApp, peer: AnyPeer, drop: Callable[[], None]) -> ASGIApp:
