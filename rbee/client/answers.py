@@ -56,7 +56,10 @@ def os_error(error: BaseException | None) -> Exception:
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             return error
-        error = error.__cause__ or error.__context__
+        below = error.__cause__ or error.__context__
+        if isinstance(error, BaseExceptionGroup):  # anyio's, of a name with several addresses
+            below = error.exceptions[0]
+        error = below
     assert isinstance(root, Exception)
     return root
 
@@ -79,6 +82,8 @@ def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
             f"whoever answers at {place} is another queen ({error.verify_message})",
             hint="If she has made new keys: sudo rbeectl join QUEEN:8500 --token TOKEN",
         )
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Disconnected(f"the connection to {place} broke in the middle of its TLS handshake")
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).lower().replace("_", " ")
         if "unknown ca" in reason or "certificate" in reason:

@@ -203,6 +203,9 @@ class Dialler:
 
     async def _answer_one(self, asked: Asked) -> None:
         status, content = await put_to(self._app, asked)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            return  # the app has made a refusal of it, for which nobody waits any more
         headers = {STATUS_HEADER: str(status), "request_id": asked.id}
         for left in reversed(range(ANSWER_TRIES)):
             try:

@@ -6,11 +6,13 @@ One connection for all of it, so that a person is asked for a password once.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +25,11 @@ CONNECT_TIMEOUT = 10
 LOGIN_TIMEOUT = 120.0
 
 COMMAND_TIMEOUT = 30.0
+
+EXIT_TIMEOUT = 5.0
+
+ABOUT = """printf 'rbeectl: %s %s\\n' "${SSH_CONNECTION%% *}" "$(id -u)\""""
+"""Of this machine its address, as the other sees it, and who one is there."""
 
 
 class Ssh:
@@ -46,9 +53,14 @@ class Ssh:
             raise RbeeError("ssh is not installed here", hint="sudo apt install openssh-client")
         self._folder = tempfile.mkdtemp(prefix="rbeectl-")
         try:
-            told = self.run("sh", "-c", 'echo "${SSH_CONNECTION%% *}"; id -u', timeout=LOGIN_TIMEOUT)
-            self.own_address, uid = told.split("\n")[:2]
-            self._is_root = uid == "0"
+            told = self.run("sh", "-c", ABOUT, timeout=LOGIN_TIMEOUT)
+            # A login shell may say something of its own before it.
+            found = re.search(r"^rbeectl: (\S+) ([0-9]+)$", told, re.MULTILINE)
+            if found is None:
+                raise RbeeError(
+                    f"ssh to {self._target} runs no commands", hint=f"ssh {self._target} id; then again"
+                )
+            self.own_address, self._is_root = found[1], found[2] == "0"
         except BaseException:
             self._close()
             raise
@@ -114,11 +126,13 @@ class Ssh:
 
     def _close(self) -> None:
         if os.path.exists(f"{self._folder}/ssh"):
-            subprocess.run(
-                [*self._command(), "-O", "exit", "--", self._target],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                timeout=COMMAND_TIMEOUT,
-            )  # fmt: skip
+            # One that hangs goes by itself, ControlPersist= after its last use.
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    [*self._command(), "-O", "exit", "--", self._target],
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    timeout=EXIT_TIMEOUT,
+                )  # fmt: skip
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

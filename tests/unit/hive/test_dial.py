@@ -489,6 +489,31 @@ def test_an_answer_that_the_queen_refuses_is_not_given_again(
     assert "could not be given: none of yours" in caplog.text
 
 
+def test_an_answer_that_is_cut_off_with_its_stream_is_not_given(
+    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def works_for_ever(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # as rbee.server makes a refusal of it
+            await send({"type": "http.response.start", "status": 503})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+    async def scenario() -> None:
+        async with held(queen, silent_notifier, Times(monkeypatch), app=works_for_ever) as (hive, stream):
+            stream.ask(1)
+            await begun.wait()
+            (answering,) = hive.dialler._answering
+            answering.cancel()
+            await asyncio.wait((answering,))
+
+    run(scenario())
+    assert queen.answers_from == []
+
+
 # What comes down
 
 

@@ -100,7 +100,7 @@ def test_a_command_that_fails_is_told_with_its_words(folder: Path) -> None:
 def test_a_command_has_its_time_and_no_more_than_is_left_of_the_deadline(folder: Path) -> None:
     told = "ssh gpu1 took longer than 0.5 s"
     with Ssh("gpu1", None, left=lambda most: min(most, 0.5)) as ssh, pytest.raises(TimedOut, match=told):
-        ssh.run("sleep", "30")
+        ssh.run("exec", "sleep", "30")
 
 
 def test_without_ssh_there_is_a_line_to_install_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +144,34 @@ def test_a_host_steers_no_address_of_the_bus(folder: Path, host: str) -> None:
     assert escaped in values
     assert values[values.index(escaped) - 1] == "--"
     assert all(c.isascii() and (c.isalnum() or c in "-_/.*%") for value in values for c in value)
+
+
+def test_what_a_login_shell_says_of_its_own_is_passed_over(folder: Path) -> None:
+    uid(folder, 0)
+    play(folder, "echo 'Welcome to gpu1'; echo")
+    with Ssh("gpu1", None) as ssh:
+        assert ssh.own_address == "10.0.0.1"
+        assert "=sudo," not in (ssh.bus()._address or "")
+
+
+def test_a_login_that_runs_nothing_is_said_to(folder: Path) -> None:
+    play(folder, "exit 0")
+    with pytest.raises(RbeeError, match="ssh to gpu1 runs no commands") as caught, Ssh("gpu1", None):
+        pass
+    assert caught.value.hint == "ssh gpu1 id; then again"
+
+
+def hang(ssh: Ssh, hanging: Path) -> None:
+    hanging.touch()
+    ssh.run("true", timeout=0.2)
+
+
+def test_an_end_that_hangs_hides_nothing_and_leaves_no_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.ssh, "EXIT_TIMEOUT", 0.2)
+    hanging = folder / "hanging"
+    play(folder, f'[ ! -e "{hanging}" ] || exec sleep 30')
+    with pytest.raises(TimedOut, match="ssh gpu1 took longer"), Ssh("gpu1", None) as ssh:
+        hang(ssh, hanging)
+    assert list((folder / "tmp").iterdir()) == []

@@ -1,0 +1,727 @@
+"""Machines brought by ssh and removed, from rbeectl's arguments to its exit code; and what programs read.
+
+There is an ssh in PATH that is played, and behind it the systemd of the other machine is played, too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import ssl
+import sys
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+import rbee.keeper.fleet
+import rbee.keeper.ssh
+from rbee import tls
+from rbee.contracts import (
+    Audit,
+    AuditEntry,
+    CreatedToken,
+    CreateToken,
+    Done,
+    HiveView,
+    JobStarted,
+    Label,
+    QueenRoutes,
+    Route,
+    Tcp,
+    Tokens,
+    TokenView,
+    decode,
+    encode,
+)
+from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, UnknownToken
+from rbee.keeper.fleet import STATE, TOKEN_LIFE
+from rbee.server import Handler
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+from tests.unit.keeper.desk import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
+from tests.unit.played_systemd import INACTIVE
+from tests.unit.shapes import HIVE_VIEW
+
+CA = ssl.DER_cert_to_PEM_cert(b"the certificate of the queen's CA")
+FINGERPRINT = tls.fingerprint(CA)
+TEXT = f"0123abcd.{'A' * 32}.{FINGERPRINT}"
+TOKEN = TokenView("0123abcd", "gpu1", 1, 1_700_000_000_000, 4_000_000_000_000, False)
+GPU1 = replace(
+    HIVE_VIEW,
+    id="gpu1",
+    host="gpu1",
+    is_remote=True,
+    address="10.0.0.7",
+    labels=(Label("rack", "3"),),
+    cordoned="a fan is loud",
+)
+NOT_FOUND = UnitState("not-found", "inactive", "dead")
+OPEN = Tcp(True, ("[::]:8500",), FINGERPRINT, 4_000_000_000_000)
+ENTRY = AuditEntry(1, 1_700_000_000_000, "hive gpu1 was labelled", "gpu1", 1000, None, None)
+
+SSH = """#!/bin/sh
+# As ssh: options, --, the target, and one line for the shell there. What comes in is noted beside it.
+while [ "$1" != -- ]; do
+    [ "$1" = exit ] && exit 0
+    shift
+done
+number=$(ls "{folder}/noted" | wc -l)
+printf '%s' "$2" >"{folder}/noted/$number.target"
+printf '%s' "$3" >"{folder}/noted/$number.words"
+cat >"{folder}/noted/$number.content"
+case $3 in {fails}) echo "{says}" >&2; exit {status} ;; esac
+case $3 in
+    *SSH_CONNECTION*) printf 'rbeectl: 10.0.0.1 %s\\n' {uid} ;;
+    *membership*) cat "{folder}/membership" ;;
+    mktemp*) echo /tmp/there ;;
+esac
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    target: str
+    argv: list[str]
+    content: str
+
+
+@dataclass
+class Elsewhere:
+    """The other machine. `fails` is a pattern of the shell for the command that exits with `status`."""
+
+    folder: Path
+    bus: Bus = field(default_factory=Bus)
+    uid: int = 0
+
+    def play(self, *, fails: str = "''", says: str = "", status: int = 1) -> None:
+        script = SSH.format(folder=self.folder, uid=self.uid, fails=fails, says=says, status=status)
+        (self.folder / "bin/ssh").write_text(script)
+        (self.folder / "bin/ssh").chmod(0o755)
+
+    def is_a(self, **told: str) -> None:
+        """It has joined already: its membership's first line."""
+        (self.folder / "membership").write_text(f"# {json.dumps(told)}\n")
+
+    @property
+    def ran(self) -> list[Command]:
+        """Every command but the first, which asks who is there."""
+        noted = self.folder / "noted"
+        # Three files a command, each of which is numbered with how many there were.
+        numbers = range(0, len(list(noted.iterdir())), 3)
+        return [
+            Command(
+                (noted / f"{number}.target").read_text(),
+                shlex.split((noted / f"{number}.words").read_text()),
+                (noted / f"{number}.content").read_text(),
+            )
+            for number in numbers
+        ][1:]
+
+    @property
+    def programs(self) -> list[str]:
+        return [command.argv[0] for command in self.ran]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    """A machine that ssh reaches, with rbee-hive installed and no queen."""
+    for name in ("bin", "noted", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "membership").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    there = Elsewhere(tmp_path)
+    there.bus.states = {HIVE_UNIT: INACTIVE, QUEEN_UNIT: NOT_FOUND}
+    there.play()
+    monkeypatch.setattr(rbee.keeper.ssh, "Bus", lambda address: there.bus)
+    return there
+
+
+class Queen:
+    """Open to other machines; she has a hive online as soon as she is asked to add it."""
+
+    def __init__(self, *hives: HiveView, tcp: Tcp = OPEN) -> None:
+        self.hives = hives
+        self.tcp = tcp
+        self.tokens: list[CreateToken] = []
+        self.added: list[Any] = []
+
+    @property
+    def handlers(self) -> dict[Route, Handler]:
+        async def tcp(_request: Request) -> Tcp:
+            return self.tcp
+
+        async def create(request: Request) -> CreatedToken:
+            self.tokens.append(decode(CreateToken, json.loads(await request.body())))
+            return CreatedToken(TEXT, TOKEN)
+
+        async def add(request: Request) -> Any:
+            self.added.append(json.loads(await request.body()))
+            if "text/event-stream" not in request.headers["accept"]:
+                return JobStarted("gpu1", JOB, f"/v1/jobs/{JOB}/events")
+            end = ("done", encode(Done(GPU1)))
+            return await story(BEGUN, line("queen bee", "gpu1 joins."), end)(request)
+
+        return {
+            **listing(*self.hives),
+            QueenRoutes.TCP: tcp,
+            QueenRoutes.CREATE_TOKEN: create,
+            QueenRoutes.ADD_HIVE: add,
+        }
+
+
+# Bringing a machine
+
+
+def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    queen = Queen()
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--user", "root"))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[:7] == [
+        "(bee keeper) queen is awake and healthy.",
+        "(bee keeper) looking at gpu1 by ssh",
+        "(bee keeper) handing gpu1 the queen's address, 10.0.0.1:8500, and a token for one use",
+        f"(bee keeper) starting {HIVE_UNIT} on gpu1",
+        "(bee keeper) Requesting queen to add gpu1 to hive catalog",
+        "(queen bee)  gpu1 joins.",
+        "Hive gpu1 is Online",
+    ]
+    assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
+    assert queen.added == [{"host": "gpu1", "port": None}]
+    owned = ["-o", "rbee-hive", "-g", "rbee-hive"]
+    folder, invitation = elsewhere.ran
+    assert folder.argv == ["install", "-d", *owned, "-m", "0700", STATE]
+    assert invitation.argv == ["install", *owned, "-m", "0600", "/dev/stdin", f"{STATE}/invitation"]
+    told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
+    assert json.loads(invitation.content) == told
+    assert {command.target for command in elsewhere.ran} == {"root@gpu1"}
+    assert elsewhere.bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+    assert awake.asked == []
+
+
+def test_the_token_is_in_no_command_line_and_in_no_story(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
+
+    assert ran.code == 0
+    assert "A" * 32 not in ran.out
+    assert not any("A" * 32 in word for command in elsewhere.ran for word in command.argv)
+
+
+def test_a_program_reads_each_step_and_the_hive(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
+
+    assert [told.get("kind", told["event"]) for told in ran.json] == [
+        "queen-awake", "looking-at-host", "handing-over", "starting-hive", "requesting", "job", "adding",
+        "done",
+    ]  # fmt: skip
+    assert ran.json[-1] == {"event": "done", "hive": encode(GPU1)}
+
+
+def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--no-wait"))
+
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1] == f"Job {JOB} goes on; follow it: sudo rbeectl logs -f --job {JOB}"
+    assert ("start", HIVE_UNIT) in elsewhere.bus.asked
+
+
+def test_who_is_not_root_there_goes_by_sudo(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.uid = 1000
+    elsewhere.play()
+    assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
+
+    assert [command.argv[:4] for command in elsewhere.ran] == [["sudo", "-n", "--", "install"]] * 2
+    assert {command.target for command in elsewhere.ran} == {"gpu1"}
+
+
+def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    arguments = ("add-hive", "gpu1", "--queen", "[fd00::1]:9000")
+    assert with_queen(Queen().handlers, lambda: rbeectl(*arguments)).code == 0
+
+    told = json.loads(elsewhere.ran[-1].content)
+    assert (told["host"], told["port"]) == ("fd00::1", 9000)
+
+
+def test_a_hive_of_this_queen_that_is_silent_is_only_started(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(hive_id="gpu1", ca=CA)
+    queen = Queen(replace(GPU1, state="offline"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert ran.code == 0
+    assert queen.tokens == []
+    assert elsewhere.programs == ["sh"]  # which reads its membership
+    assert elsewhere.bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+
+
+@pytest.mark.parametrize(
+    ("is_known", "told"),
+    [
+        (True, {}),
+        (True, {"hive_id": "gpu2", "ca": CA}),
+        (True, {"hive_id": "gpu1", "ca": ssl.DER_cert_to_PEM_cert(b"another queen's")}),
+        (True, {"hive_id": "gpu1", "ca": "no certificate"}),
+        (True, {"hive_id": "gpu1"}),
+        (False, {"hive_id": "gpu1", "ca": CA}),
+    ],
+    ids=["nobody's", "of another name", "another queen's", "no CA", "half", "not in the catalog"],
+)
+def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    elsewhere: Elsewhere,
+    is_known: bool,
+    told: dict[str, str],
+) -> None:
+    elsewhere.is_a(**told)
+    queen = Queen(*[replace(GPU1, state="offline")] * is_known)
+
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
+    assert len(queen.tokens) == 1
+
+
+# What keeps a machine from being brought
+
+
+def failing(
+    rbeectl: Rbeectl, with_queen: WithQueen, queen: Queen, elsewhere: Elsewhere, *options: str
+) -> Ran:
+    """How adding gpu1 failed; nothing was started there, no token made, nothing left of the connection."""
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", *options))
+    assert queen.added == queen.tokens == []
+    assert ("start", HIVE_UNIT) not in elsewhere.bus.asked
+    assert list((elsewhere.folder / "tmp").iterdir()) == []
+    return ran
+
+
+def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    queen = Queen(tcp=replace(OPEN, is_open=False, listens=()))
+    ran = failing(rbeectl, with_queen, queen, elsewhere)
+
+    assert ran.code == TcpClosed.exit_code
+    assert ran.err == "rbeectl: the queen is not open to other machines\n  try: rbeectl tcp enable\n"
+    assert list((elsewhere.folder / "noted").iterdir()) == []
+
+
+def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.play(fails="*", says="gpu1: Name or service not known", status=255)
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--user", "ada")
+
+    assert ran.code == 1
+    assert "ssh to ada@gpu1 failed: gpu1: Name or service not known" in ran.err
+    assert "  try: ssh ada@gpu1\n" in ran.err
+
+
+def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.states[HIVE_UNIT] = NOT_FOUND
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere)
+
+    assert ran.code == 1
+    assert ran.err == (
+        "rbeectl: rbee-hive is not installed on gpu1\n"
+        "  try: On gpu1: sudo apt install rbee-hive\n"
+        "  try: Or with its packages at hand: rbeectl add-hive gpu1 --install FOLDER\n"
+    )
+
+
+def test_a_machine_with_a_queen_of_its_own_is_left_alone(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.states[QUEEN_UNIT] = INACTIVE
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere)
+
+    assert ran.code == 1
+    assert "gpu1 has a queen of its own" in ran.err
+    assert "try: To make it a hive of another: sudo apt remove rbee-queen" in ran.err
+    assert elsewhere.ran == []
+
+
+def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_token(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--queen", "queen:0", "--json")
+
+    assert (ran.code, ran.json[-1]["event"], ran.json[-1]["field"]) == (2, "error", "--queen")
+
+
+@pytest.mark.parametrize("host", ["gpu 1", "user@gpu1", "-oProxyCommand=x", ""])
+def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
+    bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere, host: str
+) -> None:
+    ran = rbeectl("add-hive", "--", host)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "HOST must" in ran.err
+    assert bus.asked == []
+
+
+def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.refusals["start", HIVE_UNIT] = UnitFailed(
+        "it said: joining failed: the name is taken", hint="rbeectl list-hives"
+    )
+    queen = Queen()
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert (ran.code, queen.added) == (1, [])
+    assert "rbeectl: on gpu1: it said: joining failed: the name is taken\n" in ran.err
+    assert "  try: rbeectl list-hives\n" in ran.err
+
+
+def test_a_hive_that_had_failed_there_may_start_again(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.after_stop[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
+    assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
+
+    assert [verb for verb, _ in elsewhere.bus.asked] == ["stop", "reset-failed", "start"]
+
+
+# Installing
+
+
+@pytest.fixture
+def packages(elsewhere: Elsewhere, tmp_path: Path) -> Path:
+    """A folder with rbee's packages, for a machine that has none of them."""
+    elsewhere.bus.states[HIVE_UNIT] = NOT_FOUND
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    for name in ("python3-rbee", "rbeectl", "rbee-hive", "rbee-queen"):
+        (folder / f"{name}_0.4.0_all.deb").write_text(f"the package {name}")
+    return folder
+
+
+def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away_again(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path
+) -> None:
+    arguments = ("add-hive", "gpu1", "--install", str(packages))
+    ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
+
+    assert ran.code == 0
+    names = ["python3-rbee_0.4.0_all.deb", "rbee-hive_0.4.0_all.deb"]
+    assert f"(bee keeper) installing {', '.join(names)} on gpu1\n" in ran.out
+    assert elsewhere.programs == ["mktemp", "sh", "sh", "chmod", "env", "rm", "install", "install"]
+    copied = {command.argv[-1]: command.content for command in elsewhere.ran if command.argv[0] == "sh"}
+    assert copied == {f"/tmp/there/{name}": f"the package {name.partition('_')[0]}" for name in names}
+    apt = elsewhere.ran[4].argv
+    assert "apt-get" in apt
+    assert apt[-2:] == [f"/tmp/there/{name}" for name in names]
+    assert elsewhere.ran[5].argv[-1] == "/tmp/there"
+    assert ("start", HIVE_UNIT) in elsewhere.bus.asked
+
+
+def test_an_installation_that_fails_is_told_and_leaves_no_package_there(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path
+) -> None:
+    elsewhere.play(fails="*apt-get*", says="E: Unmet dependencies", status=100)
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--install", str(packages))
+
+    assert ran.code == 1
+    assert "E: Unmet dependencies" in ran.err
+    assert elsewhere.programs[-1] == "rm"
+
+
+@pytest.mark.parametrize("what", ["an empty folder", "no file"])
+def test_what_is_no_package_is_refused_by_its_option(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    elsewhere: Elsewhere,
+    packages: Path,
+    tmp_path: Path,
+    what: str,
+) -> None:
+    path = tmp_path / "nothing"
+    if what == "an empty folder":
+        path.mkdir()
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--install", str(path), "--json")
+
+    assert (ran.code, ran.json[-1]["field"]) == (2, "--install")
+    assert str(path) in ran.json[-1]["detail"]
+
+
+# Removing by force
+
+
+@pytest.mark.parametrize(("options", "force"), [((), "0"), (("--force",), "1")], ids=["", "--force"])
+def test_removing_says_to_the_queen_whether_it_is_by_force(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, options: tuple[str, ...], force: str
+) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def remove(request: Request) -> Any:
+        asked.append(dict(request.query_params))
+        return await story(BEGUN, ("done", encode(Done(None))))(request)
+
+    handlers: dict[Route, Handler] = {QueenRoutes.REMOVE_HIVE: remove}
+    told = with_queen(handlers, lambda: rbeectl("remove-hive", "gpu1", *options))
+    read = with_queen(handlers, lambda: rbeectl("remove-hive", "gpu1", *options, "--json"))
+
+    assert asked == [{"force": force}] * 2
+    assert (told.code, told.out.splitlines()[-1]) == (0, "Hive gpu1 is removed")
+    assert read.json[-1] == {"event": "done", "hive": None, "was_there": True}
+
+
+def test_a_hive_that_cannot_be_told_is_kept_and_the_hint_is_force(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    refusal = HiveNotOnline("gpu1 cannot be told", hint="rbeectl remove-hive gpu1 --force")
+    handlers = {QueenRoutes.REMOVE_HIVE: story(BEGUN, ("error", refusal.to_problem()))}
+    ran = with_queen(handlers, lambda: rbeectl("remove-hive", "gpu1"))
+
+    assert ran.code == HiveNotOnline.exit_code
+    assert ran.err == "rbeectl: gpu1 cannot be told\n  try: rbeectl remove-hive gpu1 --force\n"
+
+
+# What programs read, and who is woken
+
+
+def answering(route: Route, answer: Any) -> dict[Route, Handler]:
+    async def handler(_request: Request) -> Any:
+        if isinstance(answer, RbeeError):
+            raise answer
+        return answer
+
+    return {route: handler}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "route", "answer", "told"),
+    [
+        (("label", "gpu1", "rack=3"), QueenRoutes.SET_LABELS, GPU1, {"event": "done", "hive": encode(GPU1)}),
+        (("cordon", "gpu1", "why"), QueenRoutes.SET_CORDON, GPU1, {"event": "done", "hive": encode(GPU1)}),
+        (("uncordon", "gpu1"), QueenRoutes.SET_CORDON, GPU1, {"event": "done", "hive": encode(GPU1)}),
+        (("token", "revoke", TEXT), QueenRoutes.REVOKE_TOKEN, TOKEN, {"event": "done", **encode(TOKEN)}),
+        (("token", "list"), QueenRoutes.TOKENS, Tokens((TOKEN,)), encode(Tokens((TOKEN,)))),
+        (("audit",), QueenRoutes.AUDIT, Audit((ENTRY,)), encode(Audit((ENTRY,)))),
+        (("tcp", "status"), QueenRoutes.TCP, OPEN, encode(OPEN)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_program_reads_the_answer_as_one_object(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    arguments: tuple[str, ...],
+    route: Route,
+    answer: Any,
+    told: Any,
+) -> None:
+    ran = with_queen(answering(route, answer), lambda: rbeectl(*arguments, "--json"))
+
+    assert (ran.code, ran.json, ran.err) == (0, [told], "")
+
+
+def test_a_program_reads_the_token_with_what_is_known_of_it(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("token", "create", "--json"))
+
+    assert ran.json == [encode(CreatedToken(TEXT, TOKEN))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("label", "gpu 1", "a=b"), "HIVE"),
+        (("label", "gpu1", "a b=1"), "KEY"),
+        (("label", "gpu1", "a=b c"), "VALUE"),
+        (("label", "gpu1", "x"), "KEY"),
+        (("cordon", "gpu 1", "why"), "HIVE"),
+        (("cordon", "gpu1", "\t"), "REASON"),
+        (("uncordon", "gpu 1"), "HIVE"),
+        (("audit", "gpu 1"), "HIVE"),
+        (("token", "create", "--ttl", "31d"), "--ttl"),
+        (("token", "create", "--hive", "gpu 1"), "--hive"),
+        (("token", "revoke", "0123"), "TOKEN"),
+        (("join", "queen:0"), "QUEEN"),
+        (("join", "queen", "--name", "gpu 1"), "--name"),
+        (("join", "queen", "--token", "secret"), "token"),
+        (("tcp", "enable", "--listen", "queen"), "--listen"),
+        (("remove-hive", "gpu 1", "--force"), "HIVE"),
+        (("list-hives", "-l", "a b"), "-l"),
+        (("list-devices", "-l", ""), "-l"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+)
+def test_a_program_reads_which_input_was_wrong_and_nobody_is_woken(
+    bus: Bus, rbeectl: Rbeectl, arguments: tuple[str, ...], named: str
+) -> None:
+    ran = rbeectl("--json", *arguments)
+
+    (told,) = ran.json
+    assert (ran.code, told["event"], told["status"], told["field"]) == (2, "error", 400, named)
+    assert "secret" not in ran.out + ran.err
+    assert bus.asked == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("audit",), ("token", "list"), ("tcp", "status"), ("list-hives", "-l", "rack")],
+    ids=" ".join,
+)
+def test_looking_wakes_nobody(bus: Bus, rbeectl: Rbeectl, arguments: tuple[str, ...]) -> None:
+    ran = rbeectl(*arguments)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == "rbeectl: the queen is asleep; looking does not wake her\n  try: rbeectl wake\n"
+    assert bus.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "route", "answer"),
+    [
+        (("label", "gpu1", "rack=3"), QueenRoutes.SET_LABELS, GPU1),
+        (("cordon", "gpu1", "why"), QueenRoutes.SET_CORDON, GPU1),
+        (("uncordon", "gpu1"), QueenRoutes.SET_CORDON, GPU1),
+        (("token", "revoke", "0123abcd"), QueenRoutes.REVOKE_TOKEN, TOKEN),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_changing_wakes_her_and_quietly_says_nothing(
+    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: tuple[str, ...], route: Route, answer: Any
+) -> None:
+    ran = with_queen(answering(route, answer), lambda: rbeectl(*arguments, "--quiet"))
+
+    assert ran == Ran(0, "", "")
+    assert bus.asked == [("start", QUEEN_UNIT)]
+
+
+def test_what_there_is_none_of_is_said_to_people_alone(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    handlers = {**answering(QueenRoutes.TOKENS, Tokens(())), **answering(QueenRoutes.AUDIT, Audit(()))}
+
+    assert with_queen(handlers, lambda: rbeectl("token", "list")).out == (
+        "No tokens. Make one: rbeectl token create\n"
+    )
+    assert with_queen(handlers, lambda: rbeectl("audit")).out == "No changes yet\n"
+    for arguments in (("token", "list"), ("audit",)):
+        ran = with_queen(handlers, lambda arguments=arguments: rbeectl(*arguments, "--no-legend"))
+        assert ran == Ran(0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "route", "refusal"),
+    [
+        (
+            ("token", "create"),
+            QueenRoutes.CREATE_TOKEN,
+            TcpClosed("the queen is not open", hint="rbeectl tcp enable"),
+        ),
+        (
+            ("token", "revoke", "0123abcd"),
+            QueenRoutes.REVOKE_TOKEN,
+            UnknownToken("there is no token 0123abcd", hint="rbeectl token list"),
+        ),
+    ],
+    ids=["create", "revoke"],
+)
+def test_what_she_refuses_is_told_with_its_cure_and_its_exit_code(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    arguments: tuple[str, ...],
+    route: Route,
+    refusal: RbeeError,
+) -> None:
+    ran = with_queen(answering(route, refusal), lambda: rbeectl(*arguments))
+
+    assert (ran.code, ran.out) == (refusal.exit_code, "")
+    assert ran.err == f"rbeectl: {refusal.message}\n  try: {refusal.hint}\n"
+
+
+# Joining, from the machine
+
+
+@pytest.fixture
+def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state directory of a hive, on a machine without a queen; for root."""
+    folder = tmp_path / "state"
+    bus.states |= {QUEEN_UNIT: NOT_FOUND, HIVE_UNIT: INACTIVE}
+    monkeypatch.setattr(rbee.keeper.fleet, "STATE", str(folder))
+    monkeypatch.setattr(rbee.keeper.fleet, "INVITATION", str(folder / "invitation"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+    monkeypatch.setattr(rbee.keeper.fleet, "pwd", SimpleNamespace(getpwnam=lambda name: account))
+    return folder
+
+
+def taking_up(bus: Bus, state: Path, invitations: list[Any]) -> Any:
+    """The start of a hive that takes up its invitation, and then has a membership."""
+    start = bus.start
+
+    def started(unit: str, **options: Any) -> None:
+        told = json.loads((state / "invitation").read_text())
+        invitations.append(told)
+        (state / "invitation").unlink()
+        head = {"hive_id": "gpu1", "host": told["host"], "port": told["port"]}
+        (state / "membership").write_text(f"# {json.dumps(head)}\n")
+        start(unit, **options)
+
+    return started
+
+
+def test_a_token_may_come_by_stdin_where_no_command_line_shows_it(
+    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invitations: list[Any] = []
+    monkeypatch.setattr(bus, "start", taking_up(bus, state, invitations))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXT}\n"))
+
+    assert rbeectl("join", "queen.example", "--token", "-").code == 0
+    assert invitations == [{"host": "queen.example", "port": 8500, "name": None, "token": TEXT}]
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_hive_follows_its_queen_without_a_token(
+    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invitations: list[Any] = []
+    monkeypatch.setattr(bus, "start", taking_up(bus, state, invitations))
+    state.mkdir()
+    (state / "membership").write_text('# {"hive_id": "gpu1", "host": "old", "port": 8500}\n')
+    ran = rbeectl("join", "10.0.0.9:9000")
+
+    assert (ran.code, ran.out) == (0, "This machine is the hive gpu1 of the queen at 10.0.0.9:9000\n")
+    assert invitations == [{"host": "10.0.0.9", "port": 9000, "name": None, "token": None}]
+
+
+def test_a_hive_that_could_not_join_is_told_in_its_own_words(bus: Bus, rbeectl: Rbeectl, state: Path) -> None:
+    bus.refusals["start", HIVE_UNIT] = UnitFailed(
+        "it said: joining failed: the token has expired", hint="rbeectl token create"
+    )
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        "rbeectl: it said: joining failed: the token has expired\n  try: rbeectl token create\n"
+    )
