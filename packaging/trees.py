@@ -74,7 +74,7 @@ KEPT_BASES = 2
 KEPT_INSTALLED = 3
 KEPT_PREVIOUS = 2
 
-PREVIOUS = "a1ecdc78a9c51603873658f9f5ae88f7094d3a05"
+PREVIOUS = "52eedb01ad098c04d51cf90e656a958ed022850c"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
 
 GIT = ("git", "-c", "safe.directory=*", "-C", str(CHECKOUT))
