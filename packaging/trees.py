@@ -67,12 +67,27 @@ INCLUDES = (
     "util-linux",
 )
 
+ARCHIVE = (
+    # What people install beside rbee, for tests that install it as they do.
+    "hwdata",
+    "libnss-extrausers",
+    "locales",
+    "lxcfs",
+    "pciutils",
+    "prometheus",
+    "prometheus-node-exporter",
+)
+
+ARCHIVE_INSIDE = "/srv/archive"
+"""Where a machine has the archive, if it is bound there."""
+
 RECIPE = "4"
 """Raise it when a tree is made in another way, so that the cached ones are left behind."""
 
 KEPT_BASES = 2
 KEPT_INSTALLED = 3
 KEPT_PREVIOUS = 2
+KEPT_ARCHIVES = 2
 
 PREVIOUS = "52eedb01ad098c04d51cf90e656a958ed022850c"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
@@ -118,6 +133,17 @@ class Trees:
 
         name = f"base-{suite}-{_digest([RECIPE, suite, *INCLUDES])}"
         return self._get(name, build, family=f"base-{suite}-", keep=KEPT_BASES)
+
+    def archive(self, suite: str) -> Path:
+        """ARCHIVE and what it needs, as an apt repository: see install_from_archive()."""
+        base = self.base(suite)
+
+        def build(directory: Path) -> None:
+            self._say(f"📦 fetching what tests install beside rbee, {suite} (some seconds, once)...")
+            _fetch_archive(base, directory)
+
+        name = f"archive-{suite}-{_digest([base.name, *ARCHIVE])}"
+        return self._get(name, build, family=f"archive-{suite}-", keep=KEPT_ARCHIVES)
 
     def previous_debs(self) -> list[Path]:
         """The packages of the release before, built from the checkout's history as they were then."""
@@ -247,6 +273,43 @@ def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
         raise
 
 
+def _fetch_archive(base: Path, archive: Path) -> None:
+    """What a base lacks of ARCHIVE: by this computer's apt, with the base's sources and status."""
+    archive.mkdir(mode=0o755)
+    with tempfile.TemporaryDirectory(prefix="rbee-archive-") as scratch:
+        for folder in ("lists/partial", "archives/partial"):
+            Path(scratch, folder).mkdir(parents=True)
+        settings = {
+            "Debug::NoLocking": "1",
+            "Dir::Cache::archives": f"{scratch}/archives",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "Dir::Etc::sourcelist": f"{base}/etc/apt/sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::State::extended_states": "/dev/null",
+            "Dir::State::lists": f"{scratch}/lists",
+            "Dir::State::status": f"{base}/var/lib/dpkg/status",
+            # Of a user who may read neither the scratch folder nor the base.
+            "APT::Sandbox::User": "root",
+        }
+        apt = ["apt-get", "--quiet", "--yes", *(f"--option={name}={settings[name]}" for name in settings)]
+        for command in (["update"], ["install", "--download-only", *ARCHIVE]):
+            done = subprocess.run(
+                [*apt, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            if done.returncode:
+                raise MachineError(f"apt-get {command[0]} failed:\n{tail(done.stdout)}")
+        for deb in Path(scratch, "archives").glob("*.deb"):
+            shutil.move(deb, archive)
+    with (archive / "Packages").open("wb") as index:
+        subprocess.run(
+            ["dpkg-scanpackages", "--multiversion", "."], cwd=archive, stdout=index,
+            stderr=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
+    (archive / "sources.list").write_text(f"deb [trusted=yes] file:{ARCHIVE_INSIDE} ./\n")
+
+
 def _lock_file(tree: Path) -> Path:
     return tree.with_name(f".{tree.name}.lock")
 
@@ -322,6 +385,19 @@ def install(machine: Machine, debs: Collection[Path], *options: str) -> str:
         machine.run("rm", "-r", "/root/debs")
 
 
+def install_from_archive(machine: Machine, *packages: str, recommends: bool = False) -> str:
+    """apt-get install in a machine that has the archive bound to ARCHIVE_INSIDE; returns apt's own words."""
+    sources = (
+        f"--option=Dir::Etc::sourcelist={ARCHIVE_INSIDE}/sources.list",
+        "--option=Dir::Etc::sourceparts=/dev/null",
+    )
+    machine.run("apt-get", *sources, "update", timeout=60)
+    return machine.run(
+        "apt-get", *sources, "install", "--yes", f"--{'' if recommends else 'no-'}install-recommends",
+        *packages, env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=300,
+    ).stdout  # fmt: skip
+
+
 def add_person(machine: Machine, name: str) -> None:
     machine.run("adduser", "--quiet", "--disabled-password", "--gecos", "", name)
 
@@ -339,6 +415,7 @@ def main() -> int:
         with Trees(Trees.default_cache(), say=lambda line: print(line, flush=True)) as trees:
             for suite in arguments.suite:
                 trees.installed(suite, sorted(arguments.debs.glob("*.deb")))
+                trees.archive(suite)
                 with suppress(NoHistory):
                     trees.previous(suite)
     except MachineError as error:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import machines
 import pytest
 from machines import Machine, MachineError
-from trees import NoHistory, Trees
+from trees import ARCHIVE_INSIDE, NoHistory, Trees
 
 from tests.nvml import compile_stub
 
@@ -88,8 +88,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def machine(suite: str, trees: Trees, debs: list[Path]) -> Iterator[Machine]:
-    """Fresh from boot, with rbee installed; ada is in group rbee, mallory is not."""
-    with Machine(trees.installed(suite, debs)) as machine:
+    """Fresh from boot, with rbee installed; ada is in group rbee, mallory is not. It has the archive, too."""
+    archive = f"{trees.archive(suite)}:{ARCHIVE_INSIDE}"
+    with Machine(trees.installed(suite, debs), bind_ro=[archive]) as machine:
         yield machine
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from machines import Bridge, Machine
-from trees import Trees
+from trees import ARCHIVE_INSIDE, Trees
 
 from tests.system.house import HIVE, Answer, await_state, configure, rbeectl
 
@@ -41,7 +41,10 @@ class Fleet:
     def boot(self, name: str, suite: str | None = None) -> Machine:
         """A machine with rbee-hive that has not joined; Debian 12 and 13 by turns."""
         chosen = suite or SUITES[len(self.hives) % len(SUITES)]
-        machine = Machine(self.trees.hive(chosen, self.debs), bridge=self.bridge, hostname=name)
+        archive = f"{self.trees.archive(chosen)}:{ARCHIVE_INSIDE}"
+        machine = Machine(
+            self.trees.hive(chosen, self.debs), bridge=self.bridge, hostname=name, bind_ro=[archive]
+        )
         self.hives[name] = self.at_the_end.enter_context(machine)
         return machine
 
@@ -101,7 +104,8 @@ def fleet_of(
     """A queen on that suite, open, with so many hives, gpu1 and on, that are online."""
     with Bridge() as bridge, ExitStack() as at_the_end:
         tree = trees.installed(queen, debs)
-        machine = at_the_end.enter_context(Machine(tree, bridge=bridge, hostname="queen"))
+        archive = f"{trees.archive(queen)}:{ARCHIVE_INSIDE}"
+        machine = at_the_end.enter_context(Machine(tree, bridge=bridge, hostname="queen", bind_ro=[archive]))
         configure(machine, config)
         opened = rbeectl(machine, "tcp", "enable")
         assert opened.code == 0, opened
