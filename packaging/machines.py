@@ -110,9 +110,9 @@ class Machine:
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         self._ends.callback(shutil.rmtree, self._scratch)
         self._console = self._scratch / "console"
-        self._cgroup = Cgroup(self.name)
-        self._ends.callback(self._cgroup.remove)
-        self._cgroup.make()
+        self.cgroup = Cgroup(self.name)
+        self._ends.callback(self.cgroup.remove)
+        self.cgroup.make()
         self._holder = self._hold_mounts()
         self._ends.callback(_end, self._holder)
         if self.bridge:
@@ -168,11 +168,11 @@ class Machine:
         """As a laptop that is closed: nothing in it runs, and its link is down. Its clocks go on."""
         self.cut()
         try:
-            self._cgroup.freeze(True)
+            self.cgroup.freeze(True)
             try:
                 yield
             finally:
-                self._cgroup.freeze(False)
+                self.cgroup.freeze(False)
         finally:
             self.mend()
 
@@ -245,7 +245,7 @@ class Machine:
         with self._console.open("ab") as console:
             self._nspawn = subprocess.Popen(
                 [
-                    *("sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self._cgroup.path / "cgroup.procs")),
+                    *("sh", "-c", 'echo 0 >"$0" && exec "$@"', str(self.cgroup.path / "cgroup.procs")),
                     *("nsenter", f"--target={self._holder.pid}", "--mount", "--root", "--wd", "--"),
                     *_tied_to_us(),
                     *("systemd-nspawn", "--quiet", "--boot", "--settings=no"),
@@ -645,10 +645,10 @@ class Cgroup:
         # systemd-nspawn makes the same place in systemd's legacy hierarchy, where there is one.
         for hierarchy in self._hierarchies:
             for directory, _, _ in os.walk(hierarchy / self._place, topdown=False):
-                _remove_cgroup(Path(directory))
+                remove_cgroup(Path(directory))
 
 
-def _remove_cgroup(path: Path) -> None:
+def remove_cgroup(path: Path) -> None:
     deadline = time.monotonic() + 5
     while True:
         try:

@@ -41,7 +41,7 @@ INCLUDES = (
     "python3-httptools",
     "python3-httpcore",
     "python3-prometheus-client",
-    "python3-psutil",
+    "python3-psutil",  # 0.4.0 needed it
     "python3-pystemd",
     "python3-sdnotify",
     "python3-starlette",

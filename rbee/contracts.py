@@ -50,6 +50,7 @@ Count = Annotated[int, Limit(0, 2**53)]
 EventId = Annotated[int, Limit(0, 999_999_999)]
 Fingerprint = Annotated[str, Limit(1, 64, r"[0-9a-f]+")]
 Percent = Annotated[float, Limit(0, 100)]
+Cpus = Annotated[float, Limit(0, 10**6)]
 Load = Annotated[float, Limit(0, 10**9)]
 Seconds = Annotated[float, Limit(0, 10**9)]
 Celsius = Annotated[float, Limit(-274, 10_000)]
@@ -72,13 +73,19 @@ Speaker = Literal["bee keeper", "queen bee", "bee hive"]
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the machine does not tell is None; `model` names one socket's processor."""
+    """What the machine does not tell is None; `model` names one socket's processor.
+
+    `cpus_allowed` and `ram_allowed_bytes` are what the cgroup of a guest, or of all that rbee runs,
+    leaves of threads and RAM; None where that is all of it. A hive before 0.5.0 tells neither.
+    """
 
     model: Text | None
     sockets: Count | None
     cores: Count | None
     threads: Count | None
     ram_bytes: Count | None
+    cpus_allowed: Cpus | None = None
+    ram_allowed_bytes: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -179,9 +179,13 @@ def device_rows(hive: HiveView) -> list[tuple[str, ...]]:
     cpu = hive.devices.cpu
     counts = ((cpu.sockets, "socket"), (cpu.cores, "core"), (cpu.threads, "thread"))
     shape = ", ".join(f"{n} {what}{'s' if n != 1 else ''}" for n, what in counts if n is not None)
-    name = f"{cpu.model or 'model unknown'} ({shape or 'size unknown'})"
+    limit = f"; limited to {cpu.cpus_allowed:g}" if cpu.cpus_allowed is not None else ""
+    name = f"{cpu.model or 'model unknown'} ({shape or 'size unknown'}{limit})"
+    size = memory(cpu.ram_bytes)
+    if cpu.ram_allowed_bytes is not None:
+        size = f"{gib(cpu.ram_allowed_bytes)} of {size}"
     return [
-        (hive.id, "cpu", name, memory(cpu.ram_bytes), "-", "-", "-"),
+        (hive.id, "cpu", name, size, "-", "-", "-"),
         *((hive.id, f"gpu{gpu.index}", *_gpu_cells(gpu)) for gpu in hive.devices.gpus),
     ]
 

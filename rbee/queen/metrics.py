@@ -239,6 +239,15 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "rbee_hive_memory_bytes", "Memory of the machine.", labels=["hive"], unit="bytes"
     )
+    cpus_allowed = GaugeMetricFamily(
+        "rbee_hive_cpus_allowed",
+        "CPUs that a cgroup allows of the threads, where it limits them.",
+        labels=["hive"],
+    )
+    memory_allowed = GaugeMetricFamily(
+        "rbee_hive_memory_allowed_bytes", "Memory that a cgroup allows of the machine's, where it limits it.",
+        labels=["hive"], unit="bytes",
+    )  # fmt: skip
     cards = GaugeMetricFamily("rbee_hive_gpus", "GPUs that were found, by maker.", labels=["hive", "vendor"])
     gpu = InfoMetricFamily("rbee_gpu", "A GPU.", labels=["hive", "gpu"])
     vram = GaugeMetricFamily(
@@ -252,6 +261,8 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
             continue
         _add_if_known(threads, [hive.id], hive.devices.cpu.threads)
         _add_if_known(memory, [hive.id], hive.devices.cpu.ram_bytes)
+        _add_if_known(cpus_allowed, [hive.id], hive.devices.cpu.cpus_allowed)
+        _add_if_known(memory_allowed, [hive.id], hive.devices.cpu.ram_allowed_bytes)
         for vendor, count in Counter(one.vendor for one in hive.devices.gpus).items():
             cards.add_metric([hive.id, vendor], count)
         for one in hive.devices.gpus:
@@ -260,9 +271,9 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
             gpu.add_metric(labels, {"vendor": one.vendor, **{key: text or "" for key, text in known.items()}})
             _add_if_known(vram, labels, one.vram_bytes)
             broken.add_metric(labels, float(one.problem is not None))
-    yield from (threads, memory, cards, gpu, vram, broken)
+    yield from (threads, memory, cpus_allowed, memory_allowed, cards, gpu, vram, broken)
 
 
-def _add_if_known(family: Any, labels: list[str], value: int | None) -> None:
+def _add_if_known(family: Any, labels: list[str], value: float | None) -> None:
     if value is not None:
         family.add_metric(labels, value)

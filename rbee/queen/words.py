@@ -23,6 +23,12 @@ def _cpu(devices: Devices) -> str:
     parts = [cpu.model or "model unknown"]
     parts += [f"{cpu.threads} threads"] if cpu.threads is not None else []
     parts += [f"{gib(cpu.ram_bytes)} RAM"] if cpu.ram_bytes is not None else []
+    allowed = []
+    if cpu.cpus_allowed is not None:
+        allowed.append(f"{cpu.cpus_allowed:g} CPU{'s' if cpu.cpus_allowed != 1 else ''}")
+    if cpu.ram_allowed_bytes is not None:
+        allowed.append(gib(cpu.ram_allowed_bytes))
+    parts += [f"limited to {' and '.join(allowed)}"] if allowed else []
     return ", ".join(parts)
 
 
@@ -53,6 +59,12 @@ def _cpu_differences(old: Devices, new: Devices) -> list[str]:
         ("cores", old.cpu.cores, new.cpu.cores),
         ("threads", old.cpu.threads, new.cpu.threads),
         ("RAM", _size(old.cpu.ram_bytes), _size(new.cpu.ram_bytes)),
+        ("limit of CPUs", _limit(old.cpu.cpus_allowed), _limit(new.cpu.cpus_allowed)),
+        (
+            "limit of RAM",
+            _size(old.cpu.ram_allowed_bytes) or "none",
+            _size(new.cpu.ram_allowed_bytes) or "none",
+        ),
         ("models", len(old.model_catalog), len(new.model_catalog)),
         ("workers", len(old.worker_catalog), len(new.worker_catalog)),
     )
@@ -112,6 +124,10 @@ def _change(what: str, old: str | int | None, new: str | int | None) -> str:
 def _card(gpu: Gpu) -> str:
     name = gpu.name or gpu.pci_address or gpu.vendor
     return name if gpu.vram_bytes is None else f"{name}, {gib(gpu.vram_bytes)}"
+
+
+def _limit(count: float | None) -> str:
+    return "none" if count is None else f"{count:g}"
 
 
 def _size(count: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 from pathlib import Path
@@ -69,6 +70,57 @@ def test_a_wedged_driver_wedges_neither_the_hive_nor_its_exit(
     machine.run("systemctl", "stop", HIVE, timeout=4)
     shown = machine.run("systemctl", "show", "--property=Result", "--value", HIVE).stdout
     assert shown == "success\n"
+
+
+RENAMED = {"0x48": {0xD01: "Kunpeng-920"}}
+"""Names that the lscpu of Debian 12 has, and that of Debian 13 has no more."""
+
+LSCPU = """
+import sys
+sys.path.insert(0, "/usr/share/rbee-hive")
+import json, pathlib, re, subprocess
+from rbee.hive.devices import arm
+
+root, told = pathlib.Path("/run/played"), {}
+cpus = root / "sys/devices/system/cpu"
+(root / "proc").mkdir(parents=True)
+cpus.mkdir(parents=True)
+(cpus / "kernel_max").write_text("8191\\n")
+for name in ("online", "present", "possible"):
+    (cpus / name).write_text("0-4095\\n")
+for implementer in [f"{number:#04x}" for number in (*range(0x41, 0x7B), 0xC0)]:
+    # What lscpu shows as the model of an ARM is its revision: here the number of the part.
+    parts = "".join(
+        f"processor : {part}\\nCPU implementer : {implementer}\\n"
+        f"CPU part : {part:#05x}\\nCPU revision : {part}\\n\\n"
+        for part in range(4096)
+    )
+    (root / "proc/cpuinfo").write_text(parts)
+    shown = subprocess.run(["lscpu", "--sysroot", root], stdout=subprocess.PIPE, text=True, check=True).stdout
+    names = re.findall(r"Model name:\\s+(.+)\\n\\s*Model:\\s+(\\d+)\\n", shown)
+    told[implementer] = [
+        (int(part), name, arm.name(implementer, f"{int(part):#05x}")) for name, part in names
+    ]
+print(json.dumps(told))
+"""
+
+
+def test_processors_of_arm_have_the_names_that_lscpu_has_for_them(machine: Machine) -> None:
+    told = json.loads(machine.run("python3", "-c", LSCPU, timeout=60).stdout)
+    rows = [(implementer, *row) for implementer, rows in told.items() for row in rows]
+    assert len(rows) == len(told) * 4096
+    named = [row for row in rows if row[3] is not None]
+    assert len(named) >= 120
+    # '-' is a processor that is younger than this lscpu.
+    wrong = [
+        (implementer, hex(part), theirs, ours)
+        for implementer, part, theirs, ours in named
+        if theirs not in (ours, "-", RENAMED.get(implementer, {}).get(part))
+    ]
+    assert wrong == []
+    # Of those of which Debian's arm64 runs, none is missing.
+    missing = [row for row in rows if row[2].startswith(("Cortex-A", "Cortex-X", "Neoverse")) and not row[3]]
+    assert missing == []
 
 
 def test_a_machine_without_a_driver_has_no_cards_and_no_complaint(machine: Machine) -> None:

@@ -22,7 +22,7 @@ STEPS = (
 STEP_OF = {name: number for number, names in enumerate(STEPS) for name in names}
 
 EXPENSIVE = {
-    "asyncio", "httpcore", "httpx", "lxml", "psutil", "pynvml", "pystemd", "sqlite3", "starlette", "uvicorn",
+    "asyncio", "httpcore", "httpx", "lxml", "pynvml", "pystemd", "sqlite3", "starlette", "uvicorn",
 }  # fmt: skip
 
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

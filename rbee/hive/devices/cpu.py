@@ -1,23 +1,39 @@
-"""The CPU and the RAM, as the kernel tells them."""
+"""The CPU and the RAM, as the kernel tells them, and how much of them may be had here."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rbee.contracts import Cpu, Finding
+from rbee.hive.devices import arm
+from rbee.hive.devices.files import numbers, read
+from rbee.hive.devices.limits import limits
+from rbee.hive.devices.load import memory
 from rbee.hive.devices.text import printable
 
-# x86 and others, LoongArch, MIPS, POWER. 64-bit ARM and RISC-V name no model.
-_MODEL_KEYS = ("model name", "Model Name", "cpu model", "cpu")
+# x86 and others, LoongArch, MIPS, POWER, RISC-V.
+_MODEL_KEYS = ("model name", "Model Name", "cpu model", "cpu", "uarch")
+# The second ones are s390x's, and LoongArch's.
+_NUMBER_KEYS = ("processor", "cpu number")
+_PACKAGE_KEYS = ("physical id", "package")
+_CORE_KEYS = ("core id", "core")
+
+Limit = TypeVar("Limit", int | None, float | None)
+
+Processor = dict[str, str]
+"""The fields of a paragraph of /proc/cpuinfo; machines differ in what a paragraph is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
+    sockets: int | None
     cores: int | None
     threads: int | None
-    ram_bytes: int | None
 
 
 def detect_cpu(root: Path) -> tuple[Cpu, list[Finding]]:
@@ -26,31 +42,32 @@ def detect_cpu(root: Path) -> tuple[Cpu, list[Finding]]:
     Never raises. A finding 'cpu-unreadable' says that threads or ram_bytes, which every
     machine has, could not be learnt.
     """
-    processors = _processors(_read(root / "proc/cpuinfo"))
-    counts = _counts_here() if root == Path("/") else _counts_under(root, processors)
+    processors = _processors(read(root / "proc/cpuinfo"))
+    counts = _counts(root, processors)
+    _, ram_bytes = memory(root)
+    allowed = limits(root)
     cpu = Cpu(
         model=_model(processors),
-        sockets=_sockets(root, processors),
+        sockets=counts.sockets,
         cores=counts.cores,
         threads=counts.threads,
-        ram_bytes=counts.ram_bytes,
+        ram_bytes=ram_bytes,
+        cpus_allowed=_if_less(allowed.cpus, counts.threads),
+        ram_allowed_bytes=_if_less(allowed.ram_bytes, ram_bytes),
     )
-    named = {"the number of threads": counts.threads, "the size of the RAM": counts.ram_bytes}
+    named = {"the number of threads": counts.threads, "the size of the RAM": ram_bytes}
     unknown = [what for what, value in named.items() if not value]
     if not unknown:
         return cpu, []
     return cpu, [Finding("cpu-unreadable", f"/proc does not tell {' and '.join(unknown)}")]
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def _if_less(limit: Limit, whole: int | None) -> Limit | None:
+    """A limit counts where it is below what there is, and that is known."""
+    return limit if limit is not None and whole is not None and limit < whole else None
 
 
-def _processors(cpuinfo: str) -> list[dict[str, str]]:
-    """/proc/cpuinfo as a list of its paragraphs; machines differ in what a paragraph is about."""
+def _processors(cpuinfo: str) -> list[Processor]:
     paragraphs = []
     for paragraph in cpuinfo.split("\n\n"):
         pairs = (line.partition(":") for line in paragraph.splitlines())
@@ -60,55 +77,87 @@ def _processors(cpuinfo: str) -> list[dict[str, str]]:
     return paragraphs
 
 
-def _model(processors: list[dict[str, str]]) -> str | None:
+def _first(processor: Processor, keys: tuple[str, ...]) -> str | None:
+    """A decimal number, as text."""
+    return next((processor[key] for key in keys if processor.get(key, "").isdecimal()), None)
+
+
+# What it is called
+
+
+def _model(processors: list[Processor]) -> str | None:
+    """As lscpu(1) names it; where the cores are of several kinds, each of them."""
+    cores = (arm.name(p.get("CPU implementer"), p.get("CPU part")) for p in processors)
+    if kinds := dict.fromkeys(core for core in cores if core):
+        return printable(" + ".join(kinds))
     for key in _MODEL_KEYS:
         for processor in processors:
             model = printable(processor.get(key))
             if model and model.lower() != "unknown":
                 return model
+    return _mainframe(processors)
+
+
+def _mainframe(processors: list[Processor]) -> str | None:
+    """s390x names no model, but the type of the machine, in a line such as
+    'processor 0: version = FF,  identification = 2733E8,  machine = 2964'."""
+    for processor in processors:
+        for line in processor.values():
+            if match := re.search(r"\bmachine = (\w{1,8})", line):
+                return printable(f"{processor.get('vendor_id', 'IBM/S390')}, machine type {match[1]}")
     return None
 
 
-def _sockets(root: Path, processors: list[dict[str, str]]) -> int | None:
-    packages = {p["physical id"] for p in processors if "physical id" in p}
-    if not packages:
-        told = root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id")
-        # The kernel says -1 where firmware told it of no package.
-        packages = {package for path in told if (package := _read(path).strip()).isdecimal()}
-    return len(packages) or None
+# How many there are
 
 
-def _counts_here() -> _Counts:
-    import psutil  # here, because its import costs the hive's start 19 ms
+def _counts(root: Path, processors: list[Processor]) -> _Counts:
+    """All of the same CPUs, so that no machine has more cores than threads.
 
-    try:
-        ram_bytes = psutil.virtual_memory().total
-    except OSError:
-        ram_bytes = None
-    try:
-        cores = psutil.cpu_count(logical=False)
-    except OSError:
-        cores = None
-    return _Counts(cores=cores, threads=psutil.cpu_count(), ram_bytes=ram_bytes)
-
-
-def _counts_under(root: Path, processors: list[dict[str, str]]) -> _Counts:
-    # psutil's root is a global of its module, which other threads would see changed.
-    total = re.search(r"^MemTotal:\s+(\d+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
+    In a guest /proc/cpuinfo may be about the guest (lxcfs makes it so) and /sys about the host: then
+    the numbers of the CPUs in the one mean nothing in the other, and what counts is the guest's.
+    """
+    listed = [p for p in processors if _first(p, _NUMBER_KEYS)]
+    folder = root / "sys/devices/system/cpu"
+    online = numbers(read(folder / "online")) or _folders(folder)
+    if not listed or len(listed) == len(online):
+        told = _in_sysfs(folder, online)
+        if told.cores or told.sockets:
+            return told
     return _Counts(
-        cores=_cores_under(root, processors),
-        threads=sum(p.get("processor", "").isdecimal() for p in processors) or None,
-        ram_bytes=int(total[1]) * 1024 if total else None,
+        sockets=_distinct(_first(p, _PACKAGE_KEYS) for p in listed),
+        cores=_distinct(_core(p) for p in listed),
+        threads=len(listed) or len(online) or None,
     )
 
 
-def _cores_under(root: Path, processors: list[dict[str, str]]) -> int | None:
-    siblings = {_read(p) for p in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology/core_cpus_list")}
-    if siblings:
-        return len(siblings)
-    told = {
-        p["physical id"]: int(p["cpu cores"])
-        for p in processors
-        if "physical id" in p and p.get("cpu cores", "").isdecimal()
-    }
-    return sum(told.values()) or None
+def _folders(folder: Path) -> set[int]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return set()
+    return {int(match[1]) for name in names if (match := re.fullmatch(r"cpu([0-9]{1,6})", name))}
+
+
+def _in_sysfs(folder: Path, online: set[int]) -> _Counts:
+    def topology(cpu: int, name: str) -> str:
+        return read(folder / f"cpu{cpu}/topology" / name).strip()
+
+    # The kernel says -1 where firmware told it of no package.
+    packages = {package for cpu in online if (package := topology(cpu, "physical_package_id")).isdecimal()}
+    # The second is how a kernel before 5.3 calls the first.
+    cores = (
+        topology(cpu, "core_cpus_list") or topology(cpu, "thread_siblings_list") or None for cpu in online
+    )
+    return _Counts(sockets=len(packages) or None, cores=_distinct(cores), threads=len(online))
+
+
+def _core(processor: Processor) -> tuple[str, str] | None:
+    package, core = _first(processor, _PACKAGE_KEYS), _first(processor, _CORE_KEYS)
+    return (package, core) if package and core else None
+
+
+def _distinct(values: Iterable[Hashable]) -> int | None:
+    """How many different ones there are; None where one is unknown."""
+    found = set(values)
+    return None if None in found else len(found) or None

@@ -11,25 +11,29 @@ import re
 from pathlib import Path
 
 from rbee.hive.devices import pci
+from rbee.hive.devices.files import read
+from rbee.hive.devices.limits import limits
 
 _NODE = re.compile(r"nvidia(ctl|\d+)")
 
 
 def fingerprint(root: Path, nvml_changes: int) -> str:
-    """Of cards and their drivers, NVIDIA's driver, CPUs and RAM; `nvml_changes` is Nvml's count.
+    """Of cards and their drivers, NVIDIA's driver, CPUs, RAM, and what may be had of these.
 
+    `nvml_changes` is Nvml's count.
     Of the RAM the GiB count: a balloon of a virtual machine moves all the time.
     """
     driver = root / "sys/module/nvidia"
-    memory = re.match(r"MemTotal:\s+(\d{1,12}) kB", _read(root / "proc/meminfo"))
+    memory = re.match(r"MemTotal:\s+(\d{1,12}) kB", read(root / "proc/meminfo"))
     parts = (
         *pci.outline(root),
-        *(_read(driver / name) for name in ("version", "initstate")),
-        _read(root / "proc/driver/nvidia/version"),
+        *(read(driver / name) for name in ("version", "initstate")),
+        read(root / "proc/driver/nvidia/version"),
         # The nodes come a moment after the driver; what could not be opened without them now can.
         *_nodes(root / "dev"),
-        _read(root / "sys/devices/system/cpu/online"),
+        read(root / "sys/devices/system/cpu/online"),
         str(round(int(memory[1]) / 2**20)) if memory else "",
+        str(limits(root)),
         str(nvml_changes),
     )
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
@@ -40,10 +44,3 @@ def _nodes(folder: Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if _NODE.fullmatch(name))
     except OSError:
         return []
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

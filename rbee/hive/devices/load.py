@@ -6,7 +6,6 @@ versions about what used memory is.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import deque
@@ -14,8 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rbee.hive.devices.files import read
+
 LEAST_SPAN = 0.5
 """Seconds over which a share of the CPUs' time is an average at the least."""
+
+MOST_LOAD = 10**9
+"""What the contract takes for a load average."""
 
 READINGS_MAX = 8
 """Readings that are kept; none is younger than half of LEAST_SPAN when the next is kept."""
@@ -23,13 +27,13 @@ READINGS_MAX = 8
 
 def load_averages(root: Path) -> tuple[float | None, float | None, float | None]:
     """Over 1, 5 and 15 minutes."""
-    one, five, fifteen, *_ = [*_read(root / "proc/loadavg").split(), "", "", ""]
+    one, five, fifteen, *_ = [*read(root / "proc/loadavg").split(), "", "", ""]
     return _number(one), _number(five), _number(fifteen)
 
 
 def memory(root: Path) -> tuple[int | None, int | None]:
     """Bytes used and bytes in all; used is what no program could have without swapping."""
-    told = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", _read(root / "proc/meminfo"), re.MULTILINE))
+    told = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", read(root / "proc/meminfo"), re.MULTILINE))
     total = int(told["MemTotal"]) * 1024 if "MemTotal" in told else None
     if total is None or "MemAvailable" not in told:
         return None, total
@@ -80,18 +84,11 @@ class CpuMeter:
 
     def _reading(self) -> _Reading | None:
         """proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guests count as user."""
-        match = re.match(r"cpu +((?:\d+ ?){4,8})", _read(self._path))
+        match = re.match(r"cpu +((?:[0-9]{1,19} ){3,7}[0-9]{1,19})\b", read(self._path))
         if match is None:
             return None
         ticks = [int(number) for number in match[1].split()]
         return _Reading(self._clock(), sum(ticks) - sum(ticks[3:5]), sum(ticks))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _number(text: str) -> float | None:
@@ -99,4 +96,4 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return number if 0 <= number <= MOST_LOAD else None

@@ -85,7 +85,9 @@ def properties(hive: HiveView) -> dict[str, str]:
         "CPUSockets": _number(cpu.sockets),
         "CPUCores": _number(cpu.cores),
         "CPUThreads": _number(cpu.threads),
+        "CPUsAllowed": _number(cpu.cpus_allowed),
         "MemoryTotal": _number(cpu.ram_bytes),
+        "MemoryAllowed": _number(cpu.ram_allowed_bytes),
         "GPUs": str(len(hive.devices.gpus)),
     }
     for gpu in hive.devices.gpus:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from rbee.contracts import Devices, Gpu
-from rbee.hive.devices.cpu import detect_cpu
 from rbee.hive.devices.text import printable
 from tests.nvml import (
     DRIVER_NOT_LOADED,
@@ -43,53 +42,6 @@ def _gpu(index: int, card: StubCard) -> Gpu:
 
 def _codes(devices: Devices) -> list[str]:
     return [finding.code for finding in devices.findings]
-
-
-# The CPU
-
-
-def test_the_cpu_of_a_root_is_read_from_its_own_proc(machine: Machine) -> None:
-    cpu = machine.detect().cpu
-    assert cpu.model == "AMD EPYC 9354 32-Core Processor"
-    assert (cpu.sockets, cpu.cores, cpu.threads, cpu.ram_bytes) == (2, 4, 8, 16 * 2**20)
-
-
-def test_psutil_and_proc_agree_about_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    for name in ("cpuinfo", "meminfo"):
-        (tmp_path / "proc" / name).write_bytes(Path("/proc", name).read_bytes())
-    for path in Path("/").glob("sys/devices/system/cpu/cpu[0-9]*/topology/*"):
-        copy = tmp_path / path.relative_to("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    here, findings = detect_cpu(Path("/"))
-    assert here == detect_cpu(tmp_path)[0]
-    assert here.threads >= 1
-    assert here.ram_bytes > 2**20
-    assert findings == []
-
-
-def test_an_arm_cpu_that_names_no_model_has_none(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")
-    (tmp_path / "proc/meminfo").write_text("MemTotal:       1024 kB\n")
-    cpu, findings = detect_cpu(tmp_path)
-    assert (cpu.model, cpu.sockets, cpu.cores, cpu.threads) == (None, None, None, 1)
-    assert findings == []
-
-
-def test_a_package_that_firmware_did_not_tell_of_is_no_socket(tmp_path: Path) -> None:
-    for number, package in enumerate(("0", "0", "-1")):
-        topology = tmp_path / f"sys/devices/system/cpu/cpu{number}/topology"
-        topology.mkdir(parents=True)
-        (topology / "physical_package_id").write_text(f"{package}\n")
-    assert detect_cpu(tmp_path)[0].sockets == 1
-
-
-def test_a_proc_that_tells_nothing_is_a_finding(tmp_path: Path) -> None:
-    cpu, findings = detect_cpu(tmp_path)
-    assert (cpu.model, cpu.sockets, cpu.cores, cpu.threads, cpu.ram_bytes) == (None,) * 5
-    assert [finding.code for finding in findings] == ["cpu-unreadable"]
 
 
 # NVIDIA's cards

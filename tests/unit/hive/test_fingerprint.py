@@ -42,6 +42,11 @@ def bind_to_vfio(machine: Machine) -> None:
     (folder(machine, A.pci_address) / "driver").symlink_to("../drivers/vfio-pci")
 
 
+def limit(machine: Machine) -> None:
+    machine.write("proc/self/cgroup", "0::/rbee.slice/rbee-hive.service\n")
+    machine.write("sys/fs/cgroup/rbee.slice/memory.max", "1073741824\n")
+
+
 OTHERS: dict[str, Callable[[Machine], object]] = {
     "a card is new": lambda m: m.plug_nvidia(B.pci_address),
     "a card is gone": lambda m: shutil.rmtree(folder(m, AMD)),
@@ -53,6 +58,7 @@ OTHERS: dict[str, Callable[[Machine], object]] = {
     "no NVIDIA driver": lambda m: shutil.rmtree(m.root / "sys/module/nvidia"),
     "the driver's nodes have come": lambda m: m.write("dev/nvidiactl", ""),
     "a CPU is off": lambda m: m.write("sys/devices/system/cpu/online", "0-6\n"),
+    "a limit of the cgroup": limit,
     "more RAM": lambda m: m.write("proc/meminfo", "MemTotal:       25165824 kB\n"),
 }
 

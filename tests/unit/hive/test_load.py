@@ -40,7 +40,7 @@ def test_load_averages_are_the_kernels(proc: Proc) -> None:
     assert load_averages(proc.root) == (12.5, 3.25, 0.0)
 
 
-@pytest.mark.parametrize("text", ["", "nan -1 many 1/2 3\n", "inf -inf x\n"])
+@pytest.mark.parametrize("text", ["", "nan -1 many 1/2 3\n", "inf -inf x\n", "1e10 1e300 1e999\n"])
 def test_a_load_that_is_no_number_is_not_known(proc: Proc, text: str) -> None:
     proc.write("loadavg", text)
 
@@ -69,6 +69,16 @@ def test_memory_that_the_kernel_does_not_tell_is_not_known(
     proc.write("meminfo", text)
 
     assert memory(proc.root) == told
+
+
+@pytest.mark.parametrize("digits", [20, 5000])
+def test_ticks_that_no_kernel_counts_are_not_known(proc: Proc, digits: int) -> None:
+    proc.write("stat", f"cpu  {' '.join(['9' * digits] * 8)}\n")
+
+    proc.meter.note()
+    proc.now += 1
+
+    assert proc.meter.look() == (None, None)
 
 
 def test_a_machine_without_proc_tells_nothing(tmp_path: Path) -> None:

@@ -70,9 +70,12 @@ def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:
     full = replace(HIVE_VIEW, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
     bare = replace(HIVE_VIEW, id="bare", devices=Devices(Cpu(None, None, None, None, None)))
     small = replace(HIVE_VIEW, id="small", devices=Devices(Cpu("Atom", 1, 1, 1, 2**29)))
+    guest = Cpu("AMD EPYC", 2, 128, 256, 2**39, cpus_allowed=1.5, ram_allowed_bytes=2**31)
+    limited = replace(HIVE_VIEW, id="guest", devices=Devices(guest))
     unknown = replace(HIVE_VIEW, id="new", devices=None)
 
-    lines = [line.split("  ") for line in devices_table([full, bare, small, unknown]).splitlines()]
+    table = devices_table([full, bare, small, limited, unknown])
+    lines = [line.split("  ") for line in table.splitlines()]
     cells = [[cell.strip() for cell in line if cell] for line in lines]
 
     assert cells == [
@@ -83,6 +86,10 @@ def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:
         ["localhost", "gpu2", "1af4, name unknown", "unknown", "-", "-", "-"],
         ["bare", "cpu", "model unknown (size unknown)", "unknown", "-", "-", "-"],
         ["small", "cpu", "Atom (1 socket, 1 core, 1 thread)", "0.5 GiB", "-", "-", "-"],
+        [
+            "guest", "cpu", "AMD EPYC (2 sockets, 128 cores, 256 threads; limited to 1.5)",
+            "2.0 of 512.0 GiB", "-", "-", "-",
+        ],
         ["new", "-", "not known yet", "-", "-", "-", "-"],
     ]  # fmt: skip
 

@@ -166,6 +166,7 @@ def test_a_hives_properties_are_shown_a_line_each(
     assert shown["Id"] == "localhost"
     assert shown["State"] == "online"
     assert shown["MemoryTotal"] == str(512 * 2**30)
+    assert (shown["MemoryAllowed"], shown["CPUsAllowed"]) == ("", "")  # all of it
     assert shown["GPU0Name"] == "NVIDIA GeForce RTX 4090"
     assert shown["GPU0MemoryTotal"] == str(24 * 2**30)
     assert shown["Version"] == ""  # not known

@@ -1202,6 +1202,14 @@ def test_a_shutdown_that_systemd_refuses_ends_in_its_error(queen: MakeQueen) -> 
         (Devices(Cpu(None, None, None, None, None)), "a cpu (model unknown)"),
         (Devices(Cpu(None, None, None, 4, None)), "a cpu (model unknown, 4 threads)"),
         (
+            Devices(Cpu("a cpu", 1, 2, 4, 2**33, cpus_allowed=1.5, ram_allowed_bytes=2**31)),
+            "a cpu (a cpu, 4 threads, 8.0 GiB RAM, limited to 1.5 CPUs and 2.0 GiB)",
+        ),
+        (
+            Devices(Cpu("a cpu", 1, 2, 4, 2**33, cpus_allowed=1)),
+            "a cpu (a cpu, 4 threads, 8.0 GiB RAM, limited to 1 CPU)",
+        ),
+        (
             Devices(
                 Cpu("a cpu", 1, 2, 4, 2**30),
                 (

@@ -129,6 +129,19 @@ def test_devices_are_told_and_what_is_not_known_is_left_out() -> None:
     )
 
 
+def test_what_a_cgroup_allows_is_told_of_the_hives_that_it_limits() -> None:
+    assert HIVE_VIEW.devices is not None
+    cpu = replace(HIVE_VIEW.devices.cpu, cpus_allowed=1.5, ram_allowed_bytes=2**31)
+    guest = replace(HIVE_VIEW, id="guest", devices=replace(HIVE_VIEW.devices, cpu=cpu))
+
+    told = scraped(Metrics(), Moment([HIVE_VIEW, guest]))
+
+    assert told["rbee_hive_cpus_allowed", "guest"] == 1.5
+    assert told["rbee_hive_memory_allowed_bytes", "guest"] == 2**31
+    assert ("rbee_hive_cpus_allowed", "localhost") not in told
+    assert ("rbee_hive_memory_allowed_bytes", "localhost") not in told
+
+
 def test_a_name_from_outside_cannot_forge_a_series() -> None:
     assert HIVE_VIEW.devices is not None
     (gpu,) = HIVE_VIEW.devices.gpus

@@ -66,6 +66,10 @@ def with_gpus(*gpus: Gpu, **changes: Any) -> Devices:
         ),
         (replace(DEVICES, cpu=replace(CPU, ram_bytes=16 * 2**30 + 4096)), []),
         (
+            replace(DEVICES, cpu=replace(CPU, cpus_allowed=1.5, ram_allowed_bytes=2**31)),
+            ["limit of CPUs none -> 1.5", "limit of RAM none -> 2.0 GiB"],
+        ),
+        (
             replace(DEVICES, findings=(Finding("no-driver", "2 NVIDIA card(s), and no driver"),)),
             ["no-driver: 2 NVIDIA card(s), and no driver"],
         ),
