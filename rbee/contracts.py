@@ -15,6 +15,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, Union
@@ -62,6 +63,21 @@ MachineId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}")]
 TokenId = Annotated[str, Limit(8, 8, r"[0-9a-f]{8}")]
 LabelKey = Annotated[str, Limit(1, 63, r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?")]
 LabelValue = Annotated[str, Limit(0, 63, r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")]
+
+
+def is_same_name(one: str, other: str | None) -> bool:
+    """Hives are named as hosts are, and GPU1 and gpu1 are one host (RFC 4343)."""
+    return other is not None and one.lower() == other.lower()
+
+
+def spelled(name: str, names: Iterable[str]) -> str:
+    """The name as it is among `names`, where a hive of it is; else as it is.
+
+    A catalog from before 0.5.0 may have two that differ by case alone: each is meant by its own spelling.
+    """
+    same = [there for there in names if is_same_name(name, there)]
+    return name if not same or name in same else same[0]
+
 
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]

@@ -30,6 +30,8 @@ from rbee.contracts import (
     Shape,
     Tcp,
     decode,
+    is_same_name,
+    spelled,
 )
 from rbee.errors import (
     BadConfig,
@@ -154,10 +156,10 @@ class Keeper:
     def bring_host(self, host: str, *, user: str | None, queen: str | None, package: str | None) -> None:
         """Where a host is another machine, see to it by ssh that its hive has joined and runs."""
         checked(Name, "HOST", host)
-        if host == LOCALHOST:
+        if is_same_name(LOCALHOST, host):
             return
         self._wake()
-        there = next((hive for hive in self._hives() if hive.id == host), None)
+        there = _named(host, self._hives())
         if there is not None and there.last_beat_ms is not None and there.state not in ("offline", "unknown"):
             return  # it beats: whatever is wrong with it, ssh is no help
         from pathlib import Path
@@ -261,9 +263,8 @@ class Keeper:
     def hive(self, hive_id: str) -> HiveView:
         checked(Name, "HIVE", hive_id)
         hives = self.list_hives()
-        for hive in hives:
-            if hive.id == hive_id:
-                return hive
+        if found := _named(hive_id, hives):
+            return found
         raise UnknownHive(
             f"hive '{hive_id}' is not in the hive catalog{did_you_mean(hive_id, (one.id for one in hives))}",
             hint="rbeectl list-hives",
@@ -614,6 +615,11 @@ def _explained() -> Iterator[None]:
         raise explain(error) from error
     except NotRunning as error:
         raise _without_socket(error) from error
+
+
+def _named(name: str, hives: Sequence[HiveView]) -> HiveView | None:
+    id_ = spelled(name, (hive.id for hive in hives))
+    return next((hive for hive in hives if hive.id == id_), None)
 
 
 def did_you_mean(typed: str, names: Iterable[str]) -> str:

@@ -12,7 +12,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import QUEEN_PORT, CreatedToken, CreateToken, Name, QueenRoutes, SetTcp, Tcp, decode
+from rbee.contracts import (
+    QUEEN_PORT,
+    CreatedToken,
+    CreateToken,
+    Name,
+    QueenRoutes,
+    SetTcp,
+    Tcp,
+    decode,
+    is_same_name,
+)
 from rbee.errors import BadInput, NotPermitted, RbeeError, TcpClosed, UnitFailed
 from rbee.keeper.ssh import Ssh
 from rbee.narration import CLOSING_TCP, HANDING_OVER, LOOKING_AT_HOST, OPENING_TCP, STARTING_HIVE, Teller
@@ -146,7 +156,9 @@ def has_joined(ssh: Ssh, name: str, told: Tcp) -> bool:
     head = ssh.run_as_root("sh", "-c", f"test ! -e {STATE}/membership || head -n1 {STATE}/membership")
     try:
         found = json.loads(head.removeprefix("# "))
-        return bool(found["hive_id"] == name and fingerprint(found["ca"]) == told.fingerprint)
+        return bool(
+            is_same_name(name, str(found["hive_id"])) and fingerprint(found["ca"]) == told.fingerprint
+        )
     except (ValueError, KeyError, TypeError, RbeeError):
         return False  # there is none, or none that it could use
 

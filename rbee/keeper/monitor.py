@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
-from rbee.contracts import FeedEvent, FeedEvents, Gap, QueenRoutes, Shape, decode
+from rbee.contracts import FeedEvent, FeedEvents, Gap, QueenRoutes, Shape, decode, is_same_name
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
 from rbee.keeper.commands import QueenState, queen_state
 from rbee.systemd import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Bus
@@ -194,7 +194,7 @@ class Monitor:
             yield _agreed(Gap, block)
         elif block.kind == "narrated":
             event = _agreed(FeedEvent, block)
-            if self._hive in (None, event.hive):
+            if self._hive is None or is_same_name(self._hive, event.hive):
                 yield event
 
     def _wait(self, seconds: float, stream: FeedStream | None = None) -> bool:

@@ -87,6 +87,9 @@ def build(
     counted = metrics or Metrics()
     scraping = asyncio.Lock()
 
+    def hive_of(request: Request) -> str:
+        return hives.spelled(hive_id(request))
+
     async def health(_request: Request) -> Health:
         return Health("ok", __version__)
 
@@ -107,21 +110,21 @@ def build(
         return Hives(tuple(await hives.views()))
 
     async def show_hive(request: Request) -> HiveView:
-        return await hives.view(hive_id(request))
+        return await hives.view(hive_of(request))
 
     async def sample(request: Request) -> Sample:
-        return await hives.sample(hive_id(request))
+        return await hives.sample(hive_of(request))
 
     async def remove_hive(request: Request) -> Any:
-        wanted = hive_id(request)
+        wanted = hive_of(request)
         is_forced = bool(read_query(request, QueenRoutes.REMOVE_HIVE).get("force", 0))
         return begin(request, lambda: hives.remove(wanted, actor(request), is_forced=is_forced))
 
     async def set_labels(request: Request) -> HiveView:
-        return await fleet.set_labels(hive_id(request), await read_shape(request, SetLabels), actor(request))
+        return await fleet.set_labels(hive_of(request), await read_shape(request, SetLabels), actor(request))
 
     async def set_cordon(request: Request) -> HiveView:
-        return await fleet.set_cordon(hive_id(request), await read_shape(request, SetCordon), actor(request))
+        return await fleet.set_cordon(hive_of(request), await read_shape(request, SetCordon), actor(request))
 
     async def tcp(_request: Request) -> Tcp:
         return await fleet.tcp()

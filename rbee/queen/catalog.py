@@ -40,6 +40,7 @@ from rbee.contracts import (
     TokenView,
     decode,
     encode,
+    is_same_name,
 )
 from rbee.errors import (
     TEXT_LIMIT,
@@ -384,18 +385,21 @@ class Catalog:
             fault = "is spent"
         elif expires_at_ms <= now:
             fault = "has expired"
-        elif hive is not None and hive != asked.hive_id:
+        elif hive is not None and not is_same_name(hive, asked.hive_id):
             fault = f"is for the hive {hive}"
         if fault is not None:
             raise BadToken(f"token {asked.token_id} {fault}", hint=ANOTHER)
 
     def _check_name(self, asked: Joining) -> None:
-        there = self._find(asked.hive_id)
+        # Its own row before another's, should there be two from before 0.5.0 that differ by case alone.
+        found = self._connection.execute(
+            _SELECT + " WHERE id = ?1 COLLATE NOCASE ORDER BY id = ?1 DESC LIMIT 1", (asked.hive_id,)
+        ).fetchone()
+        there = _row(found) if found else None
         if there is not None and there.machine != asked.machine:
             raise NameTaken(
-                f"the name {asked.hive_id} is taken: it is that of the hive at {there.address or there.host}",
-                hint="Join under another name, or on the queen's machine: "
-                f"rbeectl remove-hive {asked.hive_id}",
+                f"the name {there.id} is taken: it is that of the hive at {there.address or there.host}",
+                hint=f"Join under another name, or on the queen's machine: rbeectl remove-hive {there.id}",
                 field="name",
             )
         found = self._connection.execute(
@@ -514,7 +518,7 @@ class Catalog:
         """The last entries, the newest last; of one hive, or of all."""
         query = """
             SELECT id, at_ms, text, hive, actor_uid, actor_credential, job_id FROM audit
-            WHERE ?1 IS NULL OR hive = ?1 ORDER BY id DESC LIMIT ?2
+            WHERE ?1 IS NULL OR hive = ?1 COLLATE NOCASE ORDER BY id DESC LIMIT ?2
             """
         found = await self._run(lambda: self._connection.execute(query, (hive_id, limit)).fetchall(), "read")
         return [AuditEntry(*entry) for entry in reversed(found)]

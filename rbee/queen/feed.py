@@ -24,7 +24,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from rbee.contracts import FeedEvent, FeedEvents, Gap, Line, decode, encode
+from rbee.contracts import FeedEvent, FeedEvents, Gap, Line, decode, encode, is_same_name
 from rbee.errors import TEXT_LIMIT, BadInput
 from rbee.narration import (
     EVENTS,
@@ -230,7 +230,7 @@ class Feed(Narrator):
             if len(found) >= limit:
                 break
             event = FeedEvent(**json.loads(line))
-            if hive is None or event.hive == hive:
+            if hive is None or is_same_name(hive, event.hive):
                 found.append(event)
         return FeedEvents(self.id, tuple(reversed(found)))
 

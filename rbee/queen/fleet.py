@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rbee import __version__, tls
@@ -24,6 +25,7 @@ from rbee.contracts import (
     SetLabels,
     Tcp,
     TokenView,
+    is_same_name,
 )
 from rbee.errors import (
     BadInput,
@@ -134,7 +136,7 @@ class Fleet:
 
     async def create_token(self, asked: CreateToken, by: Actor) -> CreatedToken:
         fingerprint = self.authority.fingerprint
-        if asked.hive == LOCALHOST:
+        if is_same_name(LOCALHOST, asked.hive):
             raise _reserved("hive")
         token_id, secret, now = secrets.token_hex(4), secrets.token_urlsafe(24), now_ms()
         token = TokenView(token_id, asked.hive, asked.uses, now, now + asked.ttl_s * 1000, is_revoked=False)
@@ -154,6 +156,8 @@ class Fleet:
         return found
 
     async def join(self, asked: Join, peer: RemotePeer) -> Joined:
+        """A hive that asks for its name in another case keeps the one that it has."""
+        asked = replace(asked, name=self._hives.spelled(asked.name))
         try:
             return await self._join(asked, peer)
         except ClonedHive as error:

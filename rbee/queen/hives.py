@@ -251,8 +251,13 @@ class Hives:
 
     # Asked for
 
+    def spelled(self, name: str) -> str:
+        """How the hive of that name spells it; the name itself where there is none."""
+        return self._registry.spelled(name)
+
     def add(self, request: AddHive, actor: dict[str, str]) -> Job:
         """Begin to add a hive; one that is there already goes on from wherever it is."""
+        request = replace(request, host=self.spelled(request.host))
         if request.host != LOCALHOST and not self._is_remote(request.host):
             raise UnknownHost(
                 f"host '{request.host}' is not known: it is not {LOCALHOST}, and no machine has joined as it",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rbee.config import JITTER
-from rbee.contracts import State
+from rbee.contracts import LOCALHOST, State, spelled
 from rbee.errors import TEXT_LIMIT
 
 MISSES = 3
@@ -64,6 +64,10 @@ class Registry:
         self._wall_ms = wall_ms
         self._lives: dict[str, Life] = {}
         self._remote: set[str] = set()
+
+    def spelled(self, name: str) -> str:
+        """How the hive of that name spells it; the name itself where there is none."""
+        return name if name in self._lives else spelled(name, (LOCALHOST, *self._lives))
 
     def life(self, hive_id: str) -> Life | None:
         return self._lives.get(hive_id)

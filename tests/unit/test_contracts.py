@@ -38,6 +38,7 @@ from rbee.contracts import (
     encode,
     openapi,
     schema,
+    spelled,
 )
 from rbee.errors import BadInput
 from tests.unit.shapes import ANYTHING, HIVE_VIEW, SHAPES, places, values
@@ -481,6 +482,22 @@ def test_decode_and_the_schema_agree_about_what_is_taken(kind: type[Any]) -> Non
 
     agree()
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "found"),
+    [
+        ("gpu1", ["gpu1"], "gpu1"),
+        ("gpu1", ["gpu0", "GPU1"], "GPU1"),
+        ("GPU1", ["gpu1"], "gpu1"),
+        ("gpu1", ["GPU1", "gpu1"], "gpu1"),
+        ("GPU1", ["GPU1", "gpu1"], "GPU1"),
+        ("gpu1", ["gpu2"], "gpu1"),
+        ("gpu1", [], "gpu1"),
+    ],
+)
+def test_a_name_is_found_in_any_case_and_first_in_its_own(name: str, names: list[str], found: str) -> None:
+    assert spelled(name, names) == found
 
 
 @pytest.mark.parametrize("body", [[], "localhost", 7, None, True])

@@ -41,7 +41,7 @@ def status(session: Session, hive: str | None, lines: int) -> None:
     with session.keeper() as work:
         if hive is not None:
             found = work.hive(hive)
-            log = last_lines(work, hive, lines)
+            log = last_lines(work, found.id, lines)
         else:
             overview = work.status()
     if hive is not None:

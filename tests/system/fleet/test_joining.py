@@ -140,8 +140,9 @@ def test_a_name_is_never_taken_over(fleet: Fleet) -> None:
     gpu1, gpu2 = fleet.join("gpu1"), fleet.boot("gpu2")
     before = rows(fleet.queen)
 
-    taken = rbeectl(gpu2, "join", "queen", "--token", fleet.token(), "--name", "gpu1", user=None)
-    refused(taken, 1, f"the name gpu1 is taken: it is that of the hive at {gpu1.address}")
+    for name in ("gpu1", "GPU1"):
+        taken = rbeectl(gpu2, "join", "queen", "--token", fleet.token(), "--name", name, user=None)
+        refused(taken, 1, f"the name gpu1 is taken: it is that of the hive at {gpu1.address}")
     twice = rbeectl(gpu1, "join", "queen", "--token", fleet.token(), "--name", "other", user=None)
     refused(twice, 1, "this machine is the hive gpu1 already")
     refused(
@@ -151,6 +152,9 @@ def test_a_name_is_never_taken_over(fleet: Fleet) -> None:
     assert [(row["id"], row["credential"]) for row in rows(fleet.queen)] == [
         (row["id"], row["credential"]) for row in before
     ]
+    # Who is meant is the same for every verb.
+    shown = rbeectl(fleet.queen, "show", "GPU1", "--property=Id", "--value")
+    assert (shown.code, shown.out) == (0, "gpu1\n"), shown
     # Refused, it is what it was before.
     gpu1.run("systemctl", "start", HIVE)
     fleet.await_state("gpu1", "online")

@@ -189,6 +189,16 @@ def test_properties_are_chosen_as_systemctl_show_does(
     assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost", *arguments)) == Ran(0, out, "")
 
 
+@pytest.mark.parametrize("verb", ["show", "status", "list-devices"])
+def test_a_hive_is_found_in_any_case_of_its_name(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
+) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl(verb, "LocalHost", "--json"))
+
+    assert ran.code == 0
+    assert '"id": "localhost"' in ran.out
+
+
 def test_a_property_that_there_is_not_suggests_the_near_one(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:

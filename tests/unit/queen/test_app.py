@@ -216,6 +216,24 @@ def test_hives_are_listed_and_shown(with_queen: WithQueen) -> None:
     assert (hive.id, hive.state, hive.devices) == ("localhost", "unknown", None)
 
 
+def test_a_hive_is_meant_in_any_case_of_its_name(with_queen: WithQueen) -> None:
+    async def scenario(queen: Served) -> list[Answer]:
+        await queen.catalog.add("localhost", "localhost", 8600)
+        await queen.rules.load()
+        label = b'{"set": [{"key": "rack", "value": "3"}]}'
+        return [
+            await queen.ask(request("GET", "/v1/hives/LocalHost")),
+            await queen.ask(request("POST", "/v1/hives/LOCALHOST/labels", label)),
+            await queen.ask(request("POST", "/add-hive", b'{"host": "LocalHost"}')),
+            await queen.ask(request("DELETE", "/v1/hives/LOCALHOST")),
+        ]
+
+    shown, labelled, added, removed = with_queen(scenario)
+
+    assert shown.json["id"] == labelled.json["id"] == "localhost"
+    assert added.json["hive_id"] == removed.json["hive_id"] == "localhost"
+
+
 def test_jobs_are_listed_and_shown(with_queen: WithQueen) -> None:
     async def scenario(queen: Served) -> list[Answer]:
         for host in ("a", "b"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -286,10 +287,53 @@ def test_a_name_is_one_machine_s_and_a_machine_has_one_name(with_queen: With) ->
     with_queen(scenario)
 
 
-def test_the_name_of_the_queen_s_own_hive_is_not_to_be_had(with_queen: With) -> None:
+def test_names_that_differ_by_case_alone_are_one(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        await queen.member("GPU1")
+        with pytest.raises(NameTaken, match=r"the name GPU1 is taken: it is that of the hive at 10\.0\.0\.1"):
+            await queen.join(await queen.token(), "gpu1", machine=OTHER)
+        # The machine whose name it is keeps its spelling, and a token may have another.
+        assert (await queen.join(await queen.token(hive="gpu1"), "gpU1")).hive_id == "GPU1"
+        assert [row.id for row in await queen.catalog.hives()] == ["GPU1"]
+        with pytest.raises(BadToken, match="is for the hive gpu1"):
+            await queen.join(await queen.token(hive="gpu1"), "gpu2", machine=OTHER)
+
+    with_queen(scenario)
+
+
+def test_two_that_join_at_once_as_one_name_in_two_cases_are_not_both_taken(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        token = await queen.token(uses=2)
+        joining = (queen.join(token, "GPU1"), queen.join(token, "gpu1", machine=OTHER))
+        ended = await asyncio.gather(*joining, return_exceptions=True)
+        assert [type(end) for end in ended].count(NameTaken) == 1
+        assert len(await queen.catalog.hives()) == 1
+
+    with_queen(scenario)
+
+
+def test_two_of_before_that_differ_by_case_alone_stay_two(with_queen: With, tmp_path: Path) -> None:
+    async def scenario(queen: Queen) -> None:
+        await queen.member("GPU1")
+        await queen.member("gpu2", machine=OTHER)
+        # As a catalog of 0.4.0 may have them.
+        with closing(sqlite3.connect(tmp_path / "state/catalog.db")) as connection, connection:
+            connection.execute("UPDATE hives SET id = 'gpu1', host = 'gpu1' WHERE id = 'gpu2'")
+        await queen.hives.load()
+        for name, machine in (("GPU1", MACHINE), ("gpu1", OTHER)):
+            assert (await queen.join(await queen.token(), name, machine=machine)).hive_id == name
+            assert (await queen.hives.view(queen.hives.spelled(name))).id == name
+
+    with_queen(scenario)
+
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost"])
+def test_the_name_of_the_queen_s_own_hive_is_not_to_be_had(with_queen: With, name: str) -> None:
     async def scenario(queen: Queen) -> None:
         with pytest.raises(BadInput, match="must not be localhost"):
-            await queen.token(hive="localhost")
+            await queen.token(hive=name)
+        with pytest.raises(BadInput, match="must not be localhost"):
+            await queen.join(await queen.token(), name)
 
     with_queen(scenario)
 
@@ -574,6 +618,7 @@ def test_each_change_has_its_author_in_the_audit_and_in_the_journal(with_queen: 
         assert [entry.text for entry in await queen.catalog.audit(2, "gpu1")] == [
             text for text, *_ in told[-2:]
         ]
+        assert await queen.catalog.audit(100, "GPU1") == await queen.catalog.audit(100, "gpu1")
         assert await queen.catalog.audit(100, "gpu9") == []
 
     with_queen(scenario)

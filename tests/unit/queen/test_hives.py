@@ -384,7 +384,7 @@ def test_a_hive_that_runs_before_anybody_added_it_is_taken_as_it_is(queen: MakeQ
     run(scenario())
 
 
-@pytest.mark.parametrize("host", ["blade-7", "LOCALHOST", "localhost ", "127.0.0.1", "\x1b[31m"])
+@pytest.mark.parametrize("host", ["blade-7", "LOCALHOST.lan", "localhost ", "127.0.0.1", "\x1b[31m"])
 def test_an_unknown_host_is_refused_and_nothing_is_written(queen: MakeQueen, host: str) -> None:
     async def scenario() -> None:
         async with queen() as q:
