@@ -176,13 +176,12 @@ def names(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str]
     """What pci.ids calls these (vendor id, device id); reads no further than it must."""
     missing = set(wanted)
     found: dict[tuple[str, str], str] = {}
-    if not missing:
-        return found
     for path in _PCI_IDS:
+        if not missing:
+            break
         try:
             with (root / path).open("rb") as lines:
                 _look_up(lines, missing, found)
-            return found
         except OSError:
             continue
     return found
@@ -193,11 +192,14 @@ def _look_up(
 ) -> None:
     """Move from `missing` to `found`. Vendors start a line, their devices come after one tab.
 
-    (Subsystems come after two, and so match no device id.)
+    (Subsystems come after two, and so match no device id. Comments and empty lines stand anywhere,
+    also between the devices of one vendor.)
     """
     vendors = {vendor.encode() for vendor, _ in missing}
     vendor = b""
     for line in lines:
+        if line.startswith(b"#") or not line.strip():
+            continue
         if not line.startswith(b"\t"):
             vendor = line[:4]
         elif vendor in vendors:

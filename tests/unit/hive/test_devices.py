@@ -466,6 +466,22 @@ def test_cards_that_do_not_name_themselves_are_named_by_pci_ids(machine: Machine
     ]
 
 
+@pytest.mark.parametrize("between", ["# a comment", "", " ", "#\t744c  Not this one"])
+def test_a_comment_or_an_empty_line_does_not_end_a_vendors_block(machine: Machine, between: str) -> None:
+    machine.write("usr/share/misc/pci.ids", f"1002  AMD\n{between}\n\t744c  Navi 31\n")
+    machine.plug("0000:03:00.0", "1002", "744c", driver="amdgpu")
+    (gpu,) = machine.detect().gpus
+    assert gpu.name == "Navi 31"
+
+
+def test_a_name_that_one_pci_ids_lacks_is_looked_up_in_the_other(machine: Machine) -> None:
+    machine.write("usr/share/misc/pci.ids", "1002  AMD\n\t740f  Aldebaran\n")
+    machine.write("usr/share/hwdata/pci.ids", "1002  AMD\n\t740f  Not this one\n\t744c  Navi 31\n")
+    machine.plug("0000:03:00.0", "1002", "740f", driver="amdgpu")
+    machine.plug("0000:04:00.0", "1002", "744c", driver="amdgpu")
+    assert [gpu.name for gpu in machine.detect().gpus] == ["Aldebaran", "Navi 31"]
+
+
 def test_a_card_that_nothing_names_has_its_firmwares_label_or_no_name(machine: Machine) -> None:
     machine.plug("0000:00:02.0", "8086", "56a0", driver="i915", label="Onboard IGD")
     machine.plug("10000:05:00.0", "1ed5", "0101")
