@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee.contracts import Finding
+from rbee.hive.devices import sysfs
 from rbee.hive.devices.text import printable
 
 NVIDIA = "10de"
@@ -140,28 +141,19 @@ def _outline(function: Path, address: str) -> _Outline | None:
 
 
 def _card(function: Path, outline: _Outline) -> PciCard:
-    vram = _read(function / _VRAM)
     return PciCard(
         address=outline.address,
         vendor_id=outline.vendor_id,
         device_id=outline.device_id,
         kernel_driver=outline.kernel_driver,
-        product_name=printable(_read(function / "product_name")),
-        label=printable(_read(function / "label")),
-        vram_bytes=int(vram) if vram and re.fullmatch(rb"[0-9]{1,15}\n?", vram) else None,
+        product_name=printable(sysfs.read(function / "product_name")),
+        label=printable(sysfs.read(function / "label")),
+        vram_bytes=sysfs.byte_count(function / _VRAM),
     )
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            return file.read(4096)
-    except OSError:
-        return None
-
-
 def _hex(path: Path, digits: int) -> str | None:
-    match = re.fullmatch(rb"0x([0-9a-fA-F]{%d})\s*" % digits, _read(path) or b"")
+    match = re.fullmatch(rb"0x([0-9a-fA-F]{%d})" % digits, sysfs.read(path) or b"")
     return match[1].decode().lower() if match else None
 
 

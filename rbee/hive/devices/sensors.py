@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from rbee.hive.devices import sysfs
 
 LEAST_SPAN, MOST_SPAN = 0.25, 60.0
 """Seconds over which a power is an average, where a card counts the energy and tells no power."""
@@ -30,11 +31,12 @@ class Sensors:
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bus = root / "sys/bus/pci/devices"
         self._clock = clock
-        self._energies: dict[str, tuple[float, int]] = {}
+        self._energies: dict[tuple[str, str], tuple[float, int]] = {}
 
     def is_asleep(self, address: str) -> bool:
         """Has the kernel put the card to sleep? Asking its driver for more would wake it."""
-        return _text(self._bus / address / "power/runtime_status") in ("suspended", "suspending")
+        status = sysfs.read(self._bus / address / "power/runtime_status")
+        return status in (b"suspended", b"suspending")
 
     def read(self, address: str) -> Signs:
         """What the card with this normal PCI address tells; may wait for its driver, never raises."""
@@ -46,8 +48,8 @@ class Sensors:
         monitors = sorted((function / "hwmon").glob("hwmon*"))
         return Signs(
             utilisation_percent=_within(0, 100, _first([function], "gpu_busy_percent")),
-            memory_used_bytes=_number(function / "mem_info_vram_used"),
-            memory_total_bytes=_number(function / "mem_info_vram_total"),
+            memory_used_bytes=sysfs.byte_count(function / "mem_info_vram_used"),
+            memory_total_bytes=sysfs.byte_count(function / "mem_info_vram_total"),
             # xe has the package's as its second; of several, amdgpu's first is the edge's.
             temperature_celsius=_within(-273, 1000, _first(monitors, "temp1_input", "temp2_input"), 1000),
             power_watts=self._power(address, monitors),
@@ -58,14 +60,22 @@ class Sensors:
         return self._power_by_energy(address, monitors) if told is None else told
 
     def _power_by_energy(self, address: str, monitors: list[Path]) -> float | None:
-        """i915 and xe count microjoules: what came since the last look."""
-        energy = _first(monitors, "energy1_input")
-        if energy is None:
-            return None
+        """i915 and xe count microjoules: what came since the last look.
+
+        The first counter of xe is the card's, which not all cards have; the second is the package's.
+        """
+        for name in ("energy1_input", "energy2_input"):
+            energy = _first(monitors, name)
+            if energy is not None:
+                return self._rise((address, name), energy)
+        return None
+
+    def _rise(self, counter: tuple[str, str], energy: int) -> float | None:
+        """Watts since the last look at this counter, None where that is too short or too long ago."""
         now = self._clock()
-        before = self._energies.get(address)
+        before = self._energies.get(counter)
         if before is None or now - before[0] >= LEAST_SPAN:
-            self._energies[address] = (now, energy)
+            self._energies[counter] = (now, energy)
         if before is None or not LEAST_SPAN <= now - before[0] <= MOST_SPAN:
             return None
         return _within(0, 1_000_000, energy - before[1], 1_000_000 * (now - before[0]))
@@ -79,7 +89,7 @@ def _first(folders: list[Path], *names: str) -> int | None:
 def _numbers(folders: list[Path], names: tuple[str, ...]) -> Iterator[int | None]:
     for name in names:
         for folder in folders:
-            yield _number(folder / name)
+            yield sysfs.number(folder / name)
 
 
 def _within(least: float, most: float, number: int | None, unit: float = 1) -> float | None:
@@ -87,17 +97,3 @@ def _within(least: float, most: float, number: int | None, unit: float = 1) -> f
     if number is None or not least <= number / unit <= most:
         return None
     return round(number / unit, 3)
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if re.fullmatch(r"-?\d{1,15}", text, re.ASCII) else None
-
-
-def _text(path: Path) -> str:
-    try:
-        # A driver that is busy, or whose card is asleep, refuses: what it does not tell is not known.
-        with path.open("rb") as file:
-            return file.read(64).decode(errors="replace").strip()
-    except OSError:
-        return ""

@@ -64,7 +64,7 @@ def test_what_a_driver_refuses_is_not_known_and_no_problem(card: Card) -> None:
     assert card.read() == Signs(utilisation_percent=5.0)
 
 
-@pytest.mark.parametrize("text", ["", "N/A", "-1", "101", "1e3", "9" * 16, "٣"])
+@pytest.mark.parametrize("text", ["", "N/A", "-1", "101", "1e3", "9" * 16, "9" * 40, "٣"])
 def test_a_utilisation_that_cannot_be_is_not_known(card: Card, text: str) -> None:
     card.write(gpu_busy_percent=text)
 
@@ -95,6 +95,41 @@ def test_an_intel_card_that_counts_its_energy_tells_the_power_since_the_last_loo
     card.now += 1.9
     card.write(hwmon__hwmon2__energy1_input=66_000_000)
     assert card.read().power_watts == 0.5
+
+
+def test_a_counter_of_a_card_that_has_run_for_years_tells_the_power(card: Card) -> None:
+    card.write(hwmon__hwmon2__energy1_input=2**63 - 1 - 60_000_000)
+    card.read()
+    card.now += 2
+    card.write(hwmon__hwmon2__energy1_input=2**63 - 1)
+    assert card.read().power_watts == 30.0
+
+
+def test_a_card_that_counts_only_its_packages_energy_tells_power_by_that(card: Card) -> None:
+    card.write(hwmon__hwmon2__energy2_input=1_234_567_890_123_456)
+    assert card.read() == Signs()
+    card.now += 2
+    card.write(hwmon__hwmon2__energy2_input=1_234_567_950_123_456)
+    assert card.read() == Signs(power_watts=30.0)
+
+
+def test_the_cards_and_the_packages_energy_are_not_mixed(card: Card) -> None:
+    card.write(hwmon__hwmon2__energy1_input=9_000_000_000, hwmon__hwmon2__energy2_input=5_000_000_000)
+    card.read()
+    (card.folder / "hwmon/hwmon2/energy2_input").write_text("5090000000")
+    (card.folder / "hwmon/hwmon2/energy1_input").write_text("refused")
+    card.now += 2
+    assert card.read().power_watts is None
+    card.now += 2
+    card.write(hwmon__hwmon2__energy1_input=9_060_000_000)
+    assert card.read().power_watts == 15.0
+
+
+@pytest.mark.parametrize("used", ["-1", str(2**53 + 1), "1" * 40])
+def test_memory_that_cannot_be_is_not_known(card: Card, used: str) -> None:
+    card.write(mem_info_vram_used=used, mem_info_vram_total=2**53)
+
+    assert card.read() == Signs(memory_total_bytes=2**53)
 
 
 def test_an_energy_of_long_ago_or_from_before_a_reset_tells_no_power(card: Card) -> None:
