@@ -82,6 +82,7 @@ def spelled(name: str, names: Iterable[str]) -> str:
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
 Speaker = Literal["bee keeper", "queen bee", "bee hive"]
+MemoryKind = Literal["dedicated", "shared"]
 
 
 # What a machine has
@@ -106,10 +107,13 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card. What could not be learnt is None, and `problem` then says why.
+    """One card. What its driver does not report is None; `problem` says what is wrong with the card.
 
     `index` counts the hive's cards from 0 in the order of their PCI addresses;
     `vendor` is 'nvidia', 'amd', 'intel' or the PCI vendor id as four hex digits.
+    `memory_kind` is 'dedicated' for a card with memory of its own, 'shared' for one that computes
+    in the machine's RAM. `vram_bytes` is its own memory, of a card that shares what the firmware has
+    set aside for it; `shared_memory_bytes` is how much of the RAM it may use beside that.
     """
 
     index: Count
@@ -120,6 +124,17 @@ class Gpu:
     driver: Text | None
     pci_address: Text | None
     problem: Text | None = None
+    memory_kind: MemoryKind | None = None
+    shared_memory_bytes: Count | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """All the memory that the card can use; None if that is not known."""
+        if self.memory_kind != "shared":
+            return self.vram_bytes
+        if self.shared_memory_bytes is None:
+            return None
+        return self.shared_memory_bytes + (self.vram_bytes or 0)
 
 
 @dataclass(frozen=True)

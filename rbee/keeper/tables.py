@@ -194,11 +194,18 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
     name = gpu.name or f"{gpu.vendor}, name unknown"
     return (
         f"{name} [{gpu.problem}]" if gpu.problem else name,
-        memory(gpu.vram_bytes),
+        gpu_memory(gpu),
         gpu.driver or "-",
         gpu.pci_address or "-",
         gpu.uuid or "-",
     )
+
+
+def gpu_memory(gpu: Gpu) -> str:
+    """A card's own memory; of one that computes in the machine's, how much of that, if its driver says."""
+    if gpu.memory_kind != "shared":
+        return memory(gpu.memory_bytes)
+    return "shared" if gpu.memory_bytes is None else f"{memory(gpu.memory_bytes)} shared"
 
 
 def findings(hives: Iterable[HiveView]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rbee.contracts import GpuSample, HiveView, Sample
+from rbee.contracts import Gpu, GpuSample, HiveView, Sample
 from rbee.keeper import tables
 from rbee.keeper.screen import Screen, width
 from rbee.text import printable
@@ -99,19 +99,23 @@ def _lines(hive: HiveView, moment: Moment, columns: int, screen: Screen) -> Iter
     yield _fit(
         [[(name, "plain")], [("cpu", "plain")], use, memory, [("", "plain")], [("", "plain")]], model, columns
     )
-    cards = {gpu.index: gpu.name for gpu in hive.devices.gpus} if hive.devices is not None else {}
+    cards = {gpu.index: gpu for gpu in hive.devices.gpus} if hive.devices is not None else {}
     for gpu in sample.gpus:
         yield _gpu(gpu, cards.get(gpu.index), columns, bars, screen)
 
 
-def _gpu(gpu: GpuSample, name: str | None, columns: int, bars: bool, screen: Screen) -> list[Row]:
+def _gpu(gpu: GpuSample, card: Gpu | None, columns: int, bars: bool, screen: Screen) -> list[Row]:
+    name = card.name if card is not None else None
+    memory = _memory(gpu.memory_used_bytes, gpu.memory_total_bytes, bars, screen)
+    if card is not None and gpu.memory_used_bytes is None:
+        memory = [(tables.gpu_memory(card), "plain")]
     known = f"{name or 'name unknown'} [{gpu.problem}]" if gpu.problem else name
     return _fit(
         [
             [("", "plain")],
             [(f"gpu{gpu.index}", "plain")],
             _percent(gpu.utilisation_percent, bars, screen),
-            _memory(gpu.memory_used_bytes, gpu.memory_total_bytes, bars, screen),
+            memory,
             [(tables.celsius(gpu.temperature_celsius), "plain")],
             [(tables.watts(gpu.power_watts), "plain")],
         ],

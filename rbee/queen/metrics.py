@@ -253,6 +253,12 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
     vram = GaugeMetricFamily(
         "rbee_gpu_memory_bytes", "Memory of the GPU.", labels=["hive", "gpu"], unit="bytes"
     )
+    shared = GaugeMetricFamily(
+        "rbee_gpu_shared_memory_bytes",
+        "Memory of the machine that the GPU may use.",
+        labels=["hive", "gpu"],
+        unit="bytes",
+    )
     broken = GaugeMetricFamily(
         "rbee_gpu_problem", "Whether something is wrong with the GPU.", labels=["hive", "gpu"]
     )
@@ -267,11 +273,12 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
             cards.add_metric([hive.id, vendor], count)
         for one in hive.devices.gpus:
             labels = [hive.id, f"gpu{one.index}"]
-            known = {"name": one.name, "uuid": one.uuid, "driver": one.driver}
+            known = {"name": one.name, "uuid": one.uuid, "driver": one.driver, "memory": one.memory_kind}
             gpu.add_metric(labels, {"vendor": one.vendor, **{key: text or "" for key, text in known.items()}})
             _add_if_known(vram, labels, one.vram_bytes)
+            _add_if_known(shared, labels, one.shared_memory_bytes)
             broken.add_metric(labels, float(one.problem is not None))
-    yield from (threads, memory, cpus_allowed, memory_allowed, cards, gpu, vram, broken)
+    yield from (threads, memory, cpus_allowed, memory_allowed, cards, gpu, vram, shared, broken)
 
 
 def _add_if_known(family: Any, labels: list[str], value: float | None) -> None:

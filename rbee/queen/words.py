@@ -33,8 +33,10 @@ def _cpu(devices: Devices) -> str:
 
 
 def _gpu(gpu: Gpu) -> str:
-    memory = f", {gib(gpu.vram_bytes)} VRAM" if gpu.vram_bytes is not None else ""
-    return f"{gpu.name or gpu.pci_address or gpu.vendor}{memory}"
+    name = gpu.name or gpu.pci_address or gpu.vendor
+    if gpu.memory_kind == "shared":
+        return f"{name}, {_memory(gpu)} memory"
+    return name if gpu.vram_bytes is None else f"{name}, {gib(gpu.vram_bytes)} VRAM"
 
 
 def gib(count: int) -> str:
@@ -97,7 +99,7 @@ def _gpu_differences(old: Devices, new: Devices) -> list[str]:
 def _card_differences(old: Gpu, new: Gpu, *, with_driver: bool) -> list[str]:
     pairs = (
         ("name", old.name, new.name),
-        ("memory", _size(old.vram_bytes), _size(new.vram_bytes)),
+        ("memory", _memory(old), _memory(new)),
         ("driver", old.driver, new.driver if with_driver else old.driver),
         ("address", old.pci_address, new.pci_address),
     )
@@ -122,8 +124,16 @@ def _change(what: str, old: str | int | None, new: str | int | None) -> str:
 
 
 def _card(gpu: Gpu) -> str:
-    name = gpu.name or gpu.pci_address or gpu.vendor
-    return name if gpu.vram_bytes is None else f"{name}, {gib(gpu.vram_bytes)}"
+    name, memory = gpu.name or gpu.pci_address or gpu.vendor, _memory(gpu)
+    return name if memory is None else f"{name}, {memory}"
+
+
+def _memory(gpu: Gpu) -> str | None:
+    """Such as 24.0 GiB, 96.5 GiB shared, or shared; None if nothing is known about it."""
+    size = _size(gpu.memory_bytes)
+    if gpu.memory_kind != "shared":
+        return size
+    return "shared" if size is None else f"{size} shared"
 
 
 def _limit(count: float | None) -> str:

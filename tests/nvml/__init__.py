@@ -54,6 +54,21 @@ class Load:
     milliwatts: int
 
 
+def unsupported(*functions: str, card: int = 0) -> tuple[str, ...]:
+    """Rules for a card that answers these with NVML_ERROR_NOT_SUPPORTED."""
+    return tuple(f"fail {function} {card} {NOT_SUPPORTED}" for function in functions)
+
+
+# As their owners report: `nvidia-smi` shows "Not Supported" for the memory of both, and of a Jetson
+# Orin with JetPack 6 also N/A for the bus id, use, temperature and power.
+GB10 = StubCard(
+    "000f:01:00.0", 0, "GPU-2dee1e25-b3b5-007e-2b55-79f2d0f2ebe5", "NVIDIA GB10", Load(3, 0, 36, 3_000)
+)
+GB10_RULES = unsupported("DeviceGetMemoryInfo")
+ORIN = StubCard("0000:00:00.0", 0, "54bbd3e8-0000-5000-8000-000000000000", "Orin (nvgpu)")
+ORIN_RULES = unsupported("DeviceGetMemoryInfo", "DeviceGetPciInfo")
+
+
 def compile_stub(directory: Path) -> Path:
     """Build the library in `directory` with the system's C compiler; its path."""
     library = directory / LIBRARY

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from machines import Machine
 
-from tests.nvml import StubCard, random_cards
+from tests.nvml import GB10, GB10_RULES, StubCard, random_cards
 from tests.system.cards import DRIVER, findings, gpus, install_library, show
 from tests.system.house import HIVE, add_hive, configure, rbeectl
 
@@ -58,6 +58,23 @@ def test_one_broken_card_among_good_ones_is_told_apart(
     assert "VRAM" in broken["problem"]
     for card in (cards[0], cards[2]):
         assert (by_uuid[card.uuid]["vram_bytes"], by_uuid[card.uuid]["problem"]) == (card.vram_bytes, None)
+
+
+def test_a_card_that_computes_in_the_machines_memory_is_well_and_says_so(
+    machine: Machine, library: Path, tmp_path: Path
+) -> None:
+    put_in(machine, library, tmp_path, [GB10], GB10_RULES)
+    adding = add_hive(machine)
+    assert f"gpu0 ({GB10.name}, shared memory)" in adding.out
+    (gpu,) = gpus(machine)
+    assert (gpu["vram_bytes"], gpu["memory_kind"], gpu["problem"]) == (None, "shared", None)
+    assert findings(machine) == []
+    (hive,) = rbeectl(machine, "list-devices", "--json").json["hives"]
+    (sample,) = hive["sample"]["gpus"]
+    assert (sample["utilisation_percent"], sample["memory_used_bytes"], sample["problem"]) == (3, None, None)
+    assert 'rbee_gpu_problem{gpu="gpu0",hive="localhost"} 0.0' in rbeectl(machine, "metrics").out
+    shown = rbeectl(machine, "show", "localhost", "-p", "GPU0MemoryKind,GPU0MemoryTotal,GPU0Problem")
+    assert shown.lines == ["GPU0MemoryKind=shared", "GPU0MemoryTotal=", "GPU0Problem="]
 
 
 def test_a_wedged_driver_wedges_neither_the_hive_nor_its_exit(

@@ -21,6 +21,7 @@ from rbee.contracts import (
     Devices,
     Done,
     FleetRoutes,
+    Gpu,
     Heartbeat,
     HeartbeatAck,
     HiveRoutes,
@@ -505,3 +506,13 @@ def test_decode_and_the_schema_agree_that_only_an_object_is_taken(body: Any) -> 
     assert not validator(AddHive).is_valid(body)
     with pytest.raises(BadInput, match="the body must be a JSON object"):
         decode(AddHive, body)
+
+
+def test_a_card_of_an_older_hive_or_catalog_says_nothing_of_whose_memory_it_has() -> None:
+    told = encode(Gpu(0, "nvidia", "NVIDIA GB10", None, None, None, None, memory_kind="shared"))
+    before = {key: value for key, value in told.items() if key not in ("memory_kind", "shared_memory_bytes")}
+
+    card = decode(Gpu, before)
+
+    assert (card.memory_kind, card.shared_memory_bytes, card.memory_bytes) == (None, None, None)
+    assert decode(Gpu, told).memory_kind == "shared"

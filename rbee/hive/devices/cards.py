@@ -85,7 +85,7 @@ def _sample(
         pci_address=gpu.pci_address,
         utilisation_percent=utilisation,
         memory_used_bytes=used,
-        memory_total_bytes=gpu.vram_bytes if total is None else total,
+        memory_total_bytes=gpu.memory_bytes if total is None else total,
         temperature_celsius=temperature,
         power_watts=power,
         problem=printable(problem, MOST_TEXT),

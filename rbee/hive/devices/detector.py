@@ -218,14 +218,16 @@ def _paired(
         yield from _untold(root, spare, version, "; ".join(said) or _why_unseen(finding))
         yield from (_told(card, version) for card in unplaced[len(spare) :])
     elif len(spare) == len(unplaced) == 1:
-        problems = (*unplaced[0].problems, "PCI address taken from sysfs")
+        card = unplaced[0]
+        # A card whose kind has no address, as NVML sees it, is not broken for that.
+        hint = ("PCI address taken from sysfs",) if card.problems else ()
         yield _told(
-            dataclasses.replace(unplaced[0], pci_address=spare[0].address, problems=problems), version
+            dataclasses.replace(card, pci_address=spare[0].address, problems=(*card.problems, *hint)), version
         )
     else:
         places = ", ".join(card.address for card in spare)
         for card in unplaced:
-            hint = (f"PCI address is one of {places}",) if places else ()
+            hint = (f"PCI address is one of {places}",) if places and card.problems else ()
             yield _told(dataclasses.replace(card, problems=(*card.problems, *hint)), version)
         for _ in spare[len(unplaced) :]:
             problem = f"NVML does not show one of the cards at {places}"
@@ -248,6 +250,7 @@ def _told(card: NvmlCard, version: str | None) -> Gpu:
         driver=version,
         pci_address=card.pci_address,
         problem=printable("; ".join(card.problems), MOST_TEXT),
+        memory_kind=card.memory_kind,
     )
 
 
@@ -261,15 +264,9 @@ def _untold(root: Path, cards: list[PciCard], version: str | None, why: str) -> 
 
 
 def _other_gpus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
+    """What sysfs does not tell of is not known, and no problem: no driver of Intel's tells of VRAM."""
     for gpu in _on_bus(root, cards):
-        lacking = [
-            what
-            for what, value in (("name", gpu.name), ("VRAM", gpu.vram_bytes), ("driver", gpu.driver))
-            if value is None
-        ]
-        yield dataclasses.replace(
-            gpu, problem=f"sysfs does not tell: {', '.join(lacking)}" if lacking else None
-        )
+        yield dataclasses.replace(gpu, problem=None if gpu.driver else "no kernel driver is bound to it")
 
 
 def _on_bus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
@@ -281,7 +278,9 @@ def _on_bus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
             vendor=_VENDORS.get(card.vendor_id, card.vendor_id),
             name=card.product_name or known.get((card.vendor_id, card.device_id)) or card.label,
             uuid=None,
-            vram_bytes=card.vram_bytes,
+            vram_bytes=card.memory.vram_bytes,
             driver=card.kernel_driver,
             pci_address=card.address,
+            memory_kind=card.memory.kind,
+            shared_memory_bytes=card.memory.shared_bytes,
         )

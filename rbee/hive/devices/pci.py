@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rbee.contracts import Finding
 from rbee.hive.devices import sysfs
+from rbee.hive.devices.memory import VRAM_TOTAL, CardMemory, amd_memory, intel_memory
 from rbee.hive.devices.text import printable
 
 NVIDIA = "10de"
@@ -43,7 +44,6 @@ _DISPLAY_ONLY = frozenset(
 )
 
 _BUS = "sys/bus/pci/devices"
-_VRAM = "mem_info_vram_total"
 _PCI_IDS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
 _ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 
@@ -58,7 +58,7 @@ class PciCard:
     kernel_driver: str | None
     product_name: str | None
     label: str | None
-    vram_bytes: int | None
+    memory: CardMemory
 
 
 def normal_address(text: str) -> str | None:
@@ -96,12 +96,13 @@ def outline(root: Path) -> list[str]:
     """Which cards scan() would find, and the driver that holds each: a line each, and quick.
 
     A driver is named from the moment in which it begins to look at its card; amdgpu is done when
-    the card tells its memory.
+    the card tells its memory and, like i915 and xe, has its sensors.
     """
     try:
         return [
             f"{o.address} {o.vendor_id}:{o.device_id} {o.kernel_driver} "
-            f"{os.path.exists(root / _BUS / o.name / _VRAM)}"
+            f"{os.path.exists(root / _BUS / o.name / VRAM_TOTAL)} "
+            f"{os.path.exists(root / _BUS / o.name / 'hwmon')}"
             for o in _outlines(root)
         ]
     except OSError as error:
@@ -148,8 +149,14 @@ def _card(function: Path, outline: _Outline) -> PciCard:
         kernel_driver=outline.kernel_driver,
         product_name=printable(sysfs.read(function / "product_name")),
         label=printable(sysfs.read(function / "label")),
-        vram_bytes=sysfs.byte_count(function / _VRAM),
+        memory=_memory(function, outline),
     )
+
+
+def _memory(function: Path, outline: _Outline) -> CardMemory:
+    if outline.vendor_id == INTEL:
+        return intel_memory(function, outline.address, outline.kernel_driver)
+    return amd_memory(function) if outline.vendor_id == AMD else CardMemory()
 
 
 def _hex(path: Path, digits: int) -> str | None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from rbee.contracts import MemoryKind
 from rbee.hive.devices.pci import normal_address
+from rbee.hive.devices.sysfs import MOST_BYTES
 from rbee.hive.devices.text import printable
 
 _log = logging.getLogger(__name__)
@@ -43,7 +45,6 @@ _STALE = frozenset({1, 9, 15, 16, 18})
 _NOT_SUPPORTED = 3
 
 MOST_CARDS = 256  # as many as Devices holds; a broken driver may say any number
-_MOST_BYTES = 2**53  # as much as a Count holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class NvmlCard:
-    """One card as far as NVML told of it; `problems` has a line for each call that failed."""
+    """One card as far as NVML told of it; `problems` has a line for each call that failed.
+
+    What this kind of card does not support is None and no problem.
+    """
 
     pci_address: str | None = None
     uuid: str | None = None
     name: str | None = None
     vram_bytes: int | None = None
     problems: tuple[str, ...] = ()
+    memory_kind: MemoryKind | None = None
 
     @property
     def is_nameless(self) -> bool:
@@ -151,12 +156,14 @@ class _Card:
     uuid: str | None = None
     name: str | None = None
     vram_bytes: int | None = None
+    memory_kind: MemoryKind | None = None
     problems: tuple[str, ...] = ()
     is_whole: bool = False
 
     def so_far(self) -> NvmlCard:
         late = () if self.is_whole else (_LATE,)
-        return NvmlCard(self.pci_address, self.uuid, self.name, self.vram_bytes, (*self.problems, *late))
+        problems = (*self.problems, *late)
+        return NvmlCard(self.pci_address, self.uuid, self.name, self.vram_bytes, problems, self.memory_kind)
 
     def complain(self, problem: str) -> None:
         self.problems = (*self.problems, problem)
@@ -175,7 +182,8 @@ class _Doing:
     is_whole: bool = False
 
     def so_far(self) -> NvmlReading:
-        used, total = self.memory or (None, None)
+        # A card without memory of its own may say 0 of 0.
+        used, total = self.memory if self.memory and self.memory[1] else (None, None)
         late = () if self.is_whole else (_LATE,)
         return NvmlReading(
             pci_address=self.card.pci_address,
@@ -250,8 +258,9 @@ class Round:
         try:
             self._driver_version = _take_text(library.nvml.nvmlSystemGetDriverVersion())
         except library.refusals as error:
-            for card in self._cards:
-                card.complain(f"driver version: {_explain(error)}")
+            if _code(error) != _NOT_SUPPORTED:
+                for card in self._cards:
+                    card.complain(f"driver version: {_explain(error)}")
 
     def _identify(self, library: Library, number: int, card: _Card) -> None:
         card.handle = self._ask(library, number, card, "card", "nvmlDeviceGetHandleByIndex", number, _same)
@@ -267,8 +276,11 @@ class Round:
         what: str,
         function: str,
         take: Callable[[Any], Answer],
+        *,
+        unsupported: Answer | None = None,
     ) -> Answer | None:
-        return self._ask(library, number, card, what, f"nvmlDevice{function}", card.handle, take)
+        call = f"nvmlDevice{function}"
+        return self._ask(library, number, card, what, call, card.handle, take, unsupported=unsupported)
 
     def _ask(
         self,
@@ -279,12 +291,20 @@ class Round:
         function: str,
         argument: Any,
         take: Callable[[Any], Answer],
+        *,
+        unsupported: Answer | None = None,
     ) -> Answer | None:
-        """A call that fails leaves its field None and a problem, and the next is made all the same."""
+        """A call that fails leaves its field None and a problem, and the next is made all the same.
+
+        What a kind of card does not support is no problem: a Jetson has no PCI address, say. Without
+        a handle there is nothing else to ask of a card, so that one is.
+        """
         self.asking = f"{function} of card {number}"
         try:
             return take(getattr(library.nvml, function)(argument))
         except library.refusals as error:
+            if _code(error) == _NOT_SUPPORTED and card.handle is not None:
+                return unsupported
             card.complain(f"{what}: {_explain(error)}")
             return None
 
@@ -310,8 +330,19 @@ class Probe(Round):
             self._identify(library, number, card)
             if card.handle is not None:
                 card.name = self._of(library, number, card, "name", "GetName", _take_text)
-                card.vram_bytes = self._of(library, number, card, "VRAM", "GetMemoryInfo", _take_vram)
+                self._measure_memory(library, number, card)
             card.is_whole = True
+
+    def _measure_memory(self, library: Library, number: int, card: _Card) -> None:
+        """A card that has no memory of its own says that it does not support the question, or 0.
+
+        So GB10 and Jetsons do, which compute in the machine's RAM.
+        """
+        none = (0, 0)
+        memory = self._of(library, number, card, "VRAM", "GetMemoryInfo", _take_bytes, unsupported=none)
+        if memory is not None:
+            _, total = memory
+            card.vram_bytes, card.memory_kind = (total, "dedicated") if total else (None, "shared")
 
 
 class Pulse(Round):
@@ -415,14 +446,10 @@ def _take_text(raw: str | bytes) -> str:
     return text
 
 
-def _take_vram(memory: Any) -> int:
-    return _take_bytes(memory)[1]
-
-
 def _take_bytes(memory: Any) -> tuple[int, int]:
     used, total = int(memory.used), int(memory.total)
     for count in (total, used):
-        if count > _MOST_BYTES:
+        if count > MOST_BYTES:
             raise _Nonsense(f"{count} bytes cannot be")
     return used, total
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee.hive.devices import sysfs
+from rbee.hive.devices.memory import memory_in_use
 
 LEAST_SPAN, MOST_SPAN = 0.25, 60.0
 """Seconds over which a power is an average, where a card counts the energy and tells no power."""
@@ -45,11 +46,12 @@ class Sensors:
             return Signs(problem="the card is gone from the PCI bus")
         if self.is_asleep(address):
             return Signs(problem="the card is asleep, and is not woken by looking")
+        used, total = memory_in_use(function)
         monitors = sorted((function / "hwmon").glob("hwmon*"))
         return Signs(
             utilisation_percent=_within(0, 100, _first([function], "gpu_busy_percent")),
-            memory_used_bytes=sysfs.byte_count(function / "mem_info_vram_used"),
-            memory_total_bytes=sysfs.byte_count(function / "mem_info_vram_total"),
+            memory_used_bytes=used,
+            memory_total_bytes=total,
             # xe has the package's as its second; of several, amdgpu's first is the edge's.
             temperature_celsius=_within(-273, 1000, _first(monitors, "temp1_input", "temp2_input"), 1000),
             power_watts=self._power(address, monitors),

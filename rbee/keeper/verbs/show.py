@@ -96,6 +96,8 @@ def properties(hive: HiveView) -> dict[str, str]:
             f"GPU{gpu.index}Vendor": gpu.vendor,
             f"GPU{gpu.index}UUID": gpu.uuid or "",
             f"GPU{gpu.index}MemoryTotal": _number(gpu.vram_bytes),
+            f"GPU{gpu.index}MemoryKind": gpu.memory_kind or "",
+            f"GPU{gpu.index}MemoryShared": _number(gpu.shared_memory_bytes),
             f"GPU{gpu.index}Driver": gpu.driver or "",
             f"GPU{gpu.index}PCIAddress": gpu.pci_address or "",
             f"GPU{gpu.index}Problem": gpu.problem or "",

@@ -105,10 +105,11 @@ class Machine:
         driver: str | None = None,
         **files: str,
     ) -> None:
+        """`files` by their path, with two underscores for a slash."""
         function = f"sys/bus/pci/devices/{address}"
         contents = {"class": code, "vendor": f"0x{vendor}", "device": f"0x{device}", **files}
         for name, content in contents.items():
-            self.write(f"{function}/{name}", f"{content}\n")
+            self.write(f"{function}/{name.replace('__', '/')}", f"{content}\n")
         if driver:
             (self.root / function / "driver").symlink_to(f"../../../../bus/pci/drivers/{driver}")
 

@@ -16,13 +16,18 @@ from rbee.hive.devices.text import printable
 from tests.nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,
+    GB10,
+    GB10_RULES,
     GPU_IS_LOST,
     LIBRARY,
     MISMATCH,
     NO_PERMISSION,
+    ORIN,
+    ORIN_RULES,
     UNKNOWN,
     StubCard,
     random_cards,
+    unsupported,
     write_cards,
 )
 from tests.unit.hive.machine import DRIVER, A, B, C, Machine, answer_of
@@ -37,6 +42,7 @@ def _gpu(index: int, card: StubCard) -> Gpu:
         vram_bytes=card.vram_bytes,
         driver=DRIVER,
         pci_address=card.pci_address,
+        memory_kind="dedicated",
     )
 
 
@@ -79,6 +85,51 @@ def test_a_card_seen_by_nvml_and_sysfs_is_listed_once(machine: Machine) -> None:
     machine.plug_nvidia(B.pci_address)
     machine.show(A, B)
     assert machine.detect().gpus == (_gpu(0, A), _gpu(1, B))
+
+
+@pytest.mark.parametrize("rules", [GB10_RULES, ()], ids=["not supported", "0 of 0"])
+def test_a_card_without_memory_of_its_own_shares_the_machines_and_has_no_problem(
+    machine: Machine, rules: tuple[str, ...]
+) -> None:
+    machine.load_nvidia_driver()
+    machine.plug_nvidia(GB10.pci_address)
+    machine.show(GB10, rules=rules)
+    devices = machine.detect()
+    assert devices.gpus == (
+        Gpu(0, "nvidia", GB10.name, GB10.uuid, None, DRIVER, GB10.pci_address, None, "shared"),
+    )
+    assert devices.findings == ()
+
+
+def test_a_jetson_that_has_no_pci_address_has_no_problem(machine: Machine) -> None:
+    machine.show(ORIN, rules=ORIN_RULES)
+    devices = machine.detect()
+    assert devices.gpus == (Gpu(0, "nvidia", ORIN.name, ORIN.uuid, None, DRIVER, None, None, "shared"),)
+    assert devices.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("function", "field"),
+    [("DeviceGetName", "name"), ("DeviceGetUUID", "uuid"), ("SystemGetDriverVersion", "driver")],
+)
+def test_what_a_kind_of_card_does_not_support_is_no_problem(
+    machine: Machine, function: str, field: str
+) -> None:
+    rules = (
+        (*unsupported(function), "fail SystemGetDriverVersion * 3")
+        if field == "driver"
+        else unsupported(function)
+    )
+    machine.show(A, rules=rules)
+    (gpu,) = machine.detect().gpus
+    assert (getattr(gpu, field), gpu.problem) == (None, None)
+
+
+def test_a_card_whose_address_nvml_does_not_support_is_the_one_that_is_on_the_bus(machine: Machine) -> None:
+    machine.load_nvidia_driver()
+    machine.plug_nvidia(A.pci_address)
+    machine.show(A, rules=unsupported("DeviceGetPciInfo"))
+    assert machine.detect().gpus == (_gpu(0, A),)
 
 
 def test_each_look_asks_nvml_anew(machine: Machine, tmp_path: Path) -> None:
@@ -449,8 +500,67 @@ def test_an_amd_card_is_named_and_measured_from_sysfs(machine: Machine) -> None:
         mem_info_vram_total="68702699520",
     )
     assert machine.detect().gpus == (
-        Gpu(0, "amd", "AMD Instinct MI210", None, 68702699520, "amdgpu", "0000:03:00.0", None),
+        Gpu(0, "amd", "AMD Instinct MI210", None, 68702699520, "amdgpu", "0000:03:00.0", None, "dedicated"),
     )
+
+
+def test_a_card_that_is_built_into_a_processor_says_what_it_may_use_of_the_machines_memory(
+    machine: Machine,
+) -> None:
+    # A Strix Halo with 128 GiB, 512 MiB of it set aside by the firmware.
+    machine.plug(
+        "0000:c3:00.0",
+        "1002",
+        "1586",
+        code="0x038000",
+        driver="amdgpu",
+        product_name="Radeon 8060S Graphics",
+        mem_info_vram_total=str(512 * 2**20),
+        mem_info_gtt_total=str(96 * 2**30),
+        hwmon__hwmon5__in1_label="vddnb",
+    )
+    (gpu,) = machine.detect().gpus
+    assert (gpu.memory_kind, gpu.vram_bytes, gpu.shared_memory_bytes) == ("shared", 2**29, 96 * 2**30)
+    assert gpu.memory_bytes == 96 * 2**30 + 2**29
+    assert gpu.problem is None
+
+
+def test_the_gtt_of_a_card_with_memory_of_its_own_is_not_its_memory(machine: Machine) -> None:
+    machine.plug(
+        "0000:03:00.0",
+        "1002",
+        "744c",
+        driver="amdgpu",
+        mem_info_vram_total=str(24 * 2**30),
+        mem_info_gtt_total=str(64 * 2**30),
+        hwmon__hwmon5__in0_label="vddgfx",
+    )
+    (gpu,) = machine.detect().gpus
+    assert (gpu.memory_kind, gpu.shared_memory_bytes, gpu.memory_bytes) == ("dedicated", None, 24 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("address", "driver", "files", "kind"),
+    [
+        ("0000:00:02.0", "i915", {}, "shared"),
+        ("0000:00:02.0", "xe", {}, "shared"),
+        ("0000:03:00.0", "xe", {"hwmon__hwmon2__energy1_input": "1"}, "dedicated"),
+        ("0000:03:00.0", "i915", {}, None),  # before 6.2 there are no sensors
+        ("0000:00:02.0", "vfio-pci", {}, None),
+    ],
+)
+def test_intels_cards_have_no_problem_and_say_whose_memory_they_have(
+    machine: Machine, address: str, driver: str, files: dict[str, str], kind: str | None
+) -> None:
+    machine.plug(address, "8086", "56a0", driver=driver, **files)
+    (gpu,) = machine.detect().gpus
+    assert (gpu.memory_kind, gpu.vram_bytes, gpu.problem) == (kind, None, None)
+
+
+def test_a_card_that_no_driver_has_taken_says_so(machine: Machine) -> None:
+    machine.plug("0000:03:00.0", "1002", "744c")
+    (gpu,) = machine.detect().gpus
+    assert (gpu.driver, gpu.problem) == (None, "no kernel driver is bound to it")
 
 
 @pytest.mark.parametrize("place", ["usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids"])
@@ -486,9 +596,9 @@ def test_a_card_that_nothing_names_has_its_firmwares_label_or_no_name(machine: M
     machine.plug("0000:00:02.0", "8086", "56a0", driver="i915", label="Onboard IGD")
     machine.plug("10000:05:00.0", "1ed5", "0101")
     labelled, unknown = machine.detect().gpus
-    assert (labelled.name, labelled.problem) == ("Onboard IGD", "sysfs does not tell: VRAM")
+    assert (labelled.name, labelled.problem) == ("Onboard IGD", None)
     assert unknown == Gpu(
-        1, "1ed5", None, None, None, None, "10000:05:00.0", "sysfs does not tell: name, VRAM, driver"
+        1, "1ed5", None, None, None, None, "10000:05:00.0", "no kernel driver is bound to it"
     )
 
 

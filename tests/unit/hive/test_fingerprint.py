@@ -52,6 +52,7 @@ OTHERS: dict[str, Callable[[Machine], object]] = {
     "a card is gone": lambda m: shutil.rmtree(folder(m, AMD)),
     "a card lost its driver": unbind,
     "a card has another driver": bind_to_vfio,
+    "a card has its sensors": lambda m: (folder(m, AMD) / "hwmon").mkdir(),
     "amdgpu is done with its card": lambda m: (folder(m, AMD) / "mem_info_vram_total").unlink(),
     "another NVIDIA driver": lambda m: m.load_nvidia_driver("560.10"),
     "the NVIDIA driver is on its way": lambda m: m.write("sys/module/nvidia/initstate", "coming\n"),

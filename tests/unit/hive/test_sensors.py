@@ -56,6 +56,24 @@ def test_a_newer_amd_card_tells_the_power_of_the_moment(card: Card) -> None:
     assert card.read() == Signs(power_watts=45.25)
 
 
+def test_a_card_that_shares_the_machines_memory_uses_both_parts_of_it(card: Card) -> None:
+    card.write(
+        hwmon__hwmon4__in1_label="vddnb",
+        mem_info_vram_used=2**28,
+        mem_info_vram_total=2**29,
+        mem_info_gtt_used=20 * 2**30,
+        mem_info_gtt_total=96 * 2**30,
+    )
+
+    assert card.read() == Signs(memory_used_bytes=20 * 2**30 + 2**28, memory_total_bytes=96 * 2**30 + 2**29)
+
+
+def test_a_part_that_is_not_told_leaves_the_whole_unknown(card: Card) -> None:
+    card.write(hwmon__hwmon4__in1_label="vddnb", mem_info_vram_used=2**28, mem_info_vram_total=2**29)
+
+    assert card.read() == Signs()
+
+
 def test_what_a_driver_refuses_is_not_known_and_no_problem(card: Card) -> None:
     card.write(gpu_busy_percent=5)
     for name in ("temp1_input", "power1_average"):

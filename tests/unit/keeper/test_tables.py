@@ -66,7 +66,12 @@ def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:
         Gpu(0, "nvidia", "NVIDIA H100 PCIe", "GPU-a", 80 * 2**30, "550.54", "0000:01:00.0"),
         Gpu(1, "nvidia", None, None, None, None, "0000:02:00.0", "it is gone"),
         Gpu(2, "1af4", None, None, None, None, None),
-    )
+        Gpu(3, "nvidia", "NVIDIA GB10", None, None, None, None, memory_kind="shared"),
+        Gpu(
+            4, "amd", "Radeon 8060S", None, 2**29, None, None,
+            memory_kind="shared", shared_memory_bytes=96 * 2**30,
+        ),
+    )  # fmt: skip
     full = replace(HIVE_VIEW, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
     bare = replace(HIVE_VIEW, id="bare", devices=Devices(Cpu(None, None, None, None, None)))
     small = replace(HIVE_VIEW, id="small", devices=Devices(Cpu("Atom", 1, 1, 1, 2**29)))
@@ -84,6 +89,8 @@ def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:
         ["localhost", "gpu0", "NVIDIA H100 PCIe", "80.0 GiB", "550.54", "0000:01:00.0", "GPU-a"],
         ["localhost", "gpu1", "nvidia, name unknown [it is gone]", "unknown", "-", "0000:02:00.0", "-"],
         ["localhost", "gpu2", "1af4, name unknown", "unknown", "-", "-", "-"],
+        ["localhost", "gpu3", "NVIDIA GB10", "shared", "-", "-", "-"],
+        ["localhost", "gpu4", "Radeon 8060S", "96.5 GiB shared", "-", "-", "-"],
         ["bare", "cpu", "model unknown (size unknown)", "unknown", "-", "-", "-"],
         ["small", "cpu", "Atom (1 socket, 1 core, 1 thread)", "0.5 GiB", "-", "-", "-"],
         [

@@ -124,6 +124,17 @@ def test_a_frame_has_a_line_a_device() -> None:
     assert gpu.endswith("NVIDIA GeForce RTX 4090")
 
 
+def test_a_gpu_that_computes_in_the_machines_memory_says_so() -> None:
+    assert HIVE_VIEW.devices is not None
+    gpus = tuple(replace(gpu, vram_bytes=None, memory_kind="shared") for gpu in HIVE_VIEW.devices.gpus)
+    cards = tuple(replace(gpu, memory_used_bytes=None, memory_total_bytes=None) for gpu in SAMPLE.gpus)
+    hive = replace(HIVE_VIEW, devices=replace(HIVE_VIEW.devices, gpus=gpus))
+
+    *_, gpu = text(at(hive, samples={hive.id: replace(SAMPLE, gpus=cards)}))
+
+    assert gpu.split()[:4] == ["gpu0", "██████████", "97%", "shared"]
+
+
 def test_how_full_something_is_has_a_colour() -> None:
     rows = frame(at(HIVE_VIEW), PLAIN)
 

@@ -114,19 +114,20 @@ def test_hives_are_told_by_state_and_each_by_its_name() -> None:
 def test_devices_are_told_and_what_is_not_known_is_left_out() -> None:
     assert HIVE_VIEW.devices is not None
     strange = Gpu(1, "amd", None, None, None, None, "0000:02:00.0", problem="it is 'broken'\n\\")
-    devices = replace(HIVE_VIEW.devices, gpus=(*HIVE_VIEW.devices.gpus, strange))
+    spark = Gpu(2, "nvidia", "NVIDIA GB10", None, None, None, None, None, "shared", 96 * 2**30)
+    devices = replace(HIVE_VIEW.devices, gpus=(*HIVE_VIEW.devices.gpus, strange, spark))
 
     told = scraped(Metrics(), Moment([replace(HIVE_VIEW, devices=devices)]))
 
     assert told["rbee_hive_cpu_threads", "localhost"] == 256
     assert told["rbee_hive_memory_bytes", "localhost"] == 512 * 2**30
-    assert told["rbee_hive_gpus", "localhost", "amd"] == told["rbee_hive_gpus", "localhost", "nvidia"] == 1
+    assert told["rbee_hive_gpus", "localhost", "amd"] == 1
+    assert told["rbee_hive_gpus", "localhost", "nvidia"] == 2
     assert told["rbee_gpu_memory_bytes", "gpu0", "localhost"] == 24 * 2**30
     assert ("rbee_gpu_memory_bytes", "gpu1", "localhost") not in told
-    assert (told["rbee_gpu_problem", "gpu0", "localhost"], told["rbee_gpu_problem", "gpu1", "localhost"]) == (
-        0,
-        1,
-    )
+    assert ("rbee_gpu_memory_bytes", "gpu2", "localhost") not in told
+    assert told["rbee_gpu_shared_memory_bytes", "gpu2", "localhost"] == 96 * 2**30
+    assert [told["rbee_gpu_problem", f"gpu{index}", "localhost"] for index in range(3)] == [0, 1, 0]
 
 
 def test_what_a_cgroup_allows_is_told_of_the_hives_that_it_limits() -> None:

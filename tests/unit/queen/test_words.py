@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from rbee.contracts import Cpu, Devices, Finding, Gpu
-from rbee.queen.words import CHANGES_MAX, differences
+from rbee.queen.words import CHANGES_MAX, describe, differences
 
 CPU = Cpu("Testchip 9", 1, 4, 8, 16 * 2**30)
 A6000 = Gpu(0, "nvidia", "NVIDIA RTX A6000", "GPU-a", 48 * 2**30, "550.54", "0000:01:00.0")
 T4 = Gpu(1, "nvidia", "Tesla T4", "GPU-t", 15 * 2**30, "550.54", "0000:02:00.0")
-NAVI = Gpu(2, "amd", None, None, None, "amdgpu", "0000:03:00.0", "sysfs does not tell: name, VRAM")
+NAVI = Gpu(2, "amd", None, None, None, "amdgpu", "0000:03:00.0", "it is asleep")
 DEVICES = Devices(CPU, (A6000, T4, NAVI))
 
 
@@ -55,6 +55,12 @@ def with_gpus(*gpus: Gpu, **changes: Any) -> Devices:
                 "gpu2: memory unknown -> 24.0 GiB",
                 "gpu2: its problem is over",
             ],
+        ),
+        # What a hive of an older version has not told is no change, once a newer one does.
+        (with_gpus(replace(A6000, memory_kind="dedicated"), T4, NAVI), []),
+        (
+            with_gpus(A6000, T4, replace(NAVI, memory_kind="shared", shared_memory_bytes=2**34)),
+            ["gpu2: memory unknown -> 16.0 GiB shared"],
         ),
         (
             with_gpus(replace(A6000, uuid=None, problem="uuid: GPU is lost (NVML error 15)"), T4, NAVI),
@@ -99,3 +105,19 @@ def test_more_changes_than_a_line_holds_are_counted() -> None:
     said = differences(old, with_gpus())
     assert len(said) == CHANGES_MAX
     assert said[-1] == "and 13 changes more"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "said"),
+    [
+        (A6000, "gpu0 (NVIDIA RTX A6000, 48.0 GiB VRAM)"),
+        (replace(A6000, vram_bytes=None), "gpu0 (NVIDIA RTX A6000)"),
+        (replace(A6000, vram_bytes=None, memory_kind="shared"), "gpu0 (NVIDIA RTX A6000, shared memory)"),
+        (
+            replace(A6000, vram_bytes=2**29, memory_kind="shared", shared_memory_bytes=96 * 2**30),
+            "gpu0 (NVIDIA RTX A6000, 96.5 GiB shared memory)",
+        ),
+    ],
+)
+def test_a_cards_memory_is_described_as_its_own_or_the_machines(gpu: Gpu, said: str) -> None:
+    assert said in describe("localhost", Devices(CPU, (gpu,)))

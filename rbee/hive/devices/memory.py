@@ -1,0 +1,62 @@
+"""Whose memory a card computes in, its own or the machine's, as its kernel driver tells in sysfs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbee.contracts import MemoryKind
+from rbee.hive.devices import sysfs
+
+VRAM_TOTAL = "mem_info_vram_total"
+
+
+@dataclass(frozen=True, slots=True)
+class CardMemory:
+    """As Gpu has it; what is not known is None."""
+
+    kind: MemoryKind | None = None
+    vram_bytes: int | None = None
+    shared_bytes: int | None = None
+
+
+def amd_memory(function: Path) -> CardMemory:
+    """amdgpu tells of VRAM, and of GTT, which is RAM that the card may use.
+
+    Every card has GTT. It counts for one that is built into a processor: there "VRAM" is only what
+    the firmware has set aside of the same RAM, often 512 MiB.
+    """
+    vram = sysfs.byte_count(function / VRAM_TOTAL)
+    if is_apu(function):
+        return CardMemory("shared", vram, sysfs.byte_count(function / "mem_info_gtt_total"))
+    return CardMemory("dedicated" if vram else None, vram)
+
+
+def intel_memory(function: Path, address: str, kernel_driver: str | None) -> CardMemory:
+    """i915 and xe tell no sizes, and have sensors only for cards with memory of their own.
+
+    What is built into a processor is always at 00:02.0.
+    """
+    if kernel_driver not in ("i915", "xe"):
+        return CardMemory()
+    if (function / "hwmon").exists():
+        return CardMemory("dedicated")
+    return CardMemory("shared" if address == "0000:00:02.0" else None)
+
+
+def is_apu(function: Path) -> bool:
+    """Is this amdgpu's card built into a processor? Only those have the voltage of a northbridge."""
+    return any(sysfs.read(path) == b"vddnb" for path in (function / "hwmon").glob("hwmon*/in1_label"))
+
+
+def memory_in_use(function: Path) -> tuple[int | None, int | None]:
+    """Bytes used and bytes in all, of all the memory that amdgpu's card can use."""
+    kinds = ("vram", "gtt") if is_apu(function) else ("vram",)
+    used = [sysfs.byte_count(function / f"mem_info_{kind}_used") for kind in kinds]
+    total = [sysfs.byte_count(function / f"mem_info_{kind}_total") for kind in kinds]
+    return _sum(used), _sum(total)
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
