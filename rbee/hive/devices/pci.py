@@ -19,9 +19,17 @@ INTEL = "8086"
 
 # Adapters that only put a picture on a screen: those that virtual machines emulate, and
 # those that a server's management controller carries. Whole vendors, or vendor:device
-# where the vendor makes more than that.
+# where the vendor makes more than that. A driver that is bound says it itself, see
+# _only_displays(): these are for those that have none.
 _DISPLAY_ONLY = frozenset(
     {
+        "0014:7a06",  # Loongson's display controllers, beside its GPUs
+        "0014:7a36",
+        "1002:474d",  # ATI Rage XL and XC
+        "1002:474e",
+        "1002:474f",
+        "1002:4752",
+        "1002:4753",
         "1002:515e",  # ATI ES1000
         "1002:5969",  # ATI ES1000
         "1013",  # Cirrus Logic, as QEMU emulates it
@@ -29,7 +37,7 @@ _DISPLAY_ONLY = frozenset(
         "1039",  # SiS
         "1234",  # Bochs and QEMU stdvga
         "126f",  # Silicon Motion
-        "1414:5353",  # Hyper-V
+        "1414",  # Microsoft's: of Hyper-V, and what WSL2 shows beside the cards that NVML tells of
         "15ad",  # VMware
         "18ca",  # XGI Volari
         "19e5:1711",  # Huawei iBMC
@@ -38,8 +46,10 @@ _DISPLAY_ONLY = frozenset(
         "1af4",  # virtio-gpu
         "1b36",  # QXL
         "1d0f:1111",  # Amazon EC2
+        "1db7:dc3e",  # Phytium's display controller
         "5333",  # S3
         "80ee",  # VirtualBox
+        "fb5d",  # bhyve
     }
 )
 
@@ -82,8 +92,9 @@ def scan(root: Path) -> tuple[list[PciCard], list[Finding]]:
 
     A card is what has PCI class 03 (display controller), or class 1200 (processing
     accelerator) and AMD as its vendor: its Instincts without a screen. Left out are pure
-    display adapters (_DISPLAY_ONLY) and virtual functions of a card that is listed
-    itself. A finding 'pci-unreadable' says that there is a bus that may not be read.
+    display adapters (_DISPLAY_ONLY, and those whose driver does nothing else) and virtual
+    functions of a card that is listed itself. A finding 'pci-unreadable' says that there is
+    a bus that may not be read.
     """
     try:
         outlines = _outlines(root)
@@ -138,7 +149,29 @@ def _outline(function: Path, address: str) -> _Outline | None:
         return None
     if {vendor_id, f"{vendor_id}:{device_id}"} & _DISPLAY_ONLY or os.path.lexists(function / "physfn"):
         return None
+    if vendor_id != NVIDIA and _only_displays(function):
+        return None
     return _Outline(function.name, address, vendor_id, device_id, _kernel_driver(function))
+
+
+def _only_displays(function: Path) -> bool:
+    """Does the card have a driver with which a program can do nothing but show a picture?
+
+    That is one of the kernel's DRM without a render node, which comes before the node of the card,
+    or an old one that has nothing but a frame buffer. (NVIDIA's needs neither to compute. Where no
+    driver is bound, as before it is loaded, nothing says what the card can.)
+    """
+    nodes = _names_in(function / "drm")
+    if any(name.startswith("card") for name in nodes):
+        return not any(name.startswith("renderD") for name in nodes)
+    return not nodes and any(name.startswith("fb") for name in _names_in(function / "graphics"))
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _card(function: Path, outline: _Outline) -> PciCard:

@@ -616,6 +616,61 @@ def test_only_what_can_compute_is_listed(machine: Machine) -> None:
     assert [gpu.pci_address for gpu in machine.detect().gpus] == ["0000:00:09.0"]
 
 
+GHOSTS = {
+    "WSL2's, beside the real card": ("1414", "008e", "0x030200", "dxgkrnl"),
+    "bhyve's": ("fb5d", "40fb", "0x030000", None),
+    "Loongson's display controller": ("0014", "7a36", "0x030000", None),
+    "Phytium's display controller": ("1db7", "dc3e", "0x038000", None),
+    "a server's Rage XL": ("1002", "4752", "0x030000", None),
+}
+
+
+@pytest.mark.parametrize("ghost", GHOSTS.values(), ids=GHOSTS)
+def test_what_only_shows_a_picture_is_no_gpu_beside_a_real_one(
+    machine: Machine, ghost: tuple[str, str, str, str | None]
+) -> None:
+    vendor, device, code, driver = ghost
+    machine.plug("0000:00:06.1", vendor, device, code=code, driver=driver)
+    machine.show(A)  # which WSL2's PCI bus does not have
+    assert machine.detect().gpus == (_gpu(0, A),)
+
+
+@pytest.mark.parametrize("vendor", ["cafe", "1002", "8086"])
+@pytest.mark.parametrize(
+    ("nodes", "is_listed"),
+    [
+        (("drm/card0", "drm/card0-HDMI-A-1"), False),  # loongson, phytium-dc, ast, gma500: modes and no more
+        (("graphics/fb0",), False),  # atyfb
+        (("drm/card0", "drm/renderD128"), True),
+        (("drm/card0", "drm/renderD128", "graphics/fb0"), True),
+        (("drm/renderD128",), True),  # a driver that is about to add its card
+        ((), True),  # and one that has not begun; or one of a maker's that is not of the kernel's DRM
+    ],
+)
+def test_a_driver_that_only_displays_makes_no_gpu(
+    machine: Machine, vendor: str, nodes: tuple[str, ...], is_listed: bool
+) -> None:
+    address = "0000:07:00.0"
+    machine.plug(address, vendor, "beef", driver="some-driver")
+    for node in nodes:
+        (machine.root / "sys/bus/pci/devices" / address / node).mkdir(parents=True)
+    assert [gpu.pci_address for gpu in machine.detect().gpus] == [address] * is_listed
+
+
+def test_a_real_card_is_listed_before_its_driver_is_loaded(machine: Machine) -> None:
+    machine.plug_nvidia("0000:01:00.0", driver=None)
+    machine.plug("0000:03:00.0", "1002", "744c")
+    machine.plug("0000:04:00.0", "1ed5", "0200")
+    assert [gpu.driver for gpu in machine.detect().gpus] == [None] * 3
+
+
+def test_nvidias_card_is_listed_although_its_driver_has_no_render_node(machine: Machine) -> None:
+    machine.plug_nvidia(A.pci_address)
+    (machine.root / "sys/bus/pci/devices" / A.pci_address / "drm/card0").mkdir(parents=True)
+    machine.show()
+    assert [gpu.pci_address for gpu in machine.detect().gpus] == [A.pci_address]
+
+
 def test_cards_of_all_makers_share_one_numbering(machine: Machine) -> None:
     machine.plug("0000:00:02.0", "8086", "56a0", driver="i915")
     machine.plug("0000:41:00.0", "1002", "744c", driver="amdgpu")
