@@ -77,6 +77,23 @@ def test_a_card_that_computes_in_the_machines_memory_is_well_and_says_so(
     assert shown.lines == ["GPU0MemoryKind=shared", "GPU0MemoryTotal=", "GPU0Problem="]
 
 
+def test_wsl2s_library_is_found_in_its_own_place(machine: Machine, library: Path, tmp_path: Path) -> None:
+    card = StubCard("0000:01:00.0", 24 * 2**30, "GPU-00000001", "NVIDIA GeForce RTX 4090")
+    # A folder that Windows provides, and that ld.so is told of only where WSL may write into /etc.
+    machine.run("mkdir", "-p", "/usr/lib/wsl/lib")
+    machine.copy_in(library, "/usr/lib/wsl/lib/libnvidia-ml.so.1")
+    show(machine, tmp_path, [card])
+    add_hive(machine)
+    assert [(gpu["name"], gpu["problem"]) for gpu in gpus(machine)] == [(card.name, None)]
+    assert findings(machine) == []
+
+
+def test_the_hive_may_open_the_nodes_of_wsl2_and_of_a_jetson(machine: Machine) -> None:
+    allowed = machine.run("systemctl", "show", "--property=DeviceAllow", HIVE).stdout
+    for node in ("/dev/dxg", "/dev/nvmap", "char-*.gpu", "char-nvhost*"):
+        assert f"DeviceAllow={node} rw" in allowed.splitlines()
+
+
 def test_a_wedged_driver_wedges_neither_the_hive_nor_its_exit(
     machine: Machine, library: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,9 @@ from rbee.hive.devices.text import MOST_TEXT, printable
 _VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
 
 
+# Through which NVML asks NVIDIA's driver: that of a PC, of a Jetson (in several versions) and of WSL2.
+_NODES = ("nvidiactl", "nvhost-ctrl-gpu", "nvgpu/igpu0/ctrl", "nvmap", "dxg")
+
 # What a finding means for a single card.
 _SHORT = {
     "no-driver": "the NVIDIA driver is not loaded",
@@ -159,12 +162,12 @@ def _obstacle(root: Path) -> str | None:
     By access(2), which heeds modes and cgroups (DeviceAllow=) and does not, as opening
     would, enter a driver that may be wedged.
     """
-    nodes = [root / "dev/nvidiactl", *sorted((root / "dev").glob("nvidia[0-9]*"))]
-    present = [node for node in nodes if os.path.exists(node)]
+    control = [root / "dev" / name for name in _NODES if os.path.exists(root / "dev" / name)]
+    present = [*control, *sorted((root / "dev").glob("nvidia[0-9]*"))]
     denied = [f"/{node.relative_to(root)}" for node in present if not os.access(node, os.R_OK | os.W_OK)]
     if denied:
         return f"this user or unit may not open {', '.join(denied)}"
-    if nodes[0] not in present:
+    if not control:
         return "there is no /dev/nvidiactl (hidden from this unit, or to be made by nvidia-modprobe)"
     return None
 

@@ -35,6 +35,7 @@ _CAUSES: dict[int, Cause] = {
     9: "driver-not-loaded",
     12: "library-missing",
     13: "driver-mismatch",
+    17: "no-permission",  # "blocked by the operating system", by a cgroup say
     18: "driver-mismatch",
     999: "unknown",
 }

@@ -22,6 +22,7 @@ from tests.nvml import (
     LIBRARY,
     MISMATCH,
     NO_PERMISSION,
+    OPERATING_SYSTEM,
     ORIN,
     ORIN_RULES,
     UNKNOWN,
@@ -324,6 +325,17 @@ def test_a_node_that_may_not_be_opened_is_no_access_and_named(open_machine: Mach
     devices = open_machine.detect(drop_root)
     assert _codes(devices) == ["no-access"]
     assert "may not open /dev/nvidia0 (" in devices.findings[0].detail
+
+
+@pytest.mark.parametrize("node", ["dev/dxg", "dev/nvmap", "dev/nvhost-ctrl-gpu", "dev/nvgpu/igpu0/ctrl"])
+def test_a_node_of_wsl2s_or_a_jetsons_that_a_cgroup_denies_is_named(open_machine: Machine, node: str) -> None:
+    open_machine.write(node, "")
+    (open_machine.root / node).chmod(0)
+    open_machine.show(A, rules=(f"fail Init * {OPERATING_SYSTEM}",))
+    drop_root = "import pynvml\nif os.geteuid() == 0: os.setresuid(65534, 65534, 65534)"
+    devices = open_machine.detect(drop_root)
+    assert _codes(devices) == ["no-access"]
+    assert devices.findings[0].detail.endswith(f"this user or unit may not open /{node}")
 
 
 def test_a_driver_that_fails_though_its_nodes_are_open_is_not_no_access(machine: Machine) -> None:
