@@ -12,3 +12,39 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class NotUtf8(ValueError):
+    """`encoding` is what the text seems to be in, as iconv(1) calls it; None where that is open."""
+
+    def __init__(self, message: str, encoding: str | None = None) -> None:
+        super().__init__(message)
+        self.encoding = encoding
+
+
+_MARKS = (
+    (b"\xff\xfe\0\0", "UTF-32"),
+    (b"\0\0\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+"""Byte order marks; that of UTF-32 begins as that of UTF-16."""
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file that a person wrote: UTF-8, with the mark at its start that some editors leave.
+
+    Lines end as they may end anywhere. NotUtf8 says what it is instead.
+    """
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            raise NotUtf8(f"it is text in {encoding}, and must be UTF-8", encoding)
+    if b"\0" in content[:2]:
+        raise NotUtf8("it begins as text in UTF-16 does, and must be UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise NotUtf8(f"line {line} is not UTF-8: it has the byte 0x{byte:02x}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

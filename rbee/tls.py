@@ -10,10 +10,8 @@ Certificates are made with the package `cryptography`, imported where one is mad
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import ssl
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,24 +110,6 @@ def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
-
-
-def write_private(path: Path, content: str) -> None:
-    """Write a file of mode 0600, whole or not at all; it has reached the disk on return. Raises OSError."""
-    aside = path.with_name(f".{path.name}.new")
-    with suppress(FileNotFoundError):
-        aside.unlink()
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 # Tokens

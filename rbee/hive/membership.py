@@ -21,7 +21,8 @@ from typing import Annotated
 from rbee import __version__, tls
 from rbee.client.link import Afar, Link
 from rbee.contracts import FleetRoutes, Join, Joined, Limit, MachineId, Name, Pem, Port, Renew, decode, encode
-from rbee.errors import BadConfig, BadInput, WrongQueen
+from rbee.errors import BadConfig, BadInput, RbeeError, WrongQueen
+from rbee.files import explained, write_whole
 
 JOIN_TIMEOUT = 8.0
 """Seconds for each of the questions of a join."""
@@ -88,10 +89,11 @@ class Memberships:
 
     def load(self) -> Membership | None:
         """The one there is; BadConfig for what cannot be read as one."""
-        if not self._path.exists():
+        content = _read(self._path)
+        if content is None:
             return None
         try:
-            head = self._path.read_text().partition("\n")[0]
+            head = content.partition("\n")[0]
             told = decode(_Told, json.loads(head.removeprefix("# ")))
             membership = Membership(told.hive_id, told.host, told.port, told.ca, self._path)
             membership.queen()
@@ -104,16 +106,18 @@ class Memberships:
 
         What keeps the hive from joining is raised, and a membership that there was stays as it is.
         """
-        if not self._invitation.exists():
+        content = _read(self._invitation)
+        if content is None:
             return None
         try:
             try:
-                invitation = decode(Invitation, json.loads(self._invitation.read_text()))
-            except (OSError, ValueError, BadInput) as error:
+                invitation = decode(Invitation, json.loads(content))
+            except (ValueError, BadInput) as error:
                 raise BadConfig(f"{self._invitation} is no invitation: {error}", hint=REJOIN) from error
             return await (self._join(invitation) if invitation.token else self._move(invitation))
         finally:
-            self._invitation.unlink(missing_ok=True)
+            with explained(self._invitation, "removed", BadConfig):
+                self._invitation.unlink(missing_ok=True)
 
     async def renew(self, membership: Membership) -> Membership:
         """Another certificate for the same key, over the connection that the old one opens."""
@@ -126,7 +130,8 @@ class Memberships:
         return self._keep(membership, key, joined.certificate)
 
     def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with explained(self._path, "removed", RbeeError):
+            self._path.unlink(missing_ok=True)
 
     async def _join(self, invitation: Invitation) -> Membership:
         token = invitation.token or ""
@@ -181,7 +186,9 @@ class Memberships:
     def _keep(self, membership: Membership, key: str, certificate: str) -> Membership:
         told = _Told(membership.hive_id, membership.host, membership.port, membership.ca)
         head = f"# {json.dumps(encode(told))}\n"
-        tls.write_private(self._path, f"{head}{key.strip()}\n{certificate.strip()}\n")
+        content = f"{head}{key.strip()}\n{certificate.strip()}\n"
+        with explained(self._path, "written", BadConfig):
+            write_whole(self._path, content.encode(), mode=0o600)
         return membership
 
     def _machine(self) -> str:
@@ -201,6 +208,15 @@ class Memberships:
 def own_name() -> str:
     """What this machine is called, as the name of a hive: its host name, up to the first dot."""
     return socket.gethostname().partition(".")[0]
+
+
+def _read(path: Path) -> str | None:
+    """A file of the hive's own; None where there is none."""
+    with explained(path, "read", BadConfig):
+        try:
+            return path.read_text(errors="surrogateescape")
+        except FileNotFoundError:
+            return None
 
 
 def _key_of(content: str) -> str:

@@ -7,16 +7,23 @@ then no key of a CA is kept here.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rbee import tls
-from rbee.errors import BadConfig, BadInput
-from rbee.tls import QUEEN_NAME, write_private
+from rbee.errors import BadConfig, BadInput, RbeeError
+from rbee.files import cure, explained, reason, sync_folder, write_aside, write_whole
+from rbee.text import decoded
+from rbee.tls import QUEEN_NAME
+
+log = logging.getLogger("rbee")
 
 CA_LIFE = timedelta(days=10 * 365)
 
@@ -56,10 +63,10 @@ class Authority:
         try:
             return cls(folder, *_given(credentials) or _kept(folder) or _made(folder))
         except OSError as error:
-            place = error.filename or folder
-            raise BadConfig(
-                f"the keys in {place} cannot be used: {error.strerror or error}", hint=WAY_BACK
-            ) from error
+            place = Path(error.filename or folder)
+            # A key that is gone is gone. What else is in the way can be mended, and no hive joins again.
+            hint = WAY_BACK if error.errno == errno.ENOENT else cure(error, place)
+            raise BadConfig(f"the keys in {place} cannot be used: {reason(error)}", hint=hint) from error
         except (ValueError, TypeError, BadInput) as error:
             place = credentials if credentials and (credentials / "rbee.ca.crt").exists() else folder
             raise BadConfig(f"the keys in {place} are not a CA's: {error}", hint=WAY_BACK) from error
@@ -67,17 +74,29 @@ class Authority:
     @property
     def expires(self) -> datetime:
         """When the queen's own certificate does."""
-        return tls.life_of(self._own[0].read_text())[1]
+        with explained(self._own[0], "read", RbeeError):
+            return tls.life_of(self._own[0].read_text())[1]
 
     def context(self) -> ssl.SSLContext:
         """The one context of the queen's TLS; renew() puts another certificate into it."""
         if self._context is None:
-            self._renew_own()
+            try:
+                self._renew_own()
+            except OSError as error:
+                place = self._own[0]
+                if not self._has_own(lambda certificate: tls.life_of(certificate)[1]):
+                    raise BadConfig(
+                        f"{place} cannot be written: {reason(error)}", hint=cure(error, place)
+                    ) from error
+                log.error("%s could not be renewed, and serves on until it expires: %s", place, reason(error))
             self._context = tls.server_context(self.ca, *self._own)
         return self._context
 
     def renew(self) -> bool:
-        """Have the queen's certificate made anew where it is time; connections that are open stay."""
+        """Have the queen's certificate made anew where it is time; connections that are open stay.
+
+        Raises OSError, and the one that there is stays as it is.
+        """
         assert self._context is not None
         if not self._renew_own():
             return False
@@ -115,24 +134,34 @@ class Authority:
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
         certificate, key = self._own
-        try:
-            if self._is_good(certificate.read_text(), key.read_bytes()):
-                return False
-        except (OSError, ValueError, TypeError, x509.ExtensionNotFound):
-            pass  # there is none yet, or none that can be read
+        if self._has_own(tls.renewal_of):
+            return False
         pem = tls.new_key()
         private = serialization.load_pem_private_key(pem.encode(), password=None)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, QUEEN_NAME)])
         usage = ExtendedKeyUsageOID.SERVER_AUTH
         signed = self._sign(private.public_key(), name, usage, QUEEN_LIFE, name=QUEEN_NAME)
         self._folder.mkdir(mode=0o700, exist_ok=True)
+        # Before those that there are go: where there is no room, they stay.
+        new_key = write_aside(key, pem.encode(), mode=0o600)
+        new_certificate = write_aside(certificate, signed.encode(), mode=0o600)
         certificate.unlink(missing_ok=True)  # cut off here, both are made anew
-        write_private(key, pem)
-        write_private(certificate, signed)
+        new_key.rename(key)
+        new_certificate.rename(certificate)
+        sync_folder(self._folder)
         return True
 
-    def _is_good(self, certificate: str, key: bytes) -> bool:
-        """Is it this CA's and this key's, and not to be renewed yet?"""
+    def _has_own(self, until: Callable[[str], datetime]) -> bool:
+        """Is there a certificate of this CA's with its key, and is what `until` says of it still to come?"""
+        from cryptography import x509
+
+        certificate, key = self._own
+        try:
+            return self._is_good(certificate.read_text(), key.read_bytes(), until)
+        except (OSError, ValueError, TypeError, x509.ExtensionNotFound):
+            return False  # there is none yet, or none that can be read
+
+    def _is_good(self, certificate: str, key: bytes, until: Callable[[str], datetime]) -> bool:
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
 
@@ -140,7 +169,7 @@ class Authority:
         if not _are_a_pair(found, serialization.load_pem_private_key(key, password=None)):
             return False
         signed_with = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-        return signed_with == self._key_identifier() and tls.renewal_of(certificate) > datetime.now(UTC)
+        return signed_with == self._key_identifier() and until(certificate) > datetime.now(UTC)
 
     def _key_identifier(self) -> Any:
         """Which key signed: the CAs of all queens have one name."""
@@ -208,8 +237,9 @@ def _load(certificate: Path, key: Path) -> tuple[str, Any]:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
-    ca = certificate.read_text()
-    private = serialization.load_pem_private_key(key.read_bytes(), password=None)
+    # An administrator may bring them from anywhere: a mark of UTF-8 at the start is passed over.
+    ca = decoded(certificate.read_bytes())
+    private = serialization.load_pem_private_key(decoded(key.read_bytes()).encode(), password=None)
     if not _are_a_pair(x509.load_pem_x509_certificate(ca.encode()), private):
         raise ValueError(f"{key.name} is not the key of {certificate.name}")
     if tls.life_of(ca)[1] <= datetime.now(UTC):
@@ -254,6 +284,6 @@ def _made(folder: Path) -> tuple[str, Any]:
     )
     certificate = ca.public_bytes(serialization.Encoding.PEM).decode()
     folder.mkdir(mode=0o700, exist_ok=True)
-    write_private(folder / "ca.key", pem)
-    write_private(folder / "ca.crt", certificate)
+    write_whole(folder / "ca.key", pem.encode(), mode=0o600)
+    write_whole(folder / "ca.crt", certificate.encode(), mode=0o600)
     return certificate, key

@@ -38,6 +38,7 @@ from rbee.errors import (
     UnknownHive,
     VersionSkew,
 )
+from rbee.files import explained
 from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Narrator
 from rbee.queen.authority import Authority, Identity, credentials_folder
 from rbee.queen.catalog import Actor, Catalog, Joining, now_ms
@@ -93,12 +94,8 @@ class Fleet:
         if is_open and self._authority is None:
             self._authority = await asyncio.to_thread(self._open_authority)
             await asyncio.to_thread(self._authority.context)
-        try:
+        with explained(self._folder / "tcp", "written", RbeeError):
             await asyncio.to_thread(self._mark.set, is_open)
-        except OSError as error:
-            raise RbeeError(
-                f"{self._folder / 'tcp'} cannot be written: {error.strerror}", hint="sudo rbeectl doctor"
-            ) from error
         return await self.tcp()
 
     async def tcp(self) -> Tcp:

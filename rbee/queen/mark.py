@@ -8,8 +8,9 @@ one who is killed, or goes down with the machine, leaves it.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from rbee.files import sync_folder
 
 
 class Mark:
@@ -27,9 +28,5 @@ class Mark:
             self._path.touch(mode=0o600)
         else:
             self._path.unlink(missing_ok=True)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(self._path.parent)
         self._is_there = is_wanted

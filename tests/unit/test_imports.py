@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
     {"errors", "text"},
-    {"contracts"},
+    {"contracts", "files"},
     {"catalogfile", "config", "narration", "systemd", "tls"},
     {"client", "server"},
     {"keeper", "queen", "hive"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.text import printable
+from rbee.text import NotUtf8, decoded, printable
 
 STEERS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is shown as no sign of its own, but changes how others are shown."""
@@ -30,3 +30,28 @@ def test_what_is_shown_is_one_printable_line_and_tells_what_was_there(text: str)
     assert printable(shown) == shown
     if "\\" not in text and text.isascii():
         assert shown.encode().decode("unicode_escape") == text
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_text_of_any_editor_s_is_the_same_text(mark: str, end: str) -> None:
+    assert decoded(f"{mark}größer{end}kleiner{end}".encode()) == "größer\nkleiner\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        ("[Queen]\n".encode("utf-16"), "UTF-16", "it is text in UTF-16, and must be UTF-8"),
+        (b"\xfe\xff\0[\0\n", "UTF-16", "it is text in UTF-16, and must be UTF-8"),
+        ("[Queen]\n".encode("utf-32"), "UTF-32", "it is text in UTF-32, and must be UTF-8"),
+        ("[Queen]\n".encode("utf-16-le"), None, "it begins as text in UTF-16 does, and must be UTF-8"),
+        ("a\ngröße\n".encode("latin-1"), None, "line 2 is not UTF-8: it has the byte 0xf6"),
+    ],
+)
+def test_a_text_that_is_not_utf_8_is_said_to_be_what_it_is(
+    content: bytes, encoding: str | None, message: str
+) -> None:
+    with pytest.raises(NotUtf8) as caught:
+        decoded(content)
+
+    assert (str(caught.value), caught.value.encoding) == (message, encoding)

@@ -1,10 +1,6 @@
-"""What both ends of a fleet's connections know of TLS: tokens, fingerprints, files that are whole."""
+"""What both ends of a fleet's connections know of TLS: tokens and fingerprints."""
 
 from __future__ import annotations
-
-import os
-import stat
-from pathlib import Path
 
 import pytest
 
@@ -48,36 +44,6 @@ def test_a_fingerprint_is_of_the_certificate_and_not_of_how_it_is_written() -> N
     assert tls.fingerprint(pem) == tls.fingerprint(f"\n{pem}\n") == expected
     with pytest.raises(BadInput, match="no certificate"):
         tls.fingerprint("hello")
-
-
-def test_a_private_file_is_its_owner_s_alone_and_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    before = os.umask(0)
-    try:
-        for content in ("first", "second"):
-            # What a try that was cut off has left behind.
-            (tmp_path / ".key.new").write_text("half")
-            tls.write_private(path, content)
-            assert path.read_text() == content
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    finally:
-        os.umask(before)
-    assert os.listdir(tmp_path) == ["key"]
-
-
-def test_a_private_file_that_does_not_reach_the_disk_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "key"
-    tls.write_private(path, "first")
-
-    def fail(descriptor: int) -> None:
-        raise OSError("the disk is gone")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="the disk is gone"):
-        tls.write_private(path, "second")
-    assert path.read_text() == "first"
 
 
 def test_nothing_older_than_tls_1_3_is_spoken() -> None:

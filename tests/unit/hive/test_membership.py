@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+import rbee.files
 import rbee.hive.membership
 from rbee import __version__, tls
 from rbee.client.link import Link
@@ -399,9 +400,11 @@ def test_a_membership_that_could_not_be_written_whole_leaves_the_one_before(
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
         with monkeypatch.context() as patch:
-            patch.setattr(rbee.tls.os, "fsync", no_space)
-            with pytest.raises(OSError, match="No space left"):
+            patch.setattr(rbee.files.os, "fsync", no_space)
+            with pytest.raises(BadConfig, match="No space left") as caught:
                 await hive.memberships.renew(membership)
+            assert caught.value.message == f"{hive.path} cannot be written: No space left on device"
+            assert caught.value.hint == f"df -h {hive.folder}"
         assert hive.path.read_text() == before
         # What is left of it is in nobody's way.
         await hive.memberships.renew(membership)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import re
 import ssl
@@ -142,6 +143,15 @@ def test_a_ca_of_the_administrator_s_own_signs_for_all_and_leaves_no_key_here(
     assert sorted(os.listdir(folder)) == ["queen.crt", "queen.key"]
 
 
+def test_a_ca_that_an_editor_put_a_byte_order_mark_before_is_read(folder: Path, tmp_path: Path) -> None:
+    given = own_ca(tmp_path / "given")
+    plain = Authority.open(folder, credentials=given).fingerprint
+    for path in given.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+
+    assert Authority.open(folder, credentials=given).fingerprint == plain
+
+
 def test_a_ca_of_the_administrator_s_own_that_has_expired_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="has expired"):
         Authority.open(folder, credentials=own_ca(tmp_path / "given", days=-1))
@@ -163,14 +173,7 @@ def test_her_certificate_is_made_anew_after_two_thirds_of_its_life(
     assert not authority.renew()
     assert of_queen(folder) == first
 
-    later = datetime.now(UTC) + QUEEN_LIFE * 2 / 3 + timedelta(hours=1)
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return later
-
-    monkeypatch.setattr(rbee.queen.authority, "datetime", Later)
+    later = pass_time(monkeypatch, QUEEN_LIFE * 2 / 3 + timedelta(hours=1))
     assert authority.renew()
     second = of_queen(folder)
     assert second[0] != first[0]
@@ -178,6 +181,59 @@ def test_her_certificate_is_made_anew_after_two_thirds_of_its_life(
     # The same context has it, for who comes from now on; that CA is still hers.
     assert authority.context() is context
     assert authority.expires == tls.life_of(second[0].decode())[1]
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, time: timedelta) -> datetime:
+    later = datetime.now(UTC) + time
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return later
+
+    monkeypatch.setattr(rbee.queen.authority, "datetime", Later)
+    return later
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_a_certificate_that_a_full_disk_keeps_from_renewal_serves_on_until_it_expires(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority.open(folder)
+    authority.context()
+    first = of_queen(folder)
+    fill_disk(monkeypatch)
+    pass_time(monkeypatch, QUEEN_LIFE * 3 / 4)
+
+    with pytest.raises(OSError, match="No space left"):
+        authority.renew()
+    Authority.open(folder).context()
+
+    assert of_queen(folder) == first
+    assert "queen.crt could not be renewed" in caplog.text
+    pass_time(monkeypatch, QUEEN_LIFE)
+    with pytest.raises(BadConfig) as caught:
+        Authority.open(folder).context()
+    assert caught.value.message == f"{folder}/queen.crt cannot be written: No space left on device"
+    assert caught.value.hint == f"df -h {folder}"
+
+
+def test_keys_that_a_full_disk_keeps_from_being_made_cost_nobody_a_new_join(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch)
+
+    with pytest.raises(BadConfig) as caught:
+        Authority.open(folder)
+
+    assert "No space left on device" in caught.value.message
+    assert (caught.value.hint or "").startswith("df -h")
 
 
 @pytest.mark.parametrize(

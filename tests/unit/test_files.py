@@ -1,0 +1,153 @@
+"""Files are whole or not there, and a refusal names the file, the reason and a cure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import rbee.files
+from rbee.errors import BadConfig, NotPermitted, RbeeError
+from rbee.files import explained, refused, sync_folder, temporary_folder, unforeseen, write_whole
+
+
+def failing(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def test_a_file_takes_the_place_of_what_was_there_with_its_mode_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    before = os.umask(0)
+    try:
+        for content in (b"first", b"second"):
+            # What a try that was cut off has left behind.
+            (tmp_path / ".key.new").write_text("half")
+            write_whole(path, content, mode=0o600)
+            assert path.read_bytes() == content
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_file_that_does_not_reach_the_disk_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+    write_whole(path, b"first", mode=0o600)
+
+    def fail(descriptor: int) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_whole(path, b"second", mode=0o600)
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def test_a_folder_of_a_file_system_that_syncs_no_folders_is_no_failure() -> None:
+    # The kernel's own folders are such: their file systems have no fsync(2) of one.
+    number = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            os.fsync(number)
+        sync_folder(number)
+    finally:
+        os.close(number)
+    sync_folder(Path("/proc"))
+
+
+def test_a_folder_that_the_disk_refuses_to_sync_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise failing(errno.EIO)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said", "cure"),
+    [
+        (
+            errno.EROFS,
+            RbeeError,
+            "Read-only file system",
+            "sudo mount -o remount,rw $(findmnt -n -o TARGET -T {})",
+        ),
+        (errno.ENOSPC, RbeeError, "No space left on device", "df -h {}"),
+        (errno.EDQUOT, RbeeError, "Disk quota exceeded", "df -h {}"),
+        (errno.EIO, RbeeError, "Input/output error", "sudo dmesg --level=err,warn"),
+        (errno.EMFILE, RbeeError, "Too many open files", "ulimit -n; cat /proc/sys/fs/file-nr"),
+        (errno.EACCES, NotPermitted, "Permission denied", "ls -ld {}"),
+    ],
+)
+def test_a_refusal_names_the_file_what_was_to_be_done_the_reason_and_a_command(
+    tmp_path: Path, number: int, kind: type[RbeeError], said: str, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    error = refused(failing(number), tmp_path / "a", "written")
+
+    assert type(error) is kind
+    assert error.message == f"{tmp_path}/a cannot be written: {said}"
+    assert error.hint == cure.format(tmp_path)
+
+
+def test_a_folder_that_is_missing_is_made_by_the_command_that_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a folder/b/file"
+
+    with pytest.raises(RbeeError) as caught, explained(path, "written"):
+        path.write_text("x")
+
+    assert caught.value.hint == f"sudo mkdir -p '{tmp_path}/a folder/b'"
+
+
+def test_what_nobody_explained_names_its_file_all_the_same(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="a") as caught:
+        (tmp_path / "a").read_text()
+
+    error = unforeseen(caught.value)
+
+    assert error.message == f"{tmp_path}/a: No such file or directory"
+    assert "--debug" in (unforeseen(failing(errno.EMFILE)).hint or "")
+
+
+def test_a_machine_without_a_place_for_temporary_files_is_told_which_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+
+    with pytest.raises(BadConfig) as caught, temporary_folder("x-", BadConfig):
+        pass
+
+    assert caught.value.message == (
+        f"there is no room for temporary files: {tmp_path}/none cannot be used: No such file or directory"
+    )
+    assert caught.value.hint == f"sudo install -d -m 1777 {tmp_path}/none"
+
+
+def test_a_temporary_folder_is_gone_at_the_end() -> None:
+    with temporary_folder("x-") as folder:
+        (folder / "file").write_text("x")
+    assert not folder.exists()
+
+
+def test_a_disk_without_inodes_is_looked_at_for_inodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        f_files, f_favail, f_bavail = 1000, 0, 1000
+
+    monkeypatch.setattr(rbee.files.os, "statvfs", lambda path: Full)
+
+    assert refused(failing(errno.ENOSPC), tmp_path / "a", "written").hint == f"df -i {tmp_path}"
