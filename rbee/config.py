@@ -9,6 +9,7 @@ empty one gives the default back.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 from rbee.contracts import LOCALHOST, Name, decode
 from rbee.errors import BadConfig, BadInput
+from rbee.files import cure, reason
+from rbee.text import NotUtf8, decoded
 
 FOLDERS = (Path("etc/rbee"), Path("usr/local/lib/rbee"), Path("usr/lib/rbee"))
 QUEEN_SOCKET = Path("/run/rbee/queen.sock")
@@ -123,9 +126,7 @@ def load(root: Path = Path("/")) -> Config:
     try:
         paths = _files(root)
     except OSError as error:
-        raise BadConfig(
-            f"{error.filename} cannot be read: {error.strerror}", hint=f"Make {error.filename} readable."
-        ) from error
+        raise _unreadable(error, Path(error.filename)) from error
     where = None
     for path in paths:
         before, config = config.queen, _apply(config, path)
@@ -170,15 +171,30 @@ def _apply(config: Config, path: Path) -> Config:
     )
     parser.optionxform = str  # type: ignore[method-assign, assignment]  # keys keep their case, as systemd's do
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (configparser.Error, UnicodeDecodeError) as error:
+        parser.read_string(decoded(path.read_bytes()), source=str(path))
+    except NotUtf8 as error:
+        raise BadConfig(f"{path}: {error}", hint=_in_utf8(path, error.encoding)) from error
+    except configparser.Error as error:
         raise BadConfig(f"{path}: {' '.join(str(error).split())}", hint=f"Correct {path}.") from error
     except OSError as error:
-        raise BadConfig(f"{path} cannot be read: {error.strerror}", hint=f"Make {path} readable.") from error
+        raise _unreadable(error, path) from error
     for section in parser.sections():
         for key, text in parser.items(section):
             config = _assign(config, path, section, key, text)
     return config
+
+
+def _unreadable(error: OSError, path: Path) -> BadConfig:
+    hint = f"Make {path} readable." if isinstance(error, PermissionError) else cure(error, path)
+    return BadConfig(f"{path} cannot be read: {reason(error)}", hint=hint)
+
+
+def _in_utf8(path: Path, encoding: str | None) -> str:
+    if encoding is None:
+        return f"Save {path} as UTF-8."
+    shown = shlex.quote(str(path))
+    new = shlex.quote(f"{path}.new")
+    return f"sudo iconv -f {encoding} -t UTF-8 -o {new} {shown} && sudo mv {new} {shown}"
 
 
 def _assign(config: Config, path: Path, section: str, key: str, text: str) -> Config:

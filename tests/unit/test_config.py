@@ -264,7 +264,30 @@ def test_a_file_that_cannot_be_read_is_named_with_the_cure(tmp_path: Path) -> No
     with pytest.raises(BadConfig, match=f"{re.escape(str(path))} cannot be read: Is a directory") as caught:
         load(tmp_path)
 
-    assert caught.value.hint == f"Make {path} readable."
+    assert caught.value.hint == f"ls -ld {path}"
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_file_that_begins_with_the_mark_of_utf_8_is_read_as_any_other(tmp_path: Path, ends: str) -> None:
+    path = tmp_path / "etc/rbee/rbee.conf.d/50-windows.conf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xef\xbb\xbf" + f"[Queen]{ends}JobsMax=7{ends}".encode())
+
+    assert load(tmp_path).queen.jobs_max == 7
+
+
+def test_a_file_in_utf_16_is_named_with_a_command_that_makes_it_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "etc/rbee/rbee.conf"
+    path.parent.mkdir(parents=True)
+    path.write_text("[Queen]\r\nJobsMax=7\r\n", encoding="utf-16")
+
+    with pytest.raises(BadConfig) as caught:
+        load(tmp_path)
+
+    assert caught.value.message == f"{path}: it is text in UTF-16, and must be UTF-8"
+    assert caught.value.hint is not None
+    subprocess.run(["sh", "-c", caught.value.hint.replace("sudo ", "")], check=True)
+    assert load(tmp_path).queen.jobs_max == 7
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
