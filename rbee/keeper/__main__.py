@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,28 +12,21 @@ from typing import TextIO
 import click
 
 from rbee.errors import Interrupted, RbeeError
+from rbee.files import unforeseen
 from rbee.keeper.cli import cli
+from rbee.keeper.output import OutputFailed, open_streams
 from rbee.keeper.session import Session
 from rbee.text import printable
 
 
 def main() -> int:
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:  # closed by the caller: what is said there goes nowhere
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal need not speak UTF-8; what it cannot show is escaped, never an error.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is no TextIO by type
+    open_streams()
     try:
         code = run()
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = 1  # whoever read our output has gone
-    except OSError as error:
-        print(f"rbeectl: the output could not be written: {error.strerror}", file=sys.stderr)
+    except OutputFailed as error:
+        if error.errno != errno.EPIPE:  # else whoever read our output has gone
+            print(f"rbeectl: the output could not be written: {error.strerror}", file=sys.stderr)
         code = 1
     else:
         return code
@@ -61,6 +55,12 @@ def run() -> int:
         return report(Interrupted("interrupted"), session)
     except RbeeError as error:
         return report(error, session)
+    except OutputFailed:
+        raise
+    except OSError as error:
+        failure = unforeseen(error)
+        failure.__cause__ = error
+        return report(failure, session)
     return 0
 
 

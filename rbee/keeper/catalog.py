@@ -32,6 +32,16 @@ from rbee.errors import (
     NotRunning,
     RbeeError,
 )
+from rbee.files import (
+    FORBIDDEN,
+    NO_ROOM,
+    explained,
+    no_temporary_folder,
+    reason,
+    refused,
+    sync_folder,
+    temporary_folder,
+)
 from rbee.keeper.permission import explain
 from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.systemd import QUEEN_UNIT
@@ -104,8 +114,8 @@ def _fetch(queen: QueenClient) -> Iterator[bytes]:
 
 def _target(target: str, *, is_forced: bool) -> Path:
     # Beside what a symlink leads to: renaming over the link would leave it leading nowhere.
-    path = Path(os.path.realpath(target))
-    with _told(path):
+    with _told(Path(target), "written"):
+        path = Path(os.path.realpath(target))
         found = path.lstat() if os.path.lexists(path) else None
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise BadInput(f"{target} is no file", hint="rbeectl catalog backup FILE", field="FILE")
@@ -125,7 +135,7 @@ def _target(target: str, *, is_forced: bool) -> Path:
 
 
 def _write_copy(queen: QueenClient, path: Path) -> CatalogReport:
-    with _told(path):
+    with _told(path, "written"):
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(number, "wb") as copy:
@@ -135,37 +145,23 @@ def _write_copy(queen: QueenClient, path: Path) -> CatalogReport:
                 os.fsync(copy.fileno())
             report = catalogfile.check(Path(name), name=path)
             os.rename(name, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)
     return report
 
 
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What the operating system refuses becomes words with a cure."""
+def _told(path: Path, done: str) -> Iterator[None]:
+    """What the operating system or SQLite refuses becomes words with a cure."""
     try:
-        yield
-    except OSError as error:
-        said = error.strerror or str(error)
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise NotPermitted(f"{path}: {said}", hint=f"ls -ld {shlex.quote(str(path.parent))}") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise RbeeError(
-                f"{path} cannot be written: {said}", hint=f"df -h {shlex.quote(str(path.parent))}"
-            ) from error
-        raise RbeeError(f"{path}: {said}", hint=f"ls -ld {shlex.quote(str(path.parent))}") from error
+        with explained(path, done):
+            yield
     except sqlite3.Error as error:
-        raise RbeeError(f"{path}: {error}", hint=f"ls -ld {shlex.quote(str(path))}") from error
+        is_full = catalogfile.error_code(error) == sqlite3.SQLITE_FULL
+        cause = OSError(errno.ENOSPC if is_full else 0, str(error))
+        raise refused(cause, path, done) from error
 
 
 # Is it sound
@@ -192,7 +188,7 @@ def check(queen: QueenClient, queen_state: str, file: str | None) -> CatalogRepo
             f"the queen is {queen_state}, and root alone may read {path} then",
             hint="sudo rbeectl catalog check",
         )
-    with _told(path):
+    with _told(path, "read"):
         if not path.parent.is_dir() or not os.path.lexists(path):
             raise NotRunning(
                 f"there is no catalog yet: the queen makes {path} when she first wakes",
@@ -204,23 +200,35 @@ def check(queen: QueenClient, queen_state: str, file: str | None) -> CatalogRepo
 
 def _read(path: Path) -> CatalogReport:
     """The report of a file. One with a log is read as a copy of both, where SQLite may write."""
-    log = log_of(path)
     try:
         if not path.is_file():
             raise _no_file(path)
-        with tempfile.TemporaryDirectory(prefix="catalog-") as folder:
-            read = path
+        with ExitStack() as end:
+            read, log = path, log_of(path)
             if log.exists() and log.stat().st_size:
-                read = Path(folder) / "catalog.db"
-                shutil.copyfile(path, read)
-                shutil.copyfile(log, log_of(read))
+                read = end.enter_context(temporary_folder("catalog-")) / "catalog.db"
+                _copy_aside(path, read)
+                _copy_aside(log, log_of(read))
             return catalogfile.check(read, name=path, is_thorough=True)
-    except PermissionError as error:
-        raise NotPermitted(
-            f"{path}: {error.strerror}", hint=f"sudo rbeectl catalog check {shlex.quote(str(path))}"
-        ) from error
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
+        if error.errno in FORBIDDEN and os.geteuid() != 0:
+            raise NotPermitted(
+                f"{path} cannot be read: {reason(error)}",
+                hint=f"sudo rbeectl catalog check {shlex.quote(str(path))}",
+            ) from error
+        raise refused(error, path, "read", CatalogUnusable) from error
+    except sqlite3.Error as error:
         raise CatalogUnusable(f"{path} cannot be read: {error}") from error
+
+
+def _copy_aside(source: Path, target: Path) -> None:
+    """Copy a file into a temporary folder; the file is not to blame for what is in the way there."""
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise no_temporary_folder(error) from error
+        raise
 
 
 def _no_file(path: Path) -> RbeeError:
@@ -245,7 +253,7 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
     source = Path(file) if file is not None else None
     if source is not None:
         _read(source)  # it is sound, or this raises
-    with _told(target):
+    with _told(target, "written"):
         _make_folder(target.parent)
         if target.is_symlink():
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
@@ -316,25 +324,35 @@ def _prepare(source: Path | None, target: Path, lock: Lock) -> CatalogReport | N
 @contextmanager
 def _single_file(source: Path) -> Iterator[BinaryIO]:
     """A copy of a catalog with all of its log in it."""
-    folder = Path(tempfile.gettempdir())
-    with ExitStack() as end:
-        with _told(folder):
-            flat = Path(end.enter_context(tempfile.TemporaryDirectory(prefix="catalog-"))) / "catalog.db"
-            shutil.copyfile(source, flat)
+    with temporary_folder("catalog-") as folder:
+        flat = folder / "catalog.db"
+        with explained(source, "read"):
+            _copy_aside(source, flat)
             if log_of(source).exists():
-                shutil.copyfile(log_of(source), log_of(flat))
+                _copy_aside(log_of(source), log_of(flat))
+        with _told(folder, "written"):
             with closing(sqlite3.connect(flat, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
                 # What was spent since would be good again. Of damage, check() says more; before version 2
                 # there are no tokens.
-                with suppress(sqlite3.Error):
+                with _unless_damaged():
                     connection.execute("UPDATE tokens SET is_revoked = 1 WHERE NOT is_revoked")
                     connection.execute(
                         "INSERT INTO audit (at_ms, text, actor_uid) VALUES (?, ?, ?)",
                         (time.time_ns() // 1_000_000, RESTORED, os.getuid()),
                     )
-            whole = end.enter_context(flat.open("rb"))
-        yield whole
+            whole = flat.open("rb")
+        with whole:
+            yield whole
+
+
+@contextmanager
+def _unless_damaged() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not catalogfile.is_damage(error):
+            raise
 
 
 def _set_aside(target: Path, lock: Lock) -> Path | None:

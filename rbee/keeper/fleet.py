@@ -6,8 +6,10 @@ import json
 import os
 import pwd
 import re
+import stat
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from rbee.contracts import (
     is_same_name,
 )
 from rbee.errors import BadInput, NotPermitted, RbeeError, TcpClosed, UnitFailed
+from rbee.files import explained, write_whole
 from rbee.keeper.ssh import Ssh
 from rbee.narration import CLOSING_TCP, HANDING_OVER, LOOKING_AT_HOST, OPENING_TCP, STARTING_HIVE, Teller
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, Bus
@@ -100,14 +103,12 @@ def check_listen(text: str) -> str:
 def set_listen(bus: Bus, address: str) -> bool:
     """Write the address that the TCP socket listens on, as root; was it another before?"""
     content = f"# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream={address}\n"
-    with suppress(FileNotFoundError):
-        if DROPIN.read_text() == content:
+    with explained(DROPIN, "read"), suppress(FileNotFoundError):
+        if DROPIN.read_bytes() == content.encode():
             return False
-    DROPIN.parent.mkdir(parents=True, exist_ok=True)
-    aside = DROPIN.with_suffix(".new")
-    aside.write_text(content)
-    aside.chmod(0o644)
-    aside.rename(DROPIN)
+    with explained(DROPIN, "written"):
+        DROPIN.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(DROPIN, content.encode(), mode=0o644)
     bus.reload()
     return True
 
@@ -184,7 +185,8 @@ def install(ssh: Ssh, teller: Teller, name: str, package: Path | None) -> None:
             hint=f"On {name}: sudo apt install rbee-hive\nOr with its packages at hand: "
             f"rbeectl add-hive {name} --install FOLDER",
         )
-    found = sorted(package.glob("*.deb")) if package.is_dir() else [package]
+    with explained(package, "read", partial(BadInput, field="--install")):
+        found = sorted(package.glob("*.deb")) if stat.S_ISDIR(package.stat().st_mode) else [package]
     debs = [one for one in found if one.name.startswith(("rbee-hive_", "python3-rbee_"))] or found
     if not debs:
         raise BadInput(f"there is no .deb in {package}", field="--install")
@@ -192,10 +194,8 @@ def install(ssh: Ssh, teller: Teller, name: str, package: Path | None) -> None:
     folder = ssh.run("mktemp", "-d").strip()
     try:
         for deb in debs:
-            try:
+            with explained(deb, "read", partial(BadInput, field="--install")):
                 content = deb.read_bytes()
-            except OSError as error:
-                raise BadInput(f"{deb} cannot be read: {error.strerror}", field="--install") from error
             ssh.run("sh", "-c", 'cat >"$0"', f"{folder}/{deb.name}", content=content, timeout=INSTALL_TIMEOUT)
         ssh.run("chmod", "-R", "a+rX", folder)
         ssh.run_as_root(
@@ -242,18 +242,17 @@ def join(
     if bus.state(HIVE_UNIT).load != "loaded":
         raise RbeeError("rbee-hive is not installed here", hint="sudo apt install rbee-hive")
     account = pwd.getpwnam("rbee-hive")
+    owner = account.pw_uid, account.pw_gid
     folder = Path(STATE)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    os.chown(folder, account.pw_uid, account.pw_gid)
-    aside = folder / ".invitation.new"
-    with suppress(FileNotFoundError):
-        aside.unlink()
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(invitation(*queen, name=name, token=token))
-        os.fchown(file.fileno(), account.pw_uid, account.pw_gid)
-    aside.rename(INVITATION)
+    with explained(folder, "made"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.chown(folder, *owner)
+    with explained(Path(INVITATION), "written"):
+        content = invitation(*queen, name=name, token=token).encode()
+        write_whole(Path(INVITATION), content, mode=0o600, owner=owner)
     restart_hive(bus, left)
-    head = (folder / "membership").read_text().partition("\n")[0]
+    with explained(folder / "membership", "read"):
+        head = (folder / "membership").read_text().partition("\n")[0]
     told: dict[str, Any] = json.loads(head.removeprefix("# "))
     return {"hive_id": told["hive_id"], "queen": f"{told['host']}:{told['port']}"}
 

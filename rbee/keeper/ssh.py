@@ -10,13 +10,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from rbee.errors import NotPermitted, RbeeError, TimedOut, Unreachable
+from rbee.files import make_temporary_folder
 from rbee.systemd import Bus
 
 CONNECT_TIMEOUT = 10
@@ -51,7 +51,7 @@ class Ssh:
     def __enter__(self) -> Self:
         if shutil.which("ssh") is None:
             raise RbeeError("ssh is not installed here", hint="sudo apt install openssh-client")
-        self._folder = tempfile.mkdtemp(prefix="rbeectl-")
+        self._folder = str(make_temporary_folder("rbeectl-"))
         try:
             told = self.run("sh", "-c", ABOUT, timeout=LOGIN_TIMEOUT)
             # A login shell may say something of its own before it.

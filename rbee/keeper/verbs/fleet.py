@@ -31,7 +31,7 @@ from rbee.keeper.commands import checked
 from rbee.keeper.options import Suggesting, changing, in_session, looking, span
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.hives import now_ms
-from rbee.text import printable
+from rbee.text import NotUtf8, decoded, printable
 
 
 @click.group(cls=Suggesting, short_help="Open the queen to hives on other machines, or close her.")
@@ -161,14 +161,21 @@ def join(session: Session, queen: str, shown: str | None, name: str | None) -> N
     """
     if name is not None:
         checked(Name, "--name", name)
-    if shown == "-":
-        shown = sys.stdin.readline().strip()
+    if shown is not None:
+        shown = _token_from_stdin() if shown == "-" else shown.removeprefix("\ufeff")
     with session.keeper() as work:
         told = work.join(queen, token=shown, name=name)
     if session.as_json:
         session.tell_json({"event": "done", **told})
     else:
         session.say(f"This machine is the hive {told['hive_id']} of the queen at {told['queen']}")
+
+
+def _token_from_stdin() -> str:
+    try:
+        return decoded(sys.stdin.buffer.readline()).strip()
+    except NotUtf8 as error:
+        raise BadInput(f"--token: what stdin has is no token: {error}", field="--token") from error
 
 
 @click.command(short_help="Set or take away labels of HIVE.")

@@ -8,6 +8,7 @@ import click
 
 from rbee.contracts import JobId, Name
 from rbee.errors import RbeeError
+from rbee.files import reason
 from rbee.keeper.commands import checked
 from rbee.keeper.journal import matches
 from rbee.keeper.options import in_session, looking
@@ -68,4 +69,4 @@ def logs(
     try:
         os.execvp(command[0], command)  # noqa: S606  # no shell, and no child: journalctl is what is asked for
     except OSError as error:
-        raise RbeeError(f"journalctl cannot be run: {error.strerror}") from error
+        raise RbeeError(f"journalctl cannot be run: {reason(error)}", hint="command -v journalctl") from error

@@ -12,6 +12,7 @@ import click
 
 from rbee.contracts import QueenRoutes
 from rbee.errors import NotRunning, RbeeError
+from rbee.files import refused
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
 
@@ -74,7 +75,5 @@ def replace(path: Path, parts: Iterable[bytes]) -> None:
         if new is not None:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-        raise RbeeError(
-            f"--textfile: {path} cannot be written: {error.strerror}",
-            hint=f"ls -ld {path.parent}",
-        ) from error
+        told = refused(error, path, "written")
+        raise type(told)(f"--textfile: {told.message}", hint=told.hint, field="--textfile") from error

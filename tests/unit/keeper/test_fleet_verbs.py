@@ -438,6 +438,16 @@ def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away
     assert ("start", HIVE_UNIT) in elsewhere.bus.asked
 
 
+def test_a_package_that_is_not_there_is_named_before_anything_is_copied(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path
+) -> None:
+    arguments = ("add-hive", "gpu1", "--install", str(packages / "none"))
+    ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
+
+    assert (ran.code, elsewhere.programs) == (2, [])
+    assert f"rbeectl: {packages}/none cannot be read: No such file or directory\n" in ran.err
+
+
 def test_an_installation_that_fails_is_told_and_leaves_no_package_there(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path
 ) -> None:
@@ -690,16 +700,48 @@ def taking_up(bus: Bus, state: Path, invitations: list[Any]) -> Any:
     return started
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_token_may_come_by_stdin_where_no_command_line_shows_it(
-    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
     invitations: list[Any] = []
     monkeypatch.setattr(bus, "start", taking_up(bus, state, invitations))
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{TEXT}\n"))
+    monkeypatch.setattr(sys, "stdin", stdin_of(f"{mark}{TEXT}\r\n".encode()))
 
     assert rbeectl("join", "queen.example", "--token", "-").code == 0
     assert invitations == [{"host": "queen.example", "port": 8500, "name": None, "token": TEXT}]
     assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_invitation_that_cannot_be_written_is_named_and_the_hive_runs_on(
+    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+
+    ran = rbeectl("join", "queen.example", "--token", TEXT)
+
+    assert (ran.code, bus.asked, os.listdir(state)) == (1, [], [])
+    assert ran.err == (
+        f"rbeectl: {state}/invitation cannot be written: No space left on device\n  try: df -h {state}\n"
+    )
+
+
+def test_a_token_that_an_editor_saved_in_utf_16_is_called_so(
+    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin_of(f"{TEXT}\n".encode("utf-16")))
+
+    ran = rbeectl("join", "queen.example", "--token", "-")
+
+    assert (ran.code, bus.asked) == (2, [])
+    assert "--token: what stdin has is no token: it is text in UTF-16, and must be UTF-8" in ran.err
+
+
+def stdin_of(content: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content))
 
 
 def test_a_hive_follows_its_queen_without_a_token(

@@ -365,7 +365,8 @@ def test_a_machine_without_journalctl_says_so(rbeectl: Rbeectl, monkeypatch: pyt
 
     ran = rbeectl("logs")
 
-    assert (ran.code, ran.err) == (1, "rbeectl: journalctl cannot be run: No such file or directory\n")
+    told = "rbeectl: journalctl cannot be run: No such file or directory\n  try: command -v journalctl\n"
+    assert (ran.code, ran.err) == (1, told)
 
 
 def test_a_listening_socket_is_what_asleep_means(bus: Bus, rbeectl: Rbeectl) -> None:

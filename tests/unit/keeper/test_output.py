@@ -1,0 +1,92 @@
+"""What rbeectl cannot print is said to be that, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+
+RUN = "import sys; from rbee.keeper.__main__ import main; sys.exit(main())"
+
+
+def rbeectl(*argv: str, redirect: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
+    """In a shell, which redirects; `before` is Python that the process runs first."""
+    code = f"{before}\n{RUN}" if before else RUN
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {redirect}', sys.executable, "-c", code, *argv],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["version", "--json"], ["logs", "--help"]])
+def test_a_full_standard_output_is_said_on_standard_error(argv: list[str]) -> None:
+    done = rbeectl(*argv, redirect=">/dev/full")
+
+    assert (done.returncode, done.stderr) == (
+        1, "rbeectl: the output could not be written: No space left on device\n"
+    )  # fmt: skip
+
+
+def test_a_full_standard_error_takes_nothing_from_the_exit_code() -> None:
+    done = rbeectl("catalog", "check", "/nowhere/at/all", redirect="2>/dev/full")
+
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_what_the_caller_has_closed_is_in_nobody_s_way(redirect: str, tmp_path: Path) -> None:
+    assert rbeectl("--help", redirect=redirect).returncode == 0
+    assert rbeectl("catalog", "check", "/nowhere/at/all", redirect=redirect).returncode == 2
+
+
+def test_a_reader_who_has_gone_is_not_complained_of() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, "--help"],
+            stdout=pipe, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY, check=False,
+        )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+BROKEN = """
+import os
+from rbee.keeper import session
+def broken(*_): os.open("/etc/nothing of the kind", os.O_RDONLY)
+session.Session.keeper = broken
+"""
+
+
+def test_any_other_refusal_of_the_operating_system_names_its_file() -> None:
+    done = rbeectl("list-hives", before=BROKEN)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rbeectl: /etc/nothing of the kind: No such file or directory\n  try: ls -ld /etc\n"
+    )
+
+
+def test_a_program_gets_an_error_event_for_it() -> None:
+    done = rbeectl("list-hives", "--json", before=BROKEN)
+
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, told["event"]) == (1, "", "error")
+    assert told["detail"] == "/etc/nothing of the kind: No such file or directory"
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "catalog", "check", "/größer"],
+        capture_output=True, text=True, cwd=REPOSITORY, check=False, env=environ,
+    )  # fmt: skip
+
+    assert "/gr\\xf6\\xdfer" in done.stderr
