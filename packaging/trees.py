@@ -76,6 +76,7 @@ ARCHIVE = (
     "pciutils",
     "prometheus",
     "prometheus-node-exporter",
+    "sshfs",
 )
 
 ARCHIVE_INSIDE = "/srv/archive"

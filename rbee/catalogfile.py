@@ -6,8 +6,12 @@ place is the keeper's (keeper/catalog.py). Neither does either without the lock.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import mmap
 import os
+import re
+import shlex
 import sqlite3
 import stat
 import time
@@ -17,7 +21,8 @@ from pathlib import Path
 from typing import Self
 
 from rbee.contracts import CatalogReport
-from rbee.errors import CatalogInUse, CatalogUnusable
+from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
+from rbee.files import sync_folder
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
@@ -140,6 +145,67 @@ def _size(path: Path) -> int:
         return 0
 
 
+# Where it can be
+
+LOCKS, SHARED_MEMORY = "file locks", "shared memory"
+
+PROBE = ".probe"
+"""A file that is there for the moment in which it is asked what the file system has."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def lack_of(folder: Path) -> str | None:
+    """What SQLite's log needs and the folder's file system does not have; None if nothing.
+
+    Found out with a small file, as the kernel's answers are SQLite's reasons: it calls a lock that the
+    file system refuses "database is locked", by whoever. Raises OSError if there can be no such file.
+    """
+    path = folder / PROBE
+    path.unlink(missing_ok=True)
+    probe = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(probe, mmap.PAGESIZE)
+        try:
+            # Nobody else has this file: no answer but yes is a right one.
+            fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return LOCKS
+        try:
+            mmap.mmap(probe, mmap.PAGESIZE).close()
+        except OSError:
+            return SHARED_MEMORY
+    finally:
+        os.close(probe)
+        path.unlink(missing_ok=True)
+    return None
+
+
+def no_place(kind: type[CatalogFailed] | type[CatalogUnusable], path: Path, lack: str) -> RbeeError:
+    """The error for a catalog on a file system that lacks something."""
+    name = file_system_of(path.parent)
+    return kind(
+        f"{path} cannot be used: its file system{f' ({name})' if name else ''} has no {lack}; "
+        "set Database= in rbee.conf to a file on a local disk",
+        hint=f"findmnt --target {shlex.quote(str(path.parent))}\nman rbee.conf",
+    )
+
+
+def file_system_of(folder: Path) -> str | None:
+    """The type of the file system that a folder is on, as mount(8) calls it, by proc(5)."""
+    with suppress(OSError, ValueError, IndexError):
+        number = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            about = Path(f"/proc/self/fdinfo/{number}").read_text()
+        finally:
+            os.close(number)
+        mount = re.search(r"^mnt_id:\s*([0-9]+)$", about, re.MULTILINE)
+        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+            if mount is not None and line.split(maxsplit=1)[0] == mount[1]:
+                return line.partition(" - ")[2].split()[0]
+    return None
+
+
 # Who has it
 
 
@@ -173,14 +239,17 @@ class Lock:
                     f"{path} is in use: {holder or 'another process'} has it open",
                     hint="rbeectl shutdown",
                 ) from None
-            except OSError:
+            except OSError as error:
                 os.close(folder)
+                # NFS wants a descriptor that may be written to, which none of a folder is.
+                if error.errno in (*_NO_LOCKS, errno.EBADF):
+                    raise no_place(CatalogUnusable, path, LOCKS) from error
                 raise
             return cls(folder)
 
     def sync(self) -> None:
         """Names that were made, changed or taken away in the folder are on the disk."""
-        os.fsync(self.folder)
+        sync_folder(self.folder)
 
     def close(self) -> None:
         os.close(self.folder)

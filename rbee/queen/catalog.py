@@ -55,6 +55,7 @@ from rbee.errors import (
     UnknownHive,
     UnknownToken,
 )
+from rbee.files import no_temporary_folder, temporary_folder, trouble
 from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.queen.metrics import Metrics
 
@@ -563,10 +564,10 @@ class Catalog:
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
         try:
             with (
-                tempfile.TemporaryDirectory(prefix="catalog-") as folder,
+                temporary_folder("catalog-", CatalogFailed) as folder,
                 closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None)) as source,
             ):
-                copy = Path(folder) / "catalog.db"
+                copy = folder / "catalog.db"
                 # One transaction, or each write meanwhile would begin the copy anew.
                 source.execute("BEGIN")
                 source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -587,10 +588,10 @@ class Catalog:
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, TimeoutError) or catalogfile.is_damage(error):
                 raise
-            trouble = _trouble(Path(tempfile.gettempdir()))
-            if trouble is None:
+            found = trouble(Path(tempfile.gettempdir()))
+            if found is None:
                 raise
-            raise failure(CatalogFailed, Path(tempfile.gettempdir()) / "catalog.db", trouble) from error
+            raise no_temporary_folder(found, CatalogFailed) from error
 
     async def _read(self, work: Callable[[Callable[[], bool]], Result]) -> Result:
         """Have the reading thread do it; what takes too long, or until after the queen's end, is cut off."""
@@ -821,13 +822,15 @@ def failure(
     if catalogfile.is_damage(error):
         return kind(f"{path} is damaged or no hive catalog: {error}", hint=way_out)
     if catalogfile.error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if (lack := _lack_of(path.parent)) is not None:
+            return catalogfile.no_place(kind, path, lack)
         return kind(f"{path} is kept locked by another process ({error})", hint="sudo rbeectl doctor")
     folder = path.parent
     if catalogfile.error_code(error) == sqlite3.SQLITE_FULL:
         cause: OSError | None = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     else:
         # SQLite itself says no more than 'disk I/O error' or 'unable to open database file'.
-        cause = _trouble(folder)
+        cause = trouble(folder)
     number = cause.errno if cause is not None else 0
     if number in (errno.ENOSPC, errno.EDQUOT):
         return kind(
@@ -850,20 +853,17 @@ def failure(
                 f"{path} cannot be used: {one} is not open to the queen",
                 hint=f"sudo chown queen-rbee: {one}\nsudo chmod {mode} {one}",
             )
+    if cause is None and (lack := _lack_of(folder)) is not None:
+        return catalogfile.no_place(kind, path, lack)
     said = error if cause is None else cause.strerror
     return kind(f"{path} cannot be used: {said}", hint=f"sudo ls -la {folder}\ndf -h {folder}")
 
 
-def _trouble(folder: Path) -> OSError | None:
-    """What the operating system says to a small file in the folder; None if nothing is wrong."""
+def _lack_of(folder: Path) -> str | None:
     try:
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(bytes(65536))
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        return error
-    return None
+        return catalogfile.lack_of(folder)
+    except OSError:
+        return None
 
 
 def _cure_for_read_only(folder: Path, environ: Mapping[str, str]) -> str:
