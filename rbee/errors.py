@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from rbee.text import shortened
+
 PROBLEM_PREFIX = "urn:rbee:problem:"
 
 TEXT_LIMIT = 2000
-"""Characters of a problem's detail and of its hint; more is cut, as it may repeat what was sent."""
+"""Characters of a problem's detail and of its hint; it may repeat what was sent. More loses its middle."""
 
 
 class RbeeError(Exception):
@@ -35,12 +37,12 @@ class RbeeError(Exception):
             "type": PROBLEM_PREFIX + self.slug,
             "title": self.title,
             "status": self.status,
-            "detail": self.message[:TEXT_LIMIT],
+            "detail": shortened(self.message, TEXT_LIMIT),
         }
         if self.field is not None:
             problem["field"] = self.field
         if self.hint is not None:
-            problem["hint"] = self.hint[:TEXT_LIMIT]
+            problem["hint"] = shortened(self.hint, TEXT_LIMIT)
         return problem
 
 

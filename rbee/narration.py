@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TextIO
 
 from rbee.contracts import JobStarted, Line, Speaker, encode
-from rbee.text import printable
+from rbee.errors import TEXT_LIMIT
+from rbee.text import printable, shortened
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 
@@ -232,7 +233,7 @@ class JsonLines(Teller):
 
 
 def line_of(event: Event, text: str) -> Line:
-    return Line(speaker=event.speaker, text=text[:2000], event=event.name, at=now_rfc3339())
+    return Line(speaker=event.speaker, text=shortened(text, TEXT_LIMIT), event=event.name, at=now_rfc3339())
 
 
 def now_rfc3339() -> str:

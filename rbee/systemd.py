@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
-from rbee.text import printable
+from rbee.text import printable, shortened
 
 Result = TypeVar("Result")
 
@@ -40,6 +40,9 @@ BUS_TIMEOUT = 3.0
 """Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
 
 SYSTEMD = "org.freedesktop.systemd1"
+
+STATUS_LIMIT = 500
+"""Characters of a unit's status text; of a longer one beginning and end are kept, which say what and why."""
 
 NO_SOCKET = "systemd handed over no socket"
 """What a daemon says that was started without systemd, or by a socket unit that has lost its socket."""
@@ -499,7 +502,7 @@ class Notifier:
         self._notifier.notify("WATCHDOG=1")
 
     def _send(self, state: str, status: str) -> None:
-        line = printable(" ".join(status.split()))[:500]
+        line = shortened(printable(" ".join(status.split())), STATUS_LIMIT)
         message = f"{state}\nSTATUS={line}".lstrip()
         # sdnotify encodes latin-1, systemd wants UTF-8: hand it text that comes out as that.
         self._notifier.notify(message.encode().decode("latin-1"))

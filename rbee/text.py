@@ -48,3 +48,26 @@ def decoded(content: bytes) -> str:
         byte = content[error.start]
         raise NotUtf8(f"line {line} is not UTF-8: it has the byte 0x{byte:02x}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its beginning and its end, where it is longer: what failed and why stand there."""
+    if len(text) <= limit:
+        return text
+    mark = " … "
+    head = (limit - len(mark)) // 2
+    return f"{text[:head]}{mark}{text[len(text) - (limit - len(mark) - head) :]}"
+
+
+def last_lines(text: str, limit: int = 700) -> str:
+    """The last lines of what a program printed, joined by blanks; of a single line that is longer its end.
+
+    A program says last why it ends: before that come banners, warnings and what it did.
+    """
+    kept = ""
+    for line in reversed(text.splitlines()):
+        words = " ".join(line.split())
+        if kept and words and len(words) + 1 + len(kept) > limit:
+            return f"… {kept}"
+        kept = f"{words} {kept}".strip()
+    return kept if len(kept) <= limit else f"…{kept[len(kept) - limit :]}"

@@ -13,7 +13,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
-    {"errors", "text"},
+    {"text"},
+    {"errors"},
     {"contracts", "files"},
     {"catalogfile", "config", "narration", "systemd", "tls"},
     {"client", "server"},

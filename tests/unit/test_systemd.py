@@ -166,9 +166,12 @@ def test_a_status_is_one_line_of_utf_8(
 def test_a_status_is_cut_where_it_gets_too_long_to_read(
     notifier: Notifier, systemd_socket: socket.socket
 ) -> None:
-    notifier.status("ü" * 10_000)
+    notifier.status(f"joining failed: {'ü' * 10_000}; try: this")
 
-    assert systemd_socket.recv(65536).decode() == "STATUS=" + "ü" * 500
+    heard = systemd_socket.recv(65536).decode()
+    assert len(heard) == len("STATUS=") + 500
+    assert heard.startswith("STATUS=joining failed: üü")
+    assert heard.endswith("üü; try: this")
 
 
 def test_stopping_and_the_watchdog_are_told(notifier: Notifier, systemd_socket: socket.socket) -> None:

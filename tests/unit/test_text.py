@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.text import NotUtf8, decoded, printable
+from rbee.text import NotUtf8, decoded, last_lines, printable, shortened
 
 STEERS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is shown as no sign of its own, but changes how others are shown."""
@@ -55,3 +55,26 @@ def test_a_text_that_is_not_utf_8_is_said_to_be_what_it_is(
         decoded(content)
 
     assert (str(caught.value), caught.value.encoding) == (message, encoding)
+
+
+@given(st.text(), st.integers(10, 100))
+def test_a_text_that_is_too_long_keeps_its_beginning_and_its_end(text: str, limit: int) -> None:
+    short = shortened(text, limit)
+
+    assert len(short) <= limit
+    assert short == text or (len(short) == limit and text.startswith(short[:3]) and text.endswith(short[-3:]))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("why\n", "why"),
+        ("  what\n\n\twhy \n", "what why"),
+        ("a banner\n" * 10 + "it failed\nwhy", "… a banner it failed why"),
+        ("x" * 40 + " why", "…" + "x" * 26 + " why"),
+    ],
+)
+def test_of_what_a_program_printed_the_last_lines_are_kept(text: str, kept: str) -> None:
+    assert last_lines(text, 30) == kept
