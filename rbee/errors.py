@@ -172,6 +172,15 @@ class HiveFailed(RbeeError):
     slug, title, exit_code, status = "hive-failed", "The hive refused", 1, 502
 
 
+class CommandFailed(RbeeError):
+    """A command on another machine ended with `exit_status`; `reason` is the end of what it printed."""
+
+    slug, title, exit_code, status = "command-failed", "A command failed", 1, 502
+
+    exit_status = 0
+    reason = ""
+
+
 class CatalogFailed(RbeeError):
     slug, title, exit_code, status = "catalog-failed", "The hive catalog failed", 1, 500
 

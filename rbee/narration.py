@@ -10,8 +10,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ OPENING_TCP = Event("opening-tcp", "bee keeper", None)
 CLOSING_TCP = Event("closing-tcp", "bee keeper", None)
 LOOKING_AT_HOST = Event("looking-at-host", "bee keeper", None)
 HANDING_OVER = Event("handing-over", "bee keeper", None)
+WAITING_FOR_APT = Event("waiting-for-apt", "bee keeper", None)
 STARTING_HIVE = Event("starting-hive", "bee keeper", None)
 QUEEN_LOST = Event("queen-lost", "bee keeper", None)
 QUEEN_RETURNED = Event("queen-returned", "bee keeper", None)
@@ -181,6 +182,11 @@ class Teller(Narrator):
 
     def relay(self, line: Line) -> None:
         """Tell a line as it is."""
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A context in which somebody else, ssh for instance, asks a person on the terminal."""
+        yield
 
     def close(self, *, went_well: bool) -> None:
         """Nothing more is told."""

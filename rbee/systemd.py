@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec, module_from_spec
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
 from rbee.text import printable, shortened
@@ -86,17 +86,27 @@ class UnitState:
         return self.active in ("inactive", "failed")
 
 
+class Units(Protocol):
+    """The units of a machine: of this one by its bus, or of another."""
+
+    def state(self, unit: str) -> UnitState: ...
+
+    def start(self, unit: str, *, timeout: float) -> None: ...
+
+    def stop(self, unit: str, *, timeout: float) -> None: ...
+
+    def reset_failed(self, unit: str) -> None: ...
+
+
 class Bus:
     """A connection to the system bus, opened as a context; for one thread."""
 
-    def __init__(self, address: str | None = None) -> None:
-        """`address` in D-Bus's own words is for the bus of another machine."""
-        self._address = address
+    def __init__(self) -> None:
         self._bus: Any = None
         self._callbacks: list[Any] = []
 
     def __enter__(self) -> Self:
-        bus = _dbus_class()() if self._address is None else _address_class()(self._address.encode())
+        bus = _dbus_class()()
         with _translated("connecting to the system bus"):
             _uninterrupted(bus.open)
         self._bus = bus
@@ -326,8 +336,18 @@ def unit_path(unit: str) -> bytes:
     return b"/org/freedesktop/systemd1/unit/" + escaped.encode()
 
 
-def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing: str) -> None:
-    """Raise UnitFailed, with what systemd and the unit itself say of it, unless the job was done."""
+def check_job(
+    unit: str,
+    result: str,
+    ask_state: Callable[[], UnitState],
+    doing: str,
+    *,
+    cure: Callable[[str, UnitState], str] | None = None,
+) -> None:
+    """Raise UnitFailed, with what systemd and the unit itself say of it, unless the job was done.
+
+    `cure` is what to try where the unit itself names nothing, for a unit of another machine.
+    """
     if result in ("done", "skipped"):
         return
     state = ask_state()
@@ -339,8 +359,8 @@ def check_job(unit: str, result: str, ask_state: Callable[[], UnitState], doing:
         causes.append(f"it said: {said}")
     if state.result != "exit-code" or said == NO_SOCKET:
         cures = []  # of an earlier end, or for who starts the program by hand
-    cure = "\n".join(cures) or _cure(unit, state)
-    raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=cure)
+    hint = "\n".join(cures) or (cure or _cure)(unit, state)
+    raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
 
 
 def _cure(unit: str, state: UnitState) -> str:
@@ -380,14 +400,6 @@ def _dbus_class() -> Any:
     from pystemd.dbuslib import DBus
 
     return DBus
-
-
-def _address_class() -> Any:
-    """pystemd's connection to a bus by its address."""
-    _dbus_class()
-    from pystemd.dbuslib import DBusAddress
-
-    return DBusAddress
 
 
 def _uninterrupted(call: Callable[[], Result]) -> Result:

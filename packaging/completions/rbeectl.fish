@@ -55,7 +55,7 @@ complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and not __fish_seen
 
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -a localhost
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l port -x -d 'The port kept in the hive\'s row; 8600 for a new one'
-complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l user -x -d 'Who to be on HOST, for ssh; root, or one with sudo'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l user -x -d 'Who to be on HOST, for ssh, as in USER@HOST; root, or one with sudo'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l queen -x -d 'Where HOST finds the queen, if not where ssh came from'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l install -r -F -d 'Install rbee-hive there from this .deb or folder'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l json -d 'Print JSON, for programs'

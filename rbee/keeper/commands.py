@@ -164,18 +164,11 @@ class Keeper:
             return  # it beats: whatever is wrong with it, ssh is no help
         from pathlib import Path
 
-        from rbee.keeper import fleet
+        from rbee.keeper.remote.bring import Request, bring
 
-        fleet.bring(
-            self._ask_awake,
-            self._teller,
-            self._left,
-            name=host,
-            user=user,
-            queen=queen,
-            package=Path(package) if package else None,
-            is_member=there is not None,
-        )
+        path = Path(package) if package else None
+        request = Request(host, user, queen, path, is_member=there is not None)
+        bring(self._ask_awake, self._teller, self._left, request)
 
     def add_hive(self, host: str, port: int | None) -> HiveView:
         """Add a hive and see it online."""

@@ -1,4 +1,7 @@
-"""What rbeectl does about other machines: opening the queen to them, and having them join."""
+"""What rbeectl does about other machines: opening the queen to them, and having this one join another.
+
+Bringing another machine by ssh is rbee.keeper.remote's.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,20 @@ import json
 import os
 import pwd
 import re
-import stat
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import (
-    QUEEN_PORT,
-    CreatedToken,
-    CreateToken,
-    Name,
-    QueenRoutes,
-    SetTcp,
-    Tcp,
-    decode,
-    is_same_name,
-)
-from rbee.errors import BadInput, NotPermitted, RbeeError, TcpClosed, UnitFailed
+from rbee.contracts import QUEEN_PORT, QueenRoutes, SetTcp, Tcp
+from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
-from rbee.keeper.ssh import Ssh
-from rbee.narration import CLOSING_TCP, HANDING_OVER, LOOKING_AT_HOST, OPENING_TCP, STARTING_HIVE, Teller
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, Bus
+from rbee.narration import CLOSING_TCP, OPENING_TCP, Teller
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, Bus, Units
 
 STOP_TIMEOUT = 20.0
 START_TIMEOUT = 35.0
-INSTALL_TIMEOUT = 600.0
-"""Seconds for apt on the other machine."""
-
-TOKEN_LIFE = 600
-"""Seconds of a token that goes straight to the machine it is for."""
 
 STATE = "/var/lib/rbee-hive"
 INVITATION = f"{STATE}/invitation"
@@ -113,100 +98,6 @@ def set_listen(bus: Bus, address: str) -> bool:
     return True
 
 
-# On another machine, from the queen's
-
-
-def bring(
-    ask: Ask,
-    teller: Teller,
-    left: Callable[[float], float],
-    *,
-    name: str,
-    user: str | None,
-    queen: str | None,
-    package: Path | None,
-    is_member: bool,
-) -> None:
-    """Have a machine's hive run that has joined as `name`, which ssh knows, too; or have it join."""
-    decode(Name, name)
-    told: Tcp = ask(QueenRoutes.TCP)
-    if not told.listens:
-        raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
-    with Ssh(name, user, left) as ssh:
-        teller.narrate(LOOKING_AT_HOST, f"looking at {name} by ssh")
-        with ssh.bus() as bus:
-            is_installed = bus.state(HIVE_UNIT).load == "loaded"
-            if bus.state(QUEEN_UNIT).load == "loaded":
-                raise _has_queen(name)
-        if not is_installed:
-            install(ssh, teller, name, package)
-        if not (is_member and has_joined(ssh, name, told)):
-            hand_over(ask, teller, ssh, told, name, queen)
-        teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
-        try:
-            with ssh.bus() as bus:
-                restart_hive(bus, left)
-        except UnitFailed as error:
-            raise UnitFailed(f"on {name}: {error.message}", hint=error.hint) from error
-
-
-def has_joined(ssh: Ssh, name: str, told: Tcp) -> bool:
-    """Is that machine this hive, of a queen with these keys?"""
-    from rbee.tls import fingerprint
-
-    head = ssh.run_as_root("sh", "-c", f"test ! -e {STATE}/membership || head -n1 {STATE}/membership")
-    try:
-        found = json.loads(head.removeprefix("# "))
-        return bool(
-            is_same_name(name, str(found["hive_id"])) and fingerprint(found["ca"]) == told.fingerprint
-        )
-    except (ValueError, KeyError, TypeError, RbeeError):
-        return False  # there is none, or none that it could use
-
-
-def hand_over(ask: Ask, teller: Teller, ssh: Ssh, told: Tcp, name: str, queen: str | None) -> None:
-    """Put an invitation there, with a token for this name and one use."""
-    port = int(told.listens[0].rpartition(":")[2])
-    host, port = parse_address(queen, field="--queen") if queen else (ssh.own_address, port)
-    created: CreatedToken = ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
-    telling = f"handing {name} the queen's address, {host}:{port}, and a token for one use"
-    teller.narrate(HANDING_OVER, telling)
-    content = invitation(host, port, name=name, token=created.text)
-    owned = ("-o", "rbee-hive", "-g", "rbee-hive")
-    ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
-    ssh.run_as_root("install", *owned, "-m", "0600", "/dev/stdin", INVITATION, content=content.encode())
-
-
-def install(ssh: Ssh, teller: Teller, name: str, package: Path | None) -> None:
-    """Install the packages of a folder, or one package, on a machine that has no rbee-hive."""
-    if package is None:
-        raise RbeeError(
-            f"rbee-hive is not installed on {name}",
-            hint=f"On {name}: sudo apt install rbee-hive\nOr with its packages at hand: "
-            f"rbeectl add-hive {name} --install FOLDER",
-        )
-    with explained(package, "read", partial(BadInput, field="--install")):
-        found = sorted(package.glob("*.deb")) if stat.S_ISDIR(package.stat().st_mode) else [package]
-    debs = [one for one in found if one.name.startswith(("rbee-hive_", "python3-rbee_"))] or found
-    if not debs:
-        raise BadInput(f"there is no .deb in {package}", field="--install")
-    teller.narrate(LOOKING_AT_HOST, f"installing {', '.join(one.name for one in debs)} on {name}")
-    folder = ssh.run("mktemp", "-d").strip()
-    try:
-        for deb in debs:
-            with explained(deb, "read", partial(BadInput, field="--install")):
-                content = deb.read_bytes()
-            ssh.run("sh", "-c", 'cat >"$0"', f"{folder}/{deb.name}", content=content, timeout=INSTALL_TIMEOUT)
-        ssh.run("chmod", "-R", "a+rX", folder)
-        ssh.run_as_root(
-            "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--quiet",
-            *(f"{folder}/{deb.name}" for deb in debs), timeout=INSTALL_TIMEOUT,
-        )  # fmt: skip
-    finally:
-        with suppress(RbeeError):
-            ssh.run("rm", "-rf", "--", folder)
-
-
 # On the other machine itself
 
 
@@ -238,7 +129,7 @@ def join(
 ) -> dict[str, Any]:
     """Have this machine's hive join a queen elsewhere, or follow one who moved; what it is then."""
     if bus.state(QUEEN_UNIT).load == "loaded":
-        raise _has_queen("this machine")
+        raise has_queen("this machine")
     if bus.state(HIVE_UNIT).load != "loaded":
         raise RbeeError("rbee-hive is not installed here", hint="sudo apt install rbee-hive")
     account = pwd.getpwnam("rbee-hive")
@@ -257,7 +148,7 @@ def join(
     return {"hive_id": told["hive_id"], "queen": f"{told['host']}:{told['port']}"}
 
 
-def restart_hive(bus: Bus, left: Callable[[float], float]) -> None:
+def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
     """It takes up its invitation as it starts, and has joined when its start job is done."""
     bus.stop(HIVE_UNIT, timeout=left(STOP_TIMEOUT))
     if bus.state(HIVE_UNIT).active == "failed":
@@ -269,8 +160,9 @@ def invitation(host: str, port: int, *, name: str | None, token: str | None) -> 
     return json.dumps({"host": host, "port": port, "name": name, "token": token}) + "\n"
 
 
-def _has_queen(name: str) -> RbeeError:
+def has_queen(name: str, where: str = "") -> RbeeError:
+    """`where` is what comes before a command that is for another machine."""
     return RbeeError(
         f"{name} has a queen of its own: a machine is hers, or a hive of another",
-        hint="To make it a hive of another: sudo apt remove rbee-queen",
+        hint=f"To make it a hive of another: {where}sudo apt remove rbee-queen",
     )

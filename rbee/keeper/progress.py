@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rbee.contracts import Line
@@ -47,6 +48,9 @@ class Progress(Teller):
         self._frame = 0
         self._drawing = threading.Lock()
         self._is_over = threading.Event()
+        self._is_asking = False
+        self._is_whole = True
+        """Whether all that stands on the screen below the first step is the story's."""
         self._spinner: threading.Thread | None = None
 
     def relay(self, line: Line) -> None:
@@ -70,9 +74,27 @@ class Progress(Teller):
             if went_well:
                 self._collapse()
 
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Leave the line below the step to the question, and what is on the screen then as it is."""
+        with self._drawing:
+            if self._lines:
+                self._draw(" ")
+                self._write("\n")
+            self._is_asking, self._is_whole = True, False
+        try:
+            yield
+        finally:
+            with self._drawing:
+                self._is_asking = False
+                if self._lines:
+                    self._draw(" ")
+
     def _spin(self) -> None:
         while not self._is_over.wait(TICK):
             with self._drawing:
+                if self._is_asking:
+                    continue
                 spinner = _SPINNERS[self._screen.has_unicode]
                 self._draw(spinner[self._frame % len(spinner)])
                 self._frame += 1
@@ -97,7 +119,7 @@ class Progress(Teller):
     def _collapse(self) -> None:
         """Draw the story as a pipe gets it, in the place of the steps, if all of them are still there."""
         now = self._find()
-        if (now.columns, now.lines) != (self._screen.columns, self._screen.lines):
+        if (now.columns, now.lines) != (self._screen.columns, self._screen.lines) or not self._is_whole:
             return
         if not self._lines or len(self._lines) >= self._screen.lines:
             return

@@ -33,7 +33,10 @@ AWAITED = ("rbeectl join", "rbeectl wake", "rbeectl tcp enable", "systemctl star
 """After these the hive on the other machine comes by itself, in a moment."""
 
 ELSEWHERE = {
-    ("README.md", "rbeectl add-hive gpu2 --user root --install ./dist"): "needs ssh: fleet/test_desk.py",
+    ("README.md", "rbeectl add-hive root@gpu2 --install ./dist"): "needs ssh: fleet/test_desk.py",
+    ("fleet.md", "rbeectl add-hive grace@gpu1"): "needs ssh, and somebody who types: fleet/test_sudo.py",
+    ("fleet.md", "rbeectl add-hive root@gpu1"): "needs ssh, and a bastion: fleet/test_address.py",
+    ("fleet.md", "visudo -f /etc/sudoers.d/grace"): "an editor; fleet/test_sudo.py writes the file",
     ("README.md", "packaging/deb dist"): "tests/run builds the packages with it",
     ("developers.md", "tests/run --fast"): "it is what runs this",
     ("developers.md", "tests/run"): "it is what runs this",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import click
 
 from rbee.contracts import Hives, HiveView, JobStarted, encode
+from rbee.errors import BadInput
 from rbee.keeper import tables
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.selectors import Selector
@@ -19,9 +20,11 @@ NO_SUCH_HIVES = "No hive has these labels"
 
 
 @click.command("add-hive")
-@click.argument("host")
+@click.argument("host", metavar="[USER@]HOST")
 @click.option("--port", type=int, help="The port kept in the hive's row; 8600 for a new one.")
-@click.option("--user", metavar="USER", help="Who to be on HOST, for ssh; root, or one with sudo.")
+@click.option(
+    "--user", metavar="USER", help="Who to be on HOST, for ssh, as in USER@HOST; root, or one with sudo."
+)
 @click.option(
     "--queen", metavar="ADDRESS[:PORT]", help="Where HOST finds the queen, if not where ssh came from."
 )
@@ -38,6 +41,7 @@ def add_hive(
     HOST is localhost, or a machine that your ssh knows by that name: it joins by ssh, where it has not
     yet. A hive that is there already goes on from wherever it is.
     """
+    host, user = split_user(host, user)
     with session.keeper() as work:
         work.bring_host(host, user=user, queen=queen, package=package)
         if not session.waits:
@@ -49,6 +53,22 @@ def add_hive(
     else:
         session.say(f"Hive {printable(hive.id)} is Online")
         session.say(devices_page(session, [hive]))
+
+
+def split_user(host: str, user: str | None) -> tuple[str, str | None]:
+    """HOST and USER of what ssh, too, takes as USER@HOST; the hive's name is HOST alone."""
+    before, at, machine = host.rpartition("@")
+    if not at:
+        return host, user
+    if not before:
+        raise BadInput("HOST must have a user before its @, or no @", field="HOST")
+    if user not in (None, before):
+        raise BadInput(
+            "HOST must not have another user before its @ than --user has",
+            hint=f"rbeectl add-hive {machine} --user {user}",
+            field="HOST",
+        )
+    return machine, before
 
 
 @click.command("remove-hive")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
 import ssl
 import sys
 import tempfile
@@ -21,7 +20,8 @@ import pytest
 from starlette.requests import Request
 
 import rbee.keeper.fleet
-import rbee.keeper.ssh
+import rbee.keeper.remote.address
+import rbee.keeper.remote.bring
 from rbee import tls
 from rbee.contracts import (
     Audit,
@@ -41,7 +41,8 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, UnknownToken
-from rbee.keeper.fleet import STATE, TOKEN_LIFE
+from rbee.keeper.fleet import STATE
+from rbee.keeper.remote.bring import TOKEN_LIFE
 from rbee.server import Handler
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
 from tests.unit.keeper.desk import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
@@ -66,29 +67,45 @@ OPEN = Tcp(True, ("[::]:8500",), FINGERPRINT, 4_000_000_000_000)
 ENTRY = AuditEntry(1, 1_700_000_000_000, "hive gpu1 was labelled", "gpu1", 1000, None, None)
 
 SSH = """#!/bin/sh
-# As ssh: options, --, the target, and one line for the shell there. What comes in is noted beside it.
+# As ssh: options, --, the target, and one line for the shell there, which is a real one. The programs that
+# it runs are played: what each is given is noted.
 while [ "$1" != -- ]; do
     [ "$1" = exit ] && exit 0
     shift
 done
+printf '%s\\n' "$2" >>"{folder}/targets"
+case login in {fails}) echo "{says}" >&2; exit {status} ;; esac
+eval "set -- $3"
+while [ "$1" != sh ]; do
+    [ "$1" = sudo ] && export BY_SUDO=yes
+    shift
+done
+shift
+PATH="{folder}/there:/usr/bin:/bin" exec /bin/sh "$@"
+"""
+
+PROGRAM = """#!/bin/sh
+PATH=/usr/bin:/bin
 number=$(ls "{folder}/noted" | wc -l)
-printf '%s' "$2" >"{folder}/noted/$number.target"
-printf '%s' "$3" >"{folder}/noted/$number.words"
+printf '%s\\0' "$(basename "$0")" "$@" >"{folder}/noted/$number.argv"
 cat >"{folder}/noted/$number.content"
-case $3 in {fails}) echo "{says}" >&2; exit {status} ;; esac
-case $3 in
-    *SSH_CONNECTION*) printf 'rbeectl: 10.0.0.1 %s\\n' {uid} ;;
+printf '%s' "$BY_SUDO" >"{folder}/noted/$number.sudo"
+case "$(basename "$0") $*" in
+    {fails}) echo "{says}" >&2; exit {status} ;;
+    *SSH_CONNECTION*) printf 'rbeectl: 10.0.0.1 %s ada /usr/bin/sudo\\n' {uid} ;;
     *membership*) cat "{folder}/membership" ;;
     mktemp*) echo /tmp/there ;;
 esac
 """
 
+PROGRAMS = ("sh", "env", "install", "mktemp", "chmod", "rm")
+
 
 @dataclass(frozen=True)
 class Command:
-    target: str
     argv: list[str]
     content: str
+    is_by_sudo: bool
 
 
 @dataclass
@@ -99,14 +116,22 @@ class Elsewhere:
     bus: Bus = field(default_factory=Bus)
     uid: int = 0
 
-    def play(self, *, fails: str = "''", says: str = "", status: int = 1) -> None:
-        script = SSH.format(folder=self.folder, uid=self.uid, fails=fails, says=says, status=status)
-        (self.folder / "bin/ssh").write_text(script)
-        (self.folder / "bin/ssh").chmod(0o755)
+    def play(self, *, fails: str = "nothing", says: str = "", status: int = 1) -> None:
+        values = {"folder": self.folder, "uid": self.uid, "fails": fails, "says": says, "status": status}
+        for path, script in (
+            (self.folder / "bin/ssh", SSH),
+            *((self.folder / "there" / name, PROGRAM) for name in PROGRAMS),
+        ):
+            path.write_text(script.format(**values))
+            path.chmod(0o755)
 
     def is_a(self, **told: str) -> None:
         """It has joined already: its membership's first line."""
         (self.folder / "membership").write_text(f"# {json.dumps(told)}\n")
+
+    @property
+    def targets(self) -> set[str]:
+        return set((self.folder / "targets").read_text().splitlines())
 
     @property
     def ran(self) -> list[Command]:
@@ -116,9 +141,9 @@ class Elsewhere:
         numbers = range(0, len(list(noted.iterdir())), 3)
         return [
             Command(
-                (noted / f"{number}.target").read_text(),
-                shlex.split((noted / f"{number}.words").read_text()),
+                (noted / f"{number}.argv").read_text().split("\0")[:-1],
                 (noted / f"{number}.content").read_text(),
+                bool((noted / f"{number}.sudo").read_text()),
             )
             for number in numbers
         ][1:]
@@ -130,8 +155,8 @@ class Elsewhere:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
-    """A machine that ssh reaches, with rbee-hive installed and no queen."""
-    for name in ("bin", "noted", "tmp"):
+    """A machine that ssh reaches and that reaches the queen, with rbee-hive installed and no queen."""
+    for name in ("bin", "noted", "tmp", "there"):
         (tmp_path / name).mkdir()
     (tmp_path / "membership").touch()
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
@@ -139,7 +164,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     there = Elsewhere(tmp_path)
     there.bus.states = {HIVE_UNIT: INACTIVE, QUEEN_UNIT: NOT_FOUND}
     there.play()
-    monkeypatch.setattr(rbee.keeper.ssh, "Bus", lambda address: there.bus)
+    monkeypatch.setattr(rbee.keeper.remote.bring, "RemoteUnits", lambda ssh: there.bus)
+    monkeypatch.setattr(rbee.keeper.remote.address, "try_from_there", lambda *_asked: "")
     return there
 
 
@@ -203,9 +229,31 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     assert invitation.argv == ["install", *owned, "-m", "0600", "/dev/stdin", f"{STATE}/invitation"]
     told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
     assert json.loads(invitation.content) == told
-    assert {command.target for command in elsewhere.ran} == {"root@gpu1"}
+    assert elsewhere.targets == {"root@gpu1"}
+    assert not any(command.is_by_sudo for command in elsewhere.ran)
     assert elsewhere.bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
     assert awake.asked == []
+
+
+@pytest.mark.parametrize("options", [(), ("--user", "ada")], ids=["", "--user"])
+def test_who_to_be_there_may_stand_before_the_host_as_for_ssh(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, options: tuple[str, ...]
+) -> None:
+    queen = Queen()
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "ada@gpu1", *options)).code == 0
+
+    assert elsewhere.targets == {"ada@gpu1"}
+    assert queen.added == [{"host": "gpu1", "port": None}]
+
+
+def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere) -> None:
+    ran = rbeectl("add-hive", "ada@gpu1", "--user", "root")
+
+    assert (ran.code, ran.out, bus.asked) == (2, "", [])
+    assert ran.err == (
+        "rbeectl: HOST must not have another user before its @ than --user has\n"
+        "  try: rbeectl add-hive gpu1 --user root\n"
+    )
 
 
 def test_the_token_is_in_no_command_line_and_in_no_story(
@@ -247,8 +295,8 @@ def test_who_is_not_root_there_goes_by_sudo(
     elsewhere.play()
     assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
 
-    assert [command.argv[:4] for command in elsewhere.ran] == [["sudo", "-n", "--", "install"]] * 2
-    assert {command.target for command in elsewhere.ran} == {"gpu1"}
+    assert [(command.argv[0], command.is_by_sudo) for command in elsewhere.ran] == [("install", True)] * 2
+    assert elsewhere.targets == {"gpu1"}
 
 
 def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
@@ -329,7 +377,7 @@ def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
 def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
 ) -> None:
-    elsewhere.play(fails="*", says="gpu1: Name or service not known", status=255)
+    elsewhere.play(fails="login", says="gpu1: Name or service not known", status=255)
     ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--user", "ada")
 
     assert ran.code == 1
@@ -359,7 +407,7 @@ def test_a_machine_with_a_queen_of_its_own_is_left_alone(
 
     assert ran.code == 1
     assert "gpu1 has a queen of its own" in ran.err
-    assert "try: To make it a hive of another: sudo apt remove rbee-queen" in ran.err
+    assert "try: To make it a hive of another: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
     assert elsewhere.ran == []
 
 
@@ -371,7 +419,7 @@ def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_t
     assert (ran.code, ran.json[-1]["event"], ran.json[-1]["field"]) == (2, "error", "--queen")
 
 
-@pytest.mark.parametrize("host", ["gpu 1", "user@gpu1", "-oProxyCommand=x", ""])
+@pytest.mark.parametrize("host", ["gpu 1", "user@gpu 1", "@gpu1", "a@b@gpu1 2", "-oProxyCommand=x", ""])
 def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
     bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere, host: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -166,6 +167,25 @@ def test_after_a_resize_nothing_is_drawn_over(clock: Clock) -> None:
     telling.close(went_well=True)
 
     assert terminal.shown == ["✓ (bee keeper) queen is asleep, waking queen.  0.00s"]
+
+
+def test_nothing_is_drawn_while_somebody_asks_and_nothing_over_the_question(clock: Clock) -> None:
+    terminal = Terminal(WIDE)
+    telling = progress(terminal, clock)
+    telling.relay(FIRST)
+    drawn = threading.Event()
+    with telling.asking():
+        terminal.write("Password: ")
+        terminal.grew = drawn.set
+        assert not drawn.wait(3 * TICK)
+        terminal.grew = lambda: None
+        terminal.write("\n")
+        assert terminal.shown == [f"  (bee keeper) {FIRST.text}", "Password:"]
+    telling.relay(SECOND)
+    telling.close(went_well=True)
+
+    step = f"✓ (bee keeper) {FIRST.text}  0.00s"
+    assert terminal.shown[1:] == ["Password:", step, f"✓ (queen bee)  {SECOND.text}  0.00s"]
 
 
 def test_colours_are_those_of_the_plain_story(clock: Clock) -> None:

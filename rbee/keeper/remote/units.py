@@ -1,0 +1,64 @@
+"""The units of another machine, by the systemctl there."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from rbee.errors import CommandFailed, UnitFailed
+from rbee.keeper.remote.ssh import Ssh
+from rbee.systemd import UnitState, check_job
+
+SLACK = 15.0
+"""Seconds more than on this machine: for the network, and for a machine that is slow."""
+
+PROPERTIES = "LoadState,ActiveState,SubState,Result,StatusText,MainPID,ExecMainStatus"
+
+
+class RemoteUnits:
+    """As rbee.systemd.Bus has those of this machine. Nothing here can ask for a password."""
+
+    def __init__(self, ssh: Ssh) -> None:
+        self._ssh = ssh
+
+    def state(self, unit: str) -> UnitState:
+        """What the unit is doing now. A unit that is not there has load 'not-found'."""
+        shown = self._ssh.run("systemctl", "show", f"--property={PROPERTIES}", "--", unit)
+        told = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        return UnitState(
+            load=told.get("LoadState", ""),
+            active=told.get("ActiveState", ""),
+            sub=told.get("SubState", ""),
+            result=told.get("Result", ""),
+            status_text=told.get("StatusText", ""),
+            main_pid=int(told.get("MainPID", 0)),
+            exit_status=int(told.get("ExecMainStatus", 0)),
+        )
+
+    def start(self, unit: str, *, timeout: float) -> None:
+        """Start a unit and await its job; UnitFailed when it did not end well."""
+        self._await_job("start", unit, timeout)
+
+    def stop(self, unit: str, *, timeout: float) -> None:
+        self._await_job("stop", unit, timeout)
+
+    def reset_failed(self, unit: str) -> None:
+        self._ssh.run_as_root("systemctl", "--no-ask-password", "reset-failed", "--", unit)
+
+    def _await_job(self, verb: str, unit: str, timeout: float) -> None:
+        try:
+            self._ssh.run_as_root("systemctl", "--no-ask-password", verb, "--", unit, timeout=timeout + SLACK)
+        except CommandFailed as error:
+            self._explain(verb, unit, error)
+
+    def _explain(self, verb: str, unit: str, error: CommandFailed) -> NoReturn:
+        """What the unit itself says of its end, or systemctl where it never began."""
+        state = self.state(unit)
+        if state.result not in ("", "success"):
+            check_job(unit, "failed", lambda: state, verb, cure=self._cure)
+        raise UnitFailed(f"{unit} did not {verb}: {error.reason}", hint=self._cure(unit, state)) from error
+
+    def _cure(self, unit: str, _state: UnitState) -> str:
+        target = self._ssh.target
+        return (
+            f"ssh -t {target} sudo systemctl status {unit}\nssh -t {target} sudo journalctl -n 20 -u {unit}"
+        )

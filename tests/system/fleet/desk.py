@@ -1,0 +1,68 @@
+"""The operator's desk: ada at the queen's machine, her ssh to others, and a terminal of hers."""
+
+from __future__ import annotations
+
+import re
+
+from machines import Machine
+from trees import add_person
+
+from tests.system.fleet.house import Fleet
+from tests.system.house import Answer
+
+TERMINAL = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+answers, seen, asked = [answer for answer in sys.argv[1].split("\\n") if answer], b"", 0
+while True:
+    try:
+        chunk = os.read(terminal, 65536)
+    except OSError:
+        break
+    if not chunk:
+        break
+    seen += chunk
+    new = seen[asked:]
+    if answers and new.rstrip().endswith((b":", b"?")) and (b"assword" in new or b"(yes/no" in new):
+        asked = len(seen)
+        os.write(terminal, answers.pop(0).encode() + b"\\n")
+sys.stdout.buffer.write(seen)
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+"""Runs a command on a terminal of its own and types an answer at each question for a password or a yes."""
+
+
+def give_ssh(fleet: Fleet, machine: Machine, user: str = "root") -> None:
+    """ada at the queen's machine may log in there, as this user."""
+    queen = fleet.queen
+    machine.run("ssh-keygen", "-A")
+    machine.run("systemctl", "start", "ssh.service")
+    make = "test -e ~/.ssh/id_ed25519 || ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519"
+    queen.run("sh", "-c", make, user="ada")
+    queen.run("sh", "-c", "echo StrictHostKeyChecking accept-new >~/.ssh/config", user="ada")
+    key = queen.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user="ada").stdout
+    home = "/root" if user == "root" else f"/home/{user}"
+    machine.run(
+        "install", "-D", "-o", user, "-m", "0600", "/dev/stdin", f"{home}/.ssh/authorized_keys", input=key
+    )
+    machine.run("chown", "-R", f"{user}:", f"{home}/.ssh")
+
+
+def add_sudoer(fleet: Fleet, machine: Machine, user: str = "grace", password: str = "secret") -> None:
+    """As Debian's installer makes the first user: in group sudo, whose members type their password."""
+    add_person(machine, user)
+    machine.run("chpasswd", input=f"{user}:{password}\n")
+    machine.run("adduser", user, "sudo")
+    give_ssh(fleet, machine, user)
+
+
+def on_terminal(machine: Machine, *argv: str, answers: tuple[str, ...] = (), timeout: float = 120) -> Answer:
+    """What ada sees there, without what draws, all of it in `out`."""
+    done = machine.run(
+        "python3", "-c", TERMINAL, "\n".join(answers), *argv,
+        user="ada", env={"TERM": "xterm"}, check=False, timeout=timeout,
+    )  # fmt: skip
+    return Answer(done.returncode, re.sub(r"\033\[[0-9;]*[A-Za-z]", "", done.stdout), done.stderr)
