@@ -168,7 +168,10 @@ class Fleet:
     async def _join(self, asked: Join, peer: RemotePeer) -> Joined:
         check_version(asked.version, asked.name)
         if asked.name == LOCALHOST:
-            raise _reserved("name")
+            raise _reserved(
+                "name",
+                hint="By a name of its own: sudo rbeectl join QUEEN:8500 --token TOKEN --name NAME",
+            )
         token_id, secret, fingerprint = tls.read_token(asked.token)
         if fingerprint != self.authority.fingerprint:
             raise BadToken(
@@ -272,5 +275,6 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _reserved(field: str) -> BadInput:
-    return BadInput(f"{field} must not be {LOCALHOST}: that is the queen's own machine", field=field)
+def _reserved(field: str, hint: str | None = None) -> BadInput:
+    told = f"{field} must not be {LOCALHOST}: that is the queen's own machine"
+    return BadInput(told, hint=hint, field=field)

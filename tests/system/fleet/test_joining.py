@@ -54,6 +54,16 @@ def test_a_machine_joins_with_a_token(fleet: Fleet) -> None:
     assert modes.splitlines() == ["700 queen-rbee"] + ["600 queen-rbee"] * 4
 
 
+def test_a_machine_that_is_called_localhost_needs_a_name_and_is_told_how(fleet: Fleet) -> None:
+    gpu1 = fleet.boot("gpu1")
+    gpu1.run("hostname", "localhost")
+    joining = ("join", f"{fleet.queen.address}:{PORT}", "--token", fleet.token())
+    told = rbeectl(gpu1, *joining, user=None)
+    refused(told, 1, "name must not be localhost")
+    assert "--name NAME" in told.err
+    assert rbeectl(gpu1, *joining, "--name", "gpu1", user=None).code == 0
+
+
 def test_the_queen_is_closed_until_she_is_opened(fleet: Fleet) -> None:
     queen, gpu1 = fleet.queen, fleet.boot("gpu1")
     token = fleet.token()
