@@ -63,7 +63,7 @@ class Pipes:
         with selectors.DefaultSelector() as selector:
             for descriptor in self._open:
                 selector.register(descriptor, selectors.EVENT_READ)
-            if left:
+            if left and self._open:
                 selector.register(self._stdin, selectors.EVENT_WRITE)
             while not is_done():
                 if not self._open:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from rbee.errors import CommandFailed, UnitFailed
+from rbee.errors import CommandFailed, TimedOut, UnitFailed
 from rbee.keeper.remote.ssh import Ssh
 from rbee.systemd import UnitState, check_job
 
@@ -49,16 +49,25 @@ class RemoteUnits:
             self._ssh.run_as_root("systemctl", "--no-ask-password", verb, "--", unit, timeout=timeout + SLACK)
         except CommandFailed as error:
             self._explain(verb, unit, error)
+        except TimedOut as error:
+            raise TimedOut(error.message, hint=self._cure(unit)) from error
 
     def _explain(self, verb: str, unit: str, error: CommandFailed) -> NoReturn:
         """What the unit itself says of its end, or systemctl where it never began."""
         state = self.state(unit)
+        failure = UnitFailed(f"{unit} did not {verb}: {error.reason}", hint=self._cure(unit))
         if state.result not in ("", "success"):
-            check_job(unit, "failed", lambda: state, verb, cure=self._cure)
-        raise UnitFailed(f"{unit} did not {verb}: {error.reason}", hint=self._cure(unit, state)) from error
+            try:
+                check_job(unit, "failed", lambda: state, verb, cure=lambda unit, _state: self._cure(unit))
+            except UnitFailed as told:
+                failure = UnitFailed(told.message, hint=self._for_there(told.hint))
+        raise failure from error
 
-    def _cure(self, unit: str, _state: UnitState) -> str:
-        target = self._ssh.target
-        return (
-            f"ssh -t {target} sudo systemctl status {unit}\nssh -t {target} sudo journalctl -n 20 -u {unit}"
-        )
+    def _for_there(self, hint: str | None) -> str:
+        """What the hive's own cures are as typed here: those that are root's are for its machine."""
+        there = f"ssh -t {self._ssh.target} "
+        return "\n".join(there * one.startswith("sudo ") + one for one in (hint or "").splitlines())
+
+    def _cure(self, unit: str) -> str:
+        there = f"ssh -t {self._ssh.target} sudo"
+        return f"{there} systemctl status {unit}\n{there} journalctl -n 20 -u {unit}"

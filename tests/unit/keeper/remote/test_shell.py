@@ -49,8 +49,12 @@ def test_commands_speak_one_language(there: There, monkeypatch: pytest.MonkeyPat
 
 def test_a_command_has_its_time_and_no_more_than_is_left_of_the_deadline(there: There) -> None:
     told = "sleep on gpu1 was not done within 0.5 s"
-    with Ssh("gpu1", None, left=lambda most: min(most, 0.5)) as ssh, pytest.raises(TimedOut, match=told):
-        ssh.run("sleep", "30")
+    with Ssh("gpu1", None, left=lambda most: min(most, 0.5)) as ssh:
+        with pytest.raises(TimedOut, match=told):
+            ssh.run("sleep", "30")
+        # What it would answer now could be that command's.
+        with pytest.raises(Unreachable, match="lost while rm"):
+            ssh.run("rm", "-rf", "/nowhere", content=b"x")
 
 
 def test_a_connection_that_is_lost_in_the_middle_is_said_to_be(there: There) -> None:

@@ -1,0 +1,74 @@
+"""The queen's address for another machine; tests/system/fleet/test_address.py tries it from there."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+
+from rbee.contracts import Tcp
+from rbee.errors import Unreachable
+from rbee.keeper.remote import address
+from rbee.keeper.remote.address import find_queen, own_addresses
+from rbee.keeper.remote.ssh import Ssh
+from tests.unit.keeper.remote.conftest import There
+
+TCP = Tcp(True, ("[::]:8500",), "f" * 64, 4_000_000_000_000)
+TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     +-- 10.0.0.0/24 2 0 2
+        |-- 10.0.0.0
+           /24 link UNICAST
+        |-- 10.0.0.1
+           /32 host LOCAL
+        |-- 10.0.0.255
+           /32 link BROADCAST
+     +-- 127.0.0.0/8 2 0 2
+        |-- 127.0.0.1
+           /32 host LOCAL
+Local:
+        |-- 10.0.0.1
+           /32 host LOCAL
+"""
+INET6 = """fd000000000000000000000000000001 02 40 00 80     eth0
+fe800000000000000000000000000001 02 40 20 80     eth0
+00000000000000000000000000000001 01 80 10 80       lo
+"""
+
+
+def test_the_addresses_of_a_machine_are_those_that_others_may_know(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/fib_trie").write_text(TRIE)
+    assert own_addresses(tmp_path) == ["10.0.0.1"]  # IPv6 is off
+    (tmp_path / "net/if_inet6").write_text(INET6)
+    assert own_addresses(tmp_path) == ["10.0.0.1", "fd00::1"]
+
+
+def test_of_this_machine_there_are_addresses_and_no_loopback() -> None:
+    for one in own_addresses():
+        assert not ipaddress.ip_address(one).is_loopback
+
+
+@pytest.mark.parametrize("own", ["UNKNOWN", "fe80::1%eth0", "169.254.3.4", "fe80::1"])
+def test_what_ssh_came_from_may_be_no_address_to_hand_over(
+    there: There, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    monkeypatch.setattr(address, "own_addresses", lambda: ["10.0.0.1", "10.0.0.2", "fd00::1"])
+    answers = {"10.0.0.2", "fd00::1"}
+    monkeypatch.setattr(
+        address, "try_from_there", lambda _ssh, host, _port, _tcp: "" if host in answers else "no"
+    )
+    with Ssh("gpu1", "root") as ssh:
+        ssh.own_address = own
+        with pytest.raises(Unreachable, match=f"ssh came from {own}, which is not") as caught:
+            find_queen(ssh, TCP, None)
+    assert (caught.value.hint or "").splitlines() == [
+        "rbeectl add-hive root@gpu1 --queen 10.0.0.2:8500",
+        "rbeectl add-hive root@gpu1 --queen [fd00::1]:8500",
+    ]
+
+
+def test_an_address_that_nobody_has_is_not_reached_in_bash_s_words(there: There) -> None:
+    with Ssh("gpu1", None) as ssh:
+        assert address.try_from_there(ssh, "127.0.0.1", 1, TCP) == "Connection refused"
