@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from trees import Trees
 
-from tests.system.fleet.house import Fleet, fleet_of
+from tests.system.fleet.desk import give_ssh
+from tests.system.fleet.house import SUITES, Fleet, fleet_of
 
 MakeFleet = Callable[..., Fleet]
 
@@ -22,3 +23,11 @@ def make_fleet(trees: Trees, debs: list[Path]) -> Iterator[MakeFleet]:
             return at_the_end.enter_context(fleet_of(trees, debs, **options))
 
         yield make
+
+
+@pytest.fixture(params=SUITES)
+def reached_fleet(request: pytest.FixtureRequest, make_fleet: MakeFleet) -> Fleet:
+    """A queen on either Debian, and gpu1 on the same, where ada may be root by ssh."""
+    fleet = make_fleet(queen=request.param)
+    give_ssh(fleet, fleet.boot("gpu1", request.param))
+    return fleet

@@ -5,20 +5,16 @@ from __future__ import annotations
 import pytest
 from machines import Machine
 
-from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import SUITES, Fleet, refused
+from tests.system.fleet.house import Fleet, refused
 from tests.system.house import put, rbeectl, rows
 
 ADDING = ("add-hive", "root@gpu1")
 
 
-@pytest.fixture(params=SUITES)
-def fleet(request: pytest.FixtureRequest, make_fleet: MakeFleet) -> Fleet:
-    """A queen on either Debian, and gpu1 on the same, where ada may be root."""
-    fleet = make_fleet(queen=request.param)
-    give_ssh(fleet, fleet.boot("gpu1", request.param))
-    return fleet
+@pytest.fixture
+def fleet(reached_fleet: Fleet) -> Fleet:
+    return reached_fleet
 
 
 def untouched(fleet: Fleet, gpu1: Machine) -> None:

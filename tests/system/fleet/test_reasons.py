@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from machines import Machine
 
-from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.desk import add_sudoer, give_ssh, on_terminal
-from tests.system.fleet.house import SUITES, Fleet, refused
+from tests.system.fleet.desk import add_sudoer, on_terminal
+from tests.system.fleet.house import Fleet, refused
 from tests.system.house import put, rbeectl, rows
 
 BANNER = "This computer is the property of nobody in particular. " * 40
@@ -25,12 +24,9 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(params=SUITES)
-def fleet(request: pytest.FixtureRequest, make_fleet: MakeFleet) -> Fleet:
-    """A queen on either Debian, and gpu1 on the same, where ada may be root."""
-    fleet = make_fleet(queen=request.param)
-    give_ssh(fleet, fleet.boot("gpu1", request.param))
-    return fleet
+@pytest.fixture
+def fleet(reached_fleet: Fleet) -> Fleet:
+    return reached_fleet
 
 
 def restart_sshd(machine: Machine, configuration: str) -> None:
