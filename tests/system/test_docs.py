@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from machines import Bridge, Machine
-from trees import Trees, add_person
+from trees import ARCHIVE_INSIDE, Trees, add_person
 
-from tests.system.house import add_hive, await_state
+from tests.system.house import add_hive, await_state, put
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANUAL = sorted((CHECKOUT / "packaging/man").iterdir())
@@ -51,6 +51,14 @@ ELSEWHERE = {
     ("rbee-hive.service.8", "systemctl edit rbee-hive.service"): "an editor",
 }
 """What a machine cannot run as it stands, and why, or where it is run."""
+
+APT = f"""
+APT::Get::Assume-Yes "true";
+APT::Install-Recommends "false";
+Dir::Etc::sourcelist "{ARCHIVE_INSIDE}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+"""
+"""The reader has Debian's archive, and says yes."""
 
 NOT_THE_SAME = ((r"AMD EPYC", r".+?"), (r"\d+(\.\d+)?", r"\\d+(\\.\\d+)?"), (r"…", r".*"), (r" {2,}", r" +"))
 """What may differ between a page and a machine: its processor, numbers, and how wide a column is."""
@@ -113,13 +121,19 @@ def page_machine(
     """As the reader of a page has it: for README with the packages built, else with an awake queen."""
     is_readme = request.getfixturevalue("page").name == "README.md"
     tree = trees.base(suite) if is_readme else trees.installed(suite, debs)
-    with Bridge() as bridge, Machine(tree, bridge=bridge, hostname="queen") as machine:
+    archive = f"{trees.archive(suite)}:{ARCHIVE_INSIDE}"
+    with (
+        Bridge() as bridge,
+        Machine(tree, bridge=bridge, hostname="queen", bind_ro=[archive]) as machine,
+    ):
         if is_readme:
             add_person(machine, "ada")
             machine.run("tee", "/etc/sudoers.d/ada", input="ada ALL=(ALL) NOPASSWD: ALL\n")
             for deb in debs:
                 machine.copy_in(deb, f"/home/ada/dist/{deb.name}")
         else:
+            put(machine, "/etc/apt/apt.conf.d/50-archive", APT)
+            machine.run("apt-get", "update")
             add_hive(machine)
         yield machine
 

@@ -9,11 +9,13 @@ from machines import Machine
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as old_format
+from trees import install_from_archive
 
-from tests.system.house import QUEEN, SOCKETS, active, add_hive, rbeectl, unit
+from tests.system.house import QUEEN, SOCKETS, active, add_hive, override, put, rbeectl, unit
 
 FOLDER = "/var/lib/prometheus/node-exporter"
 TEXTFILE = f"{FOLDER}/rbee.prom"
+EXAMPLES = "/usr/share/doc/rbee-queen/examples/prometheus"
 TIMER, SERVICE = "rbee-metrics.timer", "rbee-metrics.service"
 
 
@@ -23,18 +25,29 @@ def samples(families: Iterable[Metric]) -> dict[tuple[str, ...], float]:
 
 
 def with_node_exporter(machine: Machine) -> None:
-    """As Debian's prometheus-node-exporter leaves a machine: its user, and its directory."""
-    machine.run("adduser", "--quiet", "--system", "--group", "--home", "/var/lib/prometheus", "prometheus")
-    machine.run("install", "-d", "-o", "prometheus", "-g", "prometheus", "-m", "0755", FOLDER)
+    """Debian's own, installed as the operator's page says; it answers once its port is open."""
+    install_from_archive(machine, "prometheus-node-exporter")
+    assert machine.run("stat", "-c", "%U %G %a", FOLDER).stdout == "root root 755\n"
+    await_port(machine, 9100)
 
 
-def await_run(machine: Machine, before: str) -> str:
-    """The invocation of the service that came after `before`, once it has ended."""
-    program = f"""
-until id=$(systemctl show -P InvocationID {SERVICE}) && [ -n "$id" ] && [ "$id" != "{before}" ] &&
-    [ $(systemctl show -P ActiveState {SERVICE}) = inactive ]; do sleep 0.1; done
-echo $id"""
-    return machine.run("sh", "-c", program, timeout=60).stdout.strip()
+def await_port(machine: Machine, port: int) -> None:
+    listening = f"ss --listening --tcp --numeric --no-header 'sport = :{port}' | grep -q ."
+    machine.run("sh", "-c", f"until {listening}; do sleep 0.05; done", timeout=30)
+
+
+def scrape(machine: Machine) -> str:
+    """What node_exporter answers Prometheus with."""
+    return machine.run("curl", "--silent", "--fail", "http://localhost:9100/metrics").stdout
+
+
+def every_second(machine: Machine) -> None:
+    override(machine, TIMER, "[Timer]\nOnUnitInactiveSec=1s\n")
+
+
+def await_scrape(machine: Machine, line: str) -> None:
+    told = f"curl --silent --fail http://localhost:9100/metrics | grep -qx '{line}'"
+    machine.run("sh", "-c", f"until {told}; do sleep 0.1; done", timeout=30)
 
 
 def test_rbeectl_prints_what_the_queen_tells(machine: Machine) -> None:
@@ -98,29 +111,146 @@ def test_the_timer_is_not_enabled_and_does_nothing_without_node_exporter(machine
     assert machine.run("systemd-analyze", "verify", SERVICE, TIMER).stderr == ""
 
 
-def test_the_timer_writes_for_node_exporter_and_wakes_nobody(machine: Machine) -> None:
+def test_prometheus_gets_the_metrics_from_the_real_node_exporter_and_nobody_is_woken(
+    machine: Machine,
+) -> None:
     with_node_exporter(machine)
-    machine.run("mkdir", "-p", f"/run/systemd/system/{TIMER}.d")
-    machine.run("tee", f"/run/systemd/system/{TIMER}.d/50-test.conf", input="[Timer]\nOnUnitInactiveSec=1s\n")
-    machine.run("systemctl", "daemon-reload")
 
     machine.run("systemctl", "enable", "--now", TIMER)
-    first = await_run(machine, "")
-
+    await_scrape(machine, "rbee_queen_up 0")
     assert unit(machine, SERVICE)["Result"] == "success"
-    assert machine.run("stat", "-c", "%U %a", TEXTFILE).stdout == "prometheus 644\n"
-    assert "rbee_queen_up 0" in machine.run("cat", TEXTFILE).stdout
+    assert machine.run("stat", "-c", "%F, %U %a", TEXTFILE).stdout == "regular file, root 644\n"
+    assert machine.run("stat", "-c", "%U %G %a", FOLDER).stdout == "root root 755\n"
     assert active(machine, QUEEN) == ["inactive"]
 
     add_hive(machine)
-    await_run(machine, await_run(machine, first))
-    assert samples(old_format(machine.run("cat", TEXTFILE).stdout))["rbee_hives", "online"] == 1
-    assert machine.run("sh", "-c", f"ls -A {FOLDER}").stdout == "rbee.prom\n"  # nothing half-written
+    every_second(machine)
+    await_scrape(machine, 'rbee_hives{state="online"} 1')
+    told = scrape(machine)
+    assert "\nrbee_queen_up 1\n" in told
+    assert "\nnode_textfile_scrape_error 0\n" in told
+    assert f'node_textfile_mtime_seconds{{file="{TEXTFILE}"}}' in told
 
     rbeectl(machine, "shutdown")
-    await_run(machine, await_run(machine, ""))
-    assert "rbee_queen_up 0" in machine.run("cat", TEXTFILE).stdout
+    await_scrape(machine, "rbee_queen_up 0")
     assert active(machine, QUEEN, *SOCKETS) == ["inactive"] * 3
+    machine.run("systemctl", "stop", TIMER)
+    assert machine.run("sh", "-c", f"ls -A {FOLDER}").stdout == "rbee.prom\n"  # nothing half-written
+
+
+def test_the_timer_goes_on_when_node_exporter_is_installed_after_it(machine: Machine) -> None:
+    every_second(machine)
+    machine.run("systemctl", "enable", "--now", TIMER)
+    looked = f"until [ $(systemctl show -P ConditionTimestampMonotonic {SERVICE}) != 0 ]; do sleep 0.1; done"
+    machine.run("sh", "-c", looked, timeout=30)
+    assert unit(machine, SERVICE, "ConditionResult")["ConditionResult"] == "no"
+
+    with_node_exporter(machine)
+
+    await_scrape(machine, "rbee_queen_up 0")
+
+
+def test_a_queen_who_hangs_is_not_up_for_node_exporter_either(machine: Machine) -> None:
+    with_node_exporter(machine)
+    add_hive(machine)
+    machine.run("systemctl", "start", SERVICE)
+    assert "\nrbee_queen_up 1\n" in scrape(machine)
+    override(
+        machine,
+        SERVICE,
+        "[Service]\nExecStart=\n"
+        "ExecStart=/usr/bin/rbeectl metrics --textfile=/run/rbee-metrics/rbee.prom --timeout=2s\n",
+    )
+    machine.run("systemctl", "kill", "--signal=STOP", QUEEN)
+
+    machine.run("systemctl", "start", SERVICE, check=False)
+
+    assert unit(machine, SERVICE)["Result"] == "exit-code"
+    assert "\nrbee_queen_up 0\n" in scrape(machine)
+
+
+def test_a_folder_that_was_given_to_prometheus_is_written_to_as_well(machine: Machine) -> None:
+    with_node_exporter(machine)
+    machine.run("chown", "prometheus:prometheus", FOLDER)  # as 0.4.0 needed it
+
+    machine.run("systemctl", "start", SERVICE)
+
+    assert "\nrbee_queen_up 0\n" in scrape(machine)
+
+
+def test_a_link_in_the_place_of_the_metrics_shows_nobody_another_file(machine: Machine) -> None:
+    with_node_exporter(machine)
+    link = "/usr/bin/ln --symbolic /etc/shadow /run/rbee-metrics/rbee.prom"
+    override(machine, SERVICE, f"[Service]\nExecStart=\nExecStart={link}\n")
+
+    machine.run("systemctl", "start", SERVICE, check=False)
+
+    assert machine.run("stat", "-c", "%F", TEXTFILE).stdout == "symbolic link\n"
+    assert machine.run("cat", TEXTFILE, user="prometheus", check=False).returncode != 0
+    assert "root:" not in scrape(machine)
+
+
+def test_no_metrics_of_a_queen_who_was_removed_stay_behind(machine: Machine) -> None:
+    with_node_exporter(machine)
+    machine.run("systemctl", "enable", "--now", TIMER)
+    machine.run("systemctl", "start", SERVICE)
+
+    machine.run(
+        "apt-get", "remove", "--yes", "rbee-queen", env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=120
+    )
+
+    assert machine.run("sh", "-c", f"ls -A {FOLDER}").stdout == ""
+
+
+# The real Prometheus
+
+
+def test_promtool_approves_of_the_examples_and_of_the_metrics(machine: Machine) -> None:
+    install_from_archive(machine, "prometheus")
+    add_hive(machine)
+    answer = machine.run(
+        "sh",
+        "-c",
+        "rbeectl metrics --textfile /tmp/rbee.prom && promtool check metrics </tmp/rbee.prom",
+        check=False,
+    )
+    rules = machine.run("promtool", "check", "rules", f"{EXAMPLES}/rbee-alerts.yml", check=False)
+    config = machine.run("promtool", "check", "config", f"{EXAMPLES}/rbee.yml", check=False)
+
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    assert rules.returncode == 0, rules
+    assert "SUCCESS: 4 rules found" in rules.stdout
+    assert config.returncode == 0, config
+
+
+def test_the_real_prometheus_scrapes_node_exporter_and_raises_the_alerts(machine: Machine) -> None:
+    with_node_exporter(machine)
+    add_hive(machine)
+    machine.run("systemctl", "start", SERVICE)
+    install_from_archive(machine, "prometheus")
+    put(
+        machine,
+        "/etc/prometheus/prometheus.yml",
+        "global:\n  scrape_interval: 1s\n  evaluation_interval: 1s\n"
+        f"rule_files: [{EXAMPLES}/rbee-alerts.yml]\n"
+        "scrape_configs:\n"
+        "  - job_name: node\n    static_configs: [{targets: ['localhost:9100']}]\n",
+    )
+    machine.run("systemctl", "restart", "prometheus")
+    await_port(machine, 9090)
+
+    await_query(machine, "rbee_queen_up", "1")
+    await_query(machine, 'rbee_hives{state="online"}', "1")
+    # The file is old as soon as nobody writes it.
+    machine.run("touch", "--date=10 minutes ago", TEXTFILE)
+    await_query(machine, 'count(ALERTS{alertname="MetricsStale",alertstate="firing"})', "1")
+
+
+def await_query(machine: Machine, query: str, value: str) -> None:
+    """Until Prometheus answers a query with one sample of this value."""
+    asked = 'curl --silent --get http://localhost:9090/api/v1/query --data-urlencode "query=$1"'
+    found = f"until {asked} | grep -q '\"{value}\"\\]'; do sleep 0.2; done"
+    machine.run("sh", "-c", found, "sh", query, timeout=60)
 
 
 def test_the_service_is_hardened(machine: Machine) -> None:
