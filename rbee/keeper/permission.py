@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from collections.abc import Collection
 from typing import Literal
 
 from rbee.errors import NotPermitted
@@ -26,10 +27,21 @@ def standing(user: str | None = None) -> Standing:
         return "no-group"
     if user is None and group.gr_gid in {os.getegid(), *os.getgroups()}:
         return "in"
-    name = user_name() if user is None else user
-    if name in group.gr_mem or _primary_group(name) == group.gr_gid:
+    if group.gr_gid in groups_of(user_name() if user is None else user):
         return "not-yet" if user is None else "in"
     return "out"
+
+
+def groups_of(user: str) -> Collection[int]:
+    """The groups that a user gets at the next login; none of one whom no database knows.
+
+    getgrouplist(3) asks each source of nsswitch.conf(5). A group's own list of members does not have those
+    whose membership only a directory (SSSD, LDAP) knows, nor those whose primary group it is.
+    """
+    try:
+        return os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except KeyError:
+        return ()
 
 
 def explain(refusal: NotPermitted) -> NotPermitted:
@@ -62,10 +74,3 @@ def user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
-
-
-def _primary_group(user: str) -> int | None:
-    try:
-        return pwd.getpwnam(user).pw_gid
-    except KeyError:
-        return None

@@ -124,6 +124,10 @@ def everybody_is_here(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         name = key if isinstance(key, str) else "ada"
         return pwd.struct_passwd((name, "x", 1000, 100, "", "/", "/bin/sh"))
 
+    def getgrouplist(user: str, group: int) -> list[int]:
+        return [group, *(980 for members in groups.values() if user in members)]
+
+    monkeypatch.setattr(os, "getgrouplist", getgrouplist)
     monkeypatch.setattr(grp, "getgrnam", getgrnam)
     monkeypatch.setattr(pwd, "getpwnam", getpw)
     monkeypatch.setattr(os, "getgroups", lambda: [980])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,12 @@ def world(
     egid: int = USERS,
     groups: tuple[int, ...] = (USERS,),
     has_user: bool = True,
+    in_a_directory: tuple[str, ...] = (),
 ) -> None:
-    """A machine with the user vince, uid 1000, who typed rbeectl."""
+    """A machine with the user vince, uid 1000, who typed rbeectl.
+
+    Of those `in_a_directory` only that knows of the membership: the group itself does not list them.
+    """
 
     def getgrnam(name: str) -> grp.struct_group:
         if name != "rbee" or not has_group:
@@ -40,6 +45,11 @@ def world(
     monkeypatch.setattr(grp, "getgrnam", getgrnam)
     monkeypatch.setattr(pwd, "getpwnam", getpw)
     monkeypatch.setattr(pwd, "getpwuid", getpw)
+
+    def getgrouplist(user: str, group: int) -> list[int]:
+        return [group, *([RBEE] if user in (*members, *in_a_directory) else [])]
+
+    monkeypatch.setattr(os, "getgrouplist", getgrouplist)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os, "getegid", lambda: egid)
     monkeypatch.setattr(os, "getgroups", lambda: list(groups))
@@ -60,14 +70,15 @@ def test_who_is_not_in_the_group_is_told_how_to_get_in(monkeypatch: pytest.Monke
     )
 
 
-@pytest.mark.parametrize("primary", [False, True], ids=["a member", "the user's own group"])
+@pytest.mark.parametrize(
+    "where",
+    [{"members": ("anna", "vince")}, {"primary": RBEE}, {"in_a_directory": ("vince",)}],
+    ids=["a member", "the user's own group", "a member by a directory"],
+)
 def test_who_was_added_and_has_not_logged_in_again_is_told_just_that(
-    monkeypatch: pytest.MonkeyPatch, primary: bool
+    monkeypatch: pytest.MonkeyPatch, where: dict[str, Any]
 ) -> None:
-    if primary:
-        world(monkeypatch, primary=RBEE)
-    else:
-        world(monkeypatch, members=("anna", "vince"))
+    world(monkeypatch, **where)
 
     assert explained() == (
         "you were added to group rbee, and this login does not know it yet",
