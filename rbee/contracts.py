@@ -274,7 +274,8 @@ class HiveView:
     `version` is what its last heartbeat said, None where none has come since the queen woke. A hive
     on another machine `is_remote`; then `address` is where it last came from, and `clock_skew_ms` how
     far its clock was ahead of the queen's at its last beat. `interval_ms` is the beat that it was
-    told to keep. Of a hive that is cordoned, `cordoned` is the reason.
+    told to keep. Of a hive that is cordoned, `cordoned` is the reason. `problem` says what of its row
+    could not be read, and is shown as if it were not there.
     """
 
     id: Name
@@ -296,6 +297,7 @@ class HiveView:
     clock_skew_ms: Annotated[int, Limit(-(2**53), 2**53)] | None = None
     labels: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)] = ()
     cordoned: Text | None = None
+    problem: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -339,7 +341,8 @@ class FeedEvent:
 
     `id` is EPOCH-NUMBER: of one epoch each event has the number after that of the one before it,
     and a new epoch begins where the queen knows nothing of the old one any more. `at` is when she
-    told it, `event` names the entry of the journal's catalog, `priority` is syslog's.
+    told it, `event` names the entry of the journal's catalog, `priority` is syslog's. `problem` says what
+    of it could not be read.
     """
 
     id: FeedId
@@ -351,6 +354,7 @@ class FeedEvent:
     hive: Name | None = None
     job_id: JobId | None = None
     actor_uid: Count | None = None
+    problem: Text | None = None
 
 
 EVENTS_MAX = 1000
@@ -427,12 +431,15 @@ class CreateToken:
 
 @dataclass(frozen=True)
 class TokenView:
+    """`problem` says what of its row could not be read."""
+
     id: TokenId
     hive: Name | None
     uses_left: Count
     created_at_ms: Count
     expires_at_ms: Count
     is_revoked: bool
+    problem: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -508,7 +515,7 @@ AUDIT_MAX = 1000
 @dataclass(frozen=True)
 class AuditEntry:
     """A change of catalog, token or label, and who made it: `actor_uid` on the queen's machine, or the
-    hive of that credential."""
+    hive of that credential. `problem` says what of the entry could not be read."""
 
     id: Count
     at_ms: Count
@@ -517,6 +524,7 @@ class AuditEntry:
     actor_uid: Count | None
     actor_credential: Text | None
     job_id: JobId | None
+    problem: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -741,25 +749,36 @@ def encode(shape: Any) -> Any:
     return shape
 
 
-def decode(kind: type[Shape], value: Any) -> Shape:
-    """Check parsed JSON against a shape; BadInput names the field that is not right."""
-    result: Shape = _decode(kind, value, "")
+def decode(kind: type[Shape], value: Any, where: str = "") -> Shape:
+    """Check parsed JSON against a shape; BadInput names the field that is not right, as one of `where`.
+
+    Rows of a list that is to be shown whatever is in them are read by rbee.rows.
+    """
+    result: Shape = _decode(kind, value, where)
     return result
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The annotations of a shape's fields, with their bounds."""
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    limit = None
+@functools.cache
+def taken_apart(kind: Any) -> tuple[Any, Limit | None, bool]:
+    """An annotation's type without its bounds, its bounds, and whether None is allowed, too."""
     if typing.get_origin(kind) is Annotated:
-        kind, limit = typing.get_args(kind)[:2]
+        bare, limit = typing.get_args(kind)[:2]
+        return bare, limit, False
     if typing.get_origin(kind) in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _decode(_only_member(kind), value, where)
+        return (*taken_apart(_only_member(kind))[:2], True)
+    return kind, None, False
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    kind, limit, is_optional = taken_apart(kind)
+    if value is None and is_optional:
+        return None
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind) or not isinstance(value, str):
             raise _bad(where, f"must be one of {', '.join(map(repr, typing.get_args(kind)))}")
@@ -791,7 +810,7 @@ def _decode_object(kind: Any, value: Any, where: str) -> Any:
     for field in dataclasses.fields(kind):
         path = f"{where}.{field.name}" if where else field.name
         if field.name in value:
-            found[field.name] = _decode(_hints(kind)[field.name], value[field.name], path)
+            found[field.name] = _decode(hints_of(kind)[field.name], value[field.name], path)
         elif field.default is dataclasses.MISSING:
             raise _bad(path, "is missing")
     return kind(**found)
@@ -976,7 +995,7 @@ def _object_schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
         fields = dataclasses.fields(kind)
         shapes[kind.__name__] = {
             "type": "object",
-            "properties": {f.name: schema(_hints(kind)[f.name], shapes) for f in fields},
+            "properties": {f.name: schema(hints_of(kind)[f.name], shapes) for f in fields},
             "required": [f.name for f in fields if f.default is dataclasses.MISSING],
         }
     return {"$ref": f"#/components/schemas/{kind.__name__}"}

@@ -20,6 +20,7 @@ from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
 from rbee.contracts import FeedEvent, FeedEvents, Gap, QueenRoutes, Shape, decode, is_same_name
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
 from rbee.keeper.commands import QueenState, queen_state
+from rbee.rows import read_row
 from rbee.systemd import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Bus
 
 LOOK_AGAIN = 3600.0
@@ -193,7 +194,7 @@ class Monitor:
         if block.kind == "gap":
             yield _agreed(Gap, block)
         elif block.kind == "narrated":
-            event = _agreed(FeedEvent, block)
+            event = read_row(FeedEvent, block.data)
             if self._hive is None or is_same_name(self._hive, event.hive):
                 yield event
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rbee.contracts import AuditEntry, Gpu, HiveView, Sample, TokenView
+from rbee.contracts import AuditEntry, FeedEvent, Gpu, HiveView, Sample, TokenView
 from rbee.keeper.screen import width
 from rbee.text import printable
 
@@ -50,7 +50,9 @@ def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) ->
             f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",
             hive.version or "-",
             labels(hive) or "-",
-            hive.reason if hive.cordoned is None else f"{hive.reason}; cordoned: {hive.cordoned}",
+            with_problem(
+                hive.reason if hive.cordoned is None else f"{hive.reason}; cordoned: {hive.cordoned}", hive
+            ),
         )
         for hive in hives
     ]
@@ -59,6 +61,11 @@ def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) ->
         "LABELS", "REASON",
     )  # fmt: skip
     return table(header, rows, frame)
+
+
+def with_problem(text: str, row: HiveView | TokenView | AuditEntry | FeedEvent | Gpu) -> str:
+    """What is last of a row, and what of the row could not be read."""
+    return f"{text} [{row.problem}]" if row.problem else text
 
 
 def labels(hive: HiveView) -> str:
@@ -79,7 +86,7 @@ def tokens_table(tokens: Iterable[TokenView], now_ms: int, frame: Frame = WHOLE)
             str(token.uses_left),
             ago(token.created_at_ms, now_ms),
             clock(token.expires_at_ms * 1000),
-            _token_state(token, now_ms),
+            with_problem(_token_state(token, now_ms), token),
         )
         for token in tokens
     ]
@@ -95,7 +102,10 @@ def _token_state(token: TokenView, now_ms: int) -> str:
 
 
 def audit_table(entries: Iterable[AuditEntry], frame: Frame = WHOLE) -> str:
-    rows = [(clock(entry.at_ms * 1000), _actor(entry), entry.hive or "-", entry.text) for entry in entries]
+    rows = [
+        (clock(entry.at_ms * 1000), _actor(entry), entry.hive or "-", with_problem(entry.text, entry))
+        for entry in entries
+    ]
     return table(("TIME", "WHO", "HIVE", "WHAT"), rows, frame)
 
 
@@ -193,7 +203,7 @@ def device_rows(hive: HiveView) -> list[tuple[str, ...]]:
 def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
     name = gpu.name or f"{gpu.vendor}, name unknown"
     return (
-        f"{name} [{gpu.problem}]" if gpu.problem else name,
+        with_problem(name, gpu),
         gpu_memory(gpu),
         gpu.driver or "-",
         gpu.pci_address or "-",

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
@@ -33,10 +33,14 @@ from rbee.contracts import (
     LABELS_MAX,
     AuditEntry,
     CatalogReport,
+    Count,
     Devices,
     Label,
-    SetLabels,
+    Limit,
+    Name,
+    Port,
     Status,
+    Text,
     TokenView,
     decode,
     encode,
@@ -58,6 +62,7 @@ from rbee.errors import (
 from rbee.files import no_temporary_folder, temporary_folder, trouble
 from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.queen.metrics import Metrics
+from rbee.rows import read_row
 
 log = logging.getLogger("rbee")
 
@@ -155,6 +160,8 @@ class Row:
     address: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     cordoned: str | None = None
+    problem: str | None = None
+    """What of it could not be read, and stands here as if it were not there."""
 
     @property
     def is_remote(self) -> bool:
@@ -232,6 +239,7 @@ class Catalog:
                     path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
                 )
                 if_it_fails.callback(connection.close)
+                connection.text_factory = _text
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 _keep_copy(connection, path, lock)
@@ -522,7 +530,7 @@ class Catalog:
             WHERE ?1 IS NULL OR hive = ?1 COLLATE NOCASE ORDER BY id DESC LIMIT ?2
             """
         found = await self._run(lambda: self._connection.execute(query, (hive_id, limit)).fetchall(), "read")
-        return [AuditEntry(*entry) for entry in reversed(found)]
+        return [_entry(entry) for entry in reversed(found)]
 
     # All of it
 
@@ -707,42 +715,105 @@ class _Change:
         return self.by or {"actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
 
 
+def _text(stored: bytes) -> str:
+    """SQLite checks no text; of one that is no UTF-8 Python would raise an error for the whole query."""
+    return stored.decode(errors="backslashreplace")
+
+
 _SELECT = """
     SELECT id, host, port, status, devices, created_at_ms, updated_at_ms, wanted, machine, credential,
            address, labels, cordoned
     FROM hives"""
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A row of the table hives as a queen writes it."""
+
+    id: Name
+    host: Name
+    port: Port
+    status: Status
+    created_at_ms: Count
+    updated_at_ms: Count
+    wanted: bool
+    machine: Text | None
+    credential: Text | None
+    address: Text | None
+    labels: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)]
+    cordoned: Text | None
+    problem: Text | None = None
+
+
 def _row(found: tuple[Any, ...]) -> Row:
-    hive_id, host, port, status, stored, created_at_ms, updated_at_ms, wanted, *rest = found
+    hive_id, host, port, status, devices, created_at_ms, updated_at_ms, wanted, *rest = found
     machine, credential, address, labels, cordoned = rest
-    try:
-        devices = decode(Devices, json.loads(stored)) if stored is not None else None
-    except (ValueError, BadInput):
-        # Written by another version: unknown, and asked for again at the hive's next start.
-        devices = None
+    stored = read_row(
+        _Stored,
+        {
+            "id": hive_id,
+            "host": host,
+            "port": port,
+            "status": status,
+            "created_at_ms": created_at_ms,
+            "updated_at_ms": updated_at_ms,
+            "wanted": bool(wanted),
+            "machine": machine,
+            "credential": credential,
+            "address": address,
+            "labels": _labels(labels),
+            "cordoned": cordoned,
+        },
+    )
+    known, problem = _devices(devices)
     return Row(
-        hive_id, host, port, status, devices, created_at_ms, updated_at_ms, bool(wanted), machine, credential,
-        address, _labels(labels), cordoned,
+        stored.id, stored.host, stored.port, stored.status, known, stored.created_at_ms, stored.updated_at_ms,
+        stored.wanted, stored.machine, stored.credential, stored.address,
+        {label.key: label.value for label in stored.labels}, stored.cordoned,
+        "; ".join(filter(None, [stored.problem, problem]))[:TEXT_LIMIT] or None,
     )  # fmt: skip
 
 
-def _labels(stored: str) -> dict[str, str]:
-    """None for what no queen has written, as with devices."""
+def _devices(stored: str | None) -> tuple[Devices | None, str | None]:
+    """The devices, or what is wrong with them; the hive is asked for them anew at its next start."""
+    if stored is None:
+        return None, None
     try:
-        shape = SetLabels(tuple(Label(key, value) for key, value in json.loads(stored).items()))
-        return {label.key: label.value for label in decode(SetLabels, encode(shape)).set}
-    except (ValueError, TypeError, AttributeError, BadInput):
-        return {}
+        return decode(Devices, json.loads(stored), "devices"), None
+    except ValueError:
+        return None, "devices must be JSON"
+    except BadInput as error:
+        return None, error.message
+
+
+def _labels(stored: str) -> Any:
+    """As a shape's labels are; what is not a JSON object is passed on, to be found wrong."""
+    try:
+        labels = json.loads(stored)
+    except ValueError:
+        return stored
+    return (
+        [{"key": key, "value": value} for key, value in labels.items()]
+        if isinstance(labels, dict)
+        else labels
+    )
 
 
 _SELECT_TOKENS = "SELECT id, hive, uses_left, created_at_ms, expires_at_ms, is_revoked FROM tokens"
 
 
 def _token(found: tuple[Any, ...]) -> TokenView:
-    *rest, is_revoked = found
-    token_id, hive, uses_left, created_at_ms, expires_at_ms = rest
-    return TokenView(token_id, hive, uses_left, created_at_ms, expires_at_ms, bool(is_revoked))
+    names = ("id", "hive", "uses_left", "created_at_ms", "expires_at_ms", "is_revoked")
+    return read_row(TokenView, dict(zip(names, (*found[:-1], bool(found[-1])), strict=True)))
+
+
+def _entry(found: tuple[Any, ...]) -> AuditEntry:
+    names = ("id", "at_ms", "text", "hive", "actor_uid", "actor_credential", "job_id")
+    entry = dict(zip(names, found, strict=True))
+    # 0.4.0 took a uid for a number with a sign, and stored those from 2**31 on as negative ones.
+    if entry["actor_uid"] is not None and -(2**31) <= entry["actor_uid"] < 0:
+        entry["actor_uid"] += 2**32
+    return read_row(AuditEntry, entry)
 
 
 def _is_there(path: Path) -> bool:

@@ -10,6 +10,7 @@ nothing for rbee.server.connection.SEND_TIMEOUT is dropped.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import json
 import logging
@@ -37,6 +38,7 @@ from rbee.narration import (
     now_rfc3339,
 )
 from rbee.queen.jobs import Reading
+from rbee.rows import read_row
 from rbee.server.peer import Peer
 from rbee.server.places import Bound, Places
 
@@ -59,6 +61,7 @@ WATCHERS = Bound(total=128, kept=16, a_user=96, a_process=32)
 KEEP_ALIVE = 10.0
 """Seconds of silence after which a stream gets a comment, so that its reader knows it lives."""
 
+_FIELDS = {field.name for field in dataclasses.fields(FeedEvent)}
 _PRIORITIES = {event.name: event.priority for event in EVENTS}
 
 
@@ -354,16 +357,20 @@ class Feed(Narrator):
     def _take_up(self, lines: list[bytes]) -> None:
         """Go on after the last of these lines; ValueError where they do not follow each other."""
         lines = lines[-KEPT:]
-        ids = [json.loads(line)["id"] for line in lines]
+        events = [json.loads(line) for line in lines]
+        ids = [event["id"] for event in events]
         if not ids:
             return
-        decode(FeedEvent, json.loads(lines[-1]))
+        decode(FeedEvent, events[-1])
         epoch, _, last = ids[-1].partition("-")
         if ids != [f"{epoch}-{int(last) - left}" for left in reversed(range(len(ids)))]:
             raise ValueError("its events do not follow each other")
         self._epoch, self._number = epoch, int(last)
-        for line in lines:
-            self._keep(line)
+        for line, event in zip(lines, events, strict=True):
+            # Of another version, which the restart after an upgrade finds here.
+            self._keep(
+                line if event.keys() == _FIELDS else json.dumps(encode(read_row(FeedEvent, event))).encode()
+            )
 
     def _lose(self, error: OSError) -> None:
         """Go on without the file, and say so once."""

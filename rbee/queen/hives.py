@@ -814,6 +814,7 @@ class Hives:
             clock_skew_ms=life.skew_ms if row.is_remote else None,
             labels=tuple(Label(key, value) for key, value in sorted(row.labels.items())),
             cordoned=row.cordoned,
+            problem=row.problem,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -73,9 +73,12 @@ class RemotePeer:
         return told if self.credential is None else {**told, "actor_credential": self.credential}
 
 
+_UCRED = struct.Struct("iII")
+"""struct ucred of unix(7): pid_t has a sign, uid_t and gid_t have none, and some are above 2**31."""
+
+
 def peer_at(channel: socket.socket) -> Peer:
-    credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return Peer(*struct.unpack("3i", credentials))
+    return Peer(*_UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
 def remote_peer_at(channel: socket.socket, tls: ssl.SSLObject) -> RemotePeer:

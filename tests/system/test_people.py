@@ -9,7 +9,7 @@ import signal
 import pytest
 from machines import Machine
 
-from tests.system.house import HIVE, QUEEN, active, add_hive, curl, main_pid, override, rbeectl, rows
+from tests.system.house import CATALOG, HIVE, QUEEN, active, add_hive, curl, main_pid, override, rbeectl, rows
 
 
 def test_adding_twice_is_one_row_and_no_error(machine: Machine) -> None:
@@ -142,3 +142,64 @@ def test_ctrl_c_leaves_the_job_running_and_names_it(machine: Machine) -> None:
     assert events.startswith("id: 3\nevent: line\n")
     assert "\nevent: done\n" in events
     assert rows(machine)[0]["status"] == "online"
+
+
+def test_an_operator_with_a_high_uid_is_in_the_audit_and_hides_nobody(machine: Machine) -> None:
+    """As Google OS Login and other directories hand them out."""
+    uid = 3420080244
+    machine.run("useradd", "-u", str(uid), "-G", "rbee", "osl")
+    add_hive(machine)
+
+    labelled = machine.run("runuser", "-u", "osl", "--", "rbeectl", "label", "localhost", "a=b")
+    told = rbeectl(machine, "audit")
+
+    assert labelled.returncode == 0
+    assert told.code == 0, told
+    assert any(f"uid {uid} (osl)" in line and "a=b" in line for line in told.lines), told
+    assert any("(ada)" in line for line in told.lines)
+    entries = rbeectl(machine, "audit", "--json").json["entries"]
+    assert uid in {entry["actor_uid"] for entry in entries}
+    assert {entry["problem"] for entry in entries} == {None}
+    fields = machine.journal("RBEE_ACTOR_UID=" + str(uid))
+    assert fields
+
+
+def test_bad_rows_of_the_catalog_are_shown_with_what_is_wrong_and_hide_no_other(machine: Machine) -> None:
+    add_hive(machine)
+    assert rbeectl(machine, "token", "create", "--hive", "gpu1").code in (0, 1)
+    machine.run(
+        "sqlite3", CATALOG,
+        "PRAGMA ignore_check_constraints = ON;"
+        "UPDATE hives SET labels = '{\"no key!\": \"b\"}', port = 0;"
+        "INSERT INTO hives SELECT 'no name!', host, port, status, devices, 1, 1, 0, 'm', 'c', 'x',"
+        " '[1]', NULL FROM hives;"
+        "INSERT INTO audit (at_ms, text, actor_uid) VALUES (1, CAST(x'ff41' AS TEXT), -1 << 40);"
+        "INSERT INTO tokens VALUES ('short', 'hash', NULL, -1, 1, 1, 0);"
+        "UPDATE audit SET actor_uid = -874887052 WHERE id = 1;",
+    )  # fmt: skip
+
+    hives = rbeectl(machine, "list-hives")
+    tokens = rbeectl(machine, "token", "list")
+    audit = rbeectl(machine, "audit")
+
+    assert (hives.code, tokens.code, audit.code) == (0, 0, 0), (hives, tokens, audit)
+    assert any(
+        line.startswith("localhost") and "[port must be from 1 to 65535, and is 0" in line
+        for line in hives.lines
+    )
+    assert any(line.startswith("unreadable") and 'and is "no name!"' in line for line in hives.lines)
+    assert any("id must have 8 to 8 characters" in line for line in tokens.lines), tokens
+    assert any("actor_uid must be from 0 to" in line for line in audit.lines), audit
+    assert any("uid 3420080244" in line for line in audit.lines), audit
+    for verb in (
+        ["status"],
+        ["status", "localhost"],
+        ["list-devices"],
+        ["metrics"],
+        ["shutdown"],
+    ):
+        answer = rbeectl(machine, *verb)
+        assert answer.code == 0, (verb, answer)
+    # And the queen wakes on such a catalog, too.
+    assert rbeectl(machine, "wake").code == 0
+    assert rbeectl(machine, "list-hives").code == 0

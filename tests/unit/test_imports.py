@@ -16,6 +16,7 @@ STEPS = (
     {"text"},
     {"errors"},
     {"contracts", "files"},
+    {"rows"},
     {"catalogfile", "config", "narration", "systemd", "tls"},
     {"client", "server"},
     {"keeper", "queen", "hive"},

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.applications import Starlette
@@ -23,7 +23,7 @@ import rbee.server
 from rbee.contracts import AddHive, Health, HiveRoutes, JobStarted, QueenRoutes, Route
 from rbee.errors import CatalogFailed, NotPermitted
 from rbee.server import BODY_LIMIT, Handler, build_app, event_stream, peer_of, read_shape, serve
-from rbee.server.peer import Peer
+from rbee.server.peer import Peer, peer_at
 from rbee.systemd import Notifier
 from tests.unit.serving import TIMEOUT, listen, nothing, post, raw, read_answer, request, served
 
@@ -68,6 +68,15 @@ def test_an_answer_is_the_shape_as_json(tmp_path: Path, silent_notifier: Notifie
 
     assert (answer.status, answer.headers["content-type"]) == (202, "application/json")
     assert answer.json == {"hive_id": "größe", "job_id": JOB, "events": "/at/7"}
+
+
+def test_a_user_of_a_directory_has_a_number_above_2_to_the_31() -> None:
+    class Channel:
+        def getsockopt(self, level: int, option: int, size: int) -> bytes:
+            assert (level, option, size) == (socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return (42).to_bytes(4, sys.byteorder) + (3420080244).to_bytes(4, sys.byteorder) * 2
+
+    assert peer_at(cast(socket.socket, Channel())) == Peer(42, 3420080244, 3420080244)
 
 
 def test_the_peer_is_the_one_that_the_kernel_names(tmp_path: Path, silent_notifier: Notifier) -> None:

@@ -14,6 +14,7 @@ from rbee.keeper.commands import checked
 from rbee.keeper.monitor import QueenIs, Told
 from rbee.keeper.options import in_session, watching
 from rbee.keeper.session import Session
+from rbee.keeper.tables import with_problem
 from rbee.narration import ERROR, NOTICE, WARNING
 from rbee.text import printable
 
@@ -105,7 +106,7 @@ class ToldInLines:
         if at.date() != self._day:
             self._day = at.date()
             self._session.say(f"-- {self._day} --")
-        text = self._session.screen.dress(printable(event.text), _colour(event.priority))
+        text = self._session.screen.dress(printable(with_problem(event.text, event)), _colour(event.priority))
         click.echo(f"{at:%H:%M:%S} {printable(event.hive or '-'):<9} {event.event:<17} {text}")
 
 

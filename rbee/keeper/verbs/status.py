@@ -84,6 +84,7 @@ def hive_page(hive: HiveView, session: Session) -> str:
     rows = [
         ("State", f"{hive.state} since {tables.moment(hive.since_ms * 1000)}"),
         ("Reason", hive.reason),
+        ("Problem", hive.problem or ""),
         ("Cordoned", hive.cordoned or ""),
         ("Address", tables.address(hive)),
         ("Labels", tables.labels(hive)),

@@ -114,7 +114,7 @@ def test_for_programs_each_is_a_json_object_on_a_line(happens: Happens, rbeectl:
         {
             "event": "narrated", "kind": "hive-online", "id": "a" * 16 + "-1", "at": at("12:00:01.234"),
             "speaker": "queen bee", "priority": 5, "text": "it is online", "hive": "localhost",
-            "job_id": JOB, "actor_uid": 1000,
+            "job_id": JOB, "actor_uid": 1000, "problem": None,
         },
         {"event": "gap", "after": "a-1", "first": "b-1"},
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pytest
 
 from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT, WAY_OUT_AWAKE, Lock
-from rbee.contracts import Cpu, Devices, Gpu, encode
+from rbee.contracts import Cpu, Devices, Gpu, TokenView, encode
 from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable, TimedOut, TooMany
 from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.queen.catalog import COPIES_MAX, MIGRATIONS, Catalog, Row
@@ -367,6 +367,96 @@ def test_devices_that_another_version_wrote_are_unknown_not_made_up(
 
     assert row is not None
     assert row.devices is None
+
+
+def spoil(path: Path, *statements: str) -> None:
+    """As another program, or a queen before this one, may have left it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "complaint"),
+    [
+        ("id", "'no name!'", "id must match"),
+        ("host", "''", "host must have 1 to 253 characters"),
+        ("port", "0", "port must be from 1 to 65535"),
+        ("status", "'asleep'", "status must be one of"),
+        ("devices", "'{}'", "devices.cpu is missing"),
+        ("devices", "'{'", "devices must be JSON"),
+        ("created_at_ms", "-1", "created_at_ms must be from 0"),
+        ("updated_at_ms", "1 << 62", "updated_at_ms must be from 0"),
+        ("address", "printf('%.3000c', 'x')", "address must have 0 to 2000 characters"),
+        ("labels", '\'{"no key!": "b"}\'', "labels[0].key must match"),
+        ("labels", "'[1]'", "labels[0] must be a JSON object"),
+        ("labels", "'{'", "labels must be a JSON array"),
+        ("cordoned", "printf('%.3000c', 'x')", "cordoned must have 0 to 2000 characters"),
+    ],
+)
+def test_a_bad_row_of_the_hives_is_shown_with_what_is_wrong_and_hides_no_other(
+    catalog: Catalog, path: Path, column: str, value: str, complaint: str
+) -> None:
+    for hive_id in ("a", "b"):
+        run(catalog.add(hive_id, hive_id, None))
+        run(catalog.set_online(hive_id, DEVICES))
+
+    spoil(path, f"UPDATE hives SET {column} = {value} WHERE id = 'a'")
+
+    bad, good = sorted(run(catalog.hives()), key=lambda row: row.id == "b")
+    assert bad.problem is not None
+    assert complaint in bad.problem
+    assert (good.id, good.problem, good.devices) == ("b", None, DEVICES)
+
+
+def test_text_that_is_no_unicode_hides_no_other_row(catalog: Catalog, path: Path) -> None:
+    run(catalog.add("a", "a", None))
+    run(catalog.set_cordon("a", "x", by=BY))
+
+    spoil(
+        path,
+        "UPDATE hives SET cordoned = CAST(x'ff41' AS TEXT)",
+        "UPDATE audit SET text = CAST(x'ff' AS TEXT)",
+    )
+
+    (row,) = run(catalog.hives())
+    assert row.cordoned == "\\xffA"
+    assert {entry.text for entry in run(catalog.audit(10, None))} == {"\\xff"}
+
+
+def test_the_audit_has_a_high_uid_as_a_queen_before_this_one_stored_it(catalog: Catalog, path: Path) -> None:
+    run(catalog.add("a", "a", None, by={"actor_uid": "3420080244", "actor_pid": "1"}))
+    run(catalog.add("b", "b", None, by={"actor_uid": "-874887052", "actor_pid": "1"}))
+
+    entries = run(catalog.audit(10, None))
+
+    assert [(entry.actor_uid, entry.problem) for entry in entries] == [(3420080244, None)] * 2
+
+
+def test_a_bad_entry_of_the_audit_and_a_bad_token_hide_no_other(catalog: Catalog, path: Path) -> None:
+    for hive_id in ("a", "b"):
+        run(catalog.add(hive_id, hive_id, None, by=BY))
+    for token_id in ("0123abcd", "4567abcd"):
+        run(catalog.add_token(TokenView(token_id, None, 1, 1_000, 2_000, is_revoked=False), "hash", by=BY))
+
+    spoil(
+        path,
+        "UPDATE audit SET actor_uid = -1 << 40, job_id = 'x' WHERE hive = 'a'",
+        "UPDATE tokens SET uses_left = -3 WHERE id = '0123abcd'",
+    )
+
+    bad, good = run(catalog.audit(10, None))[:2]
+    assert bad.text == "hive a (host a) is wanted in the hive catalog"
+    assert (bad.actor_uid, bad.job_id) == (None, None)
+    assert bad.problem is not None
+    assert "actor_uid must be from 0 to" in bad.problem
+    assert "job_id must have 32 to 32 characters, and has 1" in bad.problem
+    assert good.problem is None
+    assert [(token.id, token.problem) for token in run(catalog.tokens())] == [
+        ("0123abcd", f"uses_left must be from 0 to {2**53}, and is -3"),
+        ("4567abcd", None),
+    ]
 
 
 def test_writes_at_once_all_arrive(catalog: Catalog, path: Path) -> None:

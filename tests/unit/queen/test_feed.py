@@ -579,3 +579,29 @@ def test_what_cannot_be_rewritten_is_not_gone_on_with(
 
     assert run(scenario()) == ["5", "6", journal.told[0][1]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_events_of_a_queen_of_another_version_are_told_with_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+
+    async def scenario() -> None:
+        first = Feed(FeedFile(path), Narrator())
+        first.narrate(ADDING, "one")
+        first.narrate(ADDING, "two", actor_uid="3420080244")
+        await first.end()
+        older, newer = (json.loads(line) for line in path.read_text().splitlines())
+        del older["problem"], older["speaker"]
+        lines = ({**older, "colour": "red"}, newer)
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+        feed = Feed(FeedFile(path), Narrator())
+
+        one, two = feed.last(10).events
+        assert (one.text, one.problem) == ("one", "speaker is missing")
+        assert (two.text, two.problem, two.actor_uid) == ("two", None, 3420080244)
+        stream = feed.stream(ADA, since_ms=0)
+        blocks = await rest(feed, aiter(stream))
+        assert [block.text for block in blocks if block.data] == ["one", "two"]
+        await feed.end()
+
+    run(scenario())
