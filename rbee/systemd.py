@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
+from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.text import printable, shortened
 
 Result = TypeVar("Result")
@@ -76,6 +77,31 @@ class UnitState:
     status_text: str = ""
     main_pid: int = 0
     exit_status: int = 0
+    restarts: int = 0
+    """NRestarts: how often systemd has restarted it since somebody last started it."""
+
+    @property
+    def is_restarting(self) -> bool:
+        """Does systemd bring it up again and again, as it fails? Then it is never 'failed'."""
+        if self.sub.startswith("auto-restart"):  # and 'auto-restart-queued', since systemd 254
+            return True
+        is_failing = self.active == "deactivating" and self.result not in ("", "success")
+        return self.restarts > 0 and (self.active == "activating" or is_failing)
+
+    @property
+    def end(self) -> str:
+        """How the last process ended, with what systemd means by it; '' where the result says it all."""
+        if self.result in ("signal", "core-dump"):
+            return f"signal {self.exit_status}"
+        # Of the other results the number may be a signal's, which is never so high.
+        if (self.result == "exit-code" and self.exit_status) or self.exit_status >= 200:
+            return describe_exit(self.exit_status)
+        return ""
+
+    @property
+    def has_reason(self) -> bool:
+        """Does it say what it failed of? Properties come one by one, and a restart in between clears some."""
+        return bool(self.end) or self.result not in ("", "success", "exit-code")
 
     @property
     def is_active(self) -> bool:
@@ -154,10 +180,11 @@ class Bus:
                 status_text=self._text(unit, _SERVICE, b"StatusText"),
                 main_pid=self._get(unit, _SERVICE, b"MainPID", b"u"),
                 exit_status=self._get(unit, _SERVICE, b"ExecMainStatus", b"i"),
+                restarts=self._get(unit, _SERVICE, b"NRestarts", b"u"),
             )
 
     def active_state(self, unit: str) -> str:
-        """ActiveState alone: one call instead of eight, for who only wants to know whether."""
+        """ActiveState alone: one call instead of nine, for who only wants to know whether."""
         with _translated(f"asking for {unit}"):
             return self._text(unit, _UNIT, b"ActiveState")
 
@@ -198,6 +225,22 @@ class Bus:
             # A reply may have brought the signal along, which the descriptor then does not show.
             poll.poll(min(left, 0.5) * 1000)
             self.pump()
+
+    def failing_state(self, unit: str, *, timeout: float) -> UnitState:
+        """The state of a unit that is being restarted, once it tells what it failed of: while the next try
+        is under way its result is 'success'. After `timeout` seconds whatever it is then."""
+        self.on_unit_changed(unit, lambda: None)
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        while True:
+            self.pump()
+            state = self.state(unit)
+            left = deadline - time.monotonic()
+            if state.has_reason or not state.is_restarting or left <= 0:
+                return state
+            # A reply may have brought the signal along, which the descriptor then does not show.
+            poll.poll(min(left, 0.05) * 1000)
 
     def has_job(self, unit: str) -> bool:
         """Does systemd have a job for the unit, queued or running?"""
@@ -353,17 +396,20 @@ def check_job(
     state = ask_state()
     causes = [f"its job ended as '{result}'"]
     if state.result not in ("", "success"):
-        causes = [f"its result is '{state.result}'"]
+        causes = [f"its result is '{state.result}'{f' ({state.end})' if state.end else ''}"]
     said, *cures = state.status_text.split(_TRY)
     if said:
         causes.append(f"it said: {said}")
     if state.result != "exit-code" or said == NO_SOCKET:
         cures = []  # of an earlier end, or for who starts the program by hand
-    hint = "\n".join(cures) or (cure or _cure)(unit, state)
+    hint = "\n".join(cures) or (cure or cure_of)(unit, state)
     raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
 
 
-def _cure(unit: str, state: UnitState) -> str:
+def cure_of(unit: str, state: UnitState) -> str:
+    """Command lines, one a line, for a unit that did not do as it was asked."""
+    if state.result in ("exit-code", "start-limit-hit") and (cure := cure_for_exit(state.exit_status, unit)):
+        return cure
     if state.load == "masked" or state.result == "start-limit-hit" or NO_SOCKET in state.status_text:
         return DOCTOR
     if state.load == "not-found":

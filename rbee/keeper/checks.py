@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rbee import catalogfile, config
 from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
+from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.keeper import permission
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
@@ -38,9 +39,13 @@ LOCK_PATIENCE = 2.0
 An honest backup or a query holds a lock to write for milliseconds, and the queen waits 5 s.
 """
 
+FAILING_TIMEOUT = 1.0
+"""Seconds for a service that is just being restarted to fail again, which is when systemd knows why."""
+
 ROOM = 1024 * 1024
 """Bytes that the catalog's file system has to have free: a few transactions."""
 
+METRICS_UNIT = "rbee-metrics.service"
 POLKIT = "polkit.service"
 POLKIT_NAME = "org.freedesktop.PolicyKit1"
 RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
@@ -256,11 +261,14 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
         yield Complaint("neither the queen nor a hive is installed here", hint="sudo apt install rbee")
     for program in patient.programs:
         states = {unit: patient.bus.state(unit) for unit in (program.service, program.socket)}
+        if states[program.service].is_restarting and not states[program.service].has_reason:
+            states[program.service] = patient.bus.failing_state(program.service, timeout=FAILING_TIMEOUT)
         for unit, state in states.items():
             yield from complain_of_file(unit, state, *patient.bus.file_state(unit))
         # A unit that cannot be started at all need not be told to have failed, too.
         if all(state.load == "loaded" for state in states.values()):
             yield from complain_of_failure(program, *states.values())
+    yield from complain_of_metrics(patient.bus)
     yield from complain_of_file(TARGET, patient.bus.state(TARGET), *patient.bus.file_state(TARGET))
 
 
@@ -297,6 +305,8 @@ def _package_of(unit: str) -> str:
 def complain_of_failure(program: Program, service: UnitState, socket: UnitState) -> Iterator[Complaint]:
     """Whether service or socket have failed, told as one story: the one is mostly why the other did."""
     service_failed, socket_failed = service.active == "failed", socket.active == "failed"
+    if service.is_restarting:
+        yield complain_of_restarts(program, service)
     if not service_failed and not socket_failed:
         return
     has_no_socket = service_failed and NO_SOCKET in service.status_text
@@ -318,16 +328,46 @@ def complain_of_failure(program: Program, service: UnitState, socket: UnitState)
         cures.append(RESTART)
     elif socket_failed:
         cures.append(("systemctl", "start", program.socket))
-    yield Complaint("; ".join(causes), tuple(cures), hint=f"sudo journalctl -u {program.service} -e")
+    yield Complaint("; ".join(causes), tuple(cures), hint=where_to_look(program.service, service))
+
+
+def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
+    """Whether Prometheus gets the queen's metrics where somebody wants that: nobody watches a timer."""
+    state = bus.state(METRICS_UNIT)
+    if state.active == "failed":
+        yield Complaint(
+            f"{METRICS_UNIT} has failed, and Prometheus gets no metrics of the queen: {reason_of(state)}",
+            hint=where_to_look(METRICS_UNIT, state),
+        )
+
+
+def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
+    """A service that fails at each start. It is 'activating', and never 'failed', while systemd tries on."""
+    count = (
+        f" again and again, {service.restarts} time{'s' if service.restarts != 1 else ''} so far"
+        if service.restarts
+        else ""
+    )
+    return Complaint(
+        f"{program.service} fails and is restarted{count}: {reason_of(service)}",
+        hint=where_to_look(program.service, service),
+    )
+
+
+def where_to_look(unit: str, state: UnitState) -> str:
+    return cure_for_exit(state.exit_status, unit) or f"sudo journalctl -u {unit} -e"
 
 
 def reason_of(state: UnitState) -> str:
     """Why a unit failed: systemd's Result, explained."""
     if state.result == "exit-code":
-        return f"it ended with exit status {state.exit_status}"
+        return f"it ended with {describe_exit(state.exit_status)}"
     if state.result in ("signal", "core-dump"):
         return f"it was ended by signal {state.exit_status}"
-    return _RESULTS.get(state.result, f"its result is '{state.result}'")
+    last = f"; at last it ended with {state.end}" if state.end else ""
+    if state.result in ("", "success"):
+        return f"its last run is over{last}"
+    return _RESULTS.get(state.result, f"its result is '{state.result}'") + last
 
 
 _RESULTS = {

@@ -109,8 +109,8 @@ class Doctor:
             self._say(f"{'problem' if complaint.is_fault else 'note':<8} {verdict.check}: {complaint.text}")
             for cure in complaint.cures:
                 self._say(f"  try: {self.typed(cure)}")
-            if complaint.hint:
-                self._say(f"  hint: {complaint.hint}")
+            for line in (complaint.hint or "").splitlines():
+                self._say(f"  hint: {line}")
 
     def _run(self, command: Command) -> None:
         import subprocess  # only where something is mended

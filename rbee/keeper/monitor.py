@@ -77,7 +77,7 @@ class Presence:
 
     def why_failed(self) -> str:
         state = self._bus.state(QUEEN_UNIT)
-        return state.status_text or state.result
+        return state.status_text or state.end or state.result
 
     def _note(self) -> None:
         self._is_news = True

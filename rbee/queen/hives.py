@@ -43,6 +43,7 @@ from rbee.errors import (
     UnknownHive,
     UnknownHost,
 )
+from rbee.exitstatus import describe_exit
 from rbee.narration import (
     ADD_FAILED,
     ADDING,
@@ -439,7 +440,8 @@ class Hives:
         arrival = self._arrivals.get(LOCALHOST)
         if arrival is not None and not arrival.is_started:
             return  # that it does not run yet is no news; the start's own job tells how it went
-        if state.sub == "auto-restart" or state.active == "failed":
+        # 'auto-restart-queued' is of systemd 254 and later.
+        if state.sub.startswith("auto-restart") or state.active == "failed":
             ended = f"its process ended ({_end_of(state)})"
             if arrival is not None and arrival.is_waiting and state.active == "failed":
                 arrival.dies(ended)
@@ -850,7 +852,7 @@ def _end_of(state: UnitState) -> str:
     if state.result == "signal":
         return f"killed by signal {state.exit_status}"
     if state.result == "exit-code":
-        return f"exit status {state.exit_status}"
+        return describe_exit(state.exit_status)
     return state.result or "no result"
 
 

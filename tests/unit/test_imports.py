@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
     {"text"},
-    {"errors"},
+    {"errors", "exitstatus"},
     {"contracts", "files"},
     {"rows"},
     {"catalogfile", "config", "narration", "systemd", "tls"},

@@ -250,6 +250,75 @@ def test_a_job_that_is_done_is_no_error(result: str) -> None:
     check_job(QUEEN_UNIT, result, lambda: state, "start")
 
 
+def test_a_job_that_failed_before_the_program_ran_names_systemd_s_own_status_and_its_settings() -> None:
+    state = UnitState("loaded", "failed", "failed", result="exit-code", exit_status=226)
+
+    with pytest.raises(UnitFailed) as caught:
+        check_job("rbee-hive.service", "failed", lambda: state, "start")
+
+    assert caught.value.message == (
+        "rbee-hive.service did not start: its result is 'exit-code' (exit status 226/NAMESPACE: systemd "
+        "could not set up its view of the file system: a path that a setting names may not exist)"
+    )
+    assert caught.value.hint is not None
+    first, second = caught.value.hint.splitlines()
+    assert first.startswith("systemctl show -p ReadWritePaths,")
+    assert first.endswith(" rbee-hive.service")
+    assert second == "sudo journalctl -u rbee-hive.service -e"
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "end"),
+    [
+        ("exit-code", 0, ""),
+        ("exit-code", 3, "exit status 3"),
+        ("exit-code", 255, "exit status 255"),
+        ("signal", 9, "signal 9"),
+        ("timeout", 15, ""),
+        ("success", 0, ""),
+    ],
+)
+def test_a_number_is_called_what_it_is(result: str, status: int, end: str) -> None:
+    assert UnitState("loaded", "failed", "failed", result=result, exit_status=status).end == end
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "has_reason"),
+    [
+        ("success", 0, False),
+        ("exit-code", 0, False),
+        ("exit-code", 1, True),
+        ("signal", 9, True),
+        ("timeout", 0, True),
+    ],
+)
+def test_a_state_that_was_read_in_the_middle_of_a_restart_has_no_reason(
+    result: str, status: int, has_reason: bool
+) -> None:
+    state = UnitState("loaded", "activating", "start", result=result, exit_status=status, restarts=1)
+
+    assert state.has_reason == has_reason
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "result", "restarts", "is_restarting"),
+    [
+        ("activating", "auto-restart", "exit-code", 0, True),
+        ("activating", "auto-restart-queued", "exit-code", 1, True),
+        ("activating", "start", "success", 3, True),
+        ("deactivating", "stop-post", "exit-code", 3, True),
+        ("activating", "start", "success", 0, False),
+        ("active", "running", "success", 3, False),
+        ("deactivating", "stop-sigterm", "success", 3, False),
+        ("failed", "failed", "exit-code", 3, False),
+    ],
+)
+def test_a_unit_that_is_never_failed_may_be_restarted_again_and_again(
+    active: str, sub: str, result: str, restarts: int, is_restarting: bool
+) -> None:
+    assert UnitState("loaded", active, sub, result=result, restarts=restarts).is_restarting == is_restarting
+
+
 @pytest.mark.parametrize(
     ("unit", "result", "state", "message", "hint"),
     [

@@ -10,6 +10,7 @@ import click
 
 from rbee.contracts import HiveView, State, encode
 from rbee.errors import NotRunning
+from rbee.exitstatus import cure_for_exit
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
 from rbee.keeper.journal import matches
@@ -133,7 +134,10 @@ def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
         f"     Active: {state.active} ({state.sub}){since}",
     ]
     if state.result not in ("", "success"):
-        lines.append(f"     Result: {state.result}")
+        lines.append(f"     Result: {state.result}{f' ({state.end})' if state.end else ''}")
+        lines += [
+            f"        Try: {line}" for line in (cure_for_exit(state.exit_status, unit) or "").splitlines()
+        ]
     if state.main_pid:
         lines.append(f"   Main PID: {state.main_pid}")
     if state.status_text:
@@ -162,6 +166,8 @@ def unit_json(state: UnitState) -> dict[str, Any]:
         "sub": state.sub,
         "since_ms": state.since_us // 1000 or None,
         "result": state.result,
+        "exit_status": state.exit_status,
+        "restarts": state.restarts,
         "status": state.status_text,
         "main_pid": state.main_pid or None,
     }

@@ -5,12 +5,16 @@ After a fault nobody types anything but what stands behind `try:`.
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
 
+import pytest
 from machines import Machine
+from trees import install_from_archive
 
+from rbee.exitstatus import SETUPS
 from tests.system.house import (
     CATALOG,
     HIVE,
@@ -472,3 +476,104 @@ def test_a_damaged_catalog_is_named_with_its_way_out(machine: Machine) -> None:
     assert answer.code == 1, answer
     assert f"{CATALOG} is damaged" in answer.out
     assert "rbeectl catalog restore FILE" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("setting", "status", "asked"),
+    [
+        ("ReadWritePaths=/nonexistent", "226/NAMESPACE", "ReadWritePaths=/nonexistent"),
+        ("BindPaths=/nonexistent", "226/NAMESPACE", "BindPaths=/nonexistent:/nonexistent:rbind"),
+        ("ExecStart=\nExecStart=/nonexistent", "203/EXEC", "/nonexistent"),
+        ("User=nosuch", "217/USER", "User=nosuch"),
+        ("WorkingDirectory=/nonexistent", "200/CHDIR", "WorkingDirectory=/nonexistent"),
+    ],
+    ids=["ReadWritePaths", "BindPaths", "ExecStart", "User", "WorkingDirectory"],
+)
+def test_a_unit_that_systemd_cannot_set_up_names_the_status_the_setting_and_no_well_being(
+    machine: Machine, setting: str, status: str, asked: str
+) -> None:
+    override(machine, HIVE, f"[Service]\n{setting}\nRestartSec=10min\n")
+
+    refused = rbeectl(machine, "add-hive", "localhost")
+
+    assert refused.code == 1
+    assert (
+        f"{HIVE} did not start: its result is 'exit-code' (exit status {status}: systemd could not"
+        in refused.err
+    )
+    # What it says is typed as it stands, and shows the setting that is wrong.
+    assert asked in machine.run("sh", "-c", tries(refused)[0], user="ada").stdout
+
+    told = rbeectl(machine, "doctor", user=None)
+    assert told.code == 1
+    (problem,) = problems(told)
+    assert f"{HIVE} fails and is restarted" in problem
+    assert f"exit status {status}: systemd could not" in problem
+    shown = rbeectl(machine, "status")
+    assert f"Result: exit-code (exit status {status}: systemd could not" in shown.out
+    assert "Try: sudo journalctl -u rbee-hive.service -e" in shown.out
+
+
+def test_a_queen_that_systemd_restarts_all_the_time_is_found_at_whichever_moment(machine: Machine) -> None:
+    # She would be woken by nobody but the socket; the limit of starts would end it.
+    dropin = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nReadWritePaths=/nonexistent\n"
+    override(machine, QUEEN, dropin)
+    machine.run("systemctl", "start", QUEEN, check=False)
+
+    for _ in range(5):
+        told = rbeectl(machine, "doctor", user=None)
+
+        assert told.code == 1, told
+        assert f"{QUEEN} fails and is restarted again and again" in problems(told)[0]
+        assert "226/NAMESPACE" in problems(told)[0]
+
+
+def test_the_statuses_that_rbeectl_explains_are_those_of_this_systemd(machine: Machine) -> None:
+    listed = machine.run("systemd-analyze", "exit-status", "--no-pager").stdout
+
+    statuses = {int(number): name for name, number in re.findall(r"(?m)^(\w+) +(\d+) +systemd *$", listed)}
+
+    assert statuses.pop(255) == "EXCEPTION"
+    assert len(statuses) > 40
+    assert statuses.items() <= {number: setup.name for number, setup in SETUPS.items()}.items()
+    known = machine.run("systemctl", "show", "--all", HIVE).stdout
+    settings = {setting for number in statuses for setting in SETUPS[number].settings}
+    # Those of a socket, and what `show` leaves out where it is not set.
+    unknown = {setting for setting in settings if f"\n{setting}=" not in f"\n{known}"}
+    assert unknown <= {"SocketUser", "SocketGroup", "LoadCredential", "SetCredential", "NetworkNamespacePath"}
+
+
+def test_a_member_whom_only_a_directory_knows_is_well(machine: Machine) -> None:
+    """As with SSSD or LDAP; libnss-extrausers is the smallest directory that Debian has."""
+    install_from_archive(machine, "libnss-extrausers")
+    machine.run(
+        "sed", "-i", "-E", r"s/^((passwd|group|shadow):\s+files)/\1 extrausers/", "/etc/nsswitch.conf"
+    )
+    group = machine.run("getent", "group", "rbee").stdout.split(":")[2]
+    people = "".join(
+        f"{name}:x:{uid}:20000::/home/{name}:/bin/bash\n" for name, uid in (("dirk", 20000), ("erik", 20001))
+    )
+    put(machine, "/var/lib/extrausers/passwd", people)
+    # Without an entry here sudo takes the account for a locked one.
+    put(machine, "/var/lib/extrausers/shadow", "dirk:*:19000:0:99999:7:::\nerik:*:19000:0:99999:7:::\n")
+    put(machine, "/var/lib/extrausers/group", f"directory:x:20000:\nrbee:x:{group}:dirk\n")
+    put(machine, "/etc/sudoers.d/directory", "%directory ALL=(root) NOPASSWD: ALL\n")
+    before = machine.run("cat", "/etc/group").stdout
+
+    def as_user(name: str, *command: str) -> Answer:
+        done = machine.run("runuser", "-u", name, "--", *command, check=False)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    assert "dirk" not in machine.run("getent", "group", "rbee").stdout  # the group itself does not list him
+    add_hive(machine)
+    assert as_user("dirk", "rbeectl", "list-hives").code == 0
+    well = as_user("dirk", "sudo", "rbeectl", "doctor", "--fix")
+    assert (well.code, problems(well)) == (0, []), well
+    assert machine.run("cat", "/etc/group").stdout == before
+    # A login from before he was made a member.
+    early = machine.run(
+        "setpriv", "--reuid=20000", "--regid=20000", "--clear-groups", "rbeectl", "list-hives", check=False
+    )
+    assert "newgrp rbee" in early.stderr
+    (problem,) = problems(as_user("erik", "sudo", "rbeectl", "doctor"))
+    assert "erik is not in group rbee" in problem

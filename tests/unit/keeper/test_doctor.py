@@ -73,7 +73,7 @@ class PlayedBus:
             raise self.silent[name]
 
     def state(self, unit: str) -> UnitState:
-        return self.states[unit]
+        return self.states.get(unit, INACTIVE)
 
     def file_state(self, unit: str) -> tuple[str, bool]:
         return self.files.get(unit, ("enabled", False))
@@ -367,6 +367,46 @@ def test_a_masked_unit_is_not_blamed_for_having_failed(bus: PlayedBus, root: Pat
     (complaint,) = asked(checks.check_units, bus, root)
 
     assert "is masked" in complaint.text
+
+
+def test_a_unit_that_fails_and_is_restarted_for_ever_is_a_fault_and_says_of_what(
+    bus: PlayedBus, root: Path
+) -> None:
+    bus.states[HIVE_UNIT] = replace(
+        ACTIVE, active="activating", sub="auto-restart", result="exit-code", exit_status=226, restarts=7
+    )
+
+    (complaint,) = asked(checks.check_units, bus, root)
+
+    assert complaint.is_fault
+    assert complaint.text.startswith(
+        "rbee-hive.service fails and is restarted again and again, 7 times so far: it ended with exit status "
+        "226/NAMESPACE: systemd could not set up its view of the file system"
+    )
+    assert complaint.hint is not None
+    assert complaint.hint.splitlines()[0].startswith("systemctl show -p ReadWritePaths,")
+    assert complaint.hint.splitlines()[1] == "sudo journalctl -u rbee-hive.service -e"
+
+
+def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: PlayedBus, root: Path) -> None:
+    bus.states[QUEEN_UNIT] = replace(FAILED, result="start-limit-hit", exit_status=203)
+
+    (complaint,) = asked(checks.check_units, bus, root)
+
+    assert (
+        "(start-limit-hit); at last it ended with exit status 203/EXEC: systemd could not" in complaint.text
+    )
+    assert complaint.hint is not None
+    assert complaint.hint.startswith("systemctl show -p ExecStart queen-rbee.service\n")
+
+
+def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: Path) -> None:
+    bus.states[checks.METRICS_UNIT] = replace(FAILED, result="exit-code", exit_status=1)
+
+    (complaint,) = asked(checks.check_units, bus, root)
+
+    assert complaint.text.endswith("Prometheus gets no metrics of the queen: it ended with exit status 1")
+    assert complaint.hint == "sudo journalctl -u rbee-metrics.service -e"
 
 
 RESET = ("systemctl", "reset-failed", QUEEN_UNIT, QUEEN_SOCKET_UNIT)
