@@ -194,7 +194,13 @@ class _Towards:
 
     async def connect_tcp(self, host: str, port: int, **options: Any) -> Any:
         await self.close()
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
         self._stream = await self._backend.connect_tcp(self._host, port, **options)
+        # anyio 3.6 cancels its other attempts to connect, and counts that as a cancellation of the task
+        # that waits: asyncio.timeout() would take its own end for somebody else's, and not for a timeout.
+        while task and task.cancelling() > before:
+            task.uncancel()
         return self._stream
 
     async def close(self) -> None:
