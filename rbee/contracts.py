@@ -43,6 +43,14 @@ LOCALHOST = "localhost"
 
 Name = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")]
 Port = Annotated[int, Limit(1, 65535)]
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+Host = Annotated[str, Limit(1, 254, rf"{_LABEL}(\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")]
+"""A queen's host name, with or without the root's dot at its end, or her IPv4 or IPv6 address.
+
+No label is empty or longer than 63: the resolver's own codec raises UnicodeError at such a name.
+"""
+
 JobId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}")]
 Timestamp = Annotated[str, Limit(20, 40, format="date-time")]
 Text = Annotated[str, Limit(0, TEXT_LIMIT)]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -34,6 +35,7 @@ HIVE_UNIT = "rbee-hive.service"
 HIVE_SOCKET_UNIT = "rbee-hive.socket"
 TARGET = "rbee.target"
 REDIAL_UNIT = "rbee-hive-redial.service"
+JOIN_UNIT = "rbee-hive-join.service"
 TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
 
@@ -397,13 +399,18 @@ def check_job(
     causes = [f"its job ended as '{result}'"]
     if state.result not in ("", "success"):
         causes = [f"its result is '{state.result}'{f' ({state.end})' if state.end else ''}"]
-    said, *cures = state.status_text.split(_TRY)
+    said, *cures = said_by(state)
     if said:
         causes.append(f"it said: {said}")
     if state.result != "exit-code" or said == NO_SOCKET:
         cures = []  # of an earlier end, or for who starts the program by hand
     hint = "\n".join(cures) or (cure or cure_of)(unit, state)
     raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
+
+
+def said_by(state: UnitState) -> list[str]:
+    """The status text of a daemon that failed, and the cures in it (failure_in_a_line)."""
+    return state.status_text.split(_TRY)
 
 
 def cure_of(unit: str, state: UnitState) -> str:
@@ -564,6 +571,20 @@ class Notifier:
         message = f"{state}\nSTATUS={line}".lstrip()
         # sdnotify encodes latin-1, systemd wants UTF-8: hand it text that comes out as that.
         self._notifier.notify(message.encode().decode("latin-1"))
+
+
+def invocation_id(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Of the unit that this process is (systemd.exec(5)): new with each of its starts."""
+    found = environ.get("INVOCATION_ID", "")
+    return found if re.fullmatch("[0-9a-f]{32}", found) else None
+
+
+def invocation_of(unit: str, root: Path = Path("/")) -> str | None:
+    """The invocation ID of another unit while it runs, where systemd leaves it for journald."""
+    try:
+        return os.readlink(root / "run/systemd/units" / f"invocation:{unit}")
+    except OSError:
+        return None
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -13,14 +12,15 @@ from typing import Any
 from rbee import __version__, config
 from rbee.client.link import Afar, HeartbeatClient, Link
 from rbee.errors import BadConfig, RbeeError
+from rbee.files import explained
 from rbee.hive import app
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
-from rbee.hive.membership import Membership, Memberships
-from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, JOINED_QUEEN, Journal
+from rbee.hive.membership import Membership, Memberships, state_directory
+from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, MEMBERSHIP_RESTORED, Journal
 from rbee.server import run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
-from rbee.systemd import HIVE_UNIT, REDIAL_UNIT, Bus, Notifier, take_sockets
+from rbee.systemd import HIVE_UNIT, REDIAL_UNIT, Bus, Notifier, invocation_id, take_sockets
 
 log = logging.getLogger("rbee")
 
@@ -35,8 +35,8 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
     sockets = [listener for named in take_sockets().values() for listener in named]
     hive = settings.hive
-    memberships = Memberships(_state_directory())
-    membership = await _membership(memberships, notifier, journal)
+    memberships = Memberships(state_directory())
+    membership = _membership(memberships, journal)
     hive_id = hive.id if membership is None else membership.hive_id
     afar = None if membership is None else membership.queen()
     queen = afar or hive.queen
@@ -50,6 +50,8 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         status=notifier.status,
         queen_name=str(queen),
         fingerprint=sampler.fingerprint,
+        # Which rbee-hive-join knows, too, and shows to be of the same machine.
+        instance=invocation_id(),
     )
     settle: Callable[[], Coroutine[Any, Any, None]] = _nothing
     if membership is None or afar is None:
@@ -77,6 +79,10 @@ async def run(notifier: Notifier, journal: Journal) -> None:
 
     def started() -> None:
         journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive_id)
+        try:
+            memberships.confirm()
+        except OSError as error:
+            log.error("the membership of before could not be removed, and may come back: %s", error)
         for work in works:
             working.append(asyncio.get_running_loop().create_task(work()))
             # A hive whose heart has stopped is none: systemd starts another.
@@ -116,19 +122,18 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         raise RuntimeError("what the hive has to do for ever has ended")
 
 
-async def _membership(memberships: Memberships, notifier: Notifier, journal: Journal) -> Membership | None:
-    """Whose hive this is, if its queen is on another machine; an invitation is taken up first."""
-    notifier.status("joining")
-    try:
-        joined = await memberships.take_up_invitation()
-    except RbeeError as error:
-        # Not tried again by systemd: a token may be spent, and a person waits for the answer.
-        raise BadConfig(f"joining failed: {error.message}", hint=error.hint) from error
-    if joined is None:
-        return memberships.load()
-    told = f"this machine is the hive {joined.hive_id} of the queen at {joined.queen()}"
-    journal.narrate(JOINED_QUEEN, told, hive=joined.hive_id)
-    return joined
+def _membership(memberships: Memberships, journal: Journal) -> Membership | None:
+    """Whose hive this is, if its queen is on another machine: of one that was joined meanwhile, or before."""
+    with explained(state_directory() / "membership", "written", BadConfig):
+        is_back = memberships.adopt()
+    membership = memberships.load()
+    if is_back and membership is not None:
+        told = (
+            f"the hive did not become ready with what it had joined; it is again the hive "
+            f"{membership.hive_id} of the queen at {membership.queen()}"
+        )
+        journal.narrate(MEMBERSHIP_RESTORED, told, hive=membership.hive_id)
+    return membership
 
 
 class _Certificate:
@@ -155,11 +160,6 @@ class _Certificate:
 
 async def _nothing() -> None:
     """What there is to settle where the queen is on this machine."""
-
-
-def _state_directory() -> Path:
-    # Several StateDirectory= would be separated by colons; the unit has one.
-    return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))
 
 
 def _stop() -> None:

@@ -53,7 +53,7 @@ UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
 class Heart(Narrator):
     """As a narrator it takes the lines that go up with the next beat. `status` is told each change.
 
-    `fingerprint` is asked for each beat, and must be quick.
+    `fingerprint` is asked for each beat, and must be quick. `instance` names this process to the queen.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Heart(Narrator):
         status: Callable[[str], None],
         queen_name: str,
         fingerprint: Callable[[], str | None] = lambda: None,
+        instance: str | None = None,
     ) -> None:
         self._hive_id = hive_id
         self._queen = queen
@@ -72,7 +73,7 @@ class Heart(Narrator):
         self._status = status
         self._queen_name = queen_name
         self._fingerprint = fingerprint
-        self._instance = secrets.token_hex(16)
+        self._instance = instance or secrets.token_hex(16)
         self._interval = FIRST_INTERVAL
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
         self._trouble: object = None

@@ -1,48 +1,41 @@
 """Whose hive this is, where its queen is on another machine.
 
 An invitation is a queen's address and a token, put into the state directory by an operator
-(rbeectl join, or rbeectl add-hive over ssh). The hive takes it up when it starts: it makes its
-own key, joins, and keeps a membership. That is one file, so that it is whole or not there:
-a line of JSON behind '# ', which OpenSSL passes over, then key and certificate.
+(rbeectl join, or rbeectl add-hive over ssh). rbee-hive-join.service takes it up while the hive
+runs on: it makes a key, joins, proves the result, and leaves a membership for the hive's next
+start. That is one file, so that it is whole or not there: a line of JSON behind '# ', which
+OpenSSL passes over, then key and certificate.
+
+In the state directory, by who writes them: `invitation` the operator; `membership.unproven` and
+`membership.new` rbee-hive-join; `membership` and `membership.old` the hive, which keeps the old
+one until it has become ready with the new one. (Where there is no membership yet, rbee-hive-join
+puts the first in place.) A crash between any two steps leaves one that works in place.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
+import os
 import re
-import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
-from rbee import __version__, tls
+from rbee import tls
 from rbee.client.link import Afar, Link
-from rbee.contracts import FleetRoutes, Join, Joined, Limit, MachineId, Name, Pem, Port, Renew, decode, encode
-from rbee.errors import BadConfig, BadInput, RbeeError, WrongQueen
-from rbee.files import explained, write_whole
+from rbee.contracts import FleetRoutes, Host, Joined, Name, Pem, Port, Renew, decode, encode
+from rbee.errors import BadConfig, BadInput, RbeeError
+from rbee.files import explained, sync_folder, write_whole
 
-JOIN_TIMEOUT = 8.0
-"""Seconds for each of the questions of a join."""
-
-APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
-"""Makes of a machine-id an id that says nothing of it (sd_id128_get_machine_app_specific(3))."""
+ASK_TIMEOUT = 8.0
+"""Seconds for each question to the queen about keys."""
 
 REJOIN = "sudo rbeectl join QUEEN:8500 --token TOKEN"
 
-Host = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")]
 
-
-@dataclass(frozen=True)
-class Invitation:
-    """`token` None is for a hive whose queen has moved: it keeps its credential."""
-
-    host: Host
-    port: Port
-    name: Name | None = None
-    token: Annotated[str, Limit(1, 200)] | None = None
+def state_directory() -> Path:
+    # Several StateDirectory= would be separated by colons; the units have one.
+    return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))
 
 
 @dataclass(frozen=True)
@@ -76,141 +69,120 @@ class Membership:
         return Afar(self.host, self.port, tls.client_context(self.ca, None, None))
 
     def is_to_be_renewed(self) -> bool:
-        return tls.renewal_of(_certificate_of(self.path.read_text())) <= datetime.now(UTC)
+        return tls.renewal_of(certificate_of(self.path.read_text())) <= datetime.now(UTC)
+
+    def is_replaced_by(self, other: Membership) -> bool:
+        """Has the same queen given this hive another credential? She takes the old one no more then."""
+        keys = (key_of(one.path.read_text()) for one in (self, other))
+        return (self.hive_id, self.ca) == (other.hive_id, other.ca) and next(keys) != next(keys)
 
 
 class Memberships:
     """In the hive's state directory."""
 
-    def __init__(self, folder: Path, *, machine_id: Path = Path("/etc/machine-id")) -> None:
+    def __init__(self, folder: Path) -> None:
         self._path = folder / "membership"
-        self._invitation = folder / "invitation"
-        self._machine_id = machine_id
+        self._new = folder / "membership.new"
+        self._old = folder / "membership.old"
+        self.unproven = folder / "membership.unproven"
+        """Where one is written that the queen has not answered to yet."""
 
     def load(self) -> Membership | None:
         """The one there is; BadConfig for what cannot be read as one."""
-        content = _read(self._path)
+        return self._read(self._path)
+
+    def _read(self, path: Path) -> Membership | None:
+        content = read(path)
         if content is None:
             return None
         try:
             head = content.partition("\n")[0]
             told = decode(_Told, json.loads(head.removeprefix("# ")))
-            membership = Membership(told.hive_id, told.host, told.port, told.ca, self._path)
+            membership = Membership(told.hive_id, told.host, told.port, told.ca, path)
             membership.queen()
         except (OSError, ValueError, BadInput) as error:
-            raise BadConfig(f"{self._path} is no membership: {error}", hint=REJOIN) from error
+            raise BadConfig(f"{path} is no membership: {error}", hint=REJOIN) from error
         return membership
 
-    async def take_up_invitation(self) -> Membership | None:
-        """Do as an invitation says, if there is one; it is gone then, whatever came of it.
+    def usable(self) -> Membership | None:
+        """The one there is, if it can be read."""
+        return self._usable(self._path)
 
-        What keeps the hive from joining is raised, and a membership that there was stays as it is.
+    def offer(self, membership: Membership) -> Membership:
+        """Leave one that is proven for the hive's next start; the first is in place at once."""
+        # The hive that runs writes its own, too, when it renews its certificate.
+        kept = membership.path.rename(self._path if self.usable() is None else self._new)
+        sync_folder(kept.parent)
+        return replace(membership, path=kept)
+
+    def adopt(self) -> bool:
+        """As the hive starts: take over a membership that was left for it; the old one is kept aside.
+
+        True where the hive did not become ready with one that it took over before, and the old one
+        is in place again.
         """
-        content = _read(self._invitation)
-        if content is None:
-            return None
+        new, old = self._usable(self._new), self._usable(self._old) or self.usable()
+        if new is not None:
+            if old is None or old.is_replaced_by(new):
+                self._old.unlink(missing_ok=True)
+            elif not self._old.exists():
+                # A second name and not a move: cut off here, all of this is done once more.
+                os.link(self._path, self._old)
+            self._new.rename(self._path)
+        is_back = new is None and self._old.exists()
+        if is_back:
+            self._old.rename(self._path)
+        if new is not None or is_back:
+            sync_folder(self._path.parent)
+        return is_back
+
+    def confirm(self) -> None:
+        """The hive is ready with the membership that it has: there is no way back any more."""
+        if self._old.exists():
+            self._old.unlink()
+            sync_folder(self._path.parent)
+
+    def _usable(self, path: Path) -> Membership | None:
         try:
-            try:
-                invitation = decode(Invitation, json.loads(content))
-            except (ValueError, BadInput) as error:
-                raise BadConfig(f"{self._invitation} is no invitation: {error}", hint=REJOIN) from error
-            return await (self._join(invitation) if invitation.token else self._move(invitation))
-        finally:
-            with explained(self._invitation, "removed", BadConfig):
-                self._invitation.unlink(missing_ok=True)
+            return self._read(path)
+        except BadConfig:
+            return None
 
     async def renew(self, membership: Membership) -> Membership:
         """Another certificate for the same key, over the connection that the old one opens."""
-        key = _key_of(membership.path.read_text())
-        link = Link(membership.queen(), timeout=JOIN_TIMEOUT)
-        try:
-            joined: Joined = await link.ask(FleetRoutes.RENEW, Renew(tls.request_for(key)))
-        finally:
-            await link.close()
-        return self._keep(membership, key, joined.certificate)
+        key, certificate = await certify(membership)
+        return keep(membership, key, certificate)
 
     def forget(self) -> None:
         with explained(self._path, "removed", RbeeError):
             self._path.unlink(missing_ok=True)
 
-    async def _join(self, invitation: Invitation) -> Membership:
-        token = invitation.token or ""
-        *_, fingerprint = tls.read_token(token)
-        ca = await self._ca(invitation, fingerprint)
-        key = tls.new_key()
-        asked = Join(token, invitation.name or own_name(), self._machine(), tls.request_for(key), __version__)
-        # Only now, over a connection to who is known to be the queen, is the token shown.
-        link = Link(
-            Afar(invitation.host, invitation.port, tls.client_context(ca, None, None)), timeout=JOIN_TIMEOUT
-        )
-        try:
-            joined: Joined = await link.ask(FleetRoutes.JOIN, asked)
-        finally:
-            await link.close()
-        membership = Membership(joined.hive_id, invitation.host, invitation.port, ca, self._path)
-        return self._keep(membership, key, joined.certificate)
 
-    async def _ca(self, invitation: Invitation, fingerprint: str) -> str:
-        afar = Afar(invitation.host, invitation.port, tls.trusting_context())
-        link = Link(afar, timeout=JOIN_TIMEOUT)
-        try:
-            content: bytes = await link.ask(FleetRoutes.CA)
-        finally:
-            await link.close()
-        ca = content.decode(errors="replace")
-        try:
-            is_hers = hmac.compare_digest(tls.fingerprint(ca), fingerprint)
-        except BadInput:
-            is_hers = False
-        if not is_hers:
-            raise WrongQueen(
-                f"whoever answers at {afar} is not the queen that the token is of",
-                hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",
-            )
-        return ca
+async def certify(membership: Membership) -> tuple[str, str]:
+    """The key of a membership, and another certificate for it, which the queen signs for its credential.
 
-    async def _move(self, invitation: Invitation) -> Membership:
-        """The same queen at another address, if it is she."""
-        membership = self.load()
-        if membership is None:
-            raise BadConfig("without a token only a hive that has joined can follow its queen", hint=REJOIN)
-        moved = replace(membership, host=invitation.host, port=invitation.port)
-        link = Link(moved.queen(), timeout=JOIN_TIMEOUT)
-        try:
-            await link.ask(FleetRoutes.CA)
-        finally:
-            await link.close()
-        content = self._path.read_text()
-        return self._keep(moved, _key_of(content), _certificate_of(content))
-
-    def _keep(self, membership: Membership, key: str, certificate: str) -> Membership:
-        told = _Told(membership.hive_id, membership.host, membership.port, membership.ca)
-        head = f"# {json.dumps(encode(told))}\n"
-        content = f"{head}{key.strip()}\n{certificate.strip()}\n"
-        with explained(self._path, "written", BadConfig):
-            write_whole(self._path, content.encode(), mode=0o600)
-        return membership
-
-    def _machine(self) -> str:
-        """As systemd-id128 machine-id --app-specific= prints it."""
-        try:
-            machine_id = decode(MachineId, self._machine_id.read_text().strip())
-        except (OSError, BadInput) as error:
-            raise BadConfig(
-                f"{self._machine_id} is no machine-id: {error}", hint="sudo systemd-machine-id-setup"
-            ) from error
-        digest = bytearray(hmac.new(bytes.fromhex(machine_id), APPLICATION, hashlib.sha256).digest()[:16])
-        digest[6] = digest[6] & 0x0F | 0x40
-        digest[8] = digest[8] & 0x3F | 0x80
-        return digest.hex()
+    That changes nothing with her, and proves to who has joined that she knows the credential.
+    """
+    key = key_of(membership.path.read_text())
+    link = Link(membership.queen(), timeout=ASK_TIMEOUT)
+    try:
+        joined: Joined = await link.ask(FleetRoutes.RENEW, Renew(tls.request_for(key)))
+    finally:
+        await link.close()
+    return key, joined.certificate
 
 
-def own_name() -> str:
-    """What this machine is called, as the name of a hive: its host name, up to the first dot."""
-    return socket.gethostname().partition(".")[0]
+def keep(membership: Membership, key: str, certificate: str) -> Membership:
+    """Write the file of a membership."""
+    told = _Told(membership.hive_id, membership.host, membership.port, membership.ca)
+    head = f"# {json.dumps(encode(told))}\n"
+    content = f"{head}{key.strip()}\n{certificate.strip()}\n"
+    with explained(membership.path, "written", BadConfig):
+        write_whole(membership.path, content.encode(), mode=0o600)
+    return membership
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
     """A file of the hive's own; None where there is none."""
     with explained(path, "read", BadConfig):
         try:
@@ -219,11 +191,11 @@ def _read(path: Path) -> str | None:
             return None
 
 
-def _key_of(content: str) -> str:
+def key_of(content: str) -> str:
     return _block(content, "PRIVATE KEY")
 
 
-def _certificate_of(content: str) -> str:
+def certificate_of(content: str) -> str:
     return _block(content, "CERTIFICATE")
 
 

@@ -8,13 +8,11 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
-from pathlib import Path
 
 from rbee.errors import BadConfig
-from rbee.hive.membership import REJOIN, Membership, Memberships
+from rbee.hive.membership import REJOIN, Membership, Memberships, state_directory
 from rbee.narration import HIVE_FAILED, WAKING_HIVE, Journal
 from rbee.server import run_daemon
 from rbee.systemd import Notifier
@@ -29,7 +27,7 @@ CONNECT_TIMEOUT = 3.0
 
 
 async def run(notifier: Notifier, journal: Journal) -> None:
-    membership = Memberships(Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))).load()
+    membership = Memberships(state_directory()).load()
     if membership is None:
         raise BadConfig("this machine is no hive of a queen on another", hint=REJOIN)
     notifier.status(f"waits for the queen at {membership.queen()}")

@@ -23,12 +23,14 @@ from rbee.keeper import permission
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
+    JOIN_UNIT,
     NO_SOCKET,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     TARGET,
     Bus,
     UnitState,
+    said_by,
 )
 
 Command = tuple[str, ...]
@@ -269,6 +271,8 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
         if all(state.load == "loaded" for state in states.values()):
             yield from complain_of_failure(program, *states.values())
     yield from complain_of_metrics(patient.bus)
+    if patient.is_installed(HIVE):
+        yield from complain_of_join(patient.bus.state(JOIN_UNIT))
     yield from complain_of_file(TARGET, patient.bus.state(TARGET), *patient.bus.file_state(TARGET))
 
 
@@ -356,6 +360,17 @@ def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
 
 def where_to_look(unit: str, state: UnitState) -> str:
     return cure_for_exit(state.exit_status, unit) or f"sudo journalctl -u {unit} -e"
+
+
+def complain_of_join(state: UnitState) -> Iterator[Complaint]:
+    """An invitation that was left, and came to nothing; the hive is what it was before."""
+    if state.active == "failed":
+        told = said_by(state)[0] or reason_of(state)
+        yield Complaint(
+            f"{JOIN_UNIT} has failed: {told}",
+            (("systemctl", "reset-failed", JOIN_UNIT),),
+            hint="To join a queen: sudo rbeectl join QUEEN:8500 --token TOKEN",
+        )
 
 
 def reason_of(state: UnitState) -> str:

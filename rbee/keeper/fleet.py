@@ -15,14 +15,26 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import QUEEN_PORT, QueenRoutes, SetTcp, Tcp
-from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
+from rbee.contracts import QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
+from rbee.errors import BadConfig, BadInput, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
 from rbee.narration import CLOSING_TCP, OPENING_TCP, Teller
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, Bus, Units
+from rbee.systemd import (
+    HIVE_UNIT,
+    JOIN_UNIT,
+    QUEEN_UNIT,
+    REDIAL_UNIT,
+    TCP_SOCKET_UNIT,
+    Bus,
+    Units,
+    said_by,
+)
 
 STOP_TIMEOUT = 20.0
 START_TIMEOUT = 35.0
+
+JOIN_TIMEOUT = 45.0
+"""Seconds for rbee-hive-join.service, which systemd gives 40."""
 
 STATE = "/var/lib/rbee-hive"
 INVITATION = f"{STATE}/invitation"
@@ -33,13 +45,16 @@ Ask = Callable[..., Any]
 
 def parse_address(text: str, *, field: str) -> tuple[str, int]:
     """HOST:PORT, [ADDRESS]:PORT, or one without a port, which is QUEEN_PORT then."""
-    found = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", text)
-    if found is None:
-        raise BadInput(f"{field} must be HOST:PORT, such as queen.example:8500", field=field)
-    port = int(found[2] or found[4] or QUEEN_PORT)
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?", text)
+    try:
+        host = decode(Host, (found[1] or found[2]) if found else "")
+    except BadInput as error:
+        told = f"{field} must be HOST:PORT, such as queen.example:8500"
+        raise BadInput(told, field=field) from error
+    port = int(found[3] or QUEEN_PORT) if found else 0
     if not 1 <= port <= 65535:
         raise BadInput(f"{field} must have a port from 1 to 65535", field=field)
-    return found[1] or found[3], port
+    return host, port
 
 
 # On the queen's machine
@@ -149,11 +164,55 @@ def join(
 
 
 def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
-    """It takes up its invitation as it starts, and has joined when its start job is done."""
-    bus.stop(HIVE_UNIT, timeout=left(STOP_TIMEOUT))
-    if bus.state(HIVE_UNIT).active == "failed":
-        bus.reset_failed(HIVE_UNIT)
-    bus.start(HIVE_UNIT, timeout=left(START_TIMEOUT))
+    """Have an invitation taken up, if there is one, and then the hive started with what came of it.
+
+    The hive runs on until it has been. Where that, or the start, fails, the hive is what it was before,
+    and the error says so.
+    """
+    was_up = not bus.state(HIVE_UNIT).is_stopped or not bus.state(REDIAL_UNIT).is_stopped
+    if bus.state(JOIN_UNIT).load == "loaded":  # before 0.5.0 the hive itself takes it up as it starts
+        _take_up(bus, left)
+    stop_within, start_within = left(STOP_TIMEOUT), left(START_TIMEOUT)
+    try:
+        bus.stop(HIVE_UNIT, timeout=stop_within)
+        if bus.state(HIVE_UNIT).active == "failed":
+            bus.reset_failed(HIVE_UNIT)
+        bus.start(HIVE_UNIT, timeout=start_within)
+    except BaseException as error:
+        if was_up:
+            # It goes back by itself to the membership with which it was ready last.
+            with suppress(RbeeError):
+                bus.reset_failed(HIVE_UNIT)
+                bus.start(HIVE_UNIT, timeout=START_TIMEOUT)
+        if isinstance(error, UnitFailed):
+            raise UnitFailed(f"{error.message}{_still(bus)}", hint=error.hint) from error
+        raise
+
+
+def _take_up(bus: Units, left: Callable[[float], float]) -> None:
+    try:
+        bus.start(JOIN_UNIT, timeout=left(JOIN_TIMEOUT))
+    except UnitFailed as error:
+        state = bus.state(JOIN_UNIT)
+        # Of one that died otherwise, its last words say nothing.
+        said = said_by(state)[0] if state.exit_status == BadConfig.exit_code else ""
+        told = f"{said or error.message}{_still(bus)}"
+        with suppress(RbeeError):
+            bus.reset_failed(JOIN_UNIT)  # nothing is broken
+        raise UnitFailed(told, hint=error.hint) from error
+    except BaseException:
+        with suppress(RbeeError):
+            bus.stop(JOIN_UNIT, timeout=STOP_TIMEOUT)  # or it would join when nobody waits for it any more
+        raise
+
+
+def _still(bus: Units) -> str:
+    """The end of a sentence, with what a hive that runs is all the same."""
+    state = bus.state(HIVE_UNIT)
+    found = re.match(r"queen at ([^/\s]+)[,:] ", state.status_text)
+    if not state.is_active or found is None:
+        return ""
+    return f"; the machine is still a hive of the queen at {found[1]}"
 
 
 def invitation(host: str, port: int, *, name: str | None, token: str | None) -> str:

@@ -152,11 +152,14 @@ class Fleet:
             )
         return found
 
-    async def join(self, asked: Join, peer: RemotePeer) -> Joined:
-        """A hive that asks for its name in another case keeps the one that it has."""
+    async def join(self, asked: Join, peer: RemotePeer, instance: str | None = None) -> Joined:
+        """A hive that asks for its name in another case keeps the one that it has.
+
+        `instance` is of the process that the machine says to run as the hive while it joins anew.
+        """
         asked = replace(asked, name=self._hives.spelled(asked.name))
         try:
-            return await self._join(asked, peer)
+            return await self._join(asked, peer, instance)
         except ClonedHive as error:
             self._narrator.narrate(HIVE_CLONED, error.message, hive=asked.name, **peer.fields)
             raise
@@ -165,7 +168,7 @@ class Fleet:
             self._narrator.narrate(JOIN_REFUSED, told, **peer.fields)
             raise
 
-    async def _join(self, asked: Join, peer: RemotePeer) -> Joined:
+    async def _join(self, asked: Join, peer: RemotePeer, instance: str | None) -> Joined:
         check_version(asked.version, asked.name)
         if asked.name == LOCALHOST:
             raise _reserved(
@@ -183,7 +186,8 @@ class Fleet:
         )
         joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
         await self._catalog.check_join(joining)
-        await self._hives.uplinks.check_free(asked.name, peer.address)
+        if not self._is_beside(asked.name, peer, instance):
+            await self._hives.uplinks.check_free(asked.name, peer.address)
         row = await self._catalog.join(joining, by={**peer.fields, "actor_credential": credential})
         self._forget(row.id)
         self._members[credential] = row.id
@@ -191,6 +195,13 @@ class Fleet:
         told = f"the beehive {row.id} has joined from {peer.address}"
         self._narrator.narrate(HIVE_JOINED, told, hive=row.id, **peer.fields)
         return Joined(row.id, certificate)
+
+    def _is_beside(self, hive_id: str, peer: RemotePeer, instance: str | None) -> bool:
+        """Is it of the machine on which that hive lives, and no copy? It has its credential, and knows which
+        process is connected."""
+        uplink = self._hives.uplinks.find(hive_id)
+        is_it = self._members.get(peer.credential or "") == hive_id
+        return is_it and uplink is not None and uplink.instance == instance
 
     async def renew(self, request: str, peer: RemotePeer) -> Joined:
         """Another certificate for the same credential, whose hive may have had enough of the old one."""

@@ -49,7 +49,9 @@ def build(fleet: Fleet, hives: Hives) -> Starlette:
         return Response(fleet.authority.ca, media_type=FleetRoutes.CA.media_type)
 
     async def join(request: Request) -> Joined:
-        return await fleet.join(await read_shape(request, Join), remote_peer_of(request))
+        # Of a hive that joins anew, while its process with this instance is connected.
+        instance = request.headers.get(INSTANCE_HEADER)
+        return await fleet.join(await read_shape(request, Join), remote_peer_of(request), instance)
 
     async def renew(request: Request) -> Joined:
         asked: Renew = await read_shape(request, Renew)

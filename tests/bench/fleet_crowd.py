@@ -21,6 +21,7 @@ from rbee.hive import app, membership
 from rbee.hive.devices import Detector
 from rbee.hive.dial import Dialler
 from rbee.hive.heartbeat import Heart
+from rbee.hive.join import Guest
 from rbee.narration import Narrator
 
 JOINING_AT_ONCE = 8
@@ -65,7 +66,7 @@ async def become(folder: Path, queen: str, token: str, number: int) -> membershi
     (home / "machine-id").write_text(secrets.token_hex(16) + "\n")
     invitation = {"host": queen, "port": 8500, "name": f"crowd{number}", "token": token}
     (home / "invitation").write_text(json.dumps(invitation))
-    joined = await membership.Memberships(home, machine_id=home / "machine-id").take_up_invitation()
+    joined = await Guest(home, machine_id=home / "machine-id").take_up_invitation()
     assert joined is not None
     return joined
 

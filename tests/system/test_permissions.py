@@ -31,7 +31,8 @@ FORGET = "queen-rbee-forget.service"
 TCP_SOCKET = "queen-rbee-tcp.socket"
 REDIAL = "rbee-hive-redial.service"
 UNITS = (QUEEN, HIVE, *SOCKETS, TCP_SOCKET, REDIAL, "rbee.target", FORGET)
-OTHERS = ("systemd-journald.service", "rbee.slice")
+# Joining is root's.
+OTHERS = ("systemd-journald.service", "rbee.slice", "rbee-hive-join.service")
 
 # -- polkit ------------------------------------------------------------------------------------------------
 

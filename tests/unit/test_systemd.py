@@ -26,6 +26,8 @@ from rbee.systemd import (
     _translate,
     _translated,
     check_job,
+    invocation_id,
+    invocation_of,
     take_sockets,
     unit_path,
     watchdog_interval,
@@ -404,6 +406,17 @@ def test_a_job_that_fails_tells_what_systemd_and_the_unit_say_and_the_cure(
         check_job(unit, result, lambda: state, "start")
 
     assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_the_invocation_of_a_unit_is_what_systemd_tells_the_unit_itself(tmp_path: Path) -> None:
+    links = tmp_path / "run/systemd/units"
+    links.mkdir(parents=True)
+    (links / "invocation:a.service").symlink_to("0" * 32)
+
+    assert invocation_of("a.service", tmp_path) == invocation_id({"INVOCATION_ID": "0" * 32}) == "0" * 32
+    assert invocation_of("b.service", tmp_path) is None
+    assert invocation_id({}) is None
+    assert invocation_id({"INVOCATION_ID": "x"}) is None
 
 
 # Errors of the bus

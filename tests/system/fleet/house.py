@@ -19,6 +19,7 @@ from tests.system.house import HIVE, Answer, await_state, configure, rbeectl
 PORT = 8500
 MEMBERSHIP = "/var/lib/rbee-hive/membership"
 REDIAL = "rbee-hive-redial.service"
+JOIN = "rbee-hive-join.service"
 SUITES = os.environ.get("RBEE_SUITES", "bookworm trixie").split()
 
 INTERVAL, GRACE = 1.0, 0.5

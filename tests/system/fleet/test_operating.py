@@ -13,6 +13,7 @@ from trees import Trees
 from rbee import __version__
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.house import (
+    JOIN,
     MEMBERSHIP,
     REDIAL,
     SUITES,
@@ -203,7 +204,7 @@ def test_a_hive_that_was_upgraded_too_far_is_shown_with_the_cure(make_fleet: Mak
 
 def test_a_hive_that_needs_the_network_has_that_and_no_more(fleet: Fleet) -> None:
     for machine in fleet.hives.values():
-        for name, most in ((HIVE, 1.5), (REDIAL, 1.2)):
+        for name, most in ((HIVE, 1.5), (JOIN, 1.2), (REDIAL, 1.2)):
             told = machine.run("systemd-analyze", "security", "--no-pager", name).stdout.splitlines()[-1]
             assert float(re.findall(r"\d+\.\d", told)[-1]) <= most, told
     # Beside a queen it has none.

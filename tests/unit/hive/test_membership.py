@@ -1,4 +1,7 @@
-"""Joining a queen elsewhere, and what is kept of it. She is played behind the product's server, over TLS."""
+"""Joining a queen elsewhere, by rbee.hive.join, and what is kept of it.
+
+She is played behind the product's server, over TLS.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from shutil import which
@@ -21,12 +25,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 import rbee.files
-import rbee.hive.membership
+import rbee.hive.join
 from rbee import __version__, tls
 from rbee.client.link import Link
-from rbee.contracts import FleetRoutes, Join, Joined, Renew
+from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Join, Joined, Renew
 from rbee.errors import BadConfig, BadInput, BadToken, NotRunning, RbeeError, UnknownHive, WrongQueen
-from rbee.hive.membership import APPLICATION, REJOIN, Membership, Memberships, own_name
+from rbee.hive.join import APPLICATION, Guest, own_name
+from rbee.hive.membership import REJOIN, Membership, Memberships
 from rbee.queen.authority import Authority, Identity
 from rbee.server import build_app, read_shape, remote_peer_of
 from rbee.systemd import Notifier
@@ -55,7 +60,9 @@ class Queen:
         self.shows = self.authority.ca if shows is None else shows
         self.seen: list[tuple[str, str | None]] = []
         self.joins: list[Join] = []
+        self.instances: list[str | None] = []
         self.refusal: RbeeError | None = None
+        self.renew_refusal: RbeeError | None = None
         self.credential = "c" * 32
 
     @property
@@ -75,12 +82,13 @@ class Queen:
             raise self.refusal
         asked: Join = await read_shape(request, Join)
         self.joins.append(asked)
+        self.instances.append(request.headers.get(INSTANCE_HEADER))
         return self._sign(asked.name, asked.request)
 
     async def _renew(self, request: Request) -> Joined:
         self._see(request)
-        if self.refusal is not None:
-            raise self.refusal
+        if self.renew_refusal is not None:
+            raise self.renew_refusal
         asked: Renew = await read_shape(request, Renew)
         return self._sign("gpu1", asked.request)
 
@@ -102,14 +110,16 @@ class Hive:
         self.machine_id.write_text(f"{MACHINE_ID}\n")
         self.invitation = folder / "invitation"
         self.path = folder / "membership"
-        self.memberships = Memberships(folder, machine_id=self.machine_id)
+        self.memberships = Memberships(folder)
+        self.instance: str | None = None
+        self.guest = Guest(folder, machine_id=self.machine_id, instance=lambda: self.instance)
 
     def invite(self, port: int, token: str | None, *, name: str | None = "gpu1", host: str = HERE) -> None:
         self.invitation.write_text(json.dumps({"host": host, "port": port, "name": name, "token": token}))
 
     async def join(self, queen: Queen, port: int) -> Membership:
         self.invite(port, queen.token)
-        membership = await self.memberships.take_up_invitation()
+        membership = await self.guest.take_up_invitation()
         assert membership is not None
         return membership
 
@@ -162,7 +172,7 @@ def test_an_invitation_is_taken_up_once_and_what_came_of_it_is_kept(
     queen: Queen, hive: Hive, serving: Any
 ) -> None:
     async def work(port: int) -> tuple[Membership, Membership | None]:
-        return await hive.join(queen, port), await hive.memberships.take_up_invitation()
+        return await hive.join(queen, port), await hive.guest.take_up_invitation()
 
     joined, again = serving(work, queen)
 
@@ -170,11 +180,12 @@ def test_an_invitation_is_taken_up_once_and_what_came_of_it_is_kept(
     assert not hive.invitation.exists()
     assert (joined.hive_id, joined.host, joined.ca) == ("gpu1", HERE, queen.authority.ca)
     assert hive.memberships.load() == joined
-    assert [path for path, _ in queen.seen] == ["/v1/ca", "/v1/join"]
+    # The last is the proof: by the credential that it has now.
+    assert queen.seen == [("/v1/ca", None), ("/v1/join", None), ("/v1/renew", "c" * 32)]
 
 
 def test_without_an_invitation_nobody_is_asked(hive: Hive) -> None:
-    assert run(hive.memberships.take_up_invitation()) is None
+    assert run(hive.guest.take_up_invitation()) is None
     assert hive.memberships.load() is None
 
 
@@ -192,13 +203,11 @@ def test_a_join_shows_token_name_version_and_machine_but_not_the_machine_s_own_i
 def test_a_hive_that_is_given_no_name_has_that_of_its_machine_up_to_the_first_dot(
     queen: Queen, hive: Hive, serving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        rbee.hive.membership, "socket", SimpleNamespace(gethostname=lambda: "rack3.lab.example")
-    )
+    monkeypatch.setattr(rbee.hive.join, "socket", SimpleNamespace(gethostname=lambda: "rack3.lab.example"))
 
     async def work(port: int) -> Membership | None:
         hive.invite(port, queen.token, name=None)
-        return await hive.memberships.take_up_invitation()
+        return await hive.guest.take_up_invitation()
 
     assert serving(work, queen).hive_id == "rack3"
     assert own_name() == "rack3"
@@ -247,7 +256,7 @@ def failing(serving: Any, hive: Hive, queen: Queen, token: str) -> RbeeError:
     async def work(port: int) -> RbeeError:
         hive.invite(port, token)
         with pytest.raises(RbeeError) as caught:
-            await hive.memberships.take_up_invitation()
+            await hive.guest.take_up_invitation()
         return caught.value
 
     return serving(work, queen)
@@ -272,7 +281,7 @@ def test_an_invitation_to_where_nobody_listens_is_gone_too(queen: Queen, hive: H
     async def scenario() -> None:
         with unheard_port() as port:
             hive.invite(port, queen.token)
-            await hive.memberships.take_up_invitation()
+            await hive.guest.take_up_invitation()
 
     with pytest.raises(NotRunning):
         run(scenario())
@@ -350,7 +359,7 @@ def test_what_is_no_invitation_is_named_with_the_cure_and_is_gone(hive: Hive, co
     hive.invitation.write_bytes(content)
 
     with pytest.raises(BadConfig, match="invitation is no invitation") as caught:
-        run(hive.memberships.take_up_invitation())
+        run(hive.guest.take_up_invitation())
 
     assert caught.value.hint == REJOIN
     assert not hive.invitation.exists()
@@ -379,7 +388,7 @@ def test_joining_another_queen_in_vain_leaves_the_membership_as_it_was(
         before = hive.path.read_text()
         hive.invite(other_port, other.token)
         with pytest.raises(BadToken):
-            await hive.memberships.take_up_invitation()
+            await hive.guest.take_up_invitation()
         return before
 
     assert hive.path.exists() is False
@@ -485,17 +494,19 @@ def test_without_a_token_a_hive_follows_its_queen_and_keeps_its_credential(
         await hive.join(queen, old)
         before = hive.path.read_text()
         hive.invite(new, None, name=None)
-        return before, await hive.memberships.take_up_invitation(), new
+        return before, await hive.guest.take_up_invitation(), new
 
     before, moved, port = serving(work, queen, queen)
 
-    after = hive.path.read_text()
-    assert moved == hive.memberships.load()
+    assert hive.path.read_text() == before
+    assert not hive.memberships.adopt()
+    assert replace(moved, path=hive.path) == hive.memberships.load()
     assert moved is not None
     assert (moved.hive_id, moved.port) == ("gpu1", port)
+    after = hive.path.read_text()
     for what in ("PRIVATE KEY", "CERTIFICATE"):
         assert block(after, what) == block(before, what)
-    assert queen.seen[-1] == ("/v1/ca", "c" * 32)
+    assert queen.seen[-1] == ("/v1/renew", "c" * 32)
     assert len(queen.joins) == 1
     assert not hive.invitation.exists()
 
@@ -508,7 +519,7 @@ def test_a_hive_does_not_follow_somebody_else(queen: Queen, hive: Hive, serving:
         before = hive.path.read_text()
         hive.invite(elsewhere, None)
         with pytest.raises(WrongQueen):
-            await hive.memberships.take_up_invitation()
+            await hive.guest.take_up_invitation()
         return before
 
     before = serving(work, queen, other)
@@ -522,10 +533,152 @@ def test_who_never_joined_can_follow_nobody(hive: Hive) -> None:
     hive.invite(8500, None)
 
     with pytest.raises(BadConfig, match="only a hive that has joined can follow its queen") as caught:
-        run(hive.memberships.take_up_invitation())
+        run(hive.guest.take_up_invitation())
 
     assert caught.value.hint == REJOIN
     assert not hive.invitation.exists()
+
+
+# The hive's start with what was joined meanwhile
+
+
+def two_queens(hive: Hive, queen: Queen, other: Queen, serving: Any) -> tuple[str, str]:
+    """A hive of the first queen, who has joined the other since; what is kept of either."""
+
+    async def work(port: int, elsewhere: int) -> None:
+        await hive.join(queen, port)
+        hive.memberships.confirm()
+        await hive.join(other, elsewhere)
+
+    serving(work, queen, other)
+    return hive.path.read_text(), (hive.folder / "membership.new").read_text()
+
+
+def kept(hive: Hive) -> list[str]:
+    return sorted(path.name for path in hive.folder.glob("membership*"))
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Queen:
+    return Queen(tmp_path / "other")
+
+
+def test_what_was_joined_beside_the_hive_is_its_own_when_it_next_starts(
+    queen: Queen, other: Queen, hive: Hive, serving: Any
+) -> None:
+    old, new = two_queens(hive, queen, other, serving)
+
+    assert not hive.memberships.adopt()
+    assert hive.path.read_text() == new
+    assert (hive.folder / "membership.old").read_text() == old
+    hive.memberships.confirm()
+    assert kept(hive) == ["membership"]
+    assert not hive.memberships.adopt()
+    assert hive.path.read_text() == new
+
+
+def test_a_hive_that_was_not_ready_with_it_goes_back_to_what_it_was(
+    queen: Queen, other: Queen, hive: Hive, serving: Any
+) -> None:
+    old, _ = two_queens(hive, queen, other, serving)
+    hive.memberships.adopt()
+
+    assert hive.memberships.adopt()
+    assert hive.path.read_text() == old
+    assert kept(hive) == ["membership"]
+    assert not hive.memberships.adopt()
+
+
+@pytest.mark.parametrize("step", ["link", "rename"])
+def test_a_start_that_is_cut_off_while_it_takes_over_is_done_once_more(
+    queen: Queen, other: Queen, hive: Hive, serving: Any, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = two_queens(hive, queen, other, serving)
+
+    class PowerLoss(BaseException):
+        pass
+
+    def cut_off(*_arguments: Any) -> None:
+        raise PowerLoss
+
+    with monkeypatch.context() as until_boot:
+        until_boot.setattr(*((os, "link") if step == "link" else (Path, "rename")), cut_off)
+        with pytest.raises(PowerLoss):
+            hive.memberships.adopt()
+
+    assert hive.path.read_text() == old
+    assert not hive.memberships.adopt()
+    assert hive.path.read_text() == new
+    assert (hive.folder / "membership.old").read_text() == old
+
+
+def test_to_a_credential_that_its_queen_has_replaced_there_is_no_way_back(
+    queen: Queen, hive: Hive, serving: Any
+) -> None:
+    old, new = two_queens(hive, queen, queen, serving)
+    assert block(old, "PRIVATE KEY") != block(new, "PRIVATE KEY")
+
+    assert not hive.memberships.adopt()
+    assert kept(hive) == ["membership"]
+    assert not hive.memberships.adopt()
+    assert hive.path.read_text() == new
+
+
+def test_a_hive_that_joins_its_queen_anew_shows_that_it_is_no_copy(
+    queen: Queen, hive: Hive, serving: Any
+) -> None:
+    hive.instance = "1" * 32
+    two_queens(hive, queen, queen, serving)
+
+    joins = [credential for path, credential in queen.seen if path == "/v1/join"]
+    assert joins == [None, "c" * 32]
+    assert queen.instances == [None, "1" * 32]
+
+
+def test_a_queen_who_does_not_answer_to_the_new_credential_changes_nothing(
+    queen: Queen, other: Queen, hive: Hive, serving: Any
+) -> None:
+    async def work(port: int, elsewhere: int) -> str:
+        await hive.join(queen, port)
+        before = hive.path.read_text()
+        other.renew_refusal = UnknownHive("this machine was removed")
+        with pytest.raises(UnknownHive):
+            await hive.join(other, elsewhere)
+        return before
+
+    assert serving(work, queen, other) == hive.path.read_text()
+    assert kept(hive) == ["membership"]
+
+    # Where the old credential counts no more, the new one is kept all the same.
+    async def anew(port: int) -> None:
+        queen.renew_refusal = UnknownHive("this machine was removed")
+        await hive.join(queen, port)
+
+    serving(anew, queen)
+    assert kept(hive) == ["membership", "membership.new"]
+
+
+def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, serving: Any) -> None:
+    serving(lambda port: hive.join(queen, port), queen)
+    before = hive.path.read_text()
+    (hive.folder / "membership.new").write_text("# {}\n")
+
+    assert not hive.memberships.adopt()
+    assert hive.path.read_text() == before
+
+
+def test_a_renewal_meanwhile_disturbs_neither(queen: Queen, other: Queen, hive: Hive, serving: Any) -> None:
+    async def work(port: int, elsewhere: int) -> None:
+        membership = await hive.join(queen, port)
+        await hive.join(other, elsewhere)
+        await hive.memberships.renew(membership)
+
+    serving(work, queen, other)
+    renewed, new = hive.path.read_text(), (hive.folder / "membership.new").read_text()
+    assert not hive.memberships.adopt()
+    assert hive.path.read_text() == new
+    assert hive.memberships.adopt()
+    assert hive.path.read_text() == renewed
 
 
 # Renewal
@@ -573,7 +726,7 @@ def test_a_renewal_that_is_refused_leaves_the_membership_as_it_was(
     async def work(port: int) -> str:
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
-        queen.refusal = UnknownHive("you were removed")
+        queen.renew_refusal = UnknownHive("you were removed")
         with pytest.raises(UnknownHive):
             await hive.memberships.renew(membership)
         return before
@@ -600,7 +753,7 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_life(
 def test_the_machine_s_id_is_the_one_that_systemd_derives(queen: Queen, hive: Hive, serving: Any) -> None:
     if which("systemd-id128") is None or len(_read("/etc/machine-id").strip()) != 32:
         pytest.skip("there is no systemd-id128 here, or no machine-id")
-    hive.memberships = Memberships(hive.folder)
+    hive.guest = Guest(hive.folder)
 
     serving(lambda port: hive.join(queen, port), queen)
 

@@ -14,7 +14,7 @@ import pytest
 import rbee.hive.redial
 from rbee import tls
 from rbee.errors import BadConfig
-from rbee.hive.membership import Membership, Memberships
+from rbee.hive.membership import Membership, keep
 from rbee.hive.redial import GOING, WAIT
 from rbee.narration import Event, Journal
 from rbee.queen.authority import Authority
@@ -201,7 +201,7 @@ def test_it_ends_when_she_is_back_and_not_before(
 ) -> None:
     authority, key = Authority.open(tmp_path / "keys"), tls.new_key()
     membership = Membership("gpu1", HERE, place.port, authority.ca, tmp_path / "membership")
-    Memberships(tmp_path)._keep(membership, key, authority.sign(tls.request_for(key), GPU1))
+    keep(membership, key, authority.sign(tls.request_for(key), GPU1))
     log: list[str] = []
 
     def come_back() -> None:

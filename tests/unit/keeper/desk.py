@@ -75,7 +75,8 @@ class Bus:
 
     def reset_failed(self, unit: str) -> None:
         self._do("reset-failed", unit)
-        self.states[unit] = INACTIVE
+        if not self.state(unit).is_active:
+            self.states[unit] = INACTIVE
 
     def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
         self._do("start" if undo_stop else "start unless stopping", unit)

@@ -23,6 +23,7 @@ from rbee.keeper.doctor import Doctor, Verdict, cures_of, verdict_json
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
+    JOIN_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     SYSTEMD,
@@ -50,6 +51,7 @@ class PlayedBus:
             QUEEN_SOCKET_UNIT: LISTENING,
             HIVE_UNIT: INACTIVE,
             HIVE_SOCKET_UNIT: LISTENING,
+            JOIN_UNIT: INACTIVE,
             TARGET: INACTIVE,
             POLKIT: ACTIVE,
         }
@@ -407,6 +409,16 @@ def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: 
 
     assert complaint.text.endswith("Prometheus gets no metrics of the queen: it ended with exit status 1")
     assert complaint.hint == "sudo journalctl -u rbee-metrics.service -e"
+
+
+def test_an_invitation_that_came_to_nothing_is_told_with_its_reason(bus: PlayedBus, root: Path) -> None:
+    said = "joining failed: nobody listens on queen:8500; try: rbeectl tcp enable"
+    bus.states[JOIN_UNIT] = replace(FAILED, status_text=said)
+
+    (complaint,) = asked(checks.check_units, bus, root)
+
+    assert complaint.text == f"{JOIN_UNIT} has failed: joining failed: nobody listens on queen:8500"
+    assert complaint.cures == (("systemctl", "reset-failed", JOIN_UNIT),)
 
 
 RESET = ("systemctl", "reset-failed", QUEEN_UNIT, QUEEN_SOCKET_UNIT)

@@ -31,10 +31,10 @@ from rbee.contracts import (
     TokenView,
     decode,
 )
-from rbee.errors import BadInput, UnknownHive
+from rbee.errors import BadInput, TimedOut, UnitFailed, UnknownHive
 from rbee.keeper.fleet import parse_address
 from rbee.server import Handler
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT, UnitState
+from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT, TCP_SOCKET_UNIT, UnitState
 from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW
@@ -53,6 +53,8 @@ REMOTE = replace(HIVE_VIEW, id="gpu1", host="gpu1", is_remote=True, address="10.
         ("10.0.0.1", ("10.0.0.1", 8500)),
         ("[fd00::1]", ("fd00::1", 8500)),
         ("[fd00::1]:9000", ("fd00::1", 9000)),
+        ("queen.lan.:9000", ("queen.lan.", 9000)),
+        ("queen.lan.", ("queen.lan.", 8500)),
     ],
 )
 def test_an_address_is_a_host_and_perhaps_a_port(text: str, found: tuple[str, int]) -> None:
@@ -74,6 +76,13 @@ def test_an_address_is_a_host_and_perhaps_a_port(text: str, found: tuple[str, in
         "a:1:2",
         "ü",
         "a/b",
+        "-queen",
+        ".queen",
+        "queen..lan",
+        "queen.lan..",
+        "x" * 64,
+        "[]:1",
+        "[fe80::1",
     ],
 )
 def test_what_is_no_address_is_refused_by_its_field(text: str) -> None:
@@ -399,24 +408,31 @@ def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+STILL = UnitState("loaded", "active", "running", status_text="queen at queen:8500, last beat 12:00:00 UTC")
+
+
 def hive_joins(bus: Bus, state: Path) -> Callable[..., None]:
-    """rbee-hive.service, which takes up an invitation as it starts."""
+    """rbee-hive-join.service, which takes an invitation up, and the hive, which is what came of it."""
     start = bus.start
 
     def started(unit: str, **options: Any) -> None:
-        invitation = state / "invitation"
-        assert invitation.stat().st_mode & 0o777 == 0o600
-        told = json.loads(invitation.read_text())
-        assert told["token"] == TEXT
-        head = {"hive_id": told["name"] or "gpu1", "host": told["host"], "port": told["port"], "ca": "x"}
-        (state / "membership").write_text(f"# {json.dumps(head)}\nkey\n")
-        invitation.unlink()
         start(unit, **options)
+        invitation = state / "invitation"
+        if unit == JOIN_UNIT:
+            bus.states[unit] = INACTIVE
+            assert invitation.stat().st_mode & 0o777 == 0o600
+            told = json.loads(invitation.read_text())
+            assert told["token"] == TEXT
+            head = {"hive_id": told["name"] or "gpu1", "host": told["host"], "port": told["port"], "ca": "x"}
+            (state / "membership.new").write_text(f"# {json.dumps(head)}\nkey\n")
+            invitation.unlink()
+        else:
+            (state / "membership.new").rename(state / "membership")
 
     return started
 
 
-def test_joining_hands_the_hive_an_invitation_and_starts_it(
+def test_joining_hands_over_an_invitation_and_starts_the_hive_once_that_was_taken_up(
     bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus, "start", hive_joins(bus, joining))
@@ -426,9 +442,105 @@ def test_joining_hands_the_hive_an_invitation_and_starts_it(
 
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == "This machine is the hive gpu1 of the queen at queen:8500\n"
-    assert bus.asked == [("stop", HIVE_UNIT), ("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT)]
+    assert bus.asked == [
+        ("start", JOIN_UNIT), ("stop", HIVE_UNIT), ("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT),
+    ]  # fmt: skip
     told = rbeectl("join", "queen:9000", "--token", TEXT, "--name", "blade", "--json").json[-1]
     assert told == {"event": "done", "hive_id": "blade", "queen": "queen:9000"}
+
+
+def test_a_hive_of_a_version_that_takes_it_up_itself_is_only_started(
+    bus: Bus, rbeectl: Rbeectl, joining: Path
+) -> None:
+    bus.states[JOIN_UNIT] = UnitState("not-found", "inactive", "dead")
+    (joining / "membership").write_text('# {"hive_id": "gpu1", "host": "queen", "port": 8500}\n')
+
+    assert rbeectl("join", "queen").code == 0
+    assert bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (UnitState("loaded", "failed", "failed", 0, "exit-code",
+            "joining failed: nobody listens on queen:8500; try: rbeectl tcp enable", exit_status=78),
+         "rbeectl: joining failed: nobody listens on queen:8500; the machine is still"),
+        (UnitState("loaded", "failed", "failed", 0, "timeout", "joining"),
+         "rbeectl: it did not start; the machine is still"),
+        (UnitState("loaded", "failed", "failed", 0, "exit-code", "joining", exit_status=226),
+         "rbeectl: it did not start; the machine is still"),
+    ],
+)  # fmt: skip
+def test_an_invitation_that_comes_to_nothing_leaves_the_hive_alone_and_no_unit_failed(
+    bus: Bus, rbeectl: Rbeectl, joining: Path, state: UnitState, words: str
+) -> None:
+    bus.states[HIVE_UNIT] = STILL
+    bus.refusals["start", JOIN_UNIT] = UnitFailed("it did not start", hint="look there")
+    bus.after["start", JOIN_UNIT] = state
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert ran.code == 1
+    assert ran.err == f"{words} a hive of the queen at queen:8500\n  try: look there\n"
+    assert bus.asked == [("start", JOIN_UNIT), ("reset-failed", JOIN_UNIT)]
+
+
+def test_who_does_not_wait_for_the_join_has_it_stopped(bus: Bus, rbeectl: Rbeectl, joining: Path) -> None:
+    bus.states[HIVE_UNIT] = STILL
+    bus.refusals["start", JOIN_UNIT] = TimedOut("it was not done after 1 s")
+
+    assert rbeectl("join", "queen", "--token", TEXT).code == 1
+    assert bus.asked == [("start", JOIN_UNIT), ("stop", JOIN_UNIT)]
+
+
+@pytest.mark.parametrize("error", [UnitFailed("it did not start"), TimedOut("not done"), KeyboardInterrupt()])
+@pytest.mark.parametrize("unit", [HIVE_UNIT, REDIAL_UNIT])
+def test_a_hive_that_does_not_start_with_what_was_joined_is_started_with_what_it_was(
+    bus: Bus, error: BaseException, unit: str
+) -> None:
+    bus.states[HIVE_UNIT] = INACTIVE
+    bus.states[unit] = STILL
+    start, tries = bus.start, iter([error])
+
+    def started(unit: str, **options: Any) -> None:
+        start(unit, **options)
+        if unit == HIVE_UNIT:
+            for one in tries:
+                raise one
+            bus.states[unit] = STILL
+
+    bus.start = started  # type: ignore[method-assign]
+    with pytest.raises(type(error)) as caught:
+        rbee.keeper.fleet.restart_hive(bus, lambda most: most)  # type: ignore[arg-type]
+
+    assert bus.asked[-2:] == [("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT)]
+    if isinstance(error, UnitFailed):
+        assert str(caught.value) == (
+            "it did not start; the machine is still a hive of the queen at queen:8500"
+        )
+
+
+def test_a_deadline_that_is_over_is_noticed_before_the_hive_is_stopped(bus: Bus) -> None:
+    bus.states[HIVE_UNIT] = STILL
+    lefts = iter([45.0])
+
+    def left(_most: float) -> float:
+        for one in lefts:
+            return one
+        raise TimedOut("it was not done within the 1 s of --timeout")
+
+    with pytest.raises(TimedOut):
+        rbee.keeper.fleet.restart_hive(bus, left)  # type: ignore[arg-type]
+    assert bus.asked == [("start", JOIN_UNIT)]
+
+
+def test_a_hive_that_was_stopped_stays_so_where_joining_fails(
+    bus: Bus, rbeectl: Rbeectl, joining: Path
+) -> None:
+    bus.refusals["start", JOIN_UNIT] = UnitFailed("it did not start")
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert ran.err == "rbeectl: it did not start\n"
+    assert ("start", HIVE_UNIT) not in bus.asked
 
 
 @pytest.mark.parametrize(

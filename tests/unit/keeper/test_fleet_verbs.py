@@ -44,7 +44,7 @@ from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, Unknown
 from rbee.keeper.fleet import STATE
 from rbee.keeper.remote.bring import TOKEN_LIFE
 from rbee.server import Handler
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, UnitState
 from tests.unit.keeper.desk import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW
@@ -63,6 +63,7 @@ GPU1 = replace(
     cordoned="a fan is loud",
 )
 NOT_FOUND = UnitState("not-found", "inactive", "dead")
+RESTARTED = [("start", JOIN_UNIT), ("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
 OPEN = Tcp(True, ("[::]:8500",), FINGERPRINT, 4_000_000_000_000)
 ENTRY = AuditEntry(1, 1_700_000_000_000, "hive gpu1 was labelled", "gpu1", 1000, None, None)
 
@@ -231,7 +232,7 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     assert json.loads(invitation.content) == told
     assert elsewhere.targets == {"root@gpu1"}
     assert not any(command.is_by_sudo for command in elsewhere.ran)
-    assert elsewhere.bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+    assert elsewhere.bus.asked == RESTARTED
     assert awake.asked == []
 
 
@@ -319,7 +320,7 @@ def test_a_hive_of_this_queen_that_is_silent_is_only_started(
     assert ran.code == 0
     assert queen.tokens == []
     assert elsewhere.programs == ["sh"]  # which reads its membership
-    assert elsewhere.bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+    assert elsewhere.bus.asked == RESTARTED
 
 
 @pytest.mark.parametrize(
@@ -450,7 +451,7 @@ def test_a_hive_that_had_failed_there_may_start_again(
     elsewhere.bus.after_stop[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
     assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
 
-    assert [verb for verb, _ in elsewhere.bus.asked] == ["stop", "reset-failed", "start"]
+    assert [verb for verb, _ in elsewhere.bus.asked] == ["start", "stop", "reset-failed", "start"]
 
 
 # Installing
@@ -734,16 +735,18 @@ def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def taking_up(bus: Bus, state: Path, invitations: list[Any]) -> Any:
-    """The start of a hive that takes up its invitation, and then has a membership."""
+    """rbee-hive-join.service, which takes up an invitation, and then there is a membership."""
     start = bus.start
 
     def started(unit: str, **options: Any) -> None:
+        start(unit, **options)
+        if unit != JOIN_UNIT:
+            return
         told = json.loads((state / "invitation").read_text())
         invitations.append(told)
         (state / "invitation").unlink()
         head = {"hive_id": "gpu1", "host": told["host"], "port": told["port"]}
         (state / "membership").write_text(f"# {json.dumps(head)}\n")
-        start(unit, **options)
 
     return started
 

@@ -99,9 +99,12 @@ class Queen:
         machine: str = MACHINE,
         address: str = "10.0.0.1",
         version: str = __version__,
+        credential: str | None = None,
+        instance: str | None = None,
     ) -> Joined:
         request = tls.request_for(tls.new_key())
-        return await self.fleet.join(Join(token, name, machine, request, version), RemotePeer(address, None))
+        asked = Join(token, name, machine, request, version)
+        return await self.fleet.join(asked, RemotePeer(address, credential), instance)
 
     async def credential(self, name: str = "gpu1") -> RemotePeer:
         row = await self.catalog.hive(name)
@@ -368,6 +371,32 @@ def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
         await queen.join(token, address="10.0.0.2")
+
+    with_queen(scenario)
+
+
+@pytest.mark.parametrize(
+    ("shows_credential", "instance", "is_itself"),
+    [(True, INSTANCE, True), (False, INSTANCE, False), (True, "9" * 32, False), (True, None, False)],
+)
+def test_a_hive_that_lives_joins_anew_where_it_shows_that_it_is_no_copy(
+    with_queen: With, shows_credential: bool, instance: str | None, is_itself: bool
+) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        holding = asyncio.create_task(answering(stream))
+        credential = peer.credential if shows_credential else None
+        try:
+            await queen.join(await queen.token(), credential=credential, instance=instance)
+        except ClonedHive:
+            assert not is_itself
+        else:
+            assert is_itself
+            assert (await queen.credential()).credential != peer.credential
+        assert len(queen.tape.of("hive-cloned")) == (not is_itself)
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
 
     with_queen(scenario)
 

@@ -1,0 +1,216 @@
+"""rbee-hive-join: takes up an invitation while the hive runs on, which is not touched if that fails.
+
+What came of it is the hive's when it next starts; see rbee.hive.membership.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from rbee import __version__, tls
+from rbee.client.link import Afar, Link
+from rbee.contracts import (
+    INSTANCE_HEADER,
+    FleetRoutes,
+    Host,
+    Join,
+    Joined,
+    Limit,
+    MachineId,
+    Name,
+    Port,
+    decode,
+)
+from rbee.errors import BadConfig, BadInput, RbeeError, WrongQueen
+from rbee.files import explained, refused
+from rbee.hive.membership import (
+    ASK_TIMEOUT,
+    REJOIN,
+    Membership,
+    Memberships,
+    certificate_of,
+    certify,
+    keep,
+    key_of,
+    read,
+    state_directory,
+)
+from rbee.narration import JOIN_FAILED, JOINED_QUEEN, Journal
+from rbee.server import run_daemon
+from rbee.systemd import HIVE_UNIT, Notifier, invocation_of
+
+APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
+"""Makes of a machine-id an id that says nothing of it (sd_id128_get_machine_app_specific(3))."""
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """`token` None is for a hive whose queen has moved: it keeps its credential."""
+
+    host: Host
+    port: Port
+    name: Name | None = None
+    token: Annotated[str, Limit(1, 200)] | None = None
+
+
+class Guest:
+    """Who takes up the invitation of a state directory. `instance` is the hive's that runs, if one does."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        machine_id: Path = Path("/etc/machine-id"),
+        instance: Callable[[], str | None] = lambda: invocation_of(HIVE_UNIT),
+    ) -> None:
+        self._invitation = folder / "invitation"
+        self._memberships = Memberships(folder)
+        self._machine_id = machine_id
+        self._instance = instance
+
+    async def take_up_invitation(self) -> Membership | None:
+        """Do as an invitation says, if there is one; it is taken up once, whatever comes of it.
+
+        What keeps the hive from joining is raised, and a membership that there is stays as it is.
+        The new one is the hive's when it next starts; it has been proven by a request to the queen.
+        """
+        invitation = self._take_invitation()
+        if invitation is None:
+            return None
+        old = self._memberships.usable()
+        try:
+            joined = await (self._join(invitation, old) if invitation.token else self._move(invitation))
+            try:
+                await certify(joined)
+            except RbeeError:
+                # The old credential the queen knows no more: the new one is all that there is.
+                if old is None or not old.is_replaced_by(joined):
+                    joined.path.unlink()
+                    raise
+            return self._memberships.offer(joined)
+        except OSError as error:
+            raise refused(error, self._memberships.unproven, "written", BadConfig) from error
+
+    def _take_invitation(self) -> Invitation | None:
+        content = read(self._invitation)
+        if content is None:
+            return None
+        # Before anything comes of it: cut off after that, it is not taken up once more.
+        with explained(self._invitation, "removed", BadConfig):
+            self._invitation.unlink(missing_ok=True)
+        try:
+            return decode(Invitation, json.loads(content))
+        except (ValueError, BadInput) as error:
+            raise BadConfig(f"{self._invitation} is no invitation: {error}", hint=REJOIN) from error
+
+    async def _join(self, invitation: Invitation, old: Membership | None) -> Membership:
+        token = invitation.token or ""
+        *_, fingerprint = tls.read_token(token)
+        ca = await self._ca(invitation, fingerprint)
+        key = tls.new_key()
+        asked = Join(token, invitation.name or own_name(), self._machine(), tls.request_for(key), __version__)
+        queen, headers = Afar(invitation.host, invitation.port, tls.client_context(ca, None, None)), {}
+        if old is not None and old.ca == ca and await _is_taken(moved := _at(old, invitation)):
+            # She has the hive connected, and would take who joins beside it for a copy of it.
+            queen, headers = moved.queen(), {INSTANCE_HEADER: self._instance() or ""}
+        # Only now, over a connection to who is known to be the queen, is the token shown.
+        link = Link(queen, timeout=ASK_TIMEOUT)
+        try:
+            joined: Joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
+        finally:
+            await link.close()
+        path = self._memberships.unproven
+        membership = Membership(joined.hive_id, invitation.host, invitation.port, ca, path)
+        return keep(membership, key, joined.certificate)
+
+    async def _ca(self, invitation: Invitation, fingerprint: str) -> str:
+        afar = Afar(invitation.host, invitation.port, tls.trusting_context())
+        content = await _ask_ca(afar)
+        ca = content.decode(errors="replace")
+        try:
+            is_hers = hmac.compare_digest(tls.fingerprint(ca), fingerprint)
+        except BadInput:
+            is_hers = False
+        if not is_hers:
+            raise WrongQueen(
+                f"whoever answers at {afar} is not the queen that the token is of",
+                hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",
+            )
+        return ca
+
+    async def _move(self, invitation: Invitation) -> Membership:
+        """The same queen at another address: whether it is she, the credential will prove."""
+        membership = self._memberships.load()
+        if membership is None:
+            raise BadConfig("without a token only a hive that has joined can follow its queen", hint=REJOIN)
+        content = membership.path.read_text()
+        moved = replace(_at(membership, invitation), path=self._memberships.unproven)
+        return keep(moved, key_of(content), certificate_of(content))
+
+    def _machine(self) -> str:
+        """As systemd-id128 machine-id --app-specific= prints it."""
+        try:
+            machine_id = decode(MachineId, self._machine_id.read_text().strip())
+        except (OSError, BadInput) as error:
+            raise BadConfig(
+                f"{self._machine_id} is no machine-id: {error}", hint="sudo systemd-machine-id-setup"
+            ) from error
+        digest = bytearray(hmac.new(bytes.fromhex(machine_id), APPLICATION, hashlib.sha256).digest()[:16])
+        digest[6] = digest[6] & 0x0F | 0x40
+        digest[8] = digest[8] & 0x3F | 0x80
+        return digest.hex()
+
+
+def _at(membership: Membership, invitation: Invitation) -> Membership:
+    return replace(membership, host=invitation.host, port=invitation.port)
+
+
+async def _is_taken(membership: Membership) -> bool:
+    """Does the queen take this credential? At a certificate that has expired she breaks off."""
+    try:
+        await _ask_ca(membership.queen())
+    except RbeeError:
+        return False
+    return True
+
+
+async def _ask_ca(queen: Afar) -> bytes:
+    link = Link(queen, timeout=ASK_TIMEOUT)
+    try:
+        content: bytes = await link.ask(FleetRoutes.CA)
+    finally:
+        await link.close()
+    return content
+
+
+def own_name() -> str:
+    """What this machine is called, as the name of a hive: its host name, up to the first dot."""
+    return socket.gethostname().partition(".")[0]
+
+
+async def run(notifier: Notifier, journal: Journal) -> None:
+    notifier.status("joining")
+    try:
+        joined = await Guest(state_directory()).take_up_invitation()
+    except RbeeError as error:
+        # Not tried again by systemd: a token may be spent, and a person waits for the answer.
+        raise BadConfig(f"joining failed: {error.message}", hint=error.hint) from error
+    if joined is not None:
+        told = f"this machine is the hive {joined.hive_id} of the queen at {joined.queen()}"
+        journal.narrate(JOINED_QUEEN, told, hive=joined.hive_id)
+
+
+def main() -> int:
+    return run_daemon("rbee-hive-join", JOIN_FAILED, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
