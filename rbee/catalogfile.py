@@ -114,6 +114,16 @@ def check(
     return CatalogReport(str(shown), version, hives, found.st_size + _size(log_of(path)))
 
 
+def members(path: Path) -> int:
+    """How many hives of a catalog have joined, and have a credential. Raises sqlite3.Error."""
+    with closing(_open_read_only(path, 1.0)) as connection:
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(hives)")}
+        if "credential" not in columns:  # before version 2 nobody joins
+            return 0
+        (count,) = connection.execute("SELECT count(*) FROM hives WHERE credential IS NOT NULL").fetchone()
+        return int(count)
+
+
 def _open_read_only(path: Path, busy_timeout: float) -> sqlite3.Connection:
     """Read-only: whoever closes a database that it may write, writes the log back into it.
 

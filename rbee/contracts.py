@@ -419,13 +419,14 @@ class Tcp:
     """Is the queen to be reached by hives on other machines, and is she (`listens`: HOST:PORT each)?
 
     `fingerprint` is the SHA-256 of her CA's certificate, None before there is one; `expires_ms` when
-    her own certificate does, which is made anew before.
+    her own certificate does, which is made anew before; `problem` why her keys let nobody join now.
     """
 
     is_open: bool
     listens: Annotated[tuple[Text, ...], Limit(0, 64)]
     fingerprint: Text | None
     expires_ms: Count | None
+    problem: Text | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,16 @@ def life_of(certificate: str) -> tuple[datetime, datetime]:
     return found.not_valid_before.replace(tzinfo=UTC), found.not_valid_after.replace(tzinfo=UTC)
 
 
+def fault_of(certificate: str) -> str | None:
+    """What is wrong with a certificate's time, by this machine's clock: a verb and more; None if nothing."""
+    begins, ends = life_of(certificate)
+    now = datetime.now(UTC)
+    if now < begins:
+        told = f"is not valid before {begins:%Y-%m-%d %H:%M} UTC"
+        return f"{told}: it was made while the clock was ahead, or this clock is behind"
+    return f"has expired on {ends:%Y-%m-%d %H:%M} UTC" if ends <= now else None
+
+
 def renewal_of(certificate: str) -> datetime:
     """When it is time to have another."""
     begins, ends = life_of(certificate)

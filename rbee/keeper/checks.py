@@ -52,6 +52,9 @@ POLKIT = "polkit.service"
 POLKIT_NAME = "org.freedesktop.PolicyKit1"
 RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
 STATE_DIRECTORY = Path("var/lib/queen-rbee")
+KEYS = STATE_DIRECTORY / "tls"
+CREDENTIALS = Path("run/credentials") / QUEEN_UNIT
+MEMBERSHIP = Path("var/lib/rbee-hive/membership")
 RESTART = ("systemctl", "restart", TARGET)
 """Services and sockets in one transaction (PartOf=); by itself a socket cannot start while its service runs.
 
@@ -662,6 +665,88 @@ def _mount_point(path: Path, root: Path) -> str:
     return _shown(path, root) if path != root else "/"
 
 
+# Keys and certificates, which root alone may look at
+
+
+def check_keys(patient: Patient) -> Iterator[Complaint]:
+    if not patient.is_root:
+        if patient.programs:
+            yield Complaint(
+                "the keys are not looked at: that takes root", hint="sudo rbeectl doctor", is_fault=False
+            )
+        return
+    yield from complain_of_queens_keys(patient.root)
+    yield from complain_of_membership(patient.root / MEMBERSHIP)
+
+
+def complain_of_queens_keys(root: Path) -> Iterator[Complaint]:
+    """A CA that was made while the clock was ahead: the queen runs on, and nobody can join."""
+    given = root / CREDENTIALS / "rbee.ca.crt"
+    ca = given if given.exists() else root / KEYS / "ca.crt"
+    if (fault := _fault_of(ca)) is not None:
+        yield _of_ca(fault, root, is_given=ca == given)
+    elif (fault := _fault_of(root / KEYS / "queen.crt")) is not None:
+        yield Complaint(
+            f"the queen's certificate {fault}; she makes another when she starts",
+            (("systemctl", "try-restart", QUEEN_UNIT),),
+        )
+
+
+def _of_ca(fault: str, root: Path, *, is_given: bool) -> Complaint:
+    told = f"the certificate of the queen's CA {fault}; until then no hive can join her or connect"
+    if is_given:
+        return Complaint(told, hint="It is the administrator's own: man queen-rbee.service, KEYS")
+    make_anew: tuple[Command, ...] = (
+        ("rm", "-r", f"/{KEYS}"),
+        ("systemctl", "try-restart", QUEEN_UNIT),
+    )
+    members = _members(root)
+    if members == 0:
+        return Complaint(f"{told}. Nobody has joined: new keys cost the tokens that were made", make_anew)
+    joined = "it is not known which hives have joined" if members is None else f"{members} have joined"
+    commands = "; ".join(f"sudo {' '.join(command)}" for command in make_anew)
+    return Complaint(
+        f"{told}. Of its hives {joined}, and with new keys each has to join again",
+        hint=f"Set the clock right (timedatectl), or: {commands}; then on each hive: "
+        "sudo rbeectl join QUEEN:8500 --token TOKEN",
+    )
+
+
+def complain_of_membership(membership: Path) -> Iterator[Complaint]:
+    if (fault := _fault_of(membership)) is not None:
+        yield Complaint(
+            f"the certificate of this hive {fault}: its queen does not take it",
+            hint="Set the clock right (timedatectl); or, when the queen's is: "
+            "sudo rbeectl join QUEEN:8500 --token TOKEN",
+        )
+
+
+def _fault_of(path: Path) -> str | None:
+    """Of a certificate, below whatever else is in its file; what cannot be read is not judged here."""
+    try:
+        content = path.read_text()
+    except OSError:
+        return None
+    from rbee import tls  # with cryptography, which no other check needs
+
+    try:
+        # Not in a line: a membership's first has the CA's, too.
+        return tls.fault_of(content[f"\n{content}".index("\n-----BEGIN CERTIFICATE") :])
+    except ValueError:
+        return None
+
+
+def _members(root: Path) -> int | None:
+    """How many hives have joined with these keys; None where the catalog does not tell."""
+    catalog = root / STATE_DIRECTORY / "catalog.db"
+    try:
+        if (database := config.load(root).queen.database) is not None:
+            catalog = root / database.relative_to("/")
+        return catalogfile.members(catalog) if catalog.exists() else 0
+    except (BadConfig, sqlite3.Error):
+        return None
+
+
 _OWNER = f"{QUEEN.user}:{QUEEN.user}"
 _NO_BUS = Complaint("not looked at: the system bus does not answer", is_fault=False)
 
@@ -674,6 +759,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("sockets", "what should listen listens", check_sockets),
     ("configuration", "the configuration can be used", check_configuration),
     ("catalog", "the queen can write her catalog", check_catalog),
+    ("keys", "keys and certificates are valid by this clock", check_keys),
 )
 """Name, what is true if all is well, and who looks; after the bus, in an order in which no check is blamed
 for what an earlier one found."""

@@ -77,6 +77,16 @@ class Authority:
         with explained(self._own[0], "read", RbeeError):
             return tls.life_of(self._own[0].read_text())[1]
 
+    @property
+    def fault(self) -> str | None:
+        """Why nobody could join now, by the queen's clock; None if these certificates are valid."""
+        if (fault := tls.fault_of(self.ca)) is not None:
+            return f"the certificate of the queen's CA {fault}"
+        own = self._own[0]
+        with explained(own, "read", RbeeError):
+            fault = tls.fault_of(own.read_text()) if own.exists() else None
+        return None if fault is None else f"the queen's certificate {fault}"
+
     def context(self) -> ssl.SSLContext:
         """The one context of the queen's TLS; renew() puts another certificate into it."""
         if self._context is None:
@@ -134,7 +144,7 @@ class Authority:
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
         certificate, key = self._own
-        if self._has_own(tls.renewal_of):
+        if self._has_own(_due):
             return False
         pem = tls.new_key()
         private = serialization.load_pem_private_key(pem.encode(), password=None)
@@ -245,6 +255,12 @@ def _load(certificate: Path, key: Path) -> tuple[str, Any]:
     if tls.life_of(ca)[1] <= datetime.now(UTC):
         raise ValueError(f"{certificate.name} has expired")
     return ca, private
+
+
+def _due(certificate: str) -> datetime:
+    """When it is time for another certificate: at once for one that is not valid yet."""
+    is_ahead = tls.life_of(certificate)[0] > datetime.now(UTC)
+    return datetime.min.replace(tzinfo=UTC) if is_ahead else tls.renewal_of(certificate)
 
 
 def _are_a_pair(certificate: Any, private: Any) -> bool:

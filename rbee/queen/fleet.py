@@ -107,6 +107,7 @@ class Fleet:
             listens=tuple(f"{_bracketed(address_of(name))}:{name[1]}" for name in names),
             fingerprint=authority.fingerprint if authority is not None else None,
             expires_ms=round(authority.expires.timestamp() * 1000) if authority and is_made else None,
+            problem=await asyncio.to_thread(lambda: authority.fault) if authority else None,
         )
 
     async def context(self) -> ssl.SSLContext:

@@ -54,6 +54,8 @@ def enable_tcp(session: Session, listen: str | None) -> None:
         session.tell_json({"event": "done", **encode(told)})
     else:
         session.say(f"The queen listens on {', '.join(told.listens)}; fingerprint {told.fingerprint}")
+        if told.problem:
+            session.say(f"Nobody can join: {printable(told.problem)}. Try: sudo rbeectl doctor")
 
 
 @tcp.command("disable", short_help="Close the TCP socket.")
@@ -85,6 +87,8 @@ def tcp_status(session: Session) -> None:
         f"Fingerprint: {told.fingerprint or '-'}",
         f"    Expires: {tables.clock(told.expires_ms * 1000) if told.expires_ms else '-'}",
     ]
+    if told.problem:
+        lines.append(f"    Problem: {printable(told.problem)}. Try: sudo rbeectl doctor")
     session.show("\n".join(lines))
 
 

@@ -1,12 +1,16 @@
-"""Clocks that jump: life and death go by the monotonic clock, and nobody notices."""
+"""Clocks that jump: life and death go by the monotonic clock; certificates go by the wall clock."""
 
 from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
+import pytest
 from machines import Machine
+from trees import Trees
 
+from tests.system.fleet.house import SUITES, Fleet, fleet_of, refused
 from tests.system.house import HIVE, QUEEN, add_hive, await_state, configure, override, rbeectl
 
 DAY = 86400
@@ -51,3 +55,47 @@ def test_a_clock_that_jumps_a_day_forward_and_back_takes_nobody_offline(machine:
     told = rbeectl(machine, "list-hives")
     assert (told.code, told.err) == (0, "")
     add_hive(machine)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_keys_that_were_made_while_the_clock_was_ahead_are_named_and_mended(
+    trees: Trees, debs: list[Path], suite: str
+) -> None:
+    with fleet_of(trees, debs, queen=suite) as fleet:
+        queen, gpu1 = fleet.queen, fleet.boot("gpu1", suite)
+        library = queen.run("sh", "-c", "ls /usr/lib/*/faketime/libfaketime.so.1").stdout.strip()
+        set_clocks(queen, 0)
+        override(queen, QUEEN, FAKED % library)
+        has_future_keys(fleet)
+
+        told = "the certificate of the queen's CA is not valid before "
+        shown = rbeectl(queen, "tcp", "status")
+        assert f"Problem: {told}" in shown.out, shown
+        assert told in rbeectl(queen, "tcp", "status", "--json").json["problem"]
+        refused(rbeectl(gpu1, "join", "queen", "--token", fleet.token(), user=None), 1, "clock")
+        looked = rbeectl(queen, "doctor", user=None)
+        assert looked.code == 1, looked
+        assert f"problem  keys: {told}" in looked.out
+        assert "Nobody has joined" in looked.out
+        mended = rbeectl(queen, "doctor", "--fix", user=None)
+        assert mended.code == 0, mended
+        assert rbeectl(queen, "tcp", "status", "--json").json["problem"] is None
+        joined = rbeectl(gpu1, "join", "queen", "--token", fleet.token(), user=None)
+        assert joined.code == 0, joined
+        fleet.await_state("gpu1", "online")
+
+        # With a hive that has joined the doctor says what it costs, and leaves it to a person.
+        has_future_keys(fleet)
+        before = queen.run("cat", "/var/lib/queen-rbee/tls/ca.crt").stdout
+        looked = rbeectl(queen, "doctor", "--fix", user=None)
+        assert looked.code == 1, looked
+        assert "Of its hives 1 have joined, and with new keys each has to join again" in looked.out
+        assert queen.run("cat", "/var/lib/queen-rbee/tls/ca.crt").stdout == before
+
+
+def has_future_keys(fleet: Fleet) -> None:
+    """The queen's keys were made while her clock was a day ahead; it is right again."""
+    fleet.queen.run("rm", "-r", "/var/lib/queen-rbee/tls")
+    for jump in (DAY, 0):
+        set_clocks(fleet.queen, jump)
+        fleet.queen.run("systemctl", "restart", QUEEN)

@@ -104,7 +104,7 @@ def test_who_gives_up_waiting_leaves_it_alone_too(fleet: Fleet) -> None:
     gpu1, undisturbed = fleet.hives["gpu1"], Undisturbed(fleet)
     with Relay((fleet.bridge.host("silent"), PORT), (fleet.queen.address, PORT)) as relay:
         relay.blackhole()
-        refused(join(gpu1, "silent", "--timeout", "1s"), 1, "within")
+        refused(join(gpu1, "silent", "--timeout", "1s"), 1, "was not done after")
         gpu1.run("sh", "-c", f"while systemctl is-failed -q {JOIN}; do systemctl reset-failed {JOIN}; done")
     undisturbed.check()
 

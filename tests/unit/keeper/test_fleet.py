@@ -146,7 +146,7 @@ def test_enabling_twice_restarts_nobody(awake: Bus, rbeectl: Rbeectl, with_queen
 
     assert ran.json[-1] == {
         "event": "done", "is_open": True, "listens": ["[::]:8500"], "fingerprint": FINGERPRINT,
-        "expires_ms": 4_000_000_000_000,
+        "expires_ms": 4_000_000_000_000, "problem": None,
     }  # fmt: skip
     assert awake.asked == []
 
@@ -224,6 +224,23 @@ def test_her_status_is_shown_and_wakes_nobody(awake: Bus, rbeectl: Rbeectl, with
     awake.states[QUEEN_UNIT] = INACTIVE
     assert rbeectl("tcp", "status").code == 3
     assert awake.asked == []
+
+
+def test_keys_with_which_nobody_can_join_are_named(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    async def tcp(_request: Request) -> Tcp:
+        return Tcp(True, ("[::]:8500",), FINGERPRINT, 4_000_000_000_000, "the CA is not valid before 2027")
+
+    handlers: dict[Route, Handler] = {QueenRoutes.TCP: tcp, QueenRoutes.SET_TCP: tcp}
+    shown = with_queen(handlers, lambda: rbeectl("tcp", "status"))
+    assert shown.out.splitlines()[-1].strip() == (
+        "Problem: the CA is not valid before 2027. Try: sudo rbeectl doctor"
+    )
+    told = with_queen(handlers, lambda: rbeectl("tcp", "status", "--json")).json[0]
+    assert told["problem"] == "the CA is not valid before 2027"
+    opened = with_queen(handlers, lambda: rbeectl("tcp", "enable"))
+    assert "Nobody can join: the CA is not valid before 2027. Try: sudo rbeectl doctor" in opened.out
 
 
 # Tokens

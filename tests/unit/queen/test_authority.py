@@ -56,6 +56,27 @@ def own_ca(folder: Path, key: Any = None, *, identifier: bytes | None = None, da
     return folder
 
 
+def test_certificates_of_the_future_are_named_and_the_queen_s_own_is_made_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Authority.open(folder).context()
+    right = Authority.open(folder)
+    assert right.fault is None
+    ahead = -timedelta(days=2)
+    with monkeypatch.context() as while_it_is_ahead:
+        while_it_is_ahead.setattr(rbee.queen.authority, "CLOCKS", ahead)
+        (folder / "queen.crt").unlink()
+        Authority.open(folder).context()
+    assert (right.fault or "").startswith("the queen's certificate is not valid before ")
+    right.context()
+    assert right.fault is None
+
+    with monkeypatch.context() as while_it_is_ahead:
+        while_it_is_ahead.setattr(rbee.queen.authority, "CLOCKS", ahead)
+        wrong = Authority.open(folder.parent / "another")
+    assert (wrong.fault or "").startswith("the certificate of the queen's CA is not valid before ")
+
+
 def credential(authority: Authority, path: Path) -> Path:
     key = tls.new_key()
     path.write_text(key + authority.sign(tls.request_for(key), GPU1))
