@@ -330,6 +330,17 @@ class Catalog:
             ),
         )
 
+    async def touch(self, hive_id: str) -> None:
+        """Write of a hive that it was looked at: CatalogFailed where nothing can be written now."""
+
+        def write() -> None:
+            with self._transaction():
+                self._connection.execute(
+                    "UPDATE hives SET updated_at_ms = ? WHERE id = ?", (now_ms(), hive_id)
+                )
+
+        await self._run(write, "write")
+
     async def remove(self, hive_id: str, *, by: Actor | None = None) -> bool:
         """Was there such a hive?"""
         change = _Change(hive_id, f"hive {hive_id} is removed from the hive catalog", by)

@@ -569,8 +569,12 @@ class Hives:
             # No lock is kept for every name that somebody typed.
             story.narrate(REMOVED, absent)
             return Done(None, was_there=False)
+        was_up = False
         try:
             async with self._locks[hive_id], self._leaving(hive_id):
+                # Before it is stopped, or forgets its queen, for a catalog that then keeps it.
+                await self._catalog.touch(hive_id)
+                was_up = hive_id == LOCALHOST and not self._bus.state(HIVE_UNIT).is_stopped
                 if self._is_remote(hive_id):
                     await self._have_leave(hive_id, story, is_forced)
                 else:
@@ -582,6 +586,9 @@ class Hives:
                 self._fingerprints.forget(hive_id)
                 self._changed()
         except CatalogFailed:
+            if was_up:
+                with contextlib.suppress(RbeeError):
+                    await self._bus.start(HIVE_UNIT, timeout=self._config.hive_start_timeout)
             await self._judge_hive_unit()  # its end was no news, and now is
             raise
         gone = f"the beehive {hive_id} is stopped and no longer in the hive catalog"

@@ -71,9 +71,12 @@ def test_a_full_disk_fails_the_story_and_nothing_else_and_room_mends_it(machine:
     beat = hive_beat(machine)
     await_beat(machine, beat)
     assert rbeectl(machine, "list-hives").code == 0
+    pid = main_pid(machine, HIVE)
     removed = rbeectl(machine, "remove-hive", "localhost")
     assert removed.code == 1, removed
     assert "the disk is full" in removed.err
+    # What stays in the catalog was not stopped for it.
+    assert main_pid(machine, HIVE) == pid
     assert rows(machine) == [row]
     assert sound(machine)
     machine.run("rm", f"{DIR}/filler")

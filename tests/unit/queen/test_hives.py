@@ -33,6 +33,7 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import (
+    CatalogFailed,
     HiveFailed,
     NotPermitted,
     RbeeError,
@@ -618,6 +619,30 @@ def test_removing_stops_the_unit_and_forgets_the_hive(queen: MakeQueen) -> None:
             assert q.registry.life("localhost") is None
             assert q.systemd.states[HIVE_UNIT] == INACTIVE
             assert "hive-offline" not in q.tape.names(), "its end is no news when it was asked for"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("step", ["touch", "remove"])
+def test_a_hive_that_the_catalog_does_not_let_go_of_runs_on(
+    queen: MakeQueen, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            q.systemd.asked.clear()
+
+            async def fail(*_arguments: Any, **_options: Any) -> None:
+                raise CatalogFailed("the disk is full")
+
+            monkeypatch.setattr(q.catalog, step, fail)
+            events = await told(q.hives.remove("localhost", ACTOR))
+
+            assert "the disk is full" in str(events[-1])
+            assert q.systemd.states[HIVE_UNIT].is_active
+            stopped = [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+            assert q.systemd.asked == ([] if step == "touch" else stopped)
+            assert [row.id for row in await q.catalog.hives()] == ["localhost"]
 
     run(scenario())
 
