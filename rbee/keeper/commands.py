@@ -201,9 +201,8 @@ class Keeper:
         address = None if listen is None else fleet.check_listen(listen)
         self._wake()
         with _explained():
-            moved = address is not None and fleet.set_listen(self._bus, address)
             return fleet.set_tcp(
-                self._bus, self._ask_awake, self._teller, self._left, is_open=is_open, moved=moved
+                self._bus, self._ask_awake, self._teller, self._left, is_open=is_open, address=address
             )
 
     def ask_woken(self, route: Route, body: Any = None, **values: str) -> Any:

@@ -5,10 +5,12 @@ Bringing another machine by ssh is rbee.keeper.remote's.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
 import re
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -40,6 +42,8 @@ STATE = "/var/lib/rbee-hive"
 INVITATION = f"{STATE}/invitation"
 DROPIN = Path("/etc/systemd/system/queen-rbee-tcp.socket.d/50-listen.conf")
 
+DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream=%s\n"
+
 Ask = Callable[..., Any]
 
 
@@ -61,9 +65,37 @@ def parse_address(text: str, *, field: str) -> tuple[str, int]:
 
 
 def set_tcp(
+    bus: Bus,
+    ask: Ask,
+    teller: Teller,
+    left: Callable[[float], float],
+    *,
+    is_open: bool,
+    address: str | None = None,
+) -> Tcp:
+    """Open the queen to other machines, at `address` from now on if one is given, or close her.
+
+    Where that fails she listens as before, and the error says so.
+    """
+    before: Tcp = ask(QueenRoutes.TCP)
+    old = new = None
+    if address is not None:
+        old, new = _dropin(), (DROPIN_CONTENT % address).encode()
+    try:
+        if new != old:
+            _put_dropin(bus, new)
+        return _switch_tcp(bus, ask, teller, left, is_open=is_open, moved=new != old)
+    except BaseException as error:
+        told = _go_back(bus, ask, before, dropin=old, moved=new != old)
+        if isinstance(error, UnitFailed):
+            raise UnitFailed(f"{error.message}; {told}", hint=error.hint) from error
+        raise
+
+
+def _switch_tcp(
     bus: Bus, ask: Ask, teller: Teller, left: Callable[[float], float], *, is_open: bool, moved: bool
 ) -> Tcp:
-    """Open the queen to other machines, or close her: a socket cannot join one who runs, so she restarts."""
+    """A socket cannot join a queen who runs, so she is restarted."""
     told: Tcp = ask(QueenRoutes.SET_TCP, SetTcp(is_open))
     if bool(told.listens) == is_open and not moved:
         return told
@@ -71,9 +103,7 @@ def set_tcp(
         teller.narrate(OPENING_TCP, "restarting the queen with her TCP socket; hives reconnect")
     else:
         teller.narrate(CLOSING_TCP, "restarting the queen without her TCP socket")
-    bus.stop(QUEEN_UNIT, timeout=left(STOP_TIMEOUT))
-    bus.stop(TCP_SOCKET_UNIT, timeout=left(STOP_TIMEOUT))
-    bus.start(QUEEN_UNIT, timeout=left(START_TIMEOUT))
+    _restart_queen(bus, left)
     told = ask(QueenRoutes.TCP)
     if bool(told.listens) != is_open:
         state = bus.state(TCP_SOCKET_UNIT)
@@ -82,6 +112,35 @@ def set_tcp(
             hint=f"systemctl status {TCP_SOCKET_UNIT}; sudo journalctl -u {TCP_SOCKET_UNIT} -e",
         )
     return told
+
+
+def _restart_queen(bus: Bus, left: Callable[[float], float]) -> None:
+    bus.stop(QUEEN_UNIT, timeout=left(STOP_TIMEOUT))
+    bus.stop(TCP_SOCKET_UNIT, timeout=left(STOP_TIMEOUT))
+    if bus.state(TCP_SOCKET_UNIT).active == "failed":
+        bus.reset_failed(TCP_SOCKET_UNIT)
+    bus.start(QUEEN_UNIT, timeout=left(START_TIMEOUT))
+
+
+def _go_back(bus: Bus, ask: Ask, before: Tcp, *, dropin: bytes | None, moved: bool) -> str:
+    """Have the queen listen as before; the end of a sentence with what has come of that."""
+
+    def most(seconds: float) -> float:
+        return seconds  # whatever the deadline was: she is not left half-way
+
+    try:
+        if moved:
+            _put_dropin(bus, dropin)
+        bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
+        now: Tcp = ask(QueenRoutes.SET_TCP, SetTcp(before.is_open))
+        if now.listens != before.listens:
+            _restart_queen(bus, most)
+            now = ask(QueenRoutes.TCP)
+    except RbeeError as error:
+        return f"going back failed, too: {error}"
+    if now.listens != before.listens:
+        return f"she does not listen on {', '.join(before.listens)} any more, either"
+    return f"the queen listens on {', '.join(now.listens) or 'her own machine alone'}, as before"
 
 
 def check_listen(text: str) -> str:
@@ -97,20 +156,47 @@ def check_listen(text: str) -> str:
             f"the address is a drop-in in {DROPIN.parent}, which is root's",
             hint=f"sudo rbeectl tcp enable --listen {text}",
         )
+    _check_free(host, port)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def set_listen(bus: Bus, address: str) -> bool:
-    """Write the address that the TCP socket listens on, as root; was it another before?"""
-    content = f"# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream={address}\n"
-    with explained(DROPIN, "read"), suppress(FileNotFoundError):
-        if DROPIN.read_bytes() == content.encode():
-            return False
+def _check_free(host: str, port: int) -> None:
+    """BadInput where systemd could not listen there: it would find out after the queen has been stopped."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As the socket unit has it, so that the queen's own socket is not in the way.
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            probe.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise BadInput(
+                    f"another program listens on port {port} already",
+                    hint=f"sudo ss -ltnp 'sport = :{port}'", field="--listen",
+                ) from error  # fmt: skip
+            raise BadInput(
+                f"this machine does not have the address {host} ({error.strerror})",
+                hint="ip -brief address", field="--listen",
+            ) from error  # fmt: skip
+
+
+def _dropin() -> bytes | None:
+    with explained(DROPIN, "read"):
+        try:
+            return DROPIN.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _put_dropin(bus: Bus, content: bytes | None) -> None:
+    """Write what says where the TCP socket listens, as root, or take it away."""
     with explained(DROPIN, "written"):
-        DROPIN.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(DROPIN, content.encode(), mode=0o644)
+        if content is None:
+            DROPIN.unlink(missing_ok=True)
+        else:
+            DROPIN.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(DROPIN, content, mode=0o644)
     bus.reload()
-    return True
 
 
 # On the other machine itself

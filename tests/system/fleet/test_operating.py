@@ -227,6 +227,50 @@ def test_the_address_is_a_drop_in_of_root_s(make_fleet: MakeFleet) -> None:
     fleet.await_state("gpu1", "online")
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_an_address_that_does_not_work_leaves_the_queen_open_as_she_was(
+    make_fleet: MakeFleet, suite: str
+) -> None:
+    fleet = make_fleet(queen=suite, hives=1)
+    queen = fleet.queen
+
+    def listens() -> list[str]:
+        return list(rbeectl(queen, "tcp", "status", "--json").json["listens"])
+
+    def takes(port: int) -> None:
+        """Another program takes it, and is there."""
+        serve = ("python3", "-c", f"import socket, time; s = socket.create_server(('', {port})); print(1, "
+                 "flush=True); time.sleep(600)")  # fmt: skip
+        taking = queen.popen(*serve)
+        assert taking.stdout
+        assert taking.stdout.readline() == "1\n"
+
+    before, pid = listens(), unit(queen, QUEEN)["MainPID"]
+    takes(9000)
+    for listen, words in (
+        ("192.0.2.1:9000", "this machine does not have the address 192.0.2.1"),
+        (f"{queen.address}:9000", "another program listens on port 9000 already"),
+    ):
+        refused(rbeectl(queen, "tcp", "enable", "--listen", listen, user=None), 2, words)
+        assert (listens(), unit(queen, QUEEN)["MainPID"]) == (before, pid)
+    assert queen.run("ls", f"/etc/systemd/system/{TCP_SOCKET}.d", check=False).stdout == ""
+    fleet.await_state("gpu1", "online")
+    # She moves from one address to a narrower one at the same port, which is her own.
+    assert rbeectl(queen, "tcp", "enable", "--listen", f"{queen.address}:8500", user=None).code == 0
+    assert listens() == [f"{queen.address}:8500"]
+    fleet.await_state("gpu1", "online")
+
+    # Closed, and somebody takes her port: she stays closed, and awake.
+    assert rbeectl(queen, "tcp", "disable").code == 0
+    takes(8500)
+    told = rbeectl(queen, "tcp", "enable")
+    refused(told, 1, f"{TCP_SOCKET} is failed")
+    assert "the queen listens on her own machine alone, as before" in told.err
+    shown = rbeectl(queen, "tcp", "status", "--json").json
+    assert (shown["is_open"], shown["listens"]) == (False, [])
+    assert active(queen, QUEEN) == ["active"]
+
+
 def test_a_catalog_of_yesterday_forgets_who_joined_since_and_they_are_told(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(queen=SUITES[0], hives=1)
     queen = fleet.queen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -99,13 +100,13 @@ class Opened:
 
     def __init__(self, bus: Bus, *, is_open: bool = False) -> None:
         self._bus = bus
-        self._listens = is_open
+        self.listens = self._is_open = is_open
         self.asked: list[SetTcp] = []
         start = bus.start
 
         def started(unit: str, **options: Any) -> None:
             start(unit, **options)
-            self._listens = bool(self.asked) and self.asked[-1].is_open
+            self.listens = bool(self.asked) and self.asked[-1].is_open
 
         bus.start = started  # type: ignore[method-assign]
 
@@ -121,8 +122,8 @@ class Opened:
         return {QueenRoutes.SET_TCP: set_tcp, QueenRoutes.TCP: tcp}
 
     def _tcp(self) -> Tcp:
-        wanted = bool(self.asked) and self.asked[-1].is_open
-        return Tcp(wanted, ("[::]:8500",) if self._listens else (), FINGERPRINT, 4_000_000_000_000)
+        wanted = self.asked[-1].is_open if self.asked else self._is_open
+        return Tcp(wanted, ("[::]:8500",) if self.listens else (), FINGERPRINT, 4_000_000_000_000)
 
 
 def test_enabling_restarts_her_with_the_socket_and_says_so_first(
@@ -164,13 +165,18 @@ def test_a_socket_that_does_not_open_is_named_with_where_to_look(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     queen = Opened(awake)
-    awake.start = Bus.start.__get__(awake)  # type: ignore[method-assign]
-    awake.states[TCP_SOCKET_UNIT] = UnitState("loaded", "failed", "failed", result="resources")
-    awake.after_stop[TCP_SOCKET_UNIT] = awake.states[TCP_SOCKET_UNIT]
+
+    def start(unit: str, **options: Any) -> None:
+        Bus.start(awake, unit, **options)
+        awake.states[TCP_SOCKET_UNIT] = UnitState("loaded", "failed", "failed", result="resources")
+
+    awake.start = start  # type: ignore[method-assign]
     ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
 
     assert ran.code == 1
-    assert f"{TCP_SOCKET_UNIT} is failed (resources)" in ran.err
+    assert f"{TCP_SOCKET_UNIT} is failed (resources); the queen listens on her own machine alone" in ran.err
+    # She is not left half-open, to try it again at her next start.
+    assert queen.asked == [SetTcp(True), SetTcp(False)]
     assert f"try: systemctl status {TCP_SOCKET_UNIT}" in ran.err
 
 
@@ -183,7 +189,7 @@ def test_another_address_is_a_drop_in_that_is_whole(
     awake.reload = lambda: awake.asked.append(("reload", ""))  # type: ignore[attr-defined]
     queen = Opened(awake, is_open=True)
 
-    for listen, line in (("10.0.0.1:9000", "10.0.0.1:9000"), ("[::1]", "[::1]:8500")):
+    for listen, line in (("127.0.0.1:9001", "127.0.0.1:9001"), ("[::1]", "[::1]:8500")):
         awake.asked.clear()
         ran = with_queen(queen.handlers, lambda listen=listen: rbeectl("tcp", "enable", "--listen", listen))
         assert ran.code == 0, ran
@@ -193,6 +199,61 @@ def test_another_address_is_a_drop_in_that_is_whole(
     awake.asked.clear()
     assert with_queen(queen.handlers, lambda: rbeectl("tcp", "enable", "--listen", "[::1]")).code == 0
     assert awake.asked == []
+
+
+@pytest.mark.parametrize("before", [None, "[Socket]\nListenStream=\nListenStream=127.0.0.1:9000\n"])
+@pytest.mark.parametrize("breaks", ["reload", "start", "socket"])
+def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    before: str | None, breaks: str,
+) -> None:  # fmt: skip
+    dropin = tmp_path / "50-listen.conf"
+    if before is not None:
+        dropin.write_text(before)
+    monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", dropin)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    queen = Opened(awake, is_open=True)
+    works = awake.start
+
+    def is_new() -> bool:
+        return dropin.exists() and "9001" in dropin.read_text()
+
+    def reload() -> None:
+        if breaks == "reload" and is_new():
+            raise UnitFailed("reloading the unit files: no memory")
+
+    def start(unit: str, **options: Any) -> None:
+        if breaks == "start" and is_new():
+            raise UnitFailed("it did not start")
+        works(unit, **options)
+        queen.listens = not is_new()
+
+    awake.reload = reload  # type: ignore[attr-defined]
+    awake.start = start  # type: ignore[method-assign]
+    ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable", "--listen", "127.0.0.1:9001"))
+
+    assert ran.code == 1
+    assert "; the queen listens on [::]:8500, as before" in ran.err
+    assert (dropin.read_text() if dropin.exists() else None) == before
+
+
+def test_an_address_where_nobody_can_listen_is_refused_before_anything_is_changed(
+    bus: Bus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", tmp_path / "50-listen.conf")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    # TEST-NET-1, which no machine has.
+    ran = rbeectl("tcp", "enable", "--listen", "192.0.2.1:9000")
+    assert (ran.code, ran.out) == (2, "")
+    assert "this machine does not have the address 192.0.2.1" in ran.err
+    assert "  try: ip -brief address\n" in ran.err
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ran = rbeectl("tcp", "enable", "--listen", f"127.0.0.1:{port}")
+    assert ran.code == 2
+    assert f"another program listens on port {port} already" in ran.err
+    assert list(tmp_path.iterdir()) == []
+    assert bus.asked == []
 
 
 @pytest.mark.parametrize(
