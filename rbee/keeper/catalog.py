@@ -259,10 +259,14 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
         with Lock.take(target) as lock:
             report = _prepare(source, target, lock)
-            old = _set_aside(target, lock)
-            if source is not None:
-                os.rename(unfinished_restore(target), target)
-            else:
+            try:
+                old = _set_aside(target, lock)
+                if source is not None:
+                    os.rename(unfinished_restore(target), target)
+            except OSError:
+                _take_back(target, lock)
+                raise
+            if source is None:
                 target.unlink(missing_ok=True)
                 lock.sync()
                 unfinished_restore(target).unlink()
@@ -375,6 +379,22 @@ def _set_aside(target: Path, lock: Lock) -> Path | None:
     lock.sync()
     kept = [log_of(old, suffix) for suffix in ("", *LOGS) if os.path.lexists(log_of(old, suffix))]
     return kept[0] if kept else None
+
+
+def _take_back(target: Path, lock: Lock) -> None:
+    """Have the catalog as it was before a restore that failed; else it is one that has to be finished."""
+    with suppress(OSError):
+        if not target.is_file():
+            return
+        old = _linked_name(target)
+        if old is not None:
+            for suffix in LOGS:
+                if os.path.lexists(log_of(old, suffix)):
+                    os.rename(log_of(old, suffix), log_of(target, suffix))
+            lock.sync()
+            old.unlink()
+        unfinished_restore(target).unlink(missing_ok=True)
+        lock.sync()
 
 
 def _linked_name(target: Path) -> Path | None:

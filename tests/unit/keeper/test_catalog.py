@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import os
 import shutil
 import sqlite3
@@ -287,6 +289,31 @@ def test_two_restores_in_one_second_keep_both(path: Path, tmp_path: Path) -> Non
 
     assert len(set(olds)) == 3
     assert all(old is not None and old.exists() for old in olds)
+
+
+@pytest.mark.parametrize(("call", "number"), [("link", 1), ("rename", 2), ("rename", 3)])
+def test_a_restore_that_fails_leaves_the_catalog_that_there_is_to_its_queen(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    make_killed(path, "acknowledged")
+    source = make(tmp_path / "media/backup.db", "restored")
+    before = sorted(one.name for one in path.parent.iterdir())
+    works, count = getattr(os, call), itertools.count(1)
+
+    def fails(*arguments: Any, **options: Any) -> None:
+        # As a file system without links does, or one that has become full.
+        if next(count) == number:
+            raise OSError(errno.EPERM if call == "link" else errno.ENOSPC, "it does not")
+        works(*arguments, **options)
+
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(RbeeError):
+        restore(str(source))
+
+    assert sorted(one.name for one in path.parent.iterdir()) == before
+    catalog = Catalog.open(path)
+    assert {row.id for row in run(catalog.hives())} == {"acknowledged", "before"}
+    catalog.close()
 
 
 def test_a_restore_of_nothing_sets_aside_and_lets_the_queen_begin_anew(path: Path) -> None:
