@@ -246,6 +246,12 @@ def join(
     with explained(folder / "membership", "read"):
         head = (folder / "membership").read_text().partition("\n")[0]
     told: dict[str, Any] = json.loads(head.removeprefix("# "))
+    if (told["host"], told["port"]) != queen:
+        raise RbeeError(
+            f"somebody else had this machine join meanwhile: it is the hive {told['hive_id']} of the queen "
+            f"at {told['host']}:{told['port']}",
+            hint="Join again, with another token",
+        )
     return {"hive_id": told["hive_id"], "queen": f"{told['host']}:{told['port']}"}
 
 

@@ -537,6 +537,19 @@ def test_a_hive_of_a_version_that_takes_it_up_itself_is_only_started(
     assert bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
 
 
+def test_a_join_that_another_has_overtaken_is_not_called_done(
+    bus: Bus, rbeectl: Rbeectl, joining: Path
+) -> None:
+    (joining / "membership").write_text('# {"hive_id": "gpu1", "host": "other", "port": 8500}\n')
+    ran = rbeectl("join", "queen")
+
+    assert ran.code == 1
+    assert (
+        "somebody else had this machine join meanwhile: it is the hive gpu1 of the queen at other:8500"
+        in (ran.err)
+    )
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [
