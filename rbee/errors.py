@@ -203,6 +203,12 @@ class CatalogInUse(RbeeError):
     slug, title, exit_code, status = "catalog-in-use", "The hive catalog is in use", 1, 503
 
 
+class JoinedAnew(RbeeError):
+    """The hive's membership is replaced: it ends, and systemd starts it with the new one."""
+
+    slug, title, exit_code, status = "joined-anew", "The machine has joined anew", 1, 503
+
+
 class Stopping(RbeeError):
     slug, title, exit_code, status = "stopping", "The daemon is stopping", 1, 503
 

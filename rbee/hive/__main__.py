@@ -65,7 +65,9 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             _stop()
 
         served = app.build(heart, detector.detect, _stop_until_queen, look=sampler.look, leave=leave)
-        dialler = Dialler(heart, served, afar, membership.queen_to_strangers, link)
+        dialler = Dialler(
+            heart, served, afar, membership.queen_to_strangers, link, is_succeeded=memberships.has_new
+        )
         settle = dialler.settle
         works = [dialler.run, _Certificate(memberships, membership, afar).run]
     working: list[asyncio.Task[None]] = []

@@ -30,6 +30,7 @@ from rbee.errors import (
     BadInput,
     ClonedHive,
     Disconnected,
+    JoinedAnew,
     NotPermitted,
     RbeeError,
     UnknownHive,
@@ -76,12 +77,15 @@ SETTLE_TIMEOUT = 1.0
 EVENT_LIMIT = 64 * 1024
 """Bytes of one event of the stream."""
 
+SUCCESSION_WAIT = 3.0
+"""Seconds for whoever has this machine join anew to restart the hive, before it ends by itself."""
+
 REFUSALS = (ClonedHive, NotPermitted, UnknownHive, VersionSkew, WrongQueen)
 
 
 class Dialler:
     """`app` answers what is asked, `answers` carries that up; `queen` is where she is, and `stranger`
-    says where for who shows no certificate.
+    says where for who shows no certificate. `is_succeeded` is whether this machine has joined anew.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Dialler:
         stranger: Callable[[], Afar],
         answers: Link,
         *,
+        is_succeeded: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._heart = heart
@@ -99,12 +104,16 @@ class Dialler:
         self._queen = queen
         self._stranger = stranger
         self._answers = answers
+        self._is_succeeded = is_succeeded
         self._clock = clock
         self._answering: set[asyncio.Task[None]] = set()
         self._open_since: float | None = None
 
     async def run(self) -> None:
-        """Hold the stream, and beat while it is there, until cancelled."""
+        """Hold the stream, and beat while it is there, until cancelled.
+
+        Raises JoinedAnew where the queen refuses this hive, and a membership is left that replaces it.
+        """
         wait, alone_since, broken = FIRST_WAIT, self._clock(), 0
         while True:
             trouble: RbeeError | None = None
@@ -123,6 +132,10 @@ class Dialler:
                     trouble = await self._is_certificate_refused() or trouble
             if trouble is not None:
                 self._heart.tell_trouble(trouble)
+            if isinstance(trouble, REFUSALS) and self._is_succeeded():
+                # Whoever had it join was interrupted, or was killed, and will not restart the hive.
+                await asyncio.sleep(SUCCESSION_WAIT)
+                raise JoinedAnew("this machine has joined anew; the hive starts again as what it is now")
             await asyncio.sleep(self._wait(wait, alone_since, trouble))
             wait = min(2 * wait, LONGEST_WAIT)
 

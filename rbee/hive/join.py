@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -87,17 +89,21 @@ class Guest:
             return None
         old = self._memberships.usable()
         try:
-            joined = await (self._join(invitation, old) if invitation.token else self._move(invitation))
-            try:
-                await certify(joined)
-            except RbeeError:
-                # The old credential the queen knows no more: the new one is all that there is.
-                if old is None or not old.is_replaced_by(joined):
-                    joined.path.unlink()
-                    raise
-            return self._memberships.offer(joined)
+            if not invitation.token:
+                return await self._offer(await self._move(invitation), old)
+            return await self._join(invitation, old)
         except OSError as error:
             raise refused(error, self._memberships.unproven, "written", BadConfig) from error
+
+    async def _offer(self, joined: Membership, old: Membership | None) -> Membership:
+        try:
+            await certify(joined)
+        except RbeeError:
+            # The old credential the queen knows no more: the new one is all that there is.
+            if old is None or not old.is_replaced_by(joined):
+                joined.path.unlink()
+                raise
+        return self._memberships.offer(joined)
 
     def _take_invitation(self) -> Invitation | None:
         content = read(self._invitation)
@@ -121,15 +127,17 @@ class Guest:
         if old is not None and old.ca == ca and await _is_taken(moved := _at(old, invitation)):
             # She has the hive connected, and would take who joins beside it for a copy of it.
             queen, headers = moved.queen(), {INSTANCE_HEADER: self._instance() or ""}
-        # Only now, over a connection to who is known to be the queen, is the token shown.
-        link = Link(queen, timeout=ASK_TIMEOUT)
-        try:
-            joined: Joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
-        finally:
-            await link.close()
         path = self._memberships.unproven
-        membership = Membership(joined.hive_id, invitation.host, invitation.port, ca, path)
-        return keep(membership, key, joined.certificate)
+        is_same_queen = old is not None and old.ca == ca
+        with _stop_put_off() if is_same_queen else nullcontext():
+            # Only now, over a connection to who is known to be the queen, is the token shown.
+            link = Link(queen, timeout=ASK_TIMEOUT)
+            try:
+                joined: Joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
+            finally:
+                await link.close()
+            membership = Membership(joined.hive_id, invitation.host, invitation.port, ca, path)
+            return await self._offer(keep(membership, key, joined.certificate), old)
 
     async def _ca(self, invitation: Invitation, fingerprint: str) -> str:
         afar = Afar(invitation.host, invitation.port, tls.trusting_context())
@@ -167,6 +175,19 @@ class Guest:
         digest[6] = digest[6] & 0x0F | 0x40
         digest[8] = digest[8] & 0x3F | 0x80
         return digest.hex()
+
+
+@contextmanager
+def _stop_put_off() -> Iterator[None]:
+    """SIGTERM counts for nothing: once the queen has the token, she takes the old credential no more.
+
+    What is left to do takes two questions of ASK_TIMEOUT at most; TimeoutStopSec= of the unit is longer.
+    """
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _at(membership: Membership, invitation: Invitation) -> Membership:

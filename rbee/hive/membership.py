@@ -136,6 +136,10 @@ class Memberships:
             sync_folder(self._path.parent)
         return is_back
 
+    def has_new(self) -> bool:
+        """Is one left for the hive's next start?"""
+        return self._new.exists()
+
     def confirm(self) -> None:
         """The hive is ready with the membership that it has: there is no way back any more."""
         if self._old.exists():

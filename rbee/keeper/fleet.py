@@ -233,6 +233,7 @@ def join(
         raise has_queen("this machine")
     if bus.state(HIVE_UNIT).load != "loaded":
         raise RbeeError("rbee-hive is not installed here", hint="sudo apt install rbee-hive")
+    check_no_join(bus)
     account = pwd.getpwnam("rbee-hive")
     owner = account.pw_uid, account.pw_gid
     folder = Path(STATE)
@@ -281,6 +282,15 @@ def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
         raise
 
 
+def check_no_join(bus: Units, where: str = "") -> None:
+    """Another join's answer would be taken for this one's. `where` comes before a command for its machine."""
+    if not bus.state(JOIN_UNIT).is_stopped:
+        raise RbeeError(
+            f"another join is under way: {JOIN_UNIT} runs, for 40 s at most; wait for its end, or stop it",
+            hint=f"{where}sudo systemctl stop {JOIN_UNIT}",
+        )
+
+
 def _take_up(bus: Units, left: Callable[[float], float]) -> None:
     try:
         bus.start(JOIN_UNIT, timeout=left(JOIN_TIMEOUT))
@@ -295,6 +305,8 @@ def _take_up(bus: Units, left: Callable[[float], float]) -> None:
     except BaseException:
         with suppress(RbeeError):
             bus.stop(JOIN_UNIT, timeout=STOP_TIMEOUT)  # or it would join when nobody waits for it any more
+            if bus.state(JOIN_UNIT).active == "failed":
+                bus.reset_failed(JOIN_UNIT)  # to be ended is no fault
         raise
 
 

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Tcp, is_same_name
 from rbee.errors import RbeeError, TcpClosed, UnitFailed
-from rbee.keeper.fleet import INVITATION, STATE, Ask, has_queen, invitation, parse_address, restart_hive
+from rbee.keeper.fleet import (
+    INVITATION,
+    STATE,
+    Ask,
+    check_no_join,
+    has_queen,
+    invitation,
+    parse_address,
+    restart_hive,
+)
 from rbee.keeper.remote.address import find_queen, joined
 from rbee.keeper.remote.package import find_packages, install
 from rbee.keeper.remote.ssh import Ssh
@@ -58,6 +67,7 @@ def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Req
         if not (is_installed or debs):
             raise _not_installed(ssh)
         if not (is_installed and request.is_member and has_joined(ssh, name, tcp)):
+            check_no_join(units, f"ssh -t {ssh.target} ")
             host, port = find_queen(ssh, tcp, request.queen)
             # Before a token is made for it.
             ssh.become_root()

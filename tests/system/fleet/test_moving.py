@@ -26,7 +26,7 @@ from tests.system.fleet.house import (
     refused,
 )
 from tests.system.fleet.relay import Relay
-from tests.system.house import HIVE, Answer, active, put, rbeectl, unit
+from tests.system.house import HIVE, Answer, active, put, rbeectl, tries, type_in, unit
 
 STATE = "/var/lib/rbee-hive"
 STILL = f"the machine is still a hive of the queen at queen:{PORT}"
@@ -107,6 +107,38 @@ def test_who_gives_up_waiting_leaves_it_alone_too(fleet: Fleet) -> None:
         refused(join(gpu1, "silent", "--timeout", "1s"), 1, "was not done after")
         gpu1.run("sh", "-c", f"while systemctl is-failed -q {JOIN}; do systemctl reset-failed {JOIN}; done")
     undisturbed.check()
+
+
+@pytest.mark.parametrize("seconds", [0.6, 0.8, 1.0, 1.2, 1.5, 2.0])
+def test_an_interrupted_join_anew_is_not_begun_or_is_finished_and_never_half_done(
+    fleet: Fleet, seconds: float
+) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    command = ["timeout", "--signal=INT", f"{seconds}s", "rbeectl", "join", "queen", "--token", fleet.token()]
+    gpu1.run(*command, check=False, timeout=60)
+
+    fleet.await_state("gpu1", "online", 20)
+    # Whatever the moment, the next beats are taken, too, and nothing is left that failed.
+    gpu1.run("sh", "-c", f"until ! test -e {STATE}/membership.new; do sleep 0.1; done", timeout=20)
+    fleet.await_state("gpu1", "online", 20)
+    assert gpu1.run("ls", "-A", STATE).stdout == "membership\n"
+    assert active(gpu1, HIVE, JOIN) == ["active", "inactive"]
+    assert gpu1.run("systemctl", "--failed", "--quiet", "--plain").stdout == ""
+
+
+def test_a_second_join_does_not_take_the_answer_of_the_first(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    with Relay((fleet.bridge.host("quiet"), PORT), (fleet.queen.address, PORT)) as relay:
+        relay.blackhole()
+        first = gpu1.popen("rbeectl", "join", "quiet", "--token", fleet.token())
+        gpu1.run("sh", "-c", f"until [ $(systemctl is-active {JOIN}) = activating ]; do sleep 0.02; done")
+        second = join(gpu1, "queen", "--token", fleet.token())
+        refused(second, 1, "another join is under way")
+        (command,) = tries(second)
+        assert type_in(gpu1, command).code == 0
+        first.wait(timeout=20)
+    assert join(gpu1, "queen", "--token", fleet.token()).code == 0
+    Undisturbed(fleet).check()
 
 
 def test_another_name_for_a_machine_that_has_joined_is_refused(fleet: Fleet) -> None:

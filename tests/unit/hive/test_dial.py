@@ -41,6 +41,7 @@ from rbee.errors import (
     ClonedHive,
     HiveFailed,
     HiveNotOnline,
+    JoinedAnew,
     NotPermitted,
     RbeeError,
     UnknownHive,
@@ -55,6 +56,7 @@ from rbee.hive.dial import (
     PATIENT_AFTER,
     PATIENT_WAIT,
     REFUSED_WAIT,
+    SUCCESSION_WAIT,
     Dialler,
 )
 from rbee.hive.heartbeat import Heart
@@ -748,6 +750,36 @@ def test_a_beat_that_is_refused_ends_the_stream_and_counts_as_a_refusal(
 
     run(scenario())
     assert times.waits == [FIRST_WAIT, REFUSED_WAIT]
+
+
+@pytest.mark.parametrize("is_succeeded", [True, False])
+def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it(
+    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, is_succeeded: bool
+) -> None:
+    queen.refusal = UnknownHive("this machine joined anew under another credential")
+    times = Times(monkeypatch, last=2 if is_succeeded else 1)
+
+    async def scenario() -> None:
+        async with served_afar(queen.app(), queen.authority.context(), silent_notifier) as port:
+            there = afar(queen.authority, port, queen.certificate)
+            link = Link(there, timeout=5)
+            heart = Heart(
+                "gpu1", HeartbeatClient(link), Narrator(), status=lambda _: None, queen_name="queen"
+            )
+            dialler = Dialler(
+                heart, HIVE, there, lambda: there, link, is_succeeded=lambda: is_succeeded, clock=times.clock
+            )
+            running = asyncio.ensure_future(dialler.run())
+            waiting = asyncio.ensure_future(times.done.wait())
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            running.cancel()
+            (ended,) = await asyncio.gather(running, return_exceptions=True)
+            await link.close()
+            assert isinstance(ended, JoinedAnew if is_succeeded else asyncio.CancelledError)
+
+    run(scenario())
+    assert times.waits == [SUCCESSION_WAIT if is_succeeded else REFUSED_WAIT]
 
 
 def test_a_beat_refused_for_want_of_a_stream_has_it_dial_again_soon(

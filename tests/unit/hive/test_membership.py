@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -64,6 +65,7 @@ class Queen:
         self.refusal: RbeeError | None = None
         self.renew_refusal: RbeeError | None = None
         self.credential = "c" * 32
+        self.when_joined: Callable[[], object] = lambda: None
 
     @property
     def token(self) -> str:
@@ -83,6 +85,7 @@ class Queen:
         asked: Join = await read_shape(request, Join)
         self.joins.append(asked)
         self.instances.append(request.headers.get(INSTANCE_HEADER))
+        self.when_joined()
         return self._sign(asked.name, asked.request)
 
     async def _renew(self, request: Request) -> Joined:
@@ -633,6 +636,21 @@ def test_a_hive_that_joins_its_queen_anew_shows_that_it_is_no_copy(
     joins = [credential for path, credential in queen.seen if path == "/v1/join"]
     assert joins == [None, "c" * 32]
     assert queen.instances == [None, "1" * 32]
+
+
+def test_a_join_anew_that_is_told_to_stop_once_the_queen_has_the_token_is_finished(
+    queen: Queen, hive: Hive, serving: Any
+) -> None:
+    async def twice(port: int) -> None:
+        await hive.join(queen, port)
+        queen.when_joined = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        await hive.join(queen, port)
+
+    before = signal.getsignal(signal.SIGTERM)
+    serving(twice, queen)
+
+    assert hive.memberships.has_new()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_queen_who_does_not_answer_to_the_new_credential_changes_nothing(
