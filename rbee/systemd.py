@@ -205,6 +205,12 @@ class Bus:
                 int(self._get(unit, _SOCKET, b"SocketMode", b"u")),
             )
 
+    def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
+        """Kind (Stream, …) and address ([::]:8500) of each Listen…= of a socket unit."""
+        with _translated(f"asking for {unit}"):
+            pairs: list[tuple[bytes, bytes]] = self._get(unit, _SOCKET, b"Listen", b"a(ss)")
+        return [(kind.decode(), address.decode(errors="replace")) for kind, address in pairs]
+
     def ping(self, name: str) -> None:
         """Have the owner of a bus name answer; one that can be activated is."""
         path = b"/" + name.replace(".", "/").encode()
@@ -261,6 +267,10 @@ class Bus:
     def ask_stop(self, unit: str) -> str:
         """StopUnit: queue the job and return its object path."""
         return self._ask(b"StopUnit", unit, b"replace", f"stopping {unit}")
+
+    def ask_restart(self, unit: str) -> str:
+        """RestartUnit, unless somebody has the unit stopped: queue the job and return its object path."""
+        return self._ask(b"RestartUnit", unit, b"fail", f"restarting {unit}")
 
     def reload(self) -> None:
         """Reload: have systemd read the unit files again, as root."""

@@ -20,6 +20,7 @@ from rbee import catalogfile, config
 from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
 from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.keeper import permission
+from rbee.keeper.listener import closed_tcp
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
@@ -425,6 +426,8 @@ def check_sockets(patient: Patient) -> Iterator[Complaint]:
     if patient.bus is None:
         yield _NO_BUS
         return
+    if patient.is_installed(QUEEN) and (closed := closed_tcp(patient.bus, patient.root)):
+        yield Complaint(closed.message, hint="; ".join(closed.hint.splitlines()))
     heard = _listening_paths(patient.root)
     for program in listening:
         yield from complain_of_socket(

@@ -48,6 +48,7 @@ from rbee.errors import (
     Unreachable,
     from_problem,
 )
+from rbee.keeper.listener import ClosedTcp, closed_tcp
 from rbee.keeper.permission import explain
 from rbee.narration import (
     QUEEN_ASLEEP,
@@ -111,6 +112,7 @@ class Overview:
     hive: UnitState
     hives: tuple[HiveView, ...] | None
     refused: NotPermitted | None = None
+    tcp: ClosedTcp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +350,18 @@ class Keeper:
                 hives = self._hives()
             except NotPermitted as error:
                 refused = error  # the units are anybody's to see, the hives are not
-        return Overview(state, self._bus.state(QUEEN_UNIT), self._bus.state(HIVE_UNIT), hives, refused)
+        return Overview(
+            state,
+            self._bus.state(QUEEN_UNIT),
+            self._bus.state(HIVE_UNIT),
+            hives,
+            refused,
+            self.closed_tcp() if state == "awake" else None,
+        )
+
+    def closed_tcp(self) -> ClosedTcp | None:
+        """Why no hive on another machine can reach an awake queen who is open to them; None if one can."""
+        return closed_tcp(self._bus)
 
     def sleep(self, *, waits: bool = True) -> None:
         """Stop the queen, and the local hive with her, and leave their sockets listening."""

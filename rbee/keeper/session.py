@@ -20,6 +20,7 @@ from rbee.keeper.screen import Screen, page
 from rbee.keeper.tables import Frame
 from rbee.narration import JsonLines, Teller, Terminal
 from rbee.systemd import Bus
+from rbee.text import printable
 
 
 @dataclass
@@ -72,6 +73,12 @@ class Session:
         """Print for a person, who may want it quiet."""
         if not self.is_quiet:
             click.echo(text)
+
+    def warn(self, text: str, hint: str) -> None:
+        """Say on stderr what a person has to know beside what was asked for, also with --quiet or --json."""
+        click.echo(f"rbeectl: {printable(text)}", err=True)
+        for line in hint.splitlines():
+            click.echo(f"  try: {printable(line)}", err=True)
 
     def show(self, text: str) -> None:
         """As say(), for what may be longer than the screen."""

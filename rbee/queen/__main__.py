@@ -18,6 +18,7 @@ from rbee.narration import (
     QUEEN_FAILED,
     QUEEN_STARTED,
     QUEEN_STOPPING,
+    TCP_CLOSED,
     Chorus,
     Event,
     Journal,
@@ -38,7 +39,7 @@ from rbee.queen.units import AsyncBus
 from rbee.server import Remote, run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
 from rbee.server.places import Places
-from rbee.systemd import Bus, Notifier, take_sockets
+from rbee.systemd import TCP_SOCKET_UNIT, Bus, Notifier, take_sockets
 
 TCP_SOCKETS = "queen-tcp"
 """FileDescriptorName= of queen-rbee-tcp.socket."""
@@ -51,6 +52,8 @@ class StatusLine(Narrator):
         self._notifier = notifier
         self._registry = registry
         self._jobs = jobs
+        self.trouble = ""
+        """What keeps hives from reaching the queen at all; '' if nothing does."""
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         is_going_on = any(job.state == "running" for job in self._jobs.all())
@@ -63,7 +66,7 @@ class StatusLine(Narrator):
         counts = self._registry.counts()
         told = [f"{counts[state]} {state}" for state in ("online", "suspect", "offline")]
         told += [f"{counts[state]} {state}" for state in ("pending", "unknown") if counts[state]]
-        return f"hives: {', '.join(told)}"
+        return f"hives: {', '.join(told)}" + (f"; {self.trouble}" if self.trouble else "")
 
 
 async def run(notifier: Notifier, journal: Journal) -> None:
@@ -119,6 +122,8 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         fleet = Fleet(state, remote_sockets, catalog, hives, narrator)
         await hives.load()
         await fleet.load()
+        if fleet.is_shut_out:
+            status.trouble = f"{TCP_SOCKET_UNIT} is closed"
         remote = None
         keeping_keys: list[asyncio.Task[None]] = []
         if remote_sockets:
@@ -128,6 +133,9 @@ async def run(notifier: Notifier, journal: Journal) -> None:
 
         def started() -> None:
             narrator.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
+            if fleet.is_shut_out:
+                told = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
+                narrator.narrate(TCP_CLOSED, f"{told}; it is tried again until its port is free")
             hives.begin()
             if remote is not None:
                 keeping_keys.append(asyncio.get_running_loop().create_task(fleet.keep_keys()))

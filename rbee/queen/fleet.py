@@ -110,6 +110,11 @@ class Fleet:
             problem=await asyncio.to_thread(lambda: authority.fault) if authority else None,
         )
 
+    @property
+    def is_shut_out(self) -> bool:
+        """Is the queen to be reached by hives on other machines, and has systemd handed her no socket?"""
+        return not self._sockets and (self._folder / "tcp").exists()
+
     async def context(self) -> ssl.SSLContext:
         """For those who come over TCP."""
         return await asyncio.to_thread(self.authority.context)

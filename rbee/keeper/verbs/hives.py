@@ -111,6 +111,7 @@ def list_hives(session: Session, selector: Selector) -> None:
     """List the hives of the catalog and who is alive."""
     with session.keeper() as work:
         there = work.list_hives()
+        closed = work.closed_tcp()
     hives = tuple(hive for hive in there if selector.takes(hive))
     if session.as_json:
         session.tell_json(encode(Hives(hives)))
@@ -118,6 +119,8 @@ def list_hives(session: Session, selector: Selector) -> None:
         session.show(hives_page(session, hives))
     elif session.has_legend:
         session.say(NO_SUCH_HIVES if there else NO_HIVES)
+    if closed:
+        session.warn(closed.message, closed.hint)
 
 
 @click.command("list-devices", short_help="List the devices of hives, and what they do.")

@@ -15,7 +15,10 @@ def wake(session: Session) -> None:
     """Wake the queen; she wakes the hives that are wanted."""
     with session.keeper() as work:
         work.wake(waits=session.waits)
+        closed = work.closed_tcp() if session.waits else None
     tell_done(session, "awake", "Queen is awake" if session.waits else "Queen is being woken")
+    if closed:
+        session.warn(closed.message, closed.hint)
 
 
 @click.command(short_help="Stop the queen; who speaks to her wakes her.")

@@ -60,6 +60,8 @@ def show_overview(session: Session, overview: Overview) -> None:
         session.tell_json(overview_json(overview))
     else:
         session.show(overview_page(overview, session))
+    if overview.tcp:
+        session.warn(overview.tcp.message, overview.tcp.hint)
 
 
 def last_lines(work: Keeper, hive: str, lines: int) -> list[str]:
@@ -157,6 +159,7 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "queen": {"state": overview.queen_state, "unit": QUEEN_UNIT, **unit_json(overview.queen)},
         "hive": {"unit": HIVE_UNIT, **unit_json(overview.hive)},
         "hives": None if overview.hives is None else encode(overview.hives),
+        "tcp": None if overview.tcp is None else {"problem": overview.tcp.message, "hint": overview.tcp.hint},
     }
 
 

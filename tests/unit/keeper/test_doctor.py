@@ -36,6 +36,7 @@ from rbee.systemd import (
     QUEEN_UNIT,
     SYSTEMD,
     TARGET,
+    TCP_SOCKET_UNIT,
     Bus,
     UnitState,
 )
@@ -61,6 +62,7 @@ class PlayedBus:
             HIVE_SOCKET_UNIT: LISTENING,
             JOIN_UNIT: INACTIVE,
             TARGET: INACTIVE,
+            TCP_SOCKET_UNIT: INACTIVE,
             POLKIT: ACTIVE,
         }
     )
@@ -84,6 +86,12 @@ class PlayedBus:
 
     def state(self, unit: str) -> UnitState:
         return self.states.get(unit, INACTIVE)
+
+    def active_state(self, unit: str) -> str:
+        return self.states[unit].active
+
+    def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
+        return [("Stream", "[::]:8500")]
 
     def file_state(self, unit: str) -> tuple[str, bool]:
         return self.files.get(unit, ("enabled", False))

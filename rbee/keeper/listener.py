@@ -1,0 +1,106 @@
+"""Why the queen's TCP socket is closed although she is open to other machines: who has its port."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbee.systemd import TCP_SOCKET_UNIT, Bus
+from rbee.text import printable
+
+LISTENING = "0A"
+"""TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/tcp writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedTcp:
+    """In a sentence what keeps hives on other machines from reaching the queen, and what helps."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens on a port; `pid` is None where this user may not see whose descriptor it is."""
+
+    uid: int
+    pid: int | None
+    command: str
+
+    def __str__(self) -> str:
+        try:
+            user = pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            user = str(self.uid)
+        if self.pid is None:
+            return f"a process of user {user}"
+        return f"process {self.pid} ({printable(self.command) or 'unknown'}) of user {user}"
+
+
+def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
+    """None unless systemd tried to open the queen's TCP socket and failed."""
+    if bus.active_state(TCP_SOCKET_UNIT) != "failed":
+        return None
+    addresses = [address for kind, address in bus.listen_addresses(TCP_SOCKET_UNIT) if kind == "Stream"]
+    ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
+    holders = [f"{holder} has port {port}" for port in sorted(ports) for holder in listeners(port, root)]
+    closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} has failed"
+    if not holders:
+        return ClosedTcp(
+            f"{closed} ({bus.state(TCP_SOCKET_UNIT).result}) to open {' and '.join(addresses)}",
+            f"systemctl status {TCP_SOCKET_UNIT}; sudo journalctl -u {TCP_SOCKET_UNIT} -e",
+        )
+    return ClosedTcp(
+        f"{closed}: {'; '.join(holders)}",
+        "End that process: the queen opens the port within seconds\n"
+        "Or on another port: sudo rbeectl tcp enable --listen ADDRESS:PORT",
+    )
+
+
+def listeners(port: int, root: Path = Path("/")) -> list[Listener]:
+    """Who listens on a TCP port of this machine, by proc_pid_net(5)'s tcp and tcp6, each process once."""
+    owners: dict[str, int] = {}
+    for name in ("tcp", "tcp6"):
+        for fields in _rows(root / "proc/net" / name):
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                owners[fields[9]] = int(fields[7])
+    found = dict(_holders(root, set(owners)))
+    return [Listener(uid, *found.get(inode, (None, ""))) for inode, uid in owners.items()]
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """sl, local address, remote address, state, queues, timers, retransmits, uid, timeout, inode, …"""
+    for line in _read(path).splitlines()[1:]:
+        fields = line.split()
+        if len(fields) >= 10:
+            yield fields
+
+
+def _holders(root: Path, inodes: set[str]) -> Iterator[tuple[str, tuple[int, str]]]:
+    """Of each of these sockets a process that has it, as far as this user may see: root sees all."""
+    for process in sorted((root / "proc").glob("[0-9]*"), key=lambda process: int(process.name)):
+        for inode in _sockets_of(process) & inodes:
+            yield inode, (int(process.name), _read(process / "comm").strip())
+
+
+def _sockets_of(process: Path) -> set[str]:
+    """The inodes of its sockets; none of somebody else's process, or of one that has ended meanwhile."""
+    links = []
+    with suppress(OSError):
+        for descriptor in os.listdir(process / "fd"):
+            with suppress(OSError):  # closed meanwhile
+                links.append(os.readlink(process / "fd" / descriptor))
+    return {match[1] for link in links if (match := re.fullmatch(r"socket:\[(\d+)\]", link))}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

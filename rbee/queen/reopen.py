@@ -1,0 +1,68 @@
+"""queen-rbee-tcp-retry: when the queen's TCP socket could not be opened, restart her once it can be.
+
+systemd tries a socket unit once, and cannot add one to a service that runs: her own start opens it.
+Until then every hive on another machine is lost to her, so a restart costs less than waiting for a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Iterable
+
+from rbee.narration import QUEEN_FAILED, TCP_REOPENING, Journal
+from rbee.server import run_daemon
+from rbee.systemd import QUEEN_UNIT, TCP_SOCKET_UNIT, Bus, Notifier
+
+INTERVAL = 5.0
+"""Seconds between two tries. Nothing reports that a port is free again without CAP_NET_ADMIN."""
+
+
+async def run(notifier: Notifier, journal: Journal) -> None:
+    """Return when the queen's restart is queued, or when there is nothing to mend any more.
+
+    Waits as long as the port is taken: the unit is part of the queen's, and stops with her.
+    """
+    with Bus() as bus:
+        while bus.state(QUEEN_UNIT).is_active and bus.active_state(TCP_SOCKET_UNIT) == "failed":
+            addresses = [address for _, address in bus.listen_addresses(TCP_SOCKET_UNIT)]
+            if can_listen(addresses):
+                told = f"the queen is restarted: {' and '.join(addresses)} can be opened again"
+                journal.narrate(TCP_REOPENING, told)
+                bus.ask_restart(QUEEN_UNIT)
+                return
+            notifier.status(f"waits until {' and '.join(addresses)} can be opened")
+            await asyncio.sleep(INTERVAL)
+
+
+def can_listen(addresses: Iterable[str]) -> bool:
+    """Could queen-rbee-tcp.socket be opened on all of these, ADDRESS:PORT as systemd writes them?"""
+    return all(_can_listen(address) for address in addresses)
+
+
+def _can_listen(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        # As the unit has it, as root, whose socket nobody else may join by ReusePort=.
+        with socket.socket(socket.AF_INET6 if ":" in host or not host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            probe.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            probe.bind((host, int(port)))
+            probe.listen(1)
+    except OSError:
+        return False
+    return True
+
+
+_IP_FREEBIND = 15  # linux/in.h; Python's socket module has no name for it before 3.14
+
+
+def main() -> int:
+    return run_daemon("queen-rbee-tcp-retry", QUEEN_FAILED, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

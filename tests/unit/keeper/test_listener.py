@@ -1,0 +1,104 @@
+"""Who has the queen's port, on real sockets of this machine; systemd is played."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from rbee.keeper.listener import Listener, closed_tcp, listeners
+from rbee.systemd import Bus, UnitState
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+@dataclass
+class PlayedBus:
+    active: str
+    address: str
+
+    def active_state(self, unit: str) -> str:
+        return self.active
+
+    def state(self, unit: str) -> UnitState:
+        return UnitState("loaded", self.active, self.active, result="resources")
+
+    def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
+        return [("Stream", self.address)]
+
+
+def bus(active: str, address: str) -> Bus:
+    return cast(Bus, PlayedBus(active, address))
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def taken(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A port on which this process listens."""
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((request.param, 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_who_listens_on_a_port_is_found_with_user_process_and_program(taken: int) -> None:
+    (found,) = listeners(taken)
+
+    assert (found.uid, found.pid) == (os.getuid(), os.getpid())
+    assert str(found) == f"process {os.getpid()} ({found.command}) of user {ME}"
+    assert found.command == Path("/proc/self/comm").read_text().strip()
+
+
+def test_a_port_on_which_nobody_listens_is_nobodys() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert listeners(bound.getsockname()[1]) == []
+
+
+def test_where_descriptors_may_not_be_seen_the_user_is_named_all_the_same(taken: int, tmp_path: Path) -> None:
+    (tmp_path / "proc/net").mkdir(parents=True)
+    for name in ("tcp", "tcp6"):
+        shutil.copyfile(f"/proc/net/{name}", tmp_path / "proc/net" / name)
+
+    (found,) = listeners(taken, tmp_path)
+
+    assert (found.uid, found.pid) == (os.getuid(), None)
+    assert str(found) == f"a process of user {ME}"
+
+
+def test_a_user_without_a_name_is_a_number() -> None:
+    assert str(Listener(3420080244, None, "")) == "a process of user 3420080244"
+
+
+def test_the_programs_name_steers_no_terminal() -> None:
+    assert "\x1b" not in str(Listener(0, 1, "\x1b[31mnc"))
+
+
+@pytest.mark.parametrize("active", ["active", "inactive"])
+def test_a_socket_that_has_not_failed_is_not_complained_of(active: str, taken: int) -> None:
+    assert closed_tcp(bus(active, f"[::]:{taken}")) is None
+
+
+def test_a_failed_socket_is_told_with_who_has_its_port_and_both_ways_out(taken: int) -> None:
+    closed = closed_tcp(bus("failed", f"[::]:{taken}"))
+
+    assert closed is not None
+    assert closed.message.startswith("no hive on another machine can reach the queen: queen-rbee-tcp.socket")
+    assert f"process {os.getpid()}" in closed.message
+    assert f"of user {ME} has port {taken}" in closed.message
+    assert "tcp enable --listen" in closed.hint
+
+
+def test_a_socket_that_failed_of_something_else_is_told_with_systemds_result() -> None:
+    closed = closed_tcp(bus("failed", "[::]:1"))
+
+    assert closed is not None
+    assert "has failed (resources) to open [::]:1" in closed.message
+    assert "journalctl -u queen-rbee-tcp.socket" in closed.hint
