@@ -20,16 +20,23 @@ from rbee.hive.membership import Membership, Memberships, state_directory
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, MEMBERSHIP_RESTORED, Journal
 from rbee.server import run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
-from rbee.systemd import HIVE_UNIT, REDIAL_UNIT, Bus, Notifier, invocation_id, take_sockets
+from rbee.systemd import Notifier, invocation_id, take_sockets
 
 log = logging.getLogger("rbee")
 
 BEAT_TIMEOUT = 5.0
 """Seconds that a beat may take, its answer included."""
 
+SHUT_DOWN_BY_QUEEN = 75
+"""The exit status upon which rbee-hive.service starts rbee-hive-redial.service, to wait for the queen.
 
-async def run(notifier: Notifier, journal: Journal) -> None:
+Not StartUnit, for which the hive's user would need leave: and that is leave to start it in any mode.
+"""
+
+
+async def run(notifier: Notifier, journal: Journal) -> int:
     told_to_stop = stop_signal()
+    exit_status = 0
     settings = config.load()
     for warning in settings.warnings:
         journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
@@ -55,16 +62,23 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     )
     settle: Callable[[], Coroutine[Any, Any, None]] = _nothing
     if membership is None or afar is None:
-        served = app.build(heart, detector.detect, _stop, look=sampler.look)
+        served = app.build(heart, detector.detect, told_to_stop.set, look=sampler.look)
         works: list[Callable[[], Coroutine[Any, Any, None]]] = [heart.run]
     else:
         from rbee.hive.dial import Dialler  # which the local hive does not need
 
+        loop = asyncio.get_running_loop()
+
         def leave() -> None:
             memberships.forget()
-            _stop()
+            loop.call_soon_threadsafe(told_to_stop.set)
 
-        served = app.build(heart, detector.detect, _stop_until_queen, look=sampler.look, leave=leave)
+        def stop_until_queen() -> None:
+            nonlocal exit_status
+            exit_status = SHUT_DOWN_BY_QUEEN
+            told_to_stop.set()
+
+        served = app.build(heart, detector.detect, stop_until_queen, look=sampler.look, leave=leave)
         dialler = Dialler(
             heart, served, afar, membership.queen_to_strangers, link, is_succeeded=memberships.has_new
         )
@@ -122,6 +136,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             raise failure
     if ended_early:
         raise RuntimeError("what the hive has to do for ever has ended")
+    return exit_status
 
 
 def _membership(memberships: Memberships, journal: Journal) -> Membership | None:
@@ -162,16 +177,6 @@ class _Certificate:
 
 async def _nothing() -> None:
     """What there is to settle where the queen is on this machine."""
-
-
-def _stop() -> None:
-    with Bus() as bus:
-        bus.ask_stop(HIVE_UNIT)
-
-
-def _stop_until_queen() -> None:
-    with Bus() as bus:
-        bus.ask_start(REDIAL_UNIT)  # which stops the hive: they conflict
 
 
 def main() -> int:

@@ -28,9 +28,9 @@ def build(
     look: Callable[[], Awaitable[Sample]],
     leave: Callable[[], None] | None = None,
 ) -> Starlette:
-    """The hive's app. `detect` may block; `stop` asks systemd to stop this hive's unit.
+    """The hive's app. `detect` and `leave` may block; `stop` has this process end in order, and returns.
 
-    `leave` forgets a queen on another machine; None where there is none.
+    `leave` forgets a queen on another machine, and then does the same; None where there is none.
     """
     detecting = asyncio.Lock()
 
@@ -58,7 +58,7 @@ def build(
         return await look()
 
     async def shutdown(_request: Request) -> Accepted:
-        await in_daemonic_thread(stop)
+        stop()
         return Accepted("stopping")
 
     async def leave_queen(_request: Request) -> Accepted:

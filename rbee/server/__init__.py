@@ -491,9 +491,9 @@ async def _feed_watchdog(notifier: Notifier) -> None:
 
 
 def run_daemon(
-    identifier: str, failed: Event, run: Callable[[Notifier, Journal], Coroutine[Any, Any, None]]
+    identifier: str, failed: Event, run: Callable[[Notifier, Journal], Coroutine[Any, Any, int | None]]
 ) -> int:
-    """Run a daemon's coroutine to its end and return the exit status.
+    """Run a daemon's coroutine to its end and return the exit status: its result, 0 for None.
 
     What ends it early is said in STATUS= before it goes: group rbee may read that, not the journal.
     """
@@ -501,7 +501,7 @@ def run_daemon(
     notifier = Notifier()
     journal = Journal(identifier)
     try:
-        asyncio.run(run(notifier, journal))
+        return asyncio.run(run(notifier, journal)) or 0
     except RbeeError as error:
         cause = failure_in_a_line(error)
         notifier.status(cause)
@@ -510,7 +510,6 @@ def run_daemon(
     except Exception as error:
         notifier.status(f"an error that nobody foresaw: {error!r}")
         raise
-    return 0
 
 
 def _log_to_journal() -> None:

@@ -69,12 +69,11 @@ EVERYBODY = (
         ("rbee",),
         may={HIVE: {"start", "stop", "reset-failed"}, "rbee.target": {"stop"}},
     ),
-    Who("the hive", "rbee-hive", may={HIVE: {"stop"}, REDIAL: {"start"}}),
+    Who("the hive", "rbee-hive"),
     Who(
         "the hive in group rbee, as its drop-in has it",
         "rbee-hive",
         ("rbee",),
-        may={HIVE: {"stop"}, REDIAL: {"start"}},
     ),
 )
 

@@ -1,0 +1,152 @@
+"""Root can stop what runs and reboot the machine, whatever the user of a daemon does meanwhile."""
+
+from __future__ import annotations
+
+import machines
+import pytest
+from machines import Machine
+
+from tests.system.house import HIVE, QUEEN, active, add_hive, await_stopped, override, put, unit
+
+REDIAL = "rbee-hive-redial.service"
+ROOTS_WAIT = 60
+"""Seconds that root has to wait at the most: JobRunningTimeoutSec= of the units, and room."""
+
+ATTACK = """
+import os, signal, sys, time
+from pystemd.dbuslib import DBus
+MANAGER = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
+UNITS = (
+    b"rbee-hive-redial.service", b"rbee-hive.service", b"rbee.target", b"rbee-hive.socket",
+    b"queen-rbee.service", b"queen-rbee.socket", b"queen-rbee-tcp.socket", b"queen-rbee-forget.service",
+    b"rbee-hive-resume.service", b"queen-rbee-resume.service", b"rbee.slice",
+)
+MODES = (
+    b"fail", b"replace", b"replace-irreversibly", b"isolate", b"flush", b"ignore-dependencies",
+    b"ignore-requirements", b"triggering",
+)
+METHODS = (
+    b"StartUnit", b"StopUnit", b"RestartUnit", b"TryRestartUnit", b"ReloadOrRestartUnit", b"ReloadUnit",
+)
+def stop_own_processes():
+    for name in os.listdir("/proc"):
+        try:
+            is_own = name.isdecimal() and os.stat(f"/proc/{name}").st_uid == os.getuid()
+            if is_own and int(name) != os.getpid():
+                os.kill(int(name), signal.SIGSTOP)
+        except OSError:
+            pass
+allowed, rounds = set(), 0
+with DBus() as bus:
+    bus.set_allow_interactive_authorization(False)
+    while True:
+        for unit in UNITS:
+            for mode in MODES:
+                for method in METHODS:
+                    try:
+                        bus.call_method(*MANAGER, method, [(ord("s"), unit), (ord("s"), mode)])
+                        allowed.add(b" ".join((method, unit, mode)).decode())
+                    except Exception as error:
+                        said = repr(error)
+                        if "denied" not in said and "authentication" not in said and "ejected" not in said:
+                            allowed.add(b" ".join((method, unit, mode)).decode() + ": " + said)
+                    stop_own_processes()
+        rounds += 1
+        with open(sys.argv[1], "w") as file:
+            print(rounds, *sorted(allowed), sep="\\n", file=file)
+"""
+
+
+def begin_attack(machine: Machine, user: str) -> list[str]:
+    """Have that user ask for everything in every mode, and stop its processes, without end.
+
+    Returns what it was allowed in a first round.
+    """
+    put(machine, "/usr/lib/attack.py", ATTACK)
+    machine.run("install", "-o", user, "-d", "/run/attack")
+    begin = f"setsid setpriv --reuid={user} --regid={user} --clear-groups python3 /usr/lib/attack.py"
+    machine.run("sh", "-c", f"{begin} /run/attack/allowed </dev/null >/run/attack.err 2>&1 &")
+    until = "until test -s /run/attack/allowed; do sleep 0.05; done"
+    machine.run("sh", "-c", until, timeout=60)
+    return machine.run("cat", "/run/attack/allowed").stdout.splitlines()[1:]
+
+
+def boot_id(machine: Machine) -> str:
+    return machine.run("cat", "/proc/1/stat").stdout.split()[21] + str(machine.leader)
+
+
+@pytest.mark.parametrize("user", ["rbee-hive", "queen-rbee"])
+def test_what_a_daemon_s_user_asks_for_keeps_root_from_nothing(machine: Machine, user: str) -> None:
+    """The hive's user could start a unit in a mode that nothing replaces, and then hold it up."""
+    add_hive(machine)
+
+    allowed = begin_attack(machine, user)
+
+    assert {line.split()[1] for line in allowed} <= ({HIVE, "rbee.target"} if user == "queen-rbee" else set())
+    # The queen's user starts the hive again and again, as it may; that it is stopped is not for long.
+    for name in (HIVE, REDIAL, "rbee.target"):
+        machine.run("systemctl", "stop", name, timeout=ROOTS_WAIT, check=user != "queen-rbee")
+    if user == "rbee-hive":
+        assert set(active(machine, HIVE, REDIAL, QUEEN)) <= {"inactive", "failed"}
+    before = boot_id(machine)
+    machine.reboot()
+    assert boot_id(machine) != before
+
+
+@pytest.mark.parametrize("mode", ["replace-irreversibly", "flush", "ignore-dependencies"])
+def test_a_wait_for_the_queen_that_is_held_up_is_in_no_reboot_s_way(machine: Machine, mode: str) -> None:
+    """An operator, or root, may start it in any mode: its start job is over before anybody can hold it."""
+    put(machine, "/usr/lib/waits.py", "import signal\nsignal.pause()\n")
+    waits = "[Unit]\nConditionPathExists=\n[Service]\nExecStart=\nExecStart=python3 /usr/lib/waits.py\n"
+    override(machine, REDIAL, waits)
+    machine.run("systemctl", "start", "--no-block", f"--job-mode={mode}", REDIAL)
+    hold = f'until [ "$(systemctl is-active {REDIAL})" = active ]; do sleep 0.02; done'
+    machine.run("sh", "-c", hold, timeout=10)
+    machine.run("pkill", "-STOP", "-u", "rbee-hive", user="rbee-hive")
+    assert machine.run("systemctl", "list-jobs", "--no-legend").stdout == ""
+
+    before = boot_id(machine)
+    machine.reboot()
+    assert boot_id(machine) != before
+
+
+REFUSES_TO_END = """
+import os, signal, socket, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+channel.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\\0"))
+channel.send(b"READY=1")
+while True:
+    channel.send(b"EXTEND_TIMEOUT_USEC=3600000000\\nWATCHDOG=1")
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("name", [HIVE, QUEEN])
+def test_a_daemon_that_refuses_to_end_is_not_waited_for_without_end(
+    machine: Machine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sd_notify(3) lets a service put off its own time-out as often as it likes."""
+    put(machine, "/usr/lib/refuses.py", REFUSES_TO_END)
+    # For a test: a job has 40 s as shipped, which is more than each of the unit's own time-outs.
+    shipped = unit(machine, name, "JobRunningTimeoutUSec", "TimeoutStartUSec", "TimeoutStopUSec")
+    assert (shipped["JobRunningTimeoutUSec"], shipped["TimeoutStartUSec"]) == ("40s", "30s")
+    override(
+        machine,
+        name,
+        "[Unit]\nJobRunningTimeoutSec=6s\n[Service]\nExecStart=\nExecStart=python3 /usr/lib/refuses.py\n",
+    )
+    machine.run("systemctl", "start", name)
+
+    stopped = machine.run("systemctl", "stop", name, check=False, timeout=ROOTS_WAIT)
+    assert "timed out" in stopped.stderr
+    # What the manual page says to type then.
+    machine.run("systemctl", "kill", "--signal=KILL", name)
+    await_stopped(machine, name)
+
+    machine.run("systemctl", "reset-failed")
+    machine.run("systemctl", "start", name)
+    monkeypatch.setattr(machines, "POWEROFF_SECONDS", float(ROOTS_WAIT))
+    before = boot_id(machine)
+    machine.reboot()
+    assert boot_id(machine) != before
