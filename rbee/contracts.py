@@ -42,6 +42,8 @@ LOCALHOST = "localhost"
 """The id and the host of the hive that is on the queen's own machine."""
 
 Name = Annotated[str, Limit(1, 253, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")]
+NewName = Annotated[str, Limit(1, 63, r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")]
+"""A Name that a table can show, for what joins from now on: as long as a label of DNS may be."""
 Port = Annotated[int, Limit(1, 65535)]
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -435,7 +437,7 @@ class CreateToken:
 
     ttl_s: Annotated[int, Limit(1, 30 * 86400)] = 3600
     uses: Annotated[int, Limit(1, 10_000)] = 1
-    hive: Name | None = None
+    hive: NewName | None = None
 
 
 @dataclass(frozen=True)
@@ -469,7 +471,7 @@ class Join:
     """`machine` is derived from the machine-id, `request` a PKCS #10 certificate request in PEM."""
 
     token: Annotated[str, Limit(1, 200)]
-    name: Name
+    name: NewName
     machine: MachineId
     request: Pem
     version: Text

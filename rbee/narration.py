@@ -72,6 +72,7 @@ HIVE_CLONED = Event("hive-cloned", "queen bee", "b5a90e4d7c1f4233986ed05f2ab8c71
 FLEET_LOST = Event("fleet-lost", "queen bee", "e21b7f60d94c4ea1a83f5c07d6b9e248", ERROR)
 HIVE_TOLD = Event("hive-told", "queen bee", "4c8d90b1e37a4f529d06a7e2f5c3b18f")
 HIVE_NOT_TOLD = Event("hive-not-told", "queen bee", "96e3a2f7c50b4d8ea17c4b9d0f28e563", WARNING)
+HIVE_RESTRAINED = Event("hive-restrained", "queen bee", "5d0c7e83b1f94a62a8e6f2930c4b71dd", WARNING)
 KEYS_RENEWED = Event("keys-renewed", "queen bee", "7a16d4c8f92e4b03bd85e1a0c6f37942")
 TCP_CLOSED = Event("tcp-closed", "queen bee", "429fc6fba9a84831b63354532db9fc01", ERROR)
 TCP_REOPENING = Event("tcp-reopening", "queen bee", "cf0690f1e4bd41da8b9ed866f84c478f", NOTICE)
@@ -96,12 +97,16 @@ JOIN_FAILED = Event("join-failed", "bee hive", "0507505a39384783b2d31faa986e0279
 MEMBERSHIP_RESTORED = Event("membership-restored", "bee hive", "623306e6569a40f0b20b44de2e0a8d5c", WARNING)
 WAKING_HIVE = Event("waking-hive", "bee hive", "31b8f5d7e6a04c928fd1c07b9e2a4563")
 TOLD_TO_LEAVE = Event("told-to-leave", "bee hive", "c07a5e19d3f84b6c8e2149fab6d0e37c", NOTICE)
+HIVE_SAID = Event("hive-said", "bee hive", "e3471fb0926c4d58b7a1c9d0f56e8a24")
 HIVE_FAILED = Event("hive-failed", "bee hive", "c86d0a9f4e1b4752a3b7f8d5e02c9fba", ERROR)
 GOODBYE = Event("goodbye", "bee hive", "29e5f7b0a8d34c169f4ec1d7b6a085cb", NOTICE)
 
 CONFIG_WARNING = Event("config-warning", "queen bee", "ee8ba1d6c0f5437982dcb9f4a7e160dc", WARNING)
 
 EVENTS = tuple(value for value in list(globals().values()) if isinstance(value, Event))
+
+HIVE_EVENTS = frozenset(event.name for event in EVENTS if event.speaker == "bee hive")
+"""What a hive's own lines may be."""
 
 
 class Narrator:

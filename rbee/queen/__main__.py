@@ -88,6 +88,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
         narrator,
         wanted=Mark(state / "wanted").set,
         metrics=metrics,
+        find_daemons=lambda: {os.geteuid(), uid_of("rbee-hive") or os.geteuid()},
     )
     registry = Registry(interval=queen.heartbeat_interval, grace=queen.heartbeat_grace)
     jobs = Jobs(queen.jobs_max, Places("stories are being read", STREAMS, daemons), metrics)

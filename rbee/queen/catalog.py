@@ -123,7 +123,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 """Number n brings a catalog from version n to n + 1; PRAGMA user_version says where it is."""
 
 AUDIT_KEPT = 10_000
-"""Entries of the audit; the oldest give way."""
+"""Entries of the audit that are operators'; the oldest give way, to operators' alone."""
+
+AUDIT_KEPT_MACHINES = 10_000
+"""The same of what hives and the queen herself did, each of them with as many as the next."""
+
+AUDIT_KEPT_A_HIVE = 200
+"""Of these what one hive may have: no other's give way to it."""
 
 ANOTHER = "On the queen's machine: rbeectl token create"
 
@@ -198,12 +204,14 @@ class Catalog:
         journal: Narrator,
         wanted: Callable[[bool], None],
         metrics: Metrics,
+        find_daemons: Callable[[], Collection[int]],
     ) -> None:
         self._connection = connection
         self._path = path
         self._journal = journal
         self._wanted = wanted
         self._metrics = metrics
+        self._find_daemons = find_daemons
         self._lock = lock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
         # Who reads all of it has a connection of his own, and no write waits for him.
@@ -220,11 +228,12 @@ class Catalog:
         *,
         wanted: Callable[[bool], None] = lambda is_wanted: None,
         metrics: Metrics | None = None,
+        find_daemons: Callable[[], Collection[int]] = lambda: (),
     ) -> Catalog:
         """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
 
         After each write, in the catalog's thread, `journal` is told what has changed, and
-        `wanted` whether any hive is.
+        `wanted` whether any hive is. What the users of `find_daemons` did of their own is no operator's.
         """
         with ExitStack() as if_it_fails:
             try:
@@ -247,7 +256,8 @@ class Catalog:
             except (sqlite3.Error, OSError) as error:
                 raise failure(CatalogUnusable, path, error, way_out=WAY_OUT) from error
             if_it_fails.pop_all()
-        catalog = cls(connection, path, lock, journal or Narrator(), wanted, metrics or Metrics())
+        metrics = metrics or Metrics()
+        catalog = cls(connection, path, lock, journal or Narrator(), wanted, metrics, find_daemons)
         catalog._tell_wanted()
         return catalog
 
@@ -681,9 +691,18 @@ class Catalog:
                     actor.get("job_id"),
                 ),
             )
-            self._connection.execute(
-                "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (AUDIT_KEPT,)
-            )
+            self._make_room(change, actor)
+
+    def _make_room(self, change: _Change, actor: Actor) -> None:
+        """Drop the oldest entries of that sort: what an operator did never gives way to machines."""
+        daemons = list(self._find_daemons())
+        uid = int(actor["actor_uid"]) if "actor_uid" in actor else None
+        is_machine = uid is None or ("job_id" not in actor and uid in daemons)
+        kept = AUDIT_KEPT_MACHINES if is_machine else AUDIT_KEPT
+        self._connection.execute(_DROP_OLDEST, (json.dumps(daemons), is_machine, None, kept))
+        if is_machine and change.hive_id is not None:
+            about = (json.dumps(daemons), is_machine, change.hive_id, AUDIT_KEPT_A_HIVE)
+            self._connection.execute(_DROP_OLDEST, about)
 
     def _tell(self, change: _Change) -> None:
         about = {} if change.hive_id is None else {"hive": change.hive_id}
@@ -809,6 +828,16 @@ def _labels(stored: str) -> Any:
         else labels
     )
 
+
+_DROP_OLDEST = """
+    DELETE FROM audit WHERE id IN (
+        SELECT id FROM audit
+        WHERE (actor_uid IS NULL
+               OR (job_id IS NULL AND actor_uid IN (SELECT value FROM json_each(?1)))) = ?2
+            AND (?3 IS NULL OR hive = ?3)
+        ORDER BY id DESC LIMIT -1 OFFSET ?4
+    )"""
+"""Of machines (?2 is 1: by no user, or by a daemon's of its own) or of operators; of one hive, or of all."""
 
 _SELECT_TOKENS = "SELECT id, hive, uses_left, created_at_ms, expires_at_ms, is_revoked FROM tokens"
 

@@ -35,15 +35,17 @@ from rbee.errors import (
     NameTaken,
     RbeeError,
     TcpClosed,
+    TooMany,
     UnknownHive,
     VersionSkew,
 )
 from rbee.files import explained
-from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Narrator
+from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Event, Narrator
 from rbee.queen.authority import Authority, Identity, credentials_folder
 from rbee.queen.catalog import Actor, Catalog, Joining, now_ms
 from rbee.queen.hives import Hives
 from rbee.queen.mark import Mark
+from rbee.queen.restraint import network_of
 from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer, address_of
 
@@ -71,6 +73,7 @@ class Fleet:
         self._catalog = catalog
         self._hives = hives
         self._narrator = narrator
+        self._restraint = hives.restraint
         self._find_credentials = find_credentials
         self._mark = Mark(folder / "tcp")
         self._authority: Authority | None = None
@@ -158,6 +161,18 @@ class Fleet:
             )
         return found
 
+    def check_joins(self, peer: RemotePeer) -> None:
+        """TooMany where so many joins of this address were refused that no other is looked at now."""
+        if self._restraint.joins.has(network_of(peer.address)):
+            return
+        told = f"{peer.address} may not join: too many of its joins were refused"
+        self._tell_refusal(JOIN_REFUSED, told, peer)
+        raise TooMany(f"too many joins from {peer.address} were refused", hint="Try again in a minute.")
+
+    def join_failed(self, peer: RemotePeer) -> None:
+        """Count a join of this address that was refused, for whatever reason."""
+        self._restraint.joins.take(network_of(peer.address))
+
     async def join(self, asked: Join, peer: RemotePeer, instance: str | None = None) -> Joined:
         """A hive that asks for its name in another case keeps the one that it has.
 
@@ -167,12 +182,16 @@ class Fleet:
         try:
             return await self._join(asked, peer, instance)
         except ClonedHive as error:
-            self._narrator.narrate(HIVE_CLONED, error.message, hive=asked.name, **peer.fields)
+            self._tell_refusal(HIVE_CLONED, error.message, peer, hive=asked.name)
             raise
         except (BadToken, NameTaken, VersionSkew) as error:
             told = f"{peer.address} may not join as {asked.name}: {error.message}"
-            self._narrator.narrate(JOIN_REFUSED, told, **peer.fields)
+            self._tell_refusal(JOIN_REFUSED, told, peer)
             raise
+
+    def _tell_refusal(self, event: Event, text: str, peer: RemotePeer, **about: str) -> None:
+        source = peer.credential or network_of(peer.address)
+        self._restraint.folded.tell(event, text, source=source, **about, **peer.fields)
 
     async def _join(self, asked: Join, peer: RemotePeer, instance: str | None) -> Joined:
         check_version(asked.version, asked.name)
@@ -187,13 +206,14 @@ class Fleet:
                 "the token is another queen's", hint="On this queen's machine: rbeectl token create"
             )
         credential = secrets.token_hex(8)
-        certificate = await asyncio.to_thread(
-            self.authority.sign, asked.request, Identity(asked.name, credential)
-        )
         joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
+        # The token before all that costs something: a request is read and signed for who has one.
         await self._catalog.check_join(joining)
         if not self._is_beside(asked.name, peer, instance):
             await self._hives.uplinks.check_free(asked.name, peer.address)
+        certificate = await asyncio.to_thread(
+            self.authority.sign, asked.request, Identity(asked.name, credential)
+        )
         row = await self._catalog.join(joining, by={**peer.fields, "actor_credential": credential})
         self._forget(row.id)
         self._members[credential] = row.id
@@ -213,6 +233,9 @@ class Fleet:
         """Another certificate for the same credential, whose hive may have had enough of the old one."""
         hive_id = self.hive_of(peer)
         assert peer.credential is not None
+        if not self._restraint.renewals.take(hive_id):
+            self._restraint.beyond(hive_id, "asks for certificates more often than it gets one")
+            raise TooMany(f"the beehive {hive_id} has had too many certificates", hint="Ask again later.")
         identity = Identity(hive_id, peer.credential)
         return Joined(hive_id, await asyncio.to_thread(self.authority.sign, request, identity))
 
@@ -226,11 +249,14 @@ class Fleet:
         except VersionSkew as error:
             await self._hives.is_refused(hive_id, error.message)
             raise
+        if not self._restraint.streams.take(hive_id):
+            self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
+            raise TooMany(f"the beehive {hive_id} connects too often", hint="Dial again later.")
         uplink = Uplink(hive_id, instance, peer.address, drop)
         try:
             await self._hives.uplinks.take(uplink)
         except ClonedHive as error:
-            self._narrator.narrate(HIVE_CLONED, error.message, hive=hive_id, **peer.fields)
+            self._tell_refusal(HIVE_CLONED, error.message, peer, hive=hive_id)
             raise
         try:
             await self._catalog.set_address(hive_id, peer.address, by=peer.fields)

@@ -54,9 +54,11 @@ from rbee.narration import (
     FLEET_LOST,
     HAS_DEVICES,
     HIVE_AWAKE,
+    HIVE_EVENTS,
     HIVE_NOT_TOLD,
     HIVE_OFFLINE,
     HIVE_ONLINE,
+    HIVE_SAID,
     HIVE_SUSPECT,
     HIVE_TOLD,
     NOTICE,
@@ -76,6 +78,7 @@ from rbee.queen.looks import Looks
 from rbee.queen.losses import Losses
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Life, Registry
+from rbee.queen.restraint import Restraint
 from rbee.queen.units import AsyncBus
 from rbee.queen.uplinks import Uplink, Uplinks
 from rbee.queen.words import describe, differences
@@ -162,6 +165,7 @@ class Hives:
         self._left: set[str] = set()
         self._looks = Looks(self._client)
         self.uplinks = Uplinks(self._uplink_closed)
+        self.restraint = Restraint(narrator)
         self._losses = Losses()
         self._goodbyes: set[str] = set()
         """Hives whose last beat said that they stop."""
@@ -208,6 +212,7 @@ class Hives:
         if self._telling is not None:
             await asyncio.wait({self._telling})
         self.uplinks.close()
+        self.restraint.close()
         await self._looks.end()
         for task in self._tasks:
             task.cancel()
@@ -349,13 +354,19 @@ class Hives:
 
     def _pass_on(self, beat: Heartbeat) -> None:
         """Put the hive's own lines into the feed, and into the story that they belong to."""
-        for line in beat.lines:
-            self._passed_on(beat.hive_id, line, beat.job_id)
         job = self._jobs.find(beat.job_id) or self._jobs.running("shutdown")
-        if job is None or job.hive_id not in (None, beat.hive_id):
-            return  # a hive speaks in its own stories, and in the shutdown of all
-        for line in beat.lines:
-            job.tell_once(Line("bee hive", line.text, line.event, line.at))
+        if job is not None and job.hive_id not in (None, beat.hive_id):
+            job = None  # a hive speaks in its own stories, and in the shutdown of all
+        for said in beat.lines:
+            # A word that is the queen's own, or that she does not know, would be taken for what it is not.
+            event = said.event if said.event in HIVE_EVENTS else HIVE_SAID.name
+            line = Line("bee hive", said.text, event, said.at)
+            if not self.restraint.lines.take(beat.hive_id):
+                self.restraint.beyond(beat.hive_id, f"says more than is told: {line.text[:200]}")
+                continue
+            self._passed_on(beat.hive_id, line, job.id if job is not None else None)
+            if job is not None:
+                job.tell_once(line)
 
     async def _alive(self, beat: Heartbeat, arrival: _Arrival | None, sender: Actor | None) -> None:
         before = self._registry.life(beat.hive_id)
@@ -375,11 +386,19 @@ class Hives:
         elif self._locks[beat.hive_id].locked():
             pass  # whoever works on the hive says what becomes of it
         elif before is not None and before.state == "pending":
-            self._spawn(self._welcome(beat.hive_id, sender))  # the last try failed
+            if self._may_be_asked(beat.hive_id):
+                self._spawn(self._welcome(beat.hive_id, sender))  # the last try failed
         elif before is not None and before.state in ("suspect", "offline"):
             await self._set_online(beat.hive_id, sender)
-        elif self._fingerprints.is_other(beat.hive_id):
+        elif self._fingerprints.is_other(beat.hive_id) and self._may_be_asked(beat.hive_id):
             self._spawn(self._look_again(beat.hive_id, sender))
+
+    def _may_be_asked(self, hive_id: str) -> bool:
+        """May the queen ask it for its devices once more now, as its beats have her do?"""
+        may = self.restraint.looks.take(hive_id)
+        if not may:
+            self.restraint.beyond(hive_id, "says that its devices change more often than they are asked for")
+        return may
 
     async def _welcome(self, hive_id: str, sender: Actor | None) -> None:
         """A hive's process that no job waits for: it came back, or somebody started it."""

@@ -49,9 +49,16 @@ def build(fleet: Fleet, hives: Hives) -> Starlette:
         return Response(fleet.authority.ca, media_type=FleetRoutes.CA.media_type)
 
     async def join(request: Request) -> Joined:
+        peer = remote_peer_of(request)
+        # Before a byte of what it sends is read.
+        fleet.check_joins(peer)
         # Of a hive that joins anew, while its process with this instance is connected.
         instance = request.headers.get(INSTANCE_HEADER)
-        return await fleet.join(await read_shape(request, Join), remote_peer_of(request), instance)
+        try:
+            return await fleet.join(await read_shape(request, Join), peer, instance)
+        except RbeeError:
+            fleet.join_failed(peer)
+            raise
 
     async def renew(request: Request) -> Joined:
         asked: Renew = await read_shape(request, Renew)

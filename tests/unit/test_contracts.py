@@ -184,7 +184,7 @@ def test_a_whole_number_is_a_number_and_null_is_what_is_not_known() -> None:
         (CreateToken, {"ttl_s": 30 * 86400 + 1}, "ttl_s", "must be from 1 to 2592000"),
         (CreateToken, {"ttl_s": 60.5}, "ttl_s", "must be a whole number"),
         (CreateToken, {"uses": 0}, "uses", "must be from 1 to 10000"),
-        (CreateToken, {"hive": ""}, "hive", "must have 1 to 253"),
+        (CreateToken, {"hive": ""}, "hive", "must have 1 to 63"),
         (CreateToken, {"hive": "../x"}, "hive", "must match"),
         (Join, {**JOIN, "token": "x" * 201}, "token", "must have 1 to 200"),
         (Join, {**JOIN, "name": "gpu 1"}, "name", "must match"),

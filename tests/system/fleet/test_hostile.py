@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import struct
@@ -15,6 +16,7 @@ import pytest
 from trees import Trees
 
 from rbee.contracts import FleetRoutes, QueenRoutes
+from rbee.queen.restraint import AT_ONCE
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import counted, rejected_with_reset
 from tests.system.fleet.house import (
@@ -27,7 +29,7 @@ from tests.system.fleet.house import (
     fleet_of,
     refused,
 )
-from tests.system.house import HIVE, QUEEN, main_pid, override, put, rbeectl, rows, unit
+from tests.system.house import HIVE, QUEEN, curl, main_pid, override, put, rbeectl, rows, unit
 
 RESETS = struct.pack("ii", 1, 0)
 
@@ -275,3 +277,99 @@ def test_guessing_a_token_s_secret_gets_nowhere(fleet: Fleet) -> None:
     # It is told, with where it came from.
     assert gpu3.address in fleet.told("join-refused")[-1]["MESSAGE"]
     fleet.retire("gpu3")
+
+
+# What one machine may have her do and record
+
+
+def test_a_stranger_s_joins_fill_nothing_and_an_operator_sees_how_many_they_were(fleet: Fleet) -> None:
+    gpu3 = fleet.boot("gpu3")
+    token_id, _, fingerprint = fleet.token().split(".")
+    body = {
+        "token": f"{token_id}.{'A' * 32}.{fingerprint}", "name": "gpu3", "machine": "0" * 32,
+        "request": "no request", "version": "0.5.0",
+    }  # fmt: skip
+    put(gpu3, "/root/join.json", json.dumps(body))
+    before = len(fleet.told("join-refused"))
+    one = (
+        "curl --silent --insecure --output /dev/null --write-out '%{http_code}\\n' --data @/root/join.json "
+        "--header 'Content-Type: application/json' "
+        f"https://queen:{PORT}{FleetRoutes.JOIN.path}"
+    )
+    many = f"for _ in $(seq 60); do {one}; done"
+    statuses = gpu3.run("sh", "-c", many, timeout=60).stdout.split()
+    # The token is looked at first: of the request, which is none, nobody says a word.
+    assert statuses[:20] == ["403"] * 20
+    assert set(statuses[20:]) <= {"503", "403"}
+    assert statuses.count("503") >= 30
+    told = [entry["MESSAGE"] for entry in fleet.told("join-refused")][before:]
+    assert len(told) == AT_ONCE
+    assert all(gpu3.address in text for text in told)
+    # And a machine elsewhere is not in its way, nor is what operators did gone.
+    fleet.await_told("join-refused", count=before + AT_ONCE + 1, seconds=70)
+    last = fleet.told("join-refused")[-1]["MESSAGE"]
+    assert re.search(r"\(the same \d\d times more within 60 s\)$", last), last
+    fleet.retire("gpu3")
+
+
+def test_a_hive_that_dials_without_end_is_held_back_and_its_neighbour_is_not(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    entries = rbeectl(fleet.queen, "audit", "-n", "1000", "--json").json["entries"]
+    gpu1.run("systemctl", "stop", HIVE)
+    fleet.await_state("gpu1", "offline")
+    path = FleetRoutes.REQUESTS.url()
+    script = f"""
+for number in $(seq 1 80); do
+    curl --silent --insecure --max-time 0.2 --cert {MEMBERSHIP} --key {MEMBERSHIP} --output /dev/null \
+        --write-out '%{{http_code}}\n' --header "RBEE-Instance: $(printf %032d $number)" \
+        --header 'RBEE-Version: {fleet.views()["gpu2"]["version"]}' https://queen:{PORT}{path}
+done
+true
+"""
+    statuses = gpu1.run("sh", "-c", script, timeout=120).stdout.split()
+    assert statuses.count("503") > 20
+    told = fleet.await_told("hive-restrained", hive="gpu1")
+    assert "connects more often than it is let in" in told["MESSAGE"]
+    assert len(fleet.told("hive-restrained", hive="gpu1")) <= AT_ONCE
+    assert fleet.states()["gpu2"] == "online"
+    now = rbeectl(fleet.queen, "audit", "-n", "1000", "--json").json["entries"]
+    assert len(now) - len(entries) < 50
+    # In a while it is let in again.
+    gpu1.run("systemctl", "start", HIVE)
+    fleet.await_state("gpu1", "online", 60)
+
+
+def test_a_hive_s_line_is_no_word_of_the_queen_s(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    source = f"{PACKAGES}/rbee/hive/app.py"
+    gpu1.run("cp", source, "/root/app.py")
+    gpu1.run("sed", "-i", "s/^from rbee.narration import DETECT_FAILED, DETECTED/"
+             "from rbee.narration import HIVE_ONLINE as DETECTED, DETECT_FAILED/", source)  # fmt: skip
+    before = len(fleet.told("hive-online", hive="gpu1"))
+    try:
+        gpu1.run("systemctl", "restart", HIVE)
+        fleet.await_told("hive-online", hive="gpu1", count=before + 1)
+        _, kept = curl(fleet.queen, "/v1/events/last?limit=50&hive=gpu1")
+        said = [(event["speaker"], event["event"]) for event in kept["events"] if "Detected" in event["text"]]
+        assert said[-1] == ("bee hive", "hive-said")
+    finally:
+        gpu1.run("cp", "/root/app.py", source)
+        gpu1.run("systemctl", "restart", HIVE)
+    fleet.await_state("gpu1", "online")
+    assert all("Detected" not in entry["MESSAGE"] for entry in fleet.told("hive-online")[before:])
+
+
+def test_a_weak_key_gets_no_certificate(fleet: Fleet) -> None:
+    gpu1 = fleet.hives["gpu1"]
+    gpu1.run("sh", "-c", "command -v openssl")
+    for kind, words in (
+        (("-newkey", "rsa:1024"), "an RSA key of 1024 bits"),
+        (("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp224r1"), "a key on the curve secp224r1"),
+    ):
+        made = gpu1.run("openssl", "req", "-new", *kind, "-nodes", "-subj", "/", "-keyout", "/dev/null")
+        body = json.dumps({"request": made.stdout})
+        status, told = curl_as_hive(
+            gpu1, FleetRoutes.RENEW.path, "-H", "Content-Type: application/json", "--data", body
+        )
+        assert (status, told["field"]) == ("400", "request"), told
+        assert words in told["detail"]

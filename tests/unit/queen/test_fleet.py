@@ -36,6 +36,7 @@ from rbee.contracts import (
     Route,
     SetCordon,
     SetLabels,
+    decode,
     encode,
 )
 from rbee.contracts import Hives as Views
@@ -52,11 +53,13 @@ from rbee.errors import (
     VersionSkew,
 )
 from rbee.narration import Event, Narrator
+from rbee.queen.authority import Authority, Identity
 from rbee.queen.catalog import Catalog
 from rbee.queen.fleet import Fleet, check_version
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs
 from rbee.queen.registry import Registry
+from rbee.queen.restraint import AT_ONCE, JOINS, RENEWALS, STREAMS
 from rbee.queen.units import AsyncBus
 from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer
@@ -245,16 +248,17 @@ def test_a_token_that_is_not_good_lets_nobody_in_and_says_why(
             (f"{token_id}.{secret}.{'0' * 64}", "is another queen's"),
             (expired, "has expired"),
         ]
-        for token, words in tries:
+        for number, (token, words) in enumerate(tries):
             if token is expired:
                 monkeypatch.setattr(rbee.queen.catalog, "now_ms", lambda: later)
             with pytest.raises(BadToken, match=words) as caught:
-                await queen.join(token)
+                await queen.join(token, address=f"10.0.0.{number}")
             assert "rbeectl token create" in (caught.value.hint or "")
         assert [row.id for row in await queen.catalog.hives()] == ["gpu0"]
         refused = queen.tape.of("join-refused")
         assert len(refused) == len(tries)
-        assert all(text.startswith("10.0.0.1 may not join as gpu1: ") for text in refused)
+        for number, text in enumerate(refused):
+            assert text.startswith(f"10.0.0.{number} may not join as gpu1: ")
         # No secret is in what was told.
         for token, _ in tries:
             assert token.split(".")[1] not in str(queen.tape.told)
@@ -660,10 +664,114 @@ def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: p
         await queen.member()
         for number in range(5):
             await queen.fleet.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
-        told = [entry.text for entry in await queen.catalog.audit(100, None)]
+        joined, *told = [entry.text for entry in await queen.catalog.audit(100, None)]
+        assert joined.startswith("hive gpu1 joined from 10.0.0.1")
         assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
 
     with_queen(scenario)
+
+
+def test_what_machines_do_pushes_nothing_of_an_operator_s_out_of_the_audit(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.queen.catalog, "AUDIT_KEPT_MACHINES", 6)
+    monkeypatch.setattr(rbee.queen.catalog, "AUDIT_KEPT_A_HIVE", 4)
+
+    async def scenario(queen: Queen) -> None:
+        liar = await queen.member()
+        other = await queen.member("gpu2", machine=OTHER)
+        await queen.fleet.set_cordon("gpu1", SetCordon("broken"), OPERATOR)
+        for number in range(20):
+            await queen.catalog.set_address("gpu1", f"10.0.1.{number}", by=liar.fields)
+        await queen.catalog.set_address("gpu2", "10.0.2.1", by=other.fields)
+        told = [entry.text for entry in await queen.catalog.audit(100, None)]
+        operators = [text for text in told if ("token" in text and "was made" in text) or "cordoned" in text]
+        assert len(operators) == 3
+        # One hive has as many as it may, and another's are there beside it.
+        assert [text for text in told if "10.0.1." in text] == [
+            f"hive gpu1 is at 10.0.1.{number}" for number in (16, 17, 18, 19)
+        ]
+        assert any(text.startswith("hive gpu2 joined") for text in told)
+        assert told[-1] == "hive gpu2 is at 10.0.2.1"
+
+    with_queen(scenario)
+
+
+def test_a_request_is_not_looked_at_before_the_token_is(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed: list[str] = []
+    sign = Authority.sign
+
+    def counted(self: Authority, request: str, identity: Identity) -> str:
+        signed.append(identity.hive_id)
+        return sign(self, request, identity)
+
+    monkeypatch.setattr(Authority, "sign", counted)
+
+    async def scenario(queen: Queen) -> None:
+        token = await queen.token()
+        token_id, _, fingerprint = token.split(".")
+        with pytest.raises(BadToken):
+            await queen.join(f"{token_id}.{'A' * 32}.{fingerprint}")
+        assert signed == []
+        await queen.join(token)
+        assert signed == ["gpu1"]
+
+    with_queen(scenario)
+
+
+def test_an_address_whose_joins_are_refused_is_not_listened_to_and_others_are(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        token = await queen.token()
+        stranger, friend = RemotePeer("10.0.0.66", None), RemotePeer("10.0.0.1", None)
+        for _ in range(JOINS.burst):
+            queen.fleet.check_joins(stranger)
+            queen.fleet.join_failed(stranger)
+        for _ in range(1000):
+            with pytest.raises(TooMany, match=r"too many joins from 10\.0\.0\.66"):
+                queen.fleet.check_joins(stranger)
+        queen.fleet.check_joins(friend)
+        await queen.join(token)
+        # What the operator sees of a thousand is a handful.
+        assert 0 < len(queen.tape.of("join-refused")) <= AT_ONCE
+
+    with_queen(scenario)
+
+
+def test_a_hive_that_connects_without_end_is_held_back(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        for number in range(STREAMS.burst):
+            uplink = await queen.fleet.open_stream(peer, f"{number:032}", __version__, lambda: None)
+            uplink.abort()
+        for _ in range(50):
+            with pytest.raises(TooMany, match="the beehive gpu1 connects too often"):
+                await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        told = queen.tape.of("hive-restrained")
+        assert len(told) == AT_ONCE
+        assert told[0].startswith("the beehive gpu1 connects more often than it is let in")
+
+    with_queen(scenario)
+
+
+def test_a_hive_gets_no_certificates_without_end(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        request = tls.request_for(tls.new_key())
+        for _ in range(RENEWALS.burst):
+            await queen.fleet.renew(request, peer)
+        with pytest.raises(TooMany):
+            await queen.fleet.renew(request, peer)
+
+    with_queen(scenario)
+
+
+def test_a_new_hive_s_name_is_one_that_a_table_can_show() -> None:
+    decode(Join, encode(Join("t", "x" * 63, MACHINE, "r", "1.0")))
+    for shape in (Join("t", "x" * 64, MACHINE, "r", "1.0"), CreateToken(hive="x" * 64)):
+        with pytest.raises(BadInput, match="must have 1 to 63 characters"):
+            decode(type(shape), encode(shape))
 
 
 # What a hive says, and what an operator may write, never keeps others from reading

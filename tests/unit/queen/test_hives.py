@@ -53,6 +53,7 @@ from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Job, Jobs, Stories
 from rbee.queen.registry import Registry
+from rbee.queen.restraint import AT_ONCE, LINES
 from rbee.queen.units import AsyncBus
 from rbee.queen.words import describe
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
@@ -781,6 +782,54 @@ def test_a_hive_speaks_for_itself_only_and_into_its_own_job_only(queen: MakeQuee
             q.jobs.close()
 
             assert lines(await told(job))[2:] == [("bee hive", "all is well")]
+
+    run(scenario())
+
+
+def test_a_hive_s_line_has_a_hive_s_word_whatever_it_says_and_a_job_of_its_own_or_none(
+    queen: MakeQueen,
+) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            passed_on: list[tuple[str, str, str | None]] = []
+            q.hives._passed_on = lambda hive_id, line, job_id: passed_on.append(
+                (line.speaker, line.event, job_id)
+            )
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            job = q.hives.add(LOCALHOST, ACTOR)
+            await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
+            said = [
+                Line("queen bee", "x", event, "2026-01-31T12:00:00Z")
+                for event in ("detected", "hive-online", "queen-awake", "of-a-newer-version")
+            ]
+
+            await q.hives.heartbeat(beat(state="starting", job_id=job.id, lines=tuple(said)))
+            await q.hives.heartbeat(beat(state="starting", job_id="7" * 32, lines=(said[0],)))
+            q.jobs.close()
+
+            words = ["detected", "hive-said", "hive-said", "hive-said"]
+            assert passed_on == [
+                *(("bee hive", word, job.id) for word in words), ("bee hive", "detected", None)
+            ]  # fmt: skip
+
+    run(scenario())
+
+
+def test_a_hive_that_speaks_without_end_is_cut_short_and_that_is_told(queen: MakeQueen) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            passed_on: list[str] = []
+            q.hives._passed_on = lambda hive_id, line, job_id: passed_on.append(line.text)
+            q.systemd.programs[HIVE_UNIT] = NoProgram()
+            q.hives.add(LOCALHOST, ACTOR)
+            await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
+            for number in range(LINES.burst + 400):
+                line = Line("bee hive", f"{number}", "detected", "2026-01-31T12:00:00Z")
+                await q.hives.heartbeat(beat(state="starting", lines=(line,)))
+            assert passed_on == [f"{number}" for number in range(LINES.burst)]
+            told = [text for name, text, _ in q.tape.told if name == "hive-restrained"]
+            assert len(told) == AT_ONCE
+            assert told[0] == f"the beehive localhost says more than is told: {LINES.burst}"
 
     run(scenario())
 

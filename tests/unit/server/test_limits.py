@@ -9,7 +9,8 @@ from typing import Any, get_args, get_type_hints
 from rbee import contracts
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
-from rbee.queen.catalog import AUDIT_KEPT, TOKENS_MAX
+from rbee.queen import catalog, restraint
+from rbee.queen.catalog import TOKENS_MAX
 from rbee.queen.feed import KEPT, KEPT_SIZE, WATCHERS
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
 from rbee.queen.registry import BEATS_A_SECOND
@@ -82,6 +83,11 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "connections of all hives": (f"{HIVE_CONNECTIONS.total}", many),
         "until what is sent is acknowledged": (f"{door.USER_TIMEOUT / 1000:g} s", "closed"),
         "heartbeats a second": (f"{BEATS_A_SECOND:g}", "longer interval"),
+        "refused joins of an address": (at_a_rate(restraint.JOINS), many),
+        "streams that a hive opens": (at_a_rate(restraint.STREAMS), many),
+        "changes of its devices": (at_a_rate(restraint.LOOKS), "asked later"),
+        "lines that it says": (at_a_rate(restraint.LINES), "left out"),
+        "certificates of a hive": (at_a_rate(restraint.RENEWALS), many),
         "requests to a hive, unanswered": (f"{ASKED_AT_ONCE}", failed),
         "answer of a hive": (size(connection.BODY_LIMIT, "B"), large),
         "GPUs in it": (f"{card}", failed),
@@ -91,9 +97,16 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "labels of a hive": (f"{label}", bad),
         "characters of a label key or value": (f"{key}", bad),
         "characters of the reason of a cordon": (f"{cordon}", bad),
-        "entries of the audit": (f"{AUDIT_KEPT}", "oldest dropped"),
+        "entries of the audit, operators'": (f"{catalog.AUDIT_KEPT}", "oldest dropped"),
+        "entries of the audit, machines'": (f"{catalog.AUDIT_KEPT_MACHINES}", "oldest dropped"),
+        "entries of the audit, a hive's": (f"{catalog.AUDIT_KEPT_A_HIVE}", "oldest dropped"),
+        "characters of a new hive's name": (f"{limit_of(contracts.Join, 'name')}", bad),
         "entries told at once": (f"{told}", bad),
     }
+
+
+def at_a_rate(bound: restraint.Bound) -> str:
+    return f"{bound.burst}, then 1 in {bound.every:g} s"
 
 
 def limit_of(shape: Any, field: str) -> int:
