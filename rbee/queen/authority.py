@@ -36,6 +36,9 @@ HIVE_LIFE = timedelta(days=365)
 CLOCKS = timedelta(hours=1)
 """How far a hive's clock may be behind the queen's: certificates are valid from so long ago on."""
 
+RSA_BITS = 2048, 8192
+"""The least and the most of a hive's key, where it is RSA."""
+
 WAY_BACK = "man queen-rbee.service, KEYS: the hives have to join again"
 
 
@@ -120,10 +123,15 @@ class Authority:
 
         try:
             asked = x509.load_pem_x509_csr(request.encode())
-            is_genuine = asked.is_signature_valid
             key = asked.public_key()
         except Exception as error:  # what cryptography raises differs from version to version
             raise BadInput(f"request is no certificate request: {error}", field="request") from error
+        _check_strength(key)
+        try:
+            is_genuine = asked.is_signature_valid
+        except Exception as error:  # a hash that it does not know, for one
+            told = f"request is signed in a way that is not taken: {error}"
+            raise BadInput(told, field="request") from error
         if not is_genuine:
             raise BadInput("request is not signed with its own key", field="request")
         names = [
@@ -222,6 +230,28 @@ class Authority:
         )
         signed = builder.sign(self._ca_key, digest)
         return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _check_strength(key: Any) -> None:
+    """BadInput for a key that is too weak, too large to be worked with, or of a sort that TLS has not."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        return
+    if isinstance(key, rsa.RSAPublicKey):
+        least, most = RSA_BITS
+        if least <= key.key_size <= most:
+            return
+        told = f"an RSA key of {key.key_size} bits"
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1):
+            return
+        told = f"a key on the curve {key.curve.name}"
+    else:
+        told = "a key of another sort"
+    raise BadInput(
+        f"request has {told}, which is refused", hint="Use EC with P-256, as rbee-hive does.", field="request"
+    )
 
 
 def credentials_folder() -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 import rbee.queen.authority
@@ -315,6 +315,44 @@ def test_what_is_no_request_is_refused(folder: Path) -> None:
         with pytest.raises(BadInput, match="^request is") as caught:
             authority.sign(text, GPU1)
         assert caught.value.field == "request"
+
+
+def request_with(key: Any) -> str:
+    digest = None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, digest)
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: rsa.generate_private_key(65537, 1024), "an RSA key of 1024 bits"),
+        (lambda: ec.generate_private_key(ec.SECP192R1()), "a key on the curve secp192r1"),
+        (lambda: ec.generate_private_key(ec.SECP224R1()), "a key on the curve secp224r1"),
+        (lambda: ec.generate_private_key(ec.SECP256K1()), "a key on the curve secp256k1"),
+        (lambda: dsa.generate_private_key(2048), "a key of another sort"),
+    ],
+    ids=["RSA 1024", "P-192", "P-224", "secp256k1", "DSA"],
+)
+def test_a_weak_key_is_refused_with_what_it_is(folder: Path, make: Any, words: str) -> None:
+    with pytest.raises(BadInput, match=f"request has {words}, which is refused") as caught:
+        Authority.open(folder).sign(request_with(make()), GPU1)
+    assert caught.value.field == "request"
+    assert "P-256" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rsa.generate_private_key(65537, 2048),
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        ed25519.Ed25519PrivateKey.generate,
+        ed448.Ed448PrivateKey.generate,
+    ],
+    ids=["RSA 2048", "P-384", "Ed25519", "Ed448"],
+)
+def test_a_strong_key_is_signed(folder: Path, make: Any) -> None:
+    assert "BEGIN CERTIFICATE" in Authority.open(folder).sign(request_with(make()), GPU1)
 
 
 def test_a_hive_is_known_by_its_certificate_and_a_stranger_is_let_in_without_one(
