@@ -269,7 +269,11 @@ class Bus:
         return self._ask(b"StopUnit", unit, b"replace", f"stopping {unit}")
 
     def ask_restart(self, unit: str) -> str:
-        """RestartUnit, unless somebody has the unit stopped: queue the job and return its object path."""
+        """RestartUnit: queue the job and return its object path; it takes the place of a job to stop."""
+        return self._ask(b"RestartUnit", unit, b"replace", f"restarting {unit}")
+
+    def ask_restart_unless_stopping(self, unit: str) -> str:
+        """RestartUnit, but Stopping where somebody has the unit stopped."""
         return self._ask(b"RestartUnit", unit, b"fail", f"restarting {unit}")
 
     def reload(self) -> None:
@@ -294,6 +298,10 @@ class Bus:
     def stop(self, unit: str, *, timeout: float) -> None:
         """Stop a unit and await its job; of a unit that is not active that is at once."""
         self._await_job(self.ask_stop, unit, timeout, "stop")
+
+    def restart(self, unit: str, *, timeout: float) -> None:
+        """Stop a unit and start it in one job, which nobody who starts it meanwhile comes between."""
+        self._await_job(self.ask_restart, unit, timeout, "restart")
 
     def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
         results: dict[str, str] = {}

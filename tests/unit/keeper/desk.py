@@ -82,6 +82,10 @@ class Bus:
         self._do("start" if undo_stop else "start unless stopping", unit)
         self.states[unit] = ACTIVE
 
+    def restart(self, unit: str, *, timeout: float) -> None:
+        self._do("restart", unit)
+        self.states[unit] = ACTIVE
+
     def ask_start(self, unit: str) -> None:
         self._do("ask start", unit)
 

@@ -102,13 +102,13 @@ class Opened:
         self._bus = bus
         self.listens = self._is_open = is_open
         self.asked: list[SetTcp] = []
-        start = bus.start
+        restart = bus.restart
 
-        def started(unit: str, **options: Any) -> None:
-            start(unit, **options)
+        def restarted(unit: str, **options: Any) -> None:
+            restart(unit, **options)
             self.listens = bool(self.asked) and self.asked[-1].is_open
 
-        bus.start = started  # type: ignore[method-assign]
+        bus.restart = restarted  # type: ignore[method-assign]
 
     @property
     def handlers(self) -> dict[Route, Handler]:
@@ -138,7 +138,7 @@ def test_enabling_restarts_her_with_the_socket_and_says_so_first(
         "(bee keeper) restarting the queen with her TCP socket; hives reconnect",
         f"The queen listens on [::]:8500; fingerprint {FINGERPRINT}",
     ]
-    assert awake.asked == [("stop", QUEEN_UNIT), ("stop", TCP_SOCKET_UNIT), ("start", QUEEN_UNIT)]
+    assert awake.asked == [("restart", QUEEN_UNIT)]
     assert queen.asked == [SetTcp(True)]
 
 
@@ -158,7 +158,7 @@ def test_disabling_restarts_her_without_the_socket(
     ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "disable"))
 
     assert ran.out.splitlines()[-1] == "The queen listens on her own machine alone"
-    assert [verb for verb, _ in awake.asked] == ["stop", "stop", "start"]
+    assert awake.asked == [("restart", QUEEN_UNIT)]
 
 
 def test_a_socket_that_does_not_open_is_named_with_where_to_look(
@@ -166,11 +166,11 @@ def test_a_socket_that_does_not_open_is_named_with_where_to_look(
 ) -> None:
     queen = Opened(awake)
 
-    def start(unit: str, **options: Any) -> None:
-        Bus.start(awake, unit, **options)
+    def restart(unit: str, **options: Any) -> None:
+        Bus.restart(awake, unit, **options)
         awake.states[TCP_SOCKET_UNIT] = UnitState("loaded", "failed", "failed", result="resources")
 
-    awake.start = start  # type: ignore[method-assign]
+    awake.restart = restart  # type: ignore[method-assign]
     ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
 
     assert ran.code == 1
@@ -195,14 +195,14 @@ def test_another_address_is_a_drop_in_that_is_whole(
         assert ran.code == 0, ran
         assert dropin.read_text().splitlines()[1:] == ["[Socket]", "ListenStream=", f"ListenStream={line}"]
         assert os.listdir(dropin.parent) == ["50-listen.conf"]
-        assert [verb for verb, _ in awake.asked] == ["reload", "stop", "stop", "start"]
+        assert [verb for verb, _ in awake.asked] == ["reload", "restart"]
     awake.asked.clear()
     assert with_queen(queen.handlers, lambda: rbeectl("tcp", "enable", "--listen", "[::1]")).code == 0
     assert awake.asked == []
 
 
 @pytest.mark.parametrize("before", [None, "[Socket]\nListenStream=\nListenStream=127.0.0.1:9000\n"])
-@pytest.mark.parametrize("breaks", ["reload", "start", "socket"])
+@pytest.mark.parametrize("breaks", ["reload", "restart", "socket"])
 def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     before: str | None, breaks: str,
@@ -213,7 +213,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
     monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", dropin)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     queen = Opened(awake, is_open=True)
-    works = awake.start
+    works = awake.restart
 
     def is_new() -> bool:
         return dropin.exists() and "9001" in dropin.read_text()
@@ -222,14 +222,14 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
         if breaks == "reload" and is_new():
             raise UnitFailed("reloading the unit files: no memory")
 
-    def start(unit: str, **options: Any) -> None:
-        if breaks == "start" and is_new():
+    def restart(unit: str, **options: Any) -> None:
+        if breaks == "restart" and is_new():
             raise UnitFailed("it did not start")
         works(unit, **options)
         queen.listens = not is_new()
 
     awake.reload = reload  # type: ignore[attr-defined]
-    awake.start = start  # type: ignore[method-assign]
+    awake.restart = restart  # type: ignore[method-assign]
     ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable", "--listen", "127.0.0.1:9001"))
 
     assert ran.code == 1
