@@ -25,7 +25,7 @@ HEAD = "# {name} completion for rbeectl(1){mode}\n# Written by packaging/complet
 NAMES = """rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4"""
 """The hives of an awake queen. Reading never wakes her: while she sleeps there are no names."""
 
-KINDS = {"host": "host", "hive": "hive", "file": "file"}
+KINDS = {"host": "host", "hive": "hive", "file": "file", "verb": "verb"}
 """What an argument is, by its name."""
 
 FILES = ("--install", "--textfile")
@@ -196,7 +196,10 @@ def _zsh_options(verb: Verb) -> list[str]:
 
 
 def zsh() -> str:
-    arguments = {"host": "'1:host:(localhost)'", "hive": "'1:hive:_rbeectl_hives'", "file": "'1:file:_files'"}
+    arguments = {
+        "host": "'1:host:(localhost)'", "hive": "'1:hive:_rbeectl_hives'", "file": "'1:file:_files'",
+        "verb": "'1:verb:{_describe -t verbs verb verbs}'",
+    }  # fmt: skip
     cases = []
     for verb in VERBS:
         lines = [*_zsh_options(verb), *([arguments[verb.argument]] if verb.argument else [])]
@@ -307,7 +310,12 @@ def fish() -> str:
                 f"complete -c rbeectl -n '__fish_seen_subcommand_from {group}; "
                 f"and not __fish_seen_subcommand_from {subs}' -a {one.path[1]} -d '{text}'"
             )
-    arguments = {"host": "-a localhost", "hive": "-a '(__rbeectl_hives)'", "file": "-F"}
+    arguments = {
+        "host": "-a localhost",
+        "hive": "-a '(__rbeectl_hives)'",
+        "file": "-F",
+        "verb": '-a "$verbs"',
+    }
     for verb in VERBS:
         seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.path)
         # fish looks for a word anywhere: 'tcp status' is not 'status'.

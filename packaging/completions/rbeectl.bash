@@ -4,7 +4,7 @@
 _rbeectl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' sub='' i
-    local words='add-hive remove-hive list-hives list-devices show label cordon uncordon tcp token join wake sleep shutdown status top monitor logs metrics audit version doctor catalog'
+    local words='add-hive remove-hive list-hives list-devices show label cordon uncordon tcp token join wake sleep shutdown status top monitor logs metrics audit version doctor catalog help'
     local options='--version --json -q --quiet --no-legend --no-pager --full --timeout --no-color --debug --help' valued='--timeout' argument=verb given=0
     COMPREPLY=()
 
@@ -53,6 +53,7 @@ _rbeectl()
         'catalog backup') options='--force --json -q --quiet --help' valued='' argument=file ;;
         'catalog check') options='--json -q --quiet --help' valued='' argument=file ;;
         'catalog restore') options='--empty --json -q --quiet --help' valued='' argument=file ;;
+        'help') options='--json -q --quiet --help' valued='' argument=verb ;;
     esac
 
     if [[ " --install --textfile " == *" $previous "* ]]; then

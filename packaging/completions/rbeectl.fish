@@ -6,7 +6,7 @@ function __rbeectl_hives
     rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
 end
 
-set -l verbs add-hive remove-hive list-hives list-devices show label cordon uncordon tcp token join wake sleep shutdown status top monitor logs metrics audit version doctor catalog
+set -l verbs add-hive remove-hive list-hives list-devices show label cordon uncordon tcp token join wake sleep shutdown status top monitor logs metrics audit version doctor catalog help
 set -l no_verb "not __fish_seen_subcommand_from $verbs"
 
 complete -c rbeectl -f
@@ -43,6 +43,7 @@ complete -c rbeectl -n "$no_verb" -a audit -d 'Show who changed what in catalog,
 complete -c rbeectl -n "$no_verb" -a version -d 'Show the versions of all that runs'
 complete -c rbeectl -n "$no_verb" -a doctor -d 'Find what keeps rbee from working here, and mend it'
 complete -c rbeectl -n "$no_verb" -a catalog -d 'Back up, check or restore the hive catalog'
+complete -c rbeectl -n "$no_verb" -a help -d 'Show the help of VERB, as VERB --help does'
 complete -c rbeectl -n '__fish_seen_subcommand_from tcp; and not __fish_seen_subcommand_from disable enable status' -a disable -d 'Close the TCP socket'
 complete -c rbeectl -n '__fish_seen_subcommand_from tcp; and not __fish_seen_subcommand_from disable enable status' -a enable -d 'Make the keys and open the TCP socket'
 complete -c rbeectl -n '__fish_seen_subcommand_from tcp; and not __fish_seen_subcommand_from disable enable status' -a status -d 'Say whether the queen is open, and her keys\' fingerprint'
@@ -273,3 +274,8 @@ complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_sub
 complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -l json -d 'Print JSON, for programs'
 complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -s q -l quiet -d 'Print errors only'
 complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and __fish_seen_subcommand_from restore' -l help -d 'Show this message and exit'
+
+complete -c rbeectl -n '__fish_seen_subcommand_from help' -a "$verbs"
+complete -c rbeectl -n '__fish_seen_subcommand_from help' -l json -d 'Print JSON, for programs'
+complete -c rbeectl -n '__fish_seen_subcommand_from help' -s q -l quiet -d 'Print errors only'
+complete -c rbeectl -n '__fish_seen_subcommand_from help' -l help -d 'Show this message and exit'

@@ -43,6 +43,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Care": {
         "doctor": "doctor",
         "catalog": "catalog",
+        "help": "help",
     },
 }
 """The verbs as --help shows them, with the module of rbee.keeper.verbs that each is in."""

@@ -98,9 +98,13 @@ SAMPLES_AT_ONCE = 16
 SHUTDOWN_ANSWER = 2.0
 """Seconds that a queen has to take a shutdown, before systemd stops her without her word."""
 
+NEAR_MAX = 5
+"""Names that are suggested for one that was mistyped."""
+
 UNITS = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT)
 
-QueenState = Literal["off", "asleep", "waking", "awake", "stopping", "failed"]
+QueenState = Literal["absent", "off", "asleep", "waking", "awake", "stopping", "failed"]
+"""'absent' is one that is not installed on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -628,11 +632,17 @@ def _named(name: str, hives: Sequence[HiveView]) -> HiveView | None:
 
 
 def did_you_mean(typed: str, names: Iterable[str]) -> str:
-    """A sentence's end with the names that are near to what was typed; '' where none is."""
-    import difflib  # only for who mistyped
+    """A sentence's end with the names that are near to what was typed; '' where none is.
 
-    near = difflib.get_close_matches(typed, list(names), n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    Those that begin with it, or have it as one of their words, are meant before those that look like it.
+    """
+    known = list(names)
+    near = [name for name in known if typed and (name.startswith(typed) or typed in name.split("-"))]
+    if not near:
+        import difflib  # only for who mistyped
+
+        near = difflib.get_close_matches(typed, known, n=3)
+    return f"; did you mean {' or '.join(near[:NEAR_MAX])}?" if near else ""
 
 
 def _without_socket(error: NotRunning) -> Unreachable:

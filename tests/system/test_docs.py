@@ -231,3 +231,12 @@ def test_the_manual_is_shown_without_a_word_of_complaint(machine: Machine) -> No
         assert shown.stderr == "", page.name
         assert "NAME" in shown.stdout
         assert name in shown.stdout
+
+
+def test_man_finds_units_and_programs_by_their_names(machine: Machine) -> None:
+    for names in (CHECKOUT / "debian").glob("*.links"):
+        for line in names.read_text().splitlines():
+            page, name = (Path(one).stem for one in line.split())
+            shown = machine.run("sh", "-c", f"man --warnings -E UTF-8 {name} | col -b")
+            assert shown.stderr == "", name
+            assert shown.stdout.startswith(page.upper()), name

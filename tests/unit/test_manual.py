@@ -118,6 +118,29 @@ def test_there_is_a_page_a_program_a_file_and_the_fields() -> None:
     ]  # fmt: skip
 
 
+LINKED = {
+    page: {Path(line.split()[1]).stem for line in links.read_text().splitlines()} | {page}
+    for links in sorted((PACKAGING.parent / "debian").glob("*.links"))
+    for page in [Path(links.read_text().split()[0]).stem]
+}
+"""The pages of the packages, with the names under which man finds each."""
+
+
+def test_each_unit_and_each_program_has_its_page_by_its_name() -> None:
+    units = {unit.name for unit in (PACKAGING.parent / "units").iterdir() if unit.is_file()}
+    programs = {one.name for one in (PACKAGING / "launchers").iterdir()} - {"queen-rbee-stopped"}
+
+    assert {name for names in LINKED.values() for name in names} >= units | programs
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_the_names_of_a_page_are_those_that_man_finds_it_by(page: str) -> None:
+    (found,) = (one for one in PAGES if one.stem == page)
+    head = found.read_text().partition(".Nd ")[0]
+
+    assert set(re.findall(r"(?m)^\.Nm (\S+)", head)) == LINKED[page]
+
+
 # The help
 
 
@@ -177,6 +200,7 @@ HIVES = '{"hives": [{"id": "localhost", "host": "a"}, {"id": "blade-7", "host": 
         (["rbeectl", "show", "-p", ""], []),
         (["rbeectl", "list-hives", ""], []),
         (["rbeectl", "catalog", ""], ["backup", "check", "restore"]),
+        (["rbeectl", "help", "list-"], ["list-devices", "list-hives"]),
         (["rbeectl", "catalog", "backup", "--fo"], ["--force"]),
         (["rbeectl", "logs", "--fol"], ["--follow"]),
         (["rbeectl", "--no-c"], ["--no-color"]),

@@ -106,6 +106,10 @@ def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
         ("listhives", "list-hives"),
         ("shutdwon", "shutdown"),
         ("Doctor", "doctor"),
+        ("list", "list-hives or list-devices?"),
+        ("hive", "add-hive or remove-hive?"),
+        ("devices", "list-devices?"),
+        ("stat", "status?"),
     ],
 )
 def test_a_verb_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl, typed: str, meant: str) -> None:
@@ -113,6 +117,33 @@ def test_a_verb_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl, typed:
 
     assert ran.code == 2
     assert f"No such command '{typed}'; did you mean {meant}" in ran.err
+
+
+@pytest.mark.parametrize("verb", [[], ["add-hive"], ["catalog"], ["token", "create"]], ids=" ".join)
+def test_help_is_a_verb_too(rbeectl: Rbeectl, verb: list[str]) -> None:
+    ran = rbeectl("help", *verb)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == rbeectl(*verb, "--help").out
+    assert rbeectl("help", "--json", *verb).json == [{"text": ran.out.removesuffix("\n")}]
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        (["list"], "No such command 'list'; did you mean list-hives or list-devices?"),
+        (["token", "creat"], "No such command 'creat'; did you mean create?"),
+        (["wake", "up"], "'wake' has no verbs, and no help of 'up'"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else " ".join(one),
+)
+def test_the_help_of_a_verb_that_was_mistyped_suggests_too(
+    rbeectl: Rbeectl, verb: list[str], told: str
+) -> None:
+    ran = rbeectl("help", *verb)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
 
 
 def test_a_verb_of_a_group_that_was_mistyped_suggests_the_near_one(rbeectl: Rbeectl) -> None:
