@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from rbee import __version__, config
+from rbee import __version__, config, hivestatus
 from rbee.client.link import Afar, HeartbeatClient, Link
 from rbee.errors import BadConfig, RbeeError
 from rbee.files import explained
@@ -124,7 +124,7 @@ async def run(notifier: Notifier, journal: Journal) -> int:
             sockets,
             notifier,
             told_to_stop,
-            status=lambda: f"queen at {queen}, no beat yet",
+            status=lambda: hivestatus.no_beat_yet(queen),
             started=started,
             stopping=stopping,
             daemons=() if queen_uid is None else (queen_uid,),

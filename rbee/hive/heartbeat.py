@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
-from rbee import __version__
+from rbee import __version__, hivestatus
 from rbee.client.link import HeartbeatClient
 from rbee.config import JITTER
 from rbee.contracts import LOCALHOST, Heartbeat, HeartbeatAck, Line
@@ -172,13 +172,11 @@ class Heart(Narrator):
             self._journal.narrate(QUEEN_BACK, "the queen answers again", hive=self._hive_id)
             self._trouble = None
         self._interval = max(LEAST_INTERVAL, ack.interval_ms / 1000)
-        self._status(
-            f"queen at {self._queen_name}, last beat {_time_of_day()}, the next within {self._interval:g} s"
-        )
+        self._status(hivestatus.beats(self._queen_name, _time_of_day(), self._interval))
 
     def tell_trouble(self, error: RbeeError) -> None:
         """Say once what is wrong, not at each try."""
-        self._status(f"queen at {self._queen_name}: {error.message}")
+        self._status(hivestatus.has_trouble(self._queen_name, error.message))
         event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; trying on"
         if isinstance(error, UnknownHive):
             cure = f"add it with: rbeectl add-hive {self._hive_id}"

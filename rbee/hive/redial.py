@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 
+from rbee import hivestatus
 from rbee.errors import BadConfig
 from rbee.hive.membership import REJOIN, Membership, Memberships, state_directory
 from rbee.narration import HIVE_FAILED, WAKING_HIVE, Journal
@@ -30,7 +31,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     membership = Memberships(state_directory()).load()
     if membership is None:
         raise BadConfig("this machine is no hive of a queen on another", hint=REJOIN)
-    notifier.status(f"waits for the queen at {membership.queen()}")
+    notifier.status(hivestatus.waits(membership.queen()))
     await _await_return(membership)
     journal.narrate(WAKING_HIVE, f"the queen at {membership.queen()} is there again", hive=membership.hive_id)
 

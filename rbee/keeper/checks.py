@@ -21,6 +21,7 @@ from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
 from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.keeper import permission
 from rbee.keeper.listener import closed_tcp
+from rbee.keeper.lone import LoneHive
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
@@ -753,6 +754,35 @@ def _members(root: Path) -> int | None:
 _OWNER = f"{QUEEN.user}:{QUEEN.user}"
 _NO_BUS = Complaint("not looked at: the system bus does not answer", is_fault=False)
 
+
+# A hive alone, and its queen
+
+
+def check_link(patient: Patient) -> Iterator[Complaint]:
+    """Of a hive whose queen is on another machine: are they connected?"""
+    if patient.bus is None:
+        yield _NO_BUS
+        return
+    lone = LoneHive.find(patient.bus)
+    if lone.is_connected or lone.hive.load != "loaded" or lone.hive.active == "failed":
+        return  # what is wrong with the unit is said of the unit
+    yield Complaint(
+        f"this hive {lone.describe()}",
+        hint="; ".join((lone.hint() or "").splitlines()) or None,
+        # One who waits, or was never asked to join, is as somebody wanted it.
+        is_fault=lone.hive.is_active and lone.link is not None,
+    )
+
+
+def is_of_use(check: str, patient: Patient) -> bool:
+    """Has this machine what the check of that name looks at? The catalog is the queen's."""
+    if check == "catalog":
+        return patient.is_installed(QUEEN)
+    if check == "link":
+        return patient.is_installed(HIVE) and not patient.is_installed(QUEEN)
+    return True
+
+
 Check = Callable[[Patient], Iterator[Complaint]]
 
 CHECKS: tuple[tuple[str, str, Check], ...] = (
@@ -763,6 +793,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("configuration", "the configuration can be used", check_configuration),
     ("catalog", "the queen can write her catalog", check_catalog),
     ("keys", "keys and certificates are valid by this clock", check_keys),
+    ("link", "this hive is connected to its queen", check_link),
 )
 """Name, what is true if all is well, and who looks; after the bus, in an order in which no check is blamed
 for what an earlier one found."""

@@ -49,6 +49,7 @@ from rbee.errors import (
     from_problem,
 )
 from rbee.keeper.listener import ClosedTcp, closed_tcp
+from rbee.keeper.lone import LoneHive, no_queen
 from rbee.keeper.permission import explain
 from rbee.narration import (
     QUEEN_ASLEEP,
@@ -109,7 +110,10 @@ QueenState = Literal["absent", "off", "asleep", "waking", "awake", "stopping", "
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What `rbeectl status` shows; `hives` is None where the queen is not awake to tell, or refused."""
+    """What `rbeectl status` shows; `hives` is None where the queen is not awake to tell, or refused.
+
+    `lone` is for a machine that has no queen.
+    """
 
     queen_state: QueenState
     queen: UnitState
@@ -117,15 +121,24 @@ class Overview:
     hives: tuple[HiveView, ...] | None
     refused: NotPermitted | None = None
     tcp: ClosedTcp | None = None
+    lone: LoneHive | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.lone.is_connected if self.lone is not None else self.queen_state == "awake"
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What queen and hives say they are; `queen` is None where she is not awake to tell."""
+    """What queen and hives say they are; `queen` is None where she is not awake to tell.
+
+    `lone` is for a machine that has no queen.
+    """
 
     queen_state: QueenState
     queen: str | None
     hives: tuple[HiveView, ...]
+    lone: LoneHive | None = None
 
 
 class Deadline:
@@ -245,7 +258,7 @@ class Keeper:
         """Have the queen awake; returns when she serves, if it `waits`."""
         if waits:
             self._wake()
-        elif self.queen_state() != "awake":
+        elif self._can_be_woken():
             self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
             with _explained():
                 self._reset_failed()
@@ -305,7 +318,7 @@ class Keeper:
         """What runs here, as far as somebody is awake to tell."""
         state = self.queen_state()
         if state != "awake":
-            return Versions(state, None, ())
+            return Versions(state, None, (), self._lone(state))
         return Versions(state, self._ask_awake(QueenRoutes.HEALTH).version, self._hives())
 
     def last_events(self, hive: str, count: int) -> tuple[FeedEvent, ...]:
@@ -322,6 +335,8 @@ class Keeper:
         """What happens, for ever; see rbee.keeper.monitor.Monitor."""
         from rbee.keeper.monitor import Monitor  # which nobody else needs
 
+        if self.queen_state() == "absent":
+            raise no_queen(self._bus)
         with _explained():
             yield from Monitor(
                 self._bus,
@@ -337,12 +352,16 @@ class Keeper:
         """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
         from rbee.keeper.catalog import backup  # with sqlite3, which only this needs
 
+        if self.queen_state() == "absent":
+            raise no_queen(self._bus)
         return backup(self._queen, self.queen_state(), file, is_forced=is_forced)
 
     def check_catalog(self) -> CatalogReport:
         """Is the queen's catalog sound?"""
         from rbee.keeper.catalog import check
 
+        if self.queen_state() == "absent":
+            raise no_queen(self._bus)
         return check(self._queen, self.queen_state(), None)
 
     def status(self) -> Overview:
@@ -354,22 +373,22 @@ class Keeper:
                 hives = self._hives()
             except NotPermitted as error:
                 refused = error  # the units are anybody's to see, the hives are not
-        return Overview(
-            state,
-            self._bus.state(QUEEN_UNIT),
-            self._bus.state(HIVE_UNIT),
-            hives,
-            refused,
-            self.closed_tcp() if state == "awake" else None,
-        )
+        queen, hive = self._bus.state(QUEEN_UNIT), self._bus.state(HIVE_UNIT)
+        tcp = self.closed_tcp() if state == "awake" else None
+        return Overview(state, queen, hive, hives, refused, tcp, self._lone(state))
 
     def closed_tcp(self) -> ClosedTcp | None:
         """Why no hive on another machine can reach an awake queen who is open to them; None if one can."""
         return closed_tcp(self._bus)
 
+    def _lone(self, state: QueenState) -> LoneHive | None:
+        return LoneHive.find(self._bus) if state == "absent" else None
+
     def sleep(self, *, waits: bool = True) -> None:
         """Stop the queen, and the local hive with her, and leave their sockets listening."""
         state = self.queen_state()
+        if state == "absent":
+            raise no_queen(self._bus)
         with _explained():
             if state not in ("asleep", "off"):
                 self._teller.narrate(SENDING_TO_SLEEP, "Sending queen to sleep")
@@ -455,15 +474,22 @@ class Keeper:
     # The steps
 
     def _wake(self) -> None:
-        if self.queen_state() != "awake":
+        if self._can_be_woken():
             self._teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
             self._have_awake()
         if not self._is_told_awake:
             self._is_told_awake = True
             self._teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
+    def _can_be_woken(self) -> bool:
+        """False for a queen who is awake; NotRunning where none is installed."""
+        state = self.queen_state()
+        if state == "absent":
+            raise no_queen(self._bus)
+        return state != "awake"
+
     def _have_awake(self) -> None:
-        if self.queen_state() != "awake":
+        if self._can_be_woken():
             try:
                 self._start_queen(timeout=START_TIMEOUT)
             except UnitFailed as error:
@@ -505,12 +531,8 @@ class Keeper:
 
     def _check_awake(self) -> None:
         state = self.queen_state()
-        if state == "off" and self._bus.state(QUEEN_UNIT).load == "not-found":
-            raise NotRunning(
-                "there is no queen on this machine",
-                hint=f"Type it on the queen's machine; systemctl status {HIVE_UNIT} says which that is\n"
-                "To have one here: sudo apt install rbee",
-            )
+        if state == "absent":
+            raise no_queen(self._bus)
         if state != "awake":
             raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
 
@@ -593,6 +615,7 @@ class Keeper:
 
 
 _HINTS: dict[QueenState, str] = {
+    "absent": "sudo apt install rbee",
     "off": "rbeectl wake",
     "asleep": "rbeectl wake",
     "waking": "Ask again in a moment.",
@@ -605,8 +628,9 @@ def queen_state(bus: Bus) -> QueenState:
     """What the queen is, as systemd says."""
     active = bus.active_state(QUEEN_UNIT)
     if active == "inactive":
-        listening = bus.active_state(QUEEN_SOCKET_UNIT) == "active"
-        return "asleep" if listening else "off"
+        if bus.active_state(QUEEN_SOCKET_UNIT) == "active":
+            return "asleep"
+        return "absent" if bus.state(QUEEN_UNIT).load == "not-found" else "off"
     names: dict[str, QueenState] = {
         "activating": "waking",
         "deactivating": "stopping",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rbee.errors import NotPermitted, RbeeError
-from rbee.keeper.checks import CHECKS, Check, Command, Complaint, Patient, complain_of_bus
+from rbee.keeper.checks import CHECKS, Check, Command, Complaint, Patient, complain_of_bus, is_of_use
 from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEMD, Bus
 from rbee.text import printable
 
@@ -75,6 +75,8 @@ class Doctor:
             self._tell(verdicts[-1])
             patient = Patient(bus, self._root, self._is_root, self._sudo_user)
             for name, well, check in self._checks:
+                if not is_of_use(name, patient):
+                    continue
                 verdicts.append(Verdict(name, well, tuple(_asked(check, patient))))
                 self._tell(verdicts[-1])
         return verdicts

@@ -132,7 +132,7 @@ class Monitor:
     def _waiting_for(self, state: QueenState) -> str:
         if state == "failed":
             return f"queen has failed ({self._presence.why_failed()}), waiting until she is started again."
-        after = "wakes" if state == "asleep" else "is turned on"
+        after = {"asleep": "wakes", "absent": "is installed"}.get(state, "is turned on")
         return f"queen is {state}, waiting until she {after}."
 
     def _say(self, told: QueenIs) -> Iterator[Told]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
+import sys
 from collections.abc import Collection
 from typing import Literal
 
@@ -50,7 +52,8 @@ def explain(refusal: NotPermitted) -> NotPermitted:
         case "no-group":
             return NotPermitted(
                 f"{refusal.message}; there is no group {GROUP} on this machine",
-                hint="The package rbee-queen makes it: sudo apt install rbee",
+                # The package rbee-queen makes it: beside a hive alone there is none, and root is who may.
+                hint=shlex.join(["sudo", "rbeectl", *sys.argv[1:]]),
             )
         case "in":
             return NotPermitted(

@@ -77,18 +77,22 @@ def _speaks_unicode() -> bool:
     return True
 
 
-def page(text: str, screen: Screen) -> None:
-    """Show a text, through a pager where it is longer than the terminal, as systemctl does.
-
-    $SYSTEMD_PAGER and $PAGER name another one; with 'cat' or nothing in it there is none.
-    """
-    pager = os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))
+def needs_pager(text: str, screen: Screen) -> bool:
+    """Is a text longer than the terminal, and shown by a pager then, as systemctl does?"""
     is_long = screen.is_terminal and text.count("\n") >= screen.lines - 1
-    if not is_long or pager in ("", "cat") or not sys.stdin.isatty():
-        click.echo(text)
-        return
+    return is_long and _own_pager() not in ("", "cat") and sys.stdin.isatty()
+
+
+def page(text: str, screen: Screen) -> None:
+    """Show a text through a pager."""
+    pager = _own_pager()
     if pager is not None:
         os.environ["PAGER"] = pager  # what click looks at
-    # systemd's own: quit if it fits, keep colours, leave the screen as it is.
+    # systemd's own: quit if it fits, keep colours, chop lines, leave the screen as it is.
     os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
     click.echo_via_pager(text + "\n", color=screen.has_colour)
+
+
+def _own_pager() -> str | None:
+    """$SYSTEMD_PAGER and $PAGER name another one than less; with 'cat' or nothing in it there is none."""
+    return os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))

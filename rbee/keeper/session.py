@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.keeper.commands import Deadline, Keeper
 from rbee.keeper.progress import Progress
-from rbee.keeper.screen import Screen, page
+from rbee.keeper.screen import Screen, needs_pager, page
 from rbee.keeper.tables import Frame
 from rbee.narration import JsonLines, Teller, Terminal
 from rbee.systemd import Bus
@@ -44,7 +44,7 @@ class Session:
     @property
     def frame(self) -> Frame:
         """How tables are drawn."""
-        return Frame(has_header=self.has_legend, fit=str if self.is_full else self.screen.cut)
+        return Frame(has_header=self.has_legend, screen=None if self.is_full else self.screen)
 
     @contextmanager
     def keeper(self) -> Iterator[Keeper]:
@@ -80,14 +80,20 @@ class Session:
         for line in hint.splitlines():
             click.echo(f"  try: {printable(line)}", err=True)
 
-    def show(self, text: str) -> None:
-        """As say(), for what may be longer than the screen."""
+    def show(self, draw: str | Callable[[Frame], str]) -> None:
+        """As say(), for what may be longer than the screen: a text, or what draws one in a frame.
+
+        A pager scrolls to the right, and gets lines that are not cut.
+        """
         if self.is_quiet:
             return
-        if self.has_pager:
-            page(text, self.screen)
-        else:
+        text = draw if isinstance(draw, str) else draw(self.frame)
+        if not self.has_pager or not needs_pager(text, self.screen):
             click.echo(text)
+            return
+        if not isinstance(draw, str):
+            text = draw(replace(self.frame, scrolls=True))
+        page(text, self.screen)
 
     def tell_json(self, value: Any) -> None:
         click.echo(json.dumps(value))

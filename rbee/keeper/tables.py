@@ -4,37 +4,82 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from rbee.contracts import AuditEntry, FeedEvent, Gpu, HiveView, Sample, TokenView
-from rbee.keeper.screen import width
+from rbee.keeper.screen import Screen, width
 from rbee.text import printable
+
+LEAST_COLUMN = 8
+"""Columns of the terminal that a cell keeps at the least, and its header's own."""
+
+LEAST_KEY = 20
+"""The same for the cell that a table is looked at for, where it goes on beyond the screen's edge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How a table is drawn: with its header or without, and what becomes of a line that is too long."""
+    """How a table is drawn: with its header or without, and what becomes of a line that is too long.
+
+    It is cut to the screen that there is; in one that scrolls it goes on to the right.
+    """
 
     has_header: bool = True
-    fit: Callable[[str], str] = str
+    screen: Screen | None = None
+    scrolls: bool = False
+
+    def fit(self, line: str) -> str:
+        return line if self.screen is None or self.scrolls else self.screen.cut(line)
+
+    def cell(self, text: str, columns: int) -> str:
+        if self.screen is not None:
+            text = self.screen.cut(text, columns)
+        return text + " " * (columns - width(text))
 
 
 WHOLE = Frame()
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = WHOLE) -> str:
-    """Left-aligned columns, two spaces apart, without trailing blanks."""
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = WHOLE, *, key: str | None = None
+) -> str:
+    """Left-aligned columns, two spaces apart, without trailing blanks.
+
+    `key` is the column that people look for: on a screen the widest cells up to it give way, so that it
+    is seen beside any name.
+    """
     lines = [[printable(cell) for cell in row] for row in rows]
     if frame.has_header:
         lines.insert(0, list(header))
     widths = [max((width(line[column]) for line in lines), default=0) for column in range(len(header))]
-    return "\n".join(frame.fit("  ".join(map(_pad, line, widths)).rstrip()) for line in lines)
+    if key is not None and frame.screen is not None and frame.screen.columns is not None:
+        widths = _narrowed(header, widths, header.index(key), frame.screen.columns, frame.scrolls)
+    return "\n".join(frame.fit("  ".join(map(frame.cell, line, widths)).rstrip()) for line in lines)
 
 
-def _pad(cell: str, columns: int) -> str:
-    return cell + " " * (columns - width(cell))
+def _narrowed(
+    header: Sequence[str], widths: Sequence[int], key: int, room: int, keeps_key: bool
+) -> list[int]:
+    """Widths with which the columns up to `key` fit into the room, as far as each keeps its least."""
+    narrow = list(widths[: key + 1])
+    giving = range(key if keeps_key else key + 1)
+    if keeps_key:
+        narrow[key] = min(narrow[key], LEAST_KEY)
+    least = [max(LEAST_COLUMN, width(name)) for name in header]
+    # Of what comes after them the line shows an ellipsis at the least.
+    room -= 0 if len(header) == key + 1 else 2
+    while sum(narrow) + 2 * key > room:
+        widest = max(
+            (one for one in giving if narrow[one] > least[one]), key=narrow.__getitem__, default=None
+        )
+        if widest is None:
+            break
+        narrow[widest] -= 1
+    if keeps_key:
+        narrow[key] = widths[key]
+    return [*narrow, *widths[key + 1 :]]
 
 
 def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) -> str:
@@ -43,28 +88,28 @@ def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) ->
             hive.id,
             hive.state,
             ago(hive.since_ms, now_ms),
-            span(hive.created_at_ms, now_ms),
-            address(hive),
-            _devices_in_short(hive),
             ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
-            f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",
-            hive.version or "-",
-            labels(hive) or "-",
             with_problem(
-                hive.reason if hive.cordoned is None else f"{hive.reason}; cordoned: {hive.cordoned}", hive
+                hive.reason if hive.cordoned is None else f"cordoned: {hive.cordoned}; {hive.reason}", hive
             ),
+            _devices_in_short(hive),
+            address(hive),
+            hive.version or "-",
+            f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",
+            span(hive.created_at_ms, now_ms),
+            labels(hive) or "-",
         )
         for hive in hives
     ]
     header = (
-        "HIVE", "STATE", "SINCE", "AGE", "ADDRESS", "DEVICES", "LAST BEAT", "INTERVAL", "VERSION",
-        "LABELS", "REASON",
+        "HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL", "AGE",
+        "LABELS",
     )  # fmt: skip
-    return table(header, rows, frame)
+    return table(header, rows, frame, key="REASON")
 
 
 def with_problem(text: str, row: HiveView | TokenView | AuditEntry | FeedEvent | Gpu) -> str:
-    """What is last of a row, and what of the row could not be read."""
+    """What people look for in a row, and what of the row could not be read."""
     return f"{text} [{row.problem}]" if row.problem else text
 
 
@@ -82,15 +127,15 @@ def tokens_table(tokens: Iterable[TokenView], now_ms: int, frame: Frame = WHOLE)
     rows = [
         (
             token.id,
+            with_problem(_token_state(token, now_ms), token),
             token.hive or "any",
             str(token.uses_left),
-            ago(token.created_at_ms, now_ms),
             clock(token.expires_at_ms * 1000),
-            with_problem(_token_state(token, now_ms), token),
+            ago(token.created_at_ms, now_ms),
         )
         for token in tokens
     ]
-    return table(("TOKEN", "HIVE", "USES LEFT", "MADE", "EXPIRES", "STATE"), rows, frame)
+    return table(("TOKEN", "STATE", "HIVE", "USES LEFT", "EXPIRES", "MADE"), rows, frame, key="EXPIRES")
 
 
 def _token_state(token: TokenView, now_ms: int) -> str:
@@ -103,10 +148,10 @@ def _token_state(token: TokenView, now_ms: int) -> str:
 
 def audit_table(entries: Iterable[AuditEntry], frame: Frame = WHOLE) -> str:
     rows = [
-        (clock(entry.at_ms * 1000), _actor(entry), entry.hive or "-", with_problem(entry.text, entry))
+        (clock(entry.at_ms * 1000), _actor(entry), with_problem(entry.text, entry), entry.hive or "-")
         for entry in entries
     ]
-    return table(("TIME", "WHO", "HIVE", "WHAT"), rows, frame)
+    return table(("TIME", "WHO", "WHAT", "HIVE"), rows, frame, key="WHAT")
 
 
 def _actor(entry: AuditEntry) -> str:
@@ -132,7 +177,8 @@ def devices_in_words(hive: HiveView) -> list[tuple[str, str]]:
 
 def devices_table(hives: Iterable[HiveView], frame: Frame = WHOLE) -> str:
     rows = [row for hive in hives for row in device_rows(hive)]
-    return table(("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID"), rows, frame)
+    header = ("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID")
+    return table(header, rows, frame, key="MEMORY")
 
 
 def live_table(hives: Iterable[HiveView], samples: Mapping[str, Sample], frame: Frame = WHOLE) -> str:
@@ -145,7 +191,7 @@ def live_table(hives: Iterable[HiveView], samples: Mapping[str, Sample], frame: 
             memory = f"{gib(used)} / {size}" if used is not None else size
             rows.append((hive_id, device, name, use, memory, temperature, power, driver, address, uuid))
     header = ("HIVE", "DEVICE", "NAME", "USE", "MEMORY", "TEMP", "POWER", "DRIVER", "ADDRESS", "UUID")
-    return table(header, rows, frame)
+    return table(header, rows, frame, key="POWER")
 
 
 def _use(sample: Sample | None, number: int) -> tuple[str, int | None, str, str]:

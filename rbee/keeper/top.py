@@ -62,6 +62,10 @@ def _headline(moment: Moment) -> str:
     return f"rbee - {moment.clock}, the queen is {moment.queen}, hives: {hives}"
 
 
+LEAST_NAME = 9
+"""Columns that a hive's name has at the least: its figures have to be seen, too."""
+
+
 def _table(moment: Moment, columns: int, screen: Screen) -> Iterator[Row]:
     cells = [cell for hive in moment.hives or () for cell in _lines(hive, moment, columns, screen)]
     header: list[Row] = [[(name, "bold")] for name in ("HIVE", "DEVICE", "USE", "MEMORY")]
@@ -81,7 +85,7 @@ def _table(moment: Moment, columns: int, screen: Screen) -> Iterator[Row]:
 
 def _lines(hive: HiveView, moment: Moment, columns: int, screen: Screen) -> Iterator[list[Row]]:
     """The lines of a hive, each a list of cells."""
-    name = printable(hive.id)
+    name = screen.cut(printable(hive.id), max(LEAST_NAME, columns // 3))
     sample = moment.samples.get(hive.id)
     if hive.state != "online":
         tone: Tone = "bad" if hive.state == "offline" else "warning"

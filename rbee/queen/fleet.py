@@ -295,11 +295,12 @@ def check_version(version: str, hive_id: str) -> None:
     if theirs[0] == ours[0] and abs(theirs[1] - ours[1]) <= 1:
         return
     is_older = theirs < ours
-    mend = "sudo apt update && sudo apt install --only-upgrade"
+    machine, package = (hive_id, "rbee-hive") if is_older else ("the queen's machine", "rbee-queen")
     raise VersionSkew(
         f"the beehive {hive_id} has version {version or 'unknown'}, and the queen {__version__}: "
-        "they may be one minor version apart",
-        hint=f"On {hive_id}: {mend} rbee-hive" if is_older else f"On the queen's machine: {mend} rbee-queen",
+        f"they may be one minor version apart, and {package} on {machine} is the older",
+        # By their files: no repository need have them.
+        hint=f"On {machine}: sudo apt install ./python3-rbee_*.deb ./{package}_*.deb ./rbeectl_*.deb",
     )
 
 

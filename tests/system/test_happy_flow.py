@@ -151,15 +151,15 @@ def test_step_10_devices_and_status_are_stored_and_shown(house: House) -> None:
         "HIVE",
         "STATE",
         "SINCE",
-        "AGE",
-        "ADDRESS",
-        "DEVICES",
         "LAST",
         "BEAT",
-        "INTERVAL",
-        "VERSION",
-        "LABELS",
         "REASON",
+        "DEVICES",
+        "ADDRESS",
+        "VERSION",
+        "INTERVAL",
+        "AGE",
+        "LABELS",
     ]
     assert shown.lines[1].split()[:2] == ["localhost", "online"]
     assert "localhost:8600" in shown.lines[1]

@@ -21,6 +21,8 @@ from tests.system.house import (
     job_of,
     main_pid,
     rbeectl,
+    tries,
+    type_in,
     unit,
 )
 
@@ -205,10 +207,24 @@ def test_logs_follow_until_they_are_interrupted(house: Machine) -> None:
     assert following.returncode == 124, out
 
 
-def test_who_may_not_read_the_journal_is_told_by_journalctl(house: Machine) -> None:
-    seen = rbeectl(house, "logs", "-n", "1")
+def test_who_may_not_read_the_journal_is_pointed_to_what_the_queen_narrates(house: Machine) -> None:
+    refused = rbeectl(house, "logs", "-n", "1", "localhost")
 
-    assert "systemd-journal" in seen.err
+    assert (refused.code, refused.out) == (77, "")
+    assert "only root and the groups adm and systemd-journal" in refused.err
+    instead, as_root = tries(refused)
+    assert "localhost" in type_in(house, f"timeout 2 {instead}", user="ada").out
+    assert type_in(house, as_root).code == 0
+    house.run("usermod", "--append", "--groups", "systemd-journal", "ada")
+    assert rbeectl(house, "logs", "-n", "1", "localhost").out != ""
+
+
+def test_help_is_a_verb_and_a_verb_begun_is_suggested(house: Machine) -> None:
+    assert rbeectl(house, "help", "add-hive").out == rbeectl(house, "add-hive", "--help").out
+    assert rbeectl(house, "help").out == rbeectl(house, "--help").out
+    listed = rbeectl(house, "list")
+    assert listed.code == 2
+    assert "did you mean list-hives or list-devices?" in listed.err
 
 
 @pytest.mark.parametrize("verb", ["show", "status"])

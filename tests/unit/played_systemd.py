@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from rbee.errors import RbeeError, Stopping
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
 
+NOT_FOUND = UnitState("not-found", "inactive", "dead")
 INACTIVE = UnitState("loaded", "inactive", "dead", result="success")
 ACTIVATING = UnitState("loaded", "activating", "start", result="success")
 ACTIVE = UnitState("loaded", "active", "running", result="success", main_pid=4711)

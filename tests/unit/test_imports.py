@@ -17,7 +17,7 @@ STEPS = (
     {"errors", "exitstatus"},
     {"contracts", "files"},
     {"rows"},
-    {"catalogfile", "config", "narration", "systemd", "tls"},
+    {"catalogfile", "config", "hivestatus", "narration", "systemd", "tls"},
     {"client", "server"},
     {"keeper", "queen", "hive"},
 )

@@ -132,7 +132,7 @@ def list_tokens(session: Session) -> None:
     if session.as_json:
         session.tell_json(encode(found))
     elif found.tokens:
-        session.show(tables.tokens_table(found.tokens, now_ms(), session.frame))
+        session.show(lambda frame: tables.tokens_table(found.tokens, now_ms(), frame))
     elif session.has_legend:
         session.say("No tokens. Make one: rbeectl token create")
 
@@ -258,6 +258,6 @@ def audit(session: Session, hive: str | None, lines: int) -> None:
     if session.as_json:
         session.tell_json(encode(found))
     elif found.entries:
-        session.show(tables.audit_table(found.entries, session.frame))
+        session.show(lambda frame: tables.audit_table(found.entries, frame))
     elif session.has_legend:
         session.say("No changes yet")

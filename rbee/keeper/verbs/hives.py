@@ -13,6 +13,7 @@ from rbee.keeper import tables
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.selectors import Selector
 from rbee.keeper.session import Session
+from rbee.keeper.tables import Frame
 from rbee.text import printable
 
 NO_HIVES = "No hives. Add this machine: rbeectl add-hive localhost"
@@ -52,7 +53,7 @@ def add_hive(
         session.tell_json({"event": "done", "hive": encode(hive)})
     else:
         session.say(f"Hive {printable(hive.id)} is Online")
-        session.say(devices_page(session, [hive]))
+        session.say(devices_page([hive], session.frame))
 
 
 def split_user(host: str, user: str | None) -> tuple[str, str | None]:
@@ -116,7 +117,7 @@ def list_hives(session: Session, selector: Selector) -> None:
     if session.as_json:
         session.tell_json(encode(Hives(hives)))
     elif hives:
-        session.show(hives_page(session, hives))
+        session.show(lambda frame: hives_page(hives, frame))
     elif session.has_legend:
         session.say(NO_SUCH_HIVES if there else NO_HIVES)
     if closed:
@@ -146,19 +147,19 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
         ]
         session.tell_json({"hives": told})
     elif hives:
-        page = tables.live_table(hives, samples, session.frame)
-        session.show("\n".join([page, *(tables.findings(hives) if session.has_legend else ())]))
+        found = tables.findings(hives) if session.has_legend else []
+        session.show(lambda frame: "\n".join([tables.live_table(hives, samples, frame), *found]))
     elif session.has_legend:
         session.say(NO_SUCH_HIVES if there else NO_HIVES)
 
 
-def hives_page(session: Session, hives: Iterable[HiveView]) -> str:
-    return tables.hives_table(hives, now_ms(), session.frame)
+def hives_page(hives: Iterable[HiveView], frame: Frame) -> str:
+    return tables.hives_table(hives, now_ms(), frame)
 
 
-def devices_page(session: Session, hives: list[HiveView]) -> str:
-    page = tables.devices_table(hives, session.frame)
-    return "\n".join([page, *(tables.findings(hives) if session.has_legend else ())])
+def devices_page(hives: list[HiveView], frame: Frame) -> str:
+    page = tables.devices_table(hives, frame)
+    return "\n".join([page, *(tables.findings(hives) if frame.has_header else ())])
 
 
 def now_ms() -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 
 import click
 
 from rbee.contracts import JobId, Name
-from rbee.errors import RbeeError
+from rbee.errors import NotPermitted, RbeeError
 from rbee.files import reason
 from rbee.keeper.commands import checked
-from rbee.keeper.journal import matches
+from rbee.keeper.journal import is_readable, matches
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
 
@@ -49,11 +51,15 @@ def logs(
     This is journalctl(1) with the right matches. What stands after '--' goes to it as it is, such as:
 
         rbeectl logs -- --since=-1h -o verbose
+
+    Who may not read the journal may see what happens by rbeectl monitor.
     """
     about = matches(
         hive if hive is None else checked(Name, "HIVE", hive),
         job if job is None else checked(JobId, "--job", job),
     )
+    if not is_readable():
+        raise not_readable(session, hive)
     options = (
         ("--follow", follow),
         (f"--lines={lines}", lines is not None),
@@ -70,3 +76,15 @@ def logs(
         os.execvp(command[0], command)  # noqa: S606  # no shell, and no child: journalctl is what is asked for
     except OSError as error:
         raise RbeeError(f"journalctl cannot be run: {reason(error)}", hint="command -v journalctl") from error
+
+
+def not_readable(session: Session, hive: str | None) -> NotPermitted:
+    """Why nothing is shown, and where the same is narrated to whoever may speak to the queen."""
+    hints = [shlex.join(["sudo", "rbeectl", *sys.argv[1:]])]
+    with session.keeper() as work:
+        if work.queen_state() != "absent":
+            hints.insert(0, shlex.join(["rbeectl", "monitor", *([hive] if hive else [])]))
+    return NotPermitted(
+        "only root and the groups adm and systemd-journal may read the system's journal",
+        hint="\n".join(hints),
+    )

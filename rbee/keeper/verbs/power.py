@@ -38,11 +38,21 @@ def sleep(session: Session) -> None:
 @doing
 @in_session
 def shutdown(session: Session) -> None:
-    """Stop the queen, all hives and their sockets; returns when they are stopped."""
+    """Stop the queen, all hives and their sockets; returns when they are stopped.
+
+    On a machine without a queen it stops its hive alone.
+    """
     with session.keeper() as work:
+        state = work.queen_state()
         work.shutdown(waits=session.waits)
+    if state == "absent":
+        who, verb = "This machine's hive", "is"
+    else:
+        who, verb = "Queen and hives", "are"
     tell_done(
-        session, "off", "Queen and hives are off" if session.waits else "Queen and hives are being stopped"
+        session,
+        "absent" if state == "absent" else "off",
+        f"{who} {verb} {'off' if session.waits else 'being stopped'}",
     )
 
 

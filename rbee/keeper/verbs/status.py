@@ -14,11 +14,13 @@ from rbee.exitstatus import cure_for_exit
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
 from rbee.keeper.journal import matches
+from rbee.keeper.lone import LoneHive
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.screen import Screen
 from rbee.keeper.session import Session
+from rbee.keeper.tables import Frame
 from rbee.keeper.verbs.hives import NO_HIVES, hives_page, now_ms
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState, journal_tail
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, UnitState, journal_tail
 from rbee.text import printable
 
 
@@ -37,7 +39,8 @@ from rbee.text import printable
 def status(session: Session, hive: str | None, lines: int) -> None:
     """Show the queen, the hive of this machine and all hives; or HIVE alone, with its devices and log.
 
-    Exits 3 if the queen is not awake, or HIVE is not online.
+    Exits 3 if the queen is not awake, or HIVE is not online. A machine without a queen shows its hive and
+    where the queen is; then it exits 3 if they are not connected.
     """
     with session.keeper() as work:
         if hive is not None:
@@ -50,7 +53,7 @@ def status(session: Session, hive: str | None, lines: int) -> None:
         is_up = found.state == "online"
     else:
         show_overview(session, overview)
-        is_up = overview.queen_state == "awake"
+        is_up = overview.is_up
     if not is_up:
         raise SystemExit(NotRunning.exit_code)
 
@@ -59,7 +62,7 @@ def show_overview(session: Session, overview: Overview) -> None:
     if session.as_json:
         session.tell_json(overview_json(overview))
     else:
-        session.show(overview_page(overview, session))
+        session.show(lambda frame: overview_page(overview, session.screen, frame))
     if overview.tcp:
         session.warn(overview.tcp.message, overview.tcp.hint)
 
@@ -78,10 +81,11 @@ def show_hive(session: Session, hive: HiveView, log: list[str]) -> None:
     if session.as_json:
         session.tell_json({"hive": encode(hive), "log": log})
     else:
-        session.show("\n".join([hive_page(hive, session), *(["", *map(printable, log)] if log else [])]))
+        lines = ["", *map(printable, log)] if log else []
+        session.show(lambda frame: "\n".join([hive_page(hive, session.screen, frame), *lines]))
 
 
-def hive_page(hive: HiveView, session: Session) -> str:
+def hive_page(hive: HiveView, screen: Screen, frame: Frame) -> str:
     """A hive as systemctl status shows a unit."""
     now = now_ms()
     rows = [
@@ -95,37 +99,50 @@ def hive_page(hive: HiveView, session: Session) -> str:
         ("Last beat", tables.ago(hive.last_beat_ms, now) if hive.last_beat_ms else ""),
     ]
     rows += [(device, what) for device, what in tables.devices_in_words(hive)]
-    fit = session.frame.fit
-    mark = dot(DOTS.get(hive.state, "inactive"), session.screen)
+    mark = dot(DOTS.get(hive.state, "inactive"), screen)
     return "\n".join(
         [
             f"{mark} {hive.id} - bee hive",
-            *(fit(f"{name:>11}: {printable(text)}") for name, text in rows if text),
+            *(frame.fit(f"{name:>11}: {printable(text)}") for name, text in rows if text),
         ]
     )
 
+
+INSTALL = "sudo apt install rbee-hive"
 
 DOTS: Mapping[State, str] = {"online": "active", "suspect": "waiting", "offline": "failed"}
 """Which of systemd's states a hive's is shown like; the others as inactive."""
 
 
-def overview_page(overview: Overview, session: Session) -> str:
+def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
+    if overview.lone is not None:
+        return lone_page(overview.lone, screen, frame)
     parts = [
-        unit_page(QUEEN_UNIT, queen_words(overview), overview.queen, session.screen),
-        unit_page(HIVE_UNIT, "the hive of this machine", overview.hive, session.screen),
+        unit_page(QUEEN_UNIT, queen_words(overview), overview.queen, screen),
+        unit_page(HIVE_UNIT, "the hive of this machine", overview.hive, screen),
     ]
     if overview.refused is not None:
         parts.append(f"Hives are not shown: {printable(overview.refused.message)}")
     elif overview.hives:
-        parts.append(hives_page(session, overview.hives))
-    elif overview.hives is not None and session.has_legend:
+        parts.append(hives_page(overview.hives, frame))
+    elif overview.hives is not None and frame.has_header:
         parts.append(NO_HIVES)
     return "\n\n".join(parts)
 
 
+def lone_page(lone: LoneHive, screen: Screen, frame: Frame) -> str:
+    """A machine that has no queen."""
+    if not lone.is_installed:
+        return f"Neither a queen nor a hive is installed here. To be a hive: {INSTALL}"
+    parts = [unit_page(HIVE_UNIT, "the hive of this machine", lone.hive, screen)]
+    if lone.is_waiting:
+        parts.append(unit_page(REDIAL_UNIT, "waits for this hive's queen", lone.redial, screen))
+    said = f"This hive {printable(lone.describe())}"
+    hint = lone.hint() if frame.has_header else None
+    return "\n\n".join([*parts, "\n".join([said, *(f"  try: {line}" for line in (hint or "").splitlines())])])
+
+
 def queen_words(overview: Overview) -> str:
-    if overview.queen.load == "not-found":
-        return "there is no queen on this machine"
     return f"the queen is {overview.queen_state}"
 
 
@@ -160,7 +177,15 @@ def overview_json(overview: Overview) -> dict[str, Any]:
         "hive": {"unit": HIVE_UNIT, **unit_json(overview.hive)},
         "hives": None if overview.hives is None else encode(overview.hives),
         "tcp": None if overview.tcp is None else {"problem": overview.tcp.message, "hint": overview.tcp.hint},
+        "remote_queen": lone_json(overview.lone),
     }
+
+
+def lone_json(lone: LoneHive | None) -> dict[str, Any] | None:
+    """The queen of this machine's hive, where she is on another machine."""
+    if lone is None or lone.link is None:
+        return None
+    return {"address": lone.link.queen, "connected": lone.is_connected, "waiting": lone.is_waiting}
 
 
 def unit_json(state: UnitState) -> dict[str, Any]:

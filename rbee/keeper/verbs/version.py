@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from rbee import __version__
@@ -10,6 +12,7 @@ from rbee.keeper import tables
 from rbee.keeper.commands import Versions
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT
 
 
 @click.command(short_help="Show the versions of all that runs.")
@@ -34,21 +37,35 @@ def version(session: Session) -> None:
         )
         return
     rows = [("rbeectl", __version__, ""), ("queen", found.queen or "-", _queen_note(found))]
-    rows += [(f"hive {hive.id}", hive.version or "-", _hive_note(hive)) for hive in found.hives]
-    session.show(tables.table(("PROGRAM", "VERSION", "NOTE"), rows, session.frame))
+    rows += [(f"hive {hive.id}", hive.version or "-", _hive_note(hive, found.queen)) for hive in found.hives]
+    session.show(lambda frame: tables.table(("PROGRAM", "VERSION", "NOTE"), rows, frame, key="NOTE"))
 
 
 def _queen_note(found: Versions) -> str:
+    if found.lone is not None:
+        link = found.lone.link
+        return f"she is on another machine, {link.queen}" if link else "there is none on this machine"
     if found.queen is None:
         return f"she is {found.queen_state}"
     if found.queen != __version__:
-        return f"runs another version than rbeectl's {__version__}: sudo systemctl try-restart queen-rbee"
+        return f"the package has {__version__}: sudo systemctl try-restart {QUEEN_UNIT}"
     return ""
 
 
-def _hive_note(hive: HiveView) -> str:
+def _hive_note(hive: HiveView, queen: str | None) -> str:
+    """Which machine has to do what, where a hive and its queen are of two versions."""
     if hive.version is None:
         return f"it is {hive.state}"
-    if hive.version != __version__:
-        return f"runs another version than rbeectl's {__version__}: sudo systemctl try-restart rbee-hive"
-    return ""
+    if not hive.is_remote:
+        if hive.version == __version__:
+            return ""
+        return f"the package has {__version__}: sudo systemctl try-restart {HIVE_UNIT}"
+    if queen is None or hive.version == queen:
+        return ""
+    if _numbers(hive.version) > _numbers(queen):
+        return f"newer than the queen's {queen}: upgrade rbee-queen, on this machine"
+    return f"older than the queen's {queen}: upgrade rbee-hive, on {hive.id}"
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall("[0-9]+", version)]

@@ -22,7 +22,7 @@ from tests.system.fleet.house import (
     hive_pid,
     refused,
 )
-from tests.system.house import HIVE, QUEEN, active, await_stopped, put, rbeectl, rows, unit
+from tests.system.house import HIVE, QUEEN, active, await_stopped, put, rbeectl, rows, tries, unit
 
 TCP_SOCKET = "queen-rbee-tcp.socket"
 
@@ -151,7 +151,7 @@ def test_who_did_what_is_in_the_audit_and_in_the_journal(fleet: Fleet) -> None:
 
 def test_a_list_tells_address_interval_and_version(fleet: Fleet) -> None:
     header, *listed = rbeectl(fleet.queen, "list-hives", "--full").lines
-    columns = ["AGE", "ADDRESS", "DEVICES", "LAST", "BEAT", "INTERVAL", "VERSION", "LABELS", "REASON"]
+    columns = ["LAST", "BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL", "AGE", "LABELS"]
     assert header.split() == ["HIVE", "STATE", "SINCE", *columns]
     assert fleet.hives["gpu1"].address in listed[0]
     versions = rbeectl(fleet.queen, "version", "--json").json
@@ -179,10 +179,10 @@ def test_one_minor_version_apart_works_and_two_are_refused(
         assert fleet.await_state("gpu1", "online")["version"] == version
     else:
         refused(joined, 1, f"has version {version}, and the queen")
-        assert (
-            "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"
-            in joined.err
-        )
+        assert "rbee-queen on the queen's machine is the older" in joined.err
+        assert tries(joined) == [
+            "On the queen's machine: sudo apt install ./python3-rbee_*.deb ./rbee-queen_*.deb ./rbeectl_*.deb"
+        ]
 
 
 def test_a_hive_that_was_upgraded_too_far_is_shown_with_the_cure(make_fleet: MakeFleet) -> None:

@@ -31,6 +31,7 @@ from rbee.contracts import CatalogReport, Done, Hives, JobStarted, Line, QueenRo
 from rbee.errors import HiveFailed, NotPermitted, RbeeError, TimedOut, UnitFailed, UnknownHost, Unreachable
 from rbee.keeper import tables
 from rbee.keeper.cli import cli
+from rbee.keeper.lone import JOIN
 from rbee.keeper.session import Session
 from rbee.narration import Event
 from rbee.server import Handler, event_stream
@@ -40,7 +41,9 @@ from rbee.systemd import (
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
+    REDIAL_UNIT,
     TARGET,
+    TCP_SOCKET_UNIT,
     UnitState,
 )
 from tests.unit.keeper.desk import (
@@ -58,7 +61,7 @@ from tests.unit.keeper.desk import (
     listing,
     story,
 )
-from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED
+from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE, KILLED, NOT_FOUND
 from tests.unit.shapes import HIVE_VIEW
 
 # Usage
@@ -691,23 +694,106 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
     assert bus.asked == []
 
 
-@pytest.mark.parametrize("verb", ["list-hives", "list-devices"])
-def test_who_looks_on_a_machine_without_a_queen_is_told_that_there_is_none(
-    bus: Bus, rbeectl: Rbeectl, verb: str
-) -> None:
-    bus.states |= {
-        QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), QUEEN_SOCKET_UNIT: INACTIVE, HIVE_UNIT: ACTIVE
-    }  # fmt: skip
+def has_no_queen(bus: Bus, hive: UnitState, redial: UnitState = INACTIVE) -> None:
+    bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND, TCP_SOCKET_UNIT: NOT_FOUND}
+    bus.states |= {HIVE_UNIT: hive, REDIAL_UNIT: redial, FORGET_UNIT: NOT_FOUND}
 
-    ran = rbeectl(verb)
+
+QUEENS = (
+    ["add-hive", "localhost"], ["add-hive", "gpu1"], ["remove-hive", "gpu1"],
+    ["list-hives"], ["list-devices"], ["show", "gpu1"], ["label", "gpu1", "a=b"],
+    ["cordon", "gpu1", "why"], ["uncordon", "gpu1"],
+    ["tcp", "enable"], ["tcp", "disable"], ["tcp", "status"], ["token", "create"], ["token", "list"],
+    ["token", "revoke", "0123abcd"], ["wake"], ["wake", "--no-wait"], ["sleep"], ["status", "gpu1"], ["top"],
+    ["monitor"], ["metrics"], ["audit"], ["catalog", "backup", "/tmp/x"], ["catalog", "check"],
+)  # fmt: skip
+"""What only a queen does."""
+
+
+@pytest.mark.parametrize("verb", QUEENS, ids=" ".join)
+def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
+    bus: Bus, rbeectl: Rbeectl, verb: list[str]
+) -> None:
+    has_no_queen(bus, ACTIVE)
+
+    ran = rbeectl(*verb)
 
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
         "rbeectl: there is no queen on this machine",
-        "  try: Type it on the queen's machine; systemctl status rbee-hive.service says which that is",
+        f"  try: Type it on the queen's machine; to make this one a hive of hers: {JOIN}",
         "  try: To have one here: sudo apt install rbee",
     ]
     assert bus.asked == []
+
+
+def test_a_hive_that_knows_its_queen_says_where_a_verb_is_typed(bus: Bus, rbeectl: Rbeectl) -> None:
+    has_no_queen(bus, replace(ACTIVE, status_text="queen at queen:8500: nobody listens on queen:8500"))
+
+    assert "try: Type it on the machine of this hive's queen, queen:8500\n" in rbeectl("list-hives").err
+
+
+BEATS = "queen at queen:8500, last beat 12:00:00 UTC, the next within 15 s"
+
+
+@pytest.mark.parametrize(
+    ("hive", "redial", "code", "said"),
+    [
+        (replace(ACTIVE, status_text=BEATS), INACTIVE, 0, "is connected to its queen at queen:8500"),
+        (
+            replace(ACTIVE, status_text="queen at [fd00::1]:8500: nobody listens"), INACTIVE,
+            3, "is not connected to its queen at [fd00::1]:8500: nobody listens",
+        ),
+        (
+            replace(ACTIVE, status_text="queen at queen:8500, no beat yet"), INACTIVE,
+            3, "is not connected to its queen at queen:8500",
+        ),
+        (
+            replace(ACTIVE, status_text="queen at /run/rbee/queen.sock: it is not there"), INACTIVE,
+            3, f"has joined no queen\n  try: {JOIN}",
+        ),
+        (
+            replace(INACTIVE, status_text=BEATS),
+            replace(ACTIVATING, status_text="waits for the queen at q:1"),
+            3, "waits for its queen at q:1, who has shut it down",
+        ),
+        (
+            replace(INACTIVE, status_text=BEATS), INACTIVE,
+            3, "does not run: rbee-hive.service is inactive\n  try: sudo systemctl start rbee-hive.service",
+        ),
+    ],
+)  # fmt: skip
+def test_the_status_of_a_machine_without_a_queen_is_its_hive_s(
+    bus: Bus, rbeectl: Rbeectl, hive: UnitState, redial: UnitState, code: int, said: str
+) -> None:
+    has_no_queen(bus, hive, redial)
+
+    ran = rbeectl("status")
+
+    assert (ran.code, ran.err) == (code, "")
+    assert f"This hive {said}" in ran.out
+    assert "queen-rbee" not in ran.out
+    assert (rbeectl("status", "--json").json[0]["remote_queen"] or {}).get("connected", False) == (code == 0)
+
+
+def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(bus: Bus, rbeectl: Rbeectl) -> None:
+    has_no_queen(bus, replace(ACTIVE, status_text=BEATS))
+
+    ran = rbeectl("version")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[2].split(maxsplit=2) == [
+        "queen",
+        "-",
+        "she is on another machine, queen:8500",
+    ]
+
+
+def test_a_shutdown_without_a_queen_is_of_this_machine_s_hive(bus: Bus, rbeectl: Rbeectl) -> None:
+    has_no_queen(bus, ACTIVE)
+
+    assert rbeectl("shutdown") == Ran(0, "This machine's hive is off\n", "")
+    assert bus.asked[0] == ("stop", TARGET)
 
 
 def test_for_a_program_an_asleep_queen_is_json_too(bus: Bus, rbeectl: Rbeectl) -> None:

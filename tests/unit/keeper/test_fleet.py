@@ -357,11 +357,11 @@ def test_tokens_are_listed_with_what_has_become_of_them(
         return Tokens(kept)
 
     ran = with_queen({QueenRoutes.TOKENS: tokens}, lambda: rbeectl("token", "list", "--no-legend"))
-    assert [(line.split()[:3], line.split()[-1]) for line in ran.out.splitlines()] == [
-        (["0123abcd", "any", "1"], "good"),
-        (["00000001", "gpu1", "0"], "spent"),
-        (["00000002", "any", "1"], "expired"),
-        (["00000003", "any", "1"], "revoked"),
+    assert [line.split()[:4] for line in ran.out.splitlines()] == [
+        ["0123abcd", "good", "any", "1"],
+        ["00000001", "spent", "gpu1", "0"],
+        ["00000002", "expired", "any", "1"],
+        ["00000003", "revoked", "any", "1"],
     ]
 
 

@@ -8,8 +8,19 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import Cpu, Devices, Finding, Gpu, Label
-from rbee.keeper.tables import ago, devices_table, findings, hives_table, moment, table
+from rbee.contracts import AuditEntry, Cpu, Devices, Finding, Gpu, Label
+from rbee.keeper.screen import Screen
+from rbee.keeper.tables import (
+    Frame,
+    ago,
+    audit_table,
+    devices_table,
+    findings,
+    hives_table,
+    live_table,
+    moment,
+    table,
+)
 from tests.unit.shapes import HIVE_VIEW
 
 NOW = 100_000_000
@@ -50,15 +61,72 @@ def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
     )  # fmt: skip
     header, *rows = hives_table([online, remote, pending], NOW).splitlines()
 
-    columns = ("HIVE", "STATE", "SINCE", "AGE", "ADDRESS", "DEVICES", "LAST BEAT", "INTERVAL", "VERSION")
-    assert tuple(re.split(" {2,}", header)) == (*columns, "LABELS", "REASON")
+    columns = ("HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL")
+    assert tuple(re.split(" {2,}", header)) == (*columns, "AGE", "LABELS")
     assert [re.split(" {2,}", row) for row in rows] == [
-        ["localhost", "online", "1h ago", "1d 3h", "localhost:8600", "cpu gpu0", "4s ago", "15s", "0.4.0",
-         "-", "its heartbeats come"],
-        ["gpu1", "online", "1h ago", "1d 3h", "10.1.2.3", "cpu gpu0", "4s ago", "22.5s", "0.4.0",
-         "rack=3,spare=", "its heartbeats come; cordoned: a fan is loud"],
-        ["blade-7", "pending", "0s ago", "0s", "blade-7.lan:8601", "-", "-", "-", "-", "-", "just added"],
+        ["localhost", "online", "1h ago", "4s ago", "its heartbeats come", "cpu gpu0", "localhost:8600",
+         "0.4.0", "15s", "1d 3h", "-"],
+        ["gpu1", "online", "1h ago", "4s ago", "cordoned: a fan is loud; its heartbeats come", "cpu gpu0",
+         "10.1.2.3", "0.4.0", "22.5s", "1d 3h", "rack=3,spare="],
+        ["blade-7", "pending", "0s ago", "-", "just added", "-", "blade-7.lan:8601", "-", "-", "0s", "-"],
     ]  # fmt: skip
+
+
+SCREEN = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode=True, columns=80, lines=24)
+
+
+@pytest.mark.parametrize("name", ["localhost", "blade-" * 20])
+def test_on_80_columns_each_line_has_its_state_and_its_reason(name: str) -> None:
+    hives = [
+        replace(HIVE_VIEW, id=one, labels=(Label("rack", "x" * 60),), since_ms=0, last_beat_ms=1, reason=why)
+        for one, why in ((name, "its heartbeats come"), ("gpu1", "stopped by an administrator"))
+    ]
+    header, first, second = hives_table(hives, NOW, Frame(screen=SCREEN)).splitlines()
+
+    assert max(len(line) for line in (header, first, second)) <= 80
+    assert header.split()[:6] == ["HIVE", "STATE", "SINCE", "LAST", "BEAT", "REASON"]
+    assert first.startswith(name[:7])
+    assert "its heartbeats come" in first
+    assert "stopped by an admin" in second
+
+
+def test_a_reason_that_is_long_leaves_room_for_the_name() -> None:
+    hive = replace(HIVE_VIEW, id="blade-7", reason="r" * 300)
+
+    row = hives_table([hive], NOW, Frame(screen=SCREEN)).splitlines()[1]
+
+    assert row.startswith("blade-7 ")
+    assert "rrrr…" in row
+
+
+def test_in_a_pager_a_name_gives_way_and_what_is_looked_for_is_whole() -> None:
+    hive = replace(HIVE_VIEW, id="blade-" * 20, reason="r" * 300, labels=(Label("rack", "3"),))
+
+    row = hives_table([hive], NOW, Frame(screen=SCREEN, scrolls=True)).splitlines()[1]
+
+    assert "r" * 300 in row
+    assert row.index("rrr") <= 80 - 20
+    assert row.endswith("rack=3")
+
+
+def test_on_80_columns_an_audit_has_who_did_what() -> None:
+    entry = AuditEntry(1, 1_769_860_800_000, "hive gpu1 was removed", "gpu1", 0, None, None)
+
+    row = audit_table([entry], Frame(screen=SCREEN)).splitlines()[1]
+
+    assert "uid 0 (root)" in row
+    assert "hive gpu1 was" in row
+
+
+def test_on_80_columns_devices_have_all_that_they_do() -> None:
+    uuid = "GPU-" + "a" * 36
+    gpus = (Gpu(0, "nvidia", "NVIDIA RTX 6000 Ada Generation", uuid, 2**35, "550.54", "0000:01:00.0"),)
+    hive = replace(HIVE_VIEW, id="blade-" * 20, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
+
+    lines = live_table([hive], {}, Frame(screen=SCREEN)).splitlines()
+
+    assert lines[0].split()[:7] == ["HIVE", "DEVICE", "NAME", "USE", "MEMORY", "TEMP", "POWER"]
+    assert "32.0 GiB" in lines[2]
 
 
 def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:

@@ -6,20 +6,29 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
+import rbee.keeper.verbs.logs
 import rbee.keeper.verbs.status
 from rbee import __version__
 from rbee.contracts import FeedEvent, FeedEvents, Health, QueenRoutes, Route, encode
 from rbee.errors import NotPermitted, UnitFailed
-from rbee.keeper.journal import matches
+from rbee.keeper.journal import is_readable, matches
 from rbee.server import Handler
-from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, UnitState
+from rbee.systemd import (
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    REDIAL_UNIT,
+    UnitState,
+)
 from tests.unit.keeper.desk import AT, JOB, LISTENING, Bus, Ran, Rbeectl, WithQueen, listing
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
 from tests.unit.shapes import HIVE_VIEW
 
 FAILED = UnitState("loaded", "failed", "failed", result="start-limit-hit")
@@ -126,11 +135,28 @@ def test_a_skew_is_said_with_what_mends_it(awake: Bus, rbeectl: Rbeectl, with_qu
 
     queen, hive = ran.out.splitlines()[2:]
     assert "0.0.9" in queen
-    assert queen.endswith(
-        f"runs another version than rbeectl's {__version__}: sudo systemctl try-restart queen-rbee"
-    )
+    assert queen.endswith(f"the package has {__version__}: sudo systemctl try-restart queen-rbee.service")
     assert "0.0.8" in hive
-    assert hive.endswith("sudo systemctl try-restart rbee-hive")
+    assert hive.endswith(f"the package has {__version__}: sudo systemctl try-restart rbee-hive.service")
+
+
+@pytest.mark.parametrize(
+    ("version", "note"),
+    [
+        ("0.0.9", ""),
+        ("0.0.10", "newer than the queen's 0.0.9: upgrade rbee-queen, on this machine"),
+        ("0.0.8", "older than the queen's 0.0.9: upgrade rbee-hive, on gpu1"),
+    ],
+)
+def test_a_skew_with_another_machine_names_the_machine_and_the_package(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, version: str, note: str
+) -> None:
+    gpu1 = replace(HIVE_VIEW, id="gpu1", is_remote=True, version=version)
+    queen = told_by("0.0.9", "0.0.9") | listing(gpu1)
+
+    hive = with_queen(queen, lambda: rbeectl("version")).out.splitlines()[-1]
+
+    assert hive == f"hive gpu1  {version:<7}  {note}".rstrip()
 
 
 def test_an_asleep_queen_is_not_asked_for_her_version(bus: Bus, rbeectl: Rbeectl) -> None:
@@ -317,14 +343,15 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     return lambda: found.pop()
 
 
+ALL_UNITS = ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
 UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        ([], ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT]),
-        (["-f", "-n", "5"], ["--follow", "--lines=5", "--unit", QUEEN_UNIT, "--unit", HIVE_UNIT]),
+        ([], [*ALL_UNITS]),
+        (["-f", "-n", "5"], ["--follow", "--lines=5", *ALL_UNITS]),
         (["blade", "-x"], ["--catalog", "RBEE_HIVE=blade", UNITS[0], "+", "RBEE_HIVE=blade", UNITS[1]]),
         (
             ["localhost"],
@@ -339,7 +366,7 @@ UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
                 f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", UNITS[1],
             ],
         ),
-        (["--", "--since=-1h", "-r"], ["--since=-1h", "-r", "--unit", QUEEN_UNIT, "--unit", HIVE_UNIT]),
+        (["--", "--since=-1h", "-r"], ["--since=-1h", "-r", *ALL_UNITS]),
     ],
 )  # fmt: skip
 def test_logs_is_journalctl_with_the_right_matches(
@@ -358,6 +385,53 @@ def test_what_cannot_be_in_the_journal_is_refused(
     ran = rbeectl("logs", *arguments)
 
     assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        ([], ["rbeectl monitor", "sudo rbeectl logs"]),
+        (["-f", "blade"], ["rbeectl monitor blade", "sudo rbeectl logs -f blade"]),
+        (["--", "-o", "a b"], ["rbeectl monitor", "sudo rbeectl logs -- -o 'a b'"]),
+    ],
+    ids=" ".join,
+)
+def test_who_may_not_read_the_journal_is_pointed_to_monitor(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, arguments: list[str], instead: list[str]
+) -> None:
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    monkeypatch.setattr(os, "execvp", lambda file, arguments: pytest.fail("journalctl shows nothing"))
+
+    ran = rbeectl("logs", *arguments)
+
+    assert ran.code == 77
+    assert "only root and the groups adm and systemd-journal" in ran.err
+    assert [line for line in ran.err.splitlines() if "try: " in line] == [
+        f"  try: {line}" for line in instead
+    ]
+
+
+def test_beside_a_hive_alone_nobody_is_pointed_to_monitor(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND}
+
+    assert "monitor" not in rbeectl("logs").err
+
+
+@pytest.mark.parametrize("folder", ["var/log/journal", "run/log/journal"])
+def test_a_journal_is_readable_by_who_may_open_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    assert is_readable(tmp_path)  # journalctl says that there is none
+
+    file = tmp_path / folder / "0123" / "system.journal"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert is_readable(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file)
+    assert not is_readable(tmp_path)
 
 
 def test_a_machine_without_journalctl_says_so(rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch) -> None:

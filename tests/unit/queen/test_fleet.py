@@ -474,18 +474,18 @@ def test_one_minor_version_apart_is_near_enough(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(
-    ("version", "mend"),
+    ("version", "machine", "package"),
     [
-        ("1.2.9", "On gpu1: sudo apt update && sudo apt install --only-upgrade rbee-hive"),
-        ("0.4.0", "On gpu1: sudo apt update && sudo apt install --only-upgrade rbee-hive"),
-        ("", "On gpu1: sudo apt update && sudo apt install --only-upgrade rbee-hive"),
-        ("1.40.0", "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"),
-        ("1.6.0", "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"),
-        ("2.4.0", "On the queen's machine: sudo apt update && sudo apt install --only-upgrade rbee-queen"),
+        ("1.2.9", "gpu1", "rbee-hive"),
+        ("0.4.0", "gpu1", "rbee-hive"),
+        ("", "gpu1", "rbee-hive"),
+        ("1.40.0", "the queen's machine", "rbee-queen"),
+        ("1.6.0", "the queen's machine", "rbee-queen"),
+        ("2.4.0", "the queen's machine", "rbee-queen"),
     ],
 )
 def test_farther_apart_is_refused_with_the_line_that_mends_it(
-    monkeypatch: pytest.MonkeyPatch, version: str, mend: str
+    monkeypatch: pytest.MonkeyPatch, version: str, machine: str, package: str
 ) -> None:
     monkeypatch.setattr(rbee.queen.fleet, "__version__", "1.4.2")
 
@@ -493,7 +493,9 @@ def test_farther_apart_is_refused_with_the_line_that_mends_it(
         VersionSkew, match=f"has version {version or 'unknown'}, and the queen 1.4.2"
     ) as caught:
         check_version(version, "gpu1")
-    assert caught.value.hint == mend
+    debs = f"./python3-rbee_*.deb ./{package}_*.deb ./rbeectl_*.deb"
+    assert caught.value.hint == f"On {machine}: sudo apt install {debs}"
+    assert caught.value.message.endswith(f"{package} on {machine} is the older")
 
 
 def test_a_hive_that_is_too_far_apart_is_offline_for_that_reason(with_queen: With) -> None:
