@@ -15,13 +15,14 @@ import shlex
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Self
+from shlex import quote
+from typing import Any, Self, get_type_hints
 
-from rbee.contracts import CatalogReport
-from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
+from rbee.contracts import AuditEntry, CatalogReport, HiveView, TokenView, decode
+from rbee.errors import BadInput, CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
 from rbee.files import sync_folder
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
@@ -79,6 +80,7 @@ def check(
     name: Path | None = None,
     newest: int = VERSION,
     is_thorough: bool = False,
+    reads_rows: bool = False,
     busy_timeout: float = BUSY_TIMEOUT,
     way_out: str | None = None,
     goes_on: Callable[[], bool] = lambda: True,
@@ -86,7 +88,8 @@ def check(
     """Read all of a catalog and change nothing; CatalogUnusable if it is damaged, foreign or too new.
 
     `name` is what it is called in messages, `way_out` their hint. Thorough means that indexes
-    are compared with their tables, too. When `goes_on` says no, SQLite ends with
+    are compared with their tables, too; `reads_rows` that the schema is the queen's and that each row is one
+    that she can show. When `goes_on` says no, SQLite ends with
     SQLITE_INTERRUPT; that and what the operating system refuses is the caller's to explain.
     """
     shown = name or path
@@ -107,6 +110,9 @@ def check(
                 raise CatalogUnusable(f"{shown} is damaged: {said}", hint=way_out)
             # To the last row: text that is no Unicode is seen by reading alone.
             hives = sum(1 for _ in connection.execute("SELECT * FROM hives")) if version else 0
+            if reads_rows:
+                _check_schema(connection, shown, version, way_out)
+                _check_rows(connection, shown, version, way_out)
     except sqlite3.Error as error:
         if not is_damage(error):
             raise
@@ -122,6 +128,71 @@ def members(path: Path) -> int:
             return 0
         (count,) = connection.execute("SELECT count(*) FROM hives WHERE credential IS NOT NULL").fetchone()
         return int(count)
+
+
+MADE: tuple[frozenset[tuple[str, str]], ...] = (
+    frozenset({("table", "hives")}),
+    frozenset({
+        ("table", "tokens"), ("table", "audit"),
+        ("index", "hives_by_machine"), ("index", "hives_by_credential"),
+    }),
+)  # fmt: skip
+"""What each of the queen's migrations makes, by kind and name."""
+
+SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": AuditEntry}
+"""What each row is shown as: columns and fields have the same names."""
+
+
+def _check_schema(connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None) -> None:
+    """A trigger of somebody else's fails the queen's writes, a view in a table's place her reads."""
+    made = frozenset[tuple[str, str]]().union(*MADE[:version])
+    found = set(connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"))
+    for kind, name in sorted(found - made):
+        quoted = '"' + name.replace('"', '""') + '"'
+        raise CatalogUnusable(
+            f"{shown} has the {kind} '{name:.100}', which no queen has made",
+            hint=_by_hand(shown, f"DROP {kind.upper()} {quoted}", way_out),
+        )
+    for kind, name in sorted(made - found):
+        raise CatalogUnusable(f"{shown} is damaged: its {kind} {name} is missing", hint=way_out)
+
+
+def _check_rows(connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None) -> None:
+    """One row that no answer can have fails every list that it belongs to."""
+    there = {name for made in MADE[:version] for kind, name in made if kind == "table"}
+    for table in there & SHOWN.keys():
+        kinds = get_type_hints(SHOWN[table], include_extras=True)
+        # Devices and labels that cannot be read are taken for unknown: nothing fails by them.
+        columns = [
+            name
+            for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")
+            if name in kinds and name not in ("devices", "labels")
+        ]
+        for rowid, *row in connection.execute(f"SELECT rowid, {', '.join(columns)} FROM {table}"):  # noqa: S608  # names of our own
+            for column, value in zip(columns, row, strict=True):
+                wrong = _complaint(kinds[column], value)
+                if wrong is not None:
+                    raise CatalogUnusable(
+                        f"{shown} has a row of {table} that cannot be shown: its {column}, "
+                        f"'{value!s:.100}', {wrong}",
+                        hint=_by_hand(shown, f"DELETE FROM {table} WHERE rowid = {rowid}", way_out),  # noqa: S608  # as above
+                    )
+
+
+def _complaint(kind: Any, value: Any) -> str | None:
+    """Why a value is not of a kind; None where it is."""
+    try:
+        decode(kind, bool(value) if kind is bool else value)
+    except BadInput as error:
+        return error.message.removeprefix("the body ")
+    return None
+
+
+def _by_hand(shown: Path, statement: str, way_out: str | None) -> str:
+    """The statement that mends a catalog, which nobody has open by then, before what else there is."""
+    off = "rbeectl shutdown; " if way_out == WAY_OUT_AWAKE else ""
+    mend = f"{off}sudo sqlite3 {quote(str(shown))} {quote(statement)}"
+    return f"{mend}\n{way_out}" if way_out else mend
 
 
 def _open_read_only(path: Path, busy_timeout: float) -> sqlite3.Connection:

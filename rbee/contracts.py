@@ -221,13 +221,18 @@ class Line:
     at: Timestamp
 
 
+MachineEnd = Literal["rebooting", "shutting-down"]
+"""What a machine does whose units systemd stops all."""
+
+
 @dataclass(frozen=True)
 class Heartbeat:
     """What a hive sends every interval. `state` is 'starting' before it serves, 'stopping' on its way out.
 
     `instance` is new with each start of the hive's process; `lines` are narrated lines of
     the job `job_id` that go to the keeper through the queen. `fingerprint` is another one when
-    the devices may be others; a hive before 0.3.0 sends none.
+    the devices may be others; a hive before 0.3.0 sends none. With 'stopping' `machine` says what
+    its machine does; a hive before 0.5.0 does not.
     """
 
     hive_id: Name
@@ -239,6 +244,7 @@ class Heartbeat:
     job_id: JobId | None = None
     lines: Annotated[tuple[Line, ...], Limit(0, 64)] = ()
     fingerprint: Fingerprint | None = None
+    machine: MachineEnd | None = None
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,12 @@ class UnitFailed(RbeeError):
     slug, title, exit_code, status = "unit-failed", "A unit failed", 1, 502
 
 
+class JobReplaced(UnitFailed):
+    """Somebody else had something else done with the unit meanwhile: systemd lets the last one win."""
+
+    slug, title = "job-replaced", "Somebody else's job took its place"
+
+
 class HiveFailed(RbeeError):
     """A hive answered, and its answer was a refusal."""
 

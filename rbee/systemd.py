@@ -23,7 +23,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
+from rbee.contracts import MachineEnd
+from rbee.errors import (
+    BadConfig,
+    JobReplaced,
+    NotPermitted,
+    RbeeError,
+    Stopping,
+    TimedOut,
+    UnitFailed,
+    Unreachable,
+)
 from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.text import printable, shortened
 
@@ -38,6 +48,9 @@ REDIAL_UNIT = "rbee-hive-redial.service"
 JOIN_UNIT = "rbee-hive-join.service"
 TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
+
+REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
+"""Whichever is started, the machine is back afterwards (systemd.special(7))."""
 
 BUS_TIMEOUT = 3.0
 """Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
@@ -237,6 +250,10 @@ class Bus:
     def failing_state(self, unit: str, *, timeout: float) -> UnitState:
         """The state of a unit that is being restarted, once it tells what it failed of: while the next try
         is under way its result is 'success'. After `timeout` seconds whatever it is then."""
+        return self.await_state(unit, lambda one: one.has_reason or not one.is_restarting, timeout=timeout)
+
+    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        """What the unit is, once it is as it `is_awaited`; after `timeout` seconds whatever it is then."""
         self.on_unit_changed(unit, lambda: None)
         deadline = time.monotonic() + timeout
         poll = select.poll()
@@ -245,7 +262,7 @@ class Bus:
             self.pump()
             state = self.state(unit)
             left = deadline - time.monotonic()
-            if state.has_reason or not state.is_restarting or left <= 0:
+            if is_awaited(state) or left <= 0:
                 return state
             # A reply may have brought the signal along, which the descriptor then does not show.
             poll.poll(min(left, 0.05) * 1000)
@@ -275,6 +292,20 @@ class Bus:
     def ask_restart_unless_stopping(self, unit: str) -> str:
         """RestartUnit, but Stopping where somebody has the unit stopped."""
         return self._ask(b"RestartUnit", unit, b"fail", f"restarting {unit}")
+
+    def machine_end(self) -> MachineEnd | None:
+        """What the machine does, if systemd is about to stop everything; None while it runs on."""
+        state = self._asked_of_manager(b"SystemState")
+        if state != "stopping":
+            return None
+        return "rebooting" if any(self.has_job(unit) for unit in REBOOTS) else "shutting-down"
+
+    def _asked_of_manager(self, name: bytes) -> str:
+        with _translated("asking systemd how the machine is"):
+            value: bytes = _uninterrupted(
+                lambda: self._bus.get_property(_SYSTEMD, _MANAGER_PATH, _MANAGER, name, b"s")
+            )
+            return value.decode(errors="replace")
 
     def reload(self) -> None:
         """Reload: have systemd read the unit files again, as root."""
@@ -414,21 +445,37 @@ def check_job(
     if result in ("done", "skipped"):
         return
     state = ask_state()
+    if result == "canceled" and state.load == "loaded":
+        raise JobReplaced(
+            f"{unit} did not {doing}: somebody else has it stopped, started or restarted right now",
+            hint=f"systemctl status {unit}",
+        )
     causes = [f"its job ended as '{result}'"]
     if state.result not in ("", "success"):
         causes = [f"its result is '{state.result}'{f' ({state.end})' if state.end else ''}"]
     said, *cures = said_by(state)
     if said:
         causes.append(f"it said: {said}")
-    if state.result != "exit-code" or said == NO_SOCKET:
+    # Given up on, it is still the last end that the unit speaks of.
+    if state.result not in ("exit-code", "start-limit-hit") or said == NO_SOCKET:
         cures = []  # of an earlier end, or for who starts the program by hand
     hint = "\n".join(cures) or (cure or cure_of)(unit, state)
     raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
 
 
+def unusable(error: UnitFailed, state: UnitState) -> UnitFailed | BadConfig:
+    """The same as BadConfig, where the unit's last exit status says that: see EX_CONFIG, sysexits(3).
+
+    So it is as long as it is not tried anew: systemd keeps that status when it gives up.
+    """
+    if state.exit_status == BadConfig.exit_code and state.result in ("exit-code", "start-limit-hit"):
+        return BadConfig(error.message, hint=error.hint)
+    return error
+
+
 def said_by(state: UnitState) -> list[str]:
     """The status text of a daemon that failed, and the cures in it (failure_in_a_line)."""
-    return state.status_text.split(_TRY)
+    return state.status_text.split(TRY)
 
 
 def cure_of(unit: str, state: UnitState) -> str:
@@ -552,12 +599,13 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
     return sockets
 
 
-_TRY = "; try: "
+TRY = "; try: "
+"""What stands before each cure in a status text."""
 
 
 def failure_in_a_line(error: RbeeError) -> str:
     """What ended a daemon, with its cures, as a unit's status text; check_job() takes it apart again."""
-    return _TRY.join([error.message, *(error.hint or "").splitlines()])
+    return TRY.join([error.message, *(error.hint or "").splitlines()])
 
 
 class Notifier:

@@ -194,13 +194,17 @@ class _Towards:
 
     async def connect_tcp(self, host: str, port: int, **options: Any) -> Any:
         await self.close()
-        task = asyncio.current_task()
-        before = task.cancelling() if task else 0
-        self._stream = await self._backend.connect_tcp(self._host, port, **options)
-        # anyio 3.6 cancels its other attempts to connect, and counts that as a cancellation of the task
-        # that waits: asyncio.timeout() would take its own end for somebody else's, and not for a timeout.
-        while task and task.cancelling() > before:
-            task.uncancel()
+        # In a task of its own. anyio 3.6 ends its other attempts to connect by cancelling the task that
+        # waits, which asyncio.timeout() would take for somebody's cancellation, and it takes somebody's for a
+        # connection that failed: whoever is told to stop would dial again.
+        connecting = asyncio.ensure_future(self._backend.connect_tcp(self._host, port, **options))
+        try:
+            await asyncio.wait((connecting,))
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_drop)
+            connecting.cancel()
+            raise
+        self._stream = connecting.result()
         return self._stream
 
     async def close(self) -> None:
@@ -220,6 +224,12 @@ def _backend(httpcore: Any) -> Any:
     from httpcore.backends.asyncio import AsyncIOBackend  # before 0.18
 
     return AsyncIOBackend()
+
+
+def _drop(connecting: asyncio.Future[Any]) -> None:
+    """Close a connection that came when nobody waited for it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        asyncio.ensure_future(connecting.result().aclose())  # noqa: RUF006  # it ends at once
 
 
 async def _close(pool: Any, towards: _Towards | None) -> None:

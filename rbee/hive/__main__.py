@@ -11,16 +11,18 @@ from typing import Any
 
 from rbee import __version__, config, hivestatus
 from rbee.client.link import Afar, HeartbeatClient, Link
+from rbee.contracts import MachineEnd
 from rbee.errors import BadConfig, RbeeError
 from rbee.files import explained
 from rbee.hive import app
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.hive.membership import Membership, Memberships, state_directory
+from rbee.hive.threads import DaemonicExecutor
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, MEMBERSHIP_RESTORED, Journal
 from rbee.server import run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
-from rbee.systemd import Notifier, invocation_id, take_sockets
+from rbee.systemd import Bus, Notifier, invocation_id, take_sockets
 
 log = logging.getLogger("rbee")
 
@@ -37,6 +39,7 @@ Not StartUnit, for which the hive's user would need leave: and that is leave to 
 async def run(notifier: Notifier, journal: Journal) -> int:
     told_to_stop = stop_signal()
     exit_status = 0
+    asyncio.get_running_loop().set_default_executor(DaemonicExecutor())
     settings = config.load()
     for warning in settings.warnings:
         journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
@@ -109,14 +112,14 @@ async def run(notifier: Notifier, journal: Journal) -> int:
         heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
         await settle()
         if membership is not None and membership.path.exists():  # or its queen has removed it
-            await heart.goodbye()  # while the dialler holds its stream
+            await heart.goodbye(_machine_end)  # while the dialler holds its stream
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
         detector.close()
         await sampler.close()
         if membership is None:
-            await heart.goodbye()
+            await heart.goodbye(_machine_end)
 
     try:
         await serve(
@@ -177,6 +180,15 @@ class _Certificate:
 
 async def _nothing() -> None:
     """What there is to settle where the queen is on this machine."""
+
+
+def _machine_end() -> MachineEnd | None:
+    """What the machine does; None for one that runs on, and where systemd does not say so."""
+    try:
+        with Bus() as bus:
+            return bus.machine_end()
+    except RbeeError:
+        return None
 
 
 def main() -> int:

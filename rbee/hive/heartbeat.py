@@ -17,7 +17,7 @@ from typing import Literal
 from rbee import __version__, hivestatus
 from rbee.client.link import HeartbeatClient
 from rbee.config import JITTER
-from rbee.contracts import LOCALHOST, Heartbeat, HeartbeatAck, Line
+from rbee.contracts import LOCALHOST, Heartbeat, HeartbeatAck, Line, MachineEnd
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable
 from rbee.narration import (
     NOT_IN_CATALOG,
@@ -42,7 +42,7 @@ LINES_SIZE = 128 * 1024
 LINES_MAX = 64
 """Lines that wait to go up; the oldest gives way. What a beat may carry (contracts.Heartbeat)."""
 
-GOODBYE_TIMEOUT = 1.0
+GOODBYE_TIMEOUT = 0.5
 """Seconds that the last beat may take; it is never worth a new connection."""
 
 
@@ -79,6 +79,8 @@ class Heart(Narrator):
         self._trouble: object = None
         self._failure: RbeeError | None = None
         """Of the last beat."""
+        self._machine: MachineEnd | None = None
+        """What it does, in the last beat."""
         self._beating = asyncio.Lock()
         self._is_announced = False
 
@@ -120,12 +122,13 @@ class Heart(Narrator):
         while await self._beat("ready") and self._lines:
             pass
 
-    async def goodbye(self) -> None:
-        """The last beat: over a connection that is open, or not at all.
+    async def goodbye(self, machine: Callable[[], MachineEnd | None] = lambda: None) -> None:
+        """The last beat, with what the `machine` does: over a connection that is open, or not at all.
 
         A new connection to the socket of a queen who is stopping would wake her again.
         """
         if self._queen.is_open and not self._beating.locked():
+            self._machine = machine()
             await self._beat("stopping", timeout=GOODBYE_TIMEOUT)
 
     async def _beat(
@@ -165,6 +168,7 @@ class Heart(Narrator):
             job_id=job_id,
             lines=tuple(lines),
             fingerprint=self._fingerprint(),
+            machine=self._machine,
         )
 
     def _heard(self, ack: HeartbeatAck) -> None:

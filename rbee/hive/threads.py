@@ -6,9 +6,31 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+
+class DaemonicExecutor(ThreadPoolExecutor):
+    """asyncio's own executor, in which names are looked up: as in_daemonic_thread(), no exit waits for it.
+
+    A resolver that does not answer keeps getaddrinfo(3) for 10 s and more.
+    """
+
+    def submit(self, work: Callable[..., Result], /, *args: Any, **options: Any) -> Future[Result]:
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(work(*args, **options))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="lookup", daemon=True).start()
+        return future
 
 
 async def in_daemonic_thread(work: Callable[[], Result]) -> Result:

@@ -209,7 +209,7 @@ def _read(path: Path) -> CatalogReport:
                 read = end.enter_context(temporary_folder("catalog-")) / "catalog.db"
                 _copy_aside(path, read)
                 _copy_aside(log, log_of(read))
-            return catalogfile.check(read, name=path, is_thorough=True)
+            return catalogfile.check(read, name=path, is_thorough=True, reads_rows=True)
     except OSError as error:
         if error.errno in FORBIDDEN and os.geteuid() != 0:
             raise NotPermitted(
@@ -315,7 +315,11 @@ def _prepare(source: Path | None, target: Path, lock: Lock) -> CatalogReport | N
             copy.flush()
             os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(copy.fileno())
-        report = catalogfile.check(new, name=source, is_thorough=True) if source is not None else None
+        report = (
+            catalogfile.check(new, name=source, is_thorough=True, reads_rows=True)
+            if source is not None
+            else None
+        )
         # An unfinished restore of before is replaced, and never away.
         os.rename(new, unfinished_restore(target))
         lock.sync()

@@ -73,6 +73,8 @@ from rbee.systemd import (
     Bus,
     UnitState,
     journal_tail,
+    said_by,
+    unusable,
 )
 
 if TYPE_CHECKING:
@@ -352,8 +354,8 @@ class Keeper:
         """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
         from rbee.keeper.catalog import backup  # with sqlite3, which only this needs
 
-        if self.queen_state() == "absent":
-            raise no_queen(self._bus)
+        if (state := self.queen_state()) in ("absent", "failed"):
+            raise no_queen(self._bus) if state == "absent" else self._has_failed()
         return backup(self._queen, self.queen_state(), file, is_forced=is_forced)
 
     def check_catalog(self) -> CatalogReport:
@@ -507,8 +509,15 @@ class Keeper:
                 self._bus.reset_failed(unit)
 
     def _wake_again(self, failed: UnitFailed) -> None:
-        """One who died on the way is started anew by systemd; raises `failed` if that did not help either."""
+        """One who died on the way is started anew by systemd; raises `failed` if that did not help either.
+
+        So is one who cannot run at all, by whoever waits at her sockets: she says why at each end.
+        """
         if self.queen_state() == "waking":
+            ended = self._bus.await_state(QUEEN_UNIT, _has_ended, timeout=self._left(RETURN_TIMEOUT))
+            if ended.exit_status == BadConfig.exit_code:
+                message, hint = _why_failed(ended)
+                raise BadConfig(message, hint=hint) from failed
             self._teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
             try:
                 return self._start_queen(timeout=RETURN_TIMEOUT, undo_stop=False)
@@ -521,9 +530,7 @@ class Keeper:
 
     def _queen_failed(self, error: UnitFailed) -> RbeeError:
         """Her exit status 78 says that configuration or catalog cannot be used, and so does ours."""
-        if self._bus.state(QUEEN_UNIT).exit_status == BadConfig.exit_code:
-            return BadConfig(error.message, hint=error.hint)
-        return error
+        return unusable(error, self._bus.state(QUEEN_UNIT))
 
     def queen_state(self) -> QueenState:
         """How she is, as systemd says it; nobody is woken to tell."""
@@ -533,8 +540,18 @@ class Keeper:
         state = self.queen_state()
         if state == "absent":
             raise no_queen(self._bus)
+        if state == "failed":
+            raise self._has_failed()
         if state != "awake":
             raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
+
+    def _has_failed(self) -> RbeeError:
+        """What a queen says of why she failed, as long as nobody has started her again."""
+        state = self._bus.state(QUEEN_UNIT)
+        message, hint = _why_failed(state)
+        if state.exit_status == BadConfig.exit_code:
+            return BadConfig(message, hint=hint)
+        return NotRunning(f"{message}; looking does not wake her", hint=_HINTS["failed"])
 
     def _hives(self) -> tuple[HiveView, ...]:
         hives: Hives = self._ask_awake(QueenRoutes.HIVES)
@@ -637,6 +654,17 @@ def queen_state(bus: Bus) -> QueenState:
         "failed": "failed",
     }
     return names.get(active, "awake")
+
+
+def _has_ended(state: UnitState) -> bool:
+    """Is she up, or is known how she ended? Of one who starts anew it is not, until she has ended again."""
+    return state.is_active or state.exit_status != 0 or state.is_stopped
+
+
+def _why_failed(state: UnitState) -> tuple[str, str]:
+    """What a queen said of her end, and what helps."""
+    said, *cures = said_by(state)
+    return f"the queen has failed: {said or state.result}", "\n".join(cures) or _HINTS["failed"]
 
 
 @contextmanager

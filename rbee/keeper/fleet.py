@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rbee.contracts import QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
-from rbee.errors import BadConfig, BadInput, NotPermitted, RbeeError, UnitFailed
+from rbee.errors import BadConfig, BadInput, JobReplaced, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
 from rbee.narration import CLOSING_TCP, OPENING_TCP, Teller
 from rbee.systemd import (
@@ -34,6 +34,8 @@ from rbee.systemd import (
 
 STOP_TIMEOUT = 20.0
 START_TIMEOUT = 35.0
+RESTARTS = 5
+"""Times that a hive is started while others have it restarted, too."""
 
 JOIN_TIMEOUT = 45.0
 """Seconds for rbee-hive-join.service, which systemd gives 40."""
@@ -269,10 +271,7 @@ def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
         _take_up(bus, left)
     stop_within, start_within = left(STOP_TIMEOUT), left(START_TIMEOUT)
     try:
-        bus.stop(HIVE_UNIT, timeout=stop_within)
-        if bus.state(HIVE_UNIT).active == "failed":
-            bus.reset_failed(HIVE_UNIT)
-        bus.start(HIVE_UNIT, timeout=start_within)
+        _start_anew(bus, stop_within, start_within)
     except BaseException as error:
         if was_up:
             # It goes back by itself to the membership with which it was ready last.
@@ -291,6 +290,22 @@ def check_no_join(bus: Units, where: str = "") -> None:
             f"another join is under way: {JOIN_UNIT} runs, for 40 s at most; wait for its end, or stop it",
             hint=f"{where}sudo systemctl stop {JOIN_UNIT}",
         )
+
+
+def _start_anew(bus: Units, stop_within: float, start_within: float) -> None:
+    """Stop the hive and start it, as may do another operator at the same time.
+
+    systemd cancels the job of whoever came first. The stop of the one is as good as that of the other,
+    and two starts are one.
+    """
+    with suppress(JobReplaced):
+        bus.stop(HIVE_UNIT, timeout=stop_within)
+    if bus.state(HIVE_UNIT).active == "failed":
+        bus.reset_failed(HIVE_UNIT)
+    for _ in range(RESTARTS - 1):
+        with suppress(JobReplaced):
+            return bus.start(HIVE_UNIT, timeout=start_within)
+    return bus.start(HIVE_UNIT, timeout=start_within)
 
 
 def _take_up(bus: Units, left: Callable[[float], float]) -> None:

@@ -580,6 +580,7 @@ class Catalog:
             self._path,
             newest=len(MIGRATIONS),
             is_thorough=True,
+            reads_rows=True,
             busy_timeout=BUSY_TIMEOUT,
             way_out=WAY_OUT_AWAKE,
             goes_on=goes_on,

@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -30,6 +30,7 @@ from rbee.contracts import (
     HiveView,
     Label,
     Line,
+    MachineEnd,
     Sample,
     Status,
 )
@@ -101,6 +102,16 @@ CONNECT_TIMEOUT = 5.0
 STOPPED_BY_ADMIN = "stopped by an administrator"
 STOPPED_WITH_QUEEN = "stopped together with the queen"
 CONNECTION_CLOSED = "its connection closed"
+ENDS: Mapping[MachineEnd | None, str] = {
+    None: STOPPED_BY_ADMIN,
+    "rebooting": "its machine is rebooting",
+    "shutting-down": "its machine is shutting down",
+}
+"""Why a hive is gone that has said goodbye, by what it said of its machine."""
+
+ASKED_FOR = (STOPPED_WITH_QUEEN, *ENDS.values())
+"""Reasons that are nobody's fault."""
+
 LIKELY = "likely the network of the queen's own machine"
 
 
@@ -167,8 +178,8 @@ class Hives:
         self.uplinks = Uplinks(self._uplink_closed)
         self.restraint = Restraint(narrator)
         self._losses = Losses()
-        self._goodbyes: set[str] = set()
-        """Hives whose last beat said that they stop."""
+        self._goodbyes: dict[str, str] = {}
+        """Hives whose last beat said that they stop, and why."""
         self._were_online: set[str] = set()
         """Hives that were so when the queen woke: those that were not are no loss."""
         self._telling: asyncio.Task[None] | None = None
@@ -341,9 +352,9 @@ class Hives:
         self._pass_on(beat)
         self._fingerprints.heard(beat.hive_id, beat.fingerprint)
         if beat.state == "stopping":
-            self._goodbyes.add(beat.hive_id)
+            self._goodbyes[beat.hive_id] = ENDS[beat.machine]
         else:
-            self._goodbyes.discard(beat.hive_id)
+            self._goodbyes.pop(beat.hive_id, None)
         if beat.state == "ready":
             await self._alive(beat, arrival, sender)
         return HeartbeatAck(
@@ -468,7 +479,11 @@ class Hives:
                 await self._set_offline(LOCALHOST, ended)
         elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
             # A job of the queen's own means that both are being stopped or restarted together.
-            if self._bus.has_job(QUEEN_UNIT):
+            end = self._bus.machine_end()
+            if end is not None:
+                # Wanted as before: what was online is online again when the machine is.
+                await self._set_offline(LOCALHOST, ENDS[end])
+            elif self._bus.has_job(QUEEN_UNIT):
                 await self._set_offline(LOCALHOST, STOPPED_WITH_QUEEN)
             elif arrival is not None and arrival.is_waiting:
                 arrival.dies(STOPPED_BY_ADMIN)
@@ -594,8 +609,9 @@ class Hives:
                 # Before it is stopped, or forgets its queen, for a catalog that then keeps it.
                 await self._catalog.touch(hive_id)
                 was_up = hive_id == LOCALHOST and not self._bus.state(HIVE_UNIT).is_stopped
+                is_stopped = True
                 if self._is_remote(hive_id):
-                    await self._have_leave(hive_id, story, is_forced)
+                    is_stopped = await self._have_leave(hive_id, story, is_forced)
                 else:
                     await self._stop_hive(hive_id)
                 was_there = await self._catalog.remove(hive_id, by=by)
@@ -610,7 +626,9 @@ class Hives:
                     await self._bus.start(HIVE_UNIT, timeout=self._config.hive_start_timeout)
             await self._judge_hive_unit()  # its end was no news, and now is
             raise
-        gone = f"the beehive {hive_id} is stopped and no longer in the hive catalog"
+        gone = f"the beehive {hive_id} is {'stopped and ' if is_stopped else ''}no longer in the hive catalog"
+        if not is_stopped:
+            gone += "; whether it runs is not known"
         story.narrate(REMOVED, gone if was_there else absent)
         return Done(None, was_there=was_there)
 
@@ -622,12 +640,14 @@ class Hives:
         if unit.load != "not-found" or not unit.is_stopped:
             await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
 
-    async def _have_leave(self, hive_id: str, story: Narrator, is_forced: bool) -> None:
+    async def _have_leave(self, hive_id: str, story: Narrator, is_forced: bool) -> bool:
+        """Has the hive taken that it is removed, and stops? False for one that cannot be told, by force."""
         uplink = self.uplinks.find(hive_id)
         try:
             if uplink is None:
                 raise HiveNotOnline("it is not connected")
             await HiveClient(uplink).leave(timeout=TELL_TIMEOUT)
+            return True
         except RbeeError as error:
             if not is_forced:
                 raise HiveFailed(
@@ -636,6 +656,7 @@ class Hives:
                 ) from error
             told = f"the beehive {hive_id} could not be told that it is removed: {error.message}"
             story.narrate(HIVE_NOT_TOLD, told)
+            return False
 
     async def _tell_hives(self, story: Narrator) -> None:
         """Have hives on other machines stop, all at once; those that cannot be told are named."""
@@ -699,7 +720,7 @@ class Hives:
         if hive_id in self._left:
             self._spawn(self._set_offline(hive_id, STOPPED_WITH_QUEEN))
         elif hive_id in self._goodbyes:
-            self._spawn(self._set_offline(hive_id, STOPPED_BY_ADMIN))
+            self._spawn(self._set_offline(hive_id, self._goodbyes[hive_id]))
         else:
             self._spawn(self._lose(hive_id))
 
@@ -798,8 +819,7 @@ class Hives:
             return
         self._changed()
         if is_told:
-            was_asked_for = reason in (STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN)
-            event = replace(HIVE_OFFLINE, priority=NOTICE) if was_asked_for else HIVE_OFFLINE
+            event = replace(HIVE_OFFLINE, priority=NOTICE) if reason in ASKED_FOR else HIVE_OFFLINE
             self._narrator.narrate(event, f"the beehive {hive_id} is offline: {reason}", hive=hive_id)
         await self._remember(hive_id, "offline", wanted=wanted, by=by)
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from rbee.errors import RbeeError, TimedOut
-from rbee.systemd import Bus, UnitState, check_job
+from rbee.contracts import MachineEnd
+from rbee.errors import RbeeError, TimedOut, UnitFailed
+from rbee.systemd import Bus, UnitState, check_job, unusable
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,9 @@ class AsyncBus:
     def has_job(self, unit: str) -> bool:
         return self._asked(lambda: self._bus.has_job(unit))
 
+    def machine_end(self) -> MachineEnd | None:
+        return self._asked(self._bus.machine_end)
+
     def ask_stop(self, unit: str) -> str:
         return self._asked(lambda: self._bus.ask_stop(unit))
 
@@ -75,7 +79,10 @@ class AsyncBus:
             ) from error
         finally:
             self._jobs.pop(job, None)
-        check_job(unit, result, lambda: self.state(unit), doing)
+        try:
+            check_job(unit, result, lambda: self.state(unit), doing)
+        except UnitFailed as error:
+            raise unusable(error, self.state(unit)) from error
 
     def _asked(self, call: Callable[[], Result]) -> Result:
         try:

@@ -486,6 +486,9 @@ class Systemd:
     def state(self, unit: str) -> UnitState:
         return self._states[unit]
 
+    def machine_end(self) -> None:
+        """The machine runs on."""
+
     def has_job(self, unit: str) -> bool:
         return unit in self._jobs
 

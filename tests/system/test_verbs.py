@@ -227,6 +227,43 @@ def test_help_is_a_verb_and_a_verb_begun_is_suggested(house: Machine) -> None:
     assert "did you mean list-hives or list-devices?" in listed.err
 
 
+def on_80_columns(machine: Machine, command: str, **env: str) -> list[str]:
+    """What ada sees of a command on a terminal of 80 columns and 24 lines."""
+    typed = f"stty cols 80 rows 24; {command}"
+    shown = machine.run(
+        "script", "--quiet", "--return", "--command", typed, "/dev/null",
+        user="ada", env={"TERM": "xterm", "NO_COLOR": "1", **env},
+    ).stdout  # fmt: skip
+    return [line.rstrip() for line in shown.splitlines()]
+
+
+def test_80_columns_show_what_a_table_is_looked_at_for(house: Machine) -> None:
+    assert rbeectl(house, "label", "localhost", f"rack={'x' * 60}").code == 0
+    header, hive = on_80_columns(house, "rbeectl list-hives")
+    assert header.split()[:6] == ["HIVE", "STATE", "SINCE", "LAST", "BEAT", "REASON"]
+    assert "its heartbeats come" in hive
+    assert max(len(header), len(hive)) <= 80
+    header, *_ = on_80_columns(house, "rbeectl list-devices")
+    assert header.split()[:7] == ["HIVE", "DEVICE", "NAME", "USE", "MEMORY", "TEMP", "POWER"]
+    for line in on_80_columns(house, "rbeectl audit -n 3")[1:]:
+        assert "uid " in line or "localhost" in line
+    assert rbeectl(house, "label", "localhost", "rack-").code == 0
+
+
+def test_what_a_pager_gets_is_not_cut(house: Machine) -> None:
+    for _ in range(13):
+        assert rbeectl(house, "cordon", "localhost", f"a fan is loud {'x' * 100} and hot").code == 0
+        assert rbeectl(house, "uncordon", "localhost").code == 0
+    on_80_columns(house, "rbeectl audit", SYSTEMD_PAGER="cat >/tmp/paged")
+
+    paged = house.run("cat", "/tmp/paged").stdout.splitlines()
+    assert len(paged) > 24
+    assert any(f"{'x' * 100} and hot" in line for line in paged)
+    # less, with what systemctl gives it: it chops lines, and scrolls to the right.
+    flags = on_80_columns(house, "rbeectl audit", SYSTEMD_PAGER="sh -c 'cat >/dev/null; echo flags=$LESS'")
+    assert "flags=FRSXMK" in flags
+
+
 @pytest.mark.parametrize("verb", ["show", "status"])
 def test_a_mistyped_hive_suggests_the_near_one(house: Machine, verb: str) -> None:
     answer = rbeectl(house, verb, "lcoalhost")

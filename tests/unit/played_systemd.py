@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rbee.contracts import MachineEnd
 from rbee.errors import RbeeError, Stopping
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
 
@@ -47,6 +48,7 @@ class PlayedSystemd:
     programs: defaultdict[str, Program] = field(default_factory=lambda: defaultdict(NoProgram))
     asked: list[tuple[str, str]] = field(default_factory=list)
     refusal: RbeeError | None = None
+    ending: MachineEnd | None = None
 
     def __post_init__(self) -> None:
         self._jobs: dict[str, tuple[str, str]] = {}
@@ -64,6 +66,9 @@ class PlayedSystemd:
 
     def active_state(self, unit: str) -> str:
         return self.state(unit).active
+
+    def machine_end(self) -> MachineEnd | None:
+        return self.ending
 
     def has_job(self, unit: str) -> bool:
         return unit in {one for one, _ in self._jobs.values()}

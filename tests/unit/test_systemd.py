@@ -16,7 +16,16 @@ import pystemd.dbusexc
 import pytest
 from pystemd.dbuslib import path_encode
 
-from rbee.errors import BadConfig, NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
+from rbee.errors import (
+    BadConfig,
+    JobReplaced,
+    NotPermitted,
+    RbeeError,
+    Stopping,
+    TimedOut,
+    UnitFailed,
+    Unreachable,
+)
 from rbee.systemd import (
     HIVE_UNIT,
     QUEEN_UNIT,
@@ -30,6 +39,7 @@ from rbee.systemd import (
     invocation_of,
     take_sockets,
     unit_path,
+    unusable,
     watchdog_interval,
 )
 from tests.unit.serving import listen
@@ -319,6 +329,27 @@ def test_a_unit_that_is_never_failed_may_be_restarted_again_and_again(
     active: str, sub: str, result: str, restarts: int, is_restarting: bool
 ) -> None:
     assert UnitState("loaded", active, sub, result=result, restarts=restarts).is_restarting == is_restarting
+
+
+def test_a_job_whose_place_another_took_is_no_failure_of_the_unit() -> None:
+    with pytest.raises(JobReplaced, match="somebody else has it stopped, started or restarted right now"):
+        check_job(HIVE_UNIT, "canceled", lambda: UnitState("loaded", "deactivating", "stop-sigterm"), "start")
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (UnitState("loaded", "failed", "failed", result="exit-code", exit_status=78), BadConfig),
+        (UnitState("loaded", "failed", "failed", result="start-limit-hit", exit_status=78), BadConfig),
+        (UnitState("loaded", "failed", "failed", result="exit-code", exit_status=1), UnitFailed),
+        (UnitState("loaded", "failed", "failed", result="timeout", exit_status=78), UnitFailed),
+    ],
+)
+def test_what_ended_with_78_cannot_be_run_with_given_up_on_or_not(
+    state: UnitState, kind: type[RbeeError]
+) -> None:
+    assert type(unusable(UnitFailed("it", hint="so"), state)) is kind
+    assert unusable(UnitFailed("it", hint="so"), state).hint == "so"
 
 
 @pytest.mark.parametrize(

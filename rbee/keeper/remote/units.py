@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from rbee.errors import CommandFailed, TimedOut, UnitFailed
+from rbee.errors import CommandFailed, JobReplaced, TimedOut, UnitFailed
 from rbee.keeper.remote.ssh import Ssh
 from rbee.systemd import UnitState, check_job
 
@@ -54,6 +54,9 @@ class RemoteUnits:
 
     def _explain(self, verb: str, unit: str, error: CommandFailed) -> NoReturn:
         """What the unit itself says of its end, or systemctl where it never began."""
+        if "canceled" in error.reason:
+            told = f"{unit} did not {verb}: somebody else has it stopped, started or restarted right now"
+            raise JobReplaced(told, hint=self._cure(unit)) from error
         state = self.state(unit)
         failure = UnitFailed(f"{unit} did not {verb}: {error.reason}", hint=self._cure(unit))
         if state.result not in ("", "success"):

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from machines import Machine
 
 from tests.system.house import (
@@ -58,6 +59,45 @@ def the_way_out(machine: Machine, answer: Answer) -> Answer:
     done = type_in(machine, restore.replace("FILE", BACKUP))
     assert done.code == 0, done
     return done
+
+
+SPOILT = {
+    "foreign-trigger": (
+        "CREATE TRIGGER loud BEFORE UPDATE ON hives BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "has the trigger 'loud', which no queen has made",
+    ),
+    "invalid-name": (
+        "UPDATE hives SET id = 'a b'",
+        "has a row of hives that cannot be shown: its id, 'a b',",
+    ),
+}
+"""What SQLite finds nothing wrong with, and what a check says of it."""
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_check_finds_what_makes_a_list_fail_and_what_it_says_mends_it(
+    machine: Machine, spoilt: str
+) -> None:
+    statement, told = SPOILT[spoilt]
+    add_hive(machine)
+    machine.run("sqlite3", CATALOG, statement)
+
+    awake = rbeectl(machine, "catalog", "check")
+    assert awake.code == 78, awake
+    assert told in awake.err
+    assert rbeectl(machine, "shutdown").code == 0
+    asleep = rbeectl(machine, "catalog", "check", user=None)
+    assert asleep.code == 78, asleep
+    assert told in asleep.err
+
+    mend = tries(awake)[0]
+    assert mend.startswith("rbeectl shutdown; sudo sqlite3 ")
+    done = machine.run("sh", "-c", mend.replace("sudo ", ""), check=False)
+    assert done.returncode == 0, done
+    checked = rbeectl(machine, "catalog", "check", user=None)
+    assert checked.code == 0, checked
+    add_hive(machine)
+    assert rbeectl(machine, "list-hives").code == 0
 
 
 def write(content: str) -> str:

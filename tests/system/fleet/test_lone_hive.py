@@ -15,7 +15,8 @@ from tests.system.house import HIVE, Answer, active, rbeectl, tries, type_in
 NO_QUEEN = "rbeectl: there is no queen on this machine"
 
 HERS = (
-    ["add-hive", "localhost"], ["add-hive", "gpu2"], ["remove-hive", "gpu1"], ["list-hives"], ["list-devices"],
+    ["add-hive", "localhost"], ["add-hive", "gpu2"], ["remove-hive", "gpu1"], ["list-hives"],
+    ["list-devices"],
     ["show", "gpu1"], ["label", "gpu1", "rack=3"], ["cordon", "gpu1", "why"], ["uncordon", "gpu1"],
     ["tcp", "enable"], ["tcp", "disable"], ["tcp", "status"], ["token", "create"], ["token", "list"],
     ["token", "revoke", "0123abcd"], ["wake"], ["sleep"], ["status", "gpu1"], ["top", "-n", "1"], ["monitor"],

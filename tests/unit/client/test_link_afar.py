@@ -628,3 +628,37 @@ def test_an_answer_over_the_limit_is_not_read_to_its_end(
 
     assert type(error) is Unreachable
     assert "is larger than 10 bytes" in error.message
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "request"])
+def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_it_a_failure(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, is_stream: bool
+) -> None:
+    """As anyio before 4 does, whose connect_tcp() raises OSError then."""
+
+    class Backend:
+        async def connect_tcp(self, host: str, port: int, **_options: Any) -> Any:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise OSError("All connection attempts failed") from None
+
+    monkeypatch.setattr(rbee.client.link, "_backend", lambda httpcore: Backend())
+
+    async def dial() -> None:
+        link = Link(Afar("127.0.0.1", 1, tls.trusting_context()), timeout=30)
+        if is_stream:
+            async with link.stream(FleetRoutes.REQUESTS, headers={}, silence=30):
+                pass
+        else:
+            await link.ask(FleetRoutes.CA)
+
+    async def scenario() -> None:
+        dialling = asyncio.get_running_loop().create_task(dial())
+        await asyncio.sleep(0.1)  # it connects, of which nothing tells
+        dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+        assert dialling.cancelled()
+
+    asyncio.run(scenario())

@@ -413,6 +413,16 @@ def test_goodbye_goes_over_an_open_connection_within_a_second() -> None:
     assert GOODBYE_TIMEOUT <= 1
 
 
+def test_the_goodbye_alone_says_what_the_machine_does() -> None:
+    async def scenario() -> Body:
+        body = Body()
+        await body.heart.beat()
+        await body.heart.goodbye(lambda: "rebooting")
+        return body
+
+    assert [beat.machine for beat in run(scenario()).queen.beats] == [None, "rebooting"]
+
+
 def test_goodbye_never_opens_a_connection() -> None:
     async def scenario() -> Body:
         body = Body()

@@ -51,6 +51,8 @@ class Bus:
             HIVE_SOCKET_UNIT: LISTENING,
             TCP_SOCKET_UNIT: INACTIVE,
         }
+        self.comes_to: dict[str, UnitState] = {}
+        """What a unit is a moment later."""
         self.unstoppable: set[str] = set()
         self.after_stop: dict[str, UnitState] = {}
         """What a unit is after it was stopped, if not inactive."""
@@ -69,6 +71,10 @@ class Bus:
 
     def state(self, unit: str) -> UnitState:
         return self.states.get(unit, INACTIVE)
+
+    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        """As systemd's, whose units are at once what they come to."""
+        return self.comes_to.get(unit, self.state(unit))
 
     def active_state(self, unit: str) -> str:
         return self.states[unit].active

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import itertools
 import os
+import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +21,7 @@ from typing import Any, TypeVar
 import pytest
 
 import rbee.keeper.catalog
-from rbee.catalogfile import VERSION, Lock
+from rbee.catalogfile import MADE, VERSION, Lock
 from rbee.contracts import QueenRoutes, Route
 from rbee.errors import (
     BadInput,
@@ -31,7 +33,7 @@ from rbee.errors import (
     Unreachable,
 )
 from rbee.keeper.catalog import backup, check, is_the_queens, restore
-from rbee.queen.catalog import Catalog
+from rbee.queen.catalog import MIGRATIONS, Catalog
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -212,6 +214,85 @@ def test_a_check_of_what_is_no_catalog_fails_with_78(path: Path, tmp_path: Path)
         with pytest.raises(CatalogUnusable, match="is damaged") as caught:
             check(queen([]), "off", str(tmp_path / "x.db"))
         assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("statement", "told", "mend"),
+    [
+        (
+            "CREATE TRIGGER loud AFTER UPDATE ON hives BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "has the trigger 'loud', which no queen has made", 'DROP TRIGGER "loud"',
+        ),
+        ("CREATE TABLE \"my own\" (x)", "has the table 'my own', which no queen", 'DROP TABLE "my own"'),
+        ("CREATE VIEW v AS SELECT 1", "has the view 'v', which no queen has made", 'DROP VIEW "v"'),
+        ("CREATE INDEX i ON hives (host)", "has the index 'i', which no queen has made", 'DROP INDEX "i"'),
+        (
+            "UPDATE hives SET id = 'a b' WHERE id = 'gpu1'",
+            "has a row of hives that cannot be shown: its id, 'a b', must match",
+            "DELETE FROM hives WHERE rowid = 2",
+        ),
+        (
+            "UPDATE hives SET created_at_ms = -1 WHERE id = 'gpu1'",
+            "has a row of hives that cannot be shown: its created_at_ms, '-1', must be",
+            "DELETE FROM hives WHERE rowid = 2",
+        ),
+        (
+            "INSERT INTO tokens VALUES ('zz', 'x', NULL, 1, 1, 1, 0)",
+            "has a row of tokens that cannot be shown: its id, 'zz', must",
+            "DELETE FROM tokens WHERE rowid = 1",
+        ),
+        (
+            "INSERT INTO audit (id, at_ms, text, hive) VALUES (77, 1, 'x', 'a b')",
+            "has a row of audit that cannot be shown: its hive, 'a b', must",
+            "DELETE FROM audit WHERE rowid = 77",
+        ),
+    ],
+)  # fmt: skip
+def test_a_check_finds_what_makes_a_list_fail_and_says_how_to_mend_it(
+    path: Path, statement: str, told: str, mend: str
+) -> None:
+    make(path, "localhost", "gpu1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
+
+    with pytest.raises(CatalogUnusable, match=re.escape(told)) as caught:
+        check(queen([]), "off", str(path))
+
+    assert caught.value.exit_code == 78
+    command = shlex.split(caught.value.hint or "")
+    assert command[:2] == ["sudo", "sqlite3"]
+    assert command[3] == mend
+    with closing(sqlite3.connect(command[2], isolation_level=None)) as connection:
+        connection.execute(command[3])
+    assert check(queen([]), "off", str(path)).version == VERSION
+
+
+def test_a_check_misses_what_a_queen_has_made(path: Path) -> None:
+    make(path, "localhost")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE tokens")
+
+    with pytest.raises(CatalogUnusable, match="is damaged: its table tokens is missing"):
+        check(queen([]), "off", str(path))
+
+
+def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
+    make(path, "localhost")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE VIEW v AS SELECT 1")
+
+    Catalog.open(path).close()
+
+
+def test_the_check_knows_all_that_each_migration_makes() -> None:
+    known: set[tuple[str, str]] = set()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for made, migration in zip(MADE, MIGRATIONS, strict=True):
+            known |= made
+            for statement in migration:
+                connection.execute(statement)
+            there = connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'")
+            assert set(there) == known
 
 
 def test_a_file_that_is_not_there_is_wrong_input(path: Path, tmp_path: Path) -> None:

@@ -564,6 +564,35 @@ def test_a_queen_who_dies_again_and_again_while_she_is_woken_is_said_to(bus: Bus
     assert "did not start: its result is 'signal'" in ran.err
 
 
+UNUSABLE = UnitState(
+    "loaded", "failed", "failed", result="exit-code", exit_status=78,
+    status_text="rbee.conf: soon is no span; try: mend it",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("result", ["exit-code", "start-limit-hit"])
+def test_who_looks_is_told_each_time_why_a_queen_cannot_run(bus: Bus, rbeectl: Rbeectl, result: str) -> None:
+    bus.states[QUEEN_UNIT] = replace(UNUSABLE, result=result)
+
+    for verb in (["list-hives"], ["catalog", "backup", "/tmp/x"]):
+        assert rbeectl(*verb) == Ran(
+            78, "", "rbeectl: the queen has failed: rbee.conf: soon is no span\n  try: mend it\n"
+        )
+
+
+def test_a_queen_who_cannot_run_says_so_though_her_clients_have_her_started_again(
+    bus: Bus, rbeectl: Rbeectl
+) -> None:
+    bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start")
+    bus.after["start", QUEEN_UNIT] = UnitState("loaded", "activating", "start")
+    bus.comes_to[QUEEN_UNIT] = replace(UNUSABLE, active="deactivating", sub="stop-post")
+
+    ran = rbeectl("wake")
+
+    assert (ran.code, ran.err.splitlines()[1]) == (78, "  try: mend it")
+    assert "the queen died" not in ran.out
+
+
 @pytest.mark.parametrize("by", ["bus", "socket"])
 def test_who_is_refused_hears_the_same_whoever_refused(
     bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch, by: str
@@ -669,7 +698,7 @@ def test_ctrl_c_anywhere_else_exits_130_too(
     [
         (INACTIVE, LISTENING, "asleep"),
         (INACTIVE, INACTIVE, "off"),
-        (UnitState("loaded", "failed", "failed", result="exit-code"), LISTENING, "failed"),
+        (UnitState("loaded", "failed", "failed", result="signal"), LISTENING, "failed"),
         (UnitState("loaded", "activating", "start"), LISTENING, "waking"),
         (UnitState("loaded", "deactivating", "stop-sigterm"), LISTENING, "stopping"),
     ],
@@ -684,7 +713,9 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
 
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
-        f"rbeectl: the queen is {word}; looking does not wake her",
+        {
+            "failed": "rbeectl: the queen has failed: signal; looking does not wake her",
+        }.get(word, f"rbeectl: the queen is {word}; looking does not wake her"),
         {
             "failed": "  try: sudo rbeectl doctor",
             "waking": "  try: Ask again in a moment.",

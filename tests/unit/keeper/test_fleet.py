@@ -32,7 +32,7 @@ from rbee.contracts import (
     TokenView,
     decode,
 )
-from rbee.errors import BadInput, TimedOut, UnitFailed, UnknownHive
+from rbee.errors import BadInput, JobReplaced, TimedOut, UnitFailed, UnknownHive
 from rbee.keeper.fleet import parse_address
 from rbee.server import Handler
 from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT, TCP_SOCKET_UNIT, UnitState
@@ -508,6 +508,27 @@ def hive_joins(bus: Bus, state: Path) -> Callable[..., None]:
             (state / "membership.new").rename(state / "membership")
 
     return started
+
+
+@pytest.mark.parametrize("verb", ["stop", "start"])
+def test_an_operator_whose_job_another_replaced_starts_the_hive_as_the_other_does(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    bus.states |= {JOIN_UNIT: INACTIVE, REDIAL_UNIT: INACTIVE}
+    replaced = [JobReplaced("somebody else has it stopped")]
+    do = getattr(bus, verb)
+
+    def done(unit: str, **options: Any) -> None:
+        do(unit, **options)
+        if unit == HIVE_UNIT and replaced:
+            raise replaced.pop()
+
+    monkeypatch.setattr(bus, verb, done)
+
+    rbee.keeper.fleet.restart_hive(bus, lambda most: most)
+
+    assert replaced == []
+    assert bus.states[HIVE_UNIT] == ACTIVE
 
 
 def test_joining_hands_over_an_invitation_and_starts_the_hive_once_that_was_taken_up(

@@ -29,6 +29,7 @@ from rbee.contracts import (
     HeartbeatAck,
     HiveView,
     Line,
+    MachineEnd,
     decode,
     encode,
 )
@@ -915,6 +916,29 @@ def test_a_hive_that_goes_with_the_queen_stays_wanted(queen: MakeQueen) -> None:
 
             await q.systemd.stop_by_hand(HIVE_UNIT)
             await q.tape.until("hive-offline", "stopped together with the queen")
+
+            async def is_stored() -> bool:
+                return await q.row() == ("offline", True, DEVICES)
+
+            await until(is_stored)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [("rebooting", "its machine is rebooting"), ("shutting-down", "its machine is shutting down")],
+)
+def test_a_hive_that_goes_with_the_machine_stays_wanted(
+    queen: MakeQueen, ending: MachineEnd, reason: str
+) -> None:
+    async def scenario() -> None:
+        async with queen() as q:
+            await q.add()
+            q.systemd.ending = ending
+
+            await q.systemd.stop_by_hand(HIVE_UNIT)
+            await q.tape.until("hive-offline", reason)
 
             async def is_stored() -> bool:
                 return await q.row() == ("offline", True, DEVICES)
