@@ -165,6 +165,9 @@ class UnitFailed(RbeeError):
 
     slug, title, exit_code, status = "unit-failed", "A unit failed", 1, 502
 
+    exit_status = 0
+    """Of its program, where that ended by itself."""
+
 
 class JobReplaced(UnitFailed):
     """Somebody else had something else done with the unit meanwhile: systemd lets the last one win."""

@@ -460,15 +460,16 @@ def check_job(
     if state.result not in ("exit-code", "start-limit-hit") or said == NO_SOCKET:
         cures = []  # of an earlier end, or for who starts the program by hand
     hint = "\n".join(cures) or (cure or cure_of)(unit, state)
-    raise UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
+    failed = UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
+    # Given up on, systemd keeps the status of the last end.
+    if state.result in ("exit-code", "start-limit-hit"):
+        failed.exit_status = state.exit_status
+    raise failed
 
 
-def unusable(error: UnitFailed, state: UnitState) -> UnitFailed | BadConfig:
-    """The same as BadConfig, where the unit's last exit status says that: see EX_CONFIG, sysexits(3).
-
-    So it is as long as it is not tried anew: systemd keeps that status when it gives up.
-    """
-    if state.exit_status == BadConfig.exit_code and state.result in ("exit-code", "start-limit-hit"):
+def unusable(error: UnitFailed) -> UnitFailed | BadConfig:
+    """The same as BadConfig, where the exit status says that: see EX_CONFIG, sysexits(3)."""
+    if error.exit_status == BadConfig.exit_code:
         return BadConfig(error.message, hint=error.hint)
     return error
 

@@ -513,7 +513,7 @@ class Keeper:
 
         So is one who cannot run at all, by whoever waits at her sockets: she says why at each end.
         """
-        if self.queen_state() == "waking":
+        if failed.exit_status != BadConfig.exit_code and self.queen_state() == "waking":
             ended = self._bus.await_state(QUEEN_UNIT, _has_ended, timeout=self._left(RETURN_TIMEOUT))
             if ended.exit_status == BadConfig.exit_code:
                 message, hint = _why_failed(ended)
@@ -523,14 +523,10 @@ class Keeper:
                 return self._start_queen(timeout=RETURN_TIMEOUT, undo_stop=False)
             except (UnitFailed, TimedOut):
                 pass  # what she died of at first says more
-        failure = self._queen_failed(failed)
+        failure = unusable(failed)
         for line in journal_tail("--unit", QUEEN_UNIT):
             failure.add_note(line)
         raise failure from failed
-
-    def _queen_failed(self, error: UnitFailed) -> RbeeError:
-        """Her exit status 78 says that configuration or catalog cannot be used, and so does ours."""
-        return unusable(error, self._bus.state(QUEEN_UNIT))
 
     def queen_state(self) -> QueenState:
         """How she is, as systemd says it; nobody is woken to tell."""

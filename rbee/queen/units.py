@@ -82,7 +82,7 @@ class AsyncBus:
         try:
             check_job(unit, result, lambda: self.state(unit), doing)
         except UnitFailed as error:
-            raise unusable(error, self.state(unit)) from error
+            raise unusable(error) from error
 
     def _asked(self, call: Callable[[], Result]) -> Result:
         try:

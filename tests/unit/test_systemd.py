@@ -348,8 +348,11 @@ def test_a_job_whose_place_another_took_is_no_failure_of_the_unit() -> None:
 def test_what_ended_with_78_cannot_be_run_with_given_up_on_or_not(
     state: UnitState, kind: type[RbeeError]
 ) -> None:
-    assert type(unusable(UnitFailed("it", hint="so"), state)) is kind
-    assert unusable(UnitFailed("it", hint="so"), state).hint == "so"
+    with pytest.raises(UnitFailed) as caught:
+        check_job(QUEEN_UNIT, "failed", lambda: state, "start")
+
+    assert type(unusable(caught.value)) is kind
+    assert unusable(caught.value).message == caught.value.message
 
 
 @pytest.mark.parametrize(
