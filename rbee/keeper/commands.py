@@ -354,9 +354,7 @@ class Keeper:
         """Copy the awake queen's catalog to a file; NotRunning where she is not awake."""
         from rbee.keeper.catalog import backup  # with sqlite3, which only this needs
 
-        if (state := self.queen_state()) in ("absent", "failed"):
-            raise no_queen(self._bus) if state == "absent" else self._has_failed()
-        return backup(self._queen, self.queen_state(), file, is_forced=is_forced)
+        return backup(self._queen, self._settled_state(), file, is_forced=is_forced)
 
     def check_catalog(self) -> CatalogReport:
         """Is the queen's catalog sound?"""
@@ -533,21 +531,28 @@ class Keeper:
         return queen_state(self._bus)
 
     def _check_awake(self) -> None:
-        state = self.queen_state()
-        if state == "absent":
-            raise no_queen(self._bus)
-        if state == "failed":
-            raise self._has_failed()
+        state = self._settled_state()
         if state != "awake":
             raise NotRunning(f"the queen is {state}; looking does not wake her", hint=_HINTS[state])
 
-    def _has_failed(self) -> RbeeError:
-        """What a queen says of why she failed, as long as nobody has started her again."""
-        state = self._bus.state(QUEEN_UNIT)
-        message, hint = _why_failed(state)
-        if state.exit_status == BadConfig.exit_code:
-            return BadConfig(message, hint=hint)
-        return NotRunning(f"{message}; looking does not wake her", hint=_HINTS["failed"])
+    def _settled_state(self) -> QueenState:
+        """As queen_state(), but why there is no queen, or why she cannot run, is raised.
+
+        One who cannot run may be started again and again by whoever waits at her sockets: she says why at
+        each end.
+        """
+        state = self.queen_state()
+        if state == "absent":
+            raise no_queen(self._bus)
+        if state not in ("failed", "waking"):
+            return state
+        ended = self._bus.await_state(QUEEN_UNIT, _has_ended, timeout=self._left(RETURN_TIMEOUT))
+        message, hint = _why_failed(ended)
+        if ended.exit_status == BadConfig.exit_code:
+            raise BadConfig(message, hint=hint)
+        if state == "failed":
+            raise NotRunning(f"{message}; looking does not wake her", hint=_HINTS["failed"])
+        return self.queen_state()
 
     def _hives(self) -> tuple[HiveView, ...]:
         hives: Hives = self._ask_awake(QueenRoutes.HIVES)
