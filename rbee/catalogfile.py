@@ -195,6 +195,12 @@ def _by_hand(shown: Path, statement: str, way_out: str | None) -> str:
     return f"{mend}\n{way_out}" if way_out else mend
 
 
+def has_hive(path: Path, hive_id: str) -> bool:
+    """Whether a catalog has a hive of this id. Raises sqlite3.Error."""
+    with closing(_open_read_only(path, 1.0)) as connection:
+        return connection.execute("SELECT 1 FROM hives WHERE id = ?", (hive_id,)).fetchone() is not None
+
+
 def _open_read_only(path: Path, busy_timeout: float) -> sqlite3.Connection:
     """Read-only: whoever closes a database that it may write, writes the log back into it.
 

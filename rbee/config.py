@@ -163,7 +163,21 @@ def _files(root: Path) -> list[Path]:
     return ([main] if main else []) + [dropins[name] for name in sorted(dropins)]
 
 
+def where_set(section: str, key: str, root: Path = Path("/")) -> Path | None:
+    """The file whose assignment of a key counts; None if none has one. BadConfig as for load()."""
+    places = [path for path in _files(root) if key in dict(_parsed(path)).get(section, {})]
+    return places[-1] if places else None
+
+
 def _apply(config: Config, path: Path) -> Config:
+    for section, assignments in _parsed(path):
+        for key, text in assignments.items():
+            config = _assign(config, path, section, key, text)
+    return config
+
+
+def _parsed(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """The sections of a file with their assignments; BadConfig if it cannot be read."""
     import configparser  # here: the keeper needs the places alone, and starts 3 ms earlier
 
     parser = configparser.ConfigParser(
@@ -178,10 +192,7 @@ def _apply(config: Config, path: Path) -> Config:
         raise BadConfig(f"{path}: {' '.join(str(error).split())}", hint=f"Correct {path}.") from error
     except OSError as error:
         raise _unreadable(error, path) from error
-    for section in parser.sections():
-        for key, text in parser.items(section):
-            config = _assign(config, path, section, key, text)
-    return config
+    return [(section, dict(parser.items(section))) for section in parser.sections()]
 
 
 def _unreadable(error: OSError, path: Path) -> BadConfig:

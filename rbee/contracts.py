@@ -400,6 +400,20 @@ class Health:
 
 
 @dataclass(frozen=True)
+class HiveHealth:
+    """That a hive is well, and whose: `queen` is HOST:PORT where `is_remote_queen`, else a socket's path.
+
+    A hive before 0.5.0 reports neither.
+    """
+
+    status: Literal["ok"]
+    version: Text
+    hive_id: Name | None = None
+    queen: Text | None = None
+    is_remote_queen: bool = False
+
+
+@dataclass(frozen=True)
 class CatalogReport:
     """A catalog that is sound: its file, the version of its table, and the size with its log."""
 
@@ -735,7 +749,7 @@ class FleetRoutes:
 class HiveRoutes:
     """What a hive serves, to the queen's user and root."""
 
-    HEALTH = Route("health", "GET", "/health", "Is the hive well?", Health)
+    HEALTH = Route("health", "GET", "/health", "Is the hive well, and whose is it?", HiveHealth)
     DEVICES = Route(
         "devices", "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
         Devices, problems=(400, 502), headers=((JOB_HEADER, JobId),),

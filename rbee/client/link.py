@@ -19,6 +19,7 @@ from rbee.contracts import (
     Devices,
     Heartbeat,
     HeartbeatAck,
+    HiveHealth,
     HiveRoutes,
     QueenRoutes,
     Route,
@@ -261,6 +262,11 @@ class HiveClient:
     def __init__(self, link: Asking, *, looks: Asking | None = None) -> None:
         self._link = link
         self._looks = looks or link
+
+    async def health(self, *, timeout: float) -> HiveHealth:
+        """Whose hive it is."""
+        health: HiveHealth = await self._link.ask(HiveRoutes.HEALTH, timeout=timeout)
+        return health
 
     async def devices(self, *, job_id: str | None, timeout: float) -> Devices:
         """Have the hive detect its devices; raises what the hive refused with."""

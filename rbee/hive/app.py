@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from rbee import __version__
-from rbee.contracts import JOB_HEADER, Accepted, Devices, Health, HiveRoutes, JobId, Route, Sample, decode
+from rbee.contracts import JOB_HEADER, Accepted, Devices, HiveHealth, HiveRoutes, JobId, Route, Sample, decode
 from rbee.errors import BadInput, HiveFailed, NotPermitted
 from rbee.hive.heartbeat import Heart
 from rbee.hive.threads import in_daemonic_thread
@@ -34,8 +34,9 @@ def build(
     """
     detecting = asyncio.Lock()
 
-    async def health(_request: Request) -> Health:
-        return Health("ok", __version__)
+    async def health(_request: Request) -> HiveHealth:
+        is_remote_queen = leave is not None
+        return HiveHealth("ok", __version__, heart.hive_id, heart.queen_name, is_remote_queen)
 
     async def devices(request: Request) -> Devices:
         about = {"job_id": found} if (found := job_id(request)) else {}

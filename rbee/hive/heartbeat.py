@@ -85,6 +85,14 @@ class Heart(Narrator):
         self._is_announced = False
 
     @property
+    def hive_id(self) -> str:
+        return self._hive_id
+
+    @property
+    def queen_name(self) -> str:
+        return self._queen_name
+
+    @property
     def instance(self) -> str:
         """New with each start of this process."""
         return self._instance

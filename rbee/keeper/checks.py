@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee import catalogfile, config
+from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
 from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.keeper import permission
 from rbee.keeper.listener import closed_tcp
+from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, RemoteQueen, remote_queen
 from rbee.keeper.lone import LoneHive
 from rbee.systemd import (
     HIVE_SOCKET_UNIT,
@@ -56,7 +58,7 @@ RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
 STATE_DIRECTORY = Path("var/lib/queen-rbee")
 KEYS = STATE_DIRECTORY / "tls"
 CREDENTIALS = Path("run/credentials") / QUEEN_UNIT
-MEMBERSHIP = Path("var/lib/rbee-hive/membership")
+MEMBERSHIP = FOLDER / MEMBERSHIPS[0]
 RESTART = ("systemctl", "restart", TARGET)
 """Services and sockets in one transaction (PartOf=); by itself a socket cannot start while its service runs.
 
@@ -515,6 +517,65 @@ def check_configuration(patient: Patient) -> Iterator[Complaint]:
         return
     for warning in settings.warnings:
         yield Complaint(warning, is_fault=False)
+    yield from complain_of_id(patient, settings.hive.id)
+
+
+def complain_of_id(patient: Patient, hive_id: str) -> Iterator[Complaint]:
+    """A name for the local hive that its queen does not know. Of one that has joined it does not count."""
+    is_both = patient.is_installed(QUEEN) and patient.is_installed(HIVE)
+    if not is_both or hive_id == LOCALHOST:
+        return
+    place = config.where_set("Hive", "Id", patient.root)
+    yield Complaint(
+        f"the hive on this machine calls itself {hive_id}, by [Hive] Id= in {place}: its queen knows it as "
+        f"{LOCALHOST} only, and takes no heartbeat of it",
+        hint=f"Delete the line Id={hive_id} in {place}; then: sudo systemctl restart {HIVE_UNIT}",
+    )
+
+
+# One queen, who is on this machine or on another
+
+
+def check_queens(patient: Patient) -> Iterator[Complaint]:
+    if patient.bus is None:
+        yield _NO_BUS
+        return
+    if not (patient.is_installed(QUEEN) and patient.is_installed(HIVE)):
+        return
+    remote = remote_queen(patient.bus.state(HIVE_UNIT), patient.root)
+    if remote is not None:
+        yield complain_of_two_queens(remote, patient.root, is_root=patient.is_root)
+
+
+def complain_of_two_queens(remote: RemoteQueen, root: Path, *, is_root: bool) -> Complaint:
+    """A machine with a queen whose hive has joined another: no queen gets its heartbeats.
+
+    It is mended where somebody has added localhost to the queen here, who is the one that is wanted then.
+    Nothing is lost: what it has joined is put aside.
+    """
+    text = f"this machine has a queen of its own, and its hive is {remote}: neither gets its heartbeats"
+    leave = "To leave the hive with the other queen: sudo apt remove rbee-queen"
+    there = [name for name in MEMBERSHIPS if (root / FOLDER / name).exists()] if is_root else []
+    put_aside: tuple[Command, ...] = tuple(
+        ("runuser", "-u", HIVE.user, "--", "mv", "-T", f"/{FOLDER}/{name}", f"/{FOLDER}/{name}.aside")
+        for name in there
+    )
+    if put_aside and _is_wanted(root):
+        return Complaint(text, (*put_aside, ("systemctl", "try-restart", HIVE_UNIT)), hint=leave)
+    return Complaint(
+        text,
+        hint=f"{leave}\nTo make it the hive of the queen here: rbeectl add-hive {LOCALHOST}; "
+        "sudo rbeectl doctor --fix",
+    )
+
+
+def _is_wanted(root: Path) -> bool:
+    """Has somebody added this machine to the queen here?"""
+    try:
+        catalog = _catalog(root)
+        return catalog.exists() and catalogfile.has_hive(catalog, LOCALHOST)
+    except (BadConfig, sqlite3.Error):
+        return False
 
 
 # The catalog, which root alone may look at
@@ -742,13 +803,16 @@ def _fault_of(path: Path) -> str | None:
 
 def _members(root: Path) -> int | None:
     """How many hives have joined with these keys; None where the catalog does not tell."""
-    catalog = root / STATE_DIRECTORY / "catalog.db"
     try:
-        if (database := config.load(root).queen.database) is not None:
-            catalog = root / database.relative_to("/")
+        catalog = _catalog(root)
         return catalogfile.members(catalog) if catalog.exists() else 0
     except (BadConfig, sqlite3.Error):
         return None
+
+
+def _catalog(root: Path) -> Path:
+    database = config.load(root).queen.database
+    return root / (STATE_DIRECTORY / "catalog.db" if database is None else database.relative_to("/"))
 
 
 _OWNER = f"{QUEEN.user}:{QUEEN.user}"
@@ -791,6 +855,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("units", "the units are there, and none has failed", check_units),
     ("sockets", "what should listen listens", check_sockets),
     ("configuration", "the configuration can be used", check_configuration),
+    ("queens", "the hive of this machine has one queen", check_queens),
     ("catalog", "the queen can write her catalog", check_catalog),
     ("keys", "keys and certificates are valid by this clock", check_keys),
     ("link", "this hive is connected to its queen", check_link),

@@ -20,6 +20,7 @@ from typing import Any
 from rbee.contracts import QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
 from rbee.errors import BadConfig, BadInput, JobReplaced, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
+from rbee.keeper.local_hive import queen_dialled
 from rbee.narration import CLOSING_TCP, OPENING_TCP, Teller
 from rbee.systemd import (
     HIVE_UNIT,
@@ -268,7 +269,7 @@ def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
     """
     was_up = not bus.state(HIVE_UNIT).is_stopped or not bus.state(REDIAL_UNIT).is_stopped
     if bus.state(JOIN_UNIT).load == "loaded":  # before 0.5.0 the hive itself takes it up as it starts
-        _take_up(bus, left)
+        take_up(bus, left)
     stop_within, start_within = left(STOP_TIMEOUT), left(START_TIMEOUT)
     try:
         _start_anew(bus, stop_within, start_within)
@@ -308,7 +309,8 @@ def _start_anew(bus: Units, stop_within: float, start_within: float) -> None:
     return bus.start(HIVE_UNIT, timeout=start_within)
 
 
-def _take_up(bus: Units, left: Callable[[float], float]) -> None:
+def take_up(bus: Units, left: Callable[[float], float]) -> None:
+    """Have rbee-hive-join take up the invitation that there is; the hive that runs is not touched."""
     try:
         bus.start(JOIN_UNIT, timeout=left(JOIN_TIMEOUT))
     except UnitFailed as error:
@@ -329,11 +331,8 @@ def _take_up(bus: Units, left: Callable[[float], float]) -> None:
 
 def _still(bus: Units) -> str:
     """The end of a sentence, with what a hive that runs is all the same."""
-    state = bus.state(HIVE_UNIT)
-    found = re.match(r"queen at ([^/\s]+)[,:] ", state.status_text)
-    if not state.is_active or found is None:
-        return ""
-    return f"; the machine is still a hive of the queen at {found[1]}"
+    found = queen_dialled(bus.state(HIVE_UNIT))
+    return f"; the machine is still {found}" if found else ""
 
 
 def invitation(host: str, port: int, *, name: str | None, token: str | None) -> str:

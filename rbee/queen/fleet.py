@@ -243,11 +243,15 @@ class Fleet:
         self, peer: RemotePeer, instance: str, version: str, drop: Callable[[], None]
     ) -> Uplink:
         """ClonedHive where another process of that identity lives, VersionSkew for one too old or too new."""
-        hive_id = self.hive_of(peer)
+        try:
+            hive_id = self.hive_of(peer)
+        except UnknownHive:
+            await self._note_unknown(peer)
+            raise
         try:
             check_version(version, hive_id)
         except VersionSkew as error:
-            await self._hives.is_refused(hive_id, error.message)
+            await self._hives.is_refused(hive_id, error)
             raise
         if not self._restraint.streams.take(hive_id):
             self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
@@ -258,6 +262,7 @@ class Fleet:
         except ClonedHive as error:
             self._tell_refusal(HIVE_CLONED, error.message, peer, hive=hive_id)
             raise
+        self._hives.is_taken(hive_id)
         try:
             await self._catalog.set_address(hive_id, peer.address, by=peer.fields)
         except CatalogFailed as error:
@@ -266,6 +271,21 @@ class Fleet:
                 "hive %s is at %s, and that could not be stored: %s", hive_id, peer.address, error.message
             )
         return uplink
+
+    async def _note_unknown(self, peer: RemotePeer) -> None:
+        """Of a hive that is in the catalog, and comes with another credential than the catalog has.
+
+        While that hive is connected it is another machine that comes, and changes nothing.
+        """
+        hive_id = self._hives.spelled(peer.hive_id or "")
+        if not self.is_member(hive_id) or self._hives.uplinks.find(hive_id) is not None:
+            return
+        error = UnknownHive(
+            f"the beehive {hive_id} comes from {peer.address} with a credential that is not in the hive "
+            "catalog: it joined after the backup that was restored, or was removed since",
+            hint=f"rbeectl add-hive {hive_id}",
+        )
+        await self._hives.is_refused(hive_id, error)
 
     def is_member(self, hive_id: str) -> bool:
         return hive_id in self._members.values()

@@ -75,6 +75,7 @@ from rbee.narration import (
 from rbee.queen.catalog import Actor, Catalog, Row
 from rbee.queen.fingerprints import Fingerprints
 from rbee.queen.jobs import Job, Jobs
+from rbee.queen.local_hive import check_own, place_of_beats
 from rbee.queen.looks import Looks
 from rbee.queen.losses import Losses
 from rbee.queen.metrics import Metrics
@@ -99,6 +100,12 @@ TELL_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 5.0
 """Seconds that a hive whose beats come has for its stream."""
 
+DIAL_TIMEOUT = 16.0
+"""Seconds for a hive on another machine to connect: it dials every 15 s at least (rbee.hive.dial)."""
+
+REFUSED_TIMEOUT = 3.0
+"""Seconds for a hive that was refused when it dialled last to come again: it may have been mended since."""
+
 STOPPED_BY_ADMIN = "stopped by an administrator"
 STOPPED_WITH_QUEEN = "stopped together with the queen"
 CONNECTION_CLOSED = "its connection closed"
@@ -117,10 +124,14 @@ LIKELY = "likely the network of the queen's own machine"
 
 @dataclass(slots=True)
 class _Arrival:
-    """A job that waits for a hive's first heartbeat, or for systemd's word that none will come."""
+    """A job that waits for a hive's first heartbeat, or for systemd's word that none will come.
+
+    Not `awaits_beat` while it is at something else, to which the hive's end is what it is to anybody.
+    """
 
     job: Job
     is_started: bool = False
+    awaits_beat: bool = True
     outcome: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def beats(self) -> None:
@@ -129,13 +140,17 @@ class _Arrival:
 
     @property
     def is_waiting(self) -> bool:
-        return not self.outcome.done()
+        return self.awaits_beat and not self.outcome.done()
 
     def dies(self, reason: str) -> None:
         died = UnitFailed(
             f"{HIVE_UNIT} started and sent no heartbeat: {reason}", hint=f"systemctl status {HIVE_UNIT}"
         )
-        self.outcome.set_exception(died)
+        self.refuse(died)
+
+    def refuse(self, error: RbeeError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
 
 
 class Hives:
@@ -180,6 +195,8 @@ class Hives:
         self._losses = Losses()
         self._goodbyes: dict[str, str] = {}
         """Hives whose last beat said that they stop, and why."""
+        self._refusals: dict[str, RbeeError] = {}
+        """Why the queen refused a hive when it dialled last."""
         self._were_online: set[str] = set()
         """Hives that were so when the queen woke: those that were not are no loss."""
         self._telling: asyncio.Task[None] | None = None
@@ -239,15 +256,26 @@ class Hives:
         async with self._locks[LOCALHOST]:
             try:
                 row = await self._catalog.hive(LOCALHOST)
-                if row is None or self._bus.state(HIVE_UNIT).is_active:
+                if row is None:
                     return
-                if not row.wanted:
-                    self._set(row.id, "offline", STOPPED_BY_ADMIN)
-                    return
-                self._narrator.narrate(WAKING, f"waking up the bee hive at {row.host}", hive=row.id)
-                await self._bus.start(HIVE_UNIT, timeout=self._config.hive_start_timeout)
+                if not self._bus.state(HIVE_UNIT).is_active:
+                    if not row.wanted:
+                        self._set(row.id, "offline", STOPPED_BY_ADMIN)
+                        return
+                    self._narrator.narrate(WAKING, f"waking up the bee hive at {row.host}", hive=row.id)
+                    await self._bus.start(HIVE_UNIT, timeout=self._config.hive_start_timeout)
+                await check_own(self._local_hive)
             except RbeeError as error:
-                await self._set_offline(LOCALHOST, error.message)
+                await self.is_refused(LOCALHOST, error)
+
+    async def _explain_silence(self) -> None:
+        """Of the local hive: it may have been started as another queen's, or under another name."""
+        try:
+            if self._bus.state(HIVE_UNIT).is_active:
+                await check_own(self._local_hive)
+        except RbeeError as error:
+            if not self._is_online(LOCALHOST):
+                await self.is_refused(LOCALHOST, error)
 
     async def _judge_by_silence(self) -> None:
         while True:
@@ -263,6 +291,8 @@ class Hives:
                         self.uplinks.drop(hive_id)
                         if life.last_beat_ms is not None or hive_id in self._were_online:
                             self._note_loss(hive_id)
+                    else:
+                        self._spawn(self._explain_silence())
                     await self._remember(hive_id, "offline")
             await asyncio.sleep(self._registry.next_verdict())
 
@@ -390,8 +420,6 @@ class Hives:
         if arrival is not None:
             arrival.beats()
             return
-        if is_first and before is not None and before.state == "online" and before.instance is None:
-            return  # added while it ran: its devices are known, its first beat was not
         if is_first:
             self._spawn(self._welcome(beat.hive_id, sender))
         elif self._locks[beat.hive_id].locked():
@@ -504,9 +532,8 @@ class Hives:
                     devices = await self._await_remote(row, story, arrival)
                 elif self._bus.state(HIVE_UNIT).is_active:
                     arrival.is_started = True
-                    arrival.beats()
                     story.narrate(HIVE_AWAKE, f"the bee hive at {request.host} is awake already")
-                    devices = await self._ask_devices(row, story, job.id)
+                    devices = await self._ask_awake(row, story, arrival, by)
                 else:
                     await self._wake(row, story, arrival, by)
                     devices = await self._first_devices(hive_id, story, job.id)
@@ -520,15 +547,66 @@ class Hives:
             story.narrate(HIVE_AWAKE, f"the bee hive at {row.host} is awake already")
             return await self._ask_devices(row, story, arrival.job.id)
         timeout = self._config.hive_start_timeout
+        refusal = self._refusals.get(row.id)
         try:
             async with asyncio.timeout(timeout):
+                if self.uplinks.find(row.id) is None:
+                    patience = DIAL_TIMEOUT if refusal is None else REFUSED_TIMEOUT
+                    await self._await_stream(row.id, arrival, min(patience, timeout), refusal)
                 await arrival.outcome
         except TimeoutError as error:
             raise TimedOut(
-                f"the beehive {row.id} sent no heartbeat within {timeout:g} s",
-                hint=f"On {row.id}: sudo systemctl start {HIVE_UNIT}",
+                f"the beehive {row.id} is connected, and sent no heartbeat within {timeout:g} s",
+                hint=f"On {row.id}: sudo journalctl -u {HIVE_UNIT} -n 20",
             ) from error
         return await self._first_devices(row.id, story, arrival.job.id)
+
+    async def _await_stream(
+        self, hive_id: str, arrival: _Arrival, patience: float, refusal: RbeeError | None
+    ) -> None:
+        """Until it connects, or is refused, which raises the refusal; that of before, if it does not come."""
+        comes = asyncio.get_running_loop().create_task(self.uplinks.wait(hive_id, timeout=patience))
+        try:
+            either: set[asyncio.Future[Any]] = {comes, arrival.outcome}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if arrival.outcome.done():
+                arrival.outcome.result()
+                return
+            comes.result()
+        except HiveNotOnline as error:
+            if refusal is not None:
+                raise refusal from error
+            raise TimedOut(
+                f"the beehive {hive_id} has not connected within {patience:g} s",
+                hint=f"On {hive_id}: systemctl status {HIVE_UNIT}",
+            ) from error
+        finally:
+            comes.cancel()
+            await asyncio.gather(comes, return_exceptions=True)
+
+    async def _ask_awake(self, row: Row, story: Narrator, arrival: _Arrival, by: Actor) -> Devices:
+        """The devices of the local hive, which runs already: it is online once it has sent a heartbeat."""
+        timeout = self._config.hive_start_timeout
+        try:
+            await check_own(self._local_hive)
+            arrival.awaits_beat = False
+            devices = await self._ask_devices(row, story, arrival.job.id)
+            arrival.awaits_beat = True
+            await self._judge_hive_unit()  # it may have died since
+            async with asyncio.timeout(timeout):
+                await arrival.outcome  # which mostly comes with the answer
+        except TimeoutError as error:
+            late = await self._late(f"{HIVE_UNIT} runs, and sent no heartbeat within {timeout:g} s")
+            await self.is_refused(row.id, late, by=by, is_told=False)
+            raise late from error
+        except UnitFailed as error:
+            await self.is_refused(row.id, error, by=by, is_told=False)
+            raise
+        return devices
+
+    async def _late(self, message: str) -> TimedOut:
+        where = await place_of_beats(self._local_hive)
+        return TimedOut(f"{message}{where}", hint=f"systemctl status {HIVE_UNIT}")
 
     async def _wake(self, row: Row, story: Narrator, arrival: _Arrival, by: Actor) -> None:
         """Start the local hive's unit and wait for its first heartbeat."""
@@ -542,13 +620,11 @@ class Hives:
             await self._bus.start(HIVE_UNIT, timeout=timeout)
             arrival.is_started = True
             await self._judge_hive_unit()  # it may be dead already
+            await check_own(self._local_hive)
             async with asyncio.timeout(timeout):
                 await arrival.outcome
         except TimeoutError as error:
-            late = TimedOut(
-                f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s",
-                hint=f"systemctl status {HIVE_UNIT}",
-            )
+            late = await self._late(f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s")
             await self._set_offline(row.id, late.message, is_told=False, by=by)
             raise late from error
         except RbeeError as error:
@@ -619,6 +695,7 @@ class Hives:
                 self._removed(hive_id)
                 self.uplinks.drop(hive_id)
                 self._fingerprints.forget(hive_id)
+                self.is_taken(hive_id)
                 self._changed()
         except CatalogFailed:
             if was_up:
@@ -743,11 +820,20 @@ class Hives:
             if life is not None and life.state == "offline" and LIKELY not in life.reason:
                 self._set(other, "offline", f"{life.reason}; {lost}: {LIKELY}")
 
-    async def is_refused(self, hive_id: str, reason: str) -> None:
-        """A hive's process lives, and the queen cannot have it as one."""
-        await self._set_offline(hive_id, reason)
-        if self._registry.set(hive_id, "offline", reason):  # it was offline for another
-            self._changed()
+    async def is_refused(
+        self, hive_id: str, error: RbeeError, *, by: Actor | None = None, is_told: bool = True
+    ) -> None:
+        """A hive's process lives, and the queen cannot have it as one; a job that waits for it ends."""
+        if self._is_remote(hive_id):
+            self._refusals[hive_id] = error
+            if (arrival := self._arrivals.get(hive_id)) is not None:
+                arrival.refuse(error)
+        await self._set_offline(hive_id, error.message, by=by, is_told=is_told)
+        self._set(hive_id, "offline", error.message)  # it was offline for another reason
+
+    def is_taken(self, hive_id: str) -> None:
+        """What it was refused for is so no more."""
+        self._refusals.pop(hive_id, None)
 
     def _client(self, hive_id: str) -> HiveClient:
         """What leads to a hive now; HiveNotOnline where nothing does."""
@@ -777,6 +863,7 @@ class Hives:
         if self._registry.life(row.id) is None:
             self._set(row.id, "pending", "just joined")
         self._registry.track_remote(row.id)
+        self.is_taken(row.id)
         self.uplinks.drop(row.id)
         self._changed()
 

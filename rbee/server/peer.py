@@ -51,11 +51,13 @@ class Peer:
 class RemotePeer:
     """Who connected over TCP: from where, and the credential that its certificate names, if it showed one.
 
-    What it showed is signed by the queen's CA, or there would be no connection.
+    What it showed is signed by the queen's CA, or there would be no connection. `hive_id` is the hive that
+    the certificate was made for, which its credential may not be that of any more.
     """
 
     address: str
     credential: str | None
+    hive_id: str | None = None
 
     @property
     def owner(self) -> tuple[Hashable, str]:
@@ -85,7 +87,8 @@ def remote_peer_at(channel: socket.socket, tls: ssl.SSLObject) -> RemotePeer:
     """Raises OSError where the other side is gone already."""
     shown: Any = tls.getpeercert() or {}
     subject = dict(pair for names in shown.get("subject", ()) for pair in names)
-    return RemotePeer(address_of(channel.getpeername()), subject.get("serialNumber"))
+    address = address_of(channel.getpeername())
+    return RemotePeer(address, subject.get("serialNumber"), subject.get("commonName"))
 
 
 def address_of(name: tuple[object, ...]) -> str:

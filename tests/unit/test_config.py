@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.config import SECTIONS, Config, HiveConfig, QueenConfig, load, parse_span
+from rbee.config import SECTIONS, Config, HiveConfig, QueenConfig, load, parse_span, where_set
 from rbee.errors import BadConfig
 
 REPOSITORY = Path(__file__).parents[2]
@@ -381,3 +381,13 @@ def test_a_grace_of_three_beats_jitter_will_do(tmp_path: Path, write: Write) -> 
     write("etc/rbee/rbee.conf", "[Queen]\nHeartbeatIntervalSec=1\nHeartbeatGraceSec=300ms\n")
 
     assert load(tmp_path).queen.heartbeat_grace == 0.3
+
+
+def test_the_file_whose_assignment_counts_is_found(tmp_path: Path) -> None:
+    for name, text in (("10", "[Hive]\nId=a\n"), ("20", "[Hive]\nId=b\n"), ("30", "[Queen]\nId=c\n")):
+        place = tmp_path / f"etc/rbee/rbee.conf.d/{name}.conf"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+
+    assert where_set("Hive", "Id", tmp_path) == tmp_path / "etc/rbee/rbee.conf.d/20.conf"
+    assert where_set("Hive", "Queen", tmp_path) is None

@@ -14,6 +14,7 @@ from rbee.exitstatus import cure_for_exit
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
 from rbee.keeper.journal import matches
+from rbee.keeper.local_hive import remote_queen
 from rbee.keeper.lone import LoneHive
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.screen import Screen
@@ -119,7 +120,12 @@ def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
         return lone_page(overview.lone, screen, frame)
     parts = [
         unit_page(QUEEN_UNIT, queen_words(overview), overview.queen, screen),
-        unit_page(HIVE_UNIT, "the hive of this machine", overview.hive, screen),
+        "\n".join(
+            [
+                unit_page(HIVE_UNIT, "the hive of this machine", overview.hive, screen),
+                *two_queens(overview),
+            ]
+        ),
     ]
     if overview.refused is not None:
         parts.append(f"Hives are not shown: {printable(overview.refused.message)}")
@@ -144,6 +150,17 @@ def lone_page(lone: LoneHive, screen: Screen, frame: Frame) -> str:
 
 def queen_words(overview: Overview) -> str:
     return f"the queen is {overview.queen_state}"
+
+
+def two_queens(overview: Overview) -> list[str]:
+    """Of a machine with a queen whose hive has joined another."""
+    remote = remote_queen(overview.hive) if overview.queen.load != "not-found" else None
+    if remote is None:
+        return []
+    return [
+        f"    Problem: it is {printable(str(remote))}, and this machine has a queen of its own",
+        "        Try: sudo rbeectl doctor",
+    ]
 
 
 def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:

@@ -68,13 +68,14 @@ async def a_hive(
     notifier: Notifier,
     detect: Callable[[], Devices] = lambda: DEVICES,
     stop: Callable[[], None] = lambda: None,
+    leave: Callable[[], None] | None = None,
 ) -> AsyncIterator[Hive]:
     hive = Hive(tmp_path / "hive.sock")
 
     async def look() -> Sample:
         return SAMPLE
 
-    async with served(build(hive.heart, detect, stop, look=look), hive.path, notifier):
+    async with served(build(hive.heart, detect, stop, look=look, leave=leave), hive.path, notifier):
         yield hive
 
 
@@ -89,10 +90,19 @@ def asked(
     return asyncio.run(scenario())
 
 
-def test_health_says_the_version(tmp_path: Path, silent_notifier: Notifier) -> None:
+def test_health_says_the_version_and_whose_hive_it_is(tmp_path: Path, silent_notifier: Notifier) -> None:
     answer, _ = asked(tmp_path, silent_notifier, "GET", "/health")
 
-    assert (answer.status, answer.json) == (200, {"status": "ok", "version": __version__})
+    whose = {"hive_id": "blade-7", "queen": "q", "is_remote_queen": False}
+    assert (answer.status, answer.json) == (200, {"status": "ok", "version": __version__, **whose})
+
+
+def test_a_hive_that_has_joined_says_that_its_queen_is_remote(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    answer, _ = asked(tmp_path, silent_notifier, "GET", "/health", options={"leave": lambda: None})
+
+    assert answer.json["is_remote_queen"]
 
 
 def test_the_document_lists_every_route(tmp_path: Path, silent_notifier: Notifier) -> None:

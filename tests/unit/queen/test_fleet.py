@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from rbee.client.link import HiveClient, Link
 from rbee.config import QueenConfig
 from rbee.contracts import (
     LABELS_MAX,
+    AddHive,
     Audit,
     Cpu,
     CreateToken,
@@ -45,12 +46,14 @@ from rbee.errors import (
     BadToken,
     ClonedHive,
     NameTaken,
+    RbeeError,
     TcpClosed,
     TooMany,
     UnitFailed,
     UnknownHive,
     UnknownToken,
     VersionSkew,
+    from_problem,
 )
 from rbee.narration import Event, Narrator
 from rbee.queen.authority import Authority, Identity
@@ -112,7 +115,7 @@ class Queen:
     async def credential(self, name: str = "gpu1") -> RemotePeer:
         row = await self.catalog.hive(name)
         assert row is not None
-        return RemotePeer(row.address or "", row.credential)
+        return RemotePeer(row.address or "", row.credential, row.id)
 
     async def member(self, name: str = "gpu1", **options: Any) -> RemotePeer:
         await self.join(await self.token(), name, **options)
@@ -842,5 +845,97 @@ def test_a_shutdown_that_failed_tells_the_hives_again_when_it_is_asked_again(
             assert queen.tape.of("hive-told") == ["the beehive gpu1 is shutting down"] * number
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
+
+    with_queen(scenario)
+
+
+# Adding one that the queen has refused
+
+
+async def add_fails(queen: Queen, name: str = "gpu1") -> RbeeError:
+    """How adding ends, which it does at once."""
+    job = queen.hives.add(AddHive(name, None), OPERATOR)
+    *_, last = [chunk async for chunk in job.follow(0)]
+    event, _, data = last.decode().partition("\ndata: ")
+    assert "event: error" in event
+    return from_problem(json.loads(data))
+
+
+async def dials(queen: Queen, peer: RemotePeer, version: str = __version__) -> None:
+    with suppress(RbeeError):
+        await queen.fleet.open_stream(peer, INSTANCE, version, lambda: None)
+
+
+def test_a_version_too_far_off_ends_the_wait_for_a_hive(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        adding = asyncio.create_task(add_fails(queen))
+        await until(lambda: "gpu1" in queen.hives._arrivals)
+        await dials(queen, peer, "0.1.0")
+
+        error = await adding
+        assert isinstance(error, VersionSkew)
+        assert "the beehive gpu1 has version 0.1.0" in error.message
+        assert (error.hint or "").startswith("On gpu1: ")
+
+    with_queen(scenario)
+
+
+def test_a_credential_that_is_not_in_the_catalog_ends_the_wait_and_is_the_reason(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        await queen.member()
+        adding = asyncio.create_task(add_fails(queen))
+        await until(lambda: "gpu1" in queen.hives._arrivals)
+        await dials(queen, RemotePeer("10.0.0.1", "of before", "gpu1"))
+
+        error = await adding
+        assert isinstance(error, UnknownHive)
+        assert "gpu1 comes from 10.0.0.1 with a credential that is not in the hive catalog" in error.message
+        assert error.hint == "rbeectl add-hive gpu1"
+        view = await queen.hives.view("gpu1")
+        assert (view.state, view.reason) == ("offline", error.message)
+
+    with_queen(scenario)
+
+
+def test_another_s_credential_changes_nothing_about_a_hive_that_is_connected(with_queen: With) -> None:
+    async def scenario(queen: Queen) -> None:
+        peer = await queen.member()
+        await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        before = await queen.hives.view("gpu1")
+        await dials(queen, RemotePeer("10.0.0.9", "of before", "gpu1"))
+        assert await queen.hives.view("gpu1") == before
+        # Nor is a name made known that the catalog does not have.
+        await dials(queen, RemotePeer("10.0.0.9", "of before", "gpu9"))
+        assert [view.id for view in await queen.hives.views()] == ["gpu1"]
+
+    with_queen(scenario)
+
+
+def test_a_refusal_of_before_ends_the_wait_soon_and_not_at_once(
+    with_queen: With, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(queen: Queen) -> None:
+        monkeypatch.setattr(rbee.queen.hives, "REFUSED_TIMEOUT", 0.05)
+        peer = await queen.member()
+        await dials(queen, peer, "0.1.0")
+        assert isinstance(await add_fails(queen), VersionSkew)
+        # It may have been mended meanwhile, and comes.
+        monkeypatch.setattr(rbee.queen.hives, "REFUSED_TIMEOUT", 5)
+        job = queen.hives.add(AddHive("gpu1", None), OPERATOR)
+        await until(lambda: "gpu1" in queen.hives._arrivals)
+        await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        await asyncio.sleep(0.1)
+        assert job.state == "running"
+
+    with_queen(scenario)
+
+
+def test_a_hive_that_does_not_dial_is_said_not_to(with_queen: With, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(queen: Queen) -> None:
+        monkeypatch.setattr(rbee.queen.hives, "DIAL_TIMEOUT", 0.05)
+        await queen.member()
+        error = await add_fails(queen)
+        assert error.message == "the beehive gpu1 has not connected within 0.05 s"
 
     with_queen(scenario)

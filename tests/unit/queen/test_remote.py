@@ -19,9 +19,9 @@ from rbee.contracts import (
     STATUS_HEADER,
     VERSION_HEADER,
     FleetRoutes,
-    Health,
     Heartbeat,
     HeartbeatAck,
+    HiveHealth,
     HiveRoutes,
     Join,
     Joined,
@@ -200,7 +200,7 @@ def test_a_machine_joins_holds_its_stream_beats_answers_and_renews(with_queen: W
             assert (asked["method"], asked["path"]) == ("GET", "/health")
             headers = {"request_id": asked["id"], STATUS_HEADER: "200"}
             assert await hive.ask(FleetRoutes.ANSWER, WELL, headers=headers) == Taken("ok")
-            assert await asking == Health("ok", "1")
+            assert await asking == HiveHealth("ok", "1")
 
             ack = await hive.ask(FleetRoutes.HEARTBEAT, beat("starting"))
             assert ack == HeartbeatAck("ok", 15_000)
@@ -249,7 +249,7 @@ def test_a_hive_answers_for_itself_and_for_no_other(with_queen: With) -> None:
             lie = b'{"status": "ok", "version": "a lie"}'
             await afar.link(second).ask(FleetRoutes.ANSWER, lie, headers=headers)
             await afar.link(first).ask(FleetRoutes.ANSWER, WELL, headers=headers)
-            assert await asking == Health("ok", "1")
+            assert await asking == HiveHealth("ok", "1")
 
     with_queen(scenario)
 

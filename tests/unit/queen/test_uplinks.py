@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 import rbee.queen.uplinks
-from rbee.contracts import Health, HiveRoutes
+from rbee.contracts import HiveHealth, HiveRoutes
 from rbee.errors import (
     BadInput,
     ClonedHive,
@@ -79,7 +79,7 @@ def test_what_is_asked_goes_down_and_its_answer_comes_back() -> None:
     async def scenario() -> None:
         stream = Stream()
         holding = asyncio.create_task(stream.hold())
-        assert await stream.uplink.ask(HiveRoutes.HEALTH, timeout=5) == Health("ok", "1")
+        assert await stream.uplink.ask(HiveRoutes.HEALTH, timeout=5) == HiveHealth("ok", "1")
         (asked,) = stream.asked
         assert (asked["method"], asked["path"], asked["job_id"]) == ("GET", "/health", None)
         stream.uplink.close()
