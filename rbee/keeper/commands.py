@@ -174,22 +174,49 @@ class Keeper:
 
     # Verbs that wake
 
-    def bring_host(self, host: str, *, user: str | None, queen: str | None, package: str | None) -> None:
-        """Where a host is another machine, see to it by ssh that its hive has joined and runs."""
+    def bring_host(
+        self,
+        host: str,
+        *,
+        user: str | None,
+        queen: str | None,
+        package: str | None,
+        is_refused: bool = False,
+    ) -> bool:
+        """Where a host is another machine, see to it by ssh that its hive has joined and runs.
+
+        `is_refused` says that the queen does not take its credential. False where ssh was not needed.
+        """
         checked(Name, "HOST", host)
         if is_same_name(LOCALHOST, host):
-            return
+            return False
         self._wake()
         there = _named(host, self._hives())
-        if there is not None and there.last_beat_ms is not None and there.state not in ("offline", "unknown"):
-            return  # it beats: whatever is wrong with it, ssh is no help
+        is_up = there is not None and there.last_beat_ms is not None
+        is_up = is_up and there is not None and there.state not in ("offline", "unknown")
+        if is_up and queen is None:
+            return False  # it beats: whatever is wrong with it, ssh is no help
         from pathlib import Path
 
         from rbee.keeper.remote.bring import Request, bring
 
         path = Path(package) if package else None
-        request = Request(host, user, queen, path, is_member=there is not None)
+        request = Request(host, user, queen, path, there is not None, is_up, is_refused)
         bring(self._ask_awake, self._teller, self._left, request)
+        return True
+
+    def bring_and_add(
+        self, host: str, port: int | None, *, user: str | None, queen: str | None, package: str | None
+    ) -> HiveView:
+        """As bring_host() and add_hive(); a hive whose credential the queen refuses joins her anew."""
+        is_brought = self.bring_host(host, user=user, queen=queen, package=package)
+        try:
+            return self.add_hive(host, port)
+        except UnknownHive:
+            if not is_brought:
+                raise
+        self.bring_host(host, user=user, queen=queen, package=package, is_refused=True)
+        return self.add_hive(host, port)
 
     def add_hive(self, host: str, port: int | None) -> HiveView:
         """Add a hive and see it online."""

@@ -284,12 +284,12 @@ def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
         raise
 
 
-def check_no_join(bus: Units, where: str = "") -> None:
-    """Another join's answer would be taken for this one's. `where` comes before a command for its machine."""
+def check_no_join(bus: Units) -> None:
+    """Another join's answer would be taken for this one's."""
     if not bus.state(JOIN_UNIT).is_stopped:
         raise RbeeError(
             f"another join is under way: {JOIN_UNIT} runs, for 40 s at most; wait for its end, or stop it",
-            hint=f"{where}sudo systemctl stop {JOIN_UNIT}",
+            hint=f"sudo systemctl stop {JOIN_UNIT}",
         )
 
 

@@ -6,28 +6,29 @@ Nothing is changed there before all has been looked at.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Tcp, is_same_name
+from rbee.contracts import CreatedToken, CreateToken, Host, Port, QueenRoutes, Tcp, decode, is_same_name
 from rbee.errors import RbeeError, TcpClosed, UnitFailed
 from rbee.keeper.fleet import (
     INVITATION,
     STATE,
     Ask,
-    check_no_join,
     has_queen,
     invitation,
     parse_address,
     restart_hive,
+    take_up,
 )
-from rbee.keeper.remote.address import find_queen, joined
+from rbee.keeper.remote.address import find_queen, joined, try_from_there
 from rbee.keeper.remote.package import find_packages, install
 from rbee.keeper.remote.ssh import Ssh
 from rbee.keeper.remote.units import RemoteUnits
 from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE, Teller
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT
+from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 
 TOKEN_LIFE = 600
 """Seconds of a token that goes straight to the machine it is for."""
@@ -38,7 +39,8 @@ class Request:
     """What was typed: the hive's name, which ssh knows, too, and how to get there.
 
     `queen` is where the machine finds her, if not where ssh comes from; `is_member` is whether the
-    catalog has a hive of this name.
+    catalog has a hive of this name, `is_up` whether it beats, and `is_refused` whether she does not take
+    its credential any more.
     """
 
     name: str
@@ -46,10 +48,20 @@ class Request:
     queen: str | None
     package: Path | None
     is_member: bool
+    is_up: bool = False
+    is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a machine that has joined dials its queen."""
+
+    host: str
+    port: int
 
 
 def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Request) -> None:
-    """Have the machine's hive run if it has joined as this name; or have it join."""
+    """Have the machine join; or have its hive run, where she is now, if it has joined as this name."""
     tcp: Tcp = ask(QueenRoutes.TCP)
     if not tcp.listens:
         raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
@@ -66,31 +78,85 @@ def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Req
         is_installed = units.state(HIVE_UNIT).load == "loaded"
         if not (is_installed or debs):
             raise _not_installed(ssh)
-        if not (is_installed and request.is_member and has_joined(ssh, name, tcp)):
-            check_no_join(units, f"ssh -t {ssh.target} ")
+        found = find_membership(ssh, name, tcp) if is_installed and request.is_member else None
+        if found is None:
             host, port = find_queen(ssh, tcp, request.queen)
             # Before a token is made for it.
             ssh.become_root()
             if not is_installed:
                 install(ssh, teller, debs)
             hand_over(ask, teller, ssh, name, host, port)
+        elif not repair(ask, teller, ssh, tcp, request, found, units, left):
+            return
         teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
-        try:
+        with _said_of(name):
             restart_hive(units, left)
-        except UnitFailed as error:
-            raise UnitFailed(f"on {name}: {error.message}", hint=error.hint) from error
 
 
-def has_joined(ssh: Ssh, name: str, tcp: Tcp) -> bool:
-    """Is that machine this hive, of a queen with these keys?"""
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UnitFailed as error:
+        raise UnitFailed(f"on {name}: {error.message}", hint=error.hint) from error
+
+
+def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Found | None:
+    """Where that machine dials, if it is this hive, of a queen with these keys."""
     from rbee.tls import fingerprint
 
     head = ssh.run_as_root("sh", "-c", f"test ! -e {STATE}/membership || head -n1 {STATE}/membership")
     try:
-        found = json.loads(head.removeprefix("# "))
-        return bool(is_same_name(name, str(found["hive_id"])) and fingerprint(found["ca"]) == tcp.fingerprint)
+        told = json.loads(head.removeprefix("# "))
+        if is_same_name(name, str(told["hive_id"])) and fingerprint(told["ca"]) == tcp.fingerprint:
+            return Found(decode(Host, told["host"]), decode(Port, told["port"]))
     except (ValueError, KeyError, TypeError, RbeeError):
-        return False  # there is no membership, or none that it could use
+        pass  # there is no membership, or none that it could use
+    return None
+
+
+def repair(
+    ask: Ask,
+    teller: Teller,
+    ssh: Ssh,
+    tcp: Tcp,
+    request: Request,
+    found: Found,
+    units: RemoteUnits,
+    left: Callable[[float], float],
+) -> bool:
+    """Have a hive of hers dial where she is, with a credential that she takes; False if it does already.
+
+    A new address is taken up with the credential that it has. Where she does not take that, and where
+    she has refused it before, it gets a token.
+    """
+    name, now = request.name, (found.host, found.port)
+    there = _where_now(ssh, tcp, request, now)
+    if request.is_refused:
+        hand_over(ask, teller, ssh, name, *there)
+        return True
+    if there == now:
+        return not request.is_up
+    if units.state(JOIN_UNIT).load != "loaded":  # before 0.5.0 nothing proves the address beforehand
+        hand_over(ask, teller, ssh, name, *there)
+        return True
+    teller.narrate(HANDING_OVER, f"handing {name} the queen's new address, {joined(*there)}")
+    _invite(ssh, invitation(*there, name=None, token=None))
+    try:
+        take_up(units, left)
+    except UnitFailed as error:
+        teller.narrate(HANDING_OVER, f"{name} could not follow her there: {error.message}")
+        hand_over(ask, teller, ssh, name, *there)
+    return True
+
+
+def _where_now(ssh: Ssh, tcp: Tcp, request: Request, now: tuple[str, int]) -> tuple[str, int]:
+    """As typed; where it dials, if she answers there; or where she does."""
+    if request.queen is not None and parse_address(request.queen, field="--queen") != now:
+        return find_queen(ssh, tcp, request.queen)
+    if not try_from_there(ssh, *now, tcp):
+        return now
+    return find_queen(ssh, tcp, request.queen)
 
 
 def hand_over(ask: Ask, teller: Teller, ssh: Ssh, name: str, host: str, port: int) -> None:
@@ -98,7 +164,10 @@ def hand_over(ask: Ask, teller: Teller, ssh: Ssh, name: str, host: str, port: in
     created: CreatedToken = ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
     telling = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
     teller.narrate(HANDING_OVER, telling)
-    content = invitation(host, port, name=name, token=created.text)
+    _invite(ssh, invitation(host, port, name=name, token=created.text))
+
+
+def _invite(ssh: Ssh, content: str) -> None:
     owned = ("-o", "rbee-hive", "-g", "rbee-hive")
     ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
     ssh.run_as_root("install", *owned, "-m", "0600", "/dev/stdin", INVITATION, content=content.encode())

@@ -44,11 +44,11 @@ def add_hive(
     """
     host, user = split_user(host, user)
     with session.keeper() as work:
-        work.bring_host(host, user=user, queen=queen, package=package)
         if not session.waits:
+            work.bring_host(host, user=user, queen=queen, package=package)
             tell_begun(session, work.begin_add_hive(host, port))
             return
-        hive = work.add_hive(host, port)
+        hive = work.bring_and_add(host, port, user=user, queen=queen, package=package)
     if session.as_json:
         session.tell_json({"event": "done", "hive": encode(hive)})
     else:

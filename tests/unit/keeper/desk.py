@@ -42,6 +42,8 @@ class Bus:
         self.asked: list[tuple[str, str]] = []
         self.opened = 0
         self.refusals: dict[tuple[str, str], RbeeError] = {}
+        self.passing: dict[tuple[str, str], RbeeError] = {}
+        """Refusals that are given once."""
         self.after: dict[tuple[str, str], UnitState] = {}
         """What a unit is after a refusal."""
         self.states = {
@@ -106,6 +108,8 @@ class Bus:
                 self.states[one] = INACTIVE
 
     def _do(self, verb: str, unit: str) -> None:
+        if (passing := self.passing.pop((verb, unit), None)) is not None:
+            raise passing
         self.asked.append((verb, unit))
         if (verb, unit) in self.refusals:
             self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))

@@ -40,7 +40,7 @@ from rbee.contracts import (
     decode,
     encode,
 )
-from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, UnknownToken
+from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, UnknownHive, UnknownToken
 from rbee.keeper.fleet import STATE
 from rbee.keeper.remote.bring import TOKEN_LIFE
 from rbee.server import Handler
@@ -62,6 +62,7 @@ GPU1 = replace(
     labels=(Label("rack", "3"),),
     cordoned="a fan is loud",
 )
+MEMBER = {"hive_id": "gpu1", "host": "10.0.0.1", "port": 8500, "ca": CA}
 NOT_FOUND = UnitState("not-found", "inactive", "dead")
 RESTARTED = [("start", JOIN_UNIT), ("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
 OPEN = Tcp(True, ("[::]:8500",), FINGERPRINT, 4_000_000_000_000)
@@ -126,7 +127,7 @@ class Elsewhere:
             path.write_text(script.format(**values))
             path.chmod(0o755)
 
-    def is_a(self, **told: str) -> None:
+    def is_a(self, **told: Any) -> None:
         """It has joined already: its membership's first line."""
         (self.folder / "membership").write_text(f"# {json.dumps(told)}\n")
 
@@ -166,14 +167,18 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     there.bus.states = {HIVE_UNIT: INACTIVE, QUEEN_UNIT: NOT_FOUND}
     there.play()
     monkeypatch.setattr(rbee.keeper.remote.bring, "RemoteUnits", lambda ssh: there.bus)
-    monkeypatch.setattr(rbee.keeper.remote.address, "try_from_there", lambda *_asked: "")
+    for module in (rbee.keeper.remote.address, rbee.keeper.remote.bring):
+        monkeypatch.setattr(module, "try_from_there", lambda *_asked: "")
     return there
 
 
 class Queen:
-    """Open to other machines; she has a hive online as soon as she is asked to add it."""
+    """Open to other machines; a hive is online as soon as she is asked to add it, but for what she `refuses`
+    the first time.
+    """
 
-    def __init__(self, *hives: HiveView, tcp: Tcp = OPEN) -> None:
+    def __init__(self, *hives: HiveView, tcp: Tcp = OPEN, refuses: RbeeError | None = None) -> None:
+        self.refuses = refuses
         self.hives = hives
         self.tcp = tcp
         self.tokens: list[CreateToken] = []
@@ -193,6 +198,8 @@ class Queen:
             if "text/event-stream" not in request.headers["accept"]:
                 return JobStarted("gpu1", JOB, f"/v1/jobs/{JOB}/events")
             end = ("done", encode(Done(GPU1)))
+            if self.refuses is not None:
+                end, self.refuses = ("error", self.refuses.to_problem()), None
             return await story(BEGUN, line("queen bee", "gpu1 joins."), end)(request)
 
         return {
@@ -313,7 +320,7 @@ def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
 def test_a_hive_of_this_queen_that_is_silent_is_only_started(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
 ) -> None:
-    elsewhere.is_a(hive_id="gpu1", ca=CA)
+    elsewhere.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
@@ -323,15 +330,86 @@ def test_a_hive_of_this_queen_that_is_silent_is_only_started(
     assert elsewhere.bus.asked == RESTARTED
 
 
+def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_credential(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere.is_a(**{**MEMBER, "host": "10.0.0.9"})
+
+    def reach(_ssh: Any, host: str, *_asked: Any) -> str:
+        return "No route to host" if host == "10.0.0.9" else ""
+
+    monkeypatch.setattr(rbee.keeper.remote.address, "try_from_there", reach)
+    monkeypatch.setattr(rbee.keeper.remote.bring, "try_from_there", reach)
+    queen = Queen(replace(GPU1, state="offline"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert ran.code == 0, ran
+    assert "(bee keeper) handing gpu1 the queen's new address, 10.0.0.1:8500" in ran.out
+    assert json.loads(elsewhere.ran[-1].content) == {
+        "host": "10.0.0.1", "port": 8500, "name": None, "token": None,
+    }  # fmt: skip
+    assert queen.tokens == []
+    assert elsewhere.bus.asked == [RESTARTED[0], *RESTARTED]
+
+
+@pytest.mark.parametrize("state", ["offline", "online"])
+def test_an_address_that_is_typed_is_handed_to_a_hive_that_has_joined_too(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, state: Any
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2")).code == 0
+
+    told = json.loads(elsewhere.ran[-1].content)
+    assert (told["host"], told["port"], told["token"]) == ("queen2", 8500, None)
+
+
+def test_a_hive_that_is_online_is_not_restarted_for_the_address_that_it_has(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state="online", last_beat_ms=1))
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "10.0.0.1")).code == 0
+
+    assert elsewhere.bus.asked == []
+
+
+def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    elsewhere.bus.passing["start", JOIN_UNIT] = UnitFailed("joining failed: it was removed")
+    queen = Queen(replace(GPU1, state="offline"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2"))
+
+    assert ran.code == 0, ran
+    assert "could not follow her there: joining failed: it was removed" in ran.out
+    assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
+    assert json.loads(elsewhere.ran[-1].content)["token"] == TEXT
+
+
+def test_a_hive_whose_credential_is_refused_joins_anew(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state="offline"), refuses=UnknownHive("it comes with another credential"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert ran.code == 0, ran
+    assert len(queen.added) == 2
+    assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
+    assert elsewhere.bus.asked == [*RESTARTED, *RESTARTED]
+
+
 @pytest.mark.parametrize(
     ("is_known", "told"),
     [
         (True, {}),
-        (True, {"hive_id": "gpu2", "ca": CA}),
-        (True, {"hive_id": "gpu1", "ca": ssl.DER_cert_to_PEM_cert(b"another queen's")}),
-        (True, {"hive_id": "gpu1", "ca": "no certificate"}),
+        (True, {**MEMBER, "hive_id": "gpu2"}),
+        (True, {**MEMBER, "ca": ssl.DER_cert_to_PEM_cert(b"another queen's")}),
+        (True, {**MEMBER, "ca": "no certificate"}),
         (True, {"hive_id": "gpu1"}),
-        (False, {"hive_id": "gpu1", "ca": CA}),
+        (False, MEMBER),
     ],
     ids=["nobody's", "of another name", "another queen's", "no CA", "half", "not in the catalog"],
 )
@@ -341,7 +419,7 @@ def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
     with_queen: WithQueen,
     elsewhere: Elsewhere,
     is_known: bool,
-    told: dict[str, str],
+    told: dict[str, Any],
 ) -> None:
     elsewhere.is_a(**told)
     queen = Queen(*[replace(GPU1, state="offline")] * is_known)
