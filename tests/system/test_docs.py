@@ -18,6 +18,7 @@ import pytest
 from machines import Bridge, Machine
 from trees import ARCHIVE_INSIDE, Trees, add_person
 
+from tests.system.fleet.desk import let_in
 from tests.system.house import add_hive, await_state, put
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,9 @@ QUEEN_PAGE = "queen-rbee.service.8"
 
 GUEST = "gpu1"
 """The other machine of the pages that have two."""
+
+SUCCESSOR = "queen2"
+"""The machine to which the queen moves."""
 
 AWAITED = ("rbeectl join", "rbeectl wake", "rbeectl tcp enable", "systemctl start", "systemctl restart")
 """After these the hive on the other machine comes by itself, in a moment."""
@@ -96,7 +100,7 @@ def commands(page: Path) -> list[Command]:
     for block in blocks(page):
         current: Command | None = None
         for line in block:
-            if prompt := re.match(rf"(?:({GUEST})?# |\$ )", line):
+            if prompt := re.match(rf"(?:({GUEST}|{SUCCESSOR})?# |\$ )", line):
                 text, _, code = line[prompt.end() :].partition("    # exit status ")
                 user = "ada" if prompt[0] == "$ " else None
                 current = Command(user, text.strip(), int(code or 0), prompt[1])
@@ -156,6 +160,28 @@ def guest_machine(
         yield machine
 
 
+@pytest.fixture
+def successor(
+    request: pytest.FixtureRequest, suite: str, trees: Trees, debs: list[Path], page_machine: Machine
+) -> Iterator[Machine | None]:
+    """Where the queen of a page moves, which root at her machine reaches by ssh."""
+    page = request.getfixturevalue("page")
+    if not any(command.host == SUCCESSOR for command in commands(page)):
+        yield None
+        return
+    tree = trees.installed(suite, debs)
+    with Machine(tree, bridge=page_machine.bridge, hostname=SUCCESSOR) as machine:
+        let_in(page_machine, None, machine)
+        yield machine
+
+
+def rejoin(queen: Machine, guest: Machine) -> None:
+    """The reader whose queen moves has a hive, which what stands before it in the page has removed."""
+    token = queen.run("rbeectl", "token", "create").stdout.strip()
+    guest.run("rbeectl", "join", "queen", "--token", token)
+    await_state(queen, "online", 30, hive=GUEST)
+
+
 def is_at_rest(machine: Machine) -> None:
     """The reader looks before going on: the hive on the other machine, where it is one, is online."""
     listed = machine.run("rbeectl", "list-hives", "--json", user="ada", check=False).stdout
@@ -165,16 +191,20 @@ def is_at_rest(machine: Machine) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_command_of_a_page_runs_as_it_is_written(
-    page: Path, page_machine: Machine, guest_machine: Machine | None
+    page: Path, page_machine: Machine, guest_machine: Machine | None, successor: Machine | None
 ) -> None:
     token = "none was made"
+    machines = {None: page_machine, GUEST: guest_machine, SUCCESSOR: successor}
+    queen = page_machine
     for command in commands(page):
         if (page.name, command.text) in ELSEWHERE:
             continue
-        machine, home = page_machine, "/home/ada"
-        if command.host is not None:
+        if command.host == SUCCESSOR and successor is not None and queen is not successor:
             assert guest_machine is not None
-            machine, home = guest_machine, "/root"
+            rejoin(queen, guest_machine)
+            queen = successor
+        machine, home = machines[command.host], "/home/ada" if command.host is None else "/root"
+        assert machine is not None
         # Who watches ends it with Ctrl-C.
         ended = "timeout --preserve-status --signal=INT 3 " if command.goes_on else ""
         done = machine.run(
@@ -183,8 +213,9 @@ def test_each_command_of_a_page_runs_as_it_is_written(
         )  # fmt: skip
         if made := re.search(r"(?m)^[0-9a-f]{8}\.\S{32}\.[0-9a-f]{64}$", done.stdout):
             token = made[0]
-        if guest_machine is not None and command.text.startswith(AWAITED):
-            is_at_rest(page_machine)
+        is_followed = queen is not successor or command.host == GUEST  # else it is still to follow her
+        if guest_machine is not None and is_followed and command.text.startswith(AWAITED):
+            is_at_rest(queen)
         said = f"{command.text}\n{done.stdout}{done.stderr}"
         assert done.returncode == (130 if command.goes_on else command.code), said
         lines = done.stdout.splitlines()

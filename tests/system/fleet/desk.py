@@ -37,13 +37,17 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 def give_ssh(fleet: Fleet, machine: Machine, user: str = "root") -> None:
     """ada at the queen's machine may log in there, as this user."""
-    queen = fleet.queen
+    let_in(fleet.queen, "ada", machine, user)
+
+
+def let_in(desk: Machine, person: str | None, machine: Machine, user: str = "root") -> None:
+    """Who is at that desk, root for None, may log in at the machine as this user."""
     machine.run("ssh-keygen", "-A")
     machine.run("systemctl", "start", "ssh.service")
     make = "test -e ~/.ssh/id_ed25519 || ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519"
-    queen.run("sh", "-c", make, user="ada")
-    queen.run("sh", "-c", "echo StrictHostKeyChecking accept-new >~/.ssh/config", user="ada")
-    key = queen.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user="ada").stdout
+    desk.run("sh", "-c", make, user=person)
+    desk.run("sh", "-c", "echo StrictHostKeyChecking accept-new >~/.ssh/config", user=person)
+    key = desk.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user=person).stdout
     home = "/root" if user == "root" else f"/home/{user}"
     machine.run(
         "install", "-D", "-o", user, "-m", "0600", "/dev/stdin", f"{home}/.ssh/authorized_keys", input=key
