@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,9 +56,9 @@ def _sync(number: int) -> None:
             raise
 
 
-def write_whole(path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int) -> None:
     """Put a file in place of the one before: whole or not at all, and on the disk. Raises OSError."""
-    aside = write_aside(path, content, mode=mode, owner=owner)
+    aside = write_aside(path, content, mode=mode)
     try:
         aside.rename(path)
     except BaseException:
@@ -67,22 +68,17 @@ def write_whole(path: Path, content: bytes, *, mode: int, owner: tuple[int, int]
     sync_folder(path.parent)
 
 
-def write_aside(path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> Path:
-    """Write what shall be `path` under a hidden name beside it, which is returned. Raises OSError.
-
-    `owner` is a user's and a group's number; None leaves it to who writes.
-    """
+def write_aside(path: Path, content: bytes, *, mode: int) -> Path:
+    """Write what shall be `path` under a hidden name beside it, which is returned. Raises OSError."""
     aside = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):
         aside.unlink()
-    # Root writes into folders of others, too: a name or a link that is there is an error.
+    # A name or a link that is there is an error.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:
         try:
             file.write(content)
             file.flush()
-            if owner is not None:
-                os.fchown(file.fileno(), *owner)
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         except BaseException:
@@ -90,6 +86,45 @@ def write_aside(path: Path, content: bytes, *, mode: int, owner: tuple[int, int]
                 aside.unlink()
             raise
     return aside
+
+
+# In a folder of somebody else
+
+
+@contextmanager
+def as_owner_of(folder: Path) -> Iterator[None]:
+    """Have root act with no more rights than the folder's owner has; for anybody else nothing changes.
+
+    With root's own rights it would follow a link that the owner puts in a file's place at the last
+    moment. Only the effective ids are changed: the owner can neither end nor trace this process.
+    Raises OSError.
+    """
+    found = os.stat(folder)
+    if os.geteuid() != 0 or found.st_uid in (0, os.getresuid()[1]):
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    try:
+        os.setegid(found.st_gid)
+        os.seteuid(found.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """At most `limit` bytes of a file that its owner may have replaced by anything. Raises OSError.
+
+    A symbolic link is not followed, and a FIFO is not waited for.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        return file.read(limit)
 
 
 # In plain words

@@ -35,6 +35,7 @@ from rbee.errors import (
 from rbee.files import (
     FORBIDDEN,
     NO_ROOM,
+    as_owner_of,
     explained,
     no_temporary_folder,
     reason,
@@ -253,12 +254,15 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
     source = Path(file) if file is not None else None
     if source is not None:
         _read(source)  # it is sound, or this raises
-    with _told(target, "written"):
+    with _told(target, "written"), ExitStack() as end:
+        whole = end.enter_context(_single_file(source)) if source is not None else None
         _make_folder(target.parent)
+        # From here on with no more rights than the queen has, in whose folder it is done.
+        end.enter_context(as_owner_of(target.parent))
         if target.is_symlink():
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
         with Lock.take(target) as lock:
-            report = _prepare(source, target, lock)
+            report = _prepare(whole, source, target, lock)
             try:
                 old = _set_aside(target, lock)
                 if source is not None:
@@ -300,18 +304,17 @@ def _make_folder(folder: Path) -> None:
     os.chown(folder, user.pw_uid, user.pw_gid)
 
 
-def _prepare(source: Path | None, target: Path, lock: Lock) -> CatalogReport | None:
+def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lock) -> CatalogReport | None:
     """The new catalog, whole and on the disk, under the name that says a restore has begun."""
     new = Path(f"{target}.new")
     new.unlink(missing_ok=True)
     owner = os.fstat(lock.folder)
-    # Root writes into a folder that is not root's: a name that is there, or a link, is an error.
+    # A name that is there, or a link, is an error.
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(number, "wb") as copy:
-            if source is not None:
-                with _single_file(source) as whole:
-                    shutil.copyfileobj(whole, copy)
+            if whole is not None:
+                shutil.copyfileobj(whole, copy)
             copy.flush()
             os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(copy.fileno())

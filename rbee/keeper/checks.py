@@ -20,6 +20,7 @@ from rbee import catalogfile, config
 from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
 from rbee.exitstatus import cure_for_exit, describe_exit
+from rbee.files import as_owner_of, read_regular
 from rbee.keeper import permission
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, RemoteQueen, remote_queen
@@ -57,6 +58,9 @@ POLKIT_NAME = "org.freedesktop.PolicyKit1"
 RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
 STATE_DIRECTORY = Path("var/lib/queen-rbee")
 KEYS = STATE_DIRECTORY / "tls"
+KEYS_LIMIT = 65536
+"""Bytes of a certificate's file that are read."""
+
 CREDENTIALS = Path("run/credentials") / QUEEN_UNIT
 MEMBERSHIP = FOLDER / MEMBERSHIPS[0]
 RESTART = ("systemctl", "restart", TARGET)
@@ -610,7 +614,11 @@ def complain_of_content(catalog: Path, root: Path) -> Iterator[Complaint]:
     """Damage, another program's file, a newer version: what a queen who starts would refuse."""
     try:
         if os.path.lexists(catalog):
-            catalogfile.check(catalog, name=Path(_shown(catalog, root)), way_out=catalogfile.WAY_OUT)
+            # SQLite makes files beside a catalog that has a log.
+            with as_owner_of(catalog.parent):
+                if not os.access(catalog, os.R_OK, effective_ids=True):
+                    return  # whose it is has been told
+                catalogfile.check(catalog, name=Path(_shown(catalog, root)), way_out=catalogfile.WAY_OUT)
     except CatalogUnusable as error:
         yield Complaint(error.message, hint="; ".join((error.hint or "").splitlines()) or None)
     except (sqlite3.Error, OSError) as error:
@@ -639,6 +647,12 @@ def complain_of_owner(path: Path, root: Path) -> Iterator[Complaint]:
     if stat.S_ISLNK(found.st_mode):
         yield Complaint(f"{shown} is a symbolic link, and is left alone", hint=f"ls -l {shown}")
         return
+    if _user(found.st_uid) != QUEEN.user and found.st_nlink > 1:
+        yield Complaint(
+            f"{shown} belongs to {_user(found.st_uid)}, has a name elsewhere, too, and is left alone",
+            hint=f"sudo find / -xdev -samefile {shown}",
+        )
+        return
     if _user(found.st_uid) != QUEEN.user:
         # The directory is the queen's: what she can put in place of the file must not become hers.
         yield Complaint(
@@ -646,7 +660,9 @@ def complain_of_owner(path: Path, root: Path) -> Iterator[Complaint]:
             (("chown", "--no-dereference", _OWNER, shown),),
         )
     if found.st_mode & 0o600 != 0o600:
-        yield Complaint(f"{shown} should have mode 0600, and is {_looks(found)}", (("chmod", "u+rw", shown),))
+        # By herself, as chmod(1) follows a link that she puts there meanwhile.
+        mend = (*_AS_QUEEN, "chmod", "u+rw", shown)
+        yield Complaint(f"{shown} should have mode 0600, and is {_looks(found)}", (mend,))
 
 
 def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:
@@ -789,8 +805,8 @@ def complain_of_membership(membership: Path) -> Iterator[Complaint]:
 def _fault_of(path: Path) -> str | None:
     """Of a certificate, below whatever else is in its file; what cannot be read is not judged here."""
     try:
-        content = path.read_text()
-    except OSError:
+        content = read_regular(path, KEYS_LIMIT).decode()
+    except (OSError, ValueError):
         return None
     from rbee import tls  # with cryptography, which no other check needs
 
@@ -805,8 +821,11 @@ def _members(root: Path) -> int | None:
     """How many hives have joined with these keys; None where the catalog does not tell."""
     try:
         catalog = _catalog(root)
-        return catalogfile.members(catalog) if catalog.exists() else 0
-    except (BadConfig, sqlite3.Error):
+        if not catalog.exists():
+            return 0
+        with as_owner_of(catalog.parent):
+            return catalogfile.members(catalog)
+    except (BadConfig, sqlite3.Error, OSError):
         return None
 
 
@@ -816,6 +835,7 @@ def _catalog(root: Path) -> Path:
 
 
 _OWNER = f"{QUEEN.user}:{QUEEN.user}"
+_AS_QUEEN = ("setpriv", f"--reuid={QUEEN.user}", f"--regid={QUEEN.user}", "--clear-groups", "--")
 _NO_BUS = Complaint("not looked at: the system bus does not answer", is_fault=False)
 
 

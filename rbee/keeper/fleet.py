@@ -19,7 +19,7 @@ from typing import Any
 
 from rbee.contracts import QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
 from rbee.errors import BadConfig, BadInput, JobReplaced, NotPermitted, RbeeError, UnitFailed
-from rbee.files import explained, write_whole
+from rbee.files import as_owner_of, explained, read_regular, write_whole
 from rbee.keeper.local_hive import queen_dialled
 from rbee.narration import CLOSING_TCP, OPENING_TCP, Teller
 from rbee.systemd import (
@@ -43,6 +43,9 @@ JOIN_TIMEOUT = 45.0
 
 STATE = "/var/lib/rbee-hive"
 INVITATION = f"{STATE}/invitation"
+MEMBERSHIP_LIMIT = 65536
+"""Bytes of a membership that are read, which has some 4,000."""
+
 DROPIN = Path("/etc/systemd/system/queen-rbee-tcp.socket.d/50-listen.conf")
 
 DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream=%s\n"
@@ -245,13 +248,11 @@ def join(
     with explained(folder, "made"):
         folder.mkdir(mode=0o700, exist_ok=True)
         os.chown(folder, *owner)
-    with explained(Path(INVITATION), "written"):
+    with explained(Path(INVITATION), "written"), as_owner_of(folder):
         content = invitation(*queen, name=name, token=token).encode()
-        write_whole(Path(INVITATION), content, mode=0o600, owner=owner)
+        write_whole(Path(INVITATION), content, mode=0o600)
     restart_hive(bus, left)
-    with explained(folder / "membership", "read"):
-        head = (folder / "membership").read_text().partition("\n")[0]
-    told: dict[str, Any] = json.loads(head.removeprefix("# "))
+    told = _membership(folder / "membership")
     if (told["host"], told["port"]) != queen:
         raise RbeeError(
             f"somebody else had this machine join meanwhile: it is the hive {told['hive_id']} of the queen "
@@ -259,6 +260,17 @@ def join(
             hint="Join again, with another token",
         )
     return {"hive_id": told["hive_id"], "queen": f"{told['host']}:{told['port']}"}
+
+
+def _membership(path: Path) -> dict[str, Any]:
+    """The first line of a membership, which user rbee-hive wrote."""
+    with explained(path, "read"), as_owner_of(path.parent):
+        head = read_regular(path, MEMBERSHIP_LIMIT).partition(b"\n")[0]
+    try:
+        told = json.loads(head.removeprefix(b"# "))
+        return {name: told[name] for name in ("hive_id", "host", "port")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RbeeError(f"{path} is not a membership", hint=f"ls -l {path}") from error
 
 
 def restart_hive(bus: Units, left: Callable[[float], float]) -> None:

@@ -190,6 +190,17 @@ def test_a_link_in_the_place_of_the_metrics_shows_nobody_another_file(machine: M
     assert "root:" not in scrape(machine)
 
 
+def test_a_link_in_the_way_leads_the_metrics_into_no_other_folder(machine: Machine) -> None:
+    with_node_exporter(machine)
+    machine.run("chown", "prometheus:prometheus", FOLDER)
+    machine.run("sh", "-c", f"cd {FOLDER}; mkdir other; ln -s other .rbee.prom.new", user="prometheus")
+
+    machine.run("systemctl", "start", SERVICE)
+
+    assert machine.run("ls", f"{FOLDER}/other").stdout == ""
+    assert "\nrbee_queen_up 0\n" in scrape(machine)
+
+
 def test_no_metrics_of_a_queen_who_was_removed_stay_behind(machine: Machine) -> None:
     with_node_exporter(machine)
     machine.run("systemctl", "enable", "--now", TIMER)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import rbee.files
 from rbee.errors import BadConfig, NotPermitted, RbeeError
-from rbee.files import explained, refused, sync_folder, temporary_folder, unforeseen, write_whole
+from rbee.files import (
+    as_owner_of,
+    explained,
+    read_regular,
+    refused,
+    sync_folder,
+    temporary_folder,
+    unforeseen,
+    write_whole,
+)
 
 
 def failing(number: int) -> OSError:
@@ -151,3 +162,65 @@ def test_a_disk_without_inodes_is_looked_at_for_inodes(
     monkeypatch.setattr(rbee.files.os, "statvfs", lambda path: Full)
 
     assert refused(failing(errno.ENOSPC), tmp_path / "a", "written").hint == f"df -i {tmp_path}"
+
+
+# In a folder of somebody else
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def foreign() -> Iterator[Path]:
+    """A folder of user nobody's."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own folders are closed to others
+    os.chown(folder, NOBODY, NOBODY)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@as_root
+def test_in_a_folder_of_somebody_else_root_has_no_more_rights_than_its_owner(foreign: Path) -> None:
+    secret = foreign.parent / f"{foreign.name}.roots"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    (foreign / "planted").symlink_to(secret)
+    ids = os.getresuid(), os.getresgid(), os.getgroups()
+    try:
+        with as_owner_of(foreign):
+            write_whole(foreign / "key", b"own", mode=0o600)
+            for forbidden in (
+                (foreign / "planted").read_text,
+                lambda: (foreign / "planted").write_text("overwritten"),
+                lambda: (foreign / "planted").chmod(0o666),
+            ):
+                with pytest.raises(PermissionError):
+                    forbidden()
+            # Nor can its owner end or trace who acts so.
+            assert (os.getresuid()[0], os.getresuid()[2]) == (0, 0)
+        assert (os.getresuid(), os.getresgid(), os.getgroups()) == ids
+        assert ((foreign / "key").stat().st_uid, (foreign / "key").stat().st_gid) == (NOBODY, NOBODY)
+        with pytest.raises(ValueError, match="from inside"), as_owner_of(foreign):
+            raise ValueError("from inside")
+        assert (os.getresuid(), os.getresgid(), os.getgroups()) == ids
+    finally:
+        secret.unlink()
+
+
+def test_in_a_folder_of_one_s_own_nothing_changes(tmp_path: Path) -> None:
+    ids = os.getresuid(), os.getresgid(), os.getgroups()
+    with as_owner_of(tmp_path):
+        assert (os.getresuid(), os.getresgid(), os.getgroups()) == ids
+
+
+def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_regular(tmp_path / "file", 3) == b"123"
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(OSError, match=r"regular|symbolic"):
+            read_regular(tmp_path / name, 3)

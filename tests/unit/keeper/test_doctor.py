@@ -552,6 +552,9 @@ def test_the_catalog_is_root_s_to_look_at(root: Path) -> None:
     assert (note.is_fault, note.hint) == (False, "sudo rbeectl doctor")
 
 
+AS_QUEEN = ("setpriv", "--reuid=queen-rbee", "--regid=queen-rbee", "--clear-groups", "--")
+
+
 def test_a_catalog_that_is_not_the_queen_s_is_given_to_her_and_a_link_is_left_alone(root: Path) -> None:
     directory = root / checks.STATE_DIRECTORY
     directory.mkdir(parents=True, mode=0o755)
@@ -565,8 +568,14 @@ def test_a_catalog_that_is_not_the_queen_s_is_given_to_her_and_a_link_is_left_al
     catalog.chmod(0o400)
     assert [c.cures for c in checks.complain_of_owner(catalog, root)] == [
         (("chown", "--no-dereference", "queen-rbee:queen-rbee", "/var/lib/queen-rbee/catalog.db"),),
-        (("chmod", "u+rw", "/var/lib/queen-rbee/catalog.db"),),
+        ((*AS_QUEEN, "chmod", "u+rw", "/var/lib/queen-rbee/catalog.db"),),
     ]
+    # What she can link to, and may not have.
+    other = root / "other"
+    os.link(catalog, other)
+    (complaint,) = checks.complain_of_owner(catalog, root)
+    assert complaint.cures == ()
+    assert "has a name elsewhere, too, and is left alone" in complaint.text
     catalog.unlink()
     catalog.symlink_to("/etc/shadow")
     (complaint,) = checks.complain_of_owner(catalog, root)

@@ -100,7 +100,7 @@ case "$(basename "$0") $*" in
 esac
 """
 
-PROGRAMS = ("sh", "env", "install", "mktemp", "chmod", "rm")
+PROGRAMS = ("sh", "env", "install", "mktemp", "chmod", "rm", "setpriv")
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,10 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     owned = ["-o", "rbee-hive", "-g", "rbee-hive"]
     folder, invitation = elsewhere.ran
     assert folder.argv == ["install", "-d", *owned, "-m", "0700", STATE]
-    assert invitation.argv == ["install", *owned, "-m", "0600", "/dev/stdin", f"{STATE}/invitation"]
+    # In the folder of user rbee-hive root does nothing with its own rights.
+    as_hive = ["setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--", "sh", "-c"]
+    assert invitation.argv[:-3] == as_hive
+    assert invitation.argv[-2:] == [f"{STATE}/invitation", f"{STATE}/.invitation.new"]
     told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
     assert json.loads(invitation.content) == told
     assert elsewhere.targets == {"root@gpu1"}
@@ -303,7 +306,9 @@ def test_who_is_not_root_there_goes_by_sudo(
     elsewhere.play()
     assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
 
-    assert [(command.argv[0], command.is_by_sudo) for command in elsewhere.ran] == [("install", True)] * 2
+    assert [(command.argv[0], command.is_by_sudo) for command in elsewhere.ran] == [
+        ("install", True), ("setpriv", True),
+    ]  # fmt: skip
     assert elsewhere.targets == {"gpu1"}
 
 
@@ -326,7 +331,7 @@ def test_a_hive_of_this_queen_that_is_silent_is_only_started(
 
     assert ran.code == 0
     assert queen.tokens == []
-    assert elsewhere.programs == ["sh"]  # which reads its membership
+    assert elsewhere.programs == ["setpriv"]  # which reads its membership
     assert elsewhere.bus.asked == RESTARTED
 
 
@@ -555,7 +560,7 @@ def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away
     assert ran.code == 0
     names = ["python3-rbee_0.4.0_all.deb", "rbee-hive_0.4.0_all.deb"]
     assert f"(bee keeper) installing {', '.join(names)} on gpu1\n" in ran.out
-    assert elsewhere.programs == ["mktemp", "sh", "sh", "chmod", "env", "rm", "install", "install"]
+    assert elsewhere.programs == ["mktemp", "sh", "sh", "chmod", "env", "rm", "install", "setpriv"]
     copied = {command.argv[-1]: command.content for command in elsewhere.ran if command.argv[0] == "sh"}
     assert copied == {f"/tmp/there/{name}": f"the package {name.partition('_')[0]}" for name in names}
     apt = elsewhere.ran[4].argv
