@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def printable(text: str) -> str:
     """The text on one line, with whatever could steer who shows it as an escape.
@@ -12,6 +14,20 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+_LINE_END_OR_COLOUR = re.compile("(\n|\033\\[(?:[01](?:;3[0-7])?|3[0-7])m)")
+"""What rbee itself prints beside text: the ends of its lines, and the weights and colours that it uses."""
+
+
+def printable_lines(text: str, *, has_colour: bool = False) -> str:
+    """As printable(), for text of several lines; with `has_colour` its weights and colours stay, too."""
+    if text.isprintable():
+        return text
+    if not has_colour:
+        return "\n".join(map(printable, text.split("\n")))
+    parts = _LINE_END_OR_COLOUR.split(text)
+    return "".join(part if number % 2 else printable(part) for number, part in enumerate(parts))
 
 
 class NotUtf8(ValueError):

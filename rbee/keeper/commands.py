@@ -660,7 +660,7 @@ class Keeper:
 
 
 _HINTS: dict[QueenState, str] = {
-    "absent": "sudo apt install rbee",
+    "absent": with_packages("rbee"),
     "off": "rbeectl wake",
     "asleep": "rbeectl wake",
     "waking": "Ask again in a moment.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rbee.errors import NotRunning
+from rbee.errors import NotRunning, with_packages
 from rbee.hivestatus import QueenLink, read
 from rbee.systemd import HIVE_UNIT, REDIAL_UNIT, Bus, UnitState
 
@@ -73,5 +73,5 @@ def no_queen(bus: Bus) -> NotRunning:
     else:
         where = "Type it on the queen's machine"
     return NotRunning(
-        "there is no queen on this machine", hint=f"{where}\nTo have one here: sudo apt install rbee"
+        "there is no queen on this machine", hint=f"{where}\nTo have one here, {with_packages('rbee')}"
     )

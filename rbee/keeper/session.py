@@ -20,7 +20,7 @@ from rbee.keeper.screen import Screen, needs_pager, page
 from rbee.keeper.tables import Frame
 from rbee.narration import JsonLines, Teller, Terminal
 from rbee.systemd import Bus
-from rbee.text import printable
+from rbee.text import printable, printable_lines
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Session:
     def say(self, text: str) -> None:
         """Print for a person, who may want it quiet."""
         if not self.is_quiet:
-            click.echo(text)
+            click.echo(self._gated(text))
 
     def warn(self, text: str, hint: str) -> None:
         """Say on stderr what a person has to know beside what was asked for, also with --quiet or --json."""
@@ -87,13 +87,17 @@ class Session:
         """
         if self.is_quiet:
             return
-        text = draw if isinstance(draw, str) else draw(self.frame)
+        text = self._gated(draw if isinstance(draw, str) else draw(self.frame))
         if not self.has_pager or not needs_pager(text, self.screen):
             click.echo(text)
             return
         if not isinstance(draw, str):
-            text = draw(replace(self.frame, scrolls=True))
+            text = self._gated(draw(replace(self.frame, scrolls=True)))
         page(text, self.screen)
+
+    def _gated(self, text: str) -> str:
+        """Whatever is said of others, nothing in it steers the terminal of who reads it."""
+        return printable_lines(text, has_colour=self.screen.has_colour)
 
     def tell_json(self, value: Any) -> None:
         click.echo(json.dumps(value))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rbee import __version__
 from rbee.contracts import HiveView, State
+from rbee.text import printable
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -224,7 +225,7 @@ def _hives(hives: list[HiveView]) -> Iterator[Metric]:
         unit="seconds",
     )
     for hive in hives:
-        about.add_metric([hive.id], {"host": hive.host, "version": hive.version or ""})
+        about.add_metric([hive.id], {"host": hive.host, "version": printable(hive.version or "")})
         online.add_metric([hive.id], float(hive.state == "online"))
         since.add_metric([hive.id], hive.since_ms / 1000)
         if hive.last_beat_ms is not None:
@@ -273,8 +274,11 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
             cards.add_metric([hive.id, vendor], count)
         for one in hive.devices.gpus:
             labels = [hive.id, f"gpu{one.index}"]
+            # Whoever looks at it with grep does so on a terminal.
             known = {"name": one.name, "uuid": one.uuid, "driver": one.driver, "memory": one.memory_kind}
-            gpu.add_metric(labels, {"vendor": one.vendor, **{key: text or "" for key, text in known.items()}})
+            gpu.add_metric(
+                labels, {"vendor": one.vendor, **{key: printable(text or "") for key, text in known.items()}}
+            )
             _add_if_known(vram, labels, one.vram_bytes)
             _add_if_known(shared, labels, one.shared_memory_bytes)
             broken.add_metric(labels, float(one.problem is not None))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.text import NotUtf8, decoded, last_lines, printable, shortened
+from rbee.text import NotUtf8, decoded, last_lines, printable, printable_lines, shortened
 
 STEERS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is shown as no sign of its own, but changes how others are shown."""
@@ -17,6 +17,14 @@ STEERS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 @pytest.mark.parametrize("text", ["größer 👑", "NVIDIA® GeForce™ (10 µs)", "日本語", "שלום", "a\\nb", ""])
 def test_text_that_steers_nothing_is_left_as_it_is(text: str) -> None:
     assert printable(text) == text
+
+
+def test_of_several_lines_the_ends_stay_and_the_colours_that_rbee_has_where_there_is_colour() -> None:
+    text = "\033[1;31mred\033[0m\n\033[8mhidden\033[2J\r\n"
+    assert printable_lines(text) == r"\x1b[1;31mred\x1b[0m" + "\n" + r"\x1b[8mhidden\x1b[2J\r" + "\n"
+    coloured = "\033[1;31mred\033[0m\n" + r"\x1b[8mhidden\x1b[2J\r" + "\n"
+    assert printable_lines(text, has_colour=True) == coloured
+    assert printable_lines("a\nb") == "a\nb"
 
 
 @given(st.text(st.characters()) | st.text(st.characters(categories=("Cc", "Cf", "Cs", "Zl", "Zp"))))

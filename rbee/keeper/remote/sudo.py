@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rbee.errors import NotPermitted, RbeeError, TimedOut
 from rbee.keeper.remote.shell import Shell, reason
+from rbee.text import printable
 
 if TYPE_CHECKING:
     from rbee.keeper.remote.ssh import Ssh
@@ -82,7 +83,7 @@ def _ask(ssh: Ssh, *, is_again: bool) -> bytes:
             ) from error
         question = f"{'Sorry, try again. ' if is_again else ''}Password of {user} on {host}, for sudo: "
         try:
-            return getpass.getpass(question).encode(errors="surrogateescape") + b"\n"
+            return getpass.getpass(printable(question)).encode(errors="surrogateescape") + b"\n"
         except EOFError as error:
             raise NotPermitted(f"sudo on {host} wants the password of {user}", hint=_free(ssh)) from error
 

@@ -116,7 +116,7 @@ def create_token(session: Session, ttl: float | None, uses: int, hive: str | Non
     if session.as_json:
         session.tell_json(encode(made))
         return
-    click.echo(made.text)
+    click.echo(printable(made.text))
     if sys.stdout.isatty() and not session.is_quiet:
         port = listens[0].rpartition(":")[2] if listens else "8500"
         session.say(f"On the machine: sudo rbeectl join THIS-MACHINE:{port} --token {made.text}")

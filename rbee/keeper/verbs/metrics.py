@@ -15,6 +15,7 @@ from rbee.errors import NotRunning, RbeeError
 from rbee.files import refused
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
+from rbee.text import printable_lines
 
 DOWN = """\
 # HELP rbee_queen_up Whether the queen is awake: 1 where she answers.
@@ -42,7 +43,8 @@ def metrics(session: Session, textfile: str | None) -> None:
     if session.as_json:
         session.tell_json({"media_type": QueenRoutes.METRICS.media_type, "text": told})
     else:
-        session.show(told.rstrip("\n"))
+        # Nor with a colour: all of it is others' words.
+        session.show(printable_lines(told.rstrip("\n")))
 
 
 def write_textfile(session: Session, path: Path) -> None:

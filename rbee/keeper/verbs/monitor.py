@@ -107,7 +107,7 @@ class ToldInLines:
             self._day = at.date()
             self._session.say(f"-- {self._day} --")
         text = self._session.screen.dress(printable(with_problem(event.text, event)), _colour(event.priority))
-        click.echo(f"{at:%H:%M:%S} {printable(event.hive or '-'):<9} {event.event:<17} {text}")
+        click.echo(f"{at:%H:%M:%S} {printable(event.hive or '-'):<9} {printable(event.event):<17} {text}")
 
 
 def _colour(priority: int) -> str:

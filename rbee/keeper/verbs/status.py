@@ -103,7 +103,7 @@ def hive_page(hive: HiveView, screen: Screen, frame: Frame) -> str:
     mark = dot(DOTS.get(hive.state, "inactive"), screen)
     return "\n".join(
         [
-            f"{mark} {hive.id} - bee hive",
+            f"{mark} {printable(hive.id)} - bee hive",
             *(frame.fit(f"{name:>11}: {printable(text)}") for name, text in rows if text),
         ]
     )
