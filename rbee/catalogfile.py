@@ -22,7 +22,7 @@ from shlex import quote
 from typing import Any, Self, get_type_hints
 
 from rbee.contracts import AuditEntry, CatalogReport, HiveView, TokenView, decode
-from rbee.errors import BadInput, CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
+from rbee.errors import UPGRADE, BadInput, CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
 from rbee.files import sync_folder
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
@@ -217,7 +217,7 @@ def _check_version(connection: sqlite3.Connection, shown: Path, newest: int, way
     if tables and application_id != APPLICATION_ID:
         raise CatalogUnusable(f"{shown} is an SQLite file of another program", hint=way_out)
     if version > newest:
-        upgrade = "sudo apt install --only-upgrade rbee-queen"
+        upgrade = UPGRADE[:1].upper() + UPGRADE[1:]
         raise CatalogUnusable(
             f"{shown} has version {version}, and this rbee knows {newest} at most: a newer one wrote it",
             hint=f"{upgrade}\n{way_out}" if way_out else upgrade,

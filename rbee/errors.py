@@ -17,6 +17,22 @@ TEXT_LIMIT = 2000
 """Characters of a problem's detail and of its hint; it may repeat what was sent. More loses its middle."""
 
 
+_INSTALLED_WITH = {
+    "rbee": "./*.deb",
+    "rbee-hive": "./python3-rbee_*.deb ./rbee-hive_*.deb",
+    "rbee-queen": "./python3-rbee_*.deb ./rbee-queen_*.deb ./rbeectl_*.deb",
+}
+
+
+def with_packages(name: str) -> str:
+    """How one installs a package of rbee's, for a hint: no repository that apt knows has it."""
+    return f"with rbee's packages in this folder: sudo apt install {_INSTALLED_WITH[name]}"
+
+
+UPGRADE = "with the newer packages in this folder: sudo apt install --only-upgrade ./*.deb"
+"""The same for all of rbee that a machine has, whose packages are of one version."""
+
+
 class RbeeError(Exception):
     """The root; raised itself only for what has no better name."""
 

@@ -33,6 +33,7 @@ from rbee.errors import (
     TimedOut,
     UnitFailed,
     Unreachable,
+    with_packages,
 )
 from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.text import printable, shortened
@@ -486,14 +487,15 @@ def cure_of(unit: str, state: UnitState) -> str:
     if state.load == "masked" or state.result == "start-limit-hit" or NO_SOCKET in state.status_text:
         return DOCTOR
     if state.load == "not-found":
-        return f"It is not installed: apt install {'rbee-queen' if unit.startswith('queen') else 'rbee-hive'}"
+        package = "rbee-queen" if unit.startswith("queen") else "rbee-hive"
+        return f"It is not installed; {with_packages(package)}"
     return f"systemctl status {unit}; sudo journalctl -u {unit} -e\n{DOCTOR}"
 
 
 _ERRORS: tuple[tuple[str, type[RbeeError], str, str], ...] = (
     ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", DOCTOR),
     ("AccessDenied", NotPermitted, "systemd does not let you do this", DOCTOR),
-    ("NoSuchUnit", UnitFailed, "systemd has no such unit", "Is the package installed? apt install rbee"),
+    ("NoSuchUnit", UnitFailed, "systemd has no such unit", f"Is it installed? {with_packages('rbee')}"),
     # Not just unmask: a socket that was masked while it listened has lost its descriptor, too.
     ("UnitMasked", UnitFailed, "the unit is masked", DOCTOR),
     (

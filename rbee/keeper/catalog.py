@@ -31,6 +31,7 @@ from rbee.errors import (
     NotPermitted,
     NotRunning,
     RbeeError,
+    with_packages,
 )
 from rbee.files import (
     FORBIDDEN,
@@ -299,7 +300,7 @@ def _make_folder(folder: Path) -> None:
     try:
         user = pwd.getpwnam(QUEEN_USER)
     except KeyError:
-        raise NotRunning(f"there is no user {QUEEN_USER}", hint="sudo apt install rbee-queen") from None
+        raise NotRunning(f"there is no user {QUEEN_USER}", hint=with_packages("rbee-queen")) from None
     folder.mkdir(mode=0o700)
     os.chown(folder, user.pw_uid, user.pw_gid)
 

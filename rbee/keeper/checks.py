@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rbee import catalogfile, config
 from rbee.contracts import LOCALHOST
-from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut
+from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut, with_packages
 from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.files import as_owner_of, read_regular
 from rbee.keeper import permission
@@ -271,7 +271,7 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
         yield _NO_BUS
         return
     if not patient.programs:
-        yield Complaint("neither the queen nor a hive is installed here", hint="sudo apt install rbee")
+        yield Complaint("neither the queen nor a hive is installed here", hint=with_packages("rbee"))
     for program in patient.programs:
         states = {unit: patient.bus.state(unit) for unit in (program.service, program.socket)}
         if states[program.service].is_restarting and not states[program.service].has_reason:

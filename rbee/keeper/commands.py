@@ -47,6 +47,7 @@ from rbee.errors import (
     UnknownHive,
     Unreachable,
     from_problem,
+    with_packages,
 )
 from rbee.keeper.listener import ClosedTcp, closed_tcp
 from rbee.keeper.lone import LoneHive, no_queen

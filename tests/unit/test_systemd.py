@@ -25,6 +25,7 @@ from rbee.errors import (
     TimedOut,
     UnitFailed,
     Unreachable,
+    with_packages,
 )
 from rbee.systemd import (
     HIVE_UNIT,
@@ -422,14 +423,14 @@ def test_what_ended_with_78_cannot_be_run_with_given_up_on_or_not(
             "dependency",
             UnitState("not-found", "inactive", "dead"),
             "rbee-hive.service did not start: its job ended as 'dependency'",
-            "It is not installed: apt install rbee-hive",
+            f"It is not installed; {with_packages('rbee-hive')}",
         ),
         (
             "queen-rbee.socket",
             "failed",
             UnitState("not-found", "inactive", "dead"),
             "queen-rbee.socket did not start: its job ended as 'failed'",
-            "It is not installed: apt install rbee-queen",
+            f"It is not installed; {with_packages('rbee-queen')}",
         ),
     ],
 )
@@ -479,7 +480,7 @@ exc = pystemd.dbusexc
             exc.DBusNoSuchUnitError(-errno.ENOENT, None, b"Unit x.service not found."),
             UnitFailed,
             "starting x: systemd has no such unit (Unit x.service not found)",
-            "apt install rbee",
+            "sudo apt install ./*.deb",
         ),
         (
             exc.DBusBaseError(
@@ -493,7 +494,7 @@ exc = pystemd.dbusexc
             exc.DBusBaseError(-errno.ENOENT, "org.freedesktop.systemd1.NoSuchUnit", "Unit x not found."),
             UnitFailed,
             "starting x: systemd has no such unit (Unit x not found)",
-            "apt install rbee",
+            "sudo apt install ./*.deb",
         ),
         (
             exc.DBusBaseError(

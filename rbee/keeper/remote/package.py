@@ -78,7 +78,7 @@ def _apt_get(ssh: Ssh, paths: list[str], *, lock_timeout: int) -> None:
 
 def _failed(ssh: Ssh, error: CommandFailed) -> RbeeError:
     if LOCKED.search(error.reason):
-        cure = f"When that has ended: rbeectl add-hive {ssh.target} --install PATH"
+        cure = f"When that has ended: {ssh.typed}"
     else:
-        cure = f"ssh -t {ssh.target} sudo apt --fix-broken install\nOn {ssh.host}: sudo apt install rbee-hive"
+        cure = f"ssh -t {ssh.target} sudo apt --fix-broken install; then {ssh.typed}"
     return RbeeError(f"apt on {ssh.host} failed ({error.exit_status}): {error.reason}", hint=cure)

@@ -20,6 +20,7 @@ from rbee.errors import NotPermitted, RbeeError, TimedOut, Unreachable
 from rbee.files import no_temporary_folder
 from rbee.keeper.remote.shell import Pipes, Shell, reason
 from rbee.keeper.remote.sudo import become_root
+from rbee.keeper.remote.typed import Typed
 from rbee.text import last_lines
 
 CONNECT_TIMEOUT = 10
@@ -74,9 +75,11 @@ class Ssh:
         user: str | None,
         left: Callable[[float], float] = lambda most: most,
         asking: Callable[[], AbstractContextManager[None]] = nullcontext,
+        typed: Typed | None = None,
     ) -> None:
         self.host = host
         self.target = host if user is None else f"{user}@{host}"
+        self.typed = typed or Typed(host, user)
         self.left = left
         self.asking = asking
         self.own_address = ""

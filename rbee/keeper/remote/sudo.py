@@ -30,7 +30,7 @@ def become_root(ssh: Ssh) -> Shell:
     if not ssh.account.has_sudo:
         raise NotPermitted(
             f"{ssh.account.name} is not root on {ssh.host}, and sudo is not installed there",
-            hint=f"rbeectl add-hive root@{ssh.host}\nOr on {ssh.host}, as root: "
+            hint=f"{ssh.typed.by('root')}\nOr on {ssh.host}, as root: "
             f"apt install sudo; adduser {ssh.account.name} sudo",
         )
     # Without a path, sudo takes its own secure_path; with -S it reads byte by byte, and no more than a line.
@@ -78,8 +78,7 @@ def _ask(ssh: Ssh, *, is_again: bool) -> bytes:
         except OSError as error:
             raise NotPermitted(
                 f"sudo on {host} wants the password of {user}, and there is no terminal here to ask for it",
-                hint=f"On a terminal: rbeectl add-hive {ssh.target}\n{_free(ssh)}\n"
-                f"rbeectl add-hive root@{host}",
+                hint=f"On a terminal: {ssh.typed}\n{_free(ssh)}\n{ssh.typed.by('root')}",
             ) from error
         question = f"{'Sorry, try again. ' if is_again else ''}Password of {user} on {host}, for sudo: "
         try:
@@ -98,7 +97,7 @@ def _free(ssh: Ssh) -> str:
 def _refusal(ssh: Ssh, shell: Shell, asked: int) -> RbeeError:
     """What sudo's last words mean, which has ended."""
     user, host, said = ssh.account.name, ssh.host, _last_words(shell)
-    other = f"rbeectl add-hive root@{host}"
+    other = ssh.typed.by("root")
     if any(words in said for words in REFUSALS):
         return NotPermitted(
             f"{user} may not use sudo on {host}: {said}",

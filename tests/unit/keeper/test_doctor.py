@@ -327,7 +327,7 @@ def test_what_a_package_should_have_made_is_made(
 def test_where_nothing_is_installed_that_is_said(bus: PlayedBus, tmp_path: Path) -> None:
     (complaint,) = asked(checks.check_units, bus, tmp_path)
 
-    assert complaint.hint == "sudo apt install rbee"
+    assert complaint.hint == "with rbee's packages in this folder: sudo apt install ./*.deb"
 
 
 def test_of_a_machine_with_a_hive_only_no_queen_is_expected(bus: PlayedBus, root: Path) -> None:

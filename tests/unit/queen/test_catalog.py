@@ -650,7 +650,7 @@ def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mode: str
 
     assert re.search(rf"has version {len(MIGRATIONS) + 1}, .* knows {len(MIGRATIONS)} at most", error.message)
     assert (error.hint or "").splitlines() == [
-        "sudo apt install --only-upgrade rbee-queen",
+        "With the newer packages in this folder: sudo apt install --only-upgrade ./*.deb",
         *WAY_OUT.splitlines(),
     ]
 
