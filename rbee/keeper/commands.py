@@ -182,15 +182,21 @@ class Keeper:
         user: str | None,
         queen: str | None,
         package: str | None,
+        port: int | None,
         is_refused: bool = False,
     ) -> bool:
         """Where a host is another machine, see to it by ssh that its hive has joined and runs.
 
         `is_refused` says that the queen does not take its credential. False where ssh was not needed.
         """
-        checked(Name, "HOST", host)
         if is_same_name(LOCALHOST, host):
             return False
+        from rbee.keeper.fleet import is_this_machine
+        from rbee.keeper.remote.here import is_here
+
+        if is_here(host):
+            raise is_this_machine(host, port)
+        checked(Name, "HOST", host)
         self._wake()
         there = _named(host, self._hives())
         is_up = there is not None and there.last_beat_ms is not None
@@ -202,7 +208,7 @@ class Keeper:
         from rbee.keeper.remote.bring import Request, bring
 
         path = Path(package) if package else None
-        request = Request(host, user, queen, path, there is not None, is_up, is_refused)
+        request = Request(host, user, queen, path, there is not None, is_up, is_refused, port)
         bring(self._ask_awake, self._teller, self._left, request)
         return True
 
@@ -210,13 +216,13 @@ class Keeper:
         self, host: str, port: int | None, *, user: str | None, queen: str | None, package: str | None
     ) -> HiveView:
         """As bring_host() and add_hive(); a hive whose credential the queen refuses joins her anew."""
-        is_brought = self.bring_host(host, user=user, queen=queen, package=package)
+        is_brought = self.bring_host(host, user=user, queen=queen, package=package, port=port)
         try:
             return self.add_hive(host, port)
         except UnknownHive:
             if not is_brought:
                 raise
-        self.bring_host(host, user=user, queen=queen, package=package, is_refused=True)
+        self.bring_host(host, user=user, queen=queen, package=package, port=port, is_refused=True)
         return self.add_hive(host, port)
 
     def add_hive(self, host: str, port: int | None) -> HiveView:
@@ -270,7 +276,7 @@ class Keeper:
 
         queen = fleet.check_join(address, token)
         with _explained():
-            return fleet.join(self._bus, self._left, queen, token=token, name=name)
+            return fleet.join(self._bus, self._teller, self._left, queen, token=token, name=name)
 
     def _about_to_add(self, host: str, port: int | None) -> AddHive:
         request = decode(AddHive, {"host": host, "port": port})

@@ -13,15 +13,33 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
-from rbee.errors import BadConfig, BadInput, JobReplaced, NotPermitted, RbeeError, UnitFailed
+from rbee.contracts import LOCALHOST, QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
+from rbee.errors import (
+    BadConfig,
+    BadInput,
+    Interrupted,
+    JobReplaced,
+    NotPermitted,
+    RbeeError,
+    UnitFailed,
+    with_packages,
+)
 from rbee.files import as_owner_of, explained, read_regular, write_whole
 from rbee.keeper.local_hive import queen_dialled
-from rbee.narration import CLOSING_TCP, OPENING_TCP, Teller
+from rbee.narration import (
+    CLOSING_TCP,
+    COMPARING_KEYS,
+    JOINING_QUEEN,
+    OPENING_TCP,
+    REACHING_QUEEN,
+    STARTING_HIVE,
+    Teller,
+)
 from rbee.systemd import (
     HIVE_UNIT,
     JOIN_UNIT,
@@ -230,28 +248,30 @@ def check_join(address: str, token: str | None) -> tuple[str, int]:
 
 def join(
     bus: Bus,
+    teller: Teller,
     left: Callable[[float], float],
     queen: tuple[str, int],
     *,
     token: str | None,
     name: str | None,
 ) -> dict[str, Any]:
-    """Have this machine's hive join a queen elsewhere, or follow one who moved; what it is then."""
+    """Have this machine's hive join a queen elsewhere, or follow one who moved; what it is then.
+
+    Who interrupts that is told what has come of it.
+    """
     if bus.state(QUEEN_UNIT).load == "loaded":
         raise has_queen("this machine")
     if bus.state(HIVE_UNIT).load != "loaded":
-        raise RbeeError("rbee-hive is not installed here", hint="sudo apt install rbee-hive")
+        raise RbeeError("rbee-hive is not installed here", hint=with_packages("rbee-hive"))
     check_no_join(bus)
-    account = pwd.getpwnam("rbee-hive")
-    owner = account.pw_uid, account.pw_gid
     folder = Path(STATE)
-    with explained(folder, "made"):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        os.chown(folder, *owner)
-    with explained(Path(INVITATION), "written"), as_owner_of(folder):
-        content = invitation(*queen, name=name, token=token).encode()
-        write_whole(Path(INVITATION), content, mode=0o600)
-    restart_hive(bus, left)
+    before = _heads(folder)
+    try:
+        _look_at(bus, teller, left, queen, token)
+        _invite(folder, invitation(*queen, name=name, token=token))
+        restart_hive(bus, left, partial(_tell_joining, teller, queen, token))
+    except KeyboardInterrupt as error:
+        raise _interrupted(bus, is_joined=_heads(folder) != before) from error
     told = _membership(folder / "membership")
     if (told["host"], told["port"]) != queen:
         raise RbeeError(
@@ -260,6 +280,64 @@ def join(
             hint="Join again, with another token",
         )
     return {"hive_id": told["hive_id"], "queen": f"{told['host']}:{told['port']}"}
+
+
+def _look_at(
+    bus: Bus, teller: Teller, left: Callable[[float], float], queen: tuple[str, int], token: str | None
+) -> None:
+    """Before anything is changed: is she reached, and is she the one that the token is of?"""
+    from rbee.keeper.reach import check_keys, connect, joined
+
+    try:
+        teller.narrate(REACHING_QUEEN, f"reaching the queen at {joined(*queen)}")
+        with connect(*queen, left) as channel:
+            if token is not None:
+                from rbee.tls import read_token
+
+                teller.narrate(COMPARING_KEYS, "comparing her keys with those that the token is of")
+                check_keys(channel, *queen, read_token(token)[-1], left)
+    except RbeeError as error:
+        raise type(error)(f"{error.message}{_still(bus)}", hint=error.hint, field=error.field) from error
+
+
+def _invite(folder: Path, content: str) -> None:
+    account = pwd.getpwnam("rbee-hive")
+    with explained(folder, "made"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    with explained(Path(INVITATION), "written"), as_owner_of(folder):
+        write_whole(Path(INVITATION), content.encode(), mode=0o600)
+
+
+def _tell_joining(teller: Teller, queen: tuple[str, int], token: str | None, unit: str) -> None:
+    host = queen[0]
+    if unit == HIVE_UNIT:
+        teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT}")
+    elif token is not None:
+        teller.narrate(JOINING_QUEEN, f"joining the queen at {host} with the token")
+    else:
+        teller.narrate(JOINING_QUEEN, f"following the queen to {host} with the key that this hive has")
+
+
+def _heads(folder: Path) -> list[bytes]:
+    """What has been joined, for the hive that runs or for its next start."""
+    heads = []
+    for name in ("membership", "membership.new"):
+        with suppress(OSError), as_owner_of(folder):
+            heads.append(read_regular(folder / name, MEMBERSHIP_LIMIT))
+    return heads
+
+
+def _interrupted(bus: Bus, *, is_joined: bool) -> Interrupted:
+    if is_joined:
+        return Interrupted(
+            "interrupted; this machine has joined, and its hive is to be started with that",
+            hint=f"sudo systemctl restart {HIVE_UNIT}",
+        )
+    return Interrupted(
+        f"interrupted; this machine has not joined{_still(bus)}",
+        hint="The queen may have taken the token all the same: rbeectl token list, on her machine",
+    )
 
 
 def _membership(path: Path) -> dict[str, Any]:
@@ -273,16 +351,21 @@ def _membership(path: Path) -> dict[str, Any]:
         raise RbeeError(f"{path} is not a membership", hint=f"ls -l {path}") from error
 
 
-def restart_hive(bus: Units, left: Callable[[float], float]) -> None:
+def restart_hive(
+    bus: Units, left: Callable[[float], float], tell: Callable[[str], None] = lambda _unit: None
+) -> None:
     """Have an invitation taken up, if there is one, and then the hive started with what came of it.
 
     The hive runs on until it has been. Where that, or the start, fails, the hive is what it was before,
-    and the error says so.
+    and the error says so. `tell` is called with each unit that is about to be started.
     """
     was_up = not bus.state(HIVE_UNIT).is_stopped or not bus.state(REDIAL_UNIT).is_stopped
-    if bus.state(JOIN_UNIT).load == "loaded":  # before 0.5.0 the hive itself takes it up as it starts
+    if bus.state(JOIN_UNIT).load == "loaded":
+        # Before 0.5.0 the hive itself takes it up as it starts.
+        tell(JOIN_UNIT)
         take_up(bus, left)
     stop_within, start_within = left(STOP_TIMEOUT), left(START_TIMEOUT)
+    tell(HIVE_UNIT)
     try:
         _start_anew(bus, stop_within, start_within)
     except BaseException as error:
@@ -355,5 +438,11 @@ def has_queen(name: str, where: str = "") -> RbeeError:
     """`where` is what comes before a command that is for another machine."""
     return RbeeError(
         f"{name} has a queen of its own: a machine is hers, or a hive of another",
-        hint=f"To make it a hive of another: {where}sudo apt remove rbee-queen",
+        hint=f"What that queen has: {where}rbeectl list-hives\n"
+        f"If nobody needs her any more: {where}sudo apt remove rbee-queen",
     )
+
+
+def is_this_machine(host: str, port: int | None) -> BadInput:
+    again = f"rbeectl add-hive {LOCALHOST}" + ("" if port is None else f" --port {port}")
+    return BadInput(f"{host} is this machine", hint=again, field="HOST")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
+from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from rbee import tls
-from rbee.contracts import FleetRoutes, Tcp
+from rbee.contracts import Tcp
 from rbee.errors import BadInput, TimedOut, Unreachable
 from rbee.keeper.fleet import parse_address
+from rbee.keeper.reach import CA_REQUEST, PEM, joined
 from rbee.keeper.remote.shell import CHUNK, Pipes
 from rbee.keeper.remote.ssh import Ssh
 
@@ -30,8 +33,6 @@ TUNNEL = (
 HANG_UP = 20
 """Seconds after which it goes by itself over there."""
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-
 
 def find_queen(ssh: Ssh, tcp: Tcp, queen: str | None) -> tuple[str, int]:
     """Host and port at which she answers from there: as typed, or where ssh came from."""
@@ -50,12 +51,12 @@ def find_queen(ssh: Ssh, tcp: Tcp, queen: str | None) -> tuple[str, int]:
         return host, port
     others = [one for listen in listens for one in _addresses(*listen) if one != (host, port)][:OTHERS]
     good = [one for one in others if not try_from_there(ssh, *one, tcp)]
-    again = f"rbeectl add-hive {ssh.target} --queen"
     if good:
-        cure = "\n".join(f"{again} {joined(*one)}" for one in good)
+        cure = "\n".join(ssh.typed.at(joined(*one)) for one in good)
     else:
         tried = f"Not reached from {ssh.host} either: {', '.join(joined(*one) for one in others)}\n"
-        cure = f"{tried if others else ''}With an address that {ssh.host} reaches: {again} ADDRESS:{port}"
+        again = ssh.typed.at(f"ADDRESS:{port}")
+        cure = f"{tried if others else ''}With an address that {ssh.host} reaches: {again}"
     raise Unreachable(f"{ssh.host} does not reach the queen{failure}", hint=cure)
 
 
@@ -84,14 +85,13 @@ def _ca_of(pipes: Pipes, timeout: float) -> str:
     """The CA's certificate, in PEM, of the queen at the other end: TLS is spoken here, as a hive does."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     talk = tls.trusting_context().wrap_bio(incoming, outgoing, server_hostname=tls.QUEEN_NAME)
-    asked = f"GET {FleetRoutes.CA.path} HTTP/1.1\r\nHost: {tls.QUEEN_NAME}\r\nConnection: close\r\n\r\n"
     answer = b""
     has_asked = False
-    while not (found := _PEM.search(answer)):
+    while not (found := PEM.search(answer)):
         try:
             if not has_asked:
                 talk.do_handshake()
-                talk.write(asked.encode())
+                talk.write(CA_REQUEST)
                 has_asked = True
             answer += talk.read(CHUNK)
             if len(answer) > CHUNK:
@@ -121,8 +121,31 @@ def _addresses(host: str, port: int) -> list[tuple[str, int]]:
     return [(one, port) for one in own_addresses() if found.version == 6 or ":" not in one]
 
 
-def own_addresses(proc: Path = Path("/proc")) -> list[str]:
-    """The addresses of this machine that others may know, as the kernel has them (proc(5)), IPv4 first."""
+def reachable_at(listens: Sequence[str]) -> list[str]:
+    """HOST:PORT for each of this machine's addresses at which others find a queen who listens so.
+
+    First the one from which this machine itself goes out.
+    """
+    places = [place for one in listens for place in _addresses(*parse_address(one, field="listens"))]
+    first = _way_out()
+    return [joined(*one) for one in sorted(dict.fromkeys(places), key=lambda one: one[0] != first)]
+
+
+def _way_out() -> str | None:
+    """This machine's address on the way to elsewhere, for which nothing is sent; None if there is no way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: nobody has this address
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
+
+
+def own_addresses(proc: Path = Path("/proc"), *, are_plain: bool = True) -> list[str]:
+    """The addresses of this machine as the kernel has them (proc(5)), IPv4 first.
+
+    `are_plain` leaves those out that others cannot know: of the loopback, and of a link alone.
+    """
     found: list[str] = []
     try:
         trie = (proc / "net/fib_trie").read_text()
@@ -132,8 +155,4 @@ def own_addresses(proc: Path = Path("/proc")) -> list[str]:
     except (OSError, ValueError, IndexError):
         pass  # IPv6 is off, or this is no such kernel: there is that much less to suggest
     told = dict.fromkeys(found)
-    return [one for one in told if _is_plain(one) and not ip_address(one).is_loopback]
-
-
-def joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return [one for one in told if not are_plain or (_is_plain(one) and not ip_address(one).is_loopback)]

@@ -12,20 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee.contracts import CreatedToken, CreateToken, Host, Port, QueenRoutes, Tcp, decode, is_same_name
-from rbee.errors import RbeeError, TcpClosed, UnitFailed
+from rbee.errors import RbeeError, TcpClosed, UnitFailed, with_packages
 from rbee.keeper.fleet import (
     INVITATION,
     STATE,
     Ask,
     has_queen,
     invitation,
+    is_this_machine,
     parse_address,
     restart_hive,
     take_up,
 )
-from rbee.keeper.remote.address import find_queen, joined, try_from_there
+from rbee.keeper.reach import joined
+from rbee.keeper.remote.address import find_queen, try_from_there
+from rbee.keeper.remote.here import is_same_machine
 from rbee.keeper.remote.package import find_packages, install
 from rbee.keeper.remote.ssh import Ssh
+from rbee.keeper.remote.typed import Typed
 from rbee.keeper.remote.units import RemoteUnits
 from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE, Teller
 from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
@@ -57,6 +61,12 @@ class Request:
     is_member: bool
     is_up: bool = False
     is_refused: bool = False
+    port: int | None = None
+
+    @property
+    def typed(self) -> Typed:
+        """As the command line had it, for what is suggested."""
+        return Typed(self.name, self.user, self.queen, self.package, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +87,13 @@ def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Req
         parse_address(request.queen, field="--queen")
     debs = find_packages(request.package) if request.package else []
     name = request.name
-    with Ssh(name, request.user, left, teller.asking) as ssh:
-        teller.narrate(LOOKING_AT_HOST, f"looking at {name} by ssh")
+    # Before ssh asks whatever it may ask.
+    teller.narrate(LOOKING_AT_HOST, f"looking at {name} by ssh")
+    with Ssh(name, request.user, left, teller.asking, request.typed) as ssh:
         units = RemoteUnits(ssh)
         if units.state(QUEEN_UNIT).load == "loaded":
+            if is_same_machine(ssh):
+                raise is_this_machine(name, request.port)
             raise has_queen(name, f"ssh -t {ssh.target} ")
         is_installed = units.state(HIVE_UNIT).load == "loaded"
         if not (is_installed or debs):
@@ -184,6 +197,6 @@ def _invite(ssh: Ssh, content: str) -> None:
 def _not_installed(ssh: Ssh) -> RbeeError:
     return RbeeError(
         f"rbee-hive is not installed on {ssh.host}",
-        hint=f"On {ssh.host}: sudo apt install rbee-hive\nOr with its packages at hand: "
-        f"rbeectl add-hive {ssh.target} --install FOLDER",
+        hint=f"With the packages in a folder here: {ssh.typed.installing()}\n"
+        f"Or on {ssh.host}, {with_packages('rbee-hive')}",
     )

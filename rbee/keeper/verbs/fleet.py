@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -54,6 +55,9 @@ def enable_tcp(session: Session, listen: str | None) -> None:
         session.tell_json({"event": "done", **encode(told)})
     else:
         session.say(f"The queen listens on {', '.join(told.listens)}; fingerprint {told.fingerprint}")
+        for line in joining_lines(told.listens, "TOKEN"):
+            session.say(line)
+        session.say("For a TOKEN: rbeectl token create")
         if told.problem:
             session.say(f"Nobody can join: {printable(told.problem)}. Try: sudo rbeectl doctor")
 
@@ -117,9 +121,23 @@ def create_token(session: Session, ttl: float | None, uses: int, hive: str | Non
         session.tell_json(encode(made))
         return
     click.echo(printable(made.text))
-    if sys.stdout.isatty() and not session.is_quiet:
-        port = listens[0].rpartition(":")[2] if listens else "8500"
-        session.say(f"On the machine: sudo rbeectl join THIS-MACHINE:{port} --token {made.text}")
+    if sys.stdout.isatty():
+        for line in joining_lines(listens, made.text, hive):
+            session.say(line)
+
+
+def joining_lines(listens: Sequence[str], token: str, hive: str | None = None) -> Iterator[str]:
+    """What to type on a machine that is to join, with an address at which it finds the queen."""
+    from rbee.keeper.remote.address import reachable_at
+
+    if not listens:
+        yield "Nobody can join yet, as the queen is not open to other machines: rbeectl tcp enable"
+        return
+    first, *others = reachable_at(listens) or [f"ADDRESS:{listens[0].rpartition(':')[2]}"]
+    named = f" --name {hive}" if hive else ""
+    yield f"On the machine that is to join: sudo rbeectl join {first} --token {token}{named}"
+    if others:
+        yield f"Where it does not reach {first}, one of: {' '.join(others)}"
 
 
 @token.command("list", short_help="List the tokens.")

@@ -45,7 +45,7 @@ def add_hive(
     host, user = split_user(host, user)
     with session.keeper() as work:
         if not session.waits:
-            work.bring_host(host, user=user, queen=queen, package=package)
+            work.bring_host(host, user=user, queen=queen, package=package, port=port)
             tell_begun(session, work.begin_add_hive(host, port))
             return
         hive = work.bring_and_add(host, port, user=user, queen=queen, package=package)

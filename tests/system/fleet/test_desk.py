@@ -74,7 +74,7 @@ def test_where_the_package_is_missing_the_line_is_told_or_it_is_installed(
     gpu1.run("dpkg", "--purge", "rbee-hive", "rbeectl", "python3-rbee", timeout=60)
     missing = rbeectl(fleet.queen, "add-hive", "gpu1", "--user", "root", timeout=60)
     refused(missing, 1, "rbee-hive is not installed on gpu1")
-    assert "try: On gpu1: sudo apt install rbee-hive" in missing.err
+    assert "sudo apt install ./python3-rbee_*.deb ./rbee-hive_*.deb" in missing.err
     assert rows(fleet.queen) == []
 
     fleet.queen.run("mkdir", "/home/ada/debs")

@@ -9,13 +9,29 @@ from tests.system.planted import TARGET, racing
 STATE = "/var/lib/rbee-hive"
 
 
+def test_a_link_to_a_folder_in_an_invitation_s_place_leads_root_nowhere(reached_fleet: Fleet) -> None:
+    gpu1 = reached_fleet.hives["gpu1"]
+    gpu1.run("install", "-d", "-o", "rbee-hive", "-g", "rbee-hive", "-m", "0700", STATE)
+    gpu1.run("mkdir", "/etc/of-root.d")
+    for name in ("invitation", ".invitation.new", "membership"):
+        gpu1.run("setpriv", "--reuid=rbee-hive", "ln", "-s", "/etc/of-root.d", f"{STATE}/{name}")
+
+    added = rbeectl(reached_fleet.queen, "add-hive", "root@gpu1", timeout=60)
+
+    assert gpu1.run("ls", "/etc/of-root.d").stdout == ""
+    assert gpu1.run("stat", "-c", "%U %a", "/etc/of-root.d").stdout == "root 755\n"
+    assert added.code == 0, added
+
+
 def test_a_hive_that_plants_links_has_root_write_or_chmod_nothing(reached_fleet: Fleet) -> None:
     gpu1 = reached_fleet.hives["gpu1"]
     gpu1.run("install", "-d", "-o", "rbee-hive", "-g", "rbee-hive", "-m", "0700", STATE)
-    with racing(gpu1, "rbee-hive", STATE, "invitation", ".invitation.new", ".invitation", "membership"):
-        for _ in range(6):
-            rbeectl(reached_fleet.queen, "add-hive", "root@gpu1", timeout=90)
-            rbeectl(gpu1, "join", "queen", "--token", reached_fleet.token(), user=None, timeout=90)
+    # One at a time: a place that is exchanged all the time is where root meets the link.
+    for name in ("invitation", ".invitation.new", "membership"):
+        with racing(gpu1, "rbee-hive", STATE, name):
+            for _ in range(3):
+                rbeectl(reached_fleet.queen, "add-hive", "root@gpu1", timeout=90)
+                rbeectl(gpu1, "join", "queen", "--token", reached_fleet.token(), user=None, timeout=90)
     added = rbeectl(reached_fleet.queen, "add-hive", "root@gpu1", timeout=60)
     assert added.code == 0, added
 

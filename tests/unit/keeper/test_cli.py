@@ -753,7 +753,7 @@ def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
     assert ran.err.splitlines() == [
         "rbeectl: there is no queen on this machine",
         f"  try: Type it on the queen's machine; to make this one a hive of hers: {JOIN}",
-        "  try: To have one here: sudo apt install rbee",
+        "  try: To have one here, with rbee's packages in this folder: sudo apt install ./*.deb",
     ]
     assert bus.asked == []
 

@@ -16,6 +16,8 @@ import pytest
 from starlette.requests import Request
 
 import rbee.keeper.fleet
+import rbee.keeper.reach
+import rbee.keeper.remote.address
 from rbee.contracts import (
     Audit,
     AuditEntry,
@@ -127,8 +129,11 @@ class Opened:
 
 
 def test_enabling_restarts_her_with_the_socket_and_says_so_first(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    addresses = ["10.9.9.9", "10.0.0.5", "fd00::5"]
+    monkeypatch.setattr(rbee.keeper.remote.address, "own_addresses", lambda: addresses)
+    monkeypatch.setattr(rbee.keeper.remote.address, "_way_out", lambda: "10.0.0.5")
     queen = Opened(awake)
     ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
 
@@ -137,6 +142,9 @@ def test_enabling_restarts_her_with_the_socket_and_says_so_first(
         "(bee keeper) queen is awake and healthy.",
         "(bee keeper) restarting the queen with her TCP socket; hives reconnect",
         f"The queen listens on [::]:8500; fingerprint {FINGERPRINT}",
+        "On the machine that is to join: sudo rbeectl join 10.0.0.5:8500 --token TOKEN",
+        "Where it does not reach 10.0.0.5:8500, one of: 10.9.9.9:8500 [fd00::5]:8500",
+        "For a TOKEN: rbeectl token create",
     ]
     assert awake.asked == [("restart", QUEEN_UNIT)]
     assert queen.asked == [SetTcp(True)]
@@ -483,7 +491,17 @@ def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
     monkeypatch.setattr(rbee.keeper.fleet.pwd, "getpwnam", lambda name: account)
+    # A queen who is there, with the keys that the token is of.
+    monkeypatch.setattr(rbee.keeper.reach, "connect", lambda *_asked: socket.socket())
+    monkeypatch.setattr(rbee.keeper.reach, "check_keys", lambda *_asked: None)
     return tmp_path
+
+
+LOOKING = """\
+(bee keeper) reaching the queen at queen:8500
+(bee keeper) comparing her keys with those that the token is of
+(bee keeper) joining the queen at queen with the token
+"""
 
 
 STILL = UnitState("loaded", "active", "running", status_text="queen at queen:8500, last beat 12:00:00 UTC")
@@ -540,7 +558,10 @@ def test_joining_hands_over_an_invitation_and_starts_the_hive_once_that_was_take
     ran = rbeectl("join", "queen", "--token", TEXT)
 
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == "This machine is the hive gpu1 of the queen at queen:8500\n"
+    assert ran.out == (
+        f"{LOOKING}(bee keeper) starting rbee-hive.service\n"
+        "This machine is the hive gpu1 of the queen at queen:8500\n"
+    )
     assert bus.asked == [
         ("start", JOIN_UNIT), ("stop", HIVE_UNIT), ("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT),
     ]  # fmt: skip
@@ -601,6 +622,33 @@ def test_who_does_not_wait_for_the_join_has_it_stopped(bus: Bus, rbeectl: Rbeect
     bus.refusals["start", JOIN_UNIT] = TimedOut("it was not done after 1 s")
 
     assert rbeectl("join", "queen", "--token", TEXT).code == 1
+    assert bus.asked == [("start", JOIN_UNIT), ("stop", JOIN_UNIT)]
+
+
+@pytest.mark.parametrize(
+    ("is_joined", "words"),
+    [
+        (False, "interrupted; this machine has not joined; the machine is still a hive of the queen at"),
+        (True, "interrupted; this machine has joined, and its hive is to be started with that"),
+    ],
+)
+def test_who_interrupts_a_join_is_told_what_has_come_of_it(
+    bus: Bus, rbeectl: Rbeectl, joining: Path, is_joined: bool, words: str
+) -> None:
+    bus.states[HIVE_UNIT] = STILL
+    start = bus.start
+
+    def interrupted(unit: str, **options: Any) -> None:
+        start(unit, **options)
+        if is_joined:
+            (joining / "membership.new").write_text("# {}\n")
+        raise KeyboardInterrupt
+
+    bus.start = interrupted  # type: ignore[method-assign]
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert ran.code == 130
+    assert words in ran.err
     assert bus.asked == [("start", JOIN_UNIT), ("stop", JOIN_UNIT)]
 
 
@@ -705,7 +753,7 @@ def test_a_machine_without_rbee_hive_is_told_what_to_install(
     ran = rbeectl("join", "queen", "--token", TEXT)
 
     assert ran.code == 1
-    assert "try: sudo apt install rbee-hive" in ran.err
+    assert "sudo apt install ./python3-rbee_*.deb ./rbee-hive_*.deb" in ran.err
 
 
 # Adding by ssh

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import ssl
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import pytest
 from starlette.requests import Request
 
 import rbee.keeper.fleet
+import rbee.keeper.reach
 import rbee.keeper.remote.address
 import rbee.keeper.remote.bring
 from rbee import tls
@@ -478,8 +480,9 @@ def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
     assert ran.code == 1
     assert ran.err == (
         "rbeectl: rbee-hive is not installed on gpu1\n"
-        "  try: On gpu1: sudo apt install rbee-hive\n"
-        "  try: Or with its packages at hand: rbeectl add-hive gpu1 --install FOLDER\n"
+        "  try: With the packages in a folder here: rbeectl add-hive gpu1 --install FOLDER\n"
+        "  try: Or on gpu1, with rbee's packages in this folder: "
+        "sudo apt install ./python3-rbee_*.deb ./rbee-hive_*.deb\n"
     )
 
 
@@ -491,8 +494,9 @@ def test_a_machine_with_a_queen_of_its_own_is_left_alone(
 
     assert ran.code == 1
     assert "gpu1 has a queen of its own" in ran.err
-    assert "try: To make it a hive of another: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
-    assert elsewhere.ran == []
+    assert "try: What that queen has: ssh -t gpu1 rbeectl list-hives\n" in ran.err
+    assert "try: If nobody needs her any more: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
+    assert elsewhere.programs == ["sh"]  # which reads whose machine it is
 
 
 def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_token(
@@ -814,6 +818,9 @@ def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
     monkeypatch.setattr(rbee.keeper.fleet, "pwd", SimpleNamespace(getpwnam=lambda name: account))
+    # A queen who is there, with the keys that the token is of.
+    monkeypatch.setattr(rbee.keeper.reach, "connect", lambda *_asked: socket.socket())
+    monkeypatch.setattr(rbee.keeper.reach, "check_keys", lambda *_asked: None)
     return folder
 
 
@@ -887,7 +894,12 @@ def test_a_hive_follows_its_queen_without_a_token(
     (state / "membership").write_text('# {"hive_id": "gpu1", "host": "old", "port": 8500}\n')
     ran = rbeectl("join", "10.0.0.9:9000")
 
-    assert (ran.code, ran.out) == (0, "This machine is the hive gpu1 of the queen at 10.0.0.9:9000\n")
+    assert (ran.code, ran.out.splitlines()) == (0, [
+        "(bee keeper) reaching the queen at 10.0.0.9:9000",
+        "(bee keeper) following the queen to 10.0.0.9 with the key that this hive has",
+        "(bee keeper) starting rbee-hive.service",
+        "This machine is the hive gpu1 of the queen at 10.0.0.9:9000",
+    ])  # fmt: skip
     assert invitations == [{"host": "10.0.0.9", "port": 9000, "name": None, "token": None}]
 
 
@@ -897,7 +909,7 @@ def test_a_hive_that_could_not_join_is_told_in_its_own_words(bus: Bus, rbeectl: 
     )
     ran = rbeectl("join", "queen", "--token", TEXT)
 
-    assert (ran.code, ran.out) == (1, "")
+    assert (ran.code, ran.out.splitlines()[-1]) == (1, "(bee keeper) starting rbee-hive.service")
     assert ran.err == (
         "rbeectl: it said: joining failed: the token has expired\n  try: rbeectl token create\n"
     )

@@ -65,7 +65,7 @@ def test_what_ssh_came_from_may_be_no_address_to_hand_over(
             find_queen(ssh, TCP, None)
     assert (caught.value.hint or "").splitlines() == [
         "rbeectl add-hive root@gpu1 --queen 10.0.0.2:8500",
-        "rbeectl add-hive root@gpu1 --queen [fd00::1]:8500",
+        "rbeectl add-hive root@gpu1 --queen '[fd00::1]:8500'",
     ]
 
 

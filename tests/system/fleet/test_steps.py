@@ -1,0 +1,90 @@
+"""The next step can be pasted, and who goes the wrong way is told where it leads."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from tests.system.fleet.conftest import MakeFleet
+from tests.system.fleet.desk import give_ssh, on_terminal
+from tests.system.fleet.faults import dropped
+from tests.system.fleet.house import MEMBERSHIP, PORT, SUITES, Fleet, refused
+from tests.system.house import rbeectl, rows
+
+
+@pytest.fixture(params=SUITES)
+def fleet(request: pytest.FixtureRequest, make_fleet: MakeFleet) -> Fleet:
+    """A queen on either Debian, and gpu1, which has not joined."""
+    fleet = make_fleet(queen=request.param)
+    fleet.boot("gpu1", request.param)
+    return fleet
+
+
+def test_this_machine_by_its_other_names_is_not_gone_to_by_ssh(fleet: Fleet) -> None:
+    queen = fleet.queen
+    for name in ("queen", "QUEEN", "queen.", "ada@queen", "127.0.0.1", "::1", "[::1]", queen.address):
+        told = rbeectl(queen, "add-hive", name, "--port", "8601")
+        refused(told, 2, "is this machine")
+        assert "try: rbeectl add-hive localhost --port 8601\n" in told.err, told
+        assert "remove" not in told.err
+    # By a name that only ssh knows it is known there.
+    give_ssh(fleet, queen)
+    queen.run("sh", "-c", f"printf 'Host desk\\nHostName {queen.address}\\n' >>~/.ssh/config", user="ada")
+    told = rbeectl(queen, "add-hive", "desk", "--user", "root", timeout=60)
+    refused(told, 2, "desk is this machine")
+    assert "remove" not in told.err
+    assert rows(queen) == []
+
+
+def test_the_line_that_is_printed_has_the_other_machine_join(fleet: Fleet) -> None:
+    queen, gpu1 = fleet.queen, fleet.hives["gpu1"]
+    opened = rbeectl(queen, "tcp", "enable")
+    (told,) = [one for one in opened.lines if "--token TOKEN" in one]
+    assert f"sudo rbeectl join {queen.address}:{PORT} --token TOKEN" in told
+    made = on_terminal(queen, "rbeectl", "token", "create", "--hive", "blade")
+    (line,) = re.findall(r"sudo rbeectl (join .*?)\r?\n", made.out)
+
+    joined = rbeectl(gpu1, *line.split(), user=None)
+
+    assert joined.code == 0, joined
+    assert joined.lines == [
+        f"(bee keeper) reaching the queen at {queen.address}:{PORT}",
+        "(bee keeper) comparing her keys with those that the token is of",
+        f"(bee keeper) joining the queen at {queen.address} with the token",
+        "(bee keeper) starting rbee-hive.service",
+        f"This machine is the hive blade of the queen at {queen.address}:{PORT}",
+    ]
+    assert "--token" not in rbeectl(queen, "token", "create").out, "a pipe gets the token alone"
+
+
+def test_a_firewall_and_a_closed_port_are_told_apart_within_seconds(fleet: Fleet) -> None:
+    queen, gpu1 = fleet.queen, fleet.hives["gpu1"]
+    token = fleet.token()
+    closed = rbeectl(gpu1, "join", "queen:8501", "--token", token, user=None)
+    refused(closed, 1, "the machine refused the connection: nobody listens on queen:8501")
+    with dropped(queen, "in", port=PORT):
+        began = time.monotonic()
+        silent = rbeectl(gpu1, "join", "queen", "--token", token, user=None)
+        assert time.monotonic() - began < 8
+    refused(
+        silent, 1, "nothing answered at queen:8500 within 5 s: a firewall drops what is sent to port 8500"
+    )
+    assert "sudo ufw allow 8500/tcp" in silent.err
+    assert gpu1.run("test", "-e", MEMBERSHIP, check=False).returncode == 1
+    assert rbeectl(gpu1, "join", "queen", "--token", token, user=None).code == 0, "the token is good still"
+
+
+def test_the_step_is_told_before_ssh_asks_and_nothing_is_drawn_meanwhile(fleet: Fleet) -> None:
+    queen, gpu1 = fleet.queen, fleet.hives["gpu1"]
+    give_ssh(fleet, gpu1)
+    queen.run("sh", "-c", "rm ~/.ssh/config; rm -f ~/.ssh/known_hosts", user="ada")
+
+    added = on_terminal(queen, "rbeectl", "add-hive", "root@gpu1", answers=("yes",))
+
+    assert added.code == 0, added
+    before, question, after = added.out.partition("Are you sure you want to continue connecting")
+    assert question
+    assert "looking at gpu1 by ssh" in before
+    assert "looking at gpu1" not in after.partition("yes")[0]
