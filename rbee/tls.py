@@ -10,6 +10,7 @@ Certificates are made with the package `cryptography`, imported where one is mad
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import ssl
 from datetime import UTC, datetime
@@ -57,6 +58,14 @@ def fingerprint(certificate: str) -> str:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.strip() + "\n")).hexdigest()
     except ValueError as error:
         raise BadInput(f"it is no certificate: {error}") from error
+
+
+def has_fingerprint(certificate: str, wanted: str) -> bool:
+    """Is it a certificate, and the one of that fingerprint?"""
+    try:
+        return hmac.compare_digest(fingerprint(certificate), wanted)
+    except BadInput:
+        return False
 
 
 def life_of(certificate: str) -> tuple[datetime, datetime]:

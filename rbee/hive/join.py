@@ -143,11 +143,7 @@ class Guest:
         afar = Afar(invitation.host, invitation.port, tls.trusting_context())
         content = await _ask_ca(afar)
         ca = content.decode(errors="replace")
-        try:
-            is_hers = hmac.compare_digest(tls.fingerprint(ca), fingerprint)
-        except BadInput:
-            is_hers = False
-        if not is_hers:
+        if not tls.has_fingerprint(ca, fingerprint):
             raise WrongQueen(
                 f"whoever answers at {afar} is not the queen that the token is of",
                 hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",

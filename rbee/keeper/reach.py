@@ -5,7 +5,6 @@ Looked at before a hive is made to join her: what is wrong with an address is kn
 
 from __future__ import annotations
 
-import hmac
 import re
 import socket
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from rbee import tls
 from rbee.client.answers import cannot_connect
 from rbee.contracts import FleetRoutes
-from rbee.errors import BadInput, NotRunning, TimedOut, Unreachable, WrongQueen
+from rbee.errors import NotRunning, TimedOut, Unreachable, WrongQueen
 
 REACH_TIMEOUT = 5.0
 """Seconds for the connection, and for the answer: a packet that is lost is sent again after 1 s and 3 s."""
@@ -74,11 +73,7 @@ def check_keys(
         ) from error
     except OSError as error:
         raise cannot_connect(place, error) from error
-    try:
-        is_hers = hmac.compare_digest(tls.fingerprint(ca), fingerprint)
-    except BadInput:
-        is_hers = False
-    if not is_hers:
+    if not tls.has_fingerprint(ca, fingerprint):
         raise WrongQueen(
             f"whoever answers at {place} is not the queen that the token is of",
             hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",
