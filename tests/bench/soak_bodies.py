@@ -99,7 +99,8 @@ class Asker:
 
     def _would_end_it(self, method: str, path: str) -> bool:
         """Shutting down, and removing the one hive, do what they say; the rest is asked of who is there."""
-        clean = unquote(path.partition("?")[0])
+        # A hive's name is the same in any case.
+        clean = unquote(path.partition("?")[0]).lower()
         return (method, clean) == ("POST", "/shutdown") or (
             method == "DELETE" and clean == QueenRoutes.REMOVE_HIVE.url(hive_id="localhost")
         )

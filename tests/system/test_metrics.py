@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_written_is_named(machine: Machine) -> None:
 
     assert answer.code == 1
     assert "--textfile: /nowhere/rbee.prom cannot be written: No such file or directory" in answer.err
-    assert rbeectl(machine, "metrics", "--textfile", "/etc/rbee.prom").code == 1
+    assert rbeectl(machine, "metrics", "--textfile", "/etc/rbee.prom").code == 77
 
 
 def test_the_timer_is_not_enabled_and_does_nothing_without_node_exporter(machine: Machine) -> None:

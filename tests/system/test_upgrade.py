@@ -272,8 +272,11 @@ def starts(machine: Machine, *names: str) -> list[int]:
 
 
 def lasting(machine: Machine) -> dict[str, Any]:
-    """The one row of the catalog, without what each restart writes."""
+    """The one row of the catalog, without what each restart writes, and what 0.4.0 has not of a CPU."""
     (row,) = rows(machine)
+    devices = json.loads(row["devices"])
+    devices["cpu"] = {name: value for name, value in devices["cpu"].items() if value is not None}
+    row["devices"] = json.dumps(devices)
     return {name: value for name, value in row.items() if name not in ("updated_at_ms", "status")}
 
 

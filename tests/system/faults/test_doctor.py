@@ -86,7 +86,7 @@ def test_a_healthy_machine_gets_a_clean_bill_asleep_awake_and_off(machine: Machi
         before = active(machine, QUEEN, HIVE, *SOCKETS)
         by_ada, by_root = rbeectl(machine, "doctor"), rbeectl(machine, "doctor", user=None)
         assert (by_ada.code, by_root.code) == (0, 0), (by_ada, by_root)
-        assert [line.split()[0] for line in by_root.lines] == ["ok"] * 7 + ["All"]
+        assert [line.split()[0] for line in by_root.lines] == ["ok"] * 9 + ["All"]
         assert "catalog is not looked at: that takes root" in by_ada.out
         told = rbeectl(machine, "doctor", "--json", user=None)
         assert told.code == 0

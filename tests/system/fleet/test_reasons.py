@@ -129,10 +129,10 @@ def test_why_apt_failed_is_shown_from_both_of_its_streams(fleet: Fleet, packages
         f"deb [trusted=yes] http://127.0.0.1:9/nothing{number} x main\n" for number in range(20)
     )
     put(gpu1, "/etc/apt/sources.list", warnings * 2)
-    gpu1.run("apt-get", "purge", "--yes", "python3-psutil", env={"DEBIAN_FRONTEND": "noninteractive"})
+    gpu1.run("apt-get", "purge", "--yes", "python3-sdnotify", env={"DEBIAN_FRONTEND": "noninteractive"})
     told = rbeectl(fleet.queen, *ADDING, *packages, timeout=90)
     refused(told, 1, "apt on gpu1 failed (100): ")
-    assert "Depends: python3-psutil but it is not installable" in told.err
+    assert "Depends: python3-sdnotify but it is not installable" in told.err
     assert "E: Unable to correct problems, you have held broken packages." in told.err
     assert rows(fleet.queen) == []
     assert gpu1.run("sh", "-c", "ls -d /tmp/tmp.*", check=False).stdout == ""
