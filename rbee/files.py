@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rbee.errors import NotPermitted, RbeeError
+from rbee.errors import BadInput, NotPermitted, RbeeError
 
 FORBIDDEN = (errno.EACCES, errno.EPERM)
 
@@ -125,6 +125,18 @@ def read_regular(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
         return file.read(limit)
+
+
+def end_of(target: str, *, field: str, hint: str) -> Path:
+    """Where a file goes that somebody wants written as `target`: beside what a symlink leads to.
+
+    Renaming over the link would leave it leading nowhere. BadInput where something is there that is no
+    regular file, such as a device: it would be gone. Raises OSError.
+    """
+    path = Path(os.path.realpath(target))
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise BadInput(f"{target} is no file", hint=hint, field=field)
+    return path
 
 
 # In plain words

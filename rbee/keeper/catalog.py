@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import sqlite3
-import stat
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from rbee.files import (
     FORBIDDEN,
     NO_ROOM,
     as_owner_of,
+    end_of,
     explained,
     no_temporary_folder,
     reason,
@@ -115,13 +115,9 @@ def _fetch(queen: QueenClient) -> Iterator[bytes]:
 
 
 def _target(target: str, *, is_forced: bool) -> Path:
-    # Beside what a symlink leads to: renaming over the link would leave it leading nowhere.
     with _told(Path(target), "written"):
-        path = Path(os.path.realpath(target))
-        found = path.lstat() if os.path.lexists(path) else None
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            raise BadInput(f"{target} is no file", hint="rbeectl catalog backup FILE", field="FILE")
-        if found is not None and not is_forced:
+        path = end_of(target, field="FILE", hint="rbeectl catalog backup FILE")
+        if os.path.lexists(path) and not is_forced:
             raise BadInput(
                 f"{target} is there already",
                 hint=f"rbeectl catalog backup --force {shlex.quote(target)}",

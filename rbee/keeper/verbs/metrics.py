@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from rbee.contracts import QueenRoutes
-from rbee.errors import NotRunning, RbeeError
-from rbee.files import refused
+from rbee.errors import BadInput, NotRunning, RbeeError
+from rbee.files import end_of, refused
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
 from rbee.text import printable_lines
@@ -36,7 +36,7 @@ def metrics(session: Session, textfile: str | None) -> None:
     a queen who is not awake is no error: the file says that she is not up.
     """
     if textfile is not None:
-        write_textfile(session, Path(textfile))
+        write_textfile(session, target(textfile))
         return
     with session.keeper() as work:
         told = b"".join(work.metrics()).decode()
@@ -45,6 +45,15 @@ def metrics(session: Session, textfile: str | None) -> None:
     else:
         # Nor with a colour: all of it is others' words.
         session.show(printable_lines(told.rstrip("\n")))
+
+
+def target(textfile: str) -> Path:
+    if textfile == "-":
+        raise BadInput("--textfile is for a file, and - is none", hint="rbeectl metrics", field="--textfile")
+    try:
+        return end_of(textfile, field="--textfile", hint="rbeectl metrics, which prints them")
+    except OSError as error:
+        raise _refused(error, Path(textfile)) from error
 
 
 def write_textfile(session: Session, path: Path) -> None:
@@ -77,5 +86,9 @@ def replace(path: Path, parts: Iterable[bytes]) -> None:
         if new is not None:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-        told = refused(error, path, "written")
-        raise type(told)(f"--textfile: {told.message}", hint=told.hint, field="--textfile") from error
+        raise _refused(error, path) from error
+
+
+def _refused(error: OSError, path: Path) -> RbeeError:
+    told = refused(error, path, "written")
+    return type(told)(f"--textfile: {told.message}", hint=told.hint, field="--textfile")
