@@ -19,7 +19,7 @@ from pathlib import Path
 from rbee import catalogfile, config
 from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut, with_packages
-from rbee.exitstatus import cure_for_exit, describe_exit
+from rbee.exitstatus import SETUPS, cure_for_exit, describe_exit
 from rbee.files import as_owner_of, read_regular
 from rbee.keeper import permission
 from rbee.keeper.listener import closed_tcp
@@ -339,6 +339,13 @@ def complain_of_failure(program: Program, service: UnitState, socket: UnitState)
         causes.append(f"{program.service} has failed: {reason_of(service)}{said}")
     # reset-failed also lets go of the start limit, which would refuse the next start.
     cures: list[Command] = [("systemctl", "reset-failed", program.service, program.socket)]
+    if service_failed and service.exit_status in SETUPS:
+        # Forgetting is no cure: the next start fails as this one did.
+        commands = [*cures, *([("systemctl", "start", program.socket)] if socket_failed else [])]
+        afterwards = "; ".join(f"sudo {' '.join(command)}" for command in commands)
+        hint = f"{where_to_look(program.service, service)}\nWhen that is mended: {afterwards}"
+        yield Complaint("; ".join(causes), hint=hint)
+        return
     if has_no_socket or (socket_failed and not service.is_stopped):
         cures.append(RESTART)
     elif socket_failed:
@@ -784,7 +791,10 @@ def _of_ca(fault: str, root: Path, *, is_given: bool) -> Complaint:
     members = _members(root)
     if members == 0:
         return Complaint(f"{told}. Nobody has joined: new keys cost the tokens that were made", make_anew)
-    joined = "it is not known which hives have joined" if members is None else f"{members} have joined"
+    if members is None:
+        joined = "it is not known which hives have joined"
+    else:
+        joined = "1 has joined" if members == 1 else f"{members} have joined"
     commands = "; ".join(f"sudo {' '.join(command)}" for command in make_anew)
     return Complaint(
         f"{told}. Of its hives {joined}, and with new keys each has to join again",

@@ -418,6 +418,22 @@ def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: Pl
     assert complaint.hint.startswith("systemctl show -p ExecStart queen-rbee.service\n")
 
 
+@pytest.mark.parametrize("listener", [LISTENING, replace(FAILED, result="service-start-limit-hit")])
+def test_what_systemd_could_not_set_up_is_not_forgotten_as_a_cure(
+    bus: PlayedBus, root: Path, listener: UnitState
+) -> None:
+    bus.states[HIVE_UNIT] = replace(FAILED, result="exit-code", exit_status=226)
+    bus.states[HIVE_SOCKET_UNIT] = listener
+
+    (complaint,) = asked(checks.check_units, bus, root)
+
+    assert (complaint.is_fault, complaint.cures) == (True, ())
+    assert complaint.hint is not None
+    told = "When that is mended: sudo systemctl reset-failed rbee-hive.service rbee-hive.socket"
+    assert complaint.hint.splitlines()[2].startswith(told)
+    assert complaint.hint.endswith("start rbee-hive.socket") == (listener is not LISTENING)
+
+
 def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: Path) -> None:
     bus.states[checks.METRICS_UNIT] = replace(FAILED, result="exit-code", exit_status=1)
 
