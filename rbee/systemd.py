@@ -36,7 +36,7 @@ from rbee.errors import (
     with_packages,
 )
 from rbee.exitstatus import cure_for_exit, describe_exit
-from rbee.text import printable, shortened
+from rbee.text import printable, shortened, shown_span
 
 Result = TypeVar("Result")
 
@@ -243,7 +243,9 @@ class Bus:
         while any(self.has_job(unit) for unit in units):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimedOut(f"systemd was not done after {timeout:g} s", hint="systemctl list-jobs")
+                raise TimedOut(
+                    f"systemd was not done after {shown_span(timeout)}", hint="systemctl list-jobs"
+                )
             # A reply may have brought the signal along, which the descriptor then does not show.
             poll.poll(min(left, 0.5) * 1000)
             self.pump()
@@ -347,7 +349,9 @@ class Bus:
         while job not in results:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimedOut(f"{unit} was not done after {timeout:g} s", hint=f"systemctl status {unit}")
+                raise TimedOut(
+                    f"{unit} was not done after {shown_span(timeout)}", hint=f"systemctl status {unit}"
+                )
             poll.poll(left * 1000)
             self.pump()
         check_job(unit, results[job], lambda: self.state(unit), doing)

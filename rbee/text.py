@@ -87,3 +87,8 @@ def last_lines(text: str, limit: int = 700) -> str:
             return f"… {kept}"
         kept = f"{words} {kept}".strip()
     return kept if len(kept) <= limit else f"…{kept[len(kept) - limit :]}"
+
+
+def shown_span(seconds: float) -> str:
+    """'59.9 s': what is left of a deadline, as nobody wants to read it to the microsecond."""
+    return f"{round(seconds, 1) if seconds >= 1 else float(f'{seconds:.1g}'):.6g} s"

@@ -27,6 +27,7 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import TimedOut, Unreachable
+from rbee.text import shown_span
 from rbee.tls import QUEEN_NAME
 
 
@@ -96,7 +97,7 @@ class Link:
         except TimeoutError as error:
             if self._is_broken:
                 await self._discard()
-            raise TimedOut(f"{self._place} did not answer within {span:g} s") from error
+            raise TimedOut(f"{self._place} did not answer within {shown_span(span)}") from error
         except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
             raise cannot_connect(self._place, os_error(error)) from error
         if status >= 400:
@@ -121,7 +122,7 @@ class Link:
                         raise refusal(await self._whole(response), response.status)
                 yield self._parts(response, silence)
         except TimeoutError as error:
-            raise TimedOut(f"{self._place} did not answer within {self._timeout:g} s") from error
+            raise TimedOut(f"{self._place} did not answer within {shown_span(self._timeout)}") from error
         except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
             raise cannot_connect(self._place, os_error(error)) from error
         finally:
@@ -134,7 +135,7 @@ class Link:
                 async with asyncio.timeout(silence):
                     part = await anext(parts, None)
             except TimeoutError as error:
-                raise TimedOut(f"{self._place} was silent for {silence:g} s") from error
+                raise TimedOut(f"{self._place} was silent for {shown_span(silence)}") from error
             if part is None:
                 return
             yield part

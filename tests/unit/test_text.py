@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.text import NotUtf8, decoded, last_lines, printable, printable_lines, shortened
+from rbee.text import NotUtf8, decoded, last_lines, printable, printable_lines, shortened, shown_span
 
 STEERS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is shown as no sign of its own, but changes how others are shown."""
@@ -86,3 +86,11 @@ def test_a_text_that_is_too_long_keeps_its_beginning_and_its_end(text: str, limi
 )
 def test_of_what_a_program_printed_the_last_lines_are_kept(text: str, kept: str) -> None:
     assert last_lines(text, 30) == kept
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(59.8755, "59.9 s"), (600.0, "600 s"), (5.0, "5 s"), (0.0512, "0.05 s"), (1.5, "1.5 s")],
+)
+def test_what_is_left_of_a_deadline_is_rounded(seconds: float, shown: str) -> None:
+    assert shown_span(seconds) == shown

@@ -54,9 +54,9 @@ def find_queen(ssh: Ssh, tcp: Tcp, queen: str | None) -> tuple[str, int]:
     if good:
         cure = "\n".join(ssh.typed.at(joined(*one)) for one in good)
     else:
-        tried = f"Not reached from {ssh.host} either: {', '.join(joined(*one) for one in others)}\n"
-        again = ssh.typed.at(f"ADDRESS:{port}")
-        cure = f"{tried if others else ''}With an address that {ssh.host} reaches: {again}"
+        if others:
+            failure += f"; nor at {', '.join(joined(*one) for one in others)}"
+        cure = f"With an address that {ssh.host} reaches: {ssh.typed.at(f'ADDRESS:{port}')}"
     raise Unreachable(f"{ssh.host} does not reach the queen{failure}", hint=cure)
 
 
@@ -67,8 +67,7 @@ def try_from_there(ssh: Ssh, host: str, port: int, tcp: Tcp) -> str:
     try:
         timeout = ssh.left(REACH_TIMEOUT)
         if not pipes.exchange(b"", lambda: f"\n{MARK}\n".encode() in pipes.out, timeout):
-            said = pipes.err.decode(errors="replace").strip().splitlines()
-            return said[-1].rpartition(": ")[2] if said else "bash there did not connect"
+            return _why_not(ssh, host, pipes.err.decode(errors="replace").strip().splitlines())
         del pipes.out[: pipes.out.index(MARK.encode()) + len(MARK) + 1]
         if tls.fingerprint(_ca_of(pipes, timeout)) == tcp.fingerprint:
             return ""
@@ -79,6 +78,15 @@ def try_from_there(ssh: Ssh, host: str, port: int, tcp: Tcp) -> str:
     finally:
         pipes.close()
     return "something else than this queen answers there"
+
+
+def _why_not(ssh: Ssh, host: str, said: list[str]) -> str:
+    """In bash's words, whose last line tells of a name that is not known that the argument is invalid."""
+    for line in said:
+        before, _, words = line.rpartition(": ")
+        if before.endswith(f": {host}"):
+            return f"the name {host} is not known on {ssh.host} ({words})"
+    return said[-1].rpartition(": ")[2] if said else "bash there did not connect"
 
 
 def _ca_of(pipes: Pipes, timeout: float) -> str:

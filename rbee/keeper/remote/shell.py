@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from rbee.errors import CommandFailed, TimedOut, Unreachable
-from rbee.text import last_lines
+from rbee.text import last_lines, shown_span
 
 LOOP = (
     'printf "\\n%s\\n" "$0"; printf "\\n%s\\n" "$0" >&2; '
@@ -71,7 +71,7 @@ class Pipes:
                     return False
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
-                    raise TimedOut(f"there was no answer within {timeout:g} s")
+                    raise TimedOut(f"there was no answer within {shown_span(timeout)}")
                 for key, events in ready:
                     if events & selectors.EVENT_WRITE:
                         left = left[self._write(left[:CHUNK]) :]
@@ -153,7 +153,9 @@ class Shell:
             has_ended = not self.pipes.exchange(message, lambda: self.is_ready, timeout)
         except TimedOut as error:
             self.close()  # its next answer would be that of this command
-            raise TimedOut(f"{argv[0]} on {self._machine} was not done within {timeout:g} s") from error
+            raise TimedOut(
+                f"{argv[0]} on {self._machine} was not done within {shown_span(timeout)}"
+            ) from error
         out, status = self._before_mark(self.pipes.out)
         err, _ = self._before_mark(self.pipes.err)
         if has_ended:

@@ -21,7 +21,7 @@ from rbee.files import no_temporary_folder
 from rbee.keeper.remote.shell import Pipes, Shell, reason
 from rbee.keeper.remote.sudo import become_root
 from rbee.keeper.remote.typed import Typed
-from rbee.text import last_lines
+from rbee.text import last_lines, shown_span
 
 CONNECT_TIMEOUT = 10
 """Seconds that ssh has for the connection; a person may take LOGIN_TIMEOUT for a password."""
@@ -155,22 +155,27 @@ class Ssh:
         except TimedOut as error:
             said = reason(shell.pipes.out.decode(errors="replace"), shell.pipes.err.decode(errors="replace"))
             raise TimedOut(
-                f"the login to {self.target} took longer than {timeout:g} s: {said}",
+                f"the login to {self.target} took longer than {shown_span(timeout)}: {said}",
                 hint=f"ssh {self.target} true",
             ) from error
 
     def _no_login(self, pipes: Pipes) -> RbeeError:
         out, err = pipes.out.decode(errors="replace"), pipes.err.decode(errors="replace")
         if pipes.status != 255:
+            # A banner is on stderr, before whatever is there in place of a shell speaks.
+            said = last_lines(out) or last_lines(err) or "nothing"
             return RbeeError(
-                f"ssh to {self.target} runs no commands there, but says: {reason(out, err)}",
+                f"ssh to {self.target} runs no commands there, but says: {said}",
                 hint=f"ssh {self.target} id; then again",
             )
         if CHANGED in err:
             return self._changed_key(err)
+        hints = [f"ssh {self.target}", OTHER_WAY]
+        if "Permission denied" in err and self.target == self.host:
+            hints.insert(1, f"As another user there: rbeectl add-hive root@{self.host}")
         return Unreachable(
             f"ssh to {self.target} failed: {last_lines(err) or 'it did not say why'}",
-            hint=f"ssh {self.target}\n{OTHER_WAY}",
+            hint="\n".join(hints),
         )
 
     def _changed_key(self, err: str) -> RbeeError:

@@ -128,8 +128,26 @@ def test_what_a_login_shell_says_of_its_own_is_passed_over(there: There) -> None
             ssh.run("sh", "-c", "echo so it is >&2; exit 3")
 
 
+@pytest.mark.parametrize(
+    ("target", "says", "is_told"),
+    [
+        (("gpu1", None), "Permission denied (publickey,password).", True),
+        (("gpu1", "grace"), "Permission denied (publickey,password).", False),
+        (("gpu1", None), "No route to host", False),
+    ],
+)
+def test_who_is_not_let_in_without_a_user_is_told_of_users(
+    there: There, target: tuple[str, str | None], says: str, is_told: bool
+) -> None:
+    there.play(f"echo 'ada@gpu1: {says}' >&2; exit 255")
+    with pytest.raises(Unreachable) as caught, Ssh(*target):
+        pass
+    told = "As another user there: rbeectl add-hive root@gpu1"
+    assert (told in (caught.value.hint or "").splitlines()) == is_told
+
+
 def test_a_login_that_runs_nothing_is_said_to(there: There) -> None:
-    there.play("echo 'This account is currently not available.'; exit 1")
+    there.play("echo 'No trespassing' >&2; echo 'This account is currently not available.'; exit 1")
     with (
         pytest.raises(
             RbeeError, match="ssh to gpu1 runs no commands there, but says: This account is"
