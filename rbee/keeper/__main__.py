@@ -7,11 +7,13 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import TextIO
 
 import click
 
-from rbee.errors import Interrupted, RbeeError
+from rbee.errors import BadInput, Interrupted, RbeeError
 from rbee.files import unforeseen
 from rbee.keeper.cli import cli
 from rbee.keeper.output import OutputFailed, open_streams
@@ -45,6 +47,10 @@ def run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except click.UsageError as error:
+        if session.as_json or wants_json(sys.argv[1:]):
+            session.as_json = True
+            path = error.ctx.command_path if error.ctx is not None else "rbeectl"
+            return report(BadInput(error.format_message(), hint=f"{path} --help"), session)
         if error.ctx is not None:
             usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n"
             print(usage, file=sys.stderr)
@@ -62,6 +68,11 @@ def run() -> int:
         failure.__cause__ = error
         return report(failure, session)
     return 0
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether a line asks for JSON that could not be read as far as that; behind -- nothing is an option."""
+    return "--json" in takewhile(lambda word: word != "--", arguments)
 
 
 def report(error: RbeeError, session: Session, stream: TextIO | None = None) -> int:

@@ -103,6 +103,39 @@ def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json", "fly"],
+        ["fly", "--json"],
+        ["add-hive", "--json"],
+        ["--json", "remove-hive"],
+        ["list-hives", "--timeout=soon", "--json"],
+        ["status", "--yaml", "--json"],
+        ["catalog", "fly", "--json"],
+        ["catalog", "backup", "-", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_program_reads_of_a_usage_error_in_an_event_too(
+    bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+) -> None:
+    ran = rbeectl(*arguments)
+
+    assert (ran.code, ran.err) == (2, "")
+    (event,) = ran.json
+    assert (event["event"], event["type"]) == ("error", "urn:rbee:problem:bad-input")
+    assert event["hint"].startswith("rbeectl ")
+    assert event["hint"].endswith(" --help")
+
+
+def test_behind_two_dashes_nothing_asks_for_json(bus: Bus, rbeectl: Rbeectl) -> None:
+    ran = rbeectl("remove-hive", "a", "--", "--json")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
     ("typed", "meant"),
     [
         ("list-hvies", "list-hives"),
@@ -1238,7 +1271,7 @@ def test_a_check_of_a_file_needs_neither_systemd_nor_a_queen(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["restore"], ["restore", "x.db", "--empty"], ["backup"], ["backup", "-", "--json"], ["mend"]],
+    [["restore"], ["restore", "x.db", "--empty"], ["backup"], ["mend"]],
     ids=" ".join,
 )
 def test_a_usage_error_of_a_catalog_verb_exits_2(bus: Bus, rbeectl: Rbeectl, arguments: list[str]) -> None:
