@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,10 @@ def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
             )
         return Unreachable(f"whoever answers at {place} does not speak TLS as agreed ({reason})")
     if isinstance(error, gaierror):
-        return Unreachable(f"the name in {place} is not known ({error.strerror})", hint="getent hosts NAME")
+        host = str(place).rpartition(":")[0]
+        return Unreachable(
+            f"the name in {place} is not known ({error.strerror})", hint=f"getent hosts {host}"
+        )
     if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
         return NotRunning(
             f"nobody listens on {place}", hint="On the queen's machine: rbeectl tcp enable; rbeectl wake"
@@ -109,8 +113,15 @@ def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
     if isinstance(error, TimeoutError):
         return TimedOut(f"{place} did not take the connection in time")
     if isinstance(error, OSError) and error.errno not in (errno.ECONNRESET, errno.EPIPE):
-        return Unreachable(f"{place} cannot be reached ({error.strerror or error})")
+        return Unreachable(f"{place} cannot be reached ({_words(error)})")
     return Disconnected(f"the connection to {place} broke")
+
+
+def _words(error: Exception) -> str:
+    """The operating system's: asyncio's own are 'Connect call failed', and a tuple."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
 
 
 def cannot_connect(place: Path | object, error: Exception) -> RbeeError:
@@ -127,4 +138,4 @@ def cannot_connect(place: Path | object, error: Exception) -> RbeeError:
         )
     if isinstance(error, TimeoutError):
         return TimedOut(f"{path} did not take the connection in time")
-    return Unreachable(f"{path} does not answer ({error or type(error).__name__})")
+    return Unreachable(f"{path} does not answer ({_words(error)})")

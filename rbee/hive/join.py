@@ -31,7 +31,7 @@ from rbee.contracts import (
     Port,
     decode,
 )
-from rbee.errors import BadConfig, BadInput, RbeeError, WrongQueen
+from rbee.errors import BadConfig, BadInput, RbeeError, TimedOut, Unreachable, WrongQueen
 from rbee.files import explained, refused
 from rbee.hive.membership import (
     ASK_TIMEOUT,
@@ -48,6 +48,8 @@ from rbee.hive.membership import (
 from rbee.narration import JOIN_FAILED, JOINED_QUEEN, Journal
 from rbee.server import run_daemon
 from rbee.systemd import HIVE_UNIT, Notifier, invocation_of
+
+WHERE_SHE_IS = "On the queen's machine, which tells her address: rbeectl tcp status"
 
 APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
 """Makes of a machine-id an id that says nothing of it (sd_id128_get_machine_app_specific(3))."""
@@ -218,8 +220,11 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     try:
         joined = await Guest(state_directory()).take_up_invitation()
     except RbeeError as error:
+        hint = error.hint
+        if hint is None and isinstance(error, Unreachable | TimedOut):
+            hint = WHERE_SHE_IS  # mostly the address is mistyped
         # Not tried again by systemd: a token may be spent, and a person waits for the answer.
-        raise BadConfig(f"joining failed: {error.message}", hint=error.hint) from error
+        raise BadConfig(f"joining failed: {error.message}", hint=hint) from error
     if joined is not None:
         told = f"this machine is the hive {joined.hive_id} of the queen at {joined.queen()}"
         journal.narrate(JOINED_QUEEN, told, hive=joined.hive_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import ssl
 import struct
@@ -181,7 +182,7 @@ def test_a_name_that_is_not_known_says_so(authority: Authority, names: dict[str,
 
     assert type(error) is Unreachable
     assert error.message == f"the name in {NAME}:8500 is not known (Name or service not known)"
-    assert error.hint == "getent hosts NAME"
+    assert error.hint == f"getent hosts {NAME}"
 
 
 @pytest.mark.parametrize(
@@ -191,14 +192,14 @@ def test_a_network_that_says_no_is_told_in_its_words(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     async def refuse(_loop: Any, _channel: Any, _address: Any) -> None:
-        raise OSError(code, "the network's words")
+        raise OSError(code, "Connect call failed ('192.0.2.1', 8500)")
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", refuse)
 
     error = run(failure(afar(authority, 8500)))
 
     assert type(error) is Unreachable
-    assert error.message == f"{HERE}:8500 cannot be reached (the network's words)"
+    assert error.message == f"{HERE}:8500 cannot be reached ({os.strerror(code)})"
 
 
 def test_a_queen_who_takes_the_connection_and_says_nothing_is_not_waited_for(authority: Authority) -> None:

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Join, Joined, Renew
 from rbee.errors import BadConfig, BadInput, BadToken, NotRunning, RbeeError, UnknownHive, WrongQueen
 from rbee.hive.join import APPLICATION, Guest, own_name
 from rbee.hive.membership import REJOIN, Membership, Memberships
+from rbee.narration import Journal
 from rbee.queen.authority import Authority, Identity
 from rbee.server import build_app, read_shape, remote_peer_of
 from rbee.systemd import Notifier
@@ -763,6 +764,46 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_life(
     joined = serving(lambda port: hive.join(queen, port), queen)
 
     assert joined.is_to_be_renewed() is is_time
+
+
+# A mistyped address
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [(b"", "did not answer within 0.2 s"), (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak TLS as agreed")],
+)
+def test_who_joins_somebody_else_is_told_where_her_address_is_to_be_had(
+    queen: Queen,
+    hive: Hive,
+    monkeypatch: pytest.MonkeyPatch,
+    silent_notifier: Notifier,
+    says: bytes,
+    told: str,
+) -> None:
+    monkeypatch.setattr(rbee.hive.join, "state_directory", lambda: hive.folder)
+    monkeypatch.setattr(rbee.hive.join, "ASK_TIMEOUT", 0.2 if not says else 8)
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        await reader.read()
+        writer.close()
+
+    journal = Journal("rbee-hive-join")
+
+    async def scenario() -> BadConfig:
+        async with await asyncio.start_server(speak, HERE, 0) as server:
+            hive.invite(server.sockets[0].getsockname()[1], queen.token)
+            with pytest.raises(BadConfig) as caught:
+                await rbee.hive.join.run(silent_notifier, journal)
+        return caught.value
+
+    with closing(journal._socket):
+        error = run(scenario())
+
+    assert told in error.message
+    assert error.hint is not None
+    assert error.hint.endswith(": rbeectl tcp status")
 
 
 # The machine
