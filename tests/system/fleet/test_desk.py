@@ -85,6 +85,7 @@ def test_where_the_package_is_missing_the_line_is_told_or_it_is_installed(
     done = rbeectl(fleet.queen, *adding, "/home/ada/debs", timeout=120)
     assert done.code == 0, done
     fleet.await_state("gpu1", "online")
+    assert rbeectl(gpu1, "--version", user=None).code == 0  # which its own hints are typed with
 
 
 def test_what_stands_in_the_way_is_said(fleet: Fleet) -> None:

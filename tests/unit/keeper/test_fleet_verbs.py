@@ -562,16 +562,41 @@ def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away
     ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
 
     assert ran.code == 0
-    names = ["python3-rbee_0.4.0_all.deb", "rbee-hive_0.4.0_all.deb"]
+    names = ["python3-rbee_0.4.0_all.deb", "rbee-hive_0.4.0_all.deb", "rbeectl_0.4.0_all.deb"]
     assert f"(bee keeper) installing {', '.join(names)} on gpu1\n" in ran.out
-    assert elsewhere.programs == ["mktemp", "sh", "sh", "chmod", "env", "rm", "install", "setpriv"]
+    programs = ["mktemp", "sh", "sh", "sh", "chmod", "env", "env", "rm", "install", "setpriv"]
+    assert elsewhere.programs == programs
     copied = {command.argv[-1]: command.content for command in elsewhere.ran if command.argv[0] == "sh"}
     assert copied == {f"/tmp/there/{name}": f"the package {name.partition('_')[0]}" for name in names}
-    apt = elsewhere.ran[4].argv
-    assert "apt-get" in apt
-    assert apt[-2:] == [f"/tmp/there/{name}" for name in names]
-    assert elsewhere.ran[5].argv[-1] == "/tmp/there"
+    hive, command = elsewhere.ran[5].argv, elsewhere.ran[6].argv
+    assert "apt-get" in hive
+    assert hive[-2:] == [f"/tmp/there/{name}" for name in names[:2]]
+    # Which recommends a queen.
+    assert command[-2:] == ["--no-install-recommends", f"/tmp/there/{names[2]}"]
+    assert elsewhere.ran[7].argv[-1] == "/tmp/there"
     assert ("start", HIVE_UNIT) in elsewhere.bus.asked
+
+
+@pytest.mark.parametrize("name", ["rbeectl_0.4.0_all.deb", "python3-rbee_0.4.0_all.deb", ""])
+def test_packages_that_make_no_hive_are_refused_before_anything_is_copied(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path, name: str
+) -> None:
+    (packages / "rbee-hive_0.4.0_all.deb").unlink()
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--install", str(packages / name))
+
+    assert (ran.code, elsewhere.programs) == (2, [])
+    assert "does not have what makes a hive: the packages rbee-hive and python3-rbee\n" in ran.err
+
+
+def test_a_hive_s_package_alone_that_apt_refuses_wants_the_other(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path
+) -> None:
+    elsewhere.play(fails="*apt-get*", says="E: Unmet dependencies", status=100)
+    path = packages / "rbee-hive_0.4.0_all.deb"
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--install", str(path))
+
+    assert ran.code == 1
+    assert "try: With the package python3-rbee in the folder, too: rbeectl add-hive " in ran.err
 
 
 def test_a_package_that_is_not_there_is_named_before_anything_is_copied(
