@@ -9,6 +9,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shlex
 import sqlite3
 import stat
 import time
@@ -237,12 +238,12 @@ def check_group(patient: Patient) -> Iterator[Complaint]:
         yield Complaint(
             f"{user} is not in group {permission.GROUP}, and only its members and root may use rbee",
             (("adduser", user, permission.GROUP),),
-            hint="Log in again afterwards: a login knows the groups that there were when it began.",
+            hint=permission.LOG_IN,
         )
     elif standing == "not-yet":
         yield Complaint(
             f"{user} is in group {permission.GROUP}, and this login does not know it yet",
-            hint=f"newgrp {permission.GROUP} (or log in again)",
+            hint=permission.NEW_LOGIN,
             is_fault=False,
         )
 
@@ -679,7 +680,9 @@ def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:
     if found.f_flag & os.ST_RDONLY:
         yield Complaint(
             f"the file system of {shown} is read-only, and nothing can be written to the catalog",
-            hint=f"Find out why (sudo dmesg), then: sudo mount -o remount,rw {_mount_point(directory, root)}",
+            # findmnt knows of a bind mount, too, which looks like its surroundings to stat(2).
+            hint="Find out why (sudo dmesg), then: "
+            f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shlex.quote(shown)})",
         )
     elif found.f_bavail * found.f_frsize < ROOM or (found.f_files and not found.f_favail):
         yield Complaint(
@@ -745,12 +748,6 @@ def _text(path: Path) -> str:
 
 def _shown(path: Path, root: Path) -> str:
     return f"/{path.relative_to(root)}"
-
-
-def _mount_point(path: Path, root: Path) -> str:
-    while path != root and not os.path.ismount(path):
-        path = path.parent
-    return _shown(path, root) if path != root else "/"
 
 
 # Keys and certificates, which root alone may look at

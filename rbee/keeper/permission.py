@@ -14,6 +14,8 @@ from rbee.errors import NotPermitted
 
 GROUP = "rbee"
 
+LOG_IN = "Log in again afterwards: a login knows the groups that there were when it began."
+NEW_LOGIN = f"newgrp {GROUP}\nOr log in again"
 
 Standing = Literal["in", "not-yet", "out", "no-group"]
 
@@ -62,13 +64,13 @@ def explain(refusal: NotPermitted) -> NotPermitted:
         case "not-yet":
             return NotPermitted(
                 f"you were added to group {GROUP}, and this login does not know it yet",
-                hint=f"newgrp {GROUP} (or log in again)",
+                hint=NEW_LOGIN,
             )
         case "out":
             user = user_name()
             return NotPermitted(
                 f"{refusal.message}: only group {GROUP} and root may do this, and {user} is not in it",
-                hint=f"sudo adduser {user} {GROUP}, then log in again",
+                hint=f"sudo adduser {user} {GROUP}\n{LOG_IN}",
             )
 
 

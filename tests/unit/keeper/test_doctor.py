@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -299,7 +300,7 @@ def test_a_login_from_before_is_no_fault(
     monkeypatch.setattr(os, "getgroups", lambda: [100])
 
     (complaint,) = asked(checks.check_group, None, root)
-    assert (complaint.is_fault, complaint.hint) == (False, "newgrp rbee (or log in again)")
+    assert (complaint.is_fault, complaint.hint) == (False, "newgrp rbee\nOr log in again")
 
 
 def test_what_a_package_should_have_made_is_made(
@@ -625,6 +626,21 @@ def test_a_file_system_without_room_is_explained(
 
     assert [complaint.cures for complaint in complaints] == ([()] if said else [])
     assert said is None or said in complaints[0].text
+
+
+def test_a_file_system_that_is_read_only_is_asked_for_by_findmnt_which_knows_bind_mounts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = root / checks.STATE_DIRECTORY
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+
+    (complaint,) = checks.complain_of_room(folder, root)
+
+    assert complaint.hint is not None
+    assert complaint.hint.endswith(
+        ": sudo mount -o remount,rw $(findmnt -n -o TARGET -T /var/lib/queen-rbee)"
+    )
 
 
 def process(

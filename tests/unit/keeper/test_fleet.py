@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -577,6 +578,21 @@ def test_a_hive_of_a_version_that_takes_it_up_itself_is_only_started(
 
     assert rbeectl("join", "queen").code == 0
     assert bus.asked == [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
+
+
+def test_a_hive_s_folder_that_is_read_only_is_not_said_to_be_missing(
+    bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(rbee.keeper.fleet.os, "chown", refuse)
+
+    ran = rbeectl("join", "queen", "--token", TEXT)
+
+    assert ran.code == 1
+    assert f"{joining}/invitation cannot be written: Read-only file system" in ran.err
+    assert f"-T {joining})" in ran.err
 
 
 def test_a_join_that_another_has_overtaken_is_not_called_done(

@@ -66,7 +66,8 @@ def test_who_is_not_in_the_group_is_told_how_to_get_in(monkeypatch: pytest.Monke
 
     assert explained() == (
         f"{REFUSAL}: only group rbee and root may do this, and vince is not in it",
-        "sudo adduser vince rbee, then log in again",
+        "sudo adduser vince rbee\n"
+        "Log in again afterwards: a login knows the groups that there were when it began.",
         77,
     )
 
@@ -83,7 +84,7 @@ def test_who_was_added_and_has_not_logged_in_again_is_told_just_that(
 
     assert explained() == (
         "you were added to group rbee, and this login does not know it yet",
-        "newgrp rbee (or log in again)",
+        "newgrp rbee\nOr log in again",
         77,
     )
 
