@@ -136,6 +136,9 @@ def _context(protocol: int) -> ssl.SSLContext:
 
 _TOKEN = re.compile(r"([0-9a-f]{8})\.([A-Za-z0-9_-]{32})\.([0-9a-f]{64})")
 
+_PARTS = 8, 32, 64
+"""Their lengths."""
+
 
 def token_text(token_id: str, secret: str, ca_fingerprint: str) -> str:
     """What a person copies: which token, its secret, and which queen."""
@@ -147,8 +150,22 @@ def read_token(text: str) -> tuple[str, str, str]:
     found = _TOKEN.fullmatch(text.strip())
     if found is None:
         raise BadInput(
-            "the token is not one: it has three parts, between dots",
+            f"the token {_damage_of(text.strip())}",
             hint="Copy all of the line that rbeectl token create printed.",
             field="token",
         )
     return found[1], found[2], found[3]
+
+
+def _damage_of(text: str) -> str:
+    """What is wrong with a token, without any of it."""
+    parts = text.split(".")
+    if len(parts) != len(_PARTS):
+        return "is not one: it has three parts, between dots"
+    for name, part, length in zip(("first", "second", "third"), parts, _PARTS, strict=True):
+        if len(part) != length:
+            told = f"its {name} part should have {length} characters, and has {len(part)}"
+            break
+    else:
+        told = "it has characters that no token has"
+    return f"is damaged: {told}. Was it copied whole?"

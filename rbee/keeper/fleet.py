@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,25 @@ def parse_address(text: str, *, field: str) -> tuple[str, int]:
     try:
         host = decode(Host, (found[1] or found[2]) if found else "")
     except BadInput as error:
-        told = f"{field} must be HOST:PORT, such as queen.example:8500"
-        raise BadInput(told, field=field) from error
+        raise BadInput(f"{field} must {_address_wanted(text)}", field=field) from error
     port = int(found[3] or QUEEN_PORT) if found else 0
     if not 1 <= port <= 65535:
         raise BadInput(f"{field} must have a port from 1 to 65535", field=field)
     return host, port
+
+
+def _address_wanted(text: str) -> str:
+    """What somebody should have typed who typed this."""
+    with suppress(ValueError):
+        return f"have an IPv6 address in brackets: [{IPv6Address(text)}]:{QUEEN_PORT}"
+    found = re.fullmatch(r"(.*:.*):([0-9]{1,5})", text)
+    with suppress(ValueError):
+        if found:
+            return f"have an IPv6 address in brackets: [{IPv6Address(found[1])}]:{found[2]}"
+    wanted = "be HOST:PORT, such as queen.example:8500 or [fd00::1]:8500"
+    if text.startswith(":"):
+        return f"{wanted}, and has no host; all addresses are 0.0.0.0 or [::]"
+    return wanted
 
 
 # On the queen's machine

@@ -188,7 +188,7 @@ def test_bad_rows_of_the_catalog_are_shown_with_what_is_wrong_and_hide_no_other(
         for line in hives.lines
     )
     assert any(line.startswith("unreadable") and 'and is "no name!"' in line for line in hives.lines)
-    assert any("id must have 8 to 8 characters" in line for line in tokens.lines), tokens
+    assert any("id must have 8 characters" in line for line in tokens.lines), tokens
     assert any("actor_uid must be from 0 to" in line for line in audit.lines), audit
     assert any("uid 3420080244" in line for line in audit.lines), audit
     for verb in (

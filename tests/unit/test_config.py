@@ -221,7 +221,7 @@ def test_an_unknown_key_is_passed_over_with_a_warning(
         ("Queen", "Database", "catalog.db", "must be an absolute path"),
         ("Queen", "Database", "/a\0b", "must be an absolute path"),
         ("Hive", "Queen", "queen.sock", "must be an absolute path"),
-        ("Hive", "Id", "two words", "must match"),
+        ("Hive", "Id", "two words", "must be made of"),
         ("Hive", "Id", "x" * 254, "must have 1 to 253 characters"),
         ("Hive", "NvmlTimeoutSec", "2min", "must be from 0.1s to 60s"),
     ],

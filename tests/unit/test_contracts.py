@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rbee import contracts
 from rbee.contracts import (
     AddHive,
     Asked,
@@ -137,17 +138,17 @@ def test_a_whole_number_is_a_number_and_null_is_what_is_not_known() -> None:
         (AddHive, {"host": "localhost", "port": -1}, "port", "must be from 1 to 65535"),
         (AddHive, {"host": "localhost", "port": 65536}, "port", "must be from 1 to 65535"),
         (AddHive, {"host": "localhost", "port": 10**30}, "port", "must be from 1 to 65535"),
-        (Heartbeat, {**BEAT, "hive_id": "a b"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "-a"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "a\n"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "a\x00b"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "a\x1b[31m"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "../../etc/passwd"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "a\u202eb"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "hive_id": "\u0663"}, "hive_id", "must match"),
-        (Heartbeat, {**BEAT, "instance": "0" * 31}, "instance", "must have 32 to 32 characters"),
-        (Heartbeat, {**BEAT, "instance": "G" * 32}, "instance", "must match"),
-        (Heartbeat, {**BEAT, "instance": "\u0663" * 32}, "instance", "must match"),
+        (Heartbeat, {**BEAT, "hive_id": "a b"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "-a"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "a\n"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "a\x00b"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "a\x1b[31m"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "../../etc/passwd"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "a\u202eb"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "hive_id": "\u0663"}, "hive_id", "must be made of"),
+        (Heartbeat, {**BEAT, "instance": "0" * 31}, "instance", "must have 32 characters"),
+        (Heartbeat, {**BEAT, "instance": "G" * 32}, "instance", "must be made of"),
+        (Heartbeat, {**BEAT, "instance": "\u0663" * 32}, "instance", "must be made of"),
         (Heartbeat, {**BEAT, "workers": {}}, "workers", "must be a JSON array"),
         (Heartbeat, {**BEAT, "workers": None}, "workers", "must be a JSON array"),
         (Heartbeat, {**BEAT, "workers": ["ok", 7]}, "workers[1]", "must be a string"),
@@ -159,14 +160,14 @@ def test_a_whole_number_is_a_number_and_null_is_what_is_not_known() -> None:
         (Heartbeat, {**BEAT, "job_id": 0}, "job_id", "must be a string"),
         (Heartbeat, {**BEAT, "lines": [LINE] * 65}, "lines", "may have 64 entries at most, and has 65"),
         (Heartbeat, {**BEAT, "lines": [LINE, {}]}, "lines[1].speaker", "is missing"),
-        (Heartbeat, {**BEAT, "lines": [LINE | {"event": "No!"}]}, "lines[0].event", "must match"),
+        (Heartbeat, {**BEAT, "lines": [LINE | {"event": "No!"}]}, "lines[0].event", "must be made of"),
         (Heartbeat, {**BEAT, "lines": [LINE | {"text": "x" * 2001}]}, "lines[0].text", "must have 0 to 2000"),
         (Heartbeat, {**BEAT, "lines": [LINE | {"at": "now"}]}, "lines[0].at", "must have 20 to 40"),
         (Hives, {"hives": [{"id": "x"}]}, "hives[0].host", "is missing"),
         (Devices, {"cpu": {}}, "cpu.model", "is missing"),
         (Devices, {"cpu": None}, "cpu", "must be a JSON object"),
         (Heartbeat, {**BEAT, "fingerprint": ""}, "fingerprint", "must have 1 to 64 characters"),
-        (Heartbeat, {**BEAT, "fingerprint": "0xf"}, "fingerprint", "must match"),
+        (Heartbeat, {**BEAT, "fingerprint": "0xf"}, "fingerprint", "must be made of"),
         (Sample, {**SAMPLE, "load_1": "1"}, "load_1", "must be a number"),
         (Sample, {**SAMPLE, "load_1": True}, "load_1", "must be a number"),
         (Sample, {**SAMPLE, "load_1": -0.1}, "load_1", "must be from 0 to"),
@@ -185,32 +186,32 @@ def test_a_whole_number_is_a_number_and_null_is_what_is_not_known() -> None:
         (CreateToken, {"ttl_s": 60.5}, "ttl_s", "must be a whole number"),
         (CreateToken, {"uses": 0}, "uses", "must be from 1 to 10000"),
         (CreateToken, {"hive": ""}, "hive", "must have 1 to 63"),
-        (CreateToken, {"hive": "../x"}, "hive", "must match"),
+        (CreateToken, {"hive": "../x"}, "hive", "must be made of"),
         (Join, {**JOIN, "token": "x" * 201}, "token", "must have 1 to 200"),
-        (Join, {**JOIN, "name": "gpu 1"}, "name", "must match"),
-        (Join, {**JOIN, "name": "gpu1\x1b[2J"}, "name", "must match"),
-        (Join, {**JOIN, "machine": "0" * 31}, "machine", "must have 32 to 32"),
-        (Join, {**JOIN, "machine": "G" * 32}, "machine", "must match"),
+        (Join, {**JOIN, "name": "gpu 1"}, "name", "must be made of"),
+        (Join, {**JOIN, "name": "gpu1\x1b[2J"}, "name", "must be made of"),
+        (Join, {**JOIN, "machine": "0" * 31}, "machine", "must have 32"),
+        (Join, {**JOIN, "machine": "G" * 32}, "machine", "must be made of"),
         (Join, {**JOIN, "request": "x" * 8001}, "request", "must have 1 to 8000"),
         (Renew, {"request": None}, "request", "must be a string"),
         (SetLabels, {"set": {"rack": "3"}}, "set", "must be a JSON array"),
         (SetLabels, {"set": [{"key": "rack"}]}, "set[0].value", "is missing"),
         (SetLabels, {"set": [{"key": "", "value": ""}]}, "set[0].key", "must have 1 to 63"),
-        (SetLabels, {"set": [{"key": "a=b", "value": ""}]}, "set[0].key", "must match"),
-        (SetLabels, {"set": [{"key": "a,b", "value": ""}]}, "set[0].key", "must match"),
-        (SetLabels, {"set": [{"key": "a", "value": "b,c"}]}, "set[0].value", "must match"),
-        (SetLabels, {"set": [{"key": "a", "value": "b\n"}]}, "set[0].value", "must match"),
+        (SetLabels, {"set": [{"key": "a=b", "value": ""}]}, "set[0].key", "must be made of"),
+        (SetLabels, {"set": [{"key": "a,b", "value": ""}]}, "set[0].key", "must be made of"),
+        (SetLabels, {"set": [{"key": "a", "value": "b,c"}]}, "set[0].value", "must be empty, or made of"),
+        (SetLabels, {"set": [{"key": "a", "value": "b\n"}]}, "set[0].value", "must be empty, or made of"),
         (SetLabels, {"set": [{"key": "a", "value": "x" * 64}]}, "set[0].value", "must have 0 to 63"),
         (SetLabels, {"set": [{"key": "a", "value": ""}] * 65}, "set", "may have 64 entries at most"),
-        (SetLabels, {"remove": ["rack", "-"]}, "remove[1]", "must match"),
+        (SetLabels, {"remove": ["rack", "-"]}, "remove[1]", "must be made of"),
         (SetCordon, {}, "reason", "is missing"),
         (SetCordon, {"reason": "x" * 2001}, "reason", "must have 0 to 2000"),
         (Asked, {**ASKED, "method": "DELETE"}, "method", "must be one of 'GET', 'POST'"),
-        (Asked, {**ASKED, "path": "health"}, "path", "must match"),
-        (Asked, {**ASKED, "path": "/health\r\nHost: x"}, "path", "must match"),
-        (Asked, {**ASKED, "path": "/ health"}, "path", "must match"),
-        (Asked, {**ASKED, "id": "0" * 33}, "id", "must have 32 to 32"),
-        (TokenId, "0123456G", None, "must match"),
+        (Asked, {**ASKED, "path": "health"}, "path", "must be a path"),
+        (Asked, {**ASKED, "path": "/health\r\nHost: x"}, "path", "must be a path"),
+        (Asked, {**ASKED, "path": "/ health"}, "path", "must be a path"),
+        (Asked, {**ASKED, "id": "0" * 33}, "id", "must have 32"),
+        (TokenId, "0123456G", None, "must be made of"),
     ],
 )  # fmt: skip
 def test_bad_input_names_its_field_and_what_it_must_be(
@@ -516,3 +517,15 @@ def test_a_card_of_an_older_hive_or_catalog_says_nothing_of_whose_memory_it_has(
 
     assert (card.memory_kind, card.shared_memory_bytes, card.memory_bytes) == (None, None, None)
     assert decode(Gpu, told).memory_kind == "shared"
+
+
+def test_what_a_pattern_asks_for_is_said_in_words() -> None:
+    found = [
+        limit
+        for kind in vars(contracts).values()
+        for limit in getattr(kind, "__metadata__", ())
+        if isinstance(limit, contracts.Limit) and limit.pattern
+    ]
+
+    assert len(found) > 8
+    assert all(limit.words for limit in found)

@@ -29,11 +29,25 @@ def test_a_token_is_read_as_it_was_written() -> None:
     ],
 )
 def test_what_is_no_token_is_refused_and_never_repeated(text: str) -> None:
-    with pytest.raises(BadInput, match="has three parts") as caught:
+    with pytest.raises(BadInput, match=r"^the token is (not one|damaged): ") as caught:
         tls.read_token(text)
 
     assert caught.value.field == "token"
     assert len(text) < 4 or text not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (".".join(TOKEN) + "a", "its third part should have 64 characters, and has 65"),
+        (".".join(("0123ABCD", *TOKEN[1:])), "it has characters that no token has"),
+    ],
+)
+def test_a_token_that_was_copied_badly_is_said_to_be_damaged(text: str, told: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        tls.read_token(text)
+
+    assert caught.value.message == f"the token is damaged: {told}. Was it copied whole?"
 
 
 def test_a_fingerprint_is_of_the_certificate_and_not_of_how_it_is_written() -> None:

@@ -95,6 +95,25 @@ def test_what_is_no_address_is_refused_by_its_field(text: str) -> None:
     assert caught.value.field == "QUEEN"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("::", "have an IPv6 address in brackets: [::]:8500"),
+        ("fe80::1", "have an IPv6 address in brackets: [fe80::1]:8500"),
+        ("fd00:0:0:0:0:0:0:1:9000", "have an IPv6 address in brackets: [fd00::1]:9000"),
+        (
+            ":8500",
+            "be HOST:PORT, such as queen.example:8500 or [fd00::1]:8500, and has no host; "
+            "all addresses are 0.0.0.0 or [::]",
+        ),
+    ],
+)
+def test_who_leaves_out_the_brackets_or_the_host_is_told_so(text: str, told: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        parse_address(text, field="--listen")
+    assert caught.value.message == f"--listen must {told}"
+
+
 # Opening the queen
 
 
@@ -339,7 +358,7 @@ def test_a_token_is_printed_alone_for_who_reads_it_by_a_pipe(
         (("--ttl", "10ms"), "--ttl must be from 1s to 30d"),
         (("--ttl", "soon"), "is not a time span"),
         (("--uses", "0"), "--uses"),
-        (("--hive", "a b"), "--hive must match"),
+        (("--hive", "a b"), "--hive must be made of"),
     ],
 )
 def test_a_token_that_cannot_be_made_is_refused_by_its_option(
@@ -417,8 +436,8 @@ def test_labels_are_set_and_taken_away(awake: Bus, rbeectl: Rbeectl, with_queen:
     [
         (("c",), "'c' is neither KEY=VALUE nor KEY-"),
         (("=3",), "KEY must have 1 to 63 characters"),
-        (("a=ü",), "VALUE must match"),
-        (("a b=1",), "KEY must match"),
+        (("a=ü",), "VALUE must be empty, or made of"),
+        (("a b=1",), "KEY must be made of"),
         ((f"{'x' * 64}=1",), "KEY must have 1 to 63 characters"),
     ],
 )
@@ -722,10 +741,10 @@ def test_a_hive_that_was_stopped_stays_so_where_joining_fails(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("queen", "--token", "x.y.z"), 2, "the token is not one"),
+        (("queen", "--token", "x.y.z"), 2, "the token is damaged"),
         (("queen:x", "--token", TEXT), 2, "QUEEN must be HOST:PORT"),
         (("queen",), 2, "--token is needed"),
-        (("queen", "--token", TEXT, "--name", "a b"), 2, "--name must match"),
+        (("queen", "--token", TEXT, "--name", "a b"), 2, "--name must be made of"),
     ],
 )
 def test_what_cannot_be_joined_is_refused_and_nothing_is_stopped(

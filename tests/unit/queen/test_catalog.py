@@ -380,7 +380,7 @@ def spoil(path: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "complaint"),
     [
-        ("id", "'no name!'", "id must match"),
+        ("id", "'no name!'", "id must be made of"),
         ("host", "''", "host must have 1 to 253 characters"),
         ("port", "0", "port must be from 1 to 65535"),
         ("status", "'asleep'", "status must be one of"),
@@ -389,7 +389,7 @@ def spoil(path: Path, *statements: str) -> None:
         ("created_at_ms", "-1", "created_at_ms must be from 0"),
         ("updated_at_ms", "1 << 62", "updated_at_ms must be from 0"),
         ("address", "printf('%.3000c', 'x')", "address must have 0 to 2000 characters"),
-        ("labels", '\'{"no key!": "b"}\'', "labels[0].key must match"),
+        ("labels", '\'{"no key!": "b"}\'', "labels[0].key must be made of"),
         ("labels", "'[1]'", "labels[0] must be a JSON object"),
         ("labels", "'{'", "labels must be a JSON array"),
         ("cordoned", "printf('%.3000c', 'x')", "cordoned must have 0 to 2000 characters"),
@@ -451,7 +451,7 @@ def test_a_bad_entry_of_the_audit_and_a_bad_token_hide_no_other(catalog: Catalog
     assert (bad.actor_uid, bad.job_id) == (None, None)
     assert bad.problem is not None
     assert "actor_uid must be from 0 to" in bad.problem
-    assert "job_id must have 32 to 32 characters, and has 1" in bad.problem
+    assert "job_id must have 32 characters, and has 1" in bad.problem
     assert good.problem is None
     assert [(token.id, token.problem) for token in run(catalog.tokens())] == [
         ("0123abcd", f"uses_left must be from 0 to {2**53}, and is -3"),
