@@ -188,6 +188,12 @@ def _parsed(path: Path) -> list[tuple[str, dict[str, str]]]:
         parser.read_string(decoded(path.read_bytes()), source=str(path))
     except NotUtf8 as error:
         raise BadConfig(f"{path}: {error}", hint=_in_utf8(path, error.encoding)) from error
+    except configparser.MissingSectionHeaderError as error:
+        told = f"line {error.lineno} stands before any section, such as [Queen] or [Hive]"
+        raise BadConfig(f"{path}: {told}", hint=f"Correct {path}.") from error
+    except configparser.ParsingError as error:
+        lines = ", ".join(str(number) for number, _ in error.errors)
+        raise BadConfig(f"{path}: no Key=value in line {lines}", hint=f"Correct {path}.") from error
     except configparser.Error as error:
         raise BadConfig(f"{path}: {' '.join(str(error).split())}", hint=f"Correct {path}.") from error
     except OSError as error:

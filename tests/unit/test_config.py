@@ -241,12 +241,23 @@ def test_a_bad_value_names_file_section_and_key(
     assert str(path) in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("text", ["JobsMax=3\n", "[Queen]\nwords without sense\n", "[Queen\nJobsMax=3\n"])
-def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, write: Write, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("JobsMax=3\n", "line 1 stands before any section, such as [Queen] or [Hive]"),
+        ("\n[Queen\nJobsMax=3\n", "line 2 stands before any section, such as [Queen] or [Hive]"),
+        ("[Queen]\nwords without sense\nJobsMax=3\nmore\n", "no Key=value in line 2, 4"),
+    ],
+)
+def test_a_file_that_cannot_be_parsed_is_named_with_the_line(
+    tmp_path: Path, write: Write, text: str, told: str
+) -> None:
     path = write("etc/rbee/rbee.conf", text)
 
-    with pytest.raises(BadConfig, match=re.escape(str(path))):
+    with pytest.raises(BadConfig) as caught:
         load(tmp_path)
+
+    assert caught.value.message == f"{path}: {told}"
 
 
 def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path, write: Write) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee.contracts import CreatedToken, CreateToken, Host, Port, QueenRoutes, Tcp, decode, is_same_name
-from rbee.errors import RbeeError, TcpClosed, UnitFailed, with_packages
+from rbee.errors import Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
 from rbee.keeper.fleet import (
     INVITATION,
     STATE,
@@ -78,7 +78,7 @@ class Found:
 
 
 def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Request) -> None:
-    """Have the machine join; or have its hive run, where she is now, if it has joined as this name."""
+    """Have the machine's hive run if it has joined as this name, where the queen is now; or have it join."""
     tcp: Tcp = ask(QueenRoutes.TCP)
     if not tcp.listens:
         raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
@@ -86,31 +86,109 @@ def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Req
     if request.queen is not None:
         parse_address(request.queen, field="--queen")
     debs = find_packages(request.package) if request.package else []
-    name = request.name
     # Before ssh asks whatever it may ask.
-    teller.narrate(LOOKING_AT_HOST, f"looking at {name} by ssh")
-    with Ssh(name, request.user, left, teller.asking, request.typed) as ssh:
-        units = RemoteUnits(ssh)
+    teller.narrate(LOOKING_AT_HOST, f"looking at {request.name} by ssh")
+    ssh = Ssh(request.name, request.user, left, teller.asking, request.typed)
+    visit = Visit(ask, teller, left, ssh, tcp, request)
+    try:
+        with ssh:
+            visit.make(debs)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {visit.left_behind}", hint=f"To go on: {request.typed}") from error
+
+
+class Visit:
+    """What is done on the other machine. `left_behind` is what is so there if it ends now."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        teller: Teller,
+        left: Callable[[float], float],
+        ssh: Ssh,
+        tcp: Tcp,
+        request: Request,
+    ) -> None:
+        self._ask = ask
+        self._teller = teller
+        self._left = left
+        self._ssh = ssh
+        self._units = RemoteUnits(ssh)
+        self._tcp = tcp
+        self._request = request
+        self.left_behind = f"nothing was changed on {ssh.host}"
+
+    def make(self, debs: list[Path]) -> None:
+        """All of it; `debs` are installed where rbee-hive is not."""
+        ssh, units, name = self._ssh, self._units, self._request.name
         if units.state(QUEEN_UNIT).load == "loaded":
             if is_same_machine(ssh):
-                raise is_this_machine(name, request.port)
+                raise is_this_machine(name, self._request.port)
             raise has_queen(name, f"ssh -t {ssh.target} ")
         is_installed = units.state(HIVE_UNIT).load == "loaded"
         if not (is_installed or debs):
             raise _not_installed(ssh)
-        found = find_membership(ssh, name, tcp) if is_installed and request.is_member else None
+        is_known = is_installed and self._request.is_member
+        found = find_membership(ssh, name, self._tcp) if is_known else None
         if found is None:
-            host, port = find_queen(ssh, tcp, request.queen)
+            there = find_queen(ssh, self._tcp, self._request.queen)
             # Before a token is made for it.
             ssh.become_root()
             if not is_installed:
-                install(ssh, teller, debs)
-            hand_over(ask, teller, ssh, name, host, port)
-        elif not repair(ask, teller, ssh, tcp, request, found, units, left):
+                self.left_behind = f"an apt that was begun on {name} may go on there"
+                install(ssh, self._teller, debs)
+            self.left_behind = f"{name} has rbee-hive, and has not joined"
+            self._hand_over(*there)
+        elif not self._repair(found):
             return
-        teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
+        self.left_behind = (
+            f"what was begun on {name} may go on there: its hive starts with what it has joined"
+        )
+        self._teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
         with _said_of(name):
-            restart_hive(units, left)
+            restart_hive(units, self._left)
+
+    def _repair(self, found: Found) -> bool:
+        """Have a hive of hers dial where she is, with a credential that she takes; False if it does already.
+
+        A new address is taken up with the credential that it has. Where she does not take that, and where
+        she has refused it before, it gets a token.
+        """
+        name, now = self._request.name, (found.host, found.port)
+        there = self._where_now(now)
+        if self._request.is_refused:
+            self._hand_over(*there)
+            return True
+        if there == now:
+            return not self._request.is_up
+        if self._units.state(JOIN_UNIT).load != "loaded":  # 0.4.0: nothing proves the address
+            self._hand_over(*there)
+            return True
+        self._teller.narrate(HANDING_OVER, f"handing {name} the queen's new address, {joined(*there)}")
+        _invite(self._ssh, invitation(*there, name=None, token=None))
+        try:
+            take_up(self._units, self._left)
+        except UnitFailed as error:
+            self._teller.narrate(HANDING_OVER, f"{name} could not follow her there: {error.message}")
+            self._hand_over(*there)
+        return True
+
+    def _where_now(self, now: tuple[str, int]) -> tuple[str, int]:
+        """As typed; where it dials, if she answers there; or where she does."""
+        typed = self._request.queen
+        if typed is not None and parse_address(typed, field="--queen") != now:
+            return find_queen(self._ssh, self._tcp, typed)
+        if not try_from_there(self._ssh, *now, self._tcp):
+            return now
+        return find_queen(self._ssh, self._tcp, typed)
+
+    def _hand_over(self, host: str, port: int) -> None:
+        """Put an invitation there, with a token for this name and one use."""
+        name = self._request.name
+        created: CreatedToken = self._ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
+        telling = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
+        self._teller.narrate(HANDING_OVER, telling)
+        _invite(self._ssh, invitation(host, port, name=name, token=created.text))
 
 
 @contextmanager
@@ -133,58 +211,6 @@ def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Found | None:
     except (ValueError, KeyError, TypeError, RbeeError):
         pass  # there is no membership, or none that it could use
     return None
-
-
-def repair(
-    ask: Ask,
-    teller: Teller,
-    ssh: Ssh,
-    tcp: Tcp,
-    request: Request,
-    found: Found,
-    units: RemoteUnits,
-    left: Callable[[float], float],
-) -> bool:
-    """Have a hive of hers dial where she is, with a credential that she takes; False if it does already.
-
-    A new address is taken up with the credential that it has. Where she does not take that, and where
-    she has refused it before, it gets a token.
-    """
-    name, now = request.name, (found.host, found.port)
-    there = _where_now(ssh, tcp, request, now)
-    if request.is_refused:
-        hand_over(ask, teller, ssh, name, *there)
-        return True
-    if there == now:
-        return not request.is_up
-    if units.state(JOIN_UNIT).load != "loaded":  # before 0.5.0 nothing proves the address beforehand
-        hand_over(ask, teller, ssh, name, *there)
-        return True
-    teller.narrate(HANDING_OVER, f"handing {name} the queen's new address, {joined(*there)}")
-    _invite(ssh, invitation(*there, name=None, token=None))
-    try:
-        take_up(units, left)
-    except UnitFailed as error:
-        teller.narrate(HANDING_OVER, f"{name} could not follow her there: {error.message}")
-        hand_over(ask, teller, ssh, name, *there)
-    return True
-
-
-def _where_now(ssh: Ssh, tcp: Tcp, request: Request, now: tuple[str, int]) -> tuple[str, int]:
-    """As typed; where it dials, if she answers there; or where she does."""
-    if request.queen is not None and parse_address(request.queen, field="--queen") != now:
-        return find_queen(ssh, tcp, request.queen)
-    if not try_from_there(ssh, *now, tcp):
-        return now
-    return find_queen(ssh, tcp, request.queen)
-
-
-def hand_over(ask: Ask, teller: Teller, ssh: Ssh, name: str, host: str, port: int) -> None:
-    """Put an invitation there, with a token for this name and one use."""
-    created: CreatedToken = ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
-    telling = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
-    teller.narrate(HANDING_OVER, telling)
-    _invite(ssh, invitation(host, port, name=name, token=created.text))
 
 
 def _invite(ssh: Ssh, content: str) -> None:

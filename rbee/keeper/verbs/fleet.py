@@ -277,5 +277,5 @@ def audit(session: Session, hive: str | None, lines: int) -> None:
         session.tell_json(encode(found))
     elif found.entries:
         session.show(lambda frame: tables.audit_table(found.entries, frame))
-    elif session.has_legend:
+    elif session.has_legend and lines:
         session.say("No changes yet")

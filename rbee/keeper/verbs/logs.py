@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 
 import click
 
 from rbee.contracts import JobId, Name
-from rbee.errors import NotPermitted, RbeeError
+from rbee.errors import NotPermitted, RbeeError, UnknownHive
 from rbee.files import reason
 from rbee.keeper.commands import checked
 from rbee.keeper.journal import is_readable, matches
@@ -18,6 +19,10 @@ from rbee.keeper.session import Session
 
 REST = "rbee.journalctl"
 """Where a context keeps what stands after '--'."""
+
+
+LOOK_TIMEOUT = 2.0
+"""Seconds for the queen to say whether a hive is in her catalog: the log is wanted most when she hangs."""
 
 
 class Logs(click.Command):
@@ -54,12 +59,15 @@ def logs(
 
     Who may not read the journal may see what happens by rbeectl monitor.
     """
-    about = matches(
-        hive if hive is None else checked(Name, "HIVE", hive),
-        job if job is None else checked(JobId, "--job", job),
-    )
+    if hive is not None:
+        checked(Name, "HIVE", hive)
+    if job is not None:
+        checked(JobId, "--job", job)
     if not is_readable():
         raise not_readable(session, hive)
+    if hive is not None and job is None:
+        hive = in_catalog(session, hive)
+    about = matches(hive, job)
     options = (
         ("--follow", follow),
         (f"--lines={lines}", lines is not None),
@@ -88,3 +96,14 @@ def not_readable(session: Session, hive: str | None) -> NotPermitted:
         "only root and the groups adm and systemd-journal may read the system's journal",
         hint="\n".join(hints),
     )
+
+
+def in_catalog(session: Session, hive: str) -> str:
+    """The name as the catalog has it; UnknownHive for one of whom an awake queen does not know."""
+    try:
+        with replace(session, timeout=LOOK_TIMEOUT).keeper() as work:
+            return work.hive(hive).id
+    except UnknownHive:
+        raise
+    except RbeeError:
+        return hive  # nobody can be asked now, and the journal is there all the same

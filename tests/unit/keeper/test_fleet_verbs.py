@@ -541,6 +541,39 @@ def test_a_hive_that_had_failed_there_may_start_again(
     assert [verb for verb, _ in elsewhere.bus.asked] == ["start", "stop", "reset-failed", "start"]
 
 
+# Interrupted
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("find_queen", "nothing was changed on gpu1"),
+        ("install", "an apt that was begun on gpu1 may go on there"),
+        ("hand_over", "gpu1 has rbee-hive, and has not joined"),
+        ("restart_hive", "what was begun on gpu1 may go on there: its hive starts with what it has joined"),
+    ],
+)
+def test_who_interrupts_it_is_told_what_goes_on_over_there(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    elsewhere: Elsewhere,
+    packages: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    told: str,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rbee.keeper.remote.bring, place, interrupt)
+    arguments = ("add-hive", "root@gpu1", "--install", str(packages))
+    ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
+
+    assert ran.code == 130
+    assert ran.err == f"rbeectl: interrupted; {told}\n  try: To go on: rbeectl add-hive root@gpu1\n"
+
+
 # Installing
 
 
@@ -795,6 +828,7 @@ def test_what_there_is_none_of_is_said_to_people_alone(
         "No tokens. Make one: rbeectl token create\n"
     )
     assert with_queen(handlers, lambda: rbeectl("audit")).out == "No changes yet\n"
+    assert with_queen(handlers, lambda: rbeectl("audit", "-n", "0")).out == ""
     for arguments in (("token", "list"), ("audit",)):
         ran = with_queen(handlers, lambda arguments=arguments: rbeectl(*arguments, "--no-legend"))
         assert ran == Ran(0, "", "")

@@ -370,7 +370,7 @@ UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
     ],
 )  # fmt: skip
 def test_logs_is_journalctl_with_the_right_matches(
-    rbeectl: Rbeectl, executed: Callable[[], list[str]], arguments: list[str], command: list[str]
+    bus: Bus, rbeectl: Rbeectl, executed: Callable[[], list[str]], arguments: list[str], command: list[str]
 ) -> None:
     assert rbeectl("logs", *arguments).code == 0
     assert executed() == ["journalctl", *command]
@@ -432,6 +432,17 @@ def test_a_journal_is_readable_by_who_may_open_its_file(
     assert is_readable(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: path != file)
     assert not is_readable(tmp_path)
+
+
+def test_the_log_of_a_hive_that_an_awake_queen_does_not_know_is_refused(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, executed: Callable[[], list[str]]
+) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", "nosuch"))
+
+    assert (ran.code, ran.out) == (4, "")
+    assert "hive 'nosuch' is not in the hive catalog" in ran.err
+    assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", HIVE_VIEW.id.upper())).code == 0
+    assert f"RBEE_HIVE={HIVE_VIEW.id}" in executed()
 
 
 def test_a_machine_without_journalctl_says_so(rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch) -> None:
