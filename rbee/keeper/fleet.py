@@ -315,8 +315,10 @@ def _look_at(
 
 def _invite(folder: Path, content: str) -> None:
     account = pwd.getpwnam("rbee-hive")
-    with explained(folder, "made"):
-        folder.mkdir(mode=0o700, exist_ok=True)
+    if not folder.is_dir():
+        with explained(folder, "made"):
+            folder.mkdir(mode=0o700)
+    with explained(Path(INVITATION), "written"):
         os.chown(folder, account.pw_uid, account.pw_gid)
     with explained(Path(INVITATION), "written"), as_owner_of(folder):
         write_whole(Path(INVITATION), content.encode(), mode=0o600)

@@ -228,7 +228,7 @@ def test_a_check_of_what_is_no_catalog_fails_with_78(path: Path, tmp_path: Path)
         ("CREATE INDEX i ON hives (host)", "has the index 'i', which no queen has made", 'DROP INDEX "i"'),
         (
             "UPDATE hives SET id = 'a b' WHERE id = 'gpu1'",
-            "has a row of hives that cannot be shown: its id, 'a b', must match",
+            "has a row of hives that cannot be shown: its id, 'a b', must be made of",
             "DELETE FROM hives WHERE rowid = 2",
         ),
         (

@@ -549,8 +549,8 @@ def test_a_hive_that_had_failed_there_may_start_again(
     [
         ("find_queen", "nothing was changed on gpu1"),
         ("install", "an apt that was begun on gpu1 may go on there"),
-        ("hand_over", "gpu1 has rbee-hive, and has not joined"),
-        ("restart_hive", "what was begun on gpu1 may go on there: its hive starts with what it has joined"),
+        ("Visit._hand_over", "gpu1 has rbee-hive, and has not joined"),
+        ("restart_hive", "what was begun on gpu1 may go on there, with what its hive has joined"),
     ],
 )
 def test_who_interrupts_it_is_told_what_goes_on_over_there(
@@ -566,12 +566,13 @@ def test_who_interrupts_it_is_told_what_goes_on_over_there(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rbee.keeper.remote.bring, place, interrupt)
+    monkeypatch.setattr(f"rbee.keeper.remote.bring.{place}", interrupt)
     arguments = ("add-hive", "root@gpu1", "--install", str(packages))
     ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
 
     assert ran.code == 130
-    assert ran.err == f"rbeectl: interrupted; {told}\n  try: To go on: rbeectl add-hive root@gpu1\n"
+    again = f"rbeectl add-hive root@gpu1 --install {packages}"
+    assert ran.err == f"rbeectl: interrupted; {told}\n  try: To go on: {again}\n"
 
 
 # Installing
