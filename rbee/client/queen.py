@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
 from rbee.contracts import EVENT_HEADER, QueenRoutes, Route, encode
 from rbee.errors import Disconnected, TimedOut, Unreachable
+from rbee.files import reason
 
 SILENCE = 30.0
 """Seconds without a byte after which an open stream counts as broken; the queen sends one every 10."""
@@ -223,7 +224,7 @@ class _Answer:
                 f"the queen was silent for {self.timeout:g} s", hint="systemctl status queen-rbee"
             ) from error
         except OSError as error:
-            raise Disconnected(f"the connection to the queen broke ({error})", hint=_WHY) from error
+            raise Disconnected(f"the connection to the queen broke ({reason(error)})", hint=_WHY) from error
         except self._broken as error:
             raise Unreachable(f"the queen's answer is no HTTP ({error})", hint=_WHY) from error
 

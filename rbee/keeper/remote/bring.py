@@ -141,7 +141,7 @@ class Visit:
             self._hand_over(*there)
         elif not self._repair(found):
             return
-        self.left_behind = f"what was begun on {name} may go on there, with what its hive has joined"
+        self.left_behind = f"the hive of {name} is what it was, or starts by itself as what it has become"
         self._teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
         with _said_of(name):
             restart_hive(units, self._left)

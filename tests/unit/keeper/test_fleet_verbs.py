@@ -550,7 +550,7 @@ def test_a_hive_that_had_failed_there_may_start_again(
         ("find_queen", "nothing was changed on gpu1"),
         ("install", "an apt that was begun on gpu1 may go on there"),
         ("Visit._hand_over", "gpu1 has rbee-hive, and has not joined"),
-        ("restart_hive", "what was begun on gpu1 may go on there, with what its hive has joined"),
+        ("restart_hive", "the hive of gpu1 is what it was, or starts by itself as what it has become"),
     ],
 )
 def test_who_interrupts_it_is_told_what_goes_on_over_there(
