@@ -104,7 +104,7 @@ def test_a_token_is_for_one_use_one_name_and_a_time(fleet: Fleet) -> None:
     token_id, secret, fingerprint = fleet.token().split(".")
     try_it(f"{token_id}.{secret[::-1]}.{fingerprint}", "not one of this queen's")
     try_it(f"{token_id}.{secret}.{'0' * 64}", "is not the queen that the token is of")
-    refused(rbeectl(gpu2, "join", "queen", "--token", "x.y.z", user=None), 2, "the token is not one")
+    refused(rbeectl(gpu2, "join", "queen", "--token", "x.y.z", user=None), 2, "the token is damaged")
 
     assert [row["id"] for row in rows(queen)] == [row["id"] for row in before] == ["gpu1"]
     listed = rbeectl(queen, "token", "list", "--no-legend").out
