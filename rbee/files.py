@@ -115,6 +115,25 @@ def as_owner_of(folder: Path) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def hand_to_owner_of(folder: Path, path: Path) -> None:
+    """Give a regular file in a folder to whoever the folder is, as root, where it is another's; else nothing.
+
+    A file that root has put there: its owner could neither read nor link it. Not one that a link leads to,
+    or that has another name somewhere else, which its owner may have given it. Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return
+    found = os.stat(folder)
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    with os.fdopen(number, "rb"):
+        there = os.fstat(number)
+        if stat.S_ISREG(there.st_mode) and there.st_nlink == 1 and there.st_uid != found.st_uid:
+            os.fchown(number, found.st_uid, found.st_gid)
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """At most `limit` bytes of a file that its owner may have replaced by anything. Raises OSError.
 

@@ -38,6 +38,7 @@ from rbee.files import (
     as_owner_of,
     end_of,
     explained,
+    hand_to_owner_of,
     no_temporary_folder,
     reason,
     refused,
@@ -254,10 +255,12 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
     with _told(target, "written"), ExitStack() as end:
         whole = end.enter_context(_single_file(source)) if source is not None else None
         _make_folder(target.parent)
-        # From here on with no more rights than the queen has, in whose folder it is done.
-        end.enter_context(as_owner_of(target.parent))
         if target.is_symlink():
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
+        for suffix in ("", *LOGS):
+            hand_to_owner_of(target.parent, log_of(target, suffix))
+        # From here on with no more rights than the queen has, in whose folder it is done.
+        end.enter_context(as_owner_of(target.parent))
         with Lock.take(target) as lock:
             report = _prepare(whole, source, target, lock)
             try:

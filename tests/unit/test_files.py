@@ -17,6 +17,7 @@ from rbee.errors import BadConfig, NotPermitted, RbeeError
 from rbee.files import (
     as_owner_of,
     explained,
+    hand_to_owner_of,
     read_regular,
     refused,
     sync_folder,
@@ -208,6 +209,26 @@ def test_in_a_folder_of_somebody_else_root_has_no_more_rights_than_its_owner(for
         assert (os.getresuid(), os.getresgid(), os.getgroups()) == ids
     finally:
         secret.unlink()
+
+
+@as_root
+def test_a_plain_file_that_root_has_put_there_is_given_to_the_folder_s_owner_and_nothing_else_is(
+    foreign: Path,
+) -> None:
+    roots = foreign.parent / f"{foreign.name}.roots"
+    roots.write_text("root's")
+    (foreign / "planted").symlink_to(roots)
+    os.link(roots, foreign / "linked")
+    (foreign / "put").write_text("a copy")
+    try:
+        hand_to_owner_of(foreign, foreign / "put")
+        hand_to_owner_of(foreign, foreign / "linked")
+        hand_to_owner_of(foreign, foreign / "missing")
+        with pytest.raises(OSError, match="symbolic"):
+            hand_to_owner_of(foreign, foreign / "planted")
+        assert ((foreign / "put").stat().st_uid, roots.stat().st_uid) == (NOBODY, 0)
+    finally:
+        roots.unlink()
 
 
 def test_in_a_folder_of_one_s_own_nothing_changes(tmp_path: Path) -> None:
