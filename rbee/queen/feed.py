@@ -319,7 +319,7 @@ class Feed(Narrator):
             actor_uid=int(uid) if uid.isdecimal() else None,
         )
         self._number += 1
-        self._keep(json.dumps(encode(event)).encode())
+        self._keep(_line_of(event))
         self._store()
         self._wake()
 
@@ -368,9 +368,8 @@ class Feed(Narrator):
         self._epoch, self._number = epoch, int(last)
         for line, event in zip(lines, events, strict=True):
             # Of another version, which the restart after an upgrade finds here.
-            self._keep(
-                line if event.keys() == _FIELDS else json.dumps(encode(read_row(FeedEvent, event))).encode()
-            )
+            is_ours = event.keys() | {"problem"} == _FIELDS
+            self._keep(line if is_ours else _line_of(read_row(FeedEvent, event)))
 
     def _lose(self, error: OSError) -> None:
         """Go on without the file, and say so once."""
@@ -390,6 +389,14 @@ class Feed(Narrator):
     def _wake(self) -> None:
         self._grown.set()
         self._grown = asyncio.Event()
+
+
+def _line_of(event: FeedEvent) -> bytes:
+    """As the file has it. Without a problem the field is left out: 0.4.0, who may come back, knows none."""
+    told = encode(event)
+    if event.problem is None:
+        del told["problem"]
+    return json.dumps(told).encode()
 
 
 def _block(at: str, kind: str, data: bytes) -> bytes:
