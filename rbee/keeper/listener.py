@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.systemd import TCP_SOCKET_UNIT, Bus
+from rbee.systemd import TCP_RETRY_UNIT, TCP_SOCKET_UNIT, Bus
 from rbee.text import printable
 
 LISTENING = "0A"
@@ -44,16 +44,20 @@ class Listener:
 
 
 def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
-    """None unless systemd tried to open the queen's TCP socket and failed."""
-    if bus.active_state(TCP_SOCKET_UNIT) != "failed":
+    """None unless systemd tried to open the queen's TCP socket and failed.
+
+    Whoever wakes her resets what has failed; then it is known by the service that tries it again.
+    """
+    state = bus.active_state(TCP_SOCKET_UNIT)
+    if state != "failed" and (state == "active" or bus.active_state(TCP_RETRY_UNIT) != "active"):
         return None
     addresses = [address for kind, address in bus.listen_addresses(TCP_SOCKET_UNIT) if kind == "Stream"]
     ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
     holders = [f"{holder} has port {port}" for port in sorted(ports) for holder in listeners(port, root)]
-    closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} has failed"
+    closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} could not be opened"
     if not holders:
         return ClosedTcp(
-            f"{closed} ({bus.state(TCP_SOCKET_UNIT).result}) to open {' and '.join(addresses)}",
+            f"{closed} at {' and '.join(addresses)} ({bus.state(TCP_SOCKET_UNIT).result})",
             f"systemctl status {TCP_SOCKET_UNIT}; sudo journalctl -u {TCP_SOCKET_UNIT} -e",
         )
     return ClosedTcp(

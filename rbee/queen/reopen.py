@@ -25,7 +25,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     Waits as long as the port is taken: the unit is part of the queen's, and stops with her.
     """
     with Bus() as bus:
-        while bus.state(QUEEN_UNIT).is_active and bus.active_state(TCP_SOCKET_UNIT) == "failed":
+        while bus.state(QUEEN_UNIT).is_active and bus.active_state(TCP_SOCKET_UNIT) != "active":
             addresses = [address for _, address in bus.listen_addresses(TCP_SOCKET_UNIT)]
             if can_listen(addresses):
                 told = f"the queen is restarted: {' and '.join(addresses)} can be opened again"

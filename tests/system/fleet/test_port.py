@@ -13,7 +13,7 @@ from machines import Machine
 from trees import Trees
 
 from tests.system.fleet.house import Fleet, fleet_of
-from tests.system.house import QUEEN, SOCKETS, active, await_stopped, rbeectl, unit
+from tests.system.house import QUEEN, SOCKETS, active, await_stopped, main_pid, rbeectl, unit
 
 TCP_SOCKET, RETRY = "queen-rbee-tcp.socket", "queen-rbee-tcp-retry.service"
 
@@ -38,8 +38,9 @@ def taken_by(machine: Machine, user: str) -> Iterator[None]:
         assert process.stdout.readline() == "taken\n"
         yield
     finally:
-        machine.signal(process, signal.SIGTERM)
-        process.wait(timeout=10)
+        if process.poll() is None:  # it has not gone with a reboot
+            machine.signal(process, signal.SIGTERM)
+            process.wait(timeout=10)
 
 
 def await_retry(machine: Machine) -> None:
@@ -61,7 +62,7 @@ def test_a_port_taken_while_she_sleeps_is_said_with_who_has_it_and_mended_when_i
     with taken_by(queen, "mallory"):
         woken = rbeectl(queen, "wake")
         assert woken.code == 0
-        told = "no hive on another machine can reach the queen: queen-rbee-tcp.socket has failed: "
+        told = "no hive on another machine can reach the queen: queen-rbee-tcp.socket could not be opened: "
         for answer in (woken, rbeectl(queen, "status"), rbeectl(queen, "list-hives")):
             assert f"{told}a process of user mallory has port 8500" in answer.err, answer
             assert "sudo rbeectl tcp enable --listen" in answer.err
@@ -94,3 +95,31 @@ def test_nothing_waits_for_the_port_of_a_queen_who_is_put_to_sleep_or_turned_off
             await_retry(queen)
             assert rbeectl(queen, verb).code == 0
             assert active(queen, QUEEN, RETRY) == ["inactive", "inactive"]
+
+
+def test_a_queen_who_is_killed_and_a_machine_that_reboots_meanwhile_change_nothing_of_that(
+    fleet: Fleet,
+) -> None:
+    queen = fleet.queen
+    assert rbeectl(queen, "sleep").code == 0
+    with taken_by(queen, "mallory"):
+        assert rbeectl(queen, "wake").code == 0
+        await_retry(queen)
+        before = main_pid(queen, QUEEN)
+        queen.run("systemctl", "kill", "--signal=KILL", QUEEN)
+        back = (
+            f'until p=$(systemctl show -P MainPID {QUEEN}); [ "$p" != 0 ] && [ "$p" != {before} ]; do :; done'
+        )
+        queen.run("sh", "-c", back, timeout=15)
+        assert rbeectl(queen, "wake").code == 0
+        assert "of user mallory has port 8500" in rbeectl(queen, "status").err
+        await_retry(queen)
+    fleet.await_state("gpu1", "online", 30)
+
+    assert rbeectl(queen, "sleep").code == 0
+    with taken_by(queen, "mallory"):
+        assert rbeectl(queen, "wake").code == 0
+        await_retry(queen)
+        queen.reboot()
+    fleet.await_state("gpu1", "online", 30)
+    assert rbeectl(queen, "status").err == ""

@@ -23,6 +23,7 @@ from rbee.systemd import (
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     TARGET,
+    TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
     UnitState,
 )
@@ -52,6 +53,7 @@ class Bus:
             HIVE_UNIT: INACTIVE,
             HIVE_SOCKET_UNIT: LISTENING,
             TCP_SOCKET_UNIT: INACTIVE,
+            TCP_RETRY_UNIT: INACTIVE,
         }
         self.comes_to: dict[str, UnitState] = {}
         """What a unit is a moment later."""

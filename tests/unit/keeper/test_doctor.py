@@ -37,6 +37,7 @@ from rbee.systemd import (
     QUEEN_UNIT,
     SYSTEMD,
     TARGET,
+    TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
     Bus,
     UnitState,
@@ -64,6 +65,7 @@ class PlayedBus:
             JOIN_UNIT: INACTIVE,
             TARGET: INACTIVE,
             TCP_SOCKET_UNIT: INACTIVE,
+            TCP_RETRY_UNIT: INACTIVE,
             POLKIT: ACTIVE,
         }
     )

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from rbee.keeper.listener import Listener, closed_tcp, listeners
-from rbee.systemd import Bus, UnitState
+from rbee.systemd import TCP_RETRY_UNIT, Bus, UnitState
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -24,8 +24,10 @@ class PlayedBus:
     active: str
     address: str
 
+    retry: str = "inactive"
+
     def active_state(self, unit: str) -> str:
-        return self.active
+        return self.retry if unit == TCP_RETRY_UNIT else self.active
 
     def state(self, unit: str) -> UnitState:
         return UnitState("loaded", self.active, self.active, result="resources")
@@ -86,6 +88,15 @@ def test_a_socket_that_has_not_failed_is_not_complained_of(active: str, taken: i
     assert closed_tcp(bus(active, f"[::]:{taken}")) is None
 
 
+def test_a_socket_that_was_reset_is_known_by_who_tries_it_again(taken: int) -> None:
+    played = PlayedBus("inactive", f"[::]:{taken}", retry="active")
+
+    closed = closed_tcp(cast(Bus, played))
+
+    assert closed is not None
+    assert f"has port {taken}" in closed.message
+
+
 def test_a_failed_socket_is_told_with_who_has_its_port_and_both_ways_out(taken: int) -> None:
     closed = closed_tcp(bus("failed", f"[::]:{taken}"))
 
@@ -100,5 +111,5 @@ def test_a_socket_that_failed_of_something_else_is_told_with_systemds_result() -
     closed = closed_tcp(bus("failed", "[::]:1"))
 
     assert closed is not None
-    assert "has failed (resources) to open [::]:1" in closed.message
+    assert "could not be opened at [::]:1 (resources)" in closed.message
     assert "journalctl -u queen-rbee-tcp.socket" in closed.hint
