@@ -81,7 +81,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "the same between requests": (f"{connection.HEAD_TIMEOUT:g} s", "closed"),
         "connections of a hive": (f"{HIVE_CONNECTIONS.a_user}", many),
         "connections of all hives": (f"{HIVE_CONNECTIONS.total}", many),
-        "until what is sent is acknowledged": (f"{door.USER_TIMEOUT / 1000:g} s", "closed"),
+        "acknowledging what is sent": (f"{door.USER_TIMEOUT / 1000:g} s", "closed"),
         "heartbeats a second": (f"{BEATS_A_SECOND:g}", "longer interval"),
         "refused joins of an address": (at_a_rate(restraint.JOINS), many),
         "streams that a hive opens": (at_a_rate(restraint.STREAMS), many),
