@@ -11,9 +11,11 @@ from tests.system.fleet.house import Fleet
 from tests.system.house import Answer
 
 TERMINAL = """
-import os, pty, sys
+import fcntl, os, pty, struct, sys, termios
 pid, terminal = pty.fork()
 if pid == 0:
+    # 24 lines of 80 columns, before the command looks.
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     os.execvp(sys.argv[2], sys.argv[2:])
 answers, seen, asked = [answer for answer in sys.argv[1].split("\\n") if answer], b"", 0
 while True:
@@ -63,10 +65,16 @@ def add_sudoer(fleet: Fleet, machine: Machine, user: str = "grace", password: st
     give_ssh(fleet, machine, user)
 
 
-def on_terminal(machine: Machine, *argv: str, answers: tuple[str, ...] = (), timeout: float = 120) -> Answer:
-    """What ada sees there, without what draws, all of it in `out`."""
+def on_terminal(
+    machine: Machine,
+    *argv: str,
+    answers: tuple[str, ...] = (),
+    user: str | None = "ada",
+    timeout: float = 120,
+) -> Answer:
+    """What a person sees there, without what draws, all of it in `out`."""
     done = machine.run(
         "python3", "-c", TERMINAL, "\n".join(answers), *argv,
-        user="ada", env={"TERM": "xterm"}, check=False, timeout=timeout,
+        user=user, env={"TERM": "xterm"}, check=False, timeout=timeout,
     )  # fmt: skip
     return Answer(done.returncode, re.sub(r"\033\[[0-9;]*[A-Za-z]", "", done.stdout), done.stderr)
