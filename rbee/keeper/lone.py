@@ -14,7 +14,7 @@ START = f"sudo systemctl start {HIVE_UNIT}"
 
 @dataclass(frozen=True, slots=True)
 class LoneHive:
-    """`redial` waits, while it is activating, for a queen who has shut this hive down."""
+    """`redial` waits, while it is active, for a queen who has shut this hive down."""
 
     hive: UnitState
     redial: UnitState
@@ -29,7 +29,7 @@ class LoneHive:
 
     @property
     def is_waiting(self) -> bool:
-        return self.redial.active == "activating"
+        return self.redial.active in ("activating", "active")
 
     @property
     def link(self) -> QueenLink | None:

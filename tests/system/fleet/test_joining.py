@@ -108,7 +108,7 @@ def test_a_token_is_for_one_use_one_name_and_a_time(fleet: Fleet) -> None:
 
     assert [row["id"] for row in rows(queen)] == [row["id"] for row in before] == ["gpu1"]
     listed = rbeectl(queen, "token", "list", "--no-legend").out
-    assert [line.split()[-1] for line in listed.splitlines()] == [
+    assert [line.split()[1] for line in listed.splitlines()] == [
         "spent",
         "revoked",
         "expired",

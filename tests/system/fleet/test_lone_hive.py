@@ -27,10 +27,13 @@ HERS = (
 
 @pytest.fixture(scope="module", params=SUITES)
 def fleet(request: pytest.FixtureRequest, trees: Trees, debs: list[Path]) -> Iterator[Fleet]:
-    """A queen, and gpu1 of either Debian, where somebody has a login who is in no group."""
+    """A queen, and her hive gpu1 of either Debian, where somebody has a login who is in no group."""
     with fleet_of(trees, debs, queen=SUITES[0]) as fleet:
         gpu1 = fleet.boot("gpu1", request.param)
         add_person(gpu1, "grace")
+        joined = rbeectl(gpu1, "join", "queen", "--token", fleet.token(), user=None)
+        assert joined.code == 0, joined
+        fleet.await_state("gpu1", "online")
         yield fleet
 
 
@@ -43,7 +46,9 @@ def on_it(gpu1: Machine, *verb: str, user: str | None = "grace") -> Answer:
     return rbeectl(gpu1, *verb, user=user, timeout=20)
 
 
-def test_before_it_has_joined_it_says_how_to(gpu1: Machine) -> None:
+def test_before_it_has_joined_it_says_how_to(fleet: Fleet) -> None:
+    gpu1 = fleet.boot("gpu2")
+    add_person(gpu1, "grace")
     status = on_it(gpu1, "status")
 
     assert (status.code, status.err) == (3, "")
@@ -55,13 +60,10 @@ def test_before_it_has_joined_it_says_how_to(gpu1: Machine) -> None:
     assert "catalog" not in looked.out
     assert "note     link: this hive does not run" in looked.out
     assert tries(on_it(gpu1, "list-hives"))[0].endswith("sudo rbeectl join QUEEN:8500 --token TOKEN")
+    fleet.retire("gpu2")
 
 
-def test_once_it_has_joined_its_status_is_of_itself_and_of_its_queen(fleet: Fleet, gpu1: Machine) -> None:
-    joined = rbeectl(gpu1, "join", "queen", "--token", fleet.token(), user=None)
-    assert joined.code == 0, joined
-    fleet.await_state("gpu1", "online")
-
+def test_once_it_has_joined_its_status_is_of_itself_and_of_its_queen(gpu1: Machine) -> None:
     for user in (None, "grace"):
         status = on_it(gpu1, "status", user=user)
         assert (status.code, status.err) == (0, "")
@@ -112,7 +114,7 @@ def test_a_hive_that_is_cut_off_is_not_connected(fleet: Fleet, gpu1: Machine) ->
 
 def test_one_that_its_queen_has_shut_down_waits_for_her(fleet: Fleet, gpu1: Machine) -> None:
     assert rbeectl(fleet.queen, "shutdown").code == 0
-    waiting = f'until [ "$(systemctl is-active {REDIAL})" = activating ]; do sleep 0.02; done'
+    waiting = f'until [ "$(systemctl is-active {REDIAL})" = active ]; do sleep 0.02; done'
     gpu1.run("sh", "-c", waiting, timeout=10)
     said = f"until systemctl show -P StatusText {REDIAL} | grep -q waits; do sleep 0.02; done"
     gpu1.run("sh", "-c", said, timeout=10)
