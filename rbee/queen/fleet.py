@@ -217,6 +217,8 @@ class Fleet:
         row = await self._catalog.join(joining, by={**peer.fields, "actor_credential": credential})
         self._forget(row.id)
         self._members[credential] = row.id
+        # It proves its credential by a renewal, and for each join an operator gave a token.
+        self._restraint.renewals.renew(row.id)
         self._hives.has_joined(row)
         told = f"the beehive {row.id} has joined from {peer.address}"
         self._narrator.narrate(HIVE_JOINED, told, hive=row.id, **peer.fields)

@@ -79,6 +79,10 @@ class Allowance:
             del self._full_at[next(iter(self._full_at))]
         return True
 
+    def renew(self, key: str) -> None:
+        """Let one have all of its burst again."""
+        self._full_at.pop(key, None)
+
 
 @dataclass(slots=True)
 class _Told:

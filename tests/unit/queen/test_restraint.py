@@ -102,3 +102,12 @@ def test_addresses_without_number_are_folded_together_and_the_end_tells_what_is_
 
     asyncio.run(scenario())
     assert tape.texts[-1] == f"no (the same {100 - AT_ONCE} times more within 60 s)"
+
+
+def test_one_whose_allowance_is_renewed_has_all_of_it_again() -> None:
+    allowance = Allowance(Bound(2, 10.0), Clock())
+    assert [allowance.take("gpu1") for _ in range(3)] == [True, True, False]
+
+    allowance.renew("gpu1")
+
+    assert [allowance.take("gpu1") for _ in range(3)] == [True, True, False]
