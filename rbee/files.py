@@ -124,11 +124,7 @@ def hand_to_owner_of(folder: Path, path: Path) -> None:
     if os.geteuid() != 0:
         return
     found = os.stat(folder)
-    try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    with os.fdopen(number, "rb"):
+    with suppress(FileNotFoundError), _opened(path) as number:
         there = os.fstat(number)
         if stat.S_ISREG(there.st_mode) and there.st_nlink == 1 and there.st_uid != found.st_uid:
             os.fchown(number, found.st_uid, found.st_gid)
@@ -139,11 +135,21 @@ def read_regular(path: Path, limit: int) -> bytes:
 
     A symbolic link is not followed, and a FIFO is not waited for.
     """
-    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(number, "rb") as file:
+    with _opened(path) as number:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
-        return file.read(limit)
+        with open(number, "rb", closefd=False) as file:
+            return file.read(limit)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor of what may be anything: a link is not followed, a folder is one, no FIFO is waited for."""
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def end_of(target: str, *, field: str, hint: str) -> Path:

@@ -162,9 +162,10 @@ def test_over_a_restart_nothing_is_missed_and_nothing_told_twice(machine: Machin
 
 
 def without_kind(event: dict[str, Any]) -> dict[str, Any]:
-    """An event as it stands in the queen's file."""
+    """An event as it stands in the queen's file, which has sound ones alone."""
     told = event | {"event": event["kind"]}
     del told["kind"]
+    assert told.pop("problem") is None
     return told
 
 

@@ -224,6 +224,11 @@ def test_a_plain_file_that_root_has_put_there_is_given_to_the_folder_s_owner_and
         hand_to_owner_of(foreign, foreign / "put")
         hand_to_owner_of(foreign, foreign / "linked")
         hand_to_owner_of(foreign, foreign / "missing")
+        (foreign / "folder").mkdir()
+        os.mkfifo(foreign / "fifo")
+        for name in ("folder", "fifo"):
+            hand_to_owner_of(foreign, foreign / name)
+            assert (foreign / name).stat().st_uid == 0
         with pytest.raises(OSError, match="symbolic"):
             hand_to_owner_of(foreign, foreign / "planted")
         assert ((foreign / "put").stat().st_uid, roots.stat().st_uid) == (NOBODY, 0)
@@ -242,6 +247,7 @@ def test_what_is_no_plain_file_is_neither_followed_nor_waited_for(tmp_path: Path
     assert read_regular(tmp_path / "file", 3) == b"123"
     (tmp_path / "link").symlink_to(tmp_path / "file")
     os.mkfifo(tmp_path / "fifo")
-    for name in ("link", "fifo"):
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "fifo", "folder"):
         with pytest.raises(OSError, match=r"regular|symbolic"):
             read_regular(tmp_path / name, 3)
