@@ -144,7 +144,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A descriptor of what may be anything: a link is not followed, a folder is one, no FIFO is waited for."""
+    """A descriptor of what may be anything: no link is followed, no FIFO waited for, a folder opened too."""
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield number

@@ -53,6 +53,7 @@ from rbee.keeper.listener import ClosedTcp, closed_tcp
 from rbee.keeper.lone import LoneHive, no_queen
 from rbee.keeper.permission import explain
 from rbee.narration import (
+    LOOKING_AT_HOST,
     QUEEN_ASLEEP,
     QUEEN_AWAKE,
     QUEEN_LOST,
@@ -201,11 +202,14 @@ class Keeper:
         there = _named(host, self._hives())
         is_up = there is not None and there.last_beat_ms is not None
         is_up = is_up and there is not None and there.state not in ("offline", "unknown")
-        if is_up and queen is None:
-            return False  # it beats: whatever is wrong with it, ssh is no help
         from pathlib import Path
 
-        from rbee.keeper.remote.bring import Request, bring
+        from rbee.keeper.remote.bring import Request, bring, not_installed_again
+
+        if is_up and queen is None:  # it beats: whatever is wrong with it, ssh is no help
+            if package is not None:
+                self._teller.narrate(LOOKING_AT_HOST, not_installed_again(host))
+            return False
 
         path = Path(package) if package else None
         request = Request(host, user, queen, path, there is not None, is_up, is_refused, port)

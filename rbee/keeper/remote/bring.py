@@ -128,6 +128,8 @@ class Visit:
         is_installed = units.state(HIVE_UNIT).load == "loaded"
         if not (is_installed or debs):
             raise _not_installed(ssh)
+        if is_installed and debs:
+            self._teller.narrate(LOOKING_AT_HOST, not_installed_again(name))
         is_known = is_installed and self._request.is_member
         found = find_membership(ssh, name, self._tcp) if is_known else None
         if found is None:
@@ -216,6 +218,11 @@ def _invite(ssh: Ssh, content: str) -> None:
     ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
     aside = f"{STATE}/.invitation.new"
     ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())
+
+
+def not_installed_again(name: str) -> str:
+    """What --install does on a machine that has the package."""
+    return f"{name} has rbee-hive already: --install changes nothing there"
 
 
 def _not_installed(ssh: Ssh) -> RbeeError:

@@ -84,7 +84,10 @@ def _ask(ssh: Ssh, *, is_again: bool) -> bytes:
         try:
             return getpass.getpass(printable(question)).encode(errors="surrogateescape") + b"\n"
         except EOFError as error:
-            raise NotPermitted(f"sudo on {host} wants the password of {user}", hint=_free(ssh)) from error
+            raise NotPermitted(
+                f"no password was typed, and sudo on {host} wants that of {user}",
+                hint=f"{ssh.typed}\n{_free(ssh)}",
+            ) from error
 
 
 def _free(ssh: Ssh) -> str:

@@ -611,6 +611,20 @@ def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away
     assert ("start", HIVE_UNIT) in elsewhere.bus.asked
 
 
+@pytest.mark.parametrize("state", ["offline", "online"])
+def test_where_the_package_is_installed_already_it_is_said_that_nothing_is(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path, state: Any
+) -> None:
+    elsewhere.bus.states[HIVE_UNIT] = INACTIVE
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--install", str(packages)))
+
+    assert ran.code == 0, ran
+    assert "(bee keeper) gpu1 has rbee-hive already: --install changes nothing there\n" in ran.out
+    assert not any("apt-get" in command.argv for command in elsewhere.ran)
+
+
 @pytest.mark.parametrize("name", ["rbeectl_0.4.0_all.deb", "python3-rbee_0.4.0_all.deb", ""])
 def test_packages_that_make_no_hive_are_refused_before_anything_is_copied(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, packages: Path, name: str

@@ -97,7 +97,9 @@ def test_who_types_no_password_is_told_what_else_there_is(answer: Answer) -> Non
     answer()
     with (
         Ssh("gpu1", "grace") as ssh,
-        pytest.raises(NotPermitted, match="wants the password of grace") as caught,
+        pytest.raises(
+            NotPermitted, match="no password was typed, and sudo on gpu1 wants that of grace"
+        ) as caught,
     ):
         ssh.run_as_root("true")
     assert "with the line: grace ALL=(root) NOPASSWD: ALL" in (caught.value.hint or "")
