@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -73,6 +73,8 @@ class PlayedBus:
     silent: dict[str, RbeeError] = field(default_factory=dict)
     access: tuple[str, str, int] = ("", "", 0o660)
     pinged: list[str] = field(default_factory=list)
+    later: dict[str, list[UnitState]] = field(default_factory=dict)
+    """What units become while somebody waits."""
 
     def __enter__(self) -> PlayedBus:
         if "open" in self.silent:
@@ -89,6 +91,12 @@ class PlayedBus:
 
     def state(self, unit: str) -> UnitState:
         return self.states.get(unit, INACTIVE)
+
+    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        assert timeout > 0
+        while not is_awaited(self.state(unit)) and self.later.get(unit):
+            self.states[unit] = self.later[unit].pop(0)
+        return self.state(unit)
 
     def active_state(self, unit: str) -> str:
         return self.states[unit].active
@@ -407,6 +415,14 @@ def test_a_unit_that_fails_and_is_restarted_for_ever_is_a_fault_and_says_of_what
     assert complaint.hint is not None
     assert complaint.hint.splitlines()[0].startswith("systemctl show -p ReadWritePaths,")
     assert complaint.hint.splitlines()[1] == "sudo journalctl -u rbee-hive.service -e"
+
+
+def test_a_unit_that_is_back_in_a_moment_is_no_fault(bus: PlayedBus, root: Path) -> None:
+    restarting = replace(ACTIVE, active="activating", sub="auto-restart", result="exit-code", restarts=2)
+    bus.states[QUEEN_UNIT] = restarting
+    bus.later[QUEEN_UNIT] = [replace(restarting, sub="start", result="success"), replace(ACTIVE, restarts=2)]
+
+    assert asked(checks.check_units, bus, root) == []
 
 
 def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: PlayedBus, root: Path) -> None:
