@@ -38,7 +38,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from rbee.contracts import Route, decode, encode, openapi
+from rbee.contracts import Route, decode, encode
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
 from rbee.server.connection import (
@@ -54,6 +54,7 @@ from rbee.server.peer import AnyPeer, Peer, RemotePeer
 from rbee.server.places import Places
 from rbee.systemd import Notifier, failure_in_a_line, watchdog_interval
 from rbee.text import printable
+from rbee.wire.openapi import openapi
 
 log = logging.getLogger("rbee")
 

@@ -1,4 +1,4 @@
-"""Values of every shape of the contracts, made from their annotations."""
+"""Values of every shape that crosses a wire, made from their annotations."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from typing import Annotated, Any, Literal, Union
 
 from hypothesis import strategies as st
 
-from rbee import contracts
+from rbee.wire import catalog, daemon, devices, events, fleet, hives, jobs
+from rbee.wire.devices import Cpu, Devices, Gpu
+from rbee.wire.hives import HiveView
+from rbee.wire.types import Limit
 
 SHAPES = tuple(
     kind
-    for kind in vars(contracts).values()
-    if dataclasses.is_dataclass(kind)
-    and isinstance(kind, type)
-    and kind not in (contracts.Limit, contracts.Route)
+    for module in (devices, hives, jobs, events, fleet, catalog, daemon)
+    for kind in vars(module).values()
+    if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 )
 
-HIVE_VIEW = contracts.HiveView(
+HIVE_VIEW = HiveView(
     id="localhost",
     host="localhost",
     port=8600,
     status="online",
-    devices=contracts.Devices(
-        contracts.Cpu("AMD EPYC 7763", 2, 128, 256, 512 * 2**30),
-        (
-            contracts.Gpu(
-                0, "nvidia", "NVIDIA GeForce RTX 4090", "GPU-a", 24 * 2**30, "550.54", "0000:01:00.0"
-            ),
-        ),
+    devices=Devices(
+        Cpu("AMD EPYC 7763", 2, 128, 256, 512 * 2**30),
+        (Gpu(0, "nvidia", "NVIDIA GeForce RTX 4090", "GPU-a", 24 * 2**30, "550.54", "0000:01:00.0"),),
     ),
     created_at_ms=1_000,
     updated_at_ms=2_000,
@@ -71,7 +69,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     return _texts(limit)
 
 
-def _texts(limit: contracts.Limit | None) -> st.SearchStrategy[str]:
+def _texts(limit: Limit | None) -> st.SearchStrategy[str]:
     if limit is None:
         return st.text(max_size=20)
     if limit.format == "date-time":
@@ -104,7 +102,7 @@ class Place:
     holder: Any
     key: Any
     kind: Any
-    limit: contracts.Limit | None
+    limit: Limit | None
     may_be_null: bool
     may_be_missing: bool
 

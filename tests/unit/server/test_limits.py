@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from rbee import contracts
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
 from rbee.queen import catalog, restraint
@@ -17,6 +16,11 @@ from rbee.queen.registry import BEATS_A_SECOND
 from rbee.queen.uplinks import ASKED_AT_ONCE
 from rbee.server import connection, door
 from rbee.server.connection import CONNECTIONS, HIVE_CONNECTIONS
+from rbee.wire.catalog import Audit
+from rbee.wire.devices import Devices
+from rbee.wire.fleet import CreateToken, Join
+from rbee.wire.hives import Label, SetCordon, SetLabels
+from rbee.wire.types import Limit
 
 PAGES = Path(__file__).parents[3] / "packaging/man"
 
@@ -44,9 +48,9 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
     full = f"line {STORY_FULL.name}"
     failed, bad = (f"{error.status} {error.slug}" for error in (HiveFailed, BadInput))
     card, label, key, token, cordon, told = (
-        limit_of(contracts.Devices, "gpus"), limit_of(contracts.SetLabels, "set"),
-        limit_of(contracts.Label, "key"), contracts.CreateToken, limit_of(contracts.SetCordon, "reason"),
-        limit_of(contracts.Audit, "entries"),
+        limit_of(Devices, "gpus"), limit_of(SetLabels, "set"),
+        limit_of(Label, "key"), CreateToken, limit_of(SetCordon, "reason"),
+        limit_of(Audit, "entries"),
     )  # fmt: skip
     days = f"{limit_of(token, 'ttl_s') / 86400:g} d"
 
@@ -100,7 +104,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "entries of the audit, operators'": (f"{catalog.AUDIT_KEPT}", "oldest dropped"),
         "entries of the audit, machines'": (f"{catalog.AUDIT_KEPT_MACHINES}", "oldest dropped"),
         "entries of the audit, a hive's": (f"{catalog.AUDIT_KEPT_A_HIVE}", "oldest dropped"),
-        "characters of a new hive's name": (f"{limit_of(contracts.Join, 'name')}", bad),
+        "characters of a new hive's name": (f"{limit_of(Join, 'name')}", bad),
         "entries told at once": (f"{told}", bad),
     }
 
@@ -115,7 +119,7 @@ def limit_of(shape: Any, field: str) -> int:
     while kinds:
         kind = kinds.pop()
         for about in getattr(kind, "__metadata__", ()):
-            if isinstance(about, contracts.Limit):
+            if isinstance(about, Limit):
                 return int(about.most)
         kinds += get_args(kind)
     raise AssertionError(f"{shape.__name__}.{field} has no limit")

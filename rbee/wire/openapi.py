@@ -1,0 +1,133 @@
+"""The OpenAPI document of a route table."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from typing import Annotated, Any, Literal, Union
+
+from rbee.wire.codec import _only_member, hints_of
+from rbee.wire.daemon import Problem
+from rbee.wire.events import FeedEvent, Gap, Line
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import Route
+from rbee.wire.types import JobId, Name, TokenId
+
+
+def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a route table."""
+    shapes: dict[str, Any] = {}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, shapes)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": dict(sorted(shapes.items()))},
+    }
+
+
+def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
+    answers: dict[int, Any] = {}
+    if route.tells or route.answer is None:
+        told = _feed(shapes) if route.is_endless else _story(shapes)
+        answers[200] = {"text/event-stream": {"schema": told}}
+    if route.answer is bytes:
+        # Bytes that JSON Schema has nothing to say of.
+        answers[200] = {kind: {"schema": {}} for kind in (route.media_type, route.or_media_type) if kind}
+    elif route.answer is not None:
+        answers[route.success] = {"application/json": {"schema": schema(route.answer, shapes)}}
+    problem = {"application/problem+json": {"schema": schema(Problem, shapes)}}
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "responses": {
+            **{str(code): {"description": "As asked", "content": told} for code, told in answers.items()},
+            **{str(code): {"description": "Refused", "content": problem} for code in route.problems},
+            "default": {"description": "A problem", "content": problem},
+        },
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": schema(_PATH_FIELDS[name], shapes)}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    parameters += [
+        {"name": name, "in": place, "required": False, "schema": schema(kind, shapes)}
+        for place, fields in (("header", route.headers), ("query", route.query))
+        for name, kind in fields
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        body = {"application/json": {"schema": schema(route.body, shapes)}}
+        operation["requestBody"] = {"required": True, "content": body}
+    return operation
+
+
+def _story(shapes: dict[str, Any]) -> dict[str, Any]:
+    # No type: OpenAPI 3.1 leaves open whether a stream's schema is about the whole or about an event.
+    for kind in (JobStarted, Line, Done, Problem):
+        schema(kind, shapes)
+    return {
+        "description": "Server-sent events, the data of each a JSON object: 'job' (JobStarted) where the "
+        "request began it, 'line' (Line) for each line, and at the end 'done' (Done) or 'error' (Problem)"
+    }
+
+
+def _feed(shapes: dict[str, Any]) -> dict[str, Any]:
+    for kind in (FeedEvent, Gap):
+        schema(kind, shapes)
+    return {
+        "description": "Server-sent events without an end, the data of each a JSON object: 'narrated' "
+        "(FeedEvent) for each line; 'gap' (Gap) before those that come after some that are not kept any "
+        "more. A block without data at the beginning gives the id after which the feed goes on. It ends "
+        "when the queen stops"
+    }
+
+
+_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": TokenId, "request_id": JobId}
+
+
+def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an annotation; the shapes it refers to are added to `shapes`."""
+    limit = None
+    if typing.get_origin(kind) is Annotated:
+        kind, limit = typing.get_args(kind)[:2]
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [schema(_only_member(kind), shapes), {"type": "null"}]}
+    if origin is Literal:
+        return {"type": "string", "enum": list(typing.get_args(kind))}
+    if origin is tuple:
+        bound = {"maxItems": limit.most} if limit else {}
+        return {"type": "array", "items": schema(typing.get_args(kind)[0], shapes), **bound}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _object_schema(kind, shapes)
+    if kind is bool:
+        return {"type": "boolean"}
+    if kind in (int, float):
+        bound = {"minimum": limit.least, "maximum": limit.most} if limit else {}
+        return {"type": "integer" if kind is int else "number", **bound}
+    if kind is dict:
+        return {"type": "object"}
+    text: dict[str, Any] = {"type": "string"}
+    if limit:
+        text |= {"minLength": limit.least, "maxLength": limit.most}
+        text |= {"pattern": f"^{limit.pattern}$"} if limit.pattern else {}
+        text |= {"format": limit.format} if limit.format else {}
+    return text
+
+
+def _object_schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
+    if kind.__name__ not in shapes:
+        shapes[kind.__name__] = {}  # before its fields, for a shape that refers to itself
+        fields = dataclasses.fields(kind)
+        shapes[kind.__name__] = {
+            "type": "object",
+            "properties": {f.name: schema(hints_of(kind)[f.name], shapes) for f in fields},
+            "required": [f.name for f in fields if f.default is dataclasses.MISSING],
+        }
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}

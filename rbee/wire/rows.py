@@ -1,0 +1,126 @@
+"""Rows that are shown whatever is in them: a list never fails for one bad row.
+
+decode() refuses what is not as agreed, and is right where somebody asks for a change. Of what was
+stored long ago, or comes from a program of another version, one value that is refused would hide all
+others. Here such a value gives way to one that says nothing, and the row's `problem` says what it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from rbee.errors import TEXT_LIMIT, BadInput
+from rbee.wire.codec import decode, hints_of, taken_apart
+from rbee.wire.types import Limit
+
+Shape = TypeVar("Shape")
+Complain = Callable[[str], None]
+
+SHOWN = 60
+"""Characters of a bad value that are repeated."""
+
+_BLANKS = ("", "unreadable", "0" * 8, "0" * 32, "1970-01-01T00:00:00Z", f"{'0' * 16}-0")
+"""Texts that say nothing; of each kind of text that a contract has, one is allowed."""
+
+
+def read_row(kind: type[Shape], value: Any) -> Shape:
+    """One row of a shape with a `problem`, from parsed JSON; never an error."""
+    row: Shape = _row(kind, value, "", lambda complaint: None)
+    return row
+
+
+def read_rows(kind: type[Shape], value: Any) -> Shape:
+    """decode(), but a bad row of a list says so itself; BadInput where the fault is not a row's."""
+    faults: list[str] = []
+    found: Shape = _shape(kind, value, "", faults.append)
+    if faults:
+        raise BadInput(faults[0])
+    return found
+
+
+def _row(kind: Any, value: Any, where: str, complain: Complain) -> Any:
+    """A shape that keeps its faults to itself if it has a `problem`."""
+    if "problem" not in hints_of(kind):
+        return _shape(kind, value, where, complain)
+    faults: list[str] = []
+    row = _shape(kind, value, "", faults.append)
+    if not faults:
+        return row
+    return dataclasses.replace(row, problem="; ".join(filter(None, [row.problem, *faults]))[:TEXT_LIMIT])
+
+
+def _shape(kind: Any, value: Any, where: str, complain: Complain) -> Any:
+    if not isinstance(value, dict):
+        complain(f"{where or 'it'} must be a JSON object, and is {_shown(value)}")
+        return _nothing(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        path = f"{where}.{field.name}" if where else field.name
+        if field.name in value:
+            found[field.name] = _value(hints_of(kind)[field.name], value[field.name], path, complain)
+        elif field.default is dataclasses.MISSING:
+            complain(f"{path} is missing")
+            found[field.name] = _nothing(hints_of(kind)[field.name])
+    return kind(**found)
+
+
+def _value(kind: Any, value: Any, where: str, complain: Complain) -> Any:
+    try:
+        return decode(kind, value, where)
+    except BadInput as error:
+        bare, limit, _ = taken_apart(kind)
+        if dataclasses.is_dataclass(bare):
+            return _row(bare, value, where, complain)
+        if typing.get_origin(bare) is tuple and isinstance(value, list):
+            return _items(typing.get_args(bare)[0], limit, value, where, complain)
+        complain(f"{error.message}, and is {_shown(value)}")
+        return _nothing(kind) if (text := _free_text(bare, limit, value)) is None else text
+
+
+def _items(kind: Any, limit: Limit | None, value: list[Any], where: str, complain: Complain) -> Any:
+    if limit and len(value) > limit.most:
+        complain(f"{where} may have {limit.most} entries at most, and has {len(value)}")
+        value = value[: limit.most]
+    return tuple(_value(kind, item, f"{where}[{number}]", complain) for number, item in enumerate(value))
+
+
+def _nothing(kind: Any) -> Any:
+    """A value that is allowed and says nothing."""
+    bare, limit, is_optional = taken_apart(kind)
+    if is_optional:
+        return None
+    if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+        return bare(**{name: _nothing(hint) for name, hint in hints_of(bare).items()})
+    if typing.get_origin(bare) is Literal:
+        return typing.get_args(bare)[0]
+    if typing.get_origin(bare) is tuple:
+        return ()
+    if bare is bool:
+        return False
+    if bare in (int, float):
+        return bare(max(limit.least, 0) if limit else 0)
+    return next(blank for blank in _BLANKS if _is_allowed(kind, blank))
+
+
+def _is_allowed(kind: Any, value: Any) -> bool:
+    try:
+        decode(kind, value)
+    except BadInput:
+        return False
+    return True
+
+
+def _free_text(bare: Any, limit: Limit | None, value: Any) -> str | None:
+    """As much as is allowed of a text that says something however long it is; None for any other value."""
+    if bare is not str or not isinstance(value, str) or limit is None or limit.pattern or limit.format:
+        return None
+    return value.encode(errors="backslashreplace").decode()[: limit.most]
+
+
+def _shown(value: Any) -> str:
+    shown = json.dumps(value, default=str)
+    return shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."

@@ -1,0 +1,102 @@
+"""What a field of a shape may be: bounds, and the named annotations that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from rbee.errors import TEXT_LIMIT
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Bounds of an annotated field: of the value for a number, of the length for the rest.
+
+    `words` says to a person what a pattern says to a program: what the value must be.
+    """
+
+    least: int
+    most: int
+    pattern: str | None = None
+    words: str | None = None
+    format: str | None = None
+
+
+DEFAULT_PORT = 8600
+QUEEN_PORT = 8500
+"""Where a queen listens for hives on other machines."""
+LOCALHOST = "localhost"
+"""The id and the host of the hive that is on the queen's own machine."""
+_ENDS = ", and begin and end with a letter or a digit"
+_HEX = "made of the digits 0 to 9 and a to f"
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_NAME_IN_WORDS = f"made of English letters, digits, '.', '_' and '-'{_ENDS}"
+Name = Annotated[str, Limit(1, 253, _NAME, _NAME_IN_WORDS)]
+NewName = Annotated[str, Limit(1, 63, _NAME, _NAME_IN_WORDS)]
+"""A Name that a table can show, for what joins from now on: as long as a label of DNS may be."""
+Port = Annotated[int, Limit(1, 65535)]
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+Host = Annotated[
+    str,
+    Limit(
+        1,
+        254,
+        rf"{_LABEL}(\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*",
+        "a host's name, with at most 63 characters between two dots, or an IP address",
+    ),
+]
+"""A queen's host name, with or without the root's dot at its end, or her IPv4 or IPv6 address.
+
+No label is empty or longer than 63: the resolver's own codec raises UnicodeError at such a name.
+"""
+JobId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}", _HEX)]
+Timestamp = Annotated[str, Limit(20, 40, format="date-time")]
+Text = Annotated[str, Limit(0, TEXT_LIMIT)]
+Word = Annotated[str, Limit(1, 64, r"[a-z0-9-]+", "made of small English letters, digits and '-'")]
+Count = Annotated[int, Limit(0, 2**53)]
+EventId = Annotated[int, Limit(0, 999_999_999)]
+Fingerprint = Annotated[str, Limit(1, 64, r"[0-9a-f]+", _HEX)]
+Percent = Annotated[float, Limit(0, 100)]
+Cpus = Annotated[float, Limit(0, 10**6)]
+Load = Annotated[float, Limit(0, 10**9)]
+Seconds = Annotated[float, Limit(0, 10**9)]
+Celsius = Annotated[float, Limit(-274, 10_000)]
+Watts = Annotated[float, Limit(0, 10**6)]
+FeedId = Annotated[str, Limit(18, 32, r"[0-9a-f]{16}-[0-9]{1,15}", "the id of an event, such as one before")]
+Priority = Annotated[int, Limit(0, 7)]
+Pem = Annotated[str, Limit(1, 8000)]
+MachineId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}", _HEX)]
+TokenId = Annotated[str, Limit(8, 8, r"[0-9a-f]{8}", _HEX)]
+LabelKey = Annotated[
+    str,
+    Limit(
+        1,
+        63,
+        r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?",
+        f"made of English letters, digits, '.', '_', '/' and '-'{_ENDS}",
+    ),
+]
+LabelValue = Annotated[
+    str,
+    Limit(
+        0,
+        63,
+        r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?",
+        f"empty, or made of English letters, digits, '.', '_' and '-'{_ENDS}",
+    ),
+]
+
+
+def is_same_name(one: str, other: str | None) -> bool:
+    """Hives are named as hosts are, and GPU1 and gpu1 are one host (RFC 4343)."""
+    return other is not None and one.lower() == other.lower()
+
+
+def spelled(name: str, names: Iterable[str]) -> str:
+    """The name as it is among `names`, where a hive of it is; else as it is.
+
+    A catalog from before 0.5.0 may have two that differ by case alone: each is meant by its own spelling.
+    """
+    same = [there for there in names if is_same_name(name, there)]
+    return name if not same or name in same else same[0]

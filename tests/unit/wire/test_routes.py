@@ -1,0 +1,33 @@
+"""The tables of routes are whole, and no two routes of one are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
+
+NAMED = {"ids": lambda kind: getattr(kind, "__name__", None)}
+
+TABLES = pytest.mark.parametrize(
+    "routes", [QueenRoutes.ALL, FleetRoutes.ALL, HiveRoutes.ALL], ids=["queen", "fleet", "hive"]
+)
+
+
+@TABLES
+def test_no_two_routes_share_a_name_or_a_method_and_path(routes: tuple[Any, ...]) -> None:
+    assert len({route.name for route in routes}) == len(routes)
+    assert len({(route.method, route.path) for route in routes}) == len(routes)
+
+
+@pytest.mark.parametrize("table", [QueenRoutes, FleetRoutes, HiveRoutes], **NAMED)
+def test_all_lists_all_routes(table: Any) -> None:
+    named = {value for name, value in vars(table).items() if name.isupper() and name != "ALL"}
+
+    assert set(table.ALL) == named
+
+
+def test_a_route_fills_its_path() -> None:
+    assert QueenRoutes.EVENTS.url(job_id="7" * 32) == f"/v1/jobs/{'7' * 32}/events"
+    assert FleetRoutes.ANSWER.url(request_id="7" * 32) == f"/v1/answers/{'7' * 32}"
