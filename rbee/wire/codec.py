@@ -1,6 +1,7 @@
 """Shapes to JSON and back, checked against their annotations.
 
-Fields that a shape does not know are ignored, so that a newer peer can say more.
+A shape's decoder is made once, of functions that each check one thing. Fields that a shape does not
+know are ignored, so that a newer peer can say more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -19,22 +21,54 @@ from rbee.wire.types import Limit
 
 Shape = TypeVar("Shape")
 
+Decoder = Callable[[Any], Any]
+"""Takes parsed JSON and returns the value of one annotation; raises _Refused."""
+
+
+class _Refused(Exception):
+    """`complaint` is about the value at `path`, which grows from its end as the error passes outwards."""
+
+    def __init__(self, complaint: str) -> None:
+        super().__init__(complaint)
+        self.complaint = complaint
+        self.path = ""
+
+    def found_in(self, step: str) -> None:
+        between = "." if self.path and not self.path.startswith("[") else ""
+        self.path = f"{step}{between}{self.path}"
+
 
 def encode(shape: Any) -> Any:
     """A shape as what json.dumps takes."""
-    if dataclasses.is_dataclass(shape) and not isinstance(shape, type):
-        return {f.name: encode(getattr(shape, f.name)) for f in dataclasses.fields(shape)}
     if isinstance(shape, (tuple, list)):
         return [encode(item) for item in shape]
+    if names := _field_names(shape.__class__):
+        return {name: encode(getattr(shape, name)) for name in names}
     return shape
 
 
-def decode(kind: type[Shape], value: Any, where: str = "") -> Shape:
-    """Check parsed JSON against a shape; BadInput names the field that is not right, as one of `where`.
+@functools.cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    """Of a shape; () for any other type."""
+    if not dataclasses.is_dataclass(kind):
+        return ()
+    return tuple(field.name for field in dataclasses.fields(kind))
 
+
+def decode(kind: type[Shape], value: Any, where: str = "") -> Shape:
+    """Check parsed JSON against a shape or an annotation, and return it as that.
+
+    Raises BadInput, which names the field that is not right: as one of `where`, if that is given.
     Rows of a list that is to be shown whatever is in them are read by rbee.wire.rows.
     """
-    result: Shape = _decode(kind, value, where)
+    hashable: Any = kind  # which mypy denies of type[Shape]
+    try:
+        result: Shape = _decoder(hashable)(value)
+    except _Refused as refused:
+        if where:
+            refused.found_in(where)
+        path = refused.path
+        raise BadInput(f"{path or 'the body'} {refused.complaint}", field=path or None) from None
     return result
 
 
@@ -51,95 +85,153 @@ def taken_apart(kind: Any) -> tuple[Any, Limit | None, bool]:
         bare, limit = typing.get_args(kind)[:2]
         return bare, limit, False
     if typing.get_origin(kind) in (Union, types.UnionType):
-        return (*taken_apart(_only_member(kind))[:2], True)
+        (member,) = (arm for arm in typing.get_args(kind) if arm is not types.NoneType)
+        return (*taken_apart(member)[:2], True)
     return kind, None, False
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    kind, limit, is_optional = taken_apart(kind)
-    if value is None and is_optional:
-        return None
+@functools.cache
+def _decoder(kind: Any) -> Decoder:
+    bare, limit, is_optional = taken_apart(kind)
+    decoder = _decoder_of_type(bare, limit)
+    if not is_optional:
+        return decoder
+    return lambda value: None if value is None else decoder(value)
+
+
+def _decoder_of_type(kind: Any, limit: Limit | None) -> Decoder:
     if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind) or not isinstance(value, str):
-            raise _bad(where, f"must be one of {', '.join(map(repr, typing.get_args(kind)))}")
-        return value
+        return _literal(typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
-        return _decode_list(typing.get_args(kind)[0], value, where, limit)
+        return _array(_decoder(typing.get_args(kind)[0]), limit)
     if dataclasses.is_dataclass(kind):
-        return _decode_object(kind, value, where)
+        return _object(kind)
     if kind is bool:
-        if not isinstance(value, bool):
-            raise _bad(where, "must be true or false")
-        return value
+        return _decode_bool
     if kind is int:
-        return _decode_int(value, where, limit)
+        return _whole_number(limit)
     if kind is float:
-        return _decode_float(value, where, limit)
-    return _decode_text(value, where, limit)
+        return _number(limit)
+    return _text(limit)
 
 
-def _only_member(union: Any) -> Any:
-    (member,) = (arm for arm in typing.get_args(union) if arm is not types.NoneType)
-    return member
+def _object(kind: Any) -> Decoder:
+    fields = [
+        (field.name, _decoder(hints_of(kind)[field.name]), field.default is dataclasses.MISSING)
+        for field in dataclasses.fields(kind)
+    ]
+
+    def decode_object(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Refused("must be a JSON object")
+        found = {}
+        name = ""
+        try:
+            for name, decode_field, is_required in fields:
+                if name in value:
+                    found[name] = decode_field(value[name])
+                elif is_required:
+                    raise _Refused("is missing")
+        except _Refused as refused:
+            refused.found_in(name)
+            raise
+        return kind(**found)
+
+    return decode_object
 
 
-def _decode_object(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise _bad(where, "must be a JSON object")
-    found = {}
-    for field in dataclasses.fields(kind):
-        path = f"{where}.{field.name}" if where else field.name
-        if field.name in value:
-            found[field.name] = _decode(hints_of(kind)[field.name], value[field.name], path)
-        elif field.default is dataclasses.MISSING:
-            raise _bad(path, "is missing")
-    return kind(**found)
+def _array(decode_item: Decoder, limit: Limit | None) -> Decoder:
+    most = limit.most if limit else math.inf
+
+    def decode_array(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _Refused("must be a JSON array")
+        if len(value) > most:
+            raise _Refused(f"may have {most} entries at most, and has {len(value)}")
+        items: list[Any] = []
+        try:
+            for item in value:
+                items.append(decode_item(item))
+        except _Refused as refused:
+            refused.found_in(f"[{len(items)}]")
+            raise
+        return tuple(items)
+
+    return decode_array
 
 
-def _decode_list(item_kind: Any, value: Any, where: str, limit: Limit | None) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise _bad(where, "must be a JSON array")
-    if limit and len(value) > limit.most:
-        raise _bad(where, f"may have {limit.most} entries at most, and has {len(value)}")
-    return tuple(_decode(item_kind, item, f"{where}[{n}]") for n, item in enumerate(value))
+def _literal(values: tuple[str, ...]) -> Decoder:
+    complaint = f"must be one of {', '.join(map(repr, values))}"
+
+    def decode_literal(value: Any) -> str:
+        if not isinstance(value, str) or value not in values:
+            raise _Refused(complaint)
+        return value
+
+    return decode_literal
 
 
-def _decode_int(value: Any, where: str, limit: Limit | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _bad(where, "must be a whole number")
-    if limit and not limit.least <= value <= limit.most:
-        raise _bad(where, f"must be from {limit.least} to {limit.most}")
+def _decode_bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Refused("must be true or false")
     return value
 
 
-def _decode_float(value: Any, where: str, limit: Limit | None) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _bad(where, "must be a number")
-    if limit and not limit.least <= value <= limit.most:
-        raise _bad(where, f"must be from {limit.least} to {limit.most}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    # Python's json reads NaN and Infinity, which JSON does not have.
-    if not math.isfinite(number):
-        raise _bad(where, "must be a finite number")
-    return number
+def _whole_number(limit: Limit | None) -> Decoder:
+    least, most = (limit.least, limit.most) if limit else (-math.inf, math.inf)
+
+    def decode_whole_number(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _Refused("must be a whole number")
+        if not least <= value <= most:
+            raise _Refused(f"must be from {least} to {most}")
+        return value
+
+    return decode_whole_number
 
 
-def _decode_text(value: Any, where: str, limit: Limit | None) -> str:
-    if not isinstance(value, str):
-        raise _bad(where, "must be a string")
-    if limit and not limit.least <= len(value) <= limit.most:
-        length = f"{limit.least} to {limit.most}" if limit.least < limit.most else f"{limit.most}"
-        raise _bad(where, f"must have {length} characters, and has {len(value)}")
-    if limit and limit.pattern and not re.fullmatch(limit.pattern, value):
-        raise _bad(where, f"must be {limit.words or f'as {limit.pattern}'}")
-    if limit and limit.format == "date-time" and not _is_timestamp(value):
-        raise _bad(where, "must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z")
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise _bad(where, "must be valid Unicode, and holds a lone surrogate")
-    return value
+def _number(limit: Limit | None) -> Decoder:
+    def decode_number(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _Refused("must be a number")
+        if limit and not limit.least <= value <= limit.most:
+            raise _Refused(f"must be from {limit.least} to {limit.most}")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        # Python's json reads NaN and Infinity, which JSON does not have.
+        if not math.isfinite(number):
+            raise _Refused("must be a finite number")
+        return number
+
+    return decode_number
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _text(limit: Limit | None) -> Decoder:
+    least, most = (limit.least, limit.most) if limit else (0, math.inf)
+    length = f"{least} to {most}" if least < most else f"{most}"
+    pattern = re.compile(limit.pattern) if limit and limit.pattern else None
+    words = limit and (limit.words or f"as {limit.pattern}")
+    is_time = limit is not None and limit.format == "date-time"
+
+    def decode_text(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _Refused("must be a string")
+        if not least <= len(value) <= most:
+            raise _Refused(f"must have {length} characters, and has {len(value)}")
+        if pattern and not pattern.fullmatch(value):
+            raise _Refused(f"must be {words}")
+        if is_time and not _is_timestamp(value):
+            raise _Refused("must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z")
+        if not value.isascii() and _SURROGATE.search(value):
+            raise _Refused("must be valid Unicode, and holds a lone surrogate")
+        return value
+
+    return decode_text
 
 
 _RFC3339 = re.compile(
@@ -151,12 +243,8 @@ def _is_timestamp(value: str) -> bool:
     if not _RFC3339.fullmatch(value):
         return False
     try:
-        # fromisoformat() knows microseconds at most; RFC 3339 allows any number of digits.
-        datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value.upper()))
+        # Without fraction and offset: fromisoformat() knows microseconds at most, and both are checked above.
+        datetime.fromisoformat(value[:19])
     except ValueError:
         return False
     return True
-
-
-def _bad(where: str, complaint: str) -> BadInput:
-    return BadInput(f"{where or 'the body'} {complaint}", field=where or None)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 import typing
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal
 
-from rbee.wire.codec import _only_member, hints_of
+from rbee.wire.codec import hints_of, taken_apart
 from rbee.wire.daemon import Problem
 from rbee.wire.events import FeedEvent, Gap, Line
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import Route
-from rbee.wire.types import JobId, Name, TokenId
+from rbee.wire.types import JobId, Limit, Name, TokenId
 
 
 def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, Any]:
@@ -93,12 +92,14 @@ _PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": To
 
 def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
     """JSON Schema of an annotation; the shapes it refers to are added to `shapes`."""
-    limit = None
-    if typing.get_origin(kind) is Annotated:
-        kind, limit = typing.get_args(kind)[:2]
+    kind, limit, is_optional = taken_apart(kind)
+    if is_optional:
+        return {"anyOf": [_schema(kind, limit, shapes), {"type": "null"}]}
+    return _schema(kind, limit, shapes)
+
+
+def _schema(kind: Any, limit: Limit | None, shapes: dict[str, Any]) -> dict[str, Any]:
     origin = typing.get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return {"anyOf": [schema(_only_member(kind), shapes), {"type": "null"}]}
     if origin is Literal:
         return {"type": "string", "enum": list(typing.get_args(kind))}
     if origin is tuple:
