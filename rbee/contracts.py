@@ -175,6 +175,9 @@ from rbee.wire.routes import (
     VERSION_HEADER as VERSION_HEADER,
 )
 from rbee.wire.routes import (
+    Answer as Answer,
+)
+from rbee.wire.routes import (
     FleetRoutes as FleetRoutes,
 )
 from rbee.wire.routes import (

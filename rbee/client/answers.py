@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import Route, decode
+from rbee.contracts import Answer, Route, decode
 from rbee.errors import (
     BadInput,
     Disconnected,
@@ -26,15 +26,16 @@ ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer, or of one event of a story, that are read at the most."""
 
 
-def read_answer(route: Route, content: bytes, status: int) -> Any:
-    """The shape that a route answers with; what is not as agreed is the other side's fault.
+def read_answer(route: Route[Answer], content: bytes, status: int) -> Answer:
+    """The shape that a route answers with, or its bytes; what is not as agreed is the other side's fault.
 
     A bad row of a list says in its `problem` what is wrong with it, and hides no other.
     """
     assert route.answer is not None, f"{route.name} answers with a story"
-    answer = parse(content, status)
-    if route.answer is dict:
-        return answer
+    answer: Any = content if route.answer is bytes else parse(content, status)
+    if route.answer in (bytes, dict):
+        as_it_is: Answer = answer
+        return as_it_is
     try:
         return decode(route.answer, answer)
     except BadInput:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, os_error, read_answer, refusal
 from rbee.contracts import (
     JOB_HEADER,
+    Answer,
     Devices,
     Heartbeat,
     HeartbeatAck,
@@ -81,12 +82,12 @@ class Link:
 
     async def ask(
         self,
-        route: Route,
+        route: Route[Answer],
         body: Any = None,
         *,
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> Answer:
         """The decoded answer of a route; TimedOut, Unreachable, or what the other side refused with."""
         span = self._timeout if timeout is None else timeout
         try:
@@ -102,13 +103,11 @@ class Link:
             raise cannot_connect(self._place, os_error(error)) from error
         if status >= 400:
             raise refusal(content, status)
-        if route.answer is bytes:
-            return content
         return read_answer(route, content, status)
 
     @asynccontextmanager
     async def stream(
-        self, route: Route, *, headers: dict[str, str], silence: float
+        self, route: Route[None], *, headers: dict[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The parts of a stream as they come, once its head has; `silence` in seconds bounds each wait.
 
@@ -140,7 +139,7 @@ class Link:
                 return
             yield part
 
-    async def _exchange(self, route: Route, body: Any, headers: dict[str, str]) -> tuple[int, bytes]:
+    async def _exchange(self, route: Route[Any], body: Any, headers: dict[str, str]) -> tuple[int, bytes]:
         sent = b""
         if body is not None:
             # What a stream's answer is made of is passed on as it is.
@@ -155,7 +154,7 @@ class Link:
             self._is_broken = True
             raise
 
-    def _request(self, route: Route, content: bytes, headers: dict[str, str]) -> Any:
+    def _request(self, route: Route[Any], content: bytes, headers: dict[str, str]) -> Any:
         lines = {"Host": "localhost", **headers}
         values = {name: lines.pop(name) for name in re.findall(r"{(\w+)}", route.path)}
         return self._pool.stream(
@@ -246,12 +245,12 @@ class Asking(Protocol):
 
     async def ask(
         self,
-        route: Route,
+        route: Route[Answer],
         body: Any = None,
         *,
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Any: ...
+    ) -> Answer: ...
 
 
 class HiveClient:
@@ -266,19 +265,16 @@ class HiveClient:
 
     async def health(self, *, timeout: float) -> HiveHealth:
         """Whose hive it is."""
-        health: HiveHealth = await self._link.ask(HiveRoutes.HEALTH, timeout=timeout)
-        return health
+        return await self._link.ask(HiveRoutes.HEALTH, timeout=timeout)
 
     async def devices(self, *, job_id: str | None, timeout: float) -> Devices:
         """Have the hive detect its devices; raises what the hive refused with."""
         headers = {JOB_HEADER: job_id} if job_id else {}
-        devices: Devices = await self._link.ask(HiveRoutes.DEVICES, headers=headers, timeout=timeout)
-        return devices
+        return await self._link.ask(HiveRoutes.DEVICES, headers=headers, timeout=timeout)
 
     async def sample(self, *, timeout: float) -> Sample:
         """What the hive's machine does right now."""
-        sample: Sample = await self._looks.ask(HiveRoutes.SAMPLE, timeout=timeout)
-        return sample
+        return await self._looks.ask(HiveRoutes.SAMPLE, timeout=timeout)
 
     async def shut_down(self, *, timeout: float) -> None:
         """Have the hive stop; it comes back by itself when its queen is there again."""
@@ -300,5 +296,4 @@ class HeartbeatClient:
         return self._link.is_open
 
     async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
-        ack: HeartbeatAck = await self._link.ask(QueenRoutes.HEARTBEAT, heartbeat, timeout=timeout)
-        return ack
+        return await self._link.ask(QueenRoutes.HEARTBEAT, heartbeat, timeout=timeout)

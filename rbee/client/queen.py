@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
-from rbee.contracts import EVENT_HEADER, QueenRoutes, Route, encode
+from rbee.contracts import EVENT_HEADER, Answer, JobStarted, QueenRoutes, Route, encode
 from rbee.errors import Disconnected, TimedOut, Unreachable
 from rbee.files import reason
 
@@ -62,7 +62,7 @@ class QueenClient:
         """The same with another bound for each wait."""
         return QueenClient(self._path, timeout=timeout, left=self._left)
 
-    def ask(self, route: Route, body: Any = None, **values: str) -> Any:
+    def ask(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
         """The decoded answer of a route."""
         with closing(self._connect()) as channel:
             answer = _Answer(channel, self._timeout, self._left)
@@ -72,7 +72,9 @@ class QueenClient:
             raise refusal(content, answer.status)
         return read_answer(route, content, answer.status)
 
-    def tell_story(self, route: Route, body: Any = None, **values: str) -> Iterator[StoryEvent]:
+    def tell_story(
+        self, route: Route[JobStarted] | Route[None], body: Any = None, **values: str
+    ) -> Iterator[StoryEvent]:
         """The events of the story that a request begins or resumes, until 'done' or 'error'.
 
         A stream that just ends raises Disconnected: what ends well says so.
@@ -86,7 +88,7 @@ class QueenClient:
             answer.timeout = SILENCE
             yield from _events(answer)
 
-    def fetch(self, route: Route, *, accept: str | None = None) -> Iterator[bytes]:
+    def fetch(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
         """The file that a route answers with, in parts; one that ends too early raises Disconnected."""
         with closing(self._connect()) as channel:
             answer = _Answer(channel, SILENCE, self._left)
@@ -231,7 +233,7 @@ class _Answer:
 
 def _send(
     channel: socket.socket,
-    route: Route,
+    route: Route[Any],
     body: Any,
     accept: str,
     values: Mapping[str, str],

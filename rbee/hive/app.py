@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -69,7 +70,7 @@ def build(
         await in_daemonic_thread(leave)
         return Accepted("stopping")
 
-    handlers: dict[Route, Handler] = {
+    handlers: dict[Route[Any], Handler] = {
         HiveRoutes.HEALTH: health,
         HiveRoutes.DEVICES: devices,
         HiveRoutes.SAMPLE: sample,

@@ -24,7 +24,6 @@ from rbee.contracts import (
     FleetRoutes,
     Host,
     Join,
-    Joined,
     Limit,
     MachineId,
     Name,
@@ -135,7 +134,7 @@ class Guest:
             # Only now, over a connection to who is known to be the queen, is the token shown.
             link = Link(queen, timeout=ASK_TIMEOUT)
             try:
-                joined: Joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
+                joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
             finally:
                 await link.close()
             membership = Membership(joined.hive_id, invitation.host, invitation.port, ca, path)
@@ -204,10 +203,9 @@ async def _is_taken(membership: Membership) -> bool:
 async def _ask_ca(queen: Afar) -> bytes:
     link = Link(queen, timeout=ASK_TIMEOUT)
     try:
-        content: bytes = await link.ask(FleetRoutes.CA)
+        return await link.ask(FleetRoutes.CA)
     finally:
         await link.close()
-    return content
 
 
 def own_name() -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rbee import tls
 from rbee.client.link import Afar, Link
-from rbee.contracts import FleetRoutes, Host, Joined, Name, Pem, Port, Renew, decode, encode
+from rbee.contracts import FleetRoutes, Host, Name, Pem, Port, Renew, decode, encode
 from rbee.errors import BadConfig, BadInput, RbeeError
 from rbee.files import explained, sync_folder, write_whole
 
@@ -170,7 +170,7 @@ async def certify(membership: Membership) -> tuple[str, str]:
     key = key_of(membership.path.read_text())
     link = Link(membership.queen(), timeout=ASK_TIMEOUT)
     try:
-        joined: Joined = await link.ask(FleetRoutes.RENEW, Renew(tls.request_for(key)))
+        joined = await link.ask(FleetRoutes.RENEW, Renew(tls.request_for(key)))
     finally:
         await link.close()
     return key, joined.certificate

@@ -177,7 +177,7 @@ def check(queen: QueenClient, queen_state: str, file: str | None) -> CatalogRepo
         return _read(Path(file))
     if queen_state == "awake":
         try:
-            report: CatalogReport = queen.ask(QueenRoutes.CHECK_CATALOG)
+            report = queen.ask(QueenRoutes.CHECK_CATALOG)
         except NotPermitted as error:
             raise explain(error) from error
         return report

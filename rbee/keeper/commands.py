@@ -15,11 +15,10 @@ from rbee.contracts import (
     EVENTS_MAX,
     LOCALHOST,
     AddHive,
+    Answer,
     CatalogReport,
     Done,
     FeedEvent,
-    FeedEvents,
-    Hives,
     HiveView,
     JobStarted,
     Line,
@@ -264,12 +263,12 @@ class Keeper:
                 self._bus, self._ask_awake, self._teller, self._left, is_open=is_open, address=address
             )
 
-    def ask_woken(self, route: Route, body: Any = None, **values: str) -> Any:
+    def ask_woken(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
         """What the queen answers, who is woken for it; that is no story."""
         self._have_awake()
         return self._ask_awake(route, body, **values)
 
-    def ask_if_awake(self, route: Route, body: Any = None, **values: str) -> Any:
+    def ask_if_awake(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
         """What the queen answers; NotRunning where she is not awake."""
         self._check_awake()
         return self._ask_awake(route, body, **values)
@@ -343,7 +342,7 @@ class Keeper:
 
     def _sample(self, hive_id: str) -> Sample | None:
         try:
-            sample: Sample = self._queen.within(SAMPLE_WAIT).ask(QueenRoutes.SAMPLE, hive_id=hive_id)
+            sample = self._queen.within(SAMPLE_WAIT).ask(QueenRoutes.SAMPLE, hive_id=hive_id)
         except RbeeError:
             return None  # it went meanwhile, is of an older version, or hangs: its figures are not known
         return sample
@@ -364,9 +363,7 @@ class Keeper:
     def last_events(self, hive: str, count: int) -> tuple[FeedEvent, ...]:
         """What an awake queen narrated last of a hive, oldest first; an older one has kept nothing."""
         try:
-            last: FeedEvents = self._ask_awake(
-                QueenRoutes.LAST_EVENTS, hive=hive, limit=str(min(count, EVENTS_MAX))
-            )
+            last = self._ask_awake(QueenRoutes.LAST_EVENTS, hive=hive, limit=str(min(count, EVENTS_MAX)))
         except NoSuchRoute:
             return ()
         return last.events
@@ -593,15 +590,14 @@ class Keeper:
         return self.queen_state()
 
     def _hives(self) -> tuple[HiveView, ...]:
-        hives: Hives = self._ask_awake(QueenRoutes.HIVES)
-        return hives.hives
+        return self._ask_awake(QueenRoutes.HIVES).hives
 
-    def _ask_awake(self, route: Route, body: Any = None, **values: str) -> Any:
+    def _ask_awake(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
         """What a queen answers whom systemd says to be awake."""
         with _explained():
             return self._queen.ask(route, body, **values)
 
-    def _ask(self, route: Route, body: Any = None, **values: str) -> Done:
+    def _ask(self, route: Route[JobStarted], body: Any = None, **values: str) -> Done:
         """Have the queen do a job, and relay its story; once more if she dies in the middle of it.
 
         All that is asked so may be asked twice: it goes on from wherever it is.
@@ -612,10 +608,9 @@ class Keeper:
             self._await_return(error)
             return self._follow(self._queen.tell_story(route, body, **values))
 
-    def _begin(self, route: Route, body: Any = None, **values: str) -> JobStarted:
+    def _begin(self, route: Route[JobStarted], body: Any = None, **values: str) -> JobStarted:
         """Have the queen begin a job, and return at once."""
-        job: JobStarted = self._ask_awake(route, body, **values)
-        return job
+        return self._ask_awake(route, body, **values)
 
     def _await_return(self, lost: Disconnected) -> None:
         """Wait until systemd has brought a queen back who died; raises `lost` if she was told to go."""

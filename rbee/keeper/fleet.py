@@ -16,9 +16,9 @@ from contextlib import suppress
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rbee.contracts import LOCALHOST, QUEEN_PORT, Host, QueenRoutes, SetTcp, Tcp, decode
+from rbee.contracts import LOCALHOST, QUEEN_PORT, Answer, Host, QueenRoutes, Route, SetTcp, Tcp, decode
 from rbee.errors import (
     BadConfig,
     BadInput,
@@ -68,7 +68,11 @@ DROPIN = Path("/etc/systemd/system/queen-rbee-tcp.socket.d/50-listen.conf")
 
 DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream=%s\n"
 
-Ask = Callable[..., Any]
+
+class Ask(Protocol):
+    """Asks a queen who is awake."""
+
+    def __call__(self, route: Route[Answer], body: Any = None, **values: str) -> Answer: ...
 
 
 def parse_address(text: str, *, field: str) -> tuple[str, int]:
@@ -114,7 +118,7 @@ def set_tcp(
 
     Where that fails she listens as before, and the error says so.
     """
-    before: Tcp = ask(QueenRoutes.TCP)
+    before = ask(QueenRoutes.TCP)
     old = new = None
     if address is not None:
         old, new = _dropin(), (DROPIN_CONTENT % address).encode()
@@ -133,7 +137,7 @@ def _switch_tcp(
     bus: Bus, ask: Ask, teller: Teller, left: Callable[[float], float], *, is_open: bool, moved: bool
 ) -> Tcp:
     """A socket cannot join a queen who runs, so she is restarted."""
-    told: Tcp = ask(QueenRoutes.SET_TCP, SetTcp(is_open))
+    told = ask(QueenRoutes.SET_TCP, SetTcp(is_open))
     if bool(told.listens) == is_open and not moved:
         return told
     if is_open:
@@ -171,7 +175,7 @@ def _go_back(bus: Bus, ask: Ask, before: Tcp, *, dropin: bytes | None, moved: bo
         if moved:
             _put_dropin(bus, dropin)
         bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
-        now: Tcp = ask(QueenRoutes.SET_TCP, SetTcp(before.is_open))
+        now = ask(QueenRoutes.SET_TCP, SetTcp(before.is_open))
         if now.listens != before.listens:
             _restart_queen(bus, most)
             now = ask(QueenRoutes.TCP)

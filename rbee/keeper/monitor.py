@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
-from rbee.contracts import FeedEvent, FeedEvents, Gap, QueenRoutes, Shape, decode, is_same_name
+from rbee.contracts import FeedEvent, Gap, QueenRoutes, Shape, decode, is_same_name
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
 from rbee.keeper.commands import QueenState, queen_state
 from rbee.rows import read_row
@@ -186,7 +186,7 @@ class Monitor:
 
     def _last(self) -> Iterator[Told]:
         asked = {"limit": str(self._lines)} | ({"hive": self._hive} if self._hive else {})
-        last: FeedEvents = self._queen.ask(QueenRoutes.LAST_EVENTS, **asked)
+        last = self._queen.ask(QueenRoutes.LAST_EVENTS, **asked)
         self._at = last.id
         yield from last.events
 

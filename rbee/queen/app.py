@@ -65,7 +65,7 @@ class Admission:
         self._hive_uid = hive_uid
         self._find_hive_uid = find_hive_uid
 
-    def __call__(self, peer: Peer, route: Route) -> None:
+    def __call__(self, peer: Peer, route: Route[Any]) -> None:
         if self._hive_uid is None:
             self._hive_uid = self._find_hive_uid()
         is_hive = peer.uid == self._hive_uid
@@ -98,7 +98,7 @@ def build(
         return begin(request, lambda: hives.add(wanted, actor(request)))
 
     async def heartbeat(request: Request) -> HeartbeatAck:
-        beat: Heartbeat = await read_shape(request, Heartbeat)
+        beat = await read_shape(request, Heartbeat)
         if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
             raise NotPermitted(f"the hive {beat.hive_id} is on another machine, and beats over TCP")
         return await hives.heartbeat(beat, actor(request))
@@ -130,7 +130,7 @@ def build(
         return await fleet.tcp()
 
     async def set_tcp(request: Request) -> Tcp:
-        asked: SetTcp = await read_shape(request, SetTcp)
+        asked = await read_shape(request, SetTcp)
         return await fleet.set_tcp(asked.is_open)
 
     async def list_tokens(_request: Request) -> Tokens:
@@ -184,7 +184,7 @@ def build(
         job = ask()
         return event_stream(jobs.stream(job, 0, peer_of(request), first=stories.job_event(job)))
 
-    handlers: dict[Route, Handler] = {
+    handlers: dict[Route[Any], Handler] = {
         QueenRoutes.HEALTH: health,
         QueenRoutes.ADD_HIVE: add_hive,
         QueenRoutes.HEARTBEAT: heartbeat,

@@ -36,7 +36,7 @@ OPEN = (FleetRoutes.CA, FleetRoutes.JOIN)
 """Routes for who has no credential yet."""
 
 
-def admit(peer: RemotePeer, route: Route) -> None:
+def admit(peer: RemotePeer, route: Route[Any]) -> None:
     if peer.credential is None and route not in OPEN:
         raise NotPermitted(
             "over TCP the queen serves hives alone, and a hive shows its certificate",
@@ -61,12 +61,12 @@ def build(fleet: Fleet, hives: Hives) -> Starlette:
             raise
 
     async def renew(request: Request) -> Joined:
-        asked: Renew = await read_shape(request, Renew)
+        asked = await read_shape(request, Renew)
         return await fleet.renew(asked.request, remote_peer_of(request))
 
     async def heartbeat(request: Request) -> HeartbeatAck:
         peer = remote_peer_of(request)
-        beat: Heartbeat = await read_shape(request, Heartbeat)
+        beat = await read_shape(request, Heartbeat)
         hive_id = fleet.hive_of(peer)
         if beat.hive_id != hive_id:
             raise NotPermitted(f"this is the credential of the hive {hive_id}, and of no other", hint=None)
@@ -96,7 +96,7 @@ def build(fleet: Fleet, hives: Hives) -> Starlette:
             uplink.answered(request_id, status, content)
         return Taken("ok")
 
-    handlers: dict[Route, Handler] = {
+    handlers: dict[Route[Any], Handler] = {
         FleetRoutes.CA: ca,
         FleetRoutes.JOIN: join,
         FleetRoutes.RENEW: renew,

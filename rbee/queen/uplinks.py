@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from rbee.client.answers import read_answer, refusal
-from rbee.contracts import JOB_HEADER, Asked, HiveRoutes, Route, encode
+from rbee.contracts import JOB_HEADER, Answer, Asked, HiveRoutes, Route, encode
 from rbee.errors import ClonedHive, Disconnected, HiveNotOnline, RbeeError, TimedOut, TooMany, Unreachable
 
 KEEP_ALIVE = 10.0
@@ -47,12 +47,12 @@ class Uplink:
 
     async def ask(
         self,
-        route: Route,
+        route: Route[Answer],
         body: Any = None,
         *,
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> Answer:
         """As Link.ask(); a stream that ends meanwhile raises Disconnected."""
         assert body is None, "no request to a hive has a body"
         if self._is_ended:

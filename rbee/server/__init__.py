@@ -38,7 +38,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from rbee.contracts import Route, decode, encode
+from rbee.contracts import Route, Shape, decode, encode
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping, TooLarge
 from rbee.narration import Event, Journal
 from rbee.server.connection import (
@@ -73,7 +73,7 @@ BACKLOG = 4096
 Handler = Callable[[Request], Awaitable[Any]]
 
 
-Admit = Callable[[Any, Route], None]
+Admit = Callable[[Any, Route[Any]], None]
 """Raises NotPermitted for a peer that may not use a route."""
 
 
@@ -102,7 +102,7 @@ def any_peer_of(request: Request) -> AnyPeer:
 def build_app(
     title: str,
     version: str,
-    handlers: Mapping[Route, Handler],
+    handlers: Mapping[Route[Any], Handler],
     *,
     admit: Admit = lambda peer, route: None,
 ) -> Starlette:
@@ -111,7 +111,7 @@ def build_app(
     The OpenAPI document is made from the same table, so that it cannot drift.
     """
     document = json_response(openapi(title, version, tuple(handlers))).body
-    paths: dict[str, dict[str, tuple[Route, Handler]]] = {}
+    paths: dict[str, dict[str, tuple[Route[Any], Handler]]] = {}
     for route, handler in handlers.items():
         paths.setdefault(route.path, {})[route.method] = (route, handler)
 
@@ -129,7 +129,7 @@ class _Endpoint:
 
     def __init__(
         self,
-        methods: Mapping[str, tuple[Route, Handler]],
+        methods: Mapping[str, tuple[Route[Any], Handler]],
         document: bytes | memoryview,
         admit: Admit,
     ) -> None:
@@ -179,7 +179,7 @@ def problem_response(error: RbeeError, headers: dict[str, str] | None = None) ->
     return response
 
 
-async def read_shape(request: Request, kind: type[Any]) -> Any:
+async def read_shape(request: Request, kind: type[Shape]) -> Shape:
     """The request's body as a shape; TooLarge beyond BODY_LIMIT, BadInput for what does not fit."""
     try:
         content = await read_body(request)
@@ -192,7 +192,7 @@ async def read_shape(request: Request, kind: type[Any]) -> Any:
     return decode(kind, value)
 
 
-def read_query(request: Request, route: Route) -> dict[str, Any]:
+def read_query(request: Request, route: Route[Any]) -> dict[str, Any]:
     """What the query gives of the route's parameters; BadInput names one that does not fit."""
     given = request.query_params
     return {name: _read_parameter(name, kind, given[name]) for name, kind in route.query if name in given}

@@ -15,7 +15,7 @@ from rbee.wire.routes import Route
 from rbee.wire.types import JobId, Limit, Name, TokenId
 
 
-def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, Any]:
+def openapi(title: str, version: str, routes: tuple[Route[Any], ...]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a route table."""
     shapes: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
@@ -29,7 +29,7 @@ def openapi(title: str, version: str, routes: tuple[Route, ...]) -> dict[str, An
     }
 
 
-def _operation(route: Route, shapes: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route[Any], shapes: dict[str, Any]) -> dict[str, Any]:
     answers: dict[int, Any] = {}
     if route.tells or route.answer is None:
         told = _feed(shapes) if route.is_endless else _story(shapes)

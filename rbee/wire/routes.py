@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from rbee.wire.catalog import AUDIT_MAX, Audit, CatalogReport
 from rbee.wire.daemon import Accepted, Health
@@ -41,22 +41,26 @@ STATUS_HEADER = "RBEE-Status"
 VERSION_HEADER = "RBEE-Version"
 
 
-@dataclass(frozen=True)
-class Route:
-    """One operation. `answer` None means a stream of server-sent events; bytes is a file, of
-    `media_type`, or of `or_media_type` where the request accepts only that.
+Answer = TypeVar("Answer")
 
-    Such a stream is a story, or where it `is_endless` the feed. `query` has what may be asked for
-    after the path's question mark. `tells` is for what begins a job: who accepts text/event-stream
-    gets its story at once, with 200. `problems` are the statuses to be ready for; any route may
-    answer 500, and 503 while it is stopped.
+
+@dataclass(frozen=True)
+class Route(Generic[Answer]):
+    """One operation, and the shape that it answers with.
+
+    A Route[None] has a stream of server-sent events: the story of a job, or the feed where it
+    `is_endless`. A Route[bytes] has a file of `media_type`, or of `or_media_type` if the request accepts
+    only that. `query` has the parameters that may follow the path's question mark. `tells` is true of
+    what begins a job: a request that accepts text/event-stream gets the job's story at once, with 200.
+    `problems` are the statuses to be ready for; any route may answer 500, and 503 while its daemon stops.
     """
 
-    name: str
+    name: str = field(init=False, default="")
+    """Its name in the table, in small letters."""
     method: Literal["GET", "POST", "DELETE"]
     path: str
     summary: str
-    answer: type[Any] | None
+    answer: type[Answer] | None
     body: type[Any] | None = None
     success: int = 200
     problems: tuple[int, ...] = ()
@@ -67,156 +71,155 @@ class Route:
     media_type: str = "application/json"
     or_media_type: str | None = None
 
+    def __set_name__(self, _table: type, name: str) -> None:
+        object.__setattr__(self, "name", name.lower())
+
     def url(self, **values: str) -> str:
+        """Its path, with a value for each {name} in it."""
         return self.path.format(**values)
 
 
-class QueenRoutes:
+class RouteTable:
+    """Routes as attributes of a class, and as a tuple, in the order in which they stand there."""
+
+    ALL: ClassVar[tuple[Route[Any], ...]]
+
+    def __init_subclass__(cls) -> None:
+        cls.ALL = tuple(route for route in vars(cls).values() if isinstance(route, Route))
+
+
+class QueenRoutes(RouteTable):
     """What the queen serves. The hive's user may call heartbeat only; everyone else, all but that."""
 
-    HEALTH = Route("health", "GET", "/health", "Is the queen well?", Health, problems=(403,))
+    HEALTH = Route("GET", "/health", "Is the queen well?", Health, problems=(403,))
     ADD_HIVE = Route(
-        "add_hive", "POST", "/add-hive", "Add a hive, or go on from wherever it is",
+        "POST", "/add-hive", "Add a hive, or go on from wherever it is",
         JobStarted, body=AddHive, success=202, problems=(400, 403, 413, 422, 503), tells=True,
     )  # fmt: skip
     HEARTBEAT = Route(
-        "heartbeat", "POST", "/heartbeat", "A hive says that it lives",
+        "POST", "/heartbeat", "A hive says that it lives",
         HeartbeatAck, body=Heartbeat, problems=(400, 403, 404, 409, 413),
     )  # fmt: skip
     SHUTDOWN = Route(
-        "shutdown", "POST", "/shutdown", "Have systemd stop the queen and all of her hives",
+        "POST", "/shutdown", "Have systemd stop the queen and all of her hives",
         JobStarted, success=202, problems=(403, 503), tells=True,
     )  # fmt: skip
-    HIVES = Route("hives", "GET", "/v1/hives", "All hives of the catalog", Hives, problems=(403,))
-    HIVE = Route("hive", "GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(400, 403, 404))
+    HIVES = Route("GET", "/v1/hives", "All hives of the catalog", Hives, problems=(403,))
+    HIVE = Route("GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(400, 403, 404))
     SAMPLE = Route(
-        "sample", "GET", "/v1/hives/{hive_id}/sample", "What a hive that is online does right now",
+        "GET", "/v1/hives/{hive_id}/sample", "What a hive that is online does right now",
         Sample, problems=(400, 403, 404, 409, 502, 504),
     )  # fmt: skip
     REMOVE_HIVE = Route(
-        "remove_hive", "DELETE", "/v1/hives/{hive_id}",
+        "DELETE", "/v1/hives/{hive_id}",
         "Stop a hive and forget it; one that cannot be told so only with force=1",
         JobStarted, success=202, problems=(400, 403, 503), tells=True,
         query=(("force", Annotated[int, Limit(0, 1)]),),
     )  # fmt: skip
     SET_LABELS = Route(
-        "set_labels", "POST", "/v1/hives/{hive_id}/labels", "Set labels of a hive, and take some away",
+        "POST", "/v1/hives/{hive_id}/labels", "Set labels of a hive, and take some away",
         HiveView, body=SetLabels, problems=(400, 403, 404, 413),
     )  # fmt: skip
     SET_CORDON = Route(
-        "set_cordon", "POST", "/v1/hives/{hive_id}/cordon", "Keep new work from a hive, or let it have some",
+        "POST", "/v1/hives/{hive_id}/cordon", "Keep new work from a hive, or let it have some",
         HiveView, body=SetCordon, problems=(400, 403, 404, 413),
     )  # fmt: skip
-    TCP = Route(
-        "tcp", "GET", "/v1/tcp", "Is the queen to be reached from other machines?", Tcp, problems=(403,)
-    )
+    TCP = Route("GET", "/v1/tcp", "Is the queen to be reached from other machines?", Tcp, problems=(403,))
     SET_TCP = Route(
-        "set_tcp", "POST", "/v1/tcp",
+        "POST", "/v1/tcp",
         "Say whether queen-rbee-tcp.socket is opened when she next starts; her keys are made for it",
         Tcp, body=SetTcp, problems=(400, 403, 413, 500),
     )  # fmt: skip
-    TOKENS = Route(
-        "tokens", "GET", "/v1/tokens", "Tokens that were made and not cleared away", Tokens, problems=(403,)
-    )
+    TOKENS = Route("GET", "/v1/tokens", "Tokens that were made and not cleared away", Tokens, problems=(403,))
     CREATE_TOKEN = Route(
-        "create_token", "POST", "/v1/tokens", "Make a token with which a machine joins as a hive",
+        "POST", "/v1/tokens", "Make a token with which a machine joins as a hive",
         CreatedToken, body=CreateToken, success=201, problems=(400, 403, 409, 413, 503),
     )  # fmt: skip
     REVOKE_TOKEN = Route(
-        "revoke_token", "DELETE", "/v1/tokens/{token_id}", "Let nobody join with a token any more",
+        "DELETE", "/v1/tokens/{token_id}", "Let nobody join with a token any more",
         TokenView, problems=(400, 403, 404),
     )  # fmt: skip
     AUDIT = Route(
-        "audit", "GET", "/v1/audit", "The last 100 or `limit` changes of catalog, tokens and labels",
+        "GET", "/v1/audit", "The last 100 or `limit` changes of catalog, tokens and labels",
         Audit, problems=(400, 403),
         query=(("limit", Annotated[int, Limit(0, AUDIT_MAX)]), ("hive", Name)),
     )  # fmt: skip
-    JOBS = Route("jobs", "GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs, problems=(403,))
-    JOB = Route("job", "GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(403, 404))
-    EVENTS = Route(
-        "events", "GET", "/v1/jobs/{job_id}/events",
+    JOBS = Route("GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs, problems=(403,))
+    JOB = Route("GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(403, 404))
+    EVENTS: Route[None] = Route(
+        "GET", "/v1/jobs/{job_id}/events",
         "A job's story from its first line, or from Last-Event-ID on; ends with 'done' or 'error'",
         None, problems=(400, 403, 404, 503), headers=((EVENT_HEADER, EventId),),
     )  # fmt: skip
-    FEED = Route(
-        "feed", "GET", "/v1/events",
+    FEED: Route[None] = Route(
+        "GET", "/v1/events",
         "What is narrated, as it happens: from now on, from since_ms on (0: all that is kept), "
         "or after Last-Event-ID, which goes before since_ms",
         None, problems=(400, 403, 503), headers=((EVENT_HEADER, FeedId),), query=(("since_ms", Count),),
         is_endless=True,
     )  # fmt: skip
     LAST_EVENTS = Route(
-        "last_events", "GET", "/v1/events/last", "The last 10 or `limit` events, of one hive or of all",
+        "GET", "/v1/events/last", "The last 10 or `limit` events, of one hive or of all",
         FeedEvents, problems=(400, 403),
         query=(("limit", Annotated[int, Limit(0, EVENTS_MAX)]), ("hive", Name)),
     )  # fmt: skip
     CATALOG = Route(
-        "catalog", "GET", "/v1/catalog", "A consistent copy of the catalog, an SQLite file",
+        "GET", "/v1/catalog", "A consistent copy of the catalog, an SQLite file",
         bytes, problems=(403, 500, 503), media_type="application/vnd.sqlite3",
     )  # fmt: skip
     CHECK_CATALOG = Route(
-        "check_catalog", "GET", "/v1/catalog/check", "Is the catalog sound?",
+        "GET", "/v1/catalog/check", "Is the catalog sound?",
         CatalogReport, problems=(403, 500, 503, 504),
     )  # fmt: skip
     METRICS = Route(
-        "metrics", "GET", "/metrics", "What Prometheus scrapes; in its older format for who accepts only it",
+        "GET", "/metrics", "What Prometheus scrapes; in its older format for who accepts only it",
         bytes, problems=(403, 500), media_type="application/openmetrics-text", or_media_type="text/plain",
     )  # fmt: skip
-    OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict, problems=(403,))
-
-    ALL = (
-        HEALTH, ADD_HIVE, HEARTBEAT, SHUTDOWN, HIVES, HIVE, SAMPLE, REMOVE_HIVE, SET_LABELS, SET_CORDON,
-        JOBS, JOB, EVENTS, FEED, LAST_EVENTS, CATALOG, CHECK_CATALOG, METRICS, TCP, SET_TCP, TOKENS,
-        CREATE_TOKEN, REVOKE_TOKEN, AUDIT, OPENAPI,
-    )  # fmt: skip
+    OPENAPI = Route("GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
 
-class FleetRoutes:
+class FleetRoutes(RouteTable):
     """What the queen serves over TCP: to hives alone, each with its credential, but for CA and JOIN."""
 
     CA = Route(
-        "ca", "GET", "/v1/ca", "The certificate of the queen's CA, to hold against a token's fingerprint",
+        "GET", "/v1/ca", "The certificate of the queen's CA, to hold against a token's fingerprint",
         bytes, media_type="application/x-pem-file",
     )  # fmt: skip
     JOIN = Route(
-        "join", "POST", "/v1/join", "Become a hive of this queen, by a token",
+        "POST", "/v1/join", "Become a hive of this queen, by a token",
         Joined, body=Join, success=201, problems=(400, 403, 409, 413),
     )  # fmt: skip
     RENEW = Route(
-        "renew", "POST", "/v1/renew", "A new certificate for the same credential",
+        "POST", "/v1/renew", "A new certificate for the same credential",
         Joined, body=Renew, success=201, problems=(400, 403, 404, 413),
     )  # fmt: skip
     HEARTBEAT = QueenRoutes.HEARTBEAT
-    REQUESTS = Route(
-        "requests", "GET", "/v1/requests", "What the queen asks of this hive, as she asks it",
+    REQUESTS: Route[None] = Route(
+        "GET", "/v1/requests", "What the queen asks of this hive, as she asks it",
         None, problems=(400, 403, 404, 409), headers=((INSTANCE_HEADER, JobId), (VERSION_HEADER, Text)),
         is_endless=True,
     )  # fmt: skip
     ANSWER = Route(
-        "answer", "POST", "/v1/answers/{request_id}", "The answer to one of those, with its status",
+        "POST", "/v1/answers/{request_id}", "The answer to one of those, with its status",
         Taken, problems=(400, 403, 404, 413), headers=((STATUS_HEADER, Annotated[int, Limit(200, 599)]),),
     )  # fmt: skip
 
-    ALL = (CA, JOIN, RENEW, HEARTBEAT, REQUESTS, ANSWER)
 
-
-class HiveRoutes:
+class HiveRoutes(RouteTable):
     """What a hive serves, to the queen's user and root."""
 
-    HEALTH = Route("health", "GET", "/health", "Is the hive well, and whose is it?", HiveHealth)
+    HEALTH = Route("GET", "/health", "Is the hive well, and whose is it?", HiveHealth)
     DEVICES = Route(
-        "devices", "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
+        "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
         Devices, problems=(400, 502), headers=((JOB_HEADER, JobId),),
     )  # fmt: skip
-    SAMPLE = Route("sample", "GET", "/v1/sample", "What this machine does right now", Sample)
+    SAMPLE = Route("GET", "/v1/sample", "What this machine does right now", Sample)
     SHUTDOWN = Route(
-        "shutdown", "POST", "/shutdown", "Have systemd stop the hive",
+        "POST", "/shutdown", "Have systemd stop the hive",
         Accepted, success=202, problems=(403, 502, 503, 504),
     )  # fmt: skip
     LEAVE = Route(
-        "leave", "POST", "/v1/leave", "Forget the queen on another machine whose hive this was, and stop",
+        "POST", "/v1/leave", "Forget the queen on another machine whose hive this was, and stop",
         Accepted, success=202, problems=(403, 500, 502, 503, 504),
     )  # fmt: skip
-    OPENAPI = Route("openapi", "GET", "/v1/openapi.json", "This document", dict)
-
-    ALL = (HEALTH, DEVICES, SAMPLE, SHUTDOWN, LEAVE, OPENAPI)
+    OPENAPI = Route("GET", "/v1/openapi.json", "This document", dict)

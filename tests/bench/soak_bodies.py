@@ -105,7 +105,7 @@ class Asker:
             method == "DELETE" and clean == QueenRoutes.REMOVE_HIVE.url(hive_id="localhost")
         )
 
-    def _path(self, route: Route) -> str:
+    def _path(self, route: Route[Any]) -> str:
         rng = self._rng
         name = quote(rng.choice(NAMES), safe="", errors="surrogatepass")
         path = route.url(
@@ -165,7 +165,7 @@ class Asker:
             )
         )
 
-    def _body(self, route: Route) -> bytes:
+    def _body(self, route: Route[Any]) -> bytes:
         """JSON that is wrong in one way or another, and sometimes in none."""
         ways: tuple[Callable[[Any], bytes], ...] = (
             self._mutated, self._mutated, self._mutated, self._bitten, self._bitten, self._encoded,

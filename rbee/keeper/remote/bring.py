@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.contracts import CreatedToken, CreateToken, Host, Port, QueenRoutes, Tcp, decode, is_same_name
+from rbee.contracts import CreateToken, Host, Port, QueenRoutes, Tcp, decode, is_same_name
 from rbee.errors import Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
 from rbee.keeper.fleet import (
     INVITATION,
@@ -79,7 +79,7 @@ class Found:
 
 def bring(ask: Ask, teller: Teller, left: Callable[[float], float], request: Request) -> None:
     """Have the machine's hive run if it has joined as this name, where the queen is now; or have it join."""
-    tcp: Tcp = ask(QueenRoutes.TCP)
+    tcp = ask(QueenRoutes.TCP)
     if not tcp.listens:
         raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
     # Before the first word there: these are mistakes here.
@@ -185,7 +185,7 @@ class Visit:
     def _hand_over(self, host: str, port: int) -> None:
         """Put an invitation there, with a token for this name and one use."""
         name = self._request.name
-        created: CreatedToken = self._ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
+        created = self._ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
         telling = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
         self._teller.narrate(HANDING_OVER, telling)
         _invite(self._ssh, invitation(host, port, name=name, token=created.text))

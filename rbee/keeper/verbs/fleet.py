@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from rbee.contracts import (
-    Audit,
-    CreatedToken,
     CreateToken,
     HiveView,
     Label,
@@ -18,12 +16,11 @@ from rbee.contracts import (
     LabelValue,
     Name,
     QueenRoutes,
+    Route,
     SetCordon,
     SetLabels,
-    Tcp,
     Text,
     TokenId,
-    Tokens,
     encode,
 )
 from rbee.errors import BadInput
@@ -81,7 +78,7 @@ def disable_tcp(session: Session) -> None:
 def tcp_status(session: Session) -> None:
     """Say whether the queen is open to other machines, and the fingerprint of her keys."""
     with session.keeper() as work:
-        told: Tcp = work.ask_if_awake(QueenRoutes.TCP)
+        told = work.ask_if_awake(QueenRoutes.TCP)
     if session.as_json:
         session.tell_json(encode(told))
         return
@@ -115,7 +112,7 @@ def create_token(session: Session, ttl: float | None, uses: int, hive: str | Non
         raise BadInput("--ttl must be from 1s to 30d", field="--ttl")
     asked = CreateToken(round(ttl) if ttl is not None else 3600, uses, hive)
     with session.keeper() as work:
-        made: CreatedToken = work.ask_woken(QueenRoutes.CREATE_TOKEN, asked)
+        made = work.ask_woken(QueenRoutes.CREATE_TOKEN, asked)
         listens = work.ask_woken(QueenRoutes.TCP).listens
     if session.as_json:
         session.tell_json(encode(made))
@@ -146,7 +143,7 @@ def joining_lines(listens: Sequence[str], token: str, hive: str | None = None) -
 def list_tokens(session: Session) -> None:
     """List the tokens, never their secrets."""
     with session.keeper() as work:
-        found: Tokens = work.ask_if_awake(QueenRoutes.TOKENS)
+        found = work.ask_if_awake(QueenRoutes.TOKENS)
     if session.as_json:
         session.tell_json(encode(found))
     elif found.tokens:
@@ -241,10 +238,12 @@ def uncordon(session: Session, hive: str) -> None:
     change(session, QueenRoutes.SET_CORDON, SetCordon(None), hive, cordon_said)
 
 
-def change(session: Session, route: Any, body: Any, hive: str, said: Any) -> None:
+def change(
+    session: Session, route: Route[HiveView], body: Any, hive: str, said: Callable[[HiveView], str]
+) -> None:
     checked(Name, "HIVE", hive)
     with session.keeper() as work:
-        changed: HiveView = work.ask_woken(route, body, hive_id=hive)
+        changed = work.ask_woken(route, body, hive_id=hive)
     if session.as_json:
         session.tell_json({"event": "done", "hive": encode(changed)})
     else:
@@ -272,7 +271,7 @@ def audit(session: Session, hive: str | None, lines: int) -> None:
     """Show the last changes of catalog, tokens and labels, of HIVE or of all, and who made them."""
     about = {} if hive is None else {"hive": checked(Name, "HIVE", hive)}
     with session.keeper() as work:
-        found: Audit = work.ask_if_awake(QueenRoutes.AUDIT, limit=str(lines), **about)
+        found = work.ask_if_awake(QueenRoutes.AUDIT, limit=str(lines), **about)
     if session.as_json:
         session.tell_json(encode(found))
     elif found.entries:

@@ -22,10 +22,11 @@ def test_no_two_routes_share_a_name_or_a_method_and_path(routes: tuple[Any, ...]
 
 
 @pytest.mark.parametrize("table", [QueenRoutes, FleetRoutes, HiveRoutes], **NAMED)
-def test_all_lists_all_routes(table: Any) -> None:
-    named = {value for name, value in vars(table).items() if name.isupper() and name != "ALL"}
+def test_a_table_lists_its_routes_as_they_stand_there_and_names_them(table: Any) -> None:
+    named = {name.lower(): route for name, route in vars(table).items() if name.isupper() and name != "ALL"}
 
-    assert set(table.ALL) == named
+    assert list(table.ALL) == list(named.values())
+    assert [route.name for route in table.ALL] == list(named)
 
 
 def test_a_route_fills_its_path() -> None:
