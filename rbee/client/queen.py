@@ -16,9 +16,10 @@ from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refus
 from rbee.contracts import EVENT_HEADER, Answer, JobStarted, QueenRoutes, Route, encode
 from rbee.errors import Disconnected, TimedOut, Unreachable
 from rbee.files import reason
+from rbee.wire import sse
 
 SILENCE = 30.0
-"""Seconds without a byte after which an open stream counts as broken; the queen sends one every 10."""
+"""Seconds without a byte after which an open stream counts as broken: three times sse.KEEP_ALIVE."""
 
 _WHY = "systemctl status queen-rbee; sudo journalctl -u queen-rbee -e"
 
@@ -131,7 +132,7 @@ class FeedStream:
     def __init__(self, channel: socket.socket, answer: _Answer) -> None:
         self._channel = channel
         self._answer = answer
-        self._waiting = b""
+        self._parser = sse.Parser(ANSWER_LIMIT)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -145,22 +146,17 @@ class FeedStream:
 
     def take(self) -> list[FeedBlock]:
         """The blocks that have arrived whole."""
-        *blocks, self._waiting = (self._waiting + b"".join(self._answer.take())).split(b"\n\n")
-        if len(self._waiting) > ANSWER_LIMIT:
-            raise Unreachable(f"an event of the feed is larger than {ANSWER_LIMIT} bytes")
-        return [found for block in blocks if (found := _feed_block(block)) is not None]
+        events = self._parser.feed(b"".join(self._answer.take()))
+        return [
+            FeedBlock(event.id, event.kind or "", _data(event.data or "{}"))
+            for event in events
+            if event.id is not None
+        ]
 
     @property
     def is_ended(self) -> bool:
         """Has the queen ended it, as she does when she stops?"""
         return self._answer.is_complete
-
-
-def _feed_block(block: bytes) -> FeedBlock | None:
-    fields = _fields(block)
-    if "id" not in fields:
-        return None
-    return FeedBlock(fields["id"], fields.get("event", ""), _data(fields.get("data", "{}")))
 
 
 class _Answer:
@@ -257,35 +253,23 @@ def _send(
 
 
 def _events(answer: _Answer) -> Iterator[StoryEvent]:
-    waiting = b""
+    parser = sse.Parser(ANSWER_LIMIT)
     for part in answer.parts():
-        *blocks, waiting = (waiting + part).split(b"\n\n")
-        if len(waiting) > ANSWER_LIMIT:
-            raise Unreachable(f"an event of the story is larger than {ANSWER_LIMIT} bytes")
-        for block in blocks:
-            event = _event(block)
-            if event is not None:
-                yield event
-                if event.kind in ("done", "error"):
-                    return
+        for event in parser.feed(part):
+            if event.data is None:
+                continue
+            yield _story_event(event.id, event.kind, event.data)
+            if event.kind in ("done", "error"):
+                return
     raise Disconnected("the queen went in the middle of the story", hint=_WHY)
 
 
-def _event(block: bytes) -> StoryEvent | None:
-    """One server-sent event; None for a comment, which only says that the stream lives."""
-    fields = _fields(block)
-    if "data" not in fields:
-        return None
+def _story_event(at: str | None, kind: str | None, data: str) -> StoryEvent:
     try:
-        number = int(fields.get("id", "0"))
+        number = int("0" if at is None else at)
     except ValueError as error:
         raise Unreachable(f"an event of the story is not as agreed: {error}") from error
-    return StoryEvent(number, fields.get("event", "message"), _data(fields["data"]))
-
-
-def _fields(block: bytes) -> dict[str, str]:
-    pairs = (line.partition(":") for line in block.decode(errors="replace").splitlines())
-    return {name: value.removeprefix(" ") for name, _, value in pairs if name}
+    return StoryEvent(number, kind or "message", _data(data))
 
 
 def _data(text: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ LINES_SIZE = 128 * 1024
 """Bytes of the lines that a beat carries: a beat that the queen's bound refuses would be sent for ever."""
 
 LINES_MAX = 64
-"""Lines that wait to go up; the oldest gives way. What a beat may carry (contracts.Heartbeat)."""
+"""Lines that wait to go up; the oldest gives way. What a beat may carry (rbee.wire.hives.Heartbeat)."""
 
 GOODBYE_TIMEOUT = 0.5
 """Seconds that the last beat may take; it is never worth a new connection."""

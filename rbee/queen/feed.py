@@ -19,7 +19,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -37,10 +37,11 @@ from rbee.narration import (
     line_of,
     now_rfc3339,
 )
-from rbee.queen.jobs import Reading
 from rbee.rows import read_row
 from rbee.server.peer import Peer
 from rbee.server.places import Bound, Places
+from rbee.server.streams import Growth, Reading
+from rbee.wire import sse
 
 log = logging.getLogger("rbee")
 
@@ -57,9 +58,6 @@ MEND_AFTER = 60.0
 """Seconds after which a file that could not be written is tried again, at the next event."""
 
 WATCHERS = Bound(total=128, kept=16, a_user=96, a_process=32)
-
-KEEP_ALIVE = 10.0
-"""Seconds of silence after which a stream gets a comment, so that its reader knows it lives."""
 
 _FIELDS = {field.name for field in dataclasses.fields(FeedEvent)}
 _PRIORITIES = {event.name: event.priority for event in EVENTS}
@@ -176,7 +174,7 @@ class Feed(Narrator):
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._grown = asyncio.Event()
+        self._growth = Growth()
         self._is_closed = False
         self._lines: deque[bytes] = deque()
         self._size = 0
@@ -212,7 +210,7 @@ class Feed(Narrator):
     def close(self) -> None:
         """End every stream once its reader has been told all up to now; what comes later is kept."""
         self._is_closed = True
-        self._wake()
+        self._growth.announce()
 
     async def end(self) -> None:
         """Let go of the file, after what other threads have narrated."""
@@ -242,7 +240,7 @@ class Feed(Narrator):
         return self._places.taken
 
     def stream(self, reader: Peer, *, after: str | None = None, since_ms: int | None = None) -> Reading:
-        """Server-sent events as contracts.QueenRoutes.FEED has them; TooMany beyond WATCHERS."""
+        """Server-sent events as QueenRoutes.FEED has them; TooMany beyond WATCHERS."""
         self._places.take(reader)
         number, first = self._begin(after, since_ms)
         return Reading(self._follow(number), first, lambda: self._places.give_back(reader))
@@ -257,7 +255,7 @@ class Feed(Narrator):
             if epoch != self._epoch or not self._oldest <= number <= self._number:
                 return self._oldest, self._gap(after)
         # A block without data; by the standard it tells the last event's id all the same.
-        return number, f"id: {self._id(number)}\n\n".encode()
+        return number, sse.place(self._id(number))
 
     def _number_before(self, since_ms: int) -> int:
         number = self._oldest
@@ -268,12 +266,11 @@ class Feed(Narrator):
             number += 1
         return number
 
-    async def _follow(self, number: int) -> AsyncGenerator[bytes, None]:
+    def _follow(self, number: int) -> AsyncGenerator[bytes, None]:
         """The events after a number, as they come, until the feed is closed."""
-        while True:
-            grown = self._grown
-            # Read before the events: what comes while they are told is told next time round.
-            is_closed = self._is_closed
+
+        def unread() -> Iterator[bytes]:
+            nonlocal number
             while number < self._number:
                 if number < self._oldest:
                     gap, number = self._gap(self._id(number)), self._oldest
@@ -281,14 +278,9 @@ class Feed(Narrator):
                     continue
                 line = self._lines[number - self._oldest]
                 number += 1
-                yield _block(self._id(number), "narrated", line)
-            if is_closed:
-                return
-            try:
-                async with asyncio.timeout(KEEP_ALIVE):
-                    await grown.wait()
-            except TimeoutError:
-                yield b": still here\n\n"
+                yield sse.event(self._id(number), "narrated", line)
+
+        return self._growth.follow(unread, lambda: self._is_closed)
 
     @property
     def _oldest(self) -> int:
@@ -300,7 +292,7 @@ class Feed(Narrator):
 
     def _gap(self, after: str) -> bytes:
         gap = Gap(after, self._id(self._oldest + 1))
-        return _block(self._id(self._oldest), "gap", json.dumps(encode(gap)).encode())
+        return sse.event(self._id(self._oldest), "gap", json.dumps(encode(gap)).encode())
 
     # How it is kept
 
@@ -321,7 +313,7 @@ class Feed(Narrator):
         self._number += 1
         self._keep(_line_of(event))
         self._store()
-        self._wake()
+        self._growth.announce()
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
@@ -386,10 +378,6 @@ class Feed(Narrator):
         self._journal.narrate(event, text)
         self.narrate(event, text)
 
-    def _wake(self) -> None:
-        self._grown.set()
-        self._grown = asyncio.Event()
-
 
 def _line_of(event: FeedEvent) -> bytes:
     """As the file has it. Without a problem the field is left out: 0.4.0, who may come back, knows none."""
@@ -397,8 +385,3 @@ def _line_of(event: FeedEvent) -> bytes:
     if event.problem is None:
         del told["problem"]
     return json.dumps(told).encode()
-
-
-def _block(at: str, kind: str, data: bytes) -> bytes:
-    # JSON has no raw line ends, so one data: line always does.
-    return f"id: {at}\nevent: {kind}\ndata: ".encode() + data + b"\n\n"

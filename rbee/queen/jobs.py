@@ -6,12 +6,11 @@ lines and STORY_SIZE characters a story, of which the end is never dropped; STRE
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, Literal
 
 from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
@@ -21,6 +20,8 @@ from rbee.queen.catalog import now_ms
 from rbee.queen.metrics import Metrics
 from rbee.server.peer import Peer
 from rbee.server.places import Bound, Places
+from rbee.server.streams import Growth, Reading
+from rbee.wire import sse
 
 STORY_LIMIT = 1000
 """Lines of a story; who reads it is told that there were more."""
@@ -29,9 +30,6 @@ STORY_SIZE = 256 * 1024
 """Characters of a story's lines together."""
 
 STREAMS = Bound(total=256, kept=32, a_user=192, a_process=64)
-
-KEEP_ALIVE = 10.0
-"""Seconds of silence after which a stream gets a comment, so that its reader knows it lives."""
 
 Kind = Literal["add-hive", "remove-hive", "shutdown"]
 
@@ -51,7 +49,7 @@ class Job:
         self._entries: list[tuple[str, Any]] = []
         self._size = 0
         self._is_full = False
-        self._grown = asyncio.Event()
+        self._growth = Growth()
 
     def view(self) -> JobView:
         return JobView(
@@ -84,28 +82,25 @@ class Job:
     def failed(self, error: RbeeError) -> None:
         self._end("error", error.to_problem())
 
-    async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
+    def follow(self, after: int) -> AsyncGenerator[bytes, None]:
         """Server-sent events from number `after` + 1 on, as they come, up to the story's end.
 
         A reader who has seen the end is told it again: each stream ends with 'done' or 'error'.
         """
         number = after
-        while True:
-            grown = self._grown
-            # Read before the lines: the end that comes while they are told is told next time round.
-            is_ended = self.state != "running"
-            if is_ended:
+
+        def unread() -> Iterator[bytes]:
+            nonlocal number
+            if self._is_ended():
                 number = min(number, len(self._entries) - 1)
             for kind, data in self._entries[number:]:
                 number += 1
                 yield _event(number, kind, data)
-            if is_ended:
-                return
-            try:
-                async with asyncio.timeout(KEEP_ALIVE):
-                    await grown.wait()
-            except TimeoutError:
-                yield b": still here\n\n"
+
+        return self._growth.follow(unread, self._is_ended)
+
+    def _is_ended(self) -> bool:
+        return self.state != "running"
 
     def _end(self, state: Literal["done", "error"], data: Any) -> None:
         if self.state == "running":
@@ -116,42 +111,10 @@ class Job:
 
     def _append(self, kind: str, data: Any) -> None:
         self._entries.append((kind, data))
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self._growth.announce()
 
     def _events_path(self) -> str:
         return QueenRoutes.EVENTS.url(job_id=self.id)
-
-
-class Reading(AsyncIterator[bytes]):
-    """A reader's place at a story, to be given back with aclose() however far the reading went."""
-
-    def __init__(self, story: AsyncGenerator[bytes, None], first: bytes, release: Callable[[], None]) -> None:
-        self._story = story
-        self._first = first
-        self._release: Callable[[], None] | None = release
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        try:
-            return await anext(self._story)
-        except BaseException:
-            self._give_back()
-            raise
-
-    async def aclose(self) -> None:
-        self._give_back()
-        await self._story.aclose()
-
-    def _give_back(self) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            release()
 
 
 class Jobs:
@@ -244,5 +207,4 @@ def job_event(job: Job) -> bytes:
 
 
 def _event(number: int, kind: str, data: Any) -> bytes:
-    # JSON has no raw line ends, so one data: line always does.
-    return f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+    return sse.event(number, kind, json.dumps(data).encode())

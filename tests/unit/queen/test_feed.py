@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rbee.queen.feed
+import rbee.server.streams
 from rbee.contracts import FeedEvent, Gap, Line, decode, encode
 from rbee.errors import TooMany
 from rbee.narration import ADDING, HIVE_OFFLINE, QUEEN_STARTED, Event, Narrator
@@ -283,7 +284,7 @@ def test_the_end_of_the_feed_is_told_after_all_that_came_before_it() -> None:
 
 
 def test_a_reader_in_silence_is_told_that_the_stream_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.queen.feed, "KEEP_ALIVE", 0.01)
+    monkeypatch.setattr(rbee.server.streams, "KEEP_ALIVE", 0.01)
 
     async def scenario() -> list[bytes]:
         stream = a_feed(None).stream(ADA)

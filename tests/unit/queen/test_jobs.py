@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-import rbee.queen.jobs
+import rbee.server.streams
 from rbee.contracts import Done, JobStarted, JobView, Line, decode, encode
 from rbee.errors import HiveFailed, Stopping, TooMany, UnknownJob, from_problem
 from rbee.narration import ADDING, DETECTED
@@ -154,7 +154,7 @@ def test_a_reader_who_comes_late_and_slow_misses_nothing() -> None:
 
 
 def test_a_reader_in_silence_is_told_that_the_story_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.queen.jobs, "KEEP_ALIVE", 0.01)
+    monkeypatch.setattr(rbee.server.streams, "KEEP_ALIVE", 0.01)
 
     async def scenario() -> list[bytes]:
         job = await a_story(0)

@@ -1,0 +1,57 @@
+"""Server-sent events, as the queen writes them and clients read them.
+
+Less than HTML's standard allows, and nothing else: lines end with a line feed, and an event has one line
+of data, which is JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rbee.errors import Unreachable
+
+KEEP_ALIVE = 10.0
+"""Seconds of silence after which a stream gets a COMMENT, so that its reader knows it lives."""
+
+COMMENT = b": still here\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stream; None for what it has no line of. `data` is JSON, not yet parsed."""
+
+    id: str | None
+    kind: str | None
+    data: str | None
+
+
+def event(at: int | str, kind: str, data: bytes) -> bytes:
+    """An event with an id. `data` is JSON, which has no raw line ends: it is one line."""
+    return f"id: {at}\nevent: {kind}\ndata: ".encode() + data + b"\n\n"
+
+
+def place(at: str) -> bytes:
+    """An event without data: only the id after which a reader goes on."""
+    return f"id: {at}\n\n".encode()
+
+
+class Parser:
+    """Makes events of a stream's bytes, however they are cut. `limit` in bytes bounds one event."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting = b""
+
+    def feed(self, part: bytes) -> list[Event]:
+        """The events that are whole now, comments left out; raises Unreachable beyond the limit."""
+        *blocks, self._waiting = (self._waiting + part).split(b"\n\n")
+        if len(self._waiting) > self._limit:
+            raise Unreachable(f"an event of the stream is larger than {self._limit} bytes")
+        events = map(_read, blocks)
+        return [event for event in events if event.id is not None or event.data is not None]
+
+
+def _read(block: bytes) -> Event:
+    lines = (line.partition(":") for line in block.decode(errors="replace").splitlines())
+    fields = {name: value.removeprefix(" ") for name, _, value in lines}
+    return Event(fields.get("id"), fields.get("event"), fields.get("data"))
