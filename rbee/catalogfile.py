@@ -1,6 +1,6 @@
 """The catalog's file, as queen and keeper both see it: whose it is, whether it is sound, who has it.
 
-The table in it is the queen's business (queen/catalog.py); putting another file in its
+The table in it is the queen's business (queen/store/); putting another file in its
 place is the keeper's (keeper/catalog.py). Neither does either without the lock.
 """
 
@@ -28,7 +28,7 @@ from rbee.files import sync_folder
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
 VERSION = 2
-"""The newest version that this rbee knows: the number of the queen's migrations."""
+"""The newest version that this rbee knows: the number of files in queen/store/schema/."""
 
 BUSY_TIMEOUT = 5.0
 """Seconds that reading or writing waits for another process that keeps the catalog locked."""
@@ -137,7 +137,7 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
         ("index", "hives_by_machine"), ("index", "hives_by_credential"),
     }),
 )  # fmt: skip
-"""What each of the queen's migrations makes, by kind and name."""
+"""What each file of queen/store/schema/ makes, by kind and name."""
 
 SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": AuditEntry}
 """What each row is shown as: columns and fields have the same names."""

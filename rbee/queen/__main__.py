@@ -26,7 +26,6 @@ from rbee.narration import (
 )
 from rbee.queen import app
 from rbee.queen import remote as remote_app
-from rbee.queen.catalog import Catalog
 from rbee.queen.feed import WATCHERS, Feed, FeedFile
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives import TELL_TIMEOUT, Hives
@@ -35,6 +34,7 @@ from rbee.queen.looks import SAMPLE_TIMEOUT
 from rbee.queen.mark import Mark
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
+from rbee.queen.store.store import Store
 from rbee.queen.units import AsyncBus
 from rbee.server import Remote, run_daemon, serve, stop_signal
 from rbee.server.peer import uid_of
@@ -83,7 +83,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
     queen = settings.queen
     state = _state_directory()
     metrics = Metrics()
-    catalog = Catalog.open(
+    catalog = Store.open(
         queen.database or state / "catalog.db",
         narrator,
         wanted=Mark(state / "wanted").set,

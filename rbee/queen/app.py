@@ -134,17 +134,17 @@ def build(
         return await fleet.set_tcp(asked.is_open)
 
     async def list_tokens(_request: Request) -> Tokens:
-        return Tokens(tuple(await hives.catalog.tokens()))
+        return Tokens(tuple(await hives.catalog.tokens.all()))
 
     async def create_token(request: Request) -> CreatedToken:
         return await fleet.create_token(await read_shape(request, CreateToken), actor(request))
 
     async def revoke_token(request: Request) -> TokenView:
-        return await hives.catalog.revoke_token(token_id(request), by=actor(request))
+        return await hives.catalog.tokens.revoke(token_id(request), by=actor(request))
 
     async def audit(request: Request) -> Audit:
         asked = read_query(request, QueenRoutes.AUDIT)
-        return Audit(tuple(await hives.catalog.audit(asked.get("limit", 100), asked.get("hive"))))
+        return Audit(tuple(await hives.catalog.audit.last(asked.get("limit", 100), asked.get("hive"))))
 
     async def list_jobs(_request: Request) -> Jobs:
         return Jobs(tuple(job.view() for job in jobs.all()))

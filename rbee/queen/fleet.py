@@ -42,10 +42,11 @@ from rbee.errors import (
 from rbee.files import explained
 from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Event, Narrator
 from rbee.queen.authority import Authority, Identity, credentials_folder
-from rbee.queen.catalog import Actor, Catalog, Joining, now_ms
 from rbee.queen.hives import Hives
 from rbee.queen.mark import Mark
 from rbee.queen.restraint import network_of
+from rbee.queen.store.records import Actor, Joining, now_ms
+from rbee.queen.store.store import Store
 from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer, address_of
 
@@ -62,7 +63,7 @@ class Fleet:
         self,
         folder: Path,
         sockets: Sequence[socket.socket],
-        catalog: Catalog,
+        catalog: Store,
         hives: Hives,
         narrator: Narrator,
         *,
@@ -83,7 +84,7 @@ class Fleet:
 
     async def load(self) -> None:
         """Take up the credentials of the catalog, and the keys where the queen is open or has been."""
-        self._members = {row.credential: row.id for row in await self._catalog.hives() if row.credential}
+        self._members = {row.credential: row.id for row in await self._catalog.hives.all() if row.credential}
         if self._sockets or (self._folder / "tls").exists():
             self._authority = await asyncio.to_thread(self._open_authority)
 
@@ -146,7 +147,7 @@ class Fleet:
             raise _reserved("hive")
         token_id, secret, now = secrets.token_hex(4), secrets.token_urlsafe(24), now_ms()
         token = TokenView(token_id, asked.hive, asked.uses, now, now + asked.ttl_s * 1000, is_revoked=False)
-        await self._catalog.add_token(token, _hash(secret), by=by)
+        await self._catalog.tokens.add(token, _hash(secret), by=by)
         return CreatedToken(tls.token_text(token_id, secret, fingerprint), token)
 
     # Those who come
@@ -208,13 +209,13 @@ class Fleet:
         credential = secrets.token_hex(8)
         joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
         # The token before all that costs something: a request is read and signed for who has one.
-        await self._catalog.check_join(joining)
+        await self._catalog.hives.check_join(joining)
         if not self._is_beside(asked.name, peer, instance):
             await self._hives.uplinks.check_free(asked.name, peer.address)
         certificate = await asyncio.to_thread(
             self.authority.sign, asked.request, Identity(asked.name, credential)
         )
-        row = await self._catalog.join(joining, by={**peer.fields, "actor_credential": credential})
+        row = await self._catalog.hives.join(joining, by={**peer.fields, "actor_credential": credential})
         self._forget(row.id)
         self._members[credential] = row.id
         # It proves its credential by a renewal, and for each join an operator gave a token.
@@ -266,7 +267,7 @@ class Fleet:
             raise
         self._hives.is_taken(hive_id)
         try:
-            await self._catalog.set_address(hive_id, peer.address, by=peer.fields)
+            await self._catalog.hives.set_address(hive_id, peer.address, by=peer.fields)
         except CatalogFailed as error:
             # It lives there all the same; the next stream has it written.
             log.error(
@@ -302,12 +303,12 @@ class Fleet:
 
     async def set_labels(self, hive_id: str, asked: SetLabels, by: Actor) -> HiveView:
         labels = {label.key: label.value for label in asked.set}
-        await self._catalog.set_labels(hive_id, labels, asked.remove, by=by)
+        await self._catalog.hives.set_labels(hive_id, labels, asked.remove, by=by)
         return await self._hives.view(hive_id)
 
     async def set_cordon(self, hive_id: str, asked: SetCordon, by: Actor) -> HiveView:
         await self._hives.view(hive_id)  # UnknownHive
-        await self._catalog.set_cordon(hive_id, asked.reason, by=by)
+        await self._catalog.hives.set_cordon(hive_id, asked.reason, by=by)
         return await self._hives.view(hive_id)
 
 

@@ -72,7 +72,6 @@ from rbee.narration import (
     Event,
     Narrator,
 )
-from rbee.queen.catalog import Actor, Catalog, Row
 from rbee.queen.fingerprints import Fingerprints
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.local_hive import check_own, place_of_beats
@@ -81,6 +80,8 @@ from rbee.queen.losses import Losses
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Life, Registry
 from rbee.queen.restraint import Restraint
+from rbee.queen.store.records import Actor, Row
+from rbee.queen.store.store import Store
 from rbee.queen.units import AsyncBus
 from rbee.queen.uplinks import Uplink, Uplinks
 from rbee.queen.words import describe, differences
@@ -163,7 +164,7 @@ class Hives:
     def __init__(
         self,
         config: QueenConfig,
-        catalog: Catalog,
+        catalog: Store,
         registry: Registry,
         jobs: Jobs,
         bus: AsyncBus,
@@ -210,12 +211,12 @@ class Hives:
         self._removed = removed
 
     @property
-    def catalog(self) -> Catalog:
+    def catalog(self) -> Store:
         return self._catalog
 
     async def load(self) -> None:
         """Take the hives of the catalog into the registry, as unknown until they are heard of."""
-        for row in await self._catalog.hives():
+        for row in await self._catalog.hives.all():
             self._registry.set(row.id, "unknown", f"not heard of yet since the queen woke; was {row.status}")
             if row.is_remote:
                 self._registry.track_remote(row.id)
@@ -255,7 +256,7 @@ class Hives:
         """BindsTo= took the local hive along when the queen died; bring it back if it is wanted."""
         async with self._locks[LOCALHOST]:
             try:
-                row = await self._catalog.hive(LOCALHOST)
+                row = await self._catalog.hives.find(LOCALHOST)
                 if row is None:
                     return
                 if not self._bus.state(HIVE_UNIT).is_active:
@@ -344,10 +345,10 @@ class Hives:
         return job
 
     async def views(self) -> list[HiveView]:
-        return [self._view(row) for row in await self._catalog.hives()]
+        return [self._view(row) for row in await self._catalog.hives.all()]
 
     async def view(self, hive_id: str) -> HiveView:
-        row = await self._catalog.hive(hive_id)
+        row = await self._catalog.hives.find(hive_id)
         if row is None:
             raise _unknown(hive_id)
         return self._view(row)
@@ -449,7 +450,7 @@ class Hives:
                 self._set(hive_id, "pending", "its first heartbeat has come")
             story = self._narrator.about(hive=hive_id)
             try:
-                before = await self._catalog.hive(hive_id)
+                before = await self._catalog.hives.find(hive_id)
                 devices = await self._first_devices(hive_id, story, job_id=None)
                 await self._store_online(hive_id, devices, sender)
             except RbeeError as error:
@@ -467,12 +468,12 @@ class Hives:
             story = self._narrator.about(hive=hive_id)
             fingerprint = self._fingerprints.of(hive_id)
             try:
-                before = await self._catalog.hive(hive_id)
+                before = await self._catalog.hives.find(hive_id)
                 client = await self._reach(hive_id)
                 devices = await client.devices(job_id=None, timeout=self._config.detect_timeout)
                 if before is None:
                     return
-                await self._catalog.set_devices(hive_id, devices, by=sender)
+                await self._catalog.hives.set_devices(hive_id, devices, by=sender)
             except RbeeError as error:
                 if self._is_online(hive_id) and self._fingerprints.failed(hive_id):
                     told = f"the devices of the beehive {hive_id} may have changed, and are not known"
@@ -524,7 +525,7 @@ class Hives:
         hive_id = request.host
         story.narrate(ADDING, f"Adding {'local pc' if hive_id == LOCALHOST else hive_id} to hive catalog.")
         async with self._locks[hive_id]:
-            row = await self._catalog.add(hive_id, request.host, request.port, by=by)
+            row = await self._catalog.hives.add(hive_id, request.host, request.port, by=by)
             if self._registry.life(hive_id) is None:
                 self._set(hive_id, "pending", "just added")
             with self._expecting(hive_id, job) as arrival:
@@ -636,7 +637,7 @@ class Hives:
             FIRST_HEARTBEAT,
             f"first heartbeat from a bee hive is received from {hive_id}. checking its capabilities...",
         )
-        row = await self._catalog.hive(hive_id)
+        row = await self._catalog.hives.find(hive_id)
         if row is None:
             raise _unknown(hive_id)
         return await self._ask_devices(row, story, job_id)
@@ -666,7 +667,7 @@ class Hives:
         # RAM first: a death that is heard of during the write is then judged, and written, after it.
         self._set(hive_id, "online", "its heartbeats come")
         try:
-            await self._catalog.set_online(hive_id, devices, by=by)
+            await self._catalog.hives.set_online(hive_id, devices, by=by)
         except CatalogFailed as error:
             if self._is_online(hive_id):
                 self._set(hive_id, "pending", f"its devices are not stored: {error.message}")
@@ -683,14 +684,14 @@ class Hives:
         try:
             async with self._locks[hive_id], self._leaving(hive_id):
                 # Before it is stopped, or forgets its queen, for a catalog that then keeps it.
-                await self._catalog.touch(hive_id)
+                await self._catalog.hives.touch(hive_id)
                 was_up = hive_id == LOCALHOST and not self._bus.state(HIVE_UNIT).is_stopped
                 is_stopped = True
                 if self._is_remote(hive_id):
                     is_stopped = await self._have_leave(hive_id, story, is_forced)
                 else:
                     await self._stop_hive(hive_id)
-                was_there = await self._catalog.remove(hive_id, by=by)
+                was_there = await self._catalog.hives.remove(hive_id, by=by)
                 self._registry.forget(hive_id)
                 self._removed(hive_id)
                 self.uplinks.drop(hive_id)
@@ -749,7 +750,7 @@ class Hives:
                 told = f"the beehive {uplink.hive_id} could not be told to shut down: {error.message}"
                 story.narrate(HIVE_NOT_TOLD, told, hive=uplink.hive_id)
 
-        for row in await self._catalog.hives():
+        for row in await self._catalog.hives.all():
             if row.is_remote and self.uplinks.find(row.id) is None:
                 told = f"the beehive {row.id} is not connected, and is not told to shut down"
                 story.narrate(HIVE_NOT_TOLD, told, hive=row.id)
@@ -915,7 +916,7 @@ class Hives:
     ) -> None:
         """Write down a change of state. What is so is so, even if the catalog cannot be written now."""
         try:
-            await self._catalog.set_status(hive_id, status, wanted=wanted, by=by)
+            await self._catalog.hives.set_status(hive_id, status, wanted=wanted, by=by)
         except CatalogFailed as error:
             log.error("hive %s is %s, and that could not be stored: %s", hive_id, status, error.message)
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
 from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
 from rbee.narration import STORY_FULL, Event, Narrator, line_of
-from rbee.queen.catalog import now_ms
 from rbee.queen.metrics import Metrics
+from rbee.queen.store.records import now_ms
 from rbee.server.peer import Peer
 from rbee.server.places import Bound, Places
 from rbee.server.streams import Growth, Reading

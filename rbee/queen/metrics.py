@@ -83,7 +83,7 @@ class Metrics:
 
     @contextmanager
     def catalog_timed(self, operation: str) -> Iterator[None]:
-        """The time of one turn of the catalog's thread; called there."""
+        """Time a read or a write: reads in the event loop's thread alone, writes in that which writes."""
         began = time.perf_counter()
         try:
             yield

@@ -62,7 +62,6 @@ from rbee.narration import (
 )
 from rbee.queen import app as queen_app
 from rbee.queen.__main__ import StatusLine
-from rbee.queen.catalog import Catalog
 from rbee.queen.feed import Feed, FeedFile
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives import Hives
@@ -70,6 +69,7 @@ from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.looks import SAMPLE_TIMEOUT
 from rbee.queen.metrics import Metrics
 from rbee.queen.registry import Registry
+from rbee.queen.store.store import Store
 from rbee.server import Peer, serve
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState, check_job
 
@@ -265,7 +265,7 @@ class Queen(Process):
         self._journal = Journal("queen-rbee", house.journal.path, house.lost)
         self.feed = Feed(FeedFile(house.feed_path), Chorus(self._journal, house.journal))
         self._tell = Chorus(self._journal, self.feed, house.journal)
-        self.catalog = Catalog.open(house.catalog_path, self.feed, metrics=self.metrics)
+        self.catalog = Store.open(house.catalog_path, self.feed, metrics=self.metrics)
         self.registry = Registry(interval=config.heartbeat_interval, grace=config.heartbeat_grace)
         self.jobs = Jobs(config.jobs_max, metrics=self.metrics)
         self._link = Link(house.hive_path, timeout=config.detect_timeout)

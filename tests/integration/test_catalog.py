@@ -6,8 +6,10 @@ import asyncio
 import os
 import socket
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -16,8 +18,9 @@ from rbee.client.queen import QueenClient
 from rbee.contracts import CatalogReport, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
 from rbee.keeper.catalog import backup
-from rbee.queen.catalog import COPIES_MAX
-from tests.integration.house import House, soon, until
+from rbee.queen.store.copies import COPIES_MAX
+from rbee.queen.store.sqlite import SQLite
+from tests.integration.house import House, Queen, soon, until
 
 
 async def saved(house: House, name: str = "copy.db") -> CatalogReport | None:
@@ -75,10 +78,18 @@ async def test_copies_made_while_hives_come_and_go_are_all_sound(house: House) -
         rows_of(house.root / f"{n}.db")
 
 
+def copies_of(queen: Queen) -> Callable[[], list[BinaryIO]]:
+    """Those that the queen has made, and may be sending."""
+    engine = queen.catalog.engine
+    assert isinstance(engine, SQLite)
+    return lambda: engine._copies._copies
+
+
 async def test_clients_that_never_read_their_copy_do_not_keep_others_from_the_queen(house: House) -> None:
     queen = await house.added()
+    copies = copies_of(queen)
     for n in range(3000):  # more than a socket takes at once
-        await queen.catalog.add(f"hive{n}", "x" * 200, 1)
+        await queen.catalog.hives.add(f"hive{n}", "x" * 200, 1)
     stuck = []
     try:
         for _ in range(COPIES_MAX):
@@ -86,7 +97,7 @@ async def test_clients_that_never_read_their_copy_do_not_keep_others_from_the_qu
             stuck.append(channel)
             channel.connect(os.fspath(house.queen_path))
             channel.sendall(b"GET /v1/catalog HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await until(lambda: len([copy for copy in queen.catalog._copies if not copy.closed]) == COPIES_MAX)
+        await until(lambda: len([copy for copy in copies() if not copy.closed]) == COPIES_MAX)
 
         refused = await house.send("GET", "/v1/catalog")
         assert (refused.status, refused.json["type"]) == (503, PROBLEM_PREFIX + "too-many")
@@ -94,7 +105,7 @@ async def test_clients_that_never_read_their_copy_do_not_keep_others_from_the_qu
     finally:
         for channel in stuck:
             channel.close()
-    await until(lambda: all(copy.closed for copy in queen.catalog._copies))
+    await until(lambda: all(copy.closed for copy in copies()))
 
     assert (await house.send("GET", "/v1/catalog")).status == 200
 
@@ -104,10 +115,11 @@ async def test_a_client_that_does_not_take_its_copy_in_time_is_given_up(
 ) -> None:
     monkeypatch.setattr("rbee.server.connection.SEND_TIMEOUT", 0.1)
     queen = await house.added()
+    copies = copies_of(queen)
     for n in range(3000):
-        await queen.catalog.add(f"hive{n}", "x" * 200, 1)
+        await queen.catalog.hives.add(f"hive{n}", "x" * 200, 1)
     with closing(socket.socket(socket.AF_UNIX)) as channel:
         channel.connect(os.fspath(house.queen_path))
         channel.sendall(b"GET /v1/catalog HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await until(lambda: len(queen.catalog._copies) == 1)
-        await until(lambda: queen.catalog._copies[0].closed)
+        await until(lambda: len(copies()) == 1)
+        await until(lambda: copies()[0].closed)

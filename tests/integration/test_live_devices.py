@@ -240,7 +240,7 @@ async def test_devices_that_are_not_told_are_asked_for_again_and_complained_of_o
 
 async def test_a_catalog_that_cannot_take_them_leaves_the_devices_to_the_next_beat(house: House) -> None:
     queen = await house.added(**BRISK)
-    real = queen.catalog.set_devices
+    real = queen.catalog.hives.set_devices
     tries = 0
 
     async def refuse(*_: Any, **__: Any) -> None:
@@ -248,13 +248,13 @@ async def test_a_catalog_that_cannot_take_them_leaves_the_devices_to_the_next_be
         tries += 1
         raise CatalogFailed("the disk is full")
 
-    queen.catalog.set_devices = refuse  # type: ignore[method-assign]
+    queen.catalog.hives.set_devices = refuse  # type: ignore[method-assign]
     house.devices, house.fingerprint = lambda: OTHER_DEVICES, "f2"
     told = await house.journal.says(event="devices-unknown")
     assert told["MESSAGE"].endswith("may have changed, and are not known: the disk is full")
     assert (await house.view()).devices == DEVICES
 
-    queen.catalog.set_devices = real  # type: ignore[method-assign]
+    queen.catalog.hives.set_devices = real  # type: ignore[method-assign]
     await house.journal.says(event="devices-changed")
     assert tries >= 1
     assert house.stored_devices() == OTHER_DEVICES

@@ -69,14 +69,14 @@ async def test_beats_write_nothing_to_the_catalog(house: House) -> None:
     await house.added(**SLOW)
     before = house.row()
     queen = house.queens[0]
-    changes = queen.catalog._connection.total_changes
+    changes = queen.catalog.engine._connection.total_changes
 
     beat = (await house.view()).last_beat_ms
     await asyncio.sleep(0.002)
     for _ in range(20):
         await house.hive.heart.beat()
 
-    assert queen.catalog._connection.total_changes == changes
+    assert queen.catalog.engine._connection.total_changes == changes
     assert house.row() == before
     now = (await house.view()).last_beat_ms
     assert beat is not None
@@ -188,7 +188,7 @@ async def test_stopped_together_with_the_queen_it_stays_wanted(house: House) -> 
 async def test_a_catalog_that_is_locked_for_a_while_does_not_end_the_judging(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rbee.queen.catalog.BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr("rbee.queen.store.sqlite.BUSY_TIMEOUT", 0.1)
     await house.added(**QUICK)
     with closing(sqlite3.connect(house.catalog_path, isolation_level=None)) as backup:
         backup.execute("BEGIN IMMEDIATE")

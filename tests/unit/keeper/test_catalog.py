@@ -33,7 +33,8 @@ from rbee.errors import (
     Unreachable,
 )
 from rbee.keeper.catalog import backup, check, is_the_queens, restore
-from rbee.queen.catalog import MIGRATIONS, Catalog
+from rbee.queen.store.sqlite import SCHEMA
+from rbee.queen.store.store import Store
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -50,9 +51,9 @@ def run(work: Awaitable[Result]) -> Result:
 def make(path: Path, *names: str) -> Path:
     """A catalog of a queen who has stopped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    catalog = Catalog.open(path)
+    catalog = Store.open(path)
     for name in names:
-        run(catalog.add(name, name, 8600))
+        run(catalog.hives.add(name, name, 8600))
     catalog.close()
     return path
 
@@ -61,9 +62,9 @@ def make_killed(path: Path, *names: str) -> Path:
     """A catalog of a queen who was killed: what she wrote last is in its log alone."""
     aside = path.parent.parent / "aside"
     make(aside / path.name, "before")
-    catalog = Catalog.open(aside / path.name)
+    catalog = Store.open(aside / path.name)
     for name in names:
-        run(catalog.add(name, name, 8600))
+        run(catalog.hives.add(name, name, 8600))
     path.parent.mkdir(exist_ok=True)
     for suffix in ("", "-wal"):
         shutil.copy(f"{aside / path.name}{suffix}", f"{path}{suffix}")
@@ -281,16 +282,15 @@ def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE VIEW v AS SELECT 1")
 
-    Catalog.open(path).close()
+    Store.open(path).close()
 
 
 def test_the_check_knows_all_that_each_migration_makes() -> None:
     known: set[tuple[str, str]] = set()
     with closing(sqlite3.connect(":memory:")) as connection:
-        for made, migration in zip(MADE, MIGRATIONS, strict=True):
+        for made, file in zip(MADE, sorted(SCHEMA.iterdir()), strict=True):
             known |= made
-            for statement in migration:
-                connection.execute(statement)
+            connection.executescript(file.read_text())
             there = connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'")
             assert set(there) == known
 
@@ -392,8 +392,8 @@ def test_a_restore_that_fails_leaves_the_catalog_that_there_is_to_its_queen(
         restore(str(source))
 
     assert sorted(one.name for one in path.parent.iterdir()) == before
-    catalog = Catalog.open(path)
-    assert {row.id for row in run(catalog.hives())} == {"acknowledged", "before"}
+    catalog = Store.open(path)
+    assert {row.id for row in run(catalog.hives.all())} == {"acknowledged", "before"}
     catalog.close()
 
 
@@ -405,8 +405,8 @@ def test_a_restore_of_nothing_sets_aside_and_lets_the_queen_begin_anew(path: Pat
     assert done.report is None
     assert done.old is not None
     assert names_in(done.old) == ["acknowledged", "before"]
-    catalog = Catalog.open(path)
-    assert run(catalog.hives()) == []
+    catalog = Store.open(path)
+    assert run(catalog.hives.all()) == []
     catalog.close()
 
 
@@ -431,7 +431,7 @@ def test_what_the_queen_would_refuse_is_never_restored(path: Path, tmp_path: Pat
 def test_an_awake_queen_keeps_her_catalog_and_is_named(path: Path, tmp_path: Path) -> None:
     source = make(tmp_path / "media/backup.db", "restored")
     make(path, "mine")
-    awake = Catalog.open(path)
+    awake = Store.open(path)
 
     with pytest.raises(CatalogInUse) as caught:
         restore(str(source))
@@ -542,10 +542,10 @@ def how_the_queen_starts(path: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(path.parent, folder, dirs_exist_ok=True)
         try:
-            catalog = Catalog.open(Path(folder) / path.name)
+            catalog = Store.open(Path(folder) / path.name)
         except CatalogUnusable as error:
             return f"it {error.message.partition(' was ')[1].strip()} {error.message.partition(' was ')[2]}"
-        names = [row.id for row in run(catalog.hives())]
+        names = [row.id for row in run(catalog.hives.all())]
         catalog.close()
         return " ".join(names)
 

@@ -20,12 +20,12 @@ from rbee.contracts import Done, Hives, JobStarted, JobView, QueenRoutes, Route,
 from rbee.errors import NotPermitted, from_problem
 from rbee.narration import SHUTTING_DOWN_HIVES, Chorus, Narrator
 from rbee.queen.app import Admission, build
-from rbee.queen.catalog import Catalog
 from rbee.queen.feed import Feed, FeedFile
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives import Hives as Rules
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.registry import Registry
+from rbee.queen.store.store import Store
 from rbee.queen.units import AsyncBus
 from rbee.server.peer import Peer
 from rbee.systemd import TARGET, Notifier
@@ -96,7 +96,7 @@ class Served:
     path: Path
     rules: Rules
     jobs: Jobs
-    catalog: Catalog
+    catalog: Store
     systemd: PlayedSystemd
     stop: Callable[[], Awaitable[None]]
 
@@ -106,7 +106,7 @@ class Served:
 
 @asynccontextmanager
 async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
-    catalog, jobs, systemd = Catalog.open(tmp_path / "catalog.db"), Jobs(8), PlayedSystemd()
+    catalog, jobs, systemd = Store.open(tmp_path / "catalog.db"), Jobs(8), PlayedSystemd()
     feed = Feed(FeedFile(None), Narrator())
     bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
     link = Link(tmp_path / "hive.sock", timeout=1)
@@ -205,7 +205,7 @@ def test_who_asked_is_known_by_the_kernel_s_word(with_queen: WithQueen) -> None:
 
 def test_hives_are_listed_and_shown(with_queen: WithQueen) -> None:
     async def scenario(queen: Served) -> list[Answer]:
-        await queen.catalog.add("localhost", "localhost", 8600)
+        await queen.catalog.hives.add("localhost", "localhost", 8600)
         await queen.rules.load()
         return [await queen.ask(request("GET", path)) for path in ("/v1/hives", "/v1/hives/localhost")]
 
@@ -218,7 +218,7 @@ def test_hives_are_listed_and_shown(with_queen: WithQueen) -> None:
 
 def test_a_hive_is_meant_in_any_case_of_its_name(with_queen: WithQueen) -> None:
     async def scenario(queen: Served) -> list[Answer]:
-        await queen.catalog.add("localhost", "localhost", 8600)
+        await queen.catalog.hives.add("localhost", "localhost", 8600)
         await queen.rules.load()
         label = b'{"set": [{"key": "rack", "value": "3"}]}'
         return [
@@ -285,7 +285,7 @@ def test_what_is_wrong_is_a_problem_and_nothing_is_written(
 ) -> None:
     async def scenario(queen: Served) -> Answer:
         answer = await queen.ask(asked)
-        assert await queen.catalog.hives() == []
+        assert await queen.catalog.hives.all() == []
         assert queen.jobs.all() == []
         assert queen.systemd.asked == []
         return answer
@@ -304,7 +304,7 @@ def test_what_is_wrong_is_a_problem_and_nothing_is_written(
 @pytest.mark.skipif(ME != 0, reason="only root may send a heartbeat here")
 def test_a_beat_of_a_hive_of_the_catalog_is_acknowledged(with_queen: WithQueen) -> None:
     async def scenario(queen: Served) -> Answer:
-        await queen.catalog.add("localhost", "localhost", 8600)
+        await queen.catalog.hives.add("localhost", "localhost", 8600)
         await queen.rules.load()
         return await queen.ask(post("/heartbeat", BEAT | {"state": "starting", "of": "tomorrow"}))
 

@@ -15,7 +15,6 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-import rbee.queen.catalog
 import rbee.queen.fleet
 import rbee.queen.hives
 from rbee import __version__, tls
@@ -57,12 +56,14 @@ from rbee.errors import (
 )
 from rbee.narration import Event, Narrator
 from rbee.queen.authority import Authority, Identity
-from rbee.queen.catalog import Catalog
 from rbee.queen.fleet import Fleet, check_version
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Jobs
 from rbee.queen.registry import Registry
 from rbee.queen.restraint import AT_ONCE, JOINS, RENEWALS, STREAMS
+from rbee.queen.store import audit, tokens
+from rbee.queen.store.records import now_ms
+from rbee.queen.store.store import Store
 from rbee.queen.units import AsyncBus
 from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer
@@ -91,7 +92,7 @@ class Tape(Narrator):
 class Queen:
     fleet: Fleet
     hives: Hives
-    catalog: Catalog
+    catalog: Store
     tape: Tape
 
     async def token(self, *, ttl_s: int = 3600, uses: int = 1, hive: str | None = None) -> str:
@@ -113,7 +114,7 @@ class Queen:
         return await self.fleet.join(asked, RemotePeer(address, credential), instance)
 
     async def credential(self, name: str = "gpu1") -> RemotePeer:
-        row = await self.catalog.hive(name)
+        row = await self.catalog.hives.find(name)
         assert row is not None
         return RemotePeer(row.address or "", row.credential, row.id)
 
@@ -126,7 +127,7 @@ class Queen:
 async def a_queen(folder: Path) -> AsyncIterator[Queen]:
     tape, systemd = Tape(), PlayedSystemd()
     folder.mkdir(exist_ok=True)
-    catalog, jobs = Catalog.open(folder / "catalog.db"), Jobs(8)
+    catalog, jobs = Store.open(folder / "catalog.db"), Jobs(8)
     bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
     link = Link(folder / "hive.sock", timeout=1)
     registry = Registry(interval=15, grace=5)
@@ -237,11 +238,11 @@ def test_a_token_that_is_not_good_lets_nobody_in_and_says_why(
         spent = await queen.token()
         await queen.join(spent, "gpu0", machine=OTHER)
         revoked = await queen.token()
-        await queen.catalog.revoke_token(revoked[:8], by=OPERATOR)
+        await queen.catalog.tokens.revoke(revoked[:8], by=OPERATOR)
         bound = await queen.token(hive="gpu7")
         token_id, secret, fingerprint = (await queen.token()).split(".")
         expired = await queen.token(ttl_s=1)
-        later = rbee.queen.catalog.now_ms() + 1001
+        later = now_ms() + 1001
         tries = [
             (spent, "is spent"),
             (revoked, "has been revoked"),
@@ -253,11 +254,11 @@ def test_a_token_that_is_not_good_lets_nobody_in_and_says_why(
         ]
         for number, (token, words) in enumerate(tries):
             if token is expired:
-                monkeypatch.setattr(rbee.queen.catalog, "now_ms", lambda: later)
+                monkeypatch.setattr(queen.catalog.writer, "now_ms", lambda: later)
             with pytest.raises(BadToken, match=words) as caught:
                 await queen.join(token, address=f"10.0.0.{number}")
             assert "rbeectl token create" in (caught.value.hint or "")
-        assert [row.id for row in await queen.catalog.hives()] == ["gpu0"]
+        assert [row.id for row in await queen.catalog.hives.all()] == ["gpu0"]
         refused = queen.tape.of("join-refused")
         assert len(refused) == len(tries)
         for number, text in enumerate(refused):
@@ -304,7 +305,7 @@ def test_names_that_differ_by_case_alone_are_one(with_queen: With) -> None:
             await queen.join(await queen.token(), "gpu1", machine=OTHER)
         # The machine whose name it is keeps its spelling, and a token may have another.
         assert (await queen.join(await queen.token(hive="gpu1"), "gpU1")).hive_id == "GPU1"
-        assert [row.id for row in await queen.catalog.hives()] == ["GPU1"]
+        assert [row.id for row in await queen.catalog.hives.all()] == ["GPU1"]
         with pytest.raises(BadToken, match="is for the hive gpu1"):
             await queen.join(await queen.token(hive="gpu1"), "gpu2", machine=OTHER)
 
@@ -317,7 +318,7 @@ def test_two_that_join_at_once_as_one_name_in_two_cases_are_not_both_taken(with_
         joining = (queen.join(token, "GPU1"), queen.join(token, "gpu1", machine=OTHER))
         ended = await asyncio.gather(*joining, return_exceptions=True)
         assert [type(end) for end in ended].count(NameTaken) == 1
-        assert len(await queen.catalog.hives()) == 1
+        assert len(await queen.catalog.hives.all()) == 1
 
     with_queen(scenario)
 
@@ -430,7 +431,7 @@ def test_a_removed_hive_is_told_so_whatever_its_certificate_says(with_queen: Wit
         peer = await queen.member()
         job = queen.hives.remove("gpu1", OPERATOR, is_forced=True)
         await until(lambda: job.view().state != "running")
-        assert await queen.catalog.hives() == []
+        assert await queen.catalog.hives.all() == []
         for asking in (
             queen.fleet.renew(tls.request_for(tls.new_key()), peer),
             queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None),
@@ -450,7 +451,7 @@ def test_a_hive_that_cannot_be_told_is_removed_only_by_force(with_queen: With) -
         job = queen.hives.remove("gpu1", OPERATOR)
         await until(lambda: job.view().state != "running")
         assert job.view().state == "error"
-        assert [row.id for row in await queen.catalog.hives()] == ["gpu1"]
+        assert [row.id for row in await queen.catalog.hives.all()] == ["gpu1"]
 
     with_queen(scenario)
 
@@ -593,19 +594,19 @@ def test_a_token_s_secret_is_in_no_file(with_queen: With, tmp_path: Path) -> Non
 def test_tokens_are_bounded_and_who_is_of_no_use_makes_room(
     with_queen: With, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.queen.catalog, "TOKENS_MAX", 3)
+    monkeypatch.setattr(tokens, "TOKENS_MAX", 3)
 
     async def scenario(queen: Queen) -> None:
         tokens = [await queen.token() for _ in range(3)]
         with pytest.raises(TooMany, match="there are 3 tokens") as caught:
             await queen.token()
         assert caught.value.hint == "rbeectl token revoke"
-        await queen.catalog.revoke_token(tokens[1][:8], by=OPERATOR)
+        await queen.catalog.tokens.revoke(tokens[1][:8], by=OPERATOR)
         last = await queen.token()
-        kept = [token.id for token in await queen.catalog.tokens()]
+        kept = [token.id for token in await queen.catalog.tokens.all()]
         assert sorted(kept) == sorted(token[:8] for token in (tokens[0], tokens[2], last))
         with pytest.raises(UnknownToken):
-            await queen.catalog.revoke_token(tokens[1][:8], by=OPERATOR)
+            await queen.catalog.tokens.revoke(tokens[1][:8], by=OPERATOR)
 
     with_queen(scenario)
 
@@ -640,9 +641,9 @@ def test_each_change_has_its_author_in_the_audit_and_in_the_journal(with_queen: 
         await queen.fleet.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)  # no change
         await queen.fleet.set_cordon("gpu1", SetCordon("a fan is loud"), OPERATOR)
         await queen.fleet.set_cordon("gpu1", SetCordon(None), OPERATOR)
-        await queen.catalog.set_status("gpu1", "online")  # who comes and goes is no deed
-        await queen.catalog.set_status("gpu1", "offline")
-        entries = await queen.catalog.audit(100, None)
+        await queen.catalog.hives.set_status("gpu1", "online")  # who comes and goes is no deed
+        await queen.catalog.hives.set_status("gpu1", "offline")
+        entries = await queen.catalog.audit.last(100, None)
         told = [
             (entry.text.split(" with token")[0], entry.actor_uid, entry.actor_credential) for entry in entries
         ]
@@ -653,23 +654,23 @@ def test_each_change_has_its_author_in_the_audit_and_in_the_journal(with_queen: 
             ("hive gpu1 is cordoned: a fan is loud", 1000, None),
             ("hive gpu1 is not cordoned any more", 1000, None),
         ]
-        assert [entry.text for entry in await queen.catalog.audit(2, "gpu1")] == [
+        assert [entry.text for entry in await queen.catalog.audit.last(2, "gpu1")] == [
             text for text, *_ in told[-2:]
         ]
-        assert await queen.catalog.audit(100, "GPU1") == await queen.catalog.audit(100, "gpu1")
-        assert await queen.catalog.audit(100, "gpu9") == []
+        assert await queen.catalog.audit.last(100, "GPU1") == await queen.catalog.audit.last(100, "gpu1")
+        assert await queen.catalog.audit.last(100, "gpu9") == []
 
     with_queen(scenario)
 
 
 def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.queen.catalog, "AUDIT_KEPT", 3)
+    monkeypatch.setattr(audit, "AUDIT_KEPT", 3)
 
     async def scenario(queen: Queen) -> None:
         await queen.member()
         for number in range(5):
             await queen.fleet.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
-        joined, *told = [entry.text for entry in await queen.catalog.audit(100, None)]
+        joined, *told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
         assert joined.startswith("hive gpu1 joined from 10.0.0.1")
         assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
 
@@ -679,17 +680,17 @@ def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: p
 def test_what_machines_do_pushes_nothing_of_an_operator_s_out_of_the_audit(
     with_queen: With, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.queen.catalog, "AUDIT_KEPT_MACHINES", 6)
-    monkeypatch.setattr(rbee.queen.catalog, "AUDIT_KEPT_A_HIVE", 4)
+    monkeypatch.setattr(audit, "AUDIT_KEPT_MACHINES", 6)
+    monkeypatch.setattr(audit, "AUDIT_KEPT_A_HIVE", 4)
 
     async def scenario(queen: Queen) -> None:
         liar = await queen.member()
         other = await queen.member("gpu2", machine=OTHER)
         await queen.fleet.set_cordon("gpu1", SetCordon("broken"), OPERATOR)
         for number in range(20):
-            await queen.catalog.set_address("gpu1", f"10.0.1.{number}", by=liar.fields)
-        await queen.catalog.set_address("gpu2", "10.0.2.1", by=other.fields)
-        told = [entry.text for entry in await queen.catalog.audit(100, None)]
+            await queen.catalog.hives.set_address("gpu1", f"10.0.1.{number}", by=liar.fields)
+        await queen.catalog.hives.set_address("gpu2", "10.0.2.1", by=other.fields)
+        told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
         operators = [text for text in told if ("token" in text and "was made" in text) or "cordoned" in text]
         assert len(operators) == 3
         # One hive has as many as it may, and another's are there beside it.
@@ -812,7 +813,7 @@ def test_the_longest_marks_that_may_be_do_not_break_the_audit(with_queen: With) 
         await queen.fleet.set_cordon("gpu1", SetCordon("x" * 2000), OPERATOR)
         labels = tuple(Label(f"k{number:02}{'a' * 60}", "v" * 63) for number in range(LABELS_MAX))
         await queen.fleet.set_labels("gpu1", SetLabels(labels), OPERATOR)
-        as_the_keeper_reads(QueenRoutes.AUDIT, Audit(tuple(await queen.catalog.audit(100, None))))
+        as_the_keeper_reads(QueenRoutes.AUDIT, Audit(tuple(await queen.catalog.audit.last(100, None))))
 
     with_queen(scenario)
 
@@ -821,7 +822,7 @@ def test_of_two_joins_at_once_one_credential_is_left(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         token = await queen.token(uses=2)
         await asyncio.gather(queen.join(token), queen.join(token))
-        row = await queen.catalog.hive("gpu1")
+        row = await queen.catalog.hives.find("gpu1")
         assert row is not None
         assert queen.fleet._members == {row.credential: "gpu1"}
 

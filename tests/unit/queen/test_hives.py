@@ -50,11 +50,11 @@ from rbee.hive import app as hive_app
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Chorus, Event, Narrator
-from rbee.queen.catalog import Catalog
 from rbee.queen.hives import Hives
 from rbee.queen.jobs import Job, Jobs, Stories
 from rbee.queen.registry import Registry
 from rbee.queen.restraint import AT_ONCE, LINES
+from rbee.queen.store.store import Store
 from rbee.queen.units import AsyncBus
 from rbee.queen.words import describe
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
@@ -184,7 +184,7 @@ class Queen:
     hives: Hives
     jobs: Jobs
     registry: Registry
-    catalog: Catalog
+    catalog: Store
     systemd: PlayedSystemd
     hive: Hive
     tape: Tape
@@ -194,7 +194,7 @@ class Queen:
         return await told(self.hives.add(LOCALHOST, ACTOR))
 
     async def row(self) -> tuple[str, bool, Devices | None] | None:
-        row = await self.catalog.hive("localhost")
+        row = await self.catalog.hives.find("localhost")
         return (row.status, row.wanted, row.devices) if row else None
 
     def life(self) -> tuple[str, str]:
@@ -247,7 +247,7 @@ def queen(tmp_path: Path, silent_notifier: Notifier) -> MakeQueen:
     ) -> AsyncIterator[Queen]:
         registry, jobs, tape = Registry(interval=interval, grace=grace), Jobs(16), Tape()
         audit = Tape()
-        catalog = Catalog.open(tmp_path / "catalog.db", audit)
+        catalog = Store.open(tmp_path / "catalog.db", audit)
         systemd = systemd or PlayedSystemd()
         bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
         link = Link(tmp_path / "hive.sock", timeout=5)
@@ -336,7 +336,7 @@ def test_adding_again_goes_on_from_where_the_hive_is(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
             await q.add()
-            before = await q.catalog.hive("localhost")
+            before = await q.catalog.hives.find("localhost")
             q.hive.detect = lambda: replace(DEVICES, gpus=())
 
             events = await q.add()
@@ -349,13 +349,13 @@ def test_adding_again_goes_on_from_where_the_hive_is(queen: MakeQueen) -> None:
                 describe("localhost", replace(DEVICES, gpus=())),
             ]
             assert hive_of(events) is not None
-            after = await q.catalog.hive("localhost")
+            after = await q.catalog.hives.find("localhost")
             assert before is not None
             assert after is not None
             assert after.created_at_ms == before.created_at_ms
             assert after.devices == replace(DEVICES, gpus=())
             assert q.systemd.asked == [("start", HIVE_UNIT)]
-            assert len(await q.catalog.hives()) == 1
+            assert len(await q.catalog.hives.all()) == 1
 
     run(scenario())
 
@@ -368,7 +368,7 @@ def test_two_who_add_at_once_wake_one_hive_and_both_hear_the_end(queen: MakeQuee
             assert hive_of(first) is not None
             assert hive_of(second) is not None
             assert q.hive.starts == 1
-            assert len(await q.catalog.hives()) == 1
+            assert len(await q.catalog.hives.all()) == 1
 
     run(scenario())
 
@@ -397,7 +397,7 @@ def test_an_unknown_host_is_refused_and_nothing_is_written(queen: MakeQueen, hos
             assert caught.value.field == "host"
             assert "rbeectl add-hive HOST" in (caught.value.hint or "")
             assert "sudo rbeectl join QUEEN:8500" in (caught.value.hint or "")
-            assert await q.catalog.hives() == []
+            assert await q.catalog.hives.all() == []
             assert q.jobs.all() == []
             assert q.tape.told == []
 
@@ -569,7 +569,7 @@ def test_more_jobs_than_are_kept_are_refused_before_anything_happens(queen: Make
             await until(lambda: q.tape.names().count("adding") == 16)
             # She may still be looking at what she has to bring back, which comes first.
             async with asyncio.timeout(5):
-                while len(await q.catalog.hives()) != 1:
+                while len(await q.catalog.hives.all()) != 1:
                     pass
 
     run(scenario())
@@ -617,7 +617,7 @@ def test_removing_stops_the_unit_and_forgets_the_hive(queen: MakeQueen) -> None:
                 ("queen bee", "the beehive localhost is stopped and no longer in the hive catalog"),
             ]
             assert hive_of(events) is None
-            assert await q.catalog.hives() == []
+            assert await q.catalog.hives.all() == []
             assert q.registry.life("localhost") is None
             assert q.systemd.states[HIVE_UNIT] == INACTIVE
             assert "hive-offline" not in q.tape.names(), "its end is no news when it was asked for"
@@ -637,14 +637,14 @@ def test_a_hive_that_the_catalog_does_not_let_go_of_runs_on(
             async def fail(*_arguments: Any, **_options: Any) -> None:
                 raise CatalogFailed("the disk is full")
 
-            monkeypatch.setattr(q.catalog, step, fail)
+            monkeypatch.setattr(q.catalog.hives, step, fail)
             events = await told(q.hives.remove("localhost", ACTOR))
 
             assert "the disk is full" in str(events[-1])
             assert q.systemd.states[HIVE_UNIT].is_active
             stopped = [("stop", HIVE_UNIT), ("start", HIVE_UNIT)]
             assert q.systemd.asked == ([] if step == "touch" else stopped)
-            assert [row.id for row in await q.catalog.hives()] == ["localhost"]
+            assert [row.id for row in await q.catalog.hives.all()] == ["localhost"]
 
     run(scenario())
 
@@ -670,7 +670,7 @@ def test_removing_a_hive_that_is_not_of_this_machine_stops_no_unit(queen: MakeQu
 
             assert hive_of(await told(q.hives.remove("blade-7", ACTOR))) is None
             assert q.systemd.asked == [("start", HIVE_UNIT)]
-            assert len(await q.catalog.hives()) == 1
+            assert len(await q.catalog.hives.all()) == 1
 
     run(scenario())
 
@@ -718,7 +718,7 @@ def test_a_beat_of_a_hive_that_nobody_added_is_refused_and_nothing_is_written(qu
                 with pytest.raises(UnknownHive, match="'localhost' is not in the hive catalog") as caught:
                     await q.hives.heartbeat(beat(state=state))
             assert caught.value.hint == "rbeectl add-hive localhost"
-            assert await q.catalog.hives() == []
+            assert await q.catalog.hives.all() == []
             assert q.registry.life("localhost") is None
 
     run(scenario())
@@ -728,7 +728,7 @@ def test_a_beat_of_a_hive_that_is_online_writes_nothing_to_disk(queen: MakeQueen
     async def scenario() -> None:
         async with queen() as q:
             await q.add()
-            await q.catalog.hives()
+            await q.catalog.hives.all()
             before = [(tmp_path / f"catalog.db{suffix}").read_bytes() for suffix in ("", "-wal")]
 
             for _ in range(20):
@@ -1010,13 +1010,13 @@ def test_a_catalog_that_cannot_be_written_does_not_end_the_judging(queen: MakeQu
     async def scenario() -> None:
         async with queen(interval=0.05, grace=0.05) as q:
             await q.add()
-            q.catalog._connection.execute("PRAGMA query_only = 1")
+            q.catalog.engine._connection.execute("PRAGMA query_only = 1")
             q.hive.wire.is_cut = True
             await q.tape.until("hive-offline", "3 intervals")
             q.hive.wire.is_cut = False
             await q.tape.until("hive-online")
             q.tape.told.clear()
-            q.catalog._connection.execute("PRAGMA query_only = 0")
+            q.catalog.engine._connection.execute("PRAGMA query_only = 0")
             q.hive.wire.is_cut = True
 
             await q.tape.until("hive-offline", "3 intervals")
@@ -1117,10 +1117,10 @@ def test_silence_is_the_queen_s_own_verdict_and_the_beat_after_it_the_hive_s(que
 
 
 async def a_row(path: Path, *, status: str, wanted: bool) -> None:
-    catalog = Catalog.open(path)
-    await catalog.add("localhost", "localhost", 8600)
-    await catalog.set_online("localhost", DEVICES)
-    await catalog.set_status("localhost", status, wanted=wanted)  # type: ignore[arg-type]
+    catalog = Store.open(path)
+    await catalog.hives.add("localhost", "localhost", 8600)
+    await catalog.hives.set_online("localhost", DEVICES)
+    await catalog.hives.set_status("localhost", status, wanted=wanted)  # type: ignore[arg-type]
     catalog.close()
 
 
@@ -1211,7 +1211,7 @@ def test_an_empty_catalog_wakes_nobody(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
             for _ in range(5):
-                await q.catalog.hives()
+                await q.catalog.hives.all()
 
             assert q.systemd.asked == []
             assert await q.hives.views() == []

@@ -313,7 +313,7 @@ def test_each_refusal_is_one_that_the_route_has(with_queen: With) -> None:
             if headers and kind is BadInput:
                 assert error.field in headers
         # Nothing came of any of it.
-        assert [row.id for row in await queen.catalog.hives()] == ["gpu1"]
+        assert [row.id for row in await queen.catalog.hives.all()] == ["gpu1"]
         assert queen.hives.uplinks.all() == []
         await stranger.ask(FleetRoutes.JOIN, good)
 

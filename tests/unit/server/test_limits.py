@@ -8,11 +8,12 @@ from typing import Any, get_args, get_type_hints
 
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
-from rbee.queen import catalog, restraint
-from rbee.queen.catalog import TOKENS_MAX
+from rbee.queen import restraint
 from rbee.queen.feed import KEPT, KEPT_SIZE, WATCHERS
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
 from rbee.queen.registry import BEATS_A_SECOND
+from rbee.queen.store import audit
+from rbee.queen.store.tokens import TOKENS_MAX
 from rbee.queen.uplinks import ASKED_AT_ONCE
 from rbee.server import connection, door
 from rbee.server.connection import CONNECTIONS, HIVE_CONNECTIONS
@@ -101,9 +102,9 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "labels of a hive": (f"{label}", bad),
         "characters of a label key or value": (f"{key}", bad),
         "characters of the reason of a cordon": (f"{cordon}", bad),
-        "entries of the audit, operators'": (f"{catalog.AUDIT_KEPT}", "oldest dropped"),
-        "entries of the audit, machines'": (f"{catalog.AUDIT_KEPT_MACHINES}", "oldest dropped"),
-        "entries of the audit, a hive's": (f"{catalog.AUDIT_KEPT_A_HIVE}", "oldest dropped"),
+        "entries of the audit, operators'": (f"{audit.AUDIT_KEPT}", "oldest dropped"),
+        "entries of the audit, machines'": (f"{audit.AUDIT_KEPT_MACHINES}", "oldest dropped"),
+        "entries of the audit, a hive's": (f"{audit.AUDIT_KEPT_A_HIVE}", "oldest dropped"),
         "characters of a new hive's name": (f"{limit_of(Join, 'name')}", bad),
         "entries told at once": (f"{told}", bad),
     }

@@ -1,0 +1,133 @@
+"""Reading all of an SQLite catalog, as another process would: to check it, or to copy it for a backup.
+
+Each has a connection of its own, in a thread of their own: neither a read nor a write waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from rbee import catalogfile
+from rbee.catalogfile import WAY_OUT_AWAKE
+from rbee.contracts import CatalogReport
+from rbee.errors import CatalogFailed, TimedOut, TooMany
+from rbee.files import no_temporary_folder, temporary_folder, trouble
+from rbee.queen.store.failure import explain
+
+Result = TypeVar("Result")
+GoesOn = Callable[[], bool]
+
+READ_TIMEOUT = 8.0
+"""Seconds in which a check or a copy of the whole catalog must be done; the keeper waits a little longer."""
+
+COPIES_MAX = 4
+"""Copies of the catalog that are made or sent at once; whoever asks for more is told to ask again."""
+
+
+class Copies:
+    """Checks and copies of the catalog at `path`, one after the other. CatalogFailed says what went wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-copies")
+        self._copying = 0
+        self._copies: list[BinaryIO] = []
+        self._is_closing = False
+
+    def close(self) -> None:
+        """Cut off what is being read."""
+        self._is_closing = True
+        self._thread.shutdown(cancel_futures=True)
+
+    async def check(self) -> CatalogReport:
+        """Read all of it; CatalogUnusable if that shows damage."""
+        return await self._read(self._check)
+
+    async def copy(self) -> BinaryIO:
+        """A sound copy of it, of one moment: an open file without a name, for the caller to close."""
+        self._copies = [copy for copy in self._copies if not copy.closed]
+        if self._copying + len(self._copies) >= COPIES_MAX:
+            raise TooMany(
+                f"{COPIES_MAX} copies of the hive catalog are being made or sent, and no more at once",
+                hint="Ask again when one is done.",
+            )
+        self._copying += 1
+        try:
+            copy = await self._read(self._copy)
+        finally:
+            self._copying -= 1
+        self._copies.append(copy)
+        return copy
+
+    async def _read(self, work: Callable[[GoesOn], Result]) -> Result:
+        """Have the thread do it; what takes too long, or until after the queen's end, is cut off."""
+        deadline = time.monotonic() + READ_TIMEOUT
+
+        def goes_on() -> bool:
+            return not self._is_closing and time.monotonic() < deadline
+
+        def read() -> Result:
+            try:
+                return work(goes_on)
+            except (sqlite3.Error, OSError) as error:
+                if _is_cut_off(error):
+                    raise TimedOut(
+                        f"reading all of {self._path} took longer than {READ_TIMEOUT:g} s", hint="Ask again."
+                    ) from error
+                raise explain(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
+    def _check(self, goes_on: GoesOn) -> CatalogReport:
+        return catalogfile.check(
+            self._path, is_thorough=True, reads_rows=True, way_out=WAY_OUT_AWAKE, goes_on=goes_on
+        )
+
+    def _copy(self, goes_on: GoesOn) -> BinaryIO:
+        try:
+            with temporary_folder("catalog-", CatalogFailed) as folder:
+                copy = folder / "catalog.db"
+                _back_up(self._path, copy, goes_on)
+                catalogfile.check(
+                    copy, name=self._path, is_thorough=True, way_out=WAY_OUT_AWAKE, goes_on=goes_on
+                )
+                return copy.open("rb")
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, TimeoutError) or catalogfile.is_damage(error):
+                raise
+            found = trouble(Path(tempfile.gettempdir()))
+            if found is None:
+                raise
+            raise no_temporary_folder(found, CatalogFailed) from error
+
+
+def _back_up(path: Path, copy: Path, goes_on: GoesOn) -> None:
+    """Copy a catalog that is in use into a file of its own. TimeoutError when it is to go on no more."""
+
+    def progress(_status: int, _left: int, _all: int) -> None:
+        if not goes_on():
+            raise TimeoutError
+
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    timeout = catalogfile.BUSY_TIMEOUT
+    with closing(sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)) as source:
+        # One transaction, or each write meanwhile would begin the copy anew.
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        with closing(sqlite3.connect(copy, isolation_level=None)) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            source.backup(target, pages=256, progress=progress)
+            # A single file: no log has to travel with it.
+            target.execute("PRAGMA journal_mode = DELETE")
+
+
+def _is_cut_off(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or catalogfile.error_code(error) == sqlite3.SQLITE_INTERRUPT

@@ -1,0 +1,234 @@
+"""The hives of the catalog; and what a machine must be so that it may be one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rbee.contracts import DEFAULT_PORT, LABELS_MAX, Devices, Status
+from rbee.errors import BadInput, NameTaken, UnknownHive
+from rbee.queen.store.engine import Engine, Session
+from rbee.queen.store.records import COLUMNS, Actor, Joining, Row, as_stored, read_hive
+from rbee.queen.store.tokens import check_token, spend_token
+from rbee.queen.store.writer import Transaction, Writer
+
+
+class HiveStore:
+    """`by` is who asked for a write; a write that changes nothing is neither audited nor in the journal."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    async def all(self) -> list[Row]:
+        """All hives, by their ids."""
+        return await self._engine.read_all(lambda session: _hives(session, "ORDER BY id"))
+
+    async def find(self, hive_id: str) -> Row | None:
+        """The hive of that id, or None."""
+        return await self._engine.read(lambda session: _find(session, hive_id))
+
+    async def add(self, hive_id: str, host: str, port: int | None, *, by: Actor | None = None) -> Row:
+        """Make the hive wanted: a new row is 'pending', a row that is there keeps its status and devices."""
+        at = f"host {host}" if port is None else f"host {host}, port {port}"
+
+        def write(transaction: Transaction) -> Row:
+            is_new = _find(transaction.session, hive_id) is None
+            if is_new:
+                _insert(transaction, hive_id, host, DEFAULT_PORT if port is None else port)
+            wish = {"host": host, "wanted": True} | ({} if port is None else {"port": port})
+            if _update(transaction, hive_id, wish) or is_new:
+                transaction.note(hive_id, f"hive {hive_id} ({at}) is wanted in the hive catalog", by)
+            return _there(transaction.session, hive_id)
+
+        return await self._writer.write(write)
+
+    async def set_online(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
+        """Store the devices and the status 'online', in one transaction; who came online is wanted."""
+        await self._set(
+            hive_id,
+            {"devices": devices, "status": "online", "wanted": True},
+            f"hive {hive_id} is online in the hive catalog, with its devices",
+            by,
+        )
+
+    async def set_devices(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
+        """Store the devices of a hive that goes on as it is; nothing is written where they are the same."""
+        text = f"hive {hive_id} has other devices in the hive catalog"
+        await self._set(hive_id, {"devices": devices}, text, by)
+
+    async def set_status(
+        self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
+    ) -> None:
+        """Store a change of status; nothing is written where there is none."""
+        wish = {None: "", True: " and wanted", False: " and not wanted"}[wanted]
+        await self._set(
+            hive_id,
+            {"status": status} | ({} if wanted is None else {"wanted": wanted}),
+            f"hive {hive_id} is {status}{wish} in the hive catalog",
+            by,
+            # Who comes and goes is no deed, and would push out what people did.
+            is_audited=wanted is not None,
+        )
+
+    async def touch(self, hive_id: str) -> None:
+        """Write of a hive that it was looked at: CatalogFailed where nothing can be written now."""
+        await self._writer.write(lambda transaction: _write(transaction, hive_id, {}))
+
+    async def remove(self, hive_id: str, *, by: Actor | None = None) -> bool:
+        """Was there such a hive?"""
+
+        def write(transaction: Transaction) -> bool:
+            was_there = transaction.session.execute("DELETE FROM hives WHERE id = :id", id=hive_id) > 0
+            if was_there:
+                transaction.note(hive_id, f"hive {hive_id} is removed from the hive catalog", by)
+            return was_there
+
+        return await self._writer.write(write)
+
+    async def check_join(self, asked: Joining) -> None:
+        """As join() begins, with nothing taken: BadToken or NameTaken."""
+
+        def look(session: Session) -> None:
+            check_token(session, asked, self._writer.now_ms())
+            _check_name(session, asked)
+
+        await self._engine.read(look)
+
+    async def join(self, asked: Joining, *, by: Actor) -> Row:
+        """Take a token's use and make the row, or give the one of this machine another credential, in one.
+
+        BadToken, or NameTaken where the name is another machine's, or the machine has another name.
+        """
+
+        def write(transaction: Transaction) -> Row:
+            session, hive_id = transaction.session, asked.hive_id
+            spend_token(session, asked, transaction.now_ms)
+            _check_name(session, asked)
+            if _find(session, hive_id) is None:
+                _insert(transaction, hive_id, hive_id, DEFAULT_PORT, asked.machine)
+            identity = {"credential": asked.credential, "address": asked.address, "wanted": True}
+            _write(transaction, hive_id, identity)
+            told = f"hive {hive_id} joined from {asked.address} with token {asked.token_id}"
+            transaction.note(hive_id, f"{told}, as credential {asked.credential}", by)
+            return _there(session, hive_id)
+
+        return await self._writer.write(write)
+
+    async def set_address(self, hive_id: str, address: str, *, by: Actor) -> None:
+        """Store where a hive was last heard of."""
+        await self._set(hive_id, {"address": address}, f"hive {hive_id} is at {address}", by)
+
+    async def set_labels(
+        self, hive_id: str, labels: Mapping[str, str], remove: Collection[str], *, by: Actor
+    ) -> Row:
+        """Set some and take some away; UnknownHive, or BadInput for more than LABELS_MAX."""
+
+        def write(transaction: Transaction) -> Row:
+            row = _find(transaction.session, hive_id)
+            if row is None:
+                raise UnknownHive(f"hive '{hive_id}' is not in the hive catalog", field="hive_id")
+            kept = {key: value for key, value in row.labels.items() if key not in remove}
+            changed = kept | dict(labels)
+            if len(changed) > LABELS_MAX:
+                raise BadInput(f"a hive may have {LABELS_MAX} labels at most", field="set")
+            if changed != row.labels:
+                _write(transaction, hive_id, {"labels": changed})
+                told = ", ".join(f"{key}={value}" for key, value in sorted(changed.items())) or "none"
+                transaction.note(hive_id, f"the labels of hive {hive_id} are {told}", by)
+            return replace(row, labels=changed)
+
+        return await self._writer.write(write)
+
+    async def set_cordon(self, hive_id: str, reason: str | None, *, by: Actor) -> None:
+        """Store why nothing new shall run on a hive, or None."""
+        told = "is not cordoned any more" if reason is None else f"is cordoned: {reason}"
+        await self._set(hive_id, {"cordoned": reason}, f"hive {hive_id} {told}", by)
+
+    async def _set(
+        self, hive_id: str, fields: Mapping[str, Any], text: str, by: Actor | None, *, is_audited: bool = True
+    ) -> None:
+        """Set fields of a hive, if it is there, and note it where one of them is another then."""
+
+        def write(transaction: Transaction) -> None:
+            if _update(transaction, hive_id, fields):
+                transaction.note(hive_id, text, by, is_audited=is_audited)
+
+        await self._writer.write(write)
+
+
+def _check_name(session: Session, asked: Joining) -> None:
+    """NameTaken where the name is another machine's, or the machine has another name."""
+    named = _hives(session, "WHERE lower(id) = lower(:id)", id=asked.hive_id)
+    # Its own row before another's, should there be two from before 0.5.0 that differ by case alone.
+    there = min(named, key=lambda row: row.id != asked.hive_id, default=None)
+    if there is not None and there.machine != asked.machine:
+        raise NameTaken(
+            f"the name {there.id} is taken: it is that of the hive at {there.address or there.host}",
+            hint=f"Join under another name, or on the queen's machine: rbeectl remove-hive {there.id}",
+            field="name",
+        )
+    for other in _hives(session, "WHERE machine = :machine", machine=asked.machine):
+        if other.id != asked.hive_id:
+            raise NameTaken(
+                f"this machine is the hive {other.id} already, last heard of from {other.address}: "
+                "or both were made from one image",
+                hint=f"On the queen's machine: rbeectl remove-hive {other.id}\nOf a cloned image, on the "
+                "clone: sudo sh -c 'rm /etc/machine-id && systemd-machine-id-setup'; then boot it again",
+                field="name",
+            )
+
+
+# Statements
+
+
+def _hives(session: Session, which: str, **values: str) -> list[Row]:
+    return [read_hive(found) for found in session.rows(f"SELECT {COLUMNS} FROM hives {which}", **values)]  # noqa: S608  # texts of our own
+
+
+def _find(session: Session, hive_id: str) -> Row | None:
+    return next(iter(_hives(session, "WHERE id = :id", id=hive_id)), None)
+
+
+def _there(session: Session, hive_id: str) -> Row:
+    row = _find(session, hive_id)
+    assert row is not None
+    return row
+
+
+def _insert(transaction: Transaction, hive_id: str, host: str, port: int, machine: str | None = None) -> None:
+    transaction.session.execute(
+        """
+        INSERT INTO hives (id, host, port, status, created_at_ms, updated_at_ms, wanted, machine)
+        VALUES (:id, :host, :port, 'pending', :now, :now, 1, :machine)
+        """,
+        id=hive_id,
+        host=host,
+        port=port,
+        now=transaction.now_ms,
+        machine=machine,
+    )
+
+
+def _update(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) -> bool:
+    """Write fields of a hive that is there if one of them has another value; has one?"""
+    values = {name: as_stored(value) for name, value in fields.items()}
+    # As they are stored: what stands for a value that cannot be read may be equal by chance.
+    query = f"SELECT {', '.join(values)} FROM hives WHERE id = :id"  # noqa: S608  # names of our own
+    found = transaction.session.rows(query, id=hive_id)
+    if not found or found[0] == tuple(values.values()):
+        return False
+    _write(transaction, hive_id, fields)
+    return True
+
+
+def _write(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) -> None:
+    """Write fields of a hive, and when that was."""
+    columns = ", ".join(f"{name} = :{name}" for name in (*fields, "updated_at_ms"))
+    transaction.session.execute(
+        f"UPDATE hives SET {columns} WHERE id = :id",  # noqa: S608  # names of our own
+        id=hive_id,
+        updated_at_ms=transaction.now_ms,
+        **{name: as_stored(value) for name, value in fields.items()},
+    )

@@ -1,0 +1,242 @@
+"""SQLite as an engine: one connection and thread that write, and two connections that read.
+
+An acknowledged write has reached the disk: WAL with synchronous=FULL has fdatasync(2)
+return for the log at each commit. NORMAL leaves that to the next checkpoint: its catalog is
+whole after a power loss, too, but without the last commits
+(https://sqlite.org/pragma.html#pragma_synchronous).
+
+In WAL mode a read waits for no write and sees every commit that was made before it began
+(https://sqlite.org/wal.html#concurrency): a small one is done in the event loop's own thread, in less
+time than handing it to another would take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from rbee import catalogfile
+from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
+from rbee.contracts import CatalogReport
+from rbee.errors import CatalogFailed, CatalogUnusable
+from rbee.queen.metrics import Metrics
+from rbee.queen.store.copies import Copies
+from rbee.queen.store.engine import Engine, Session, Value
+from rbee.queen.store.failure import explain
+
+Result = TypeVar("Result")
+
+BUSY_TIMEOUT = catalogfile.BUSY_TIMEOUT
+"""Seconds that a write waits for another process that keeps the catalog locked (an sqlite3 shell, say)."""
+
+SCHEMA = Path(__file__).with_name("schema")
+"""NNNN.sql brings a catalog from the version before to version NNNN; PRAGMA user_version says where it is."""
+
+
+class SQLite(Engine):
+    """An SQLite file, and the lock on its folder."""
+
+    def __init__(self, path: Path, lock: Lock, connection: sqlite3.Connection, metrics: Metrics) -> None:
+        self._path = path
+        self._lock = lock
+        self._metrics = metrics
+        self._connection = connection
+        self._quick = _open_reader(path, timeout=0)
+        self._reader = _open_reader(path, timeout=BUSY_TIMEOUT)
+        self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-reading")
+        self._copies = Copies(path)
+
+    @classmethod
+    def open(cls, path: Path, metrics: Metrics) -> SQLite:
+        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was."""
+        with ExitStack() as if_it_fails:
+            try:
+                lock = if_it_fails.enter_context(Lock.take(path, timeout=catalogfile.LOCK_TIMEOUT))
+                if _is_there(path):
+                    newest = len(_schema_files())
+                    catalogfile.check(path, newest=newest, busy_timeout=BUSY_TIMEOUT, way_out=WAY_OUT)
+                else:
+                    _make(path, lock)
+                connection = _connect(path, timeout=BUSY_TIMEOUT)
+                if_it_fails.callback(connection.close)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                _keep_copy(connection, path, lock)
+                _migrate(connection)
+                engine = cls(path, lock, connection, metrics)
+            except (sqlite3.Error, OSError) as error:
+                raise explain(CatalogUnusable, path, error, way_out=WAY_OUT) from error
+            if_it_fails.pop_all()
+        return engine
+
+    def close(self) -> None:
+        """Writes that were asked for are made first."""
+        self._copies.close()
+        self._reading.shutdown(cancel_futures=True)
+        self._writing.shutdown()
+        # The last to close writes the log back, which a reader could not.
+        for connection in (self._quick, self._reader, self._connection):
+            connection.close()
+        self._lock.close()
+
+    def read_now(self, work: Callable[[Session], Result]) -> Result:
+        with self._explained():
+            return work(_Session(self._quick))
+
+    async def read(self, work: Callable[[Session], Result]) -> Result:
+        with self._metrics.catalog_timed("read"):
+            try:
+                return work(_Session(self._quick))
+            except sqlite3.Error:
+                # Locked by another process, say: waiting for that, or finding out, is no work for the loop.
+                return await self._in_reading_thread(work)
+
+    async def read_all(self, work: Callable[[Session], Result]) -> Result:
+        with self._metrics.catalog_timed("read"):
+            return await self._in_reading_thread(work)
+
+    async def _in_reading_thread(self, work: Callable[[Session], Result]) -> Result:
+        def read() -> Result:
+            with self._explained():
+                return work(_Session(self._reader))
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, read)
+
+    async def write(self, work: Callable[[Session], Result], committed: Callable[[Result], None]) -> Result:
+        def write() -> Result:
+            with self._explained(), self._metrics.catalog_timed("write"):
+                with self._transaction():
+                    result = work(_Session(self._connection))
+                committed(result)
+                return result
+
+        return await asyncio.get_running_loop().run_in_executor(self._writing, write)
+
+    async def check(self) -> CatalogReport:
+        return await self._copies.check()
+
+    async def copy(self) -> BinaryIO:
+        return await self._copies.copy()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite itself ends it where the disk is full
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Not in the event loop's thread: finding out may take as long as the disk does."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise explain(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
+
+
+class _Session:
+    """A connection as the stores see it. No query stays open: its moment would be the next one's, too."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, **values: Value) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def execute(self, statement: str, **values: Value) -> int:
+        return self._connection.execute(statement, values).rowcount
+
+
+def _connect(name: str | Path, *, timeout: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        name, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = _text
+    return connection
+
+
+def _open_reader(path: Path, *, timeout: float) -> sqlite3.Connection:
+    return _connect(f"{path.absolute().as_uri()}?mode=ro", timeout=timeout)
+
+
+def _text(stored: bytes) -> str:
+    """SQLite checks no text; of one that is no UTF-8 Python would raise an error for the whole query."""
+    return stored.decode(errors="backslashreplace")
+
+
+# Its file, and its schema
+
+
+def _schema_files() -> list[Path]:
+    return sorted(SCHEMA.glob("[0-9]*.sql"))
+
+
+def _is_there(path: Path) -> bool:
+    """Is there a catalog? CatalogUnusable where only parts of one are."""
+    if catalogfile.unfinished_restore(path).exists():
+        raise CatalogUnusable(f"the restore of {path} was cut off in its middle", hint=WAY_OUT)
+    if os.path.lexists(path):
+        return True
+    for log in (log_of(path, suffix) for suffix in LOGS):
+        if log.exists() and log.stat().st_size:
+            # SQLite would take it for the log of the new catalog.
+            raise CatalogUnusable(f"{path} is missing, and its log {log} is there", hint=WAY_OUT)
+        log.unlink(missing_ok=True)
+    return False
+
+
+def _make(path: Path, lock: Lock) -> None:
+    """Make an empty catalog aside and then move it there: it is whole, or it is not."""
+    new = Path(f"{path}.creating")
+    new.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            # Nobody needs what is half-made.
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute("PRAGMA synchronous = OFF")
+            _migrate(connection)
+        with new.open("rb") as made:
+            os.fsync(made.fileno())
+        new.rename(path)
+        lock.sync()
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def _keep_copy(connection: sqlite3.Connection, path: Path, lock: Lock) -> None:
+    """Before a migration, for who goes back to the release before: she refuses what a newer one wrote."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version in (0, len(_schema_files())):
+        return
+    copy = path.with_name(f"{path.stem}-{version}{path.suffix}")
+    new = copy.with_name(f"{copy.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        connection.execute("VACUUM INTO ?", (os.fspath(new),))
+        with new.open("rb") as made:
+            os.fsync(made.fileno())
+        new.rename(copy)
+        lock.sync()
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, file in enumerate(_schema_files()[version:], start=version + 1):
+        marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number};"
+        # One transaction: closing the connection undoes one that fails in its middle.
+        connection.executescript(f"BEGIN IMMEDIATE;\n{file.read_text()}\n{marks} COMMIT;")

@@ -1,0 +1,74 @@
+"""The store: what survives a reboot, by subject, on an engine that is chosen here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import BinaryIO
+
+from rbee.contracts import CatalogReport
+from rbee.narration import Narrator
+from rbee.queen.metrics import Metrics
+from rbee.queen.store.audit import AuditStore
+from rbee.queen.store.engine import Engine
+from rbee.queen.store.hives import HiveStore
+from rbee.queen.store.records import now_ms
+from rbee.queen.store.sqlite import SQLite
+from rbee.queen.store.tokens import TokenStore
+from rbee.queen.store.writer import Writer
+
+
+class Store:
+    """The hive catalog. All calls but open() and close() are awaited.
+
+    A write that was awaited is on the disk, and seen by every read after it. A read waits for no write.
+    What the database refuses is CatalogFailed, with the cause and the cure.
+    """
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self.engine = engine
+        self.writer = writer
+        self.hives = HiveStore(engine, writer)
+        self.tokens = TokenStore(engine, writer)
+        self.audit = AuditStore(engine)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        journal: Narrator | None = None,
+        *,
+        wanted: Callable[[bool], None] = lambda is_wanted: None,
+        metrics: Metrics | None = None,
+        find_daemons: Callable[[], Collection[int]] = lambda: (),
+        now_ms: Callable[[], int] = now_ms,
+        open_engine: Callable[[Path, Metrics], Engine] = SQLite.open,
+    ) -> Store:
+        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
+
+        After each write, in the engine's thread, `journal` gets what has changed, and `wanted` whether
+        any hive is. What the users of `find_daemons` did of their own is no operator's.
+        """
+        engine = open_engine(path, metrics or Metrics())
+        writer = Writer(engine, journal or Narrator(), wanted, find_daemons, now_ms)
+        try:
+            writer.begin()
+        except BaseException:
+            engine.close()
+            raise
+        return cls(engine, writer)
+
+    def close(self) -> None:
+        """Make the writes that were asked for, and close the database."""
+        self.engine.close()
+
+    async def check(self) -> CatalogReport:
+        """Read all of it; CatalogUnusable if that shows damage, TimedOut if it takes too long."""
+        return await self.engine.check()
+
+    async def copy(self) -> BinaryIO:
+        """A sound copy of it, of one moment: an open file without a name, for the caller to close.
+
+        TooMany where as many as there may be are being made or sent.
+        """
+        return await self.engine.copy()

@@ -1,0 +1,137 @@
+"""Tokens, with which machines join; and what one must be so that a machine may join with it."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from rbee.contracts import TokenView, is_same_name
+from rbee.errors import BadToken, TooMany, UnknownToken
+from rbee.queen.store.engine import Engine, Session
+from rbee.queen.store.records import Actor, Joining
+from rbee.queen.store.writer import Transaction, Writer
+from rbee.rows import read_row
+
+TOKENS_MAX = 1000
+"""Tokens that are kept; of those that nobody can join with any more, the oldest give way."""
+
+ANOTHER = "On the queen's machine: rbeectl token create"
+
+_COLUMNS = "id, hive, uses_left, created_at_ms, expires_at_ms, is_revoked"
+
+_ALL = f"SELECT {_COLUMNS} FROM tokens ORDER BY created_at_ms"  # noqa: S608  # texts of our own
+_ONE = f"SELECT {_COLUMNS} FROM tokens WHERE id = :id"  # noqa: S608  # as above
+
+
+class TokenStore:
+    """The tokens of the catalog: a secret's hash, never the secret."""
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    async def all(self) -> list[TokenView]:
+        """All that are kept, the newest last."""
+        return await self._engine.read_all(lambda session: [_token(found) for found in session.rows(_ALL)])
+
+    async def add(self, token: TokenView, token_hash: str, *, by: Actor) -> None:
+        """TooMany where TOKENS_MAX can still be used."""
+
+        def write(transaction: Transaction) -> None:
+            _make_room(transaction.session, token.created_at_ms)
+            transaction.session.execute(
+                """
+                INSERT INTO tokens (id, hash, hive, uses_left, created_at_ms, expires_at_ms)
+                VALUES (:id, :hash, :hive, :uses_left, :created_at_ms, :expires_at_ms)
+                """,
+                id=token.id,
+                hash=token_hash,
+                hive=token.hive,
+                uses_left=token.uses_left,
+                created_at_ms=token.created_at_ms,
+                expires_at_ms=token.expires_at_ms,
+            )
+            bound_to = f" for the hive {token.hive}" if token.hive else ""
+            uses = "1 use" if token.uses_left == 1 else f"{token.uses_left} uses"
+            transaction.note(token.hive, f"token {token.id}{bound_to} was made, for {uses}", by)
+
+        await self._writer.write(write)
+
+    async def revoke(self, token_id: str, *, by: Actor) -> TokenView:
+        """UnknownToken where there is none; one that is revoked already stays so."""
+
+        def write(transaction: Transaction) -> TokenView:
+            session = transaction.session
+            revoke = "UPDATE tokens SET is_revoked = 1 WHERE id = :id AND is_revoked = 0"
+            if session.execute(revoke, id=token_id):
+                transaction.note(None, f"token {token_id} is revoked", by)
+            for found in session.rows(_ONE, id=token_id):
+                return _token(found)
+            raise UnknownToken(f"there is no token {token_id}", hint="rbeectl token list", field="token_id")
+
+        return await self._writer.write(write)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it stands in the table."""
+
+    id: str
+    hash: str
+    hive: str | None
+    uses_left: int
+    expires_at_ms: int
+    is_revoked: int
+
+    def why_useless(self, now: int) -> str | None:
+        """Why nobody can join with it at that time or later; None if somebody can."""
+        if self.is_revoked:
+            return "has been revoked"
+        if self.uses_left < 1:
+            return "is spent"
+        return "has expired" if self.expires_at_ms <= now else None
+
+    def is_for(self, hive_id: str) -> bool:
+        return self.hive is None or is_same_name(self.hive, hive_id)
+
+
+def check_token(session: Session, asked: Joining, now: int) -> None:
+    """BadToken where a machine may not join with the token that it shows."""
+    token = next(iter(_tokens(session, "WHERE id = :id", id=asked.token_id)), None)
+    if token is None or not hmac.compare_digest(token.hash.encode(), asked.token_hash.encode()):
+        raise BadToken("the token is not one of this queen's", hint=ANOTHER)
+    fault = token.why_useless(now)
+    if fault is None and not token.is_for(asked.hive_id):
+        fault = f"is for the hive {token.hive}"
+    if fault is not None:
+        raise BadToken(f"token {asked.token_id} {fault}", hint=ANOTHER)
+
+
+def spend_token(session: Session, asked: Joining, now: int) -> None:
+    """Take one use of a token; BadToken as check_token()."""
+    check_token(session, asked, now)
+    session.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = :id", id=asked.token_id)
+
+
+def _make_room(session: Session, now: int) -> None:
+    """Delete as many of no more use, the oldest first, as one more needs; TooMany where that is too few."""
+    tokens = _tokens(session, "ORDER BY created_at_ms")
+    excess = len(tokens) + 1 - TOKENS_MAX
+    if excess <= 0:
+        return
+    useless = [token for token in tokens if token.why_useless(now) is not None][:excess]
+    for token in useless:
+        session.execute("DELETE FROM tokens WHERE id = :id", id=token.id)
+    if len(useless) < excess:
+        raise TooMany(f"there are {len(tokens) - len(useless)} tokens", hint="rbeectl token revoke")
+
+
+def _tokens(session: Session, which: str, **values: str) -> list[Token]:
+    query = f"SELECT id, hash, hive, uses_left, expires_at_ms, is_revoked FROM tokens {which}"  # noqa: S608  # texts of our own
+    return [Token(*found) for found in session.rows(query, **values)]
+
+
+def _token(found: tuple[Any, ...]) -> TokenView:
+    names = _COLUMNS.split(", ")
+    return read_row(TokenView, dict(zip(names, (*found[:-1], bool(found[-1])), strict=True)))

@@ -1,0 +1,56 @@
+"""A store for each test, in a folder of its own, on each engine. A test may be a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rbee.queen.store.store import Store
+from tests.unit.queen.store.engines import ENGINES, Clock, Journal
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the catalog is, in a folder of its own."""
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state/catalog.db"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def wanted() -> list[bool]:
+    """Whether any hive is wanted, as the store has told it."""
+    return []
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def store(
+    request: pytest.FixtureRequest, path: Path, clock: Clock, journal: Journal, wanted: list[bool]
+) -> Iterator[Store]:
+    store = Store.open(
+        path, journal, wanted=wanted.append, now_ms=clock, open_engine=ENGINES[request.param]
+    )  # fmt: skip
+    yield store
+    store.close()

@@ -1,0 +1,367 @@
+"""SQLite as an engine: real files, whole, broken and foreign, and who has them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT, Lock
+from rbee.contracts import TokenView
+from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable
+from rbee.queen.store.records import Row
+from rbee.queen.store.store import Store
+from tests.unit.queen.store.engines import BY, DEVICES, Journal
+from tests.unit.queen.store.files import a_catalog, contents, engine_of, run, stored
+from tests.unit.serving import until
+
+
+@pytest.fixture
+def catalog(path: Path, journal: Journal) -> Iterator[Store]:
+    catalog = Store.open(path, journal)
+    yield catalog
+    catalog.close()
+
+
+# Its file
+
+
+def test_the_file_says_whose_it_is_and_which_version(catalog: Store, path: Path) -> None:
+    assert stored(path, "PRAGMA application_id") == [(int.from_bytes(b"rbee", "big"),)]
+    assert stored(path, "PRAGMA user_version") == [(VERSION,)]
+    assert stored(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_an_acknowledged_write_is_on_the_disk(catalog: Store) -> None:
+    assert engine_of(catalog)._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_a_catalog_that_is_closed_is_one_file_and_opens_again(path: Path) -> None:
+    first = Store.open(path)
+    row = run(first.hives.add("localhost", "localhost", 8600))
+    first.close()
+    assert list(contents(path.parent)) == ["catalog.db"]
+
+    second = Store.open(path)
+    rows = run(second.hives.all())
+    second.close()
+
+    assert rows == [row]
+
+
+def test_a_queen_that_was_killed_loses_nothing(catalog: Store, path: Path, tmp_path: Path) -> None:
+    row = run(catalog.hives.add("localhost", "localhost", 8600))
+    # What a kill leaves behind: the file and its log, neither of them closed.
+    shutil.copytree(path.parent, tmp_path / "after")
+
+    again = Store.open(tmp_path / "after/catalog.db")
+    rows = run(again.hives.all())
+    again.close()
+
+    assert rows == [row]
+
+
+# Writes and reads
+
+
+def test_a_write_that_fails_is_not_told(catalog: Store, journal: Journal) -> None:
+    async def scenario() -> None:
+        await catalog.hives.add("a", "a", 1, by=BY)
+        journal.told.clear()
+        engine_of(catalog)._connection.execute("PRAGMA query_only = 1")
+        for work in (
+            catalog.hives.add("b", "b", 1, by=BY),
+            catalog.hives.set_online("a", DEVICES, by=BY),
+            catalog.hives.set_status("a", "offline", by=BY),
+            catalog.hives.remove("a", by=BY),
+        ):
+            with pytest.raises(CatalogFailed):
+                await work
+
+    run(scenario())
+
+    assert journal.told == []
+
+
+def test_a_write_is_told_also_when_nobody_waits_for_it_any_more(
+    catalog: Store, journal: Journal, path: Path
+) -> None:
+    async def scenario() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            adding = asyncio.ensure_future(catalog.hives.add("a", "a", 1, by=BY))
+            await asyncio.sleep(0)
+            # In the writer's thread, which waits for the other process.
+            await until(lambda: engine_of(catalog)._writing._work_queue.empty())
+            adding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await adding
+            assert journal.told == []
+
+    run(scenario())
+    engine_of(catalog)._writing.shutdown()
+
+    assert stored(path, "SELECT id FROM hives") == [("a",)]
+    assert [fields for _, fields in journal.told] == [{"hive": "a", **BY}]
+
+
+def spoil(path: Path, *statements: str) -> None:
+    """As another program, or a queen before this one, may have left it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_text_that_is_no_unicode_hides_no_other_row(catalog: Store, path: Path) -> None:
+    run(catalog.hives.add("a", "a", None))
+    run(catalog.hives.set_cordon("a", "x", by=BY))
+
+    spoil(
+        path,
+        "UPDATE hives SET cordoned = CAST(x'ff41' AS TEXT)",
+        "UPDATE audit SET text = CAST(x'ff' AS TEXT)",
+    )
+
+    (row,) = run(catalog.hives.all())
+    assert row.cordoned == "\\xffA"
+    assert {entry.text for entry in run(catalog.audit.last(10, None))} == {"\\xff"}
+
+
+def test_a_bad_token_says_what_is_wrong_and_hides_no_other(catalog: Store, path: Path) -> None:
+    for token_id in ("0123abcd", "4567abcd"):
+        run(catalog.tokens.add(TokenView(token_id, None, 1, 1_000, 2_000, is_revoked=False), "hash", by=BY))
+
+    spoil(path, "UPDATE tokens SET uses_left = -3 WHERE id = '0123abcd'")
+
+    assert [(token.id, token.problem) for token in run(catalog.tokens.all())] == [
+        ("0123abcd", f"uses_left must be from 0 to {2**53}, and is -3"),
+        ("4567abcd", None),
+    ]
+
+
+def test_a_read_that_cannot_be_made_at_once_is_made_in_the_thread(catalog: Store) -> None:
+    row = run(catalog.hives.add("a", "a", None))
+    engine_of(catalog)._quick.close()
+
+    assert run(catalog.hives.find("a")) == row
+
+
+def test_the_event_loop_goes_on_while_the_catalog_waits_for_another_process(
+    catalog: Store, path: Path
+) -> None:
+    async def scenario() -> Row:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            adding = asyncio.ensure_future(catalog.hives.add("localhost", "localhost", 8600))
+            done, _ = await asyncio.wait({adding}, timeout=0.05)
+            assert not done
+            other.execute("COMMIT")
+        return await asyncio.wait_for(adding, 5)
+
+    assert asyncio.run(scenario()).id == "localhost"
+
+
+# What must not be touched
+
+
+def refused(path: Path) -> CatalogUnusable:
+    """The refusal, after which everything is byte for byte as it was."""
+    before = contents(path.parent)
+    with pytest.raises(CatalogUnusable) as caught:
+        Store.open(path)
+    assert contents(path.parent) == before
+    assert str(path) in caught.value.message
+    assert caught.value.exit_code == 78
+    return caught.value
+
+
+def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+
+    error = refused(path)
+
+    assert "another program" in error.message
+    assert error.hint == WAY_OUT
+
+
+def test_a_file_of_another_program_that_also_has_hives_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE hives (id TEXT, honey REAL)")
+        connection.execute("PRAGMA user_version = 1")
+
+    assert "another program" in refused(path).message
+
+
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mode: str) -> None:
+    a_catalog(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+
+    error = refused(path)
+
+    assert re.search(rf"has version {VERSION + 1}, .* knows {VERSION} at most", error.message)
+    assert (error.hint or "").splitlines() == [
+        "With the newer packages in this folder: sudo apt install --only-upgrade ./*.deb",
+        *WAY_OUT.splitlines(),
+    ]
+
+
+@pytest.mark.parametrize("application_id", [APPLICATION_ID, 7], ids=["newer", "foreign"])
+def test_a_file_with_a_log_that_was_never_closed_is_refused_and_left_alone(
+    path: Path, tmp_path: Path, application_id: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "alive.db", isolation_level=None)) as alive:
+        alive.execute("PRAGMA journal_mode = WAL")
+        alive.execute("CREATE TABLE hives (id TEXT)")
+        alive.execute(f"PRAGMA application_id = {application_id}")
+        alive.execute(f"PRAGMA user_version = {VERSION + 1}")
+        # As a kill leaves it; the shared memory is no part of it.
+        for suffix in ("", "-wal"):
+            shutil.copy(tmp_path / f"alive.db{suffix}", f"{path}{suffix}")
+
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        b"\x00" * 4096,
+        b"SQLite format 3\x00",
+        b"SQLite format 3\x00" + b"\xff" * 8176,
+        b"\x7fELF" * 5000,
+    ],
+    ids=["empty", "short", "zeroes", "only a head", "a broken head", "a program"],
+)
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    assert refused(path).hint == WAY_OUT
+
+
+@pytest.mark.parametrize("part", [0.05, 0.2, 0.5, 0.9, 0.99])
+def test_a_file_that_was_cut_short_is_refused_and_left_alone(path: Path, part: float) -> None:
+    a_catalog(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+
+    error = refused(path)
+
+    assert "damaged" in error.message
+    assert error.hint == WAY_OUT
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_a_page_that_was_overwritten_is_found(path: Path, page: int) -> None:
+    a_catalog(path)
+    content = bytearray(path.read_bytes())
+    content[page * 4096 : page * 4096 + 512] = b"\xa5" * 512
+    path.write_bytes(content)
+
+    assert "damaged" in refused(path).message
+
+
+def test_a_folder_in_the_file_s_place_is_told(path: Path) -> None:
+    path.mkdir()
+
+    assert "is no file" in refused(path).message
+
+
+def test_a_refused_file_is_not_kept_open(path: Path) -> None:
+    path.write_bytes(b"garbage" * 1000)
+    refused(path)
+
+    assert str(path) not in {str(one.resolve()) for one in Path("/proc/self/fd").iterdir()}
+
+
+def test_a_log_without_its_catalog_is_never_taken_for_a_new_one_s(path: Path) -> None:
+    a_catalog(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as alive:
+        alive.execute("UPDATE hives SET port = 1")
+        log = Path(f"{path}-wal").read_bytes()
+    path.unlink()
+    Path(f"{path}-wal").write_bytes(log)
+
+    error = refused(path)
+
+    assert f"{path} is missing, and its log {path}-wal is there" in error.message
+
+
+def test_an_unfinished_restore_is_refused_and_left_alone(path: Path) -> None:
+    Path(f"{path}.restoring").write_bytes(b"whatever")
+
+    error = refused(path)
+
+    assert error.message == f"the restore of {path} was cut off in its middle"
+    assert error.hint == WAY_OUT
+
+
+def test_text_that_is_no_unicode_is_damage_and_found_before_the_queen_serves(path: Path) -> None:
+    a_catalog(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE hives SET host = CAST(x'ff' AS TEXT) WHERE id = 'hive7'")
+
+    assert "damaged" in refused(path).message
+
+
+# Who has it
+
+
+def test_a_second_queen_waits_and_is_then_refused_with_who_has_the_catalog(
+    catalog: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.catalogfile.LOCK_TIMEOUT", 0.05)
+    before = contents(path.parent)
+
+    with pytest.raises(CatalogInUse, match="is in use") as caught:
+        Store.open(path)
+
+    assert str(path) in caught.value.message
+    assert caught.value.hint == "rbeectl shutdown"
+    assert contents(path.parent) == before
+
+
+def test_a_queen_starts_as_soon_as_a_restore_lets_go(path: Path) -> None:
+    restoring = Lock.take(path)
+    timer = threading.Timer(0.1, restoring.close)
+    timer.start()
+    catalog = Store.open(path)
+    timer.join()
+    catalog.close()
+
+
+@pytest.mark.parametrize("path_is_bad", [False, True])
+def test_the_lock_goes_with_the_queen_whether_she_started_or_not(path: Path, path_is_bad: bool) -> None:
+    if path_is_bad:
+        path.write_bytes(b"garbage")
+        with pytest.raises(CatalogUnusable):
+            Store.open(path)
+    else:
+        Store.open(path).close()
+
+    Lock.take(path).close()
+
+
+def test_what_no_queen_wrote_is_unknown_and_keeps_nobody_from_the_rest(path: Path) -> None:
+    a_catalog(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE hives SET labels = '{', devices = '{'")
+        connection.commit()
+
+    catalog = Store.open(path)
+    rows = run(catalog.hives.all())
+    catalog.close()
+    assert rows
+    assert all((row.labels, row.devices) == ({}, None) for row in rows)

@@ -1,0 +1,90 @@
+"""What a store promises, on every engine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rbee.queen.metrics import Metrics
+from rbee.queen.store.engine import Engine, Session
+from rbee.queen.store.store import Store
+from tests.unit.queen.store.engines import ENGINES, rows
+
+TIMEOUT = 5.0
+
+
+@pytest.mark.parametrize("open_engine", ENGINES.values(), ids=ENGINES)
+def test_a_store_that_is_closed_opens_again_with_what_was_written(
+    path: Path, open_engine: Callable[[Path, Metrics], Engine]
+) -> None:
+    first = Store.open(path, open_engine=open_engine)
+    row = asyncio.run(first.hives.add("localhost", "localhost", 8600))
+    first.close()
+
+    second = Store.open(path, open_engine=open_engine)
+    found = asyncio.run(second.hives.all())
+    second.close()
+
+    assert found == [row]
+
+
+async def test_what_was_written_is_read(store: Store) -> None:
+    for port in range(1, 100):
+        await store.hives.add("a", "a", port)
+        row = await store.hives.find("a")
+        assert row is not None
+        assert [row.port, (await store.hives.all())[0].port] == [port, port]
+
+
+async def test_reads_do_not_wait_for_a_write_and_see_nothing_of_it_before_its_end(store: Store) -> None:
+    await store.hives.add("a", "a", 1)
+    is_writing, goes_on = threading.Event(), threading.Event()
+
+    def write(session: Session) -> None:
+        session.execute("UPDATE hives SET port = 2")
+        is_writing.set()
+        assert goes_on.wait(TIMEOUT)
+
+    writing = asyncio.ensure_future(store.engine.write(write, lambda _: None))
+    await asyncio.to_thread(is_writing.wait, TIMEOUT)
+    try:
+        (before,) = await asyncio.wait_for(store.hives.all(), TIMEOUT)
+        assert await asyncio.wait_for(store.hives.find("a"), TIMEOUT) == before
+        assert not writing.done()
+    finally:
+        goes_on.set()
+    await writing
+
+    after = await store.hives.find("a")
+    assert after is not None
+    assert (before.port, after.port) == (1, 2)
+
+
+async def test_no_write_comes_between_what_another_reads_and_what_it_writes(store: Store) -> None:
+    await store.hives.add("a", "a", 1)
+
+    def write(session: Session) -> None:
+        ((port,),) = session.rows("SELECT port FROM hives")
+        session.execute("UPDATE hives SET port = :port", port=port + 1)
+
+    await asyncio.gather(*(store.engine.write(write, lambda _: None) for _ in range(50)))
+
+    assert await rows(store, "SELECT port FROM hives") == [(51,)]
+
+
+async def test_reads_and_writes_are_counted(path: Path) -> None:
+    for open_engine in ENGINES.values():
+        metrics = Metrics()
+        store = Store.open(path, metrics=metrics, open_engine=open_engine)
+        await store.hives.add("a", "a", 1)
+        await store.hives.find("a")
+        await store.hives.all()
+        store.close()
+
+        counts = {name: sum(seconds.counts) for name, seconds in metrics.catalog_seconds.items()}
+        assert counts == {"read": 2, "write": 1}
+        assert metrics.catalog_failures == {}
