@@ -24,7 +24,7 @@ _COLUMNS = "id, at_ms, text, hive, actor_uid, actor_credential, job_id"
 
 
 class AuditStore:
-    """The entries, to be read."""
+    """The entries of the audit, for reading; the writer enters them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -40,7 +40,7 @@ class AuditStore:
 
 
 def enter(session: Session, change: Change, *, at_ms: int, daemons: Collection[int]) -> None:
-    """Write an entry and drop the oldest of its sort. What `daemons` do of their own is no operator's."""
+    """Write an entry and drop the oldest of its sort; what `daemons` do on their own is machines' work."""
     actor = change.actor()
     uid = int(actor["actor_uid"]) if "actor_uid" in actor else None
     session.execute(

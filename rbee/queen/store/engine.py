@@ -1,8 +1,7 @@
 """What a database must do for the stores; each that can is a subclass in a file of its own.
 
-Stores ask for it in SQL that every database understands, with values by name (`:id`). What a statement may
-not use: types and functions of one database alone, booleans (there are 0 and 1), and an order of text
-other than by its bytes.
+Statements of the stores are SQL that every database understands, with values by name (`:id`): no types or
+functions of one database, no booleans (0 and 1 instead), and text is ordered by its bytes.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ Value = str | int | None
 
 
 class Session(Protocol):
-    """One moment of the database, or one transaction: for the time of one call, in one thread."""
+    """One moment of the database, or one transaction: for one call, in one thread."""
 
     def rows(self, statement: str, **values: Value) -> list[tuple[Any, ...]]:
         """Run a query and return all of its rows."""
 
     def execute(self, statement: str, **values: Value) -> int:
-        """Run a change and return the number of rows that it concerned."""
+        """Run a change and return how many rows it changed."""
 
 
 class Engine(ABC):
@@ -36,7 +35,7 @@ class Engine(ABC):
 
     @abstractmethod
     def read_now(self, work: Callable[[Session], Result]) -> Result:
-        """Read a little in the calling thread, for at most as long as a file's page takes to come."""
+        """Read a row or a few in the calling thread, before the event loop runs."""
 
     @abstractmethod
     async def read(self, work: Callable[[Session], Result]) -> Result:
@@ -48,22 +47,23 @@ class Engine(ABC):
 
     @abstractmethod
     async def write(self, work: Callable[[Session], Result], committed: Callable[[Result], None]) -> Result:
-        """Run `work` as one transaction, off the event loop, and return its result once that is on the disk.
+        """Run `work` in a transaction, off the event loop, and return its result once that is on the disk.
 
-        No other write comes between what the work reads and what it writes. All of it counts or, when the
-        work raises an error, none. Then `committed` gets the result, in the same thread, whether or not
-        the caller still waits. The work may be run again after a failure: it must change nothing else.
+        Writes are made in the order in which they are asked for, and none comes between what another reads
+        and what it writes. All of one counts or, when its work raises an error, none. Then `committed` gets
+        the result, in the same thread, whether or not the caller still waits. Several may be one
+        transaction. The work may be run again after a failure: it must change nothing but the tables.
         """
 
     @abstractmethod
     async def check(self) -> CatalogReport:
-        """Read all there is; CatalogUnusable if that shows damage, TimedOut if it takes too long."""
+        """Read all of the database; CatalogUnusable if that shows damage, TimedOut if it takes too long."""
 
     @abstractmethod
     async def copy(self) -> BinaryIO:
         """Return a sound copy of one moment: an open file without a name, for the caller to close.
 
-        TooMany where as many as there may be are being made or sent.
+        TooMany if as many as allowed are being made or sent.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The hives of the catalog; and what a machine must be so that it may be one of them."""
+"""The hives of the catalog, and the rules by which a machine becomes one."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class HiveStore:
         )
 
     async def touch(self, hive_id: str) -> None:
-        """Write of a hive that it was looked at: CatalogFailed where nothing can be written now."""
+        """Write when a hive was last looked at; CatalogFailed if the catalog cannot be written now."""
         await self._writer.write(lambda transaction: _write(transaction, hive_id, {}))
 
     async def remove(self, hive_id: str, *, by: Actor | None = None) -> bool:
-        """Was there such a hive?"""
+        """Remove a hive; return whether it was there."""
 
         def write(transaction: Transaction) -> bool:
             was_there = transaction.session.execute("DELETE FROM hives WHERE id = :id", id=hive_id) > 0
@@ -88,7 +88,7 @@ class HiveStore:
         return await self._writer.write(write)
 
     async def check_join(self, asked: Joining) -> None:
-        """As join() begins, with nothing taken: BadToken or NameTaken."""
+        """Check what join() checks and take nothing: BadToken or NameTaken."""
 
         def look(session: Session) -> None:
             check_token(session, asked, self._writer.now_ms())
@@ -149,7 +149,7 @@ class HiveStore:
     async def _set(
         self, hive_id: str, fields: Mapping[str, Any], text: str, by: Actor | None, *, is_audited: bool = True
     ) -> None:
-        """Set fields of a hive, if it is there, and note it where one of them is another then."""
+        """Set fields of a hive, if it exists, and note the change if one of them differs."""
 
         def write(transaction: Transaction) -> None:
             if _update(transaction, hive_id, fields):
@@ -212,7 +212,7 @@ def _insert(transaction: Transaction, hive_id: str, host: str, port: int, machin
 
 
 def _update(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) -> bool:
-    """Write fields of a hive that is there if one of them has another value; has one?"""
+    """Write fields of a hive if it exists and one of them differs; return whether that was so."""
     values = {name: as_stored(value) for name, value in fields.items()}
     # As they are stored: what stands for a value that cannot be read may be equal by chance.
     query = f"SELECT {', '.join(values)} FROM hives WHERE id = :id"  # noqa: S608  # names of our own

@@ -7,7 +7,7 @@ whole after a power loss, too, but without the last commits
 
 In WAL mode a read waits for no write and sees every commit that was made before it began
 (https://sqlite.org/wal.html#concurrency): a small one is done in the event loop's own thread, in less
-time than handing it to another would take.
+time than handing it to another thread takes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
@@ -35,6 +37,9 @@ Result = TypeVar("Result")
 BUSY_TIMEOUT = catalogfile.BUSY_TIMEOUT
 """Seconds that a write waits for another process that keeps the catalog locked (an sqlite3 shell, say)."""
 
+WRITES_TOGETHER = 64
+"""The most writes that are made in one transaction, with one fsync for all, when so many wait."""
+
 SCHEMA = Path(__file__).with_name("schema")
 """NNNN.sql brings a catalog from the version before to version NNNN; PRAGMA user_version says where it is."""
 
@@ -49,6 +54,7 @@ class SQLite(Engine):
         self._connection = connection
         self._quick = _open_reader(path, timeout=0)
         self._reader = _open_reader(path, timeout=BUSY_TIMEOUT)
+        self._waiting: deque[_Write[Any]] = deque()
         self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-reading")
         self._copies = Copies(path)
@@ -77,7 +83,7 @@ class SQLite(Engine):
         return engine
 
     def close(self) -> None:
-        """Writes that were asked for are made first."""
+        """Make the writes that were asked for, then close."""
         self._copies.close()
         self._reading.shutdown(cancel_futures=True)
         self._writing.shutdown()
@@ -95,7 +101,7 @@ class SQLite(Engine):
             try:
                 return work(_Session(self._quick))
             except sqlite3.Error:
-                # Locked by another process, say: waiting for that, or finding out, is no work for the loop.
+                # Locked by another process, say: the event loop waits neither for that nor for the cause.
                 return await self._in_reading_thread(work)
 
     async def read_all(self, work: Callable[[Session], Result]) -> Result:
@@ -110,14 +116,43 @@ class SQLite(Engine):
         return await asyncio.get_running_loop().run_in_executor(self._reading, read)
 
     async def write(self, work: Callable[[Session], Result], committed: Callable[[Result], None]) -> Result:
-        def write() -> Result:
-            with self._explained(), self._metrics.catalog_timed("write"):
-                with self._transaction():
-                    result = work(_Session(self._connection))
-                committed(result)
-                return result
+        write = _Write(work, committed)
+        self._waiting.append(write)
+        self._writing.submit(self._write_waiting)
+        return await asyncio.wrap_future(write.outcome)
 
-        return await asyncio.get_running_loop().run_in_executor(self._writing, write)
+    def _write_waiting(self) -> None:
+        """Make the writes that wait, in their order; one that was cancelled before it began is dropped."""
+        group: list[_Write[Any]] = []
+        while self._waiting and len(group) < WRITES_TOGETHER:
+            write = self._waiting.popleft()
+            if write.outcome.set_running_or_notify_cancel():
+                group.append(write)
+        if len(group) < 2 or not self._write_together(group):
+            for write in group:
+                self._write_alone(write)
+
+    def _write_together(self, group: list[_Write[Any]]) -> bool:
+        """Make several writes in one transaction, synced once. Return False, and make none, if one fails."""
+        began = time.perf_counter()
+        try:
+            with self._transaction():
+                results = [write.work(_Session(self._connection)) for write in group]
+        except Exception:
+            return False  # alone, each has its own success or failure
+        for write, result in zip(group, results, strict=True):
+            self._metrics.catalog_seconds["write"].observe(time.perf_counter() - began)
+            write.end(result)
+        return True
+
+    def _write_alone(self, write: _Write[Any]) -> None:
+        try:
+            with self._explained(), self._metrics.catalog_timed("write"), self._transaction():
+                result = write.work(_Session(self._connection))
+        except BaseException as error:
+            write.outcome.set_exception(error)
+        else:
+            write.end(result)
 
     async def check(self) -> CatalogReport:
         return await self._copies.check()
@@ -138,15 +173,33 @@ class SQLite(Engine):
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Not in the event loop's thread: finding out may take as long as the disk does."""
+        """Turn SQLite's errors into ours. Not in the event loop: finding the cause may write to the disk."""
         try:
             yield
         except sqlite3.Error as error:
             raise explain(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
 
 
+class _Write(Generic[Result]):
+    """A write that was asked for, until its outcome is known."""
+
+    def __init__(self, work: Callable[[Session], Result], committed: Callable[[Result], None]) -> None:
+        self.work = work
+        self._committed = committed
+        self.outcome: Future[Result] = Future()
+
+    def end(self, result: Result) -> None:
+        """Report that it is on the disk, with what its work returned."""
+        try:
+            self._committed(result)
+        except BaseException as error:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
+
+
 class _Session:
-    """A connection as the stores see it. No query stays open: its moment would be the next one's, too."""
+    """A connection as the stores see it. Each query is read to its end, or the next would see old data."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -183,7 +236,7 @@ def _schema_files() -> list[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """Is there a catalog? CatalogUnusable where only parts of one are."""
+    """Return whether there is a catalog; CatalogUnusable if there are only parts of one."""
     if catalogfile.unfinished_restore(path).exists():
         raise CatalogUnusable(f"the restore of {path} was cut off in its middle", hint=WAY_OUT)
     if os.path.lexists(path):
@@ -216,7 +269,7 @@ def _make(path: Path, lock: Lock) -> None:
 
 
 def _keep_copy(connection: sqlite3.Connection, path: Path, lock: Lock) -> None:
-    """Before a migration, for who goes back to the release before: she refuses what a newer one wrote."""
+    """Keep a copy before a migration: the previous release refuses a catalog that this one has migrated."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version in (0, len(_schema_files())):
         return

@@ -47,7 +47,7 @@ class Store:
         """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
 
         After each write, in the engine's thread, `journal` gets what has changed, and `wanted` whether
-        any hive is. What the users of `find_daemons` did of their own is no operator's.
+        any hive is. What the users of `find_daemons` do on their own counts as machines' in the audit.
         """
         engine = open_engine(path, metrics or Metrics())
         writer = Writer(engine, journal or Narrator(), wanted, find_daemons, now_ms)
@@ -69,6 +69,6 @@ class Store:
     async def copy(self) -> BinaryIO:
         """A sound copy of it, of one moment: an open file without a name, for the caller to close.
 
-        TooMany where as many as there may be are being made or sent.
+        TooMany if as many as allowed are being made or sent.
         """
         return await self.engine.copy()

@@ -1,4 +1,4 @@
-"""Tokens, with which machines join; and what one must be so that a machine may join with it."""
+"""The tokens with which machines join, and the rules by which one is accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TokenStore:
         return await self._engine.read_all(lambda session: [_token(found) for found in session.rows(_ALL)])
 
     async def add(self, token: TokenView, token_hash: str, *, by: Actor) -> None:
-        """TooMany where TOKENS_MAX can still be used."""
+        """Store a new token; TooMany if TOKENS_MAX others can still be used."""
 
         def write(transaction: Transaction) -> None:
             _make_room(transaction.session, token.created_at_ms)
@@ -59,7 +59,7 @@ class TokenStore:
         await self._writer.write(write)
 
     async def revoke(self, token_id: str, *, by: Actor) -> TokenView:
-        """UnknownToken where there is none; one that is revoked already stays so."""
+        """Revoke a token and return it, also if it was revoked before; UnknownToken if there is none."""
 
         def write(transaction: Transaction) -> TokenView:
             session = transaction.session
@@ -115,7 +115,7 @@ def spend_token(session: Session, asked: Joining, now: int) -> None:
 
 
 def _make_room(session: Session, now: int) -> None:
-    """Delete as many of no more use, the oldest first, as one more needs; TooMany where that is too few."""
+    """Make room for one more: delete the oldest that are useless; TooMany if those are too few."""
     tokens = _tokens(session, "ORDER BY created_at_ms")
     excess = len(tokens) + 1 - TOKENS_MAX
     if excess <= 0:

@@ -54,3 +54,11 @@ def store(
     )  # fmt: skip
     yield store
     store.close()
+
+
+@pytest.fixture
+def catalog(path: Path, journal: Journal) -> Iterator[Store]:
+    """A store in an SQLite file."""
+    store = Store.open(path, journal)
+    yield store
+    store.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from rbee.queen.store.copies import COPIES_MAX
 from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import DEVICES
 from tests.unit.queen.store.files import contents, run, stored
-
-
-@pytest.fixture
-def catalog(path: Path) -> Iterator[Store]:
-    catalog = Store.open(path)
-    yield catalog
-    catalog.close()
 
 
 def test_a_check_reports_version_hives_and_size(catalog: Store, path: Path) -> None:

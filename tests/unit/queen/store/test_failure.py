@@ -6,7 +6,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,14 +16,6 @@ from rbee.errors import CatalogFailed, CatalogUnusable
 from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import DEVICES
 from tests.unit.queen.store.files import a_catalog, engine_of, run, stored
-
-
-@pytest.fixture
-def catalog(path: Path) -> Iterator[Store]:
-    catalog = Store.open(path)
-    yield catalog
-    catalog.close()
-
 
 REPOSITORY = Path(__file__).parents[4]
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,6 @@ from rbee.queen.store.sqlite import SCHEMA
 from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import DEVICES
 from tests.unit.queen.store.files import contents, run, stored
-
-
-@pytest.fixture
-def catalog(path: Path) -> Iterator[Store]:
-    catalog = Store.open(path)
-    yield catalog
-    catalog.close()
-
 
 FILES = [file.read_text() for file in sorted(SCHEMA.iterdir())]
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,14 +20,6 @@ from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import BY, DEVICES, Journal
 from tests.unit.queen.store.files import a_catalog, contents, engine_of, run, stored
 from tests.unit.serving import until
-
-
-@pytest.fixture
-def catalog(path: Path, journal: Journal) -> Iterator[Store]:
-    catalog = Store.open(path, journal)
-    yield catalog
-    catalog.close()
-
 
 # Its file
 
@@ -145,6 +136,17 @@ def test_a_bad_token_says_what_is_wrong_and_hides_no_other(catalog: Store, path:
         ("0123abcd", f"uses_left must be from 0 to {2**53}, and is -3"),
         ("4567abcd", None),
     ]
+
+
+def test_writes_that_waited_are_synced_together(catalog: Store) -> None:
+    async def scenario() -> None:
+        statements: list[str] = []
+        engine_of(catalog)._connection.set_trace_callback(statements.append)
+        await asyncio.gather(*(catalog.hives.add(f"hive{n}", "a", None) for n in range(100)))
+        assert statements.count("COMMIT") < 100
+        assert sum(engine_of(catalog)._metrics.catalog_seconds["write"].counts) == 100
+
+    run(scenario())
 
 
 def test_a_read_that_cannot_be_made_at_once_is_made_in_the_thread(catalog: Store) -> None:
