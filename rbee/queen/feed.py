@@ -19,7 +19,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -163,14 +163,15 @@ class Feed(Narrator):
         self,
         file: FeedFile,
         journal: Narrator,
-        places: Places | None = None,
+        daemons: Collection[int] = (),
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`journal` is told, as the feed itself is, where the file cannot be written."""
+        """`journal` is told, as the feed itself is, where the file cannot be written; `daemons` are users for
+        whom there is a place when others took all."""
         self._file = file
         self._journal = journal
-        self._places = places or Places("streams of events are being read", WATCHERS)
+        self._places = Places("streams of events are being read", WATCHERS, daemons)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()

@@ -42,9 +42,9 @@ from rbee.errors import (
 from rbee.files import explained
 from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Event, Narrator
 from rbee.queen.authority import Authority, Identity, credentials_folder
-from rbee.queen.hives import Hives
-from rbee.queen.mark import Mark
-from rbee.queen.restraint import network_of
+from rbee.queen.boot_marker import BootMarker
+from rbee.queen.hives.hives import Hives
+from rbee.queen.restraint import Restraint, network_of
 from rbee.queen.store.records import Actor, Joining, now_ms
 from rbee.queen.store.store import Store
 from rbee.queen.uplinks import Uplink
@@ -66,6 +66,7 @@ class Fleet:
         catalog: Store,
         hives: Hives,
         narrator: Narrator,
+        restraint: Restraint,
         *,
         find_credentials: Callable[[], Path | None] = credentials_folder,
     ) -> None:
@@ -74,9 +75,9 @@ class Fleet:
         self._catalog = catalog
         self._hives = hives
         self._narrator = narrator
-        self._restraint = hives.restraint
+        self._restraint = restraint
         self._find_credentials = find_credentials
-        self._mark = Mark(folder / "tcp")
+        self._mark = BootMarker(folder / "tcp")
         self._authority: Authority | None = None
         self._members: dict[str, str] = {}
         """Each credential's hive."""
@@ -254,7 +255,7 @@ class Fleet:
         try:
             check_version(version, hive_id)
         except VersionSkew as error:
-            await self._hives.is_refused(hive_id, error)
+            await self._hives.remote_hive(hive_id).refused(error)
             raise
         if not self._restraint.streams.take(hive_id):
             self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
@@ -265,9 +266,11 @@ class Fleet:
         except ClonedHive as error:
             self._tell_refusal(HIVE_CLONED, error.message, peer, hive=hive_id)
             raise
-        self._hives.is_taken(hive_id)
+        hive = self._hives.remote_hive(hive_id)
+        hive.taken()
         try:
             await self._catalog.hives.set_address(hive_id, peer.address, by=peer.fields)
+            await hive.standing.reload()
         except CatalogFailed as error:
             # It lives there all the same; the next stream has it written.
             log.error(
@@ -288,7 +291,7 @@ class Fleet:
             "catalog: it joined after the backup that was restored, or was removed since",
             hint=f"rbeectl add-hive {hive_id}",
         )
-        await self._hives.is_refused(hive_id, error)
+        await self._hives.remote_hive(hive_id).refused(error)
 
     def is_member(self, hive_id: str) -> bool:
         return hive_id in self._members.values()
@@ -304,12 +307,17 @@ class Fleet:
     async def set_labels(self, hive_id: str, asked: SetLabels, by: Actor) -> HiveView:
         labels = {label.key: label.value for label in asked.set}
         await self._catalog.hives.set_labels(hive_id, labels, asked.remove, by=by)
-        return await self._hives.view(hive_id)
+        return await self._written(hive_id)
 
     async def set_cordon(self, hive_id: str, asked: SetCordon, by: Actor) -> HiveView:
-        await self._hives.view(hive_id)  # UnknownHive
+        self._hives.hive(hive_id)  # UnknownHive
         await self._catalog.hives.set_cordon(hive_id, asked.reason, by=by)
-        return await self._hives.view(hive_id)
+        return await self._written(hive_id)
+
+    async def _written(self, hive_id: str) -> HiveView:
+        hive = self._hives.hive(hive_id)
+        await hive.standing.reload()
+        return hive.standing.view()
 
 
 def check_version(version: str, hive_id: str) -> None:

@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from typing import Any, Literal
 
 from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
@@ -118,13 +118,15 @@ class Job:
 
 
 class Jobs:
-    """The jobs that are kept, and who reads them."""
+    """The jobs that are kept, and who reads them; `daemons` have a place to read when others took all."""
 
-    def __init__(self, jobs_max: int, places: Places | None = None, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, jobs_max: int, metrics: Metrics | None = None, *, daemons: Collection[int] = ()
+    ) -> None:
         self._jobs_max = jobs_max
         self._metrics = metrics or Metrics()
         self._jobs: dict[str, Job] = {}
-        self._places = places or Places("stories are being read", STREAMS)
+        self._places = Places("stories are being read", STREAMS, daemons)
         self._is_closed = False
 
     def open(self, kind: Kind, hive_id: str | None) -> Job:

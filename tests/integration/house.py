@@ -19,18 +19,18 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rbee.client.link import HeartbeatClient, HiveClient, Link
+from rbee.client.link import HeartbeatClient, Link
 from rbee.client.queen import QueenClient, StoryEvent
-from rbee.config import QueenConfig
+from rbee.config import Config, QueenConfig
 from rbee.contracts import (
     AddHive,
     Cpu,
@@ -45,33 +45,26 @@ from rbee.contracts import (
     Route,
     decode,
 )
-from rbee.errors import TimedOut, Unreachable
+from rbee.errors import Unreachable
 from rbee.hive import app as hive_app
 from rbee.hive.__main__ import BEAT_TIMEOUT
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.narration import (
+    CATALOG_CHANGED,
     GOODBYE,
     HIVE_STARTED,
-    QUEEN_STARTED,
-    QUEEN_STOPPING,
     Chorus,
     Event,
     Journal,
     Narrator,
 )
-from rbee.queen import app as queen_app
-from rbee.queen.__main__ import StatusLine
-from rbee.queen.feed import Feed, FeedFile
-from rbee.queen.fleet import Fleet
-from rbee.queen.hives import Hives
-from rbee.queen.jobs import Jobs, Stories
-from rbee.queen.looks import SAMPLE_TIMEOUT
-from rbee.queen.metrics import Metrics
-from rbee.queen.registry import Registry
-from rbee.queen.store.store import Store
+from rbee.queen.api.admission import Admission
+from rbee.queen.queen import Queen as Product
+from rbee.queen.queen import Site
 from rbee.server import Peer, serve
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState, check_job
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
+from tests.unit.played_systemd import ACTIVE, DiedError, PlayedSystemd
 
 Result = TypeVar("Result")
 
@@ -170,9 +163,13 @@ class JournalTape(Narrator):
         self._heard = asyncio.Event()
 
     def of(self, **fields: str) -> list[dict[str, str]]:
-        """The entries with these fields; RBEE_EVENT is given as `event`, and so on."""
+        """The entries with these fields; RBEE_EVENT is given as `event`, and so on.
+
+        Without the catalog's, which are about a row and not about a hive.
+        """
         wanted = {f"RBEE_{name.upper()}": value for name, value in fields.items()}
-        return [entry for entry in self.entries if wanted.items() <= entry.items()]
+        told = (entry for entry in self.entries if entry.get("RBEE_EVENT") != CATALOG_CHANGED.name)
+        return [entry for entry in told if wanted.items() <= entry.items()]
 
     async def says(self, *, times: int = 1, **fields: str) -> dict[str, str]:
         """The entry with these fields, as soon as there are as many."""
@@ -255,75 +252,55 @@ class Process:
         return self._running is not None and not self._running.done()
 
 
+class Mortal(Product):
+    """A queen who may be killed: then nothing of her speaks."""
+
+    is_killed = False
+
+    async def end_work(self) -> None:
+        if self.is_killed:
+            await self.hives.end()
+        else:
+            await super().end_work()
+
+
 class Queen(Process):
-    """As rbee/queen/__main__.py."""
+    """The queen's process: rbee/queen/__main__.py without the signals and the files of a machine."""
+
+    product: Mortal
 
     def __init__(self, house: House, config: QueenConfig) -> None:
         super().__init__(house, house.queen_socket.dup())
         self._config = config
-        self.metrics = Metrics()
         self._journal = Journal("queen-rbee", house.journal.path, house.lost)
-        self.feed = Feed(FeedFile(house.feed_path), Chorus(self._journal, house.journal))
-        self._tell = Chorus(self._journal, self.feed, house.journal)
-        self.catalog = Store.open(house.catalog_path, self.feed, metrics=self.metrics)
-        self.registry = Registry(interval=config.heartbeat_interval, grace=config.heartbeat_grace)
-        self.jobs = Jobs(config.jobs_max, metrics=self.metrics)
-        self._link = Link(house.hive_path, timeout=config.detect_timeout)
-        self._looks = Link(house.hive_path, timeout=SAMPLE_TIMEOUT)
-        self._status = StatusLine(self.notifier, self.registry, self.jobs)
-        self.hives = Hives(
-            config,
-            self.catalog,
-            self.registry,
-            self.jobs,
-            house.systemd,  # it has AsyncBus's methods
-            HiveClient(self._link, looks=self._looks),
-            Chorus(self._tell, Stories(self.jobs), self._status),
-            changed=self._status.update,
-            passed_on=self.feed.relay,
-            metrics=self.metrics,
-        )
-        self.fleet = Fleet(house.catalog_path.parent, (), self.catalog, self.hives, self._tell)
+
+    def __getattr__(self, name: str) -> Any:
+        """Her parts: hives, jobs, catalog …"""
+        return getattr(self.product, name)
 
     async def _run(self) -> None:
+        house = self.house
+        site = Site(
+            house.catalog_path.parent,
+            house.hive_path,
+            house.feed_path,
+            [self.listener],
+            find_credentials=lambda: None,
+        )
+        journal = Chorus(self._journal, house.journal)
         try:
-            await self.hives.load()
-            await self.fleet.load()
-            await serve(
-                queen_app.build(
-                    self.hives, self.jobs, self.feed, self.house.admission, self.fleet, self.metrics
-                ),
-                [self.listener],
-                self.notifier,
-                self.told_to_stop,
-                status=self._status.counts,
-                started=self._started,
-                stopping=self._stopping,
-            )
+            opened = Mortal.open(Config(self._config), site, house.systemd, self.notifier, journal)
+            async with opened as product:
+                self.product = product
+                product._admission = house.admission
+                await product.serve(self.told_to_stop, started=lambda: house.queen_began(self))
         finally:
-            self.house.systemd.detach()
-            await self._link.close()
-            await self._looks.close()
-            self.catalog.close()
-            await self.feed.end()
+            house.systemd.hang_up()
             self._journal._socket.close()
 
-    def _started(self) -> None:
-        self._tell.narrate(QUEEN_STARTED, "queen-rbee is awake")
-        self.hives.begin()
-        self.house.queen_began(self)
-
-    async def _stopping(self) -> None:
-        if self.ending == "killed":
-            await self.hives.end()
-            return
-        self._tell.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
-        await self.hives.end()
-        self.jobs.close()
-        self.feed.close()
-
     def _fall_silent(self) -> None:
-        self.house.systemd.detach()
+        self.product.is_killed = True
+        self.house.systemd.hang_up()
 
 
 class Mouth(Narrator):
@@ -462,17 +439,14 @@ def answers(status: int, body: bytes, kind: bytes = b"application/json") -> Spoi
 # systemd
 
 
-class Systemd:
-    """Plays systemd, with AsyncBus's methods, for the hive's unit and the target. Knows no rule of rbee."""
+class Systemd(PlayedSystemd):
+    """systemd, played, with the house's hive as the program of its unit. Knows no rule of rbee."""
 
     def __init__(self, house: House) -> None:
-        self._house = house
-        self._states = {HIVE_UNIT: UnitState("loaded", "inactive", "dead", result="success")}
-        self._jobs: set[str] = set()
-        self._heard: list[tuple[str, Callable[[], None]]] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        super().__init__()
+        self.states[TARGET] = ACTIVE
+        self.programs |= {HIVE_UNIT: HiveProgram(house, self), TARGET: TargetProgram(house, self)}
         self.hive: Hive | None = None
-        self.asked: list[tuple[str, str]] = []
         self.may_start = asyncio.Event()
         self.may_start.set()
         self.may_stop = asyncio.Event()
@@ -481,60 +455,13 @@ class Systemd:
         self.stop_fails = False
         self.dies_when_ready = False
 
-    # AsyncBus's
-
-    def state(self, unit: str) -> UnitState:
-        return self._states[unit]
-
-    def machine_end(self) -> None:
-        """The machine runs on."""
-
-    def has_job(self, unit: str) -> bool:
-        return unit in self._jobs
-
-    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
-        self._heard.append((unit, heard))
-
-    def detach(self) -> None:
-        self._heard.clear()
-
-    def reset_failed(self, unit: str) -> None:
-        self._set(active="inactive", sub="dead", result="success")
-
-    def ask_stop(self, unit: str) -> str:
-        assert unit == TARGET
-        self.asked.append(("stop", unit))
-        self._spawn(self._stop_target())
-        return "/org/freedesktop/systemd1/job/1"
-
-    async def start(self, unit: str, *, timeout: float) -> None:
-        assert unit == HIVE_UNIT
-        self.asked.append(("start", unit))
-        await self._job(unit, self._start_hive(), timeout, "start")
-
-    async def stop(self, unit: str, *, timeout: float) -> None:
-        assert unit == HIVE_UNIT
-        self.asked.append(("stop", unit))
-        if self.stop_fails:
-            check_job(unit, "failed", lambda: self.state(unit), "stop")
-        await self._job(unit, self._stop_hive(), timeout, "stop")
-
-    async def _job(self, unit: str, work: Any, timeout: float, doing: str) -> None:
-        job = self._spawn(work)
-        try:
-            async with asyncio.timeout(timeout):
-                result = await asyncio.shield(job)
-        except TimeoutError as error:
-            raise TimedOut(f"{unit} was not done after {timeout:g} s") from error
-        check_job(unit, result, lambda: self.state(unit), doing)
-
     # What happens in the machine
 
     async def administrator_starts(self) -> None:
-        await soon(self._start_hive())
+        await soon(self.start_by_hand(HIVE_UNIT))
 
     async def administrator_stops(self) -> None:
-        await soon(self._stop_hive())
+        await soon(self.stop_by_hand(HIVE_UNIT))
 
     async def hive_dies(self, *, restart: bool = False) -> None:
         """The hive's process is killed; by Restart=, systemd starts it again once `may_start`."""
@@ -542,97 +469,90 @@ class Systemd:
         assert hive is not None
         self._hive_ended(restart=restart)
         if restart:
-            self._spawn(self._start_hive())
+            self._spawn(self._restart())
         await hive.kill()
+
+    async def _restart(self) -> None:
+        await self.may_start.wait()
+        await self.start_by_hand(HIVE_UNIT)
 
     def _hive_ended(self, *, restart: bool) -> None:
         active, sub = ("activating", "auto-restart") if restart else ("failed", "failed")
-        self._set(active=active, sub=sub, result="signal", exit_status=signal.SIGKILL, main_pid=0)
+        self.becomes(HIVE_UNIT, UnitState("loaded", active, sub, result="signal", exit_status=signal.SIGKILL))
 
-    async def queen_is_to_stop(self) -> None:
+    async def queen_is_to_stop(self) -> str:
         """The first half of `systemctl stop queen-rbee`: by BindsTo= and After= the hive goes first."""
-        self._jobs.add(QUEEN_UNIT)
-        await soon(self._stop_hive())
+        path = self.job(QUEEN_UNIT, "stop")
+        await soon(self.stop_by_hand(HIVE_UNIT))
+        return path
 
     async def queen_is_stopped(self, queen: Queen) -> None:
         """All of `systemctl stop queen-rbee`."""
-        await self.queen_is_to_stop()
+        path = await self.queen_is_to_stop()
         await queen.stop()
-        self._jobs.discard(QUEEN_UNIT)
+        self.remove_job(path)
 
     async def queen_dies(self, queen: Queen) -> None:
         """The queen is killed, and BindsTo= takes the hive along."""
         await queen.kill()
-        await self._stop_hive()
+        await self.stop_by_hand(HIVE_UNIT)
 
-    async def _stop_target(self) -> None:
-        self._jobs |= {TARGET, QUEEN_UNIT}
-        await self._stop_hive()
-        for queen in self._house.queens:
-            queen.told_to_stop.set()
-            await queen.ended()
-        self._jobs -= {TARGET, QUEEN_UNIT}
-
-    async def _start_hive(self) -> str:
-        if self.state(HIVE_UNIT).is_active:
-            return "done"
-        self._jobs.add(HIVE_UNIT)
-        if self.state(HIVE_UNIT).sub != "auto-restart":
-            self._set(active="activating", sub="start", result="success")
-        await self.may_start.wait()
-        if self.start_fails:
-            said = "the configuration is not valid"
-            self._set(active="failed", sub="failed", result="exit-code", exit_status=78, status_text=said)
-            return self._removed("failed")
-        self.hive = Hive(self._house)
-        self._house.processes.append(self.hive)
-        self.hive.run()
-        await self.hive.ready()
-        if self.hive.ending == "killed":
-            return self._removed("failed")
-        self._set(active="active", sub="running", result="success", main_pid=os.getpid(), exit_status=0)
-        self._removed("done")
-        if self.dies_when_ready:
+    async def _start(self, unit: str) -> str:
+        result = await super()._start(unit)
+        if unit == HIVE_UNIT and self.dies_when_ready and self.hive is not None:
             # Both are signalled before whoever waits for the job goes on.
             self._hive_ended(restart=False)
             self._spawn(self.hive.kill())
-        return "done"
-
-    async def _stop_hive(self) -> str:
-        if self.hive is not None and self.hive.is_running:
-            self._jobs.add(HIVE_UNIT)
-            self._set(active="deactivating", sub="stop-sigterm")
-            await self.may_stop.wait()
-            await self.hive.stop()
-        if not self.state(HIVE_UNIT).is_stopped:
-            self._set(active="inactive", sub="dead", main_pid=0)
-        return self._removed("done")
-
-    def _removed(self, result: str) -> str:
-        self._jobs.discard(HIVE_UNIT)
-        self._signal()
         return result
 
-    def _set(self, **changes: Any) -> None:
-        self._states[HIVE_UNIT] = replace(self._states[HIVE_UNIT], **changes)
-        self._signal()
+    async def _stop(self, unit: str) -> str:
+        return "failed" if unit == HIVE_UNIT and self.stop_fails else await super()._stop(unit)
 
-    def _signal(self) -> None:
-        # A signal arrives later, when the state may have changed again.
-        for unit, heard in self._heard:
-            if unit == HIVE_UNIT:
-                asyncio.get_running_loop().call_soon(heard)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(asyncio.get_running_loop().create_task(work))
 
-    def _spawn(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+@dataclass
+class HiveProgram:
+    house: House
+    systemd: Systemd
+
+    async def start(self) -> None:
+        systemd = self.systemd
+        await systemd.may_start.wait()
+        if systemd.start_fails:
+            said = "the configuration is not valid"
+            raise DiedError(
+                UnitState("loaded", "failed", "failed", result="exit-code", exit_status=78, status_text=said)
+            )
+        systemd.hive = hive = Hive(self.house)
+        self.house.processes.append(hive)
+        hive.run()
+        await hive.ready()
+        if hive.ending == "killed":
+            raise DiedError(systemd.states[HIVE_UNIT])
+
+    async def stop(self) -> None:
+        await self.systemd.may_stop.wait()
+        if self.systemd.hive is not None:
+            await self.systemd.hive.stop()
+
+
+@dataclass
+class TargetProgram:
+    """rbee.target: its stop job ends when the hive and then the queen have ended."""
+
+    house: House
+    systemd: Systemd
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        path = await self.systemd.queen_is_to_stop()
+        for queen in self.house.queens:
+            queen.told_to_stop.set()
+            await queen.ended()
+        self.systemd.remove_job(path)
 
 
 # Keepers
@@ -732,7 +652,7 @@ def parse_story(content: bytes) -> list[StoryEvent]:
     return events
 
 
-class Everyone(queen_app.Admission):
+class Everyone(Admission):
     """For a run as an ordinary user: hive and keeper then have one uid, which no machine has."""
 
     def __init__(self) -> None:
@@ -761,7 +681,7 @@ class House:
         self.read_cards: Callable[[], tuple[GpuSample, ...]] = lambda: GPU_SAMPLES
         self.detections = 0
         self.queen_began: Callable[[Queen], None] = lambda queen: None
-        self.admission: queen_app.Admission = queen_app.Admission(None) if os.getuid() == 0 else Everyone()
+        self.admission: Admission = Admission(None) if os.getuid() == 0 else Everyone()
         self.expected_errors: set[str] = set()
         self.lost = io.StringIO()
         self.processes: list[Process] = []
@@ -787,6 +707,7 @@ class House:
                 process.told_to_stop.set()
             await asyncio.gather(*(process.ended() for process in self.processes))
             await self.systemd.end()
+        await self.systemd.close()
         self.queen_socket.close()
         self.hive_socket.close()
         for story in self._stories:

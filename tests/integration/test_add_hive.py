@@ -410,7 +410,7 @@ async def test_a_unit_that_fails_to_start_ends_the_story_with_what_systemd_and_t
 
     assert lines[:2] == STORY[:2]
     assert lines[-1].startswith("(queen bee) adding localhost failed: ")
-    assert end.data["type"] == PROBLEM_PREFIX + "unit-failed"
+    assert end.data["type"] == PROBLEM_PREFIX + "bad-config"
     assert "'exit-code'" in end.data["detail"]
     assert "the configuration is not valid" in end.data["detail"]
     assert HIVE_UNIT in end.data["hint"]

@@ -12,7 +12,7 @@ import pytest
 
 from rbee.contracts import HiveRoutes, Problem, QueenRoutes, decode
 from rbee.errors import PROBLEM_PREFIX
-from rbee.queen.app import Admission
+from rbee.queen.api.admission import Admission
 from tests.integration.house import Answer, House
 
 JSON = {"Content-Type": "application/json"}

@@ -262,7 +262,7 @@ async def test_beats_are_no_events(house: House) -> None:
     stands_at = queen.feed.id
 
     def last_beat_ms() -> int | None:
-        life = queen.registry.life("localhost")
+        life = queen.hives.hive("localhost").standing.life
         return life and life.last_beat_ms
 
     first = last_beat_ms()

@@ -63,7 +63,7 @@ async def test_a_queen_who_dies_between_two_beats_is_dialled_again(house: House)
     second = await house.wake_queen(heartbeat_interval=0.1)
 
     await house.is_in("online")
-    assert second.registry.life("localhost") is not None
+    assert second.hives.find("localhost") is not None
     assert len(house.journal.of(event="queen-away")) <= 1
 
 

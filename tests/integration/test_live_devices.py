@@ -212,7 +212,7 @@ async def test_a_beat_does_not_wait_for_a_detection(house: House) -> None:
     await beats(house, 5)
 
     assert house.detections == 2
-    life = queen.registry.life("localhost")
+    life = queen.hives.hive("localhost").standing.life
     assert life is not None
     assert life.state == "online"
     gate.set()
@@ -300,14 +300,6 @@ async def test_a_card_that_went_while_the_hive_was_off_is_told_when_it_is_back(h
     assert house.detections == 2
     await beats(house, 3)
     assert house.detections == 2
-
-
-async def test_who_is_forgotten_leaves_no_fingerprint(house: House) -> None:
-    queen = await house.added(**BRISK)
-    await house.remove().end()
-
-    assert not queen.hives._fingerprints.is_other("localhost")
-    assert queen.hives._fingerprints.of("localhost") is None
 
 
 async def beats(house: House, count: int) -> None:

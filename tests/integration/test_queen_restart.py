@@ -161,6 +161,6 @@ def queen_tasks(queen: Queen) -> list[asyncio.Task[None]]:
     """Her tasks that end by themselves."""
     return [
         task
-        for task in queen.hives._tasks
-        if "_judge_by_silence" not in task.get_coro().__qualname__  # type: ignore[union-attr]
+        for task in queen._tasks._tasks
+        if "Watch.run" not in task.get_coro().__qualname__  # type: ignore[union-attr]
     ]

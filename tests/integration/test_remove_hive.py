@@ -91,6 +91,7 @@ async def test_a_beat_after_the_removal_is_refused(house: House) -> None:
 
 async def test_a_hive_that_starts_while_it_is_removed_leaves_no_ghost(house: House) -> None:
     queen = await house.added()
+    hive = queen.hives.hive("localhost")
     house.systemd.may_stop.clear()
     story = await house.remove().begins()
     await until(lambda: house.systemd.state(HIVE_UNIT).active == "deactivating")
@@ -99,7 +100,7 @@ async def test_a_hive_that_starts_while_it_is_removed_leaves_no_ghost(house: Hou
     house.systemd.may_stop.set()
     assert (await story.end()).kind == "done"
 
-    await until(lambda: not queen.hives._locks["localhost"].locked())
+    await until(lambda: not hive.lock.locked())
     is_problem(await house.post("/heartbeat", BEAT), 404, "unknown-hive", "hive_id")
     assert queen.notifier.statuses[-1] == "hives: 0 online, 0 suspect, 0 offline"
 

@@ -74,7 +74,7 @@ class PlayedSystemd:
         return unit in {one for one, _ in self._jobs.values()}
 
     def ask_start(self, unit: str) -> str:
-        return self._ask("start", unit, self._start(unit))
+        return self._ask("start", unit, self._start)
 
     def ask_start_unless_stopping(self, unit: str) -> str:
         # Job mode 'fail': a start takes no stop's place, neither the unit's nor its queen's.
@@ -88,7 +88,7 @@ class PlayedSystemd:
         self.becomes(unit, INACTIVE)
 
     def ask_stop(self, unit: str) -> str:
-        return self._ask("stop", unit, self._stop(unit))
+        return self._ask("stop", unit, self._stop)
 
     def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
         self._job_heard.append(heard)
@@ -135,22 +135,31 @@ class PlayedSystemd:
         # The unit's Job property changes too.
         self.becomes(unit, self.states[unit])
 
-    async def close(self) -> None:
+    def hang_up(self) -> None:
+        """Whoever listened has gone, and with it the connection to the bus."""
+        self._job_heard.clear()
+        self._unit_heard.clear()
+        self._signals.clear()
+
+    async def end(self) -> None:
+        """Give up what is under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.end()
         os.close(self._descriptor)
 
-    def _ask(self, verb: str, unit: str, work: Coroutine[Any, Any, str]) -> str:
+    def _ask(self, verb: str, unit: str, work: Callable[[str], Coroutine[Any, Any, str]]) -> str:
         self.asked.append((verb, unit))
         if self.refusal is not None:
-            work.close()
             refusal, self.refusal = self.refusal, None
             raise refusal
         path = self.job(unit, verb)
 
         async def run() -> None:
-            self.remove_job(path, await work)
+            self.remove_job(path, await work(unit))
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)

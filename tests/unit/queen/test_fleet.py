@@ -16,11 +16,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 import rbee.queen.fleet
-import rbee.queen.hives
+import rbee.queen.hives.remote
 from rbee import __version__, tls
 from rbee.client.answers import read_answer
-from rbee.client.link import HiveClient, Link
-from rbee.config import QueenConfig
 from rbee.contracts import (
     LABELS_MAX,
     AddHive,
@@ -57,17 +55,14 @@ from rbee.errors import (
 from rbee.narration import Event, Narrator
 from rbee.queen.authority import Authority, Identity
 from rbee.queen.fleet import Fleet, check_version
-from rbee.queen.hives import Hives
-from rbee.queen.jobs import Jobs
-from rbee.queen.registry import Registry
+from rbee.queen.hives.hives import Hives
 from rbee.queen.restraint import AT_ONCE, JOINS, RENEWALS, STREAMS
 from rbee.queen.store import audit, tokens
 from rbee.queen.store.records import now_ms
 from rbee.queen.store.store import Store
-from rbee.queen.units import AsyncBus
 from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer
-from tests.unit.played_systemd import PlayedSystemd
+from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import until
 
 Result = TypeVar("Result")
@@ -125,27 +120,9 @@ class Queen:
 
 @asynccontextmanager
 async def a_queen(folder: Path) -> AsyncIterator[Queen]:
-    tape, systemd = Tape(), PlayedSystemd()
-    folder.mkdir(exist_ok=True)
-    catalog, jobs = Store.open(folder / "catalog.db"), Jobs(8)
-    bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
-    link = Link(folder / "hive.sock", timeout=1)
-    registry = Registry(interval=15, grace=5)
-    hives = Hives(
-        QueenConfig(), catalog, registry, jobs, bus, HiveClient(link), tape, changed=lambda: None
-    )  # fmt: skip
-    fleet = Fleet(folder, (), catalog, hives, tape, find_credentials=lambda: None)
-    bus.attach()
-    try:
-        await hives.load()
-        await fleet.load()
-        yield Queen(fleet, hives, catalog, tape)
-    finally:
-        await hives.end()
-        bus.detach()
-        await link.close()
-        await systemd.close()
-        catalog.close()
+    tape = Tape()
+    async with open_queen(folder, tape) as queen:
+        yield Queen(queen.fleet, queen.hives, queen.catalog, tape)
 
 
 Scenario = Callable[[Queen], Coroutine[Any, Any, Result]]
@@ -212,7 +189,7 @@ def test_a_machine_joins_with_a_token_and_is_known_by_its_credential(with_queen:
         peer = await queen.credential()
         assert queen.fleet.hive_of(peer) == "gpu1"
         assert queen.fleet.is_member("gpu1")
-        view = await queen.hives.view("gpu1")
+        view = queen.hives.view("gpu1")
         assert (view.state, view.is_remote, view.address) == ("pending", True, "10.0.0.1")
         assert queen.tape.of("hive-joined") == ["the beehive gpu1 has joined from 10.0.0.1"]
 
@@ -226,7 +203,7 @@ def test_who_joined_is_known_after_a_restart(tmp_path: Path) -> None:
             peer = await queen.member()
         async with a_queen(tmp_path / "state") as again:
             assert again.fleet.hive_of(peer) == "gpu1"
-            assert (await again.hives.view("gpu1")).state == "unknown"
+            assert again.hives.view("gpu1").state == "unknown"
 
     asyncio.run(scenario())
 
@@ -333,7 +310,7 @@ def test_two_of_before_that_differ_by_case_alone_stay_two(with_queen: With, tmp_
         await queen.hives.load()
         for name, machine in (("GPU1", MACHINE), ("gpu1", OTHER)):
             assert (await queen.join(await queen.token(), name, machine=machine)).hive_id == name
-            assert (await queen.hives.view(queen.hives.spelled(name))).id == name
+            assert queen.hives.view(queen.hives.spelled(name)).id == name
 
     with_queen(scenario)
 
@@ -357,7 +334,7 @@ def test_joining_anew_ends_the_credential_of_before(with_queen: With) -> None:
         assert queen.fleet.hive_of(second) == "gpu1"
         with pytest.raises(UnknownHive, match="joined anew under another credential"):
             queen.fleet.hive_of(first)
-        assert (await queen.hives.view("gpu1")).address == "10.0.0.9"
+        assert queen.hives.view("gpu1").address == "10.0.0.9"
 
     with_queen(scenario)
 
@@ -508,7 +485,7 @@ def test_a_hive_that_is_too_far_apart_is_offline_for_that_reason(with_queen: Wit
         for version in ("99.0.0", "98.0.0"):
             with pytest.raises(VersionSkew):
                 await queen.fleet.open_stream(peer, INSTANCE, version, lambda: None)
-            view = await queen.hives.view("gpu1")
+            view = queen.hives.view("gpu1")
             assert view.state == "offline"
             assert view.reason.startswith(f"the beehive gpu1 has version {version}")
         assert queen.hives.uplinks.find("gpu1") is None
@@ -524,7 +501,7 @@ def test_a_hive_that_comes_from_elsewhere_is_at_its_new_address(with_queen: With
         peer = await queen.member()
         moved = replace(peer, address="10.9.9.9")
         stream = await queen.fleet.open_stream(moved, INSTANCE, __version__, lambda: None)
-        assert (await queen.hives.view("gpu1")).address == "10.9.9.9"
+        assert queen.hives.view("gpu1").address == "10.9.9.9"
         await stream.aclose()
 
     with_queen(scenario)
@@ -544,7 +521,7 @@ def test_the_end_of_a_stream_is_the_end_of_its_hive_and_a_goodbye_says_why(with_
             await until(lambda: state_is(queen, "online"))
             holding.cancel()
             await until(lambda: state_is(queen, "offline"))
-            assert (await queen.hives.view("gpu1")).reason == reason
+            assert queen.hives.view("gpu1").reason == reason
 
     with_queen(scenario)
 
@@ -552,7 +529,7 @@ def test_the_end_of_a_stream_is_the_end_of_its_hive_and_a_goodbye_says_why(with_
 def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
     with_queen: With, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.queen.hives, "CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(rbee.queen.hives.remote, "CONNECT_TIMEOUT", 0.05)
 
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
@@ -561,14 +538,14 @@ def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
             await queen.hives.heartbeat(beat("ready"), peer.fields)
             await stream.aclose()
         await until(lambda: bool(queen.tape.of("add-failed")))
-        view = await queen.hives.view("gpu1")
+        view = queen.hives.view("gpu1")
         assert (view.state, view.reason) == ("offline", "its connection closed")
 
     with_queen(scenario)
 
 
 async def state_is(queen: Queen, state: str) -> bool:
-    return (await queen.hives.view("gpu1")).state == state
+    return queen.hives.view("gpu1").state == state
 
 
 def beat(state: Any) -> Heartbeat:
@@ -627,7 +604,7 @@ def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(with_qu
         many = SetLabels(tuple(Label(f"k{n}", "") for n in range(LABELS_MAX)))
         with pytest.raises(BadInput, match=f"{LABELS_MAX} labels at most"):
             await queen.fleet.set_labels("gpu1", many, OPERATOR)
-        assert (await queen.hives.view("gpu1")).labels == view.labels
+        assert queen.hives.view("gpu1").labels == view.labels
         with pytest.raises(UnknownHive):
             await queen.fleet.set_labels("gpu9", marks, OPERATOR)
 
@@ -793,14 +770,14 @@ def test_a_hive_of_a_long_version_or_problem_does_not_break_the_list_of_all(with
         peer = await queen.member()
         with pytest.raises(VersionSkew):
             await queen.fleet.open_stream(peer, INSTANCE, "9" * 2000, lambda: None)
-        as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(await queen.hives.views())))
+        as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(queen.hives.views())))
 
         stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
         problem = json.dumps({"detail": "y" * 100_000}).encode()
         lying = asyncio.create_task(answering(stream, status=502, content=problem))
         await queen.hives.heartbeat(beat("ready"), peer.fields)
         await until(lambda: bool(queen.tape.of("add-failed")))
-        as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(await queen.hives.views())))
+        as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(queen.hives.views())))
         lying.cancel()
         await asyncio.gather(lying, return_exceptions=True)
 
@@ -871,7 +848,7 @@ def test_a_version_too_far_off_ends_the_wait_for_a_hive(with_queen: With) -> Non
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
         adding = asyncio.create_task(add_fails(queen))
-        await until(lambda: "gpu1" in queen.hives._arrivals)
+        await until(lambda: queen.hives.hive("gpu1").arrival is not None)
         await dials(queen, peer, "0.1.0")
 
         error = await adding
@@ -886,14 +863,14 @@ def test_a_credential_that_is_not_in_the_catalog_ends_the_wait_and_is_the_reason
     async def scenario(queen: Queen) -> None:
         await queen.member()
         adding = asyncio.create_task(add_fails(queen))
-        await until(lambda: "gpu1" in queen.hives._arrivals)
+        await until(lambda: queen.hives.hive("gpu1").arrival is not None)
         await dials(queen, RemotePeer("10.0.0.1", "of before", "gpu1"))
 
         error = await adding
         assert isinstance(error, UnknownHive)
         assert "gpu1 comes from 10.0.0.1 with a credential that is not in the hive catalog" in error.message
         assert error.hint == "rbeectl add-hive gpu1"
-        view = await queen.hives.view("gpu1")
+        view = queen.hives.view("gpu1")
         assert (view.state, view.reason) == ("offline", error.message)
 
     with_queen(scenario)
@@ -903,12 +880,12 @@ def test_another_s_credential_changes_nothing_about_a_hive_that_is_connected(wit
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
         await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
-        before = await queen.hives.view("gpu1")
+        before = queen.hives.view("gpu1")
         await dials(queen, RemotePeer("10.0.0.9", "of before", "gpu1"))
-        assert await queen.hives.view("gpu1") == before
+        assert queen.hives.view("gpu1") == before
         # Nor is a name made known that the catalog does not have.
         await dials(queen, RemotePeer("10.0.0.9", "of before", "gpu9"))
-        assert [view.id for view in await queen.hives.views()] == ["gpu1"]
+        assert [view.id for view in queen.hives.views()] == ["gpu1"]
 
     with_queen(scenario)
 
@@ -917,14 +894,14 @@ def test_a_refusal_of_before_ends_the_wait_soon_and_not_at_once(
     with_queen: With, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(queen: Queen) -> None:
-        monkeypatch.setattr(rbee.queen.hives, "REFUSED_TIMEOUT", 0.05)
+        monkeypatch.setattr(rbee.queen.hives.remote, "REFUSED_TIMEOUT", 0.05)
         peer = await queen.member()
         await dials(queen, peer, "0.1.0")
         assert isinstance(await add_fails(queen), VersionSkew)
         # It may have been mended meanwhile, and comes.
-        monkeypatch.setattr(rbee.queen.hives, "REFUSED_TIMEOUT", 5)
+        monkeypatch.setattr(rbee.queen.hives.remote, "REFUSED_TIMEOUT", 5)
         job = queen.hives.add(AddHive("gpu1", None), OPERATOR)
-        await until(lambda: "gpu1" in queen.hives._arrivals)
+        await until(lambda: queen.hives.hive("gpu1").arrival is not None)
         await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
         await asyncio.sleep(0.1)
         assert job.state == "running"
@@ -934,7 +911,7 @@ def test_a_refusal_of_before_ends_the_wait_soon_and_not_at_once(
 
 def test_a_hive_that_does_not_dial_is_said_not_to(with_queen: With, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(queen: Queen) -> None:
-        monkeypatch.setattr(rbee.queen.hives, "DIAL_TIMEOUT", 0.05)
+        monkeypatch.setattr(rbee.queen.hives.remote, "DIAL_TIMEOUT", 0.05)
         await queen.member()
         error = await add_fails(queen)
         assert error.message == "the beehive gpu1 has not connected within 0.05 s"

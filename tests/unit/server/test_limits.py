@@ -10,8 +10,8 @@ from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, T
 from rbee.narration import STORY_FULL
 from rbee.queen import restraint
 from rbee.queen.feed import KEPT, KEPT_SIZE, WATCHERS
+from rbee.queen.hives.liveness import BEATS_A_SECOND
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
-from rbee.queen.registry import BEATS_A_SECOND
 from rbee.queen.store import audit
 from rbee.queen.store.tokens import TOKENS_MAX
 from rbee.queen.uplinks import ASKED_AT_ONCE

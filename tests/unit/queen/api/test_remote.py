@@ -43,7 +43,7 @@ from rbee.errors import (
     UnknownHive,
     VersionSkew,
 )
-from rbee.queen.remote import OPEN, build
+from rbee.queen.api.remote import OPEN, build
 from rbee.queen.uplinks import Uplink
 from rbee.server.connection import BODY_LIMIT
 from rbee.systemd import Notifier
@@ -204,7 +204,7 @@ def test_a_machine_joins_holds_its_stream_beats_answers_and_renews(with_queen: W
 
             ack = await hive.ask(FleetRoutes.HEARTBEAT, beat("starting"))
             assert ack == HeartbeatAck("ok", 15_000)
-            assert (await afar.queen.hives.view("gpu1")).is_remote
+            assert afar.queen.hives.view("gpu1").is_remote
 
             renewed: Joined = await hive.ask(FleetRoutes.RENEW, Renew(tls.request_for(tls.new_key())))
             assert renewed.hive_id == "gpu1"
@@ -272,7 +272,7 @@ def test_a_beat_is_taken_from_its_own_hive_and_while_it_holds_its_stream(with_qu
                 await hive.ask(FleetRoutes.HEARTBEAT, another)
             with pytest.raises(NotPermitted):
                 await afar.link(other).ask(FleetRoutes.HEARTBEAT, beat("starting"))
-        assert (await afar.queen.hives.view("gpu2")).last_beat_ms is None
+        assert afar.queen.hives.view("gpu2").last_beat_ms is None
 
     with_queen(scenario)
 

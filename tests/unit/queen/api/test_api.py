@@ -14,22 +14,17 @@ from typing import Any, TypeVar
 import pytest
 
 from rbee import __version__
-from rbee.client.link import HiveClient, Link
-from rbee.config import QueenConfig
 from rbee.contracts import Done, Hives, JobStarted, JobView, QueenRoutes, Route, decode
 from rbee.errors import NotPermitted, from_problem
-from rbee.narration import SHUTTING_DOWN_HIVES, Chorus, Narrator
-from rbee.queen.app import Admission, build
-from rbee.queen.feed import Feed, FeedFile
-from rbee.queen.fleet import Fleet
-from rbee.queen.hives import Hives as Rules
+from rbee.narration import SHUTTING_DOWN_HIVES
+from rbee.queen.api.admission import Admission
+from rbee.queen.hives.hives import Hives as Rules
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
-from rbee.queen.registry import Registry
 from rbee.queen.store.store import Store
-from rbee.queen.units import AsyncBus
 from rbee.server.peer import Peer
 from rbee.systemd import TARGET, Notifier
 from tests.unit.played_systemd import PlayedSystemd
+from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import TIMEOUT, Answer, post, raw, request, served, until
 
 Result = TypeVar("Result")
@@ -106,33 +101,16 @@ class Served:
 
 @asynccontextmanager
 async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
-    catalog, jobs, systemd = Store.open(tmp_path / "catalog.db"), Jobs(8), PlayedSystemd()
-    feed = Feed(FeedFile(None), Narrator())
-    bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
-    link = Link(tmp_path / "hive.sock", timeout=1)
-    rules = Rules(
-        QueenConfig(), catalog, Registry(interval=15, grace=5), jobs, bus, HiveClient(link),
-        Chorus(feed, Stories(jobs)), changed=lambda: None,
-    )  # fmt: skip
+    systemd = PlayedSystemd()
+    async with open_queen(tmp_path, systemd=systemd, jobs_max=8) as queen:
 
-    async def stopping() -> None:
-        await rules.end()
-        jobs.close()
-        feed.close()
+        async def stopping() -> None:
+            await queen.hives.end()
+            queen.jobs.close()
+            queen.feed.close()
 
-    bus.attach()
-    try:
-        # No hive's user here, or whoever runs the tests could be him.
-        fleet = Fleet(tmp_path, (), catalog, rules, Narrator())
-        app = build(rules, jobs, feed, Admission(None), fleet)
-        async with served(app, tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
-            yield Served(tmp_path / "queen.sock", rules, jobs, catalog, systemd, stop)
-    finally:
-        await rules.end()
-        bus.detach()
-        await link.close()
-        await systemd.close()
-        catalog.close()
+        async with served(queen.app(), tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
+            yield Served(tmp_path / "queen.sock", queen.hives, queen.jobs, queen.catalog, systemd, stop)
 
 
 Scenario = Callable[[Served], Coroutine[Any, Any, Result]]

@@ -1,4 +1,4 @@
-"""What hives do right now, asked for whoever looks."""
+"""What a hive's machine does right now, asked for whoever looks."""
 
 from __future__ import annotations
 
@@ -11,39 +11,44 @@ from rbee.errors import HiveFailed, NoSuchRoute, RbeeError, Stopping, TimedOut
 from rbee.systemd import HIVE_UNIT
 
 SAMPLE_TIMEOUT = 5.0
-"""Seconds in which a hive must have told what its machine does; the drivers of its cards have less."""
+"""Seconds in which a hive must have reported what its machine does; the drivers of its cards have less."""
 
 
-class Looks:
-    """Many who look at a hive at once share one question to it."""
+class SampleCache:
+    """Many who look at one hive at once share one request to it."""
 
-    def __init__(self, client: Callable[[str], HiveClient]) -> None:
-        """`client` leads to a hive; it raises what there is to say where nothing does."""
+    def __init__(self, hive_id: str, client: Callable[[], HiveClient]) -> None:
+        """`client` leads to the hive; it raises what there is to say where nothing does."""
+        self._hive_id = hive_id
         self._client = client
-        self._asking: dict[str, asyncio.Task[Sample]] = {}
+        self._asking: asyncio.Task[Sample] | None = None
         self._is_ended = False
 
-    async def sample(self, hive_id: str) -> Sample:
-        """What the machine of a hive that is online does; raises within SAMPLE_TIMEOUT seconds."""
+    async def sample(self) -> Sample:
+        """What the machine does; raises within SAMPLE_TIMEOUT seconds."""
         if self._is_ended:
             raise Stopping("the queen is being stopped", hint="Ask again.")
-        asking = self._asking.get(hive_id)
-        if asking is None:
-            asking = self._asking[hive_id] = asyncio.get_running_loop().create_task(self._ask(hive_id))
-            asking.add_done_callback(lambda _: self._asking.pop(hive_id, None))
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+            self._asking.add_done_callback(self._is_over)
         # Who goes does not end it for the others.
-        return await asyncio.shield(asking)
+        return await asyncio.shield(self._asking)
+
+    def _is_over(self, asking: asyncio.Task[Sample]) -> None:
+        self._asking = None
+        if not asking.cancelled():
+            asking.exception()  # seen, where everybody who looked has gone
 
     async def end(self) -> None:
         self._is_ended = True
-        asking = list(self._asking.values())
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
-    async def _ask(self, hive_id: str) -> Sample:
+    async def _ask(self) -> Sample:
+        hive_id = self._hive_id
         try:
-            return await self._client(hive_id).sample(timeout=SAMPLE_TIMEOUT)
+            return await self._client().sample(timeout=SAMPLE_TIMEOUT)
         except TimedOut as error:
             raise TimedOut(
                 f"the beehive {hive_id} did not tell within {SAMPLE_TIMEOUT:g} s what its machine does",

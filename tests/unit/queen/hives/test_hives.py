@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from rbee import __version__
-from rbee.client.link import HeartbeatClient, HiveClient, Link
-from rbee.config import QueenConfig
+from rbee.client.link import HeartbeatClient
 from rbee.contracts import (
     AddHive,
     Cpu,
@@ -49,16 +48,15 @@ from rbee.errors import (
 from rbee.hive import app as hive_app
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
-from rbee.narration import Chorus, Event, Narrator
-from rbee.queen.hives import Hives
-from rbee.queen.jobs import Job, Jobs, Stories
-from rbee.queen.registry import Registry
+from rbee.narration import CATALOG_CHANGED, Event, Narrator
+from rbee.queen.hives.describe import describe
+from rbee.queen.hives.hives import Hives
+from rbee.queen.jobs import Job, Jobs
 from rbee.queen.restraint import AT_ONCE, LINES
 from rbee.queen.store.store import Store
-from rbee.queen.units import AsyncBus
-from rbee.queen.words import describe
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED, DiedError, NoProgram, PlayedSystemd
+from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import served, until
 
 Result = TypeVar("Result")
@@ -118,6 +116,16 @@ class Tape(Narrator):
 
     def names(self) -> list[str]:
         return [name for name, _, _ in self.told]
+
+
+class Sorted(Narrator):
+    """The catalog's changes apart from the rest."""
+
+    def __init__(self, tape: Tape, audit: Tape) -> None:
+        self._tapes = {True: audit, False: tape}
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self._tapes[event.name == CATALOG_CHANGED.name].narrate(event, text, **fields)
 
 
 class Wire(HeartbeatClient):
@@ -183,7 +191,6 @@ class Hive:
 class Queen:
     hives: Hives
     jobs: Jobs
-    registry: Registry
     catalog: Store
     systemd: PlayedSystemd
     hive: Hive
@@ -198,8 +205,7 @@ class Queen:
         return (row.status, row.wanted, row.devices) if row else None
 
     def life(self) -> tuple[str, str]:
-        life = self.registry.life("localhost")
-        assert life is not None
+        life = self.hives.hive("localhost").standing.life
         return life.state, life.reason
 
 
@@ -245,33 +251,18 @@ def queen(tmp_path: Path, silent_notifier: Notifier) -> MakeQueen:
         systemd: PlayedSystemd | None = None,
         **config: Any,
     ) -> AsyncIterator[Queen]:
-        registry, jobs, tape = Registry(interval=interval, grace=grace), Jobs(16), Tape()
-        audit = Tape()
-        catalog = Store.open(tmp_path / "catalog.db", audit)
-        systemd = systemd or PlayedSystemd()
-        bus = AsyncBus(systemd, lost=lambda _: None)  # type: ignore[arg-type]
-        link = Link(tmp_path / "hive.sock", timeout=5)
-        hives = Hives(
-            replace(QueenConfig(heartbeat_interval=interval, heartbeat_grace=grace), **config),
-            catalog, registry, jobs, bus, HiveClient(link), Chorus(tape, Stories(jobs)),
-            changed=lambda: None,
-        )  # fmt: skip
-        hive = Hive(tmp_path / "hive.sock", silent_notifier, lambda: hives)
+        tape, audit, systemd = Tape(), Tape(), systemd or PlayedSystemd()
+        hive = Hive(tmp_path / "hive.sock", silent_notifier, lambda: product.hives)
         systemd.programs[HIVE_UNIT] = hive
-        await hives.load()
-        bus.attach()
-        if begin:
-            hives.begin()
+        settings = {"heartbeat_interval": interval, "heartbeat_grace": grace, **config}
+        opened = open_queen(tmp_path, Sorted(tape, audit), systemd=systemd, **settings)
         try:
-            yield Queen(hives, jobs, registry, catalog, systemd, hive, tape, audit)
+            async with opened as product:
+                if begin:
+                    product.hives.begin()
+                yield Queen(product.hives, product.jobs, product.catalog, systemd, hive, tape, audit)
         finally:
-            await hives.end()
-            jobs.close()
-            bus.detach()
-            await link.close()
             await hive.close()
-            await systemd.close()
-            catalog.close()
 
     return queen
 
@@ -618,7 +609,7 @@ def test_removing_stops_the_unit_and_forgets_the_hive(queen: MakeQueen) -> None:
             ]
             assert hive_of(events) is None
             assert await q.catalog.hives.all() == []
-            assert q.registry.life("localhost") is None
+            assert q.hives.find("localhost") is None
             assert q.systemd.states[HIVE_UNIT] == INACTIVE
             assert "hive-offline" not in q.tape.names(), "its end is no news when it was asked for"
 
@@ -719,7 +710,7 @@ def test_a_beat_of_a_hive_that_nobody_added_is_refused_and_nothing_is_written(qu
                     await q.hives.heartbeat(beat(state=state))
             assert caught.value.hint == "rbeectl add-hive localhost"
             assert await q.catalog.hives.all() == []
-            assert q.registry.life("localhost") is None
+            assert q.hives.find("localhost") is None
 
     run(scenario())
 
@@ -736,7 +727,7 @@ def test_a_beat_of_a_hive_that_is_online_writes_nothing_to_disk(queen: MakeQueen
 
             after = [(tmp_path / f"catalog.db{suffix}").read_bytes() for suffix in ("", "-wal")]
             assert after == before
-            life = q.registry.life("localhost")
+            life = q.hives.hive("localhost").standing.life
             assert life is not None
             assert life.last_beat_ms is not None
 
@@ -793,7 +784,7 @@ def test_a_hive_s_line_has_a_hive_s_word_whatever_it_says_and_a_job_of_its_own_o
     async def scenario() -> None:
         async with queen() as q:
             passed_on: list[tuple[str, str, str | None]] = []
-            q.hives._passed_on = lambda hive_id, line, job_id: passed_on.append(
+            q.hives._relay._passed_on = lambda hive_id, line, job_id: passed_on.append(
                 (line.speaker, line.event, job_id)
             )
             q.systemd.programs[HIVE_UNIT] = NoProgram()
@@ -820,7 +811,7 @@ def test_a_hive_that_speaks_without_end_is_cut_short_and_that_is_told(queen: Mak
     async def scenario() -> None:
         async with queen() as q:
             passed_on: list[str] = []
-            q.hives._passed_on = lambda hive_id, line, job_id: passed_on.append(line.text)
+            q.hives._relay._passed_on = lambda hive_id, line, job_id: passed_on.append(line.text)
             q.systemd.programs[HIVE_UNIT] = NoProgram()
             q.hives.add(LOCALHOST, ACTOR)
             await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
@@ -1130,7 +1121,7 @@ def test_a_queen_who_wakes_takes_each_hive_as_unknown_until_she_hears_of_it(
     async def scenario() -> None:
         await a_row(tmp_path / "catalog.db", status="online", wanted=True)
         async with queen(begin=False) as q:
-            (view,) = await q.hives.views()
+            (view,) = q.hives.views()
 
             assert (view.state, view.status, view.devices) == ("unknown", "online", DEVICES)
             assert view.reason == "not heard of yet since the queen woke; was online"
@@ -1214,7 +1205,7 @@ def test_an_empty_catalog_wakes_nobody(queen: MakeQueen) -> None:
                 await q.catalog.hives.all()
 
             assert q.systemd.asked == []
-            assert await q.hives.views() == []
+            assert q.hives.views() == []
 
     run(scenario())
 
@@ -1223,7 +1214,7 @@ def test_a_hive_that_is_not_there_is_unknown(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
             with pytest.raises(UnknownHive, match="hive 'blade-7' is not in the hive catalog"):
-                await q.hives.view("blade-7")
+                q.hives.view("blade-7")
 
     run(scenario())
 

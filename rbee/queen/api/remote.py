@@ -28,7 +28,7 @@ from rbee.contracts import (
 )
 from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
 from rbee.queen.fleet import Fleet
-from rbee.queen.hives import Hives
+from rbee.queen.hives.hives import Hives
 from rbee.server import Handler, build_app, event_stream, read_body, read_shape, remote_peer_of
 from rbee.server.peer import RemotePeer
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rbee.files import sync_folder
 
 
-class Mark:
+class BootMarker:
     """Touches the disk only where the answer has changed. Raises OSError."""
 
     def __init__(self, path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import rbee.queen.local_hive
+import rbee.queen.hives.local
 from rbee.contracts import HiveHealth
 from rbee.errors import BadConfig
-from rbee.queen.local_hive import fault_of
+from rbee.queen.hives.local import fault_of
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_name_of_its_own_is_named_with_the_file_that_has_it(monkeypatch: pytes
     def where_set(_section: str, _key: str) -> Path:
         return Path("/etc/rbee/rbee.conf")
 
-    monkeypatch.setattr(rbee.queen.local_hive.config, "where_set", where_set)
+    monkeypatch.setattr(rbee.queen.hives.local.config, "where_set", where_set)
     fault = fault_of(HiveHealth("ok", "0.5.0", "foo", "/run/rbee/queen.sock"))
 
     assert fault is not None
@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_read_any_more_hides_no_fault(monkeypatch: pytest.
     def where_set(_section: str, _key: str) -> Path:
         raise BadConfig("it is broken")
 
-    monkeypatch.setattr(rbee.queen.local_hive.config, "where_set", where_set)
+    monkeypatch.setattr(rbee.queen.hives.local.config, "where_set", where_set)
     fault = fault_of(HiveHealth("ok", "0.5.0", "foo", "/run/rbee/queen.sock"))
 
     assert fault is not None

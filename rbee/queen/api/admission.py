@@ -1,0 +1,33 @@
+"""Who may use which of the queen's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rbee.contracts import QueenRoutes, Route
+from rbee.errors import NotPermitted
+from rbee.server.peer import Peer
+
+
+class Admission:
+    """Reaching the queen's socket makes no operator of the hive's user.
+
+    `hive_uid` is None on a machine without that user; then nobody but root may send heartbeats.
+    `find_hive_uid` is asked again while there is none: the package rbee-hive may bring the user
+    while the queen is awake, and it is no operator from its first moment on.
+    """
+
+    def __init__(self, hive_uid: int | None, find_hive_uid: Callable[[], int | None] = lambda: None) -> None:
+        self._hive_uid = hive_uid
+        self._find_hive_uid = find_hive_uid
+
+    def __call__(self, peer: Peer, route: Route[Any]) -> None:
+        """Raises NotPermitted."""
+        if self._hive_uid is None:
+            self._hive_uid = self._find_hive_uid()
+        is_hive = peer.uid == self._hive_uid
+        if route is QueenRoutes.HEARTBEAT and not is_hive and peer.uid != 0:
+            raise NotPermitted("heartbeats are taken from the user rbee-hive only")
+        if is_hive and route is not QueenRoutes.HEARTBEAT:
+            raise NotPermitted("the user rbee-hive may send heartbeats only")

@@ -1,0 +1,26 @@
+"""The catalog as a whole, and who changed it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee.contracts import Audit, CatalogReport, QueenRoutes, Route
+from rbee.queen.store.store import Store
+from rbee.server import Handler, file_answer, read_query
+
+
+def routes(catalog: Store) -> dict[Route[Any], Handler]:
+    async def copy(_request: Request) -> Response:
+        return file_answer(await catalog.copy(), QueenRoutes.CATALOG.media_type)
+
+    async def check(_request: Request) -> CatalogReport:
+        return await catalog.check()
+
+    async def audit(request: Request) -> Audit:
+        asked = read_query(request, QueenRoutes.AUDIT)
+        return Audit(tuple(await catalog.audit.last(asked.get("limit", 100), asked.get("hive"))))
+
+    return {QueenRoutes.CATALOG: copy, QueenRoutes.CHECK_CATALOG: check, QueenRoutes.AUDIT: audit}

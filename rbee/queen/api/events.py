@@ -1,0 +1,38 @@
+"""The feed of events, and what Prometheus reads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee.contracts import FeedEvents, QueenRoutes, Route
+from rbee.queen.api.asked import feed_id
+from rbee.queen.feed import Feed
+from rbee.queen.hives.hives import Hives
+from rbee.queen.jobs import Jobs
+from rbee.queen.metrics import Metrics, Moment, write
+from rbee.server import Handler, event_stream, peer_of, read_query
+
+
+def routes(feed: Feed, hives: Hives, jobs: Jobs, metrics: Metrics) -> dict[Route[Any], Handler]:
+    scraping = asyncio.Lock()
+
+    async def watch(request: Request) -> Response:
+        since_ms = read_query(request, QueenRoutes.FEED).get("since_ms")
+        return event_stream(feed.stream(peer_of(request), after=feed_id(request), since_ms=since_ms))
+
+    async def last(request: Request) -> FeedEvents:
+        asked = read_query(request, QueenRoutes.LAST_EVENTS)
+        return feed.last(asked.get("limit", 10), asked.get("hive"))
+
+    async def scrape(request: Request) -> Response:
+        async with scraping:  # one after the other, however many ask: a page is made in a thread
+            moment = Moment(hives.views(), jobs.running_by_kind())
+            accept = request.headers.get("accept", "")
+            content, media_type = await asyncio.to_thread(write, metrics, moment, accept)
+        return Response(content, headers={"Content-Type": media_type})
+
+    return {QueenRoutes.FEED: watch, QueenRoutes.LAST_EVENTS: last, QueenRoutes.METRICS: scrape}

@@ -1,0 +1,39 @@
+"""Whether the queen is open to other machines, and the tokens with which they join."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+
+from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Route, SetTcp, Tcp, Tokens, TokenView
+from rbee.queen.api.asked import actor, token_id
+from rbee.queen.fleet import Fleet
+from rbee.queen.store.store import Store
+from rbee.server import Handler, read_shape
+
+
+def routes(fleet: Fleet, catalog: Store) -> dict[Route[Any], Handler]:
+    async def tcp(_request: Request) -> Tcp:
+        return await fleet.tcp()
+
+    async def set_tcp(request: Request) -> Tcp:
+        asked: SetTcp = await read_shape(request, SetTcp)
+        return await fleet.set_tcp(asked.is_open)
+
+    async def list_tokens(_request: Request) -> Tokens:
+        return Tokens(tuple(await catalog.tokens.all()))
+
+    async def create_token(request: Request) -> CreatedToken:
+        return await fleet.create_token(await read_shape(request, CreateToken), actor(request))
+
+    async def revoke_token(request: Request) -> TokenView:
+        return await catalog.tokens.revoke(token_id(request), by=actor(request))
+
+    return {
+        QueenRoutes.TCP: tcp,
+        QueenRoutes.SET_TCP: set_tcp,
+        QueenRoutes.TOKENS: list_tokens,
+        QueenRoutes.CREATE_TOKEN: create_token,
+        QueenRoutes.REVOKE_TOKEN: revoke_token,
+    }

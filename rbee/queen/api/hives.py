@@ -1,0 +1,78 @@
+"""Hives: adding, removing and showing them, their marks, and their heartbeats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+
+from rbee.contracts import (
+    LOCALHOST,
+    AddHive,
+    Heartbeat,
+    HeartbeatAck,
+    HiveView,
+    QueenRoutes,
+    Route,
+    Sample,
+    SetCordon,
+    SetLabels,
+)
+from rbee.contracts import Hives as HiveList
+from rbee.errors import NotPermitted
+from rbee.queen.api.asked import actor, hive_id
+from rbee.queen.api.jobs import begin
+from rbee.queen.fleet import Fleet
+from rbee.queen.hives.hives import Hives
+from rbee.queen.jobs import Jobs
+from rbee.server import Handler, read_query, read_shape
+
+
+def routes(hives: Hives, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
+    def named(request: Request) -> str:
+        return hives.spelled(hive_id(request))
+
+    async def add(request: Request) -> Any:
+        wanted = await read_shape(request, AddHive)
+        return begin(jobs, request, lambda: hives.add(wanted, actor(request)))
+
+    async def remove(request: Request) -> Any:
+        name = named(request)
+        is_forced = bool(read_query(request, QueenRoutes.REMOVE_HIVE).get("force", 0))
+        return begin(jobs, request, lambda: hives.remove(name, actor(request), is_forced=is_forced))
+
+    async def shut_down(request: Request) -> Any:
+        return begin(jobs, request, lambda: hives.shut_down(actor(request)))
+
+    async def heartbeat(request: Request) -> HeartbeatAck:
+        beat: Heartbeat = await read_shape(request, Heartbeat)
+        if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
+            raise NotPermitted(f"the hive {beat.hive_id} is on another machine, and beats over TCP")
+        return await hives.heartbeat(beat, actor(request))
+
+    async def list_all(_request: Request) -> HiveList:
+        return HiveList(tuple(hives.views()))
+
+    async def show(request: Request) -> HiveView:
+        return hives.view(named(request))
+
+    async def sample(request: Request) -> Sample:
+        return await hives.sample(named(request))
+
+    async def set_labels(request: Request) -> HiveView:
+        return await fleet.set_labels(named(request), await read_shape(request, SetLabels), actor(request))
+
+    async def set_cordon(request: Request) -> HiveView:
+        return await fleet.set_cordon(named(request), await read_shape(request, SetCordon), actor(request))
+
+    return {
+        QueenRoutes.ADD_HIVE: add,
+        QueenRoutes.REMOVE_HIVE: remove,
+        QueenRoutes.SHUTDOWN: shut_down,
+        QueenRoutes.HEARTBEAT: heartbeat,
+        QueenRoutes.HIVES: list_all,
+        QueenRoutes.HIVE: show,
+        QueenRoutes.SAMPLE: sample,
+        QueenRoutes.SET_LABELS: set_labels,
+        QueenRoutes.SET_CORDON: set_cordon,
+    }

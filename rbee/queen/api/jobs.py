@@ -1,0 +1,37 @@
+"""Jobs and their stories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee.contracts import Jobs as JobList
+from rbee.contracts import JobStarted, JobView, QueenRoutes, Route
+from rbee.queen.api.asked import job_id, last_event_id
+from rbee.queen.jobs import Job, Jobs, job_event
+from rbee.server import Handler, event_stream, peer_of
+
+
+def routes(jobs: Jobs) -> dict[Route[Any], Handler]:
+    async def list_all(_request: Request) -> JobList:
+        return JobList(tuple(job.view() for job in jobs.all()))
+
+    async def show(request: Request) -> JobView:
+        return jobs.job(job_id(request)).view()
+
+    async def events(request: Request) -> Response:
+        return event_stream(jobs.stream(jobs.job(job_id(request)), last_event_id(request), peer_of(request)))
+
+    return {QueenRoutes.JOBS: list_all, QueenRoutes.JOB: show, QueenRoutes.EVENTS: events}
+
+
+def begin(jobs: Jobs, request: Request, ask: Callable[[], Job]) -> JobStarted | Response:
+    """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
+    if "text/event-stream" not in request.headers.get("accept", ""):
+        return ask().started()
+    jobs.check_place(peer_of(request))  # before there is a job that its asker would not hear of
+    job = ask()
+    return event_stream(jobs.stream(job, 0, peer_of(request), first=job_event(job)))

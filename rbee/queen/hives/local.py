@@ -1,0 +1,259 @@
+"""The hive on the queen's own machine: a unit of the same systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from rbee import config
+from rbee.client.link import HiveClient
+from rbee.contracts import LOCALHOST, Devices, HiveHealth, Sample, State
+from rbee.errors import HiveNotOnline, RbeeError, TimedOut, UnitFailed
+from rbee.exitstatus import describe_exit
+from rbee.narration import HIVE_AWAKE, WAKING, Narrator
+from rbee.queen.hives.arrival import Arrival
+from rbee.queen.hives.hive import Hive
+from rbee.queen.hives.liveness import Patience
+from rbee.queen.hives.standing import ENDS, STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN, Shared
+from rbee.queen.store.records import Actor, Row
+from rbee.queen.units import AsyncBus
+from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+
+log = logging.getLogger("rbee")
+
+STOP_TIMEOUT = 10.0
+"""Seconds in which its unit must have stopped; its TimeoutStopSec= is 5 s."""
+
+LOOK_AGAIN = 1.0
+"""Seconds after which a look at its unit that failed is tried again."""
+
+HEALTH_TIMEOUT = 2.0
+"""Seconds in which it answers whose it is; one that hangs is judged by its heartbeats."""
+
+
+class LocalHive(Hive):
+    """`bus` leads to its unit, `client` to its socket."""
+
+    def __init__(
+        self, row: Row, shared: Shared, state: State, reason: str, *, bus: AsyncBus, client: HiveClient
+    ) -> None:
+        self._bus = bus
+        self._client = client
+        self._was_up = False
+        super().__init__(row, shared, state, reason, hint=f"systemctl status {HIVE_UNIT}")
+
+    @property
+    def interval(self) -> float:
+        return self._shared.pace.interval
+
+    @property
+    def patience(self) -> Patience:
+        return self._shared.pace.patience_with_local(self.standing.life.interval)
+
+    def client(self) -> HiveClient:
+        return self._client
+
+    async def reach(self) -> HiveClient:
+        return self._client
+
+    async def sample(self) -> Sample:
+        # Of its end there may be no word yet, and whoever reaches for its socket then wakes it.
+        if self.standing.is_online and not self._bus.state(HIVE_UNIT).is_active:
+            raise HiveNotOnline(f"the beehive {self.id} is being stopped", hint=f"rbeectl status {self.id}")
+        return await super().sample()
+
+    # Waking
+
+    async def reconcile(self) -> None:
+        """BindsTo= took it along when the queen died: bring it back if it is wanted."""
+        async with self.lock:
+            if self.is_removed:
+                return
+            try:
+                if not self._bus.state(HIVE_UNIT).is_active:
+                    if not self.standing.row.wanted:
+                        self.standing.set("offline", STOPPED_BY_ADMIN)
+                        return
+                    told = f"waking up the bee hive at {self.standing.row.host}"
+                    self._shared.narrator.narrate(WAKING, told, hive=self.id)
+                    await self._bus.start(HIVE_UNIT, timeout=self._shared.config.hive_start_timeout)
+                await self._check_own()
+            except RbeeError as error:
+                await self.refused(error)
+
+    async def bring_up(self, story: Narrator, arrival: Arrival, by: Actor) -> Devices:
+        if self._bus.state(HIVE_UNIT).is_active:
+            arrival.is_started = True
+            story.narrate(HIVE_AWAKE, f"the bee hive at {self.standing.row.host} is awake already")
+            return await self._ask_awake(story, arrival, by)
+        await self._wake(story, arrival, by)
+        return await self.inventory.ask_first(story, arrival.job.id)
+
+    async def _ask_awake(self, story: Narrator, arrival: Arrival, by: Actor) -> Devices:
+        """The devices of one that runs already: it is online once it has sent a heartbeat."""
+        timeout = self._shared.config.hive_start_timeout
+        try:
+            await self._check_own()
+            arrival.awaits_beat = False
+            devices = await self.inventory.ask(story, arrival.job.id)
+            arrival.awaits_beat = True
+            await self._judge_unit()  # it may have died since
+            async with asyncio.timeout(timeout):
+                await arrival.outcome  # which mostly comes with the answer
+        except TimeoutError as error:
+            late = await self._late(f"{HIVE_UNIT} runs, and sent no heartbeat within {timeout:g} s")
+            await self.refused(late, by=by, is_told=False)
+            raise late from error
+        except UnitFailed as error:
+            await self.refused(error, by=by, is_told=False)
+            raise
+        return devices
+
+    async def _wake(self, story: Narrator, arrival: Arrival, by: Actor) -> None:
+        """Start its unit and wait for its first heartbeat."""
+        timeout = self._shared.config.hive_start_timeout
+        story.narrate(WAKING, f"waking up the bee hive at {self.standing.row.host}")
+        self.standing.set("pending", "waking up")
+        try:
+            if self._bus.state(HIVE_UNIT).active == "failed":
+                # Somebody asks for it: what it failed at before is not counted against it.
+                self._bus.reset_failed(HIVE_UNIT)
+            await self._bus.start(HIVE_UNIT, timeout=timeout)
+            arrival.is_started = True
+            await self._judge_unit()  # it may be dead already
+            await self._check_own()
+            async with asyncio.timeout(timeout):
+                await arrival.outcome
+        except TimeoutError as error:
+            late = await self._late(f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s")
+            await self.standing.set_offline(late.message, is_told=False, by=by)
+            raise late from error
+        except RbeeError as error:
+            await self.standing.set_offline(error.message, is_told=False, by=by)
+            raise
+
+    async def _late(self, message: str) -> TimedOut:
+        return TimedOut(f"{message}{await self._place_of_beats()}", hint=self.hint)
+
+    # Stopping
+
+    async def leave(self, story: Narrator, *, is_forced: bool) -> bool:
+        unit = self._bus.state(HIVE_UNIT)
+        self._was_up = not unit.is_stopped
+        # Where rbee-hive is not installed there is nothing to stop, and systemd would refuse.
+        if unit.load != "not-found" or not unit.is_stopped:
+            await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
+        return True
+
+    async def stay(self) -> None:
+        if self._was_up:
+            with contextlib.suppress(RbeeError):
+                await self._bus.start(HIVE_UNIT, timeout=self._shared.config.hive_start_timeout)
+        await self._judge_unit()  # its end was no news, and now is
+
+    # Judged by its unit, and by its silence
+
+    async def unit_changed(self) -> None:
+        """systemd reports each change of its unit; this is how its death is known at once."""
+        while True:
+            try:
+                return await self._judge_unit()
+            except RbeeError as error:
+                log.error("looking at %s failed, and is tried again: %s", HIVE_UNIT, error.message)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _judge_unit(self) -> None:
+        state = self._bus.state(HIVE_UNIT)
+        arrival = self.arrival
+        if self.is_removed or self.is_leaving:
+            return
+        if arrival is not None and not arrival.is_started:
+            return  # that it does not run yet is no news; the start's own job tells how it went
+        # 'auto-restart-queued' is of systemd 254 and later.
+        if state.sub.startswith("auto-restart") or state.active == "failed":
+            ended = f"its process ended ({_end_of(state)})"
+            if arrival is not None and arrival.is_waiting and state.active == "failed":
+                arrival.dies(ended)
+            else:
+                await self.standing.set_offline(ended)
+        elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
+            # A job of the queen's own means that both are being stopped or restarted together.
+            end = self._bus.machine_end()
+            if end is not None:
+                # Wanted as before: what was online is online again when the machine is.
+                await self.standing.set_offline(ENDS[end])
+            elif self._bus.has_job(QUEEN_UNIT):
+                await self.standing.set_offline(STOPPED_WITH_QUEEN)
+            elif arrival is not None and arrival.is_waiting:
+                arrival.dies(STOPPED_BY_ADMIN)
+            else:
+                await self.standing.set_offline(STOPPED_BY_ADMIN, wanted=False)
+
+    def fell_silent(self) -> bool:
+        self._shared.tasks.begin(self._explain_silence())
+        return False
+
+    async def _explain_silence(self) -> None:
+        """It may have been started as another queen's, or under another name."""
+        try:
+            if self._bus.state(HIVE_UNIT).is_active:
+                await self._check_own()
+        except RbeeError as error:
+            if not self.standing.is_online:
+                await self.refused(error)
+
+    # Whose it is
+
+    async def _check_own(self) -> None:
+        """UnitFailed if the hive that runs here will never send this queen a heartbeat as localhost."""
+        health = await self._health()
+        if health is not None and (fault := fault_of(health)) is not None:
+            raise fault
+
+    async def _place_of_beats(self) -> str:
+        """The end of a sentence about beats that do not come; '' if they go where a queen usually listens."""
+        health = await self._health()
+        if health is None or health.queen in (None, str(config.QUEEN_SOCKET)):
+            return ""
+        return f"; it sends them to {health.queen}, by [Hive] Queen= in {_where_set('Queen')}"
+
+    async def _health(self) -> HiveHealth | None:
+        try:
+            return await self._client.health(timeout=HEALTH_TIMEOUT)
+        except RbeeError:
+            return None
+
+
+def fault_of(health: HiveHealth) -> UnitFailed | None:
+    """What keeps a hive that runs on the queen's machine from being hers."""
+    if health.is_remote_queen:
+        return UnitFailed(
+            f"the hive on this machine is the hive {health.hive_id} of the queen at {health.queen}",
+            hint="To make it this queen's hive: sudo rbeectl doctor --fix; rbeectl add-hive localhost\n"
+            "To leave it with the other queen: sudo apt remove rbee-queen",
+        )
+    if health.hive_id not in (None, LOCALHOST):
+        place = _where_set("Id")
+        return UnitFailed(
+            f"the hive on this machine calls itself {health.hive_id}, by [Hive] Id= in {place}: "
+            f"its queen knows it as {LOCALHOST} only",
+            hint=f"Delete the line Id={health.hive_id} in {place}; then: sudo systemctl restart {HIVE_UNIT}; "
+            f"rbeectl add-hive {LOCALHOST}",
+        )
+    return None
+
+
+def _where_set(key: str) -> str:
+    try:
+        return str(config.where_set("Hive", key) or "rbee.conf")
+    except (RbeeError, OSError):
+        return "rbee.conf"  # it was changed since the hive has read it
+
+
+def _end_of(state: UnitState) -> str:
+    if state.result == "signal":
+        return f"killed by signal {state.exit_status}"
+    if state.result == "exit-code":
+        return describe_exit(state.exit_status)
+    return state.result or "no result"

@@ -1,0 +1,232 @@
+"""A queen: all that she is made of, built in one place and ended in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from rbee import __version__
+from rbee.client.link import HiveClient, Link
+from rbee.config import Config
+from rbee.contracts import Health, QueenRoutes, State
+from rbee.errors import RbeeError, Unreachable
+from rbee.narration import CONFIG_WARNING, QUEEN_STARTED, QUEEN_STOPPING, TCP_CLOSED, Chorus, Narrator
+from rbee.queen.api import catalog as catalog_api
+from rbee.queen.api import events as events_api
+from rbee.queen.api import fleet as fleet_api
+from rbee.queen.api import hives as hives_api
+from rbee.queen.api import jobs as jobs_api
+from rbee.queen.api import remote as remote_api
+from rbee.queen.api.admission import Admission
+from rbee.queen.authority import credentials_folder
+from rbee.queen.boot_marker import BootMarker
+from rbee.queen.feed import Feed, FeedFile
+from rbee.queen.fleet import Fleet
+from rbee.queen.hives.hives import Hives
+from rbee.queen.hives.liveness import Clocks, Pace
+from rbee.queen.hives.relay import Relay
+from rbee.queen.hives.remote import TELL_TIMEOUT
+from rbee.queen.hives.samples import SAMPLE_TIMEOUT
+from rbee.queen.hives.standing import Shared
+from rbee.queen.jobs import Jobs, Stories
+from rbee.queen.metrics import Metrics
+from rbee.queen.restraint import Restraint
+from rbee.queen.status import StatusLine
+from rbee.queen.store.store import Store
+from rbee.queen.tasks import Tasks
+from rbee.queen.units import AsyncBus
+from rbee.server import Remote, build_app, serve
+from rbee.systemd import TCP_SOCKET_UNIT, Bus, Notifier
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a queen is at work: her state directory, and the local hive's socket.
+
+    Her events are kept in the file `feed`, without one in RAM. `sockets` are Unix sockets; without
+    `remote_sockets` nobody comes over TCP. `find_hive_uid` finds the user that the local hive runs as.
+    """
+
+    state: Path
+    hive_socket: Path
+    feed: Path | None = None
+    sockets: Sequence[socket.socket] = ()
+    remote_sockets: Sequence[socket.socket] = ()
+    find_hive_uid: Callable[[], int | None] = lambda: None
+    find_credentials: Callable[[], Path | None] = credentials_folder
+
+
+class Queen:
+    """Her parts; open() builds them, serve() has them work."""
+
+    def __init__(
+        self, settings: Config, site: Site, bus: Bus, notifier: Notifier, journal: Narrator, clocks: Clocks
+    ) -> None:
+        config = settings.queen
+        self._site = site
+        self._notifier = notifier
+        hive_uid = site.find_hive_uid()
+        self._daemons = () if hive_uid is None else (hive_uid,)
+        self._admission = Admission(hive_uid, site.find_hive_uid)
+        self.metrics = Metrics()
+        self.feed = Feed(FeedFile(site.feed), journal, self._daemons)
+        self.narrator: Narrator = Chorus(journal, self.feed)
+        for warning in settings.warnings:
+            self.narrator.narrate(CONFIG_WARNING, warning)
+        self.catalog = Store.open(
+            config.database or site.state / "catalog.db",
+            self.narrator,
+            wanted=BootMarker(site.state / "wanted").set,
+            metrics=self.metrics,
+            find_daemons=lambda: {os.geteuid(), site.find_hive_uid() or os.geteuid()},
+        )
+        self.jobs = Jobs(config.jobs_max, self.metrics, daemons=self._daemons)
+        tally: Counter[State] = Counter()
+        self._tasks = Tasks()
+        self._status = StatusLine(notifier, tally, self.jobs)
+        self._failure: RbeeError | None = None
+        self._is_told_to_stop = asyncio.Event()
+        self.bus = AsyncBus(bus, lost=self._bus_is_lost)
+        self._links = [
+            Link(site.hive_socket, timeout=timeout) for timeout in (config.detect_timeout, SAMPLE_TIMEOUT)
+        ]
+        narrator = Chorus(self.narrator, Stories(self.jobs), self._status)
+        restraint = Restraint(narrator)
+        shared = Shared(
+            config,
+            self.catalog,
+            narrator,
+            restraint,
+            Pace(config.heartbeat_interval, config.heartbeat_grace),
+            changed=self._status.update,
+            metrics=self.metrics,
+            clocks=clocks,
+            tally=tally,
+            tasks=self._tasks,
+        )
+        link, looks = self._links
+        self.hives = Hives(
+            shared,
+            self.jobs,
+            Relay(self.jobs, restraint, self.feed.relay),
+            self.bus,
+            HiveClient(link, looks=looks),
+        )
+        self.fleet = Fleet(
+            site.state,
+            site.remote_sockets,
+            self.catalog,
+            self.hives,
+            self.narrator,
+            restraint,
+            find_credentials=site.find_credentials,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Config,
+        site: Site,
+        bus: Bus,
+        notifier: Notifier,
+        journal: Narrator,
+        *,
+        clocks: Clocks | None = None,
+    ) -> AsyncIterator[Queen]:
+        """All parts, with the catalog's hives taken up; ended on the way out, whatever happens.
+
+        Raises RbeeError where there can be no queen, as the catalog's failures.
+        """
+        queen = cls(settings, site, bus, notifier, journal, clocks or Clocks())
+        async with AsyncExitStack() as at_the_end:
+            at_the_end.push_async_callback(queen.feed.end)
+            at_the_end.callback(queen.catalog.close)
+            for link in queen._links:
+                at_the_end.push_async_callback(link.close)
+            at_the_end.push_async_callback(queen.hives.end)
+            await queen.hives.load()
+            await queen.fleet.load()
+            queen.bus.attach()
+            at_the_end.callback(queen.bus.detach)
+            yield queen
+
+    async def serve(
+        self, is_told_to_stop: asyncio.Event, *, started: Callable[[], None] = lambda: None
+    ) -> None:
+        """Answer on the sockets and have the hives looked after, until told to stop.
+
+        `started` is called once all of it is at work. Raises Unreachable where the system bus is lost.
+        """
+        site, fleet = self._site, self.fleet
+        self._is_told_to_stop = is_told_to_stop
+        remote = None
+        if fleet.is_shut_out:
+            self._status.trouble = f"{TCP_SOCKET_UNIT} is closed"
+        if site.remote_sockets:
+            app = remote_api.build(fleet, self.hives)
+            remote = Remote(app, site.remote_sockets, await fleet.context())
+
+        def begin() -> None:
+            self.narrator.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
+            if fleet.is_shut_out:
+                told = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
+                self.narrator.narrate(TCP_CLOSED, f"{told}; it is tried again until its port is free")
+            self.hives.begin()
+            if remote is not None:
+                self._tasks.begin(fleet.keep_keys())
+            started()
+
+        await serve(
+            self.app(),
+            site.sockets,
+            self._notifier,
+            is_told_to_stop,
+            status=self._status.counts,
+            started=begin,
+            stopping=self.end_work,
+            daemons=self._daemons,
+            remote=remote,
+        )
+        if self._failure is not None:
+            raise self._failure
+
+    async def end_work(self) -> None:
+        """What is done first when she is told to stop, while she still answers."""
+        self.narrator.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
+        if self.hives.is_telling:
+            # systemd counts TimeoutStopSec= from the stop, and hives elsewhere are told first.
+            self._notifier.extend(TELL_TIMEOUT + 1)
+        await self.hives.end()
+        self.jobs.close()
+        self.feed.close()
+
+    def app(self) -> Starlette:
+        """What she answers on her Unix socket."""
+
+        async def health(_request: object) -> Health:
+            return Health("ok", __version__)
+
+        handlers = {
+            QueenRoutes.HEALTH: health,
+            QueenRoutes.OPENAPI: health,  # answered from the route table
+            **hives_api.routes(self.hives, self.jobs, self.fleet),
+            **jobs_api.routes(self.jobs),
+            **events_api.routes(self.feed, self.hives, self.jobs, self.metrics),
+            **catalog_api.routes(self.catalog),
+            **fleet_api.routes(self.fleet, self.catalog),
+        }
+        return build_app("rbee queen", __version__, handlers, admit=self._admission)
+
+    def _bus_is_lost(self, error: RbeeError) -> None:
+        # A queen that hears nothing of her hive is none: systemd starts another, with a new bus.
+        self._failure = Unreachable(f"the system bus is gone: {error.message}", hint="systemctl status dbus")
+        self._is_told_to_stop.set()
