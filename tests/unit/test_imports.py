@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
-    {"text"},
+    {"scope", "text"},
     {"errors", "exitstatus"},
     {"files", "wire"},
     {"contracts", "rows"},
