@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from rbee.scope import SYSTEM, Scope
+
 
 class Setup(NamedTuple):
     """One step of the way to a unit's program: systemd's name for it, what failed, and which settings ask
@@ -83,12 +85,12 @@ def describe_exit(status: int) -> str:
     return f"exit status {status}/{setup.name}: systemd could not {setup.failure}"
 
 
-def cure_for_exit(status: int, unit: str) -> str | None:
+def cure_for_exit(status: int, unit: str, scope: Scope = SYSTEM) -> str | None:
     """Command lines, one a line, that show what systemd could not do and why; None for a program's own."""
     setup = SETUPS.get(status)
     if setup is None:
         return None
-    lines = [f"sudo journalctl -u {unit} -e"]
+    lines = [scope.journalctl(f"-u {unit} -e")]
     if setup.settings:
-        lines.insert(0, f"systemctl show -p {','.join(setup.settings)} {unit}")
+        lines.insert(0, scope.systemctl(f"show -p {','.join(setup.settings)} {unit}"))
     return "\n".join(lines)

@@ -30,7 +30,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
             if can_listen(addresses):
                 told = f"the queen is restarted: {' and '.join(addresses)} can be opened again"
                 journal.narrate(TCP_REOPENING, told)
-                bus.ask_restart_unless_stopping(QUEEN_UNIT)
+                bus.unit(QUEEN_UNIT).ask_restart(undo_stop=False)
                 return
             notifier.status(f"waits until {' and '.join(addresses)} can be opened")
             await asyncio.sleep(INTERVAL)

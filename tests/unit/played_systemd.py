@@ -7,10 +7,11 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rbee.contracts import MachineEnd
 from rbee.errors import RbeeError, Stopping
+from rbee.scope import SYSTEM
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
 
 NOT_FOUND = UnitState("not-found", "inactive", "dead")
@@ -43,6 +44,8 @@ class NoProgram:
 @dataclass
 class PlayedSystemd:
     """`asked` is what was asked of it; `refusal` is raised at the next request for a job."""
+
+    scope: ClassVar = SYSTEM
 
     states: dict[str, UnitState] = field(default_factory=lambda: {HIVE_UNIT: INACTIVE, QUEEN_UNIT: ACTIVE})
     programs: defaultdict[str, Program] = field(default_factory=lambda: defaultdict(NoProgram))

@@ -1,0 +1,108 @@
+"""The bus in an event loop: jobs are awaited, and signals handed out as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from rbee.contracts import MachineEnd
+from rbee.errors import RbeeError, TimedOut, UnitFailed
+from rbee.systemd.bus import Bus
+from rbee.systemd.unit import UnitState, check_job, unusable
+
+Result = TypeVar("Result")
+
+
+class AsyncBus:
+    """The same bus for an event loop: signals are pumped by the loop, jobs are awaited.
+
+    The calls themselves block for as long as systemd and polkit think, some milliseconds,
+    BUS_TIMEOUT at most.
+    """
+
+    def __init__(self, bus: Bus, *, lost: Callable[[RbeeError], None]) -> None:
+        """`lost` is called once if the bus goes away: from then on nothing is heard."""
+        self._bus = bus
+        self._lost = lost
+        self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._fd: int | None = None
+
+    def attach(self) -> None:
+        self._bus.on_job_removed(self._job_removed)
+        # Kept: a bus that is gone has no descriptor, and the loop would go on with its number.
+        self._fd = self._bus.fileno()
+        asyncio.get_running_loop().add_reader(self._fd, self._pump)
+
+    def detach(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            asyncio.get_running_loop().remove_reader(fd)
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        self._bus.on_unit_changed(unit, heard)
+
+    def state(self, unit: str) -> UnitState:
+        return self._asked(lambda: self._bus.state(unit))
+
+    def has_job(self, unit: str) -> bool:
+        return self._asked(lambda: self._bus.has_job(unit))
+
+    def machine_end(self) -> MachineEnd | None:
+        return self._asked(self._bus.machine_end)
+
+    def ask_stop(self, unit: str) -> str:
+        return self._asked(lambda: self._bus.ask_stop(unit))
+
+    def reset_failed(self, unit: str) -> None:
+        self._asked(lambda: self._bus.reset_failed(unit))
+
+    async def start(self, unit: str, *, timeout: float) -> None:
+        """As Bus.start(), but Stopping where the unit or the queen herself is being stopped.
+
+        A shutdown must not be undone by a hive that was just to be woken.
+        """
+        await self._await_job(self._bus.ask_start_unless_stopping, unit, timeout, "start")
+
+    async def stop(self, unit: str, *, timeout: float) -> None:
+        """As Bus.stop()."""
+        await self._await_job(self._bus.ask_stop, unit, timeout, "stop")
+
+    async def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
+        job = self._asked(lambda: ask(unit))
+        future = self._jobs[job] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                result = await future
+        except TimeoutError as error:
+            raise TimedOut(
+                f"{unit} was not done after {timeout:g} s", hint=self._bus.scope.systemctl(f"status {unit}")
+            ) from error
+        finally:
+            self._jobs.pop(job, None)
+        try:
+            check_job(unit, result, lambda: self.state(unit), doing, scope=self._bus.scope)
+        except UnitFailed as error:
+            raise unusable(error) from error
+
+    def _asked(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        finally:
+            # A blocking call may have read signals into the library's own queue, where the
+            # descriptor no longer tells of them.
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        if self._fd is None:
+            return
+        try:
+            self._bus.pump()
+        except RbeeError as error:
+            self.detach()
+            self._lost(error)
+
+    def _job_removed(self, job: str, result: str) -> None:
+        future = self._jobs.get(job)
+        if future is not None and not future.done():
+            future.set_result(result)

@@ -1,0 +1,185 @@
+"""The D-Bus connection to systemd: calls that are bounded, signals that are handed out.
+
+pystemd's calls hold the interpreter's lock, so every call is bounded by BUS_TIMEOUT and waiting is
+done on the bus's descriptor, never inside the library.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec, module_from_spec
+from types import TracebackType
+from typing import Any, Self
+
+from rbee.errors import TimedOut
+from rbee.scope import SYSTEM, Scope
+from rbee.systemd.errors import BUS_TIMEOUT, translated, uninterrupted
+
+SYSTEMD = "org.freedesktop.systemd1"
+
+UNIT = b"org.freedesktop.systemd1.Unit"
+SERVICE = b"org.freedesktop.systemd1.Service"
+SOCKET = b"org.freedesktop.systemd1.Socket"
+
+_SYSTEMD = SYSTEMD.encode()
+_MANAGER_PATH = b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_STRING = ord("s")
+
+
+class Connection:
+    """Opened as a context; for one thread. Raises our own errors alone (rbee.systemd.errors)."""
+
+    def __init__(self, scope: Scope = SYSTEM) -> None:
+        self.scope = scope
+        self._bus: Any = None
+        self._callbacks: list[Any] = []
+
+    def __enter__(self) -> Self:
+        bus = _dbus_class()(user_mode=self.scope.kind == "user")
+        with translated(f"connecting to the {self.scope.kind} bus", self.scope):
+            uninterrupted(bus.open)
+        self._bus = bus
+        try:
+            self._await_greeting()
+        except BaseException:
+            bus.close()
+            raise
+        return self
+
+    def _await_greeting(self) -> None:
+        """Until the bus has given us a name: of a daemon that hangs, sd-bus itself waits 90 s for that."""
+        deadline = time.monotonic() + BUS_TIMEOUT
+        with translated(f"connecting to the {self.scope.kind} bus", self.scope):
+            # The first message for us is NameAcquired. The library waits here and not we on the
+            # descriptor: it also knows what it has still to send, its Hello for instance.
+            while self._bus.process().is_empty():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimedOut(
+                        f"the {self.scope.kind} bus did not greet us within {BUS_TIMEOUT:g} s",
+                        hint=self.scope.doctor,
+                    )
+                uninterrupted(partial(self._bus.wait, int(left * 1_000_000)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bus.close()
+
+    # Signals
+
+    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
+        """Call `heard` with object path and result of each job that ends, from within pump()."""
+
+        def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
+            message.process_reply(False)
+            _number, job, _unit, result = message.body
+            heard(job.decode(), result.decode())
+
+        self._match(_MANAGER_PATH, _MANAGER, b"JobRemoved", callback)
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever a property of the unit changes, from within pump()."""
+
+        def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
+            heard()
+
+        self._match(unit_path(unit), b"org.freedesktop.DBus.Properties", b"PropertiesChanged", callback)
+
+    def _match(self, path: bytes, interface: bytes, member: bytes, callback: Any) -> None:
+        with translated(f"listening to the {self.scope.kind} bus", self.scope):
+            if not self._callbacks:
+                self._call_manager(b"Subscribe", [])
+            uninterrupted(lambda: self._bus.match_signal(_SYSTEMD, path, interface, member, callback))
+        # The library keeps a bare pointer to the callback.
+        self._callbacks.append(callback)
+
+    def fileno(self) -> int:
+        return int(self._bus.get_fd())
+
+    def pump(self) -> None:
+        """Hand out every signal that has arrived; never waits."""
+        with translated(f"listening to the {self.scope.kind} bus", self.scope):
+            # process() does one step a call and does not say whether there is more: an empty
+            # result may also be a step of its own (a write, a reply), so three in a row end it.
+            empty = 0
+            while empty < 3:
+                empty = empty + 1 if self._bus.process().is_empty() else 0
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something arrives, `seconds` at most, and hand it out.
+
+        A reply may have brought a signal along, which the descriptor then does not show: whoever waits
+        for a state and not for a signal alone waits for a fraction of a second at once.
+        """
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        poll.poll(seconds * 1000)
+        self.pump()
+
+    # Calls
+
+    def call(self, method: bytes, *words: str, doing: str) -> Any:
+        """The answer of a method of systemd's manager that takes strings; `doing` is for the error."""
+        with translated(doing, self.scope):
+            return self._call_manager(method, [(_STRING, word.encode()) for word in words])
+
+    def manager_text(self, name: bytes, *, doing: str) -> str:
+        """A property of systemd's manager."""
+        with translated(doing, self.scope):
+            value: bytes = uninterrupted(
+                lambda: self._bus.get_property(_SYSTEMD, _MANAGER_PATH, _MANAGER, name, b"s")
+            )
+            return value.decode(errors="replace")
+
+    def get(self, unit: str, interface: bytes, name: bytes, kind: bytes) -> Any:
+        """A property of a unit; `kind` is its D-Bus signature."""
+        with translated(f"asking for {unit}", self.scope):
+            return uninterrupted(
+                lambda: self._bus.get_property(_SYSTEMD, unit_path(unit), interface, name, kind)
+            )
+
+    def text(self, unit: str, interface: bytes, name: bytes) -> str:
+        """A property of a unit that is a string."""
+        value: bytes = self.get(unit, interface, name, b"s")
+        return value.decode(errors="replace")
+
+    def ping(self, name: str) -> None:
+        """Have the owner of a bus name answer; one that can be activated is."""
+        path = b"/" + name.replace(".", "/").encode()
+        with translated(f"asking {name}", self.scope):
+            uninterrupted(
+                lambda: self._bus.call_method(name.encode(), path, b"org.freedesktop.DBus.Peer", b"Ping", [])
+            )
+
+    def _call_manager(self, method: bytes, arguments: list[tuple[int, bytes]]) -> Any:
+        return uninterrupted(
+            lambda: self._bus.call_method(_SYSTEMD, _MANAGER_PATH, _MANAGER, method, arguments).body
+        )
+
+
+def unit_path(unit: str) -> bytes:
+    """The object path of a unit, escaped as sd_bus_path_encode(3) does."""
+    escaped = "".join(
+        chr(c) if chr(c).isascii() and (chr(c).isalpha() or (number and chr(c).isdigit())) else f"_{c:02x}"
+        for number, c in enumerate(unit.encode())
+    )
+    return b"/org/freedesktop/systemd1/unit/" + escaped.encode()
+
+
+def _dbus_class() -> Any:
+    """pystemd's connection to D-Bus, without the package around it.
+
+    That would import lxml, for an interface that we do not use, and cost every rbeectl and
+    the queen 30 ms. So the package is found and not run, where nobody has imported it yet.
+    """
+    if "pystemd" not in sys.modules and (spec := find_spec("pystemd")) is not None:
+        sys.modules["pystemd"] = module_from_spec(spec)
+    from pystemd.dbuslib import DBus
+
+    return DBus

@@ -1,0 +1,93 @@
+"""Errors of the bus, and what they become: nobody above this room sees one of the library's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from rbee.errors import NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable, with_packages
+from rbee.scope import SYSTEM, Scope
+
+Result = TypeVar("Result")
+
+BUS_TIMEOUT = 3.0
+"""Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
+
+# A part of the error's name or text, and what becomes of it: our error, its meaning, its cure (None: doctor).
+_ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
+    ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", None),
+    ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
+    ("NoSuchUnit", UnitFailed, "systemd has no such unit", f"Is it installed? {with_packages('rbee')}"),
+    # Not just unmask: a socket that was masked while it listened has lost its descriptor, too.
+    ("UnitMasked", UnitFailed, "the unit is masked", None),
+    (
+        "TransactionIsDestructive",
+        Stopping,
+        "it is being stopped",
+        "Wait for the stop to end, then try again.",
+    ),
+    ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", None),
+    ("TimedOut", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", None),
+    ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", None),
+)
+
+
+def uninterrupted(call: Callable[[], Result]) -> Result:
+    """Call again when a signal came in between (SIGTERM, say): sd-bus then gives up with EINTR.
+
+    All that is called here may be said twice: systemd merges a job with its like.
+    """
+    deadline = time.monotonic() + BUS_TIMEOUT
+    while True:
+        # sd-bus reads it at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
+        os.environ["SYSTEMD_BUS_TIMEOUT"] = f"{max(0.1, deadline - time.monotonic()):.3f}s"
+        try:
+            return call()
+        except Exception as error:
+            if not _is_bus_error(error) or _errno(error) != errno.EINTR:
+                raise
+
+
+@contextlib.contextmanager
+def translated(doing: str, scope: Scope = SYSTEM) -> Iterator[None]:
+    """Turn the library's errors into ours, about what was being done, with the cure as typed in the scope."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_bus_error(error):
+            raise
+        raise translate(doing, error, scope) from error
+
+
+def _is_bus_error(error: Exception) -> bool:
+    return type(error).__module__ == "pystemd.dbusexc"
+
+
+def _errno(error: Any) -> int:
+    """The library keeps errno negative, and pystemd 0.11 leaves it None now and then."""
+    if error.errno is None and os.strerror(errno.EINTR) in str(error):
+        return errno.EINTR
+    return abs(int(error.errno or 0))
+
+
+def translate(doing: str, error: Any, scope: Scope = SYSTEM) -> RbeeError:
+    """The error of ours for one of pystemd's."""
+    # pystemd makes a class of each D-Bus error it knows and leaves the rest to DBusBaseError,
+    # which has the name.
+    name = f"{type(error).__name__} {getattr(error, 'err_name', '')}"
+    message = getattr(error, "err_message", b"") or os.strerror(_errno(error))
+    said = (message.decode(errors="replace") if isinstance(message, bytes) else str(message)).rstrip(".")
+    for mark, kind, meaning, cure in _ERRORS:
+        if mark in name or mark in said:
+            return kind(f"{doing}: {meaning} ({said})", hint=cure or scope.doctor)
+    if doing == f"connecting to the {scope.kind} bus":
+        if _errno(error) == errno.ETIMEDOUT:
+            return TimedOut(
+                f"the {scope.kind} bus did not greet us within {BUS_TIMEOUT:g} s", hint=scope.doctor
+            )
+        return Unreachable(f"the {scope.kind} bus does not answer ({said})", hint=scope.doctor)
+    return UnitFailed(f"{doing}: {said}", hint=scope.doctor)

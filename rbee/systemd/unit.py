@@ -1,0 +1,294 @@
+"""A unit: what it is doing, and having it started, stopped and awaited."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from rbee.errors import BadConfig, JobReplaced, TimedOut, UnitFailed, with_packages
+from rbee.exitstatus import cure_for_exit, describe_exit
+from rbee.scope import SYSTEM, Scope
+from rbee.systemd.connection import SERVICE, SOCKET, UNIT, Connection
+from rbee.systemd.daemon import NO_SOCKET, TRY
+from rbee.text import shown_span
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    """What systemd says of a unit, in systemd's words (org.freedesktop.systemd1(5)).
+
+    `result` is empty for a unit that is neither service nor socket, the rest after it for one
+    that is no service; `since_us` is the wall clock, in microseconds, of the last change of
+    `active`, 0 if it never changed.
+    """
+
+    load: str
+    active: str
+    sub: str
+    since_us: int = 0
+    result: str = ""
+    status_text: str = ""
+    main_pid: int = 0
+    exit_status: int = 0
+    restarts: int = 0
+    """NRestarts: how often systemd has restarted it since somebody last started it."""
+
+    @property
+    def is_restarting(self) -> bool:
+        """Does systemd bring it up again and again, as it fails? Then it is never 'failed'."""
+        if self.sub.startswith("auto-restart"):  # and 'auto-restart-queued', since systemd 254
+            return True
+        is_failing = self.active == "deactivating" and self.result not in ("", "success")
+        return self.restarts > 0 and (self.active == "activating" or is_failing)
+
+    @property
+    def end(self) -> str:
+        """How the last process ended, with what systemd means by it; '' where the result says it all."""
+        if self.result in ("signal", "core-dump"):
+            return f"signal {self.exit_status}"
+        # Of the other results the number may be a signal's, which is never so high.
+        if (self.result == "exit-code" and self.exit_status) or self.exit_status >= 200:
+            return describe_exit(self.exit_status)
+        return ""
+
+    @property
+    def has_reason(self) -> bool:
+        """Does it say what it failed of? Properties come one by one, and a restart in between clears some."""
+        return bool(self.end) or self.result not in ("", "success", "exit-code")
+
+    @property
+    def is_active(self) -> bool:
+        return self.active in ("active", "reloading")
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.active in ("inactive", "failed")
+
+
+class Unit:
+    """One of systemd's units."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.name = name
+        self._connection = connection
+
+    # What it is
+
+    def state(self) -> UnitState:
+        """What the unit is doing now. A unit that is not there has load 'not-found'."""
+        state = UnitState(
+            load=self._text(UNIT, b"LoadState"),
+            active=self._text(UNIT, b"ActiveState"),
+            sub=self._text(UNIT, b"SubState"),
+            since_us=self._get(UNIT, b"StateChangeTimestamp", b"t"),
+        )
+        # A masked socket that had failed before has no such interface any more.
+        if self.name.endswith(".socket") and state.load == "loaded":
+            return replace(state, result=self._text(SOCKET, b"Result"))
+        if not self.name.endswith(".service") or state.load != "loaded":
+            return state
+        return replace(
+            state,
+            result=self._text(SERVICE, b"Result"),
+            status_text=self._text(SERVICE, b"StatusText"),
+            main_pid=self._get(SERVICE, b"MainPID", b"u"),
+            exit_status=self._get(SERVICE, b"ExecMainStatus", b"i"),
+            restarts=self._get(SERVICE, b"NRestarts", b"u"),
+        )
+
+    def active_state(self) -> str:
+        """ActiveState alone: one call instead of nine, for who only wants to know whether."""
+        return self._text(UNIT, b"ActiveState")
+
+    def file_state(self) -> tuple[str, bool]:
+        """UnitFileState ('enabled', 'masked-runtime', …; '' where there is no file) and NeedDaemonReload."""
+        needs_reload: int = self._get(UNIT, b"NeedDaemonReload", b"b")
+        return self._text(UNIT, b"UnitFileState"), bool(needs_reload)
+
+    def socket_access(self) -> tuple[str, str, int]:
+        """SocketUser=, SocketGroup= (empty: root) and SocketMode= of a socket unit."""
+        return (
+            self._text(SOCKET, b"SocketUser"),
+            self._text(SOCKET, b"SocketGroup"),
+            int(self._get(SOCKET, b"SocketMode", b"u")),
+        )
+
+    def listen_addresses(self) -> list[tuple[str, str]]:
+        """Kind (Stream, …) and address ([::]:8500) of each Listen…= of a socket unit."""
+        pairs: list[tuple[bytes, bytes]] = self._get(SOCKET, b"Listen", b"a(ss)")
+        return [(kind.decode(), address.decode(errors="replace")) for kind, address in pairs]
+
+    def has_job(self) -> bool:
+        """Does systemd have a job for the unit, queued or running?"""
+        job: tuple[int, bytes] = self._get(UNIT, b"Job", b"(uo)")
+        return job[0] != 0
+
+    def await_state(self, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        """What the unit is, once it is as it `is_awaited`; after `timeout` seconds whatever it is then."""
+        self._connection.on_unit_changed(self.name, lambda: None)
+        deadline = time.monotonic() + timeout
+        self._connection.pump()
+        while True:
+            state = self.state()
+            left = deadline - time.monotonic()
+            if is_awaited(state) or left <= 0:
+                return state
+            self._connection.wait(min(left, 0.05))
+
+    def failing_state(self, *, timeout: float) -> UnitState:
+        """The state of a unit that is being restarted, once it tells what it failed of: while the next try
+        is under way its result is 'success'. After `timeout` seconds whatever it is then."""
+        return self.await_state(lambda one: one.has_reason or not one.is_restarting, timeout=timeout)
+
+    # What is done to it
+
+    def ask_start(self, *, undo_stop: bool = True) -> str:
+        """StartUnit: queue the job and return its object path. It takes the place of a job to stop; without
+        `undo_stop`, Stopping is raised where somebody has this unit, or one it needs, stopped."""
+        return self._ask(b"StartUnit", "replace" if undo_stop else "fail", "starting")
+
+    def ask_stop(self) -> str:
+        """StopUnit: queue the job and return its object path."""
+        return self._ask(b"StopUnit", "replace", "stopping")
+
+    def ask_restart(self, *, undo_stop: bool = True) -> str:
+        """RestartUnit: queue the job and return its object path; of `undo_stop` as ask_start()."""
+        return self._ask(b"RestartUnit", "replace" if undo_stop else "fail", "restarting")
+
+    def reset_failed(self) -> None:
+        """ResetFailedUnit: the unit is not failed any more, and its starts are counted from 0 again."""
+        self._connection.call(b"ResetFailedUnit", self.name, doing=f"resetting {self.name}")
+
+    def start(self, *, timeout: float, undo_stop: bool = True) -> None:
+        """Start the unit and await its job: for a Type=notify service, until READY=1.
+
+        Raises UnitFailed when the job did not end well, TimedOut after `timeout` seconds, and
+        without `undo_stop` Stopping where somebody is having the unit stopped.
+        """
+        self._await_job(lambda: self.ask_start(undo_stop=undo_stop), timeout, "start")
+
+    def stop(self, *, timeout: float) -> None:
+        """Stop the unit and await its job; of a unit that is not active that is at once."""
+        self._await_job(self.ask_stop, timeout, "stop")
+
+    def restart(self, *, timeout: float) -> None:
+        """Stop the unit and start it in one job, which nobody who starts it meanwhile comes between."""
+        self._await_job(self.ask_restart, timeout, "restart")
+
+    def _await_job(self, ask: Callable[[], str], timeout: float, doing: str) -> None:
+        scope = self._connection.scope
+        results: dict[str, str] = {}
+        # The match comes before the job, or the job may be over before we listen.
+        self._connection.on_job_removed(lambda job, result: results.__setitem__(job, result))
+        deadline = time.monotonic() + timeout
+        job = ask()
+        self._connection.pump()
+        while job not in results:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(
+                    f"{self.name} was not done after {shown_span(timeout)}",
+                    hint=scope.systemctl(f"status {self.name}"),
+                )
+            self._connection.wait(left)
+        check_job(self.name, results[job], self.state, doing, scope=scope)
+
+    def _ask(self, method: bytes, mode: str, doing: str) -> str:
+        job: bytes = self._connection.call(method, self.name, mode, doing=f"{doing} {self.name}")
+        return job.decode()
+
+    def _get(self, interface: bytes, name: bytes, kind: bytes) -> Any:
+        return self._connection.get(self.name, interface, name, kind)
+
+    def _text(self, interface: bytes, name: bytes) -> str:
+        return self._connection.text(self.name, interface, name)
+
+
+class Units(Protocol):
+    """The units of a machine: of this one by its bus, or of another."""
+
+    def state(self, unit: str) -> UnitState: ...
+
+    def start(self, unit: str, *, timeout: float) -> None: ...
+
+    def stop(self, unit: str, *, timeout: float) -> None: ...
+
+    def reset_failed(self, unit: str) -> None: ...
+
+
+def check_job(
+    unit: str,
+    result: str,
+    ask_state: Callable[[], UnitState],
+    doing: str,
+    *,
+    cure: Callable[[str, UnitState], str] | None = None,
+    scope: Scope = SYSTEM,
+) -> None:
+    """Raise UnitFailed, with what systemd and the unit itself say of it, unless the job was done.
+
+    `cure` is what to try where the unit itself names nothing, for a unit of another machine.
+    """
+    if result in ("done", "skipped"):
+        return
+    state = ask_state()
+    if result == "canceled" and state.load == "loaded":
+        raise JobReplaced(
+            f"{unit} did not {doing}: somebody else has it stopped, started or restarted right now",
+            hint=scope.systemctl(f"status {unit}"),
+        )
+    causes = [f"its job ended as '{result}'"]
+    if state.result not in ("", "success"):
+        causes = [f"its result is '{state.result}'{f' ({state.end})' if state.end else ''}"]
+    said, *cures = said_by(state)
+    if said:
+        causes.append(f"it said: {said}")
+    # Given up on, it is still the last end that the unit speaks of.
+    if state.result not in ("exit-code", "start-limit-hit") or said == NO_SOCKET:
+        cures = []  # of an earlier end, or for who starts the program by hand
+    hint = "\n".join(cures) or (cure(unit, state) if cure else cure_of(unit, state, scope))
+    failed = UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
+    # Given up on, systemd keeps the status of the last end.
+    if state.result in ("exit-code", "start-limit-hit"):
+        failed.exit_status = state.exit_status
+    raise failed
+
+
+def unusable(error: UnitFailed) -> UnitFailed | BadConfig:
+    """The same as BadConfig, where the exit status says that: see EX_CONFIG, sysexits(3)."""
+    if error.exit_status == BadConfig.exit_code:
+        return BadConfig(error.message, hint=error.hint)
+    return error
+
+
+def said_by(state: UnitState) -> list[str]:
+    """The status text of a daemon that failed, and the cures in it (failure_in_a_line)."""
+    return state.status_text.split(TRY)
+
+
+def cure_of(unit: str, state: UnitState, scope: Scope = SYSTEM) -> str:
+    """Command lines, one a line, for a unit that did not do as it was asked."""
+    if state.result in ("exit-code", "start-limit-hit") and (
+        cure := cure_for_exit(state.exit_status, unit, scope)
+    ):
+        return cure
+    if state.load == "masked" or state.result == "start-limit-hit" or NO_SOCKET in state.status_text:
+        return scope.doctor
+    if state.load == "not-found":
+        package = "rbee-queen" if unit.startswith("queen") else "rbee-hive"
+        return f"It is not installed; {with_packages(package)}"
+    status, journal = scope.systemctl(f"status {unit}"), scope.journalctl(f"-u {unit} -e")
+    return f"{status}; {journal}\n{scope.doctor}"
+
+
+def invocation_of(unit: str, root: Path = Path("/"), scope: Scope = SYSTEM) -> str | None:
+    """The invocation ID of another unit while it runs, where systemd leaves it for journald."""
+    folder = root / scope.runtime.parent.relative_to("/") / "systemd/units"
+    try:
+        return os.readlink(folder / f"invocation:{unit}")
+    except OSError:
+        return None
