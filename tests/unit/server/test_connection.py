@@ -17,12 +17,15 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-import rbee.server
 from rbee.contracts import AddHive, Health, JobStarted, QueenRoutes
-from rbee.server import build_app, connection, event_stream, read_shape, serve
+from rbee.server import connection, uvicorn
+from rbee.server.app import build_app
 from rbee.server.connection import BODY_LIMIT, FRAMING_LIMIT, HEAD_LIMIT, PIPELINE_LIMIT, Connection
 from rbee.server.places import Bound
-from rbee.systemd import Notifier
+from rbee.server.requests import read_shape
+from rbee.server.responses import event_stream
+from rbee.server.uvicorn import serve
+from rbee.systemd.daemon import Notifier
 from tests.unit.serving import (
     TIMEOUT,
     Answer,
@@ -296,7 +299,7 @@ def test_what_trails_a_body_is_bounded_and_not_kept(
             for _ in range(2 * FRAMING_LIMIT // len(piece)):
                 writer.write(piece)
                 await writer.drain()
-                kept = max(kept, len(one.headers))
+                kept = max(kept, len(one.headers or ()))
                 if ending.done():
                     break
         return await ending
@@ -376,7 +379,7 @@ def test_a_stream_that_nobody_takes_is_cut_off_at_the_stop_without_a_word_in_the
     caplog: pytest.LogCaptureFixture,
     behind: bytes,
 ) -> None:
-    monkeypatch.setattr(rbee.server, "GRACE", SOON)
+    monkeypatch.setattr(uvicorn, "GRACE", SOON)
 
     async def scenario() -> None:
         app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
@@ -536,7 +539,7 @@ def test_a_reader_who_takes_its_time_but_reads_is_told_all(
 def test_a_process_with_too_many_connections_is_told_so_at_once_and_gets_the_place_back(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server, "CONNECTIONS", Bound(total=10, kept=3, a_user=6, a_process=2))
+    monkeypatch.setattr(uvicorn, "CONNECTIONS", Bound(total=10, kept=3, a_user=6, a_process=2))
 
     async def scenario() -> Any:
         app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
@@ -566,7 +569,7 @@ def test_a_process_with_too_many_connections_is_told_so_at_once_and_gets_the_pla
 def test_more_clients_than_are_accepted_at_once_wait_and_are_served(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server, "ACCEPTED_AT_ONCE", 2)
+    monkeypatch.setattr(uvicorn, "ACCEPTED_AT_ONCE", 2)
 
     async def scenario() -> list[int]:
         app = build_app("a test", "1", {QueenRoutes.HEALTH: health})

@@ -1,0 +1,118 @@
+"""An app of the route table's handlers. Only here do our errors turn into HTTP statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import Receive, Scope, Send
+
+from rbee.contracts import Route
+from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping
+from rbee.server.requests import any_peer_of
+from rbee.server.responses import json_response, problem_response
+from rbee.text import printable
+from rbee.wire.openapi import openapi
+
+log = logging.getLogger("rbee")
+
+Handler = Callable[[Request], Awaitable[Any]]
+
+
+Admit = Callable[[Any, Route[Any]], None]
+"""Raises NotPermitted for a peer that may not use a route."""
+
+
+def build_app(
+    title: str,
+    version: str,
+    handlers: Mapping[Route[Any], Handler],
+    *,
+    admit: Admit = lambda peer, route: None,
+) -> Starlette:
+    """An app of the route table's handlers; a handler returns a shape, or a Response of its own.
+
+    The OpenAPI document is made from the same table, so that it cannot drift.
+    """
+    document = json_response(openapi(title, version, tuple(handlers))).body
+    paths: dict[str, dict[str, tuple[Route[Any], Handler]]] = {}
+    for route, handler in handlers.items():
+        paths.setdefault(route.path, {})[route.method] = (route, handler)
+
+    app = Starlette(
+        routes=[StarletteRoute(path, _Endpoint(methods, document, admit)) for path, methods in paths.items()],
+        exception_handlers={RbeeError: _refuse, HTTPException: _refuse_http, Exception: _refuse_unforeseen},
+    )
+    # A path is a path: no redirect, which would be neither our answer nor a problem.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Endpoint:
+    """What is at one path. Not a function, which Starlette would answer for with methods of its own."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, tuple[Route[Any], Handler]],
+        document: bytes | memoryview,
+        admit: Admit,
+    ) -> None:
+        self._methods = methods
+        self._allowed = list(methods)
+        if "GET" in methods and methods["GET"][0].answer is not None:  # a story is all body
+            self._allowed.append("HEAD")
+        self._document = document
+        self._admit = admit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(Request(scope, receive))
+        except asyncio.CancelledError:
+            # serve() cuts off what is still in flight when its grace is over; the client hears of it.
+            response = problem_response(Stopping("the daemon is being stopped", hint="Ask again."))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        # HEAD is GET; uvicorn leaves the body out.
+        found = self._methods.get("GET" if request.method == "HEAD" else request.method)
+        if found is None or request.method not in self._allowed:
+            allowed = ", ".join(self._allowed)
+            return problem_response(
+                NoSuchMethod(
+                    f"{request.method} is not a method of {request.scope['path']}", hint=f"It has {allowed}."
+                ),
+                headers={"Allow": allowed},
+            )
+        route, handler = found
+        self._admit(any_peer_of(request), route)
+        if route.answer is dict:
+            return Response(self._document, media_type="application/json")
+        answer = await handler(request)
+        return answer if isinstance(answer, Response) else json_response(answer, route.success)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RbeeError)
+    return problem_response(error)
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem_response(
+            NoSuchRoute(f"there is nothing at {request.scope['path']}", hint="GET /v1/openapi.json")
+        )
+    return problem_response(BadInput(str(error.detail)))
+
+
+async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
+    # Starlette raises the error on after this answer, and uvicorn logs its traceback.
+    log.error("%s %s failed in a way that nobody foresaw", request.method, printable(request.scope["path"]))
+    return problem_response(RbeeError("an error that nobody foresaw", hint="The journal has its traceback."))

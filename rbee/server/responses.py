@@ -1,0 +1,103 @@
+"""Answering a request: with a shape, a problem, a stream of events or a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO, Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rbee.contracts import encode
+from rbee.errors import RbeeError
+
+FILE_PART = 64 * 1024
+"""Bytes of a file that are read and sent at once."""
+
+
+def json_response(answer: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
+    # In ASCII, so that who reads it with curl sees names from outside escaped.
+    content = json.dumps(encode(answer), separators=(",", ":")).encode()
+    return Response(content, status, media_type=media_type)
+
+
+def problem_response(error: RbeeError, headers: dict[str, str] | None = None) -> Response:
+    response = json_response(error.to_problem(), error.status, media_type="application/problem+json")
+    response.headers.update(headers or {})
+    return response
+
+
+class Chunks(Protocol):
+    """What a stream is made of; aclose() is awaited at its end, even if nothing of it was read."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+def event_stream(chunks: Chunks) -> Response:
+    """A response that sends each chunk as it comes, until the iterator or the client ends."""
+    return _EventStream(chunks)
+
+
+class _EventStream(Response):
+    """Plain ASGI: half of what a StreamingResponse costs, and the same from Starlette 0.26 to 1.x."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream")
+        del self.headers["content-length"]
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        telling = asyncio.ensure_future(self._tell(send))
+        leaving = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # serve()'s grace is over, and the client has not taken the end. It gets none then, and
+            # uvicorn no error to log.
+            scope["rbee.drop"]()
+            await asyncio.wait((leaving,))
+        finally:
+            telling.cancel()
+            leaving.cancel()
+            broken, _ = await asyncio.gather(telling, leaving, return_exceptions=True)
+            await self._chunks.aclose()
+        if isinstance(broken, Exception):
+            raise broken
+
+    async def _tell(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for chunk in self._chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def file_answer(file: BinaryIO, media_type: str) -> Response:
+    """A response that sends an open file from its beginning, and closes it."""
+    return _FileAnswer(file, media_type)
+
+
+class _FileAnswer(Response):
+    def __init__(self, file: BinaryIO, media_type: str) -> None:
+        size = os.fstat(file.fileno()).st_size
+        super().__init__(None, 200, {"Cache-Control": "no-store", "Content-Length": str(size)}, media_type)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send(head)
+            is_going_on = True
+            while is_going_on:
+                part = self._file.read(FILE_PART)
+                is_going_on = bool(part)
+                await send({"type": "http.response.body", "body": part, "more_body": is_going_on})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

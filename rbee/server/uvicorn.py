@@ -1,0 +1,200 @@
+"""Serving an app with uvicorn on sockets that systemd handed over, until the daemon is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from rbee.server.connection import (
+    CONNECTIONS,
+    DAEMON_IDLE_TIMEOUT,
+    HIVE_CONNECTIONS,
+    Connection,
+    RemoteConnection,
+)
+from rbee.server.door import Door
+from rbee.server.places import Places
+from rbee.systemd.daemon import Notifier, watchdog_interval
+
+GRACE = 1.0
+"""Seconds that requests in flight have after SIGTERM."""
+
+ACCEPTED_AT_ONCE = 100
+"""Connections that are accepted before the loop sees to those there are."""
+
+BACKLOG = 4096
+"""Connections that wait to be accepted, as in the socket units."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on our signals: 0.32 and later raise SIGTERM again when they end."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    def install_signal_handlers(self) -> None:
+        """As uvicorn before 0.29 asks."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn from 0.29 on asks."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            # asyncio has one number for how many may wait and how many it accepts at once.
+            listener.listen(BACKLOG)
+        self._on_started()
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What is served over TCP: an app of its own, to whoever the TLS context lets in."""
+
+    app: ASGIApp
+    sockets: Sequence[socket.socket]
+    context: ssl.SSLContext
+
+
+class _RemoteServer(_Server):
+    """The same behind doors: uvicorn would apply TLS to every socket, and let each wait for a minute."""
+
+    def __init__(self, config: uvicorn.Config, remote: Remote) -> None:
+        super().__init__(config, lambda: None)
+        self._remote = remote
+        self._open: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        places = Places("connections are held", HIVE_CONNECTIONS)
+        turned_away: set[Connection] = set()
+        # From 0.20 on, uvicorn's protocols also take the state of the app's lifespan.
+        knows_state = "app_state" in inspect.signature(HttpToolsProtocol).parameters
+        state: dict[str, Any] = {"app_state": {}} if knows_state else {}
+
+        def factory(is_no_stranger: Callable[[], None]) -> asyncio.Protocol:
+            return RemoteConnection(
+                config=self.config,
+                server_state=self.server_state,
+                places=places,
+                turned_away=turned_away,
+                daemons=(),
+                is_no_stranger=is_no_stranger,
+                **state,
+            )
+
+        for listener in self._remote.sockets:
+            door = Door(listener, self._remote.context, factory)
+            self._open.append(asyncio.get_running_loop().create_task(door.run()))
+        self.servers: list[Any] = []
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for door in self._open:
+            door.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        await super().shutdown(sockets)
+
+
+async def serve(
+    app: ASGIApp,
+    sockets: Sequence[socket.socket],
+    notifier: Notifier,
+    told_to_stop: asyncio.Event,
+    *,
+    status: Callable[[], str],
+    started: Callable[[], None],
+    stopping: Callable[[], Awaitable[None]],
+    daemons: Collection[int] = (),
+    remote: Remote | None = None,
+) -> None:
+    """Serve until told to stop, then end within GRACE.
+
+    READY=1 is said once the sockets are served, and then `started` is called; `stopping` is
+    awaited first thing when told to stop, while the sockets are still served. `daemons` are the
+    users whose connections are kept for good, and for whom there is a place when others took all.
+    """
+
+    def on_started() -> None:
+        if not told_to_stop.is_set():
+            notifier.ready(status())
+            started()
+
+    places = Places("connections are held", CONNECTIONS, daemons)
+    # uvicorn's type wants a class, and all that it does is call it.
+    connection: Any = partial(Connection, places=places, turned_away=set(), daemons=daemons)
+    servers: list[uvicorn.Server] = []
+    if remote is not None:
+        servers.append(_RemoteServer(_config(remote.app, RemoteConnection), remote))
+    servers.append(_Server(_config(app, connection), on_started))
+    serving = asyncio.ensure_future(_serve_all(servers, sockets))
+    waiting = asyncio.ensure_future(told_to_stop.wait())
+    feeding = asyncio.ensure_future(_feed_watchdog(notifier))
+    await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not serving.done():
+        notifier.stopping("stopping")
+        await stopping()
+        await _end(servers, serving)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+    finally:
+        feeding.cancel()
+        notifier.status("stopped")
+
+
+async def _end(servers: Sequence[uvicorn.Server], serving: asyncio.Future[None]) -> None:
+    """Let requests in flight end within GRACE, and cut off the rest."""
+    for server in servers:
+        server.should_exit = True
+    # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for
+    # whoever still has a connection. And 0.17 has no timeout_graceful_shutdown.
+    await asyncio.wait((serving,), timeout=GRACE)
+    serving.cancel()
+    cut_off = [task for server in servers for task in server.server_state.tasks]
+    for task in cut_off:
+        task.cancel()
+    await asyncio.gather(*cut_off, return_exceptions=True)
+
+
+def _config(app: ASGIApp, connection: Any) -> uvicorn.Config:
+    # No more options than uvicorn 0.17 and 0.54 both have.
+    return uvicorn.Config(
+        app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
+        backlog=ACCEPTED_AT_ONCE,
+    )  # fmt: skip
+
+
+async def _serve_all(servers: Sequence[uvicorn.Server], sockets: Sequence[socket.socket]) -> None:
+    """Until all have ended; the last has the sockets, the others their own."""
+    *others, local = servers
+    running = [asyncio.ensure_future(server.serve(sockets=[])) for server in others]
+    running.append(asyncio.ensure_future(local.serve(sockets=list(sockets))))
+    try:
+        await asyncio.gather(*running)
+    finally:
+        for server in running:
+            server.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _feed_watchdog(notifier: Notifier) -> None:
+    """Say WATCHDOG=1 from the loop itself, so that a loop that is stuck is seen."""
+    interval = watchdog_interval()
+    while interval is not None:
+        notifier.alive()
+        await asyncio.sleep(interval)
