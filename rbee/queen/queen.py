@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 
 from rbee import __version__
 from rbee.client.link import HiveClient, Link
 from rbee.config import Config
-from rbee.contracts import Health, QueenRoutes, State
+from rbee.contracts import Health, QueenRoutes, Route, State
 from rbee.errors import RbeeError, Unreachable
 from rbee.narration import CONFIG_WARNING, QUEEN_STARTED, QUEEN_STOPPING, TCP_CLOSED, Chorus, Narrator
 from rbee.queen.api import catalog as catalog_api
@@ -43,7 +44,7 @@ from rbee.queen.status import StatusLine
 from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
 from rbee.queen.units import AsyncBus
-from rbee.server import Remote, build_app, serve
+from rbee.server import Handler, Remote, build_app, serve
 from rbee.systemd import TCP_SOCKET_UNIT, Bus, Notifier
 
 
@@ -215,7 +216,7 @@ class Queen:
         async def health(_request: object) -> Health:
             return Health("ok", __version__)
 
-        handlers = {
+        handlers: dict[Route[Any], Handler] = {
             QueenRoutes.HEALTH: health,
             QueenRoutes.OPENAPI: health,  # answered from the route table
             **hives_api.routes(self.hives, self.jobs, self.fleet),

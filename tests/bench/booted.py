@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from machines import Bridge, Machine
-from trees import Trees
+from testbed.bridge import Bridge
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 from tests.bench.recover import FLOOR
 

@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.bench.booted import booted
 

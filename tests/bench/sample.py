@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.bench.booted import booted
 from tests.nvml import Load, StubCard, compile_stub, random_cards

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.bench.booted import booted
 

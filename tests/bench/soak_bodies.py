@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from machines import Machine
+from testbed.machine import Machine
 
 from rbee.contracts import AddHive, HiveRoutes, Problem, QueenRoutes, Route, decode
 from rbee.errors import PROBLEM_PREFIX, BadInput

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.bench.booted import booted
 from tests.system.house import HIVE, QUEEN, configure, curl, main_pid, override

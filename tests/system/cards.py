@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.nvml import CONFIG_IN_MACHINE, StubCard, write_cards
 from tests.system.house import HIVE, override, put, rbeectl

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import machines
 import pytest
-from machines import Machine, MachineError
-from trees import ARCHIVE_INSIDE, NoHistory, Trees
+from testbed.host import MachineError, why_not
+from testbed.leftovers import left_behind, sweep
+from testbed.machine import Machine
+from testbed.trees import ARCHIVE_INSIDE, NoHistory, Trees
 
 from tests.nvml import compile_stub
 
@@ -52,9 +53,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    machines.sweep()
+    sweep()
     yield
-    assert machines.left_behind(os.getpid()) == []
+    assert left_behind(os.getpid()) == []
 
 
 @pytest.fixture(scope="session", params=os.environ.get("RBEE_SUITES", "bookworm trixie").split())
@@ -65,7 +66,7 @@ def suite(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def trees() -> Iterator[Trees]:
-    if reason := machines.why_not():
+    if reason := why_not():
         pytest.fail(reason, pytrace=False)
     with Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.__stderr__)) as trees:
         yield trees

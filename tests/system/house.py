@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from machines import Machine
+from testbed.machine import Machine
 
 QUEEN, HIVE = "queen-rbee.service", "rbee-hive.service"
 SOCKETS = ("queen-rbee.socket", "rbee-hive.socket")

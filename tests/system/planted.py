@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from machines import Machine
+from testbed.machine import Machine
 
 TARGET = "/etc/of-root"
 """A file of root's, which nobody may write to."""

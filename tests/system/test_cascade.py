@@ -6,7 +6,7 @@ import json
 import signal
 import time
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import (
     HIVE,

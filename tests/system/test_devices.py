@@ -7,7 +7,7 @@ import random
 import secrets
 from pathlib import Path
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.nvml import GB10, GB10_RULES, StubCard, random_cards
 from tests.system.cards import DRIVER, findings, gpus, install_library, show

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from machines import Bridge, Machine
-from trees import ARCHIVE_INSIDE, Trees, add_person
+from testbed.bridge import Bridge
+from testbed.machine import Machine
+from testbed.trees import ARCHIVE_INSIDE, Trees, add_person
 
 from tests.system.fleet.desk import let_in
 from tests.system.house import add_hive, await_state, put

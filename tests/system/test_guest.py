@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import Machine
-from trees import ARCHIVE_INSIDE, Trees
+from testbed.lxc import Limits, ask_guest, become_guest
+from testbed.machine import Machine
+from testbed.trees import ARCHIVE_INSIDE, Trees
 
 from tests.system.house import add_hive, rbeectl
-from tests.system.lxc import Limits, ask_guest, become_guest
 
 GIB = 2**30
 

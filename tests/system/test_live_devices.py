@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from rbee.hive.devices.load import LEAST_SPAN
 from tests.nvml import GPU_IS_LOST, Load, StubCard

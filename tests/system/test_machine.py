@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import machines
 import pytest
-from machines import Machine, MachineError
-from trees import Trees
+from testbed.host import PACKAGING, MachineError
+from testbed.leftovers import left_behind, sweep
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 
 def test_a_machine_runs_the_systemd_of_its_suite(machine: Machine, suite: str) -> None:
@@ -106,7 +107,7 @@ def test_the_journal_can_be_searched(machine: Machine) -> None:
 BOOT = """
 import signal, sys
 from pathlib import Path
-from machines import Machine
+from testbed.machine import Machine
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 # A shell's job in the background inherits SIGINT ignored, and Python leaves that so.
@@ -123,19 +124,19 @@ def test_a_run_that_is_interrupted_leaves_nothing(
     suite: str, trees: Trees, debs: list[Path], number: signal.Signals
 ) -> None:
     command = [sys.executable, "-c", BOOT, str(trees.installed(suite, debs))]
-    path = {"PYTHONPATH": str(machines.HERE)}
+    path = {"PYTHONPATH": str(PACKAGING)}
     with subprocess.Popen(
         command, env=os.environ | path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as run:
         assert run.stdout
         assert run.stdout.readline() == b"booted\n"
-        assert machines.left_behind(run.pid) != []
+        assert left_behind(run.pid) != []
         run.send_signal(number)
         run.wait(20)
     deadline = time.monotonic() + 20
     # After SIGKILL nobody is left to clean up. The machine goes down all the same; the next run sweeps.
-    while left := machines.left_behind(run.pid):
+    while left := left_behind(run.pid):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
         if number == signal.SIGKILL:
-            machines.sweep()
+            sweep()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from machines import Machine
+from testbed.machine import Machine
 
 from rbee import __version__
 from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, configure, curl, rbeectl, type_in, unit

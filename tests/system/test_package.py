@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl
 

@@ -7,7 +7,7 @@ import re
 import signal
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import CATALOG, HIVE, QUEEN, active, add_hive, curl, main_pid, override, rbeectl, rows
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import machines
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import HIVE, QUEEN, active, add_hive, await_stopped, override, put, unit
 
@@ -186,7 +185,7 @@ def test_a_daemon_that_refuses_to_end_is_not_waited_for_without_end(
 
     machine.run("systemctl", "reset-failed")
     machine.run("systemctl", "start", name)
-    monkeypatch.setattr(machines, "POWEROFF_SECONDS", float(ROOTS_WAIT))
+    monkeypatch.setattr("testbed.machine.POWEROFF_SECONDS", float(ROOTS_WAIT))
     before = boot_id(machine)
     machine.reboot()
     assert boot_id(machine) != before

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyte
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import QUEEN, SOCKETS, STORY, active, add_hive, rbeectl, unit
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 from tests.system.house import (
     CATALOG,

@@ -65,6 +65,29 @@ def test_a_module_imports_strictly_lower_steps_or_its_own_room(file: str) -> Non
         assert STEP_OF[imported] < STEP_OF[module], f"rbee/{file}:{line}: {module} imports {imported}"
 
 
+ROOMS = ("rbee/server", "rbee/systemd", "packaging/demonstration", "packaging/testbed")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_module_of_a_room_imports_itself_by_way_of_others(room: str) -> None:
+    folder = PACKAGE.parent / room
+    name = ".".join(
+        folder.relative_to(PACKAGE.parent / "packaging" if "packaging" in room else PACKAGE.parent).parts
+    )
+    needs = {
+        path.stem: {
+            node.module.removeprefix(f"{name}.").split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{name}.")
+        }
+        for path in folder.glob("*.py")
+    }
+    while ready := [module for module, needed in needs.items() if not needed & needs.keys()]:
+        for module in ready:
+            del needs[module]
+    assert needs == {}, "each of these imports another of them"
+
+
 def test_the_rule_is_about_all_there_is() -> None:
     assert {module_of(file) for file in FILES} - {""} == set(STEP_OF)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.bench.soak_bodies import soak
 

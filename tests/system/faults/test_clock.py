@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 from tests.system.fleet.house import SUITES, Fleet, fleet_of, refused
 from tests.system.house import HIVE, QUEEN, add_hive, await_state, configure, override, rbeectl

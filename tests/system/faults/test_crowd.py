@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import CATALOG, HIVE, QUEEN, active, add_hive, await_state, curl, rbeectl, rows
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import (
     CATALOG,

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.bench.soak_add_hive import soak
 from tests.system.house import (

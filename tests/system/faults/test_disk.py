@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import (
     CATALOG,

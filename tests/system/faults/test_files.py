@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from machines import Machine
-from trees import install_from_archive
+from testbed.machine import Machine
+from testbed.trees import install_from_archive
 
 from tests.system.faults.test_disk import fill, mount_small
 from tests.system.house import (

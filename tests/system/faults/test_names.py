@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.nvml import CONFIG_IN_MACHINE, StubCard, compile_stub, write_cards
 from tests.system.house import HIVE, QUEEN, add_hive, job_of, override, put, rbeectl, rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import add_hive, rbeectl
 from tests.system.planted import racing

@@ -6,7 +6,7 @@ import re
 import signal
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import CATALOG, QUEEN, add_hive, main_pid, rbeectl, rows
 

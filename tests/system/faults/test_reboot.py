@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import (
     HIVE,

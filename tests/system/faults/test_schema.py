@@ -9,7 +9,6 @@ from typing import Any
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from machines import Machine
 from requests.adapters import HTTPAdapter
 from schemathesis import GenerationMode, Response
 from schemathesis.checks import not_a_server_error
@@ -18,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from testbed.machine import Machine
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 

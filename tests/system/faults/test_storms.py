@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.house import (
     HIVE,

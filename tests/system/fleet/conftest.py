@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trees import Trees
+from testbed.trees import Trees
 
 from tests.system.fleet.desk import give_ssh
 from tests.system.fleet.house import SUITES, Fleet, fleet_of

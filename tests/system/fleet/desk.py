@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from machines import Machine
-from trees import add_person
+from testbed.machine import Machine
+from testbed.trees import add_person
 
 from tests.system.fleet.house import Fleet
 from tests.system.house import Answer

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from machines import Machine
+from testbed.machine import Machine
 
 Direction = Literal["in", "out", "both"]
 

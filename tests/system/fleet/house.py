@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machines import Bridge, Machine
-from trees import ARCHIVE_INSIDE, Trees
+from testbed.bridge import Bridge
+from testbed.machine import Machine
+from testbed.trees import ARCHIVE_INSIDE, Trees
 
 from tests.system.house import HIVE, Answer, await_state, configure, rbeectl
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.fleet.desk import give_ssh
 from tests.system.fleet.house import Fleet, refused

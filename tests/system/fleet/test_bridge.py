@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import machines
 import pytest
-from machines import Bridge, Machine, MachineError
-from trees import Trees
+from testbed.bridge import Bridge
+from testbed.host import PACKAGING, MachineError
+from testbed.leftovers import left_behind, sweep
+from testbed.machine import Machine
+from testbed.relay import Relay
+from testbed.trees import Trees
 
 from tests.system.fleet.faults import Direction, dropped, rejected_with_reset
-from tests.system.fleet.relay import Relay
 
 PORT = 8000
 
@@ -268,7 +270,7 @@ def test_a_machine_off_a_bridge_can_have_a_name(trees: Trees) -> None:
 
 HOLD = """
 import sys
-from machines import Bridge
+from testbed.bridge import Bridge
 
 with Bridge() as bridge:
     print(bridge.name, bridge.address, flush=True)
@@ -277,7 +279,7 @@ with Bridge() as bridge:
 
 
 def test_bridges_at_once_are_apart_and_one_that_was_killed_is_swept() -> None:
-    path = {"PYTHONPATH": str(machines.HERE)}
+    path = {"PYTHONPATH": str(PACKAGING)}
     with ExitStack() as ends:
         runs = [
             ends.enter_context(
@@ -299,12 +301,12 @@ def test_bridges_at_once_are_apart_and_one_that_was_killed_is_swept() -> None:
         killed, *others = runs
         killed.kill()
         killed.wait(5)
-        assert machines.left_behind(killed.pid) == [f"bridge {names[0]}"]
-        machines.sweep()
-        assert machines.left_behind(killed.pid) == []
+        assert left_behind(killed.pid) == [f"bridge {names[0]}"]
+        sweep()
+        assert left_behind(killed.pid) == []
         links = [name for _, name in socket.if_nameindex()]
         assert set(names[1:]) <= set(links)
         for run in others:
             run.communicate(timeout=5)
             assert run.returncode == 0
-            assert machines.left_behind(run.pid) == []
+            assert left_behind(run.pid) == []

@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from machines import Bridge, Machine
-from trees import Trees, add_person, install
+from testbed.bridge import Bridge
+from testbed.machine import Machine
+from testbed.trees import Trees, add_person, install
 
 from tests.system.fleet.desk import on_terminal
 from tests.system.fleet.house import SUITES, Fleet

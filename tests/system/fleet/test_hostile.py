@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from trees import Trees
+from testbed.trees import Trees
 
 from rbee.contracts import FleetRoutes, QueenRoutes
 from rbee.queen.restraint import AT_ONCE

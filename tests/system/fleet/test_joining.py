@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from testbed.relay import Relay
 
 from rbee import __version__
 from tests.system.fleet.conftest import MakeFleet
@@ -18,7 +19,6 @@ from tests.system.fleet.house import (
     membership,
     refused,
 )
-from tests.system.fleet.relay import Relay
 from tests.system.house import CATALOG, HIVE, rbeectl, rows, unit
 
 

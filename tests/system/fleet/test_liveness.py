@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.relay import Relay
+from testbed.trees import Trees
 
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import Direction, dropped
@@ -24,7 +25,6 @@ from tests.system.fleet.house import (
     fleet_of,
     hive_pid,
 )
-from tests.system.fleet.relay import Relay
 from tests.system.house import HIVE, QUEEN, configure, override, rbeectl
 
 PATIENCE = INTERVAL + GRACE

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machines import Machine
-from trees import Trees, add_person
+from testbed.machine import Machine
+from testbed.trees import Trees, add_person
 
 from tests.system.fleet.house import PORT, REDIAL, SUITES, Fleet, fleet_of
 from tests.system.house import HIVE, Answer, active, rbeectl, tries, type_in

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.relay import Relay
+from testbed.trees import Trees
 
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.desk import give_ssh
@@ -25,7 +26,6 @@ from tests.system.fleet.house import (
     membership,
     refused,
 )
-from tests.system.fleet.relay import Relay
 from tests.system.house import HIVE, Answer, active, put, rbeectl, tries, type_in, unit
 
 STATE = "/var/lib/rbee-hive"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trees import Trees
+from testbed.trees import Trees
 
 from rbee import __version__
 from tests.system.fleet.conftest import MakeFleet

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from machines import Machine
-from trees import Trees
+from testbed.machine import Machine
+from testbed.trees import Trees
 
 from tests.system.fleet.house import Fleet, fleet_of
 from tests.system.house import QUEEN, SOCKETS, active, await_stopped, main_pid, rbeectl, unit

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machines import Machine
+from testbed.machine import Machine
 
 from tests.system.fleet.desk import add_sudoer, on_terminal
 from tests.system.fleet.house import Fleet, refused

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from machines import Machine
-from trees import add_person, install_from_archive
+from testbed.machine import Machine
+from testbed.trees import add_person, install_from_archive
 
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.desk import add_sudoer, give_ssh, on_terminal

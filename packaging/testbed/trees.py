@@ -22,9 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from machines import HERE, Machine, MachineError, tail, undisturbed, why_not
+from testbed.host import CHECKOUT, MachineError, tail, why_not
+from testbed.machine import Machine
+from testbed.processes import undisturbed
 
-CHECKOUT = HERE.parent
 SUITES = ("bookworm", "trixie")
 
 INCLUDES = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from machines import Machine, remove_cgroup
-from trees import install_from_archive
+from testbed.cgroup import remove_cgroup
+from testbed.machine import Machine
+from testbed.trees import install_from_archive
 
 LXCFS = """
 set -e

@@ -1,76 +1,21 @@
-"""The demonstration: a person's first minutes with rbee, on a disposable Debian under real systemd.
+"""The demonstration of one machine: a person installs rbee, adds a hive, looks around, and shuts down."""
 
-Exits 0 only if each step held, and leaves no process, mount or network behind.
-"""
-
-import argparse
 import json
 import os
-import signal
 import subprocess
-import sys
 import sysconfig
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from machines import HERE, Machine, MachineError, left_behind, sweep, undisturbed
-from trees import SUITES, Trees, add_person, install
+from testbed.machine import Machine
+from testbed.trees import Trees, add_person, install
+
+from demonstration.steps import StepFailed, done, expect_states, prompt, say, show
 
 SERVICES = ("queen-rbee.service", "rbee-hive.service")
 UNITS = (*SERVICES, "queen-rbee.socket", "rbee-hive.socket", "rbee.target")
 USERS = ("queen-rbee", "rbee-hive")
 NARRATED = "Sending first heartbeat to queen"
-
-
-class StepFailed(Exception):
-    """A step of the demonstration did not hold; the message says which and how."""
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="packaging/demo", description=__doc__)
-    parser.add_argument("--suite", choices=SUITES, default="bookworm", help="which Debian: 12 or 13")
-    parser.add_argument("--shell", action="store_true", help="leave me inside the machine to play")
-    parser.add_argument("--fleet", type=int, metavar="N", help="a queen and N hives, each its own machine")
-    arguments = parser.parse_args()
-    if arguments.fleet is not None and not 1 <= arguments.fleet <= 9:
-        parser.error("--fleet takes a number from 1 to 9")
-    if arguments.fleet is not None and arguments.shell:
-        parser.error("--shell is for a single machine")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)
-    try:
-        with tempfile.TemporaryDirectory(prefix="rbee-debs-") as directory:
-            demonstrate(arguments.suite, Path(directory), wants_shell=arguments.shell, fleet=arguments.fleet)
-    except (StepFailed, MachineError) as error:
-        say(f"❌ {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("\n🧹 interrupted, and cleaned up")
-        return 130
-    return 0
-
-
-def demonstrate(suite: str, directory: Path, *, wants_shell: bool, fleet: int | None) -> None:
-    say(f"🚀 rbee on a disposable Debian ({suite}), under its own systemd\n")
-    sweep()
-    debs = build(directory)
-    with Trees(Trees.default_cache(), say=say) as trees:
-        if fleet is None:
-            demonstrate_machine(trees, debs, suite, wants_shell=wants_shell)
-        else:
-            from demo_fleet import demonstrate_fleet  # which takes its steps from here
-
-            demonstrate_fleet(trees, debs, suite, fleet)
-            say("\n🧹 cleaning up the machines...")
-    if left := left_behind(os.getpid()):
-        raise StepFailed("left behind:\n" + "\n".join(left))
-    say("✅ cleaned up: no process, mount or network is left")
 
 
 def demonstrate_machine(trees: Trees, debs: list[Path], suite: str, *, wants_shell: bool) -> None:
@@ -89,26 +34,6 @@ def demonstrate_machine(trees: Trees, debs: list[Path], suite: str, *, wants_she
             look_around(machine, gpus=sum(Path(path).name[6:].isdigit() for path in bind))
             shut_down(machine)
         say("\n🧹 cleaning up the machine...")
-
-
-# -- the steps --------------------------------------------------------------------------------------------
-
-
-def build(directory: Path) -> list[Path]:
-    began = time.monotonic()
-    with subprocess.Popen([HERE / "deb", directory], stdout=subprocess.PIPE) as builder:
-        try:
-            builder.communicate()
-        except BaseException:
-            with undisturbed():
-                builder.terminate()
-                builder.wait()
-            raise
-    debs = sorted(directory.glob("*.deb"))
-    if builder.returncode or not debs:
-        raise StepFailed("The packages could not be built; the lines above say why.")
-    done(f"built {', '.join(deb.name for deb in debs)}", began)
-    return debs
 
 
 def install_as_a_person(machine: Machine, debs: list[Path]) -> None:
@@ -187,56 +112,6 @@ def play(machine: Machine) -> None:
     machine.interactive("su", "--login", "ada")
 
 
-# -- how they are done ------------------------------------------------------------------------------------
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def done(what: str, began: float | None = None) -> None:
-    say(f"✅ {what}" + (f" ({time.monotonic() - began:.1f} s)" if began is not None else ""))
-
-
-def prompt(machine: Machine, user: str, command: str) -> None:
-    host = machine.run("hostname").stdout.strip()
-    say(f"   {user}@{host}:~{'#' if user == 'root' else '$'} {command}")
-
-
-def show(machine: Machine, *argv: str, user: str | None = None, timeout: float = 60) -> str:
-    """What a person types, and what comes back, as it comes; it has to succeed."""
-    prompt(machine, user or "root", " ".join(argv))
-    process = machine.popen("sh", "-c", 'exec "$@" 2>&1', "sh", *argv, user=user)
-    assert process.stdout
-    told = ""
-    with overdue(timeout, lambda: machine.signal(process, signal.SIGKILL)):
-        for line in process.stdout:
-            say(f"   {line.rstrip()}")
-            told += line
-        code = process.wait()
-    if code:
-        raise StepFailed(f"{' '.join(argv)}: exit code {code}")
-    return told
-
-
-@contextmanager
-def overdue(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    timer = threading.Timer(seconds, act)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-def expect_states(machine: Machine, state: str, units: tuple[str, ...]) -> None:
-    for unit in units:
-        is_now = machine.run("systemctl", "is-active", unit, check=False).stdout.strip()
-        if is_now != state:
-            raise StepFailed(f"{unit} should be {state}, and is {is_now}.")
-
-
 def nvidia_paths() -> tuple[list[str], list[str]]:
     """What a hive in a machine needs to see this computer's NVIDIA cards, to bind and to bind read-only."""
     devices = [str(path) for path in sorted(Path("/dev").glob("nvidia*"))]
@@ -250,11 +125,3 @@ def nvidia_paths() -> tuple[list[str], list[str]]:
             inside = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/libnvidia-ml.so.1"
             return devices, [f"{os.path.realpath(path)}:{inside}"]
     return devices, []
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

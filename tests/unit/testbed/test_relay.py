@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
-from tests.system.fleet.relay import RETRANSMISSION, Relay
+from testbed.relay import RETRANSMISSION, Relay
 
 DEADLINE = 10.0
 LOOPBACK = ("127.0.0.1", 0)

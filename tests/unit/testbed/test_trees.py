@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from trees import Trees
+from testbed.trees import Trees
 
 
 def test_a_tree_that_is_being_built_is_not_pruned_by_another_run(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""What disposable machines stand on, as far as it needs none."""
+"""The network of a bridge, as far as it needs no machine."""
 
 from __future__ import annotations
 
 import json
 
-import machines
 import pytest
-from machines import MachineError
+from testbed.bridge import _free_network
+from testbed.host import MachineError, ip
 
 
 def test_a_bridge_takes_no_network_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,13 +22,13 @@ def test_a_bridge_takes_no_network_that_is_in_use(monkeypatch: pytest.MonkeyPatc
             {"type": "local", "dst": "10.1.9.1"},
         ],
     }
-    monkeypatch.setattr("machines._ip", lambda *words: json.dumps(told[words[2]]))
+    monkeypatch.setattr("testbed.bridge.ip", lambda *words: json.dumps(told[words[2]]))
     draws = iter([1, 2, 7, 200, 1, 9, 1, 3])
-    monkeypatch.setattr("machines.secrets.randbelow", lambda below: next(draws))
-    assert str(machines._free_network()) == "10.1.3.0/24"
+    monkeypatch.setattr("testbed.bridge.secrets.randbelow", lambda below: next(draws))
+    assert str(_free_network()) == "10.1.3.0/24"
 
 
 def test_without_ip_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MachineError, match="apt install iproute2"):
-        machines._ip("link")
+        ip("link")

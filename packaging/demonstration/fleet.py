@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import StepFailed, done, expect_states, say, show
-from machines import Bridge, Machine
-from trees import SUITES, Trees
+from testbed.bridge import Bridge
+from testbed.machine import Machine
+from testbed.trees import SUITES, Trees
+
+from demonstration.steps import StepFailed, done, expect_states, say, show
 
 QUICK = "[Queen]\nHeartbeatIntervalSec=2s\nHeartbeatGraceSec=1s\n"
 """Beats so quick that nobody has to wait for the end of the demonstration."""

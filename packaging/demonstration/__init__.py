@@ -1,0 +1,1 @@
+"""The demonstration: what packaging/demo shows."""

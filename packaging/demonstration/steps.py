@@ -1,0 +1,60 @@
+"""How a step of the demonstration is shown, and held to what it should bring about."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from testbed.machine import Machine
+
+
+class StepFailed(Exception):
+    """A step of the demonstration did not hold; the message says which and how."""
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def done(what: str, began: float | None = None) -> None:
+    say(f"✅ {what}" + (f" ({time.monotonic() - began:.1f} s)" if began is not None else ""))
+
+
+def prompt(machine: Machine, user: str, command: str) -> None:
+    host = machine.run("hostname").stdout.strip()
+    say(f"   {user}@{host}:~{'#' if user == 'root' else '$'} {command}")
+
+
+def show(machine: Machine, *argv: str, user: str | None = None, timeout: float = 60) -> str:
+    """What a person types, and what comes back, as it comes; it has to succeed."""
+    prompt(machine, user or "root", " ".join(argv))
+    process = machine.popen("sh", "-c", 'exec "$@" 2>&1', "sh", *argv, user=user)
+    assert process.stdout
+    told = ""
+    with overdue(timeout, lambda: machine.signal(process, signal.SIGKILL)):
+        for line in process.stdout:
+            say(f"   {line.rstrip()}")
+            told += line
+        code = process.wait()
+    if code:
+        raise StepFailed(f"{' '.join(argv)}: exit code {code}")
+    return told
+
+
+@contextmanager
+def overdue(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, act)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def expect_states(machine: Machine, state: str, units: tuple[str, ...]) -> None:
+    for unit in units:
+        is_now = machine.run("systemctl", "is-active", unit, check=False).stdout.strip()
+        if is_now != state:
+            raise StepFailed(f"{unit} should be {state}, and is {is_now}.")

@@ -1,0 +1,1 @@
+"""Disposable machines, networks and faults: what system tests, benchmarks and the demonstration boot."""

@@ -1,0 +1,179 @@
+"""Networks for machines: a bridge, and each machine's link to it."""
+
+import fcntl
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from testbed.host import MachineError, family, ip
+from testbed.processes import undisturbed
+
+LINK_SECONDS = 5.0
+PREFIX = 24
+FORWARDING = "3"
+"""The state of a bridge's port, BR_STATE_FORWARDING in linux/if_bridge.h."""
+
+
+class Plugged(Protocol):
+    """A machine, as far as its network needs to know it."""
+
+    hostname: str
+
+    def write_names(self, names: Mapping[str, str]) -> None: ...
+
+
+class Bridge:
+    """A network for machines, from with to its end: they reach each other and this computer, nothing else.
+
+    They know each other by hostname, also one that has ended. It outlives its machines.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""
+        """Of the network interface, at most 15 characters."""
+        self.address = ""
+        """This computer's own on it, IPv4."""
+        self.names: dict[str, str] = {}
+        """The addresses by name, as all machines have them in /etc/hosts."""
+        self._addresses: Iterator[ipaddress.IPv4Address] = iter(())
+        """Those that are free."""
+        self._hosts: set[str] = set()
+        self._machines: list[Plugged] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        # One at a time takes a name and a network, so that no other takes the same.
+        with Path("/proc/self/ns/net").open("rb") as namespace:
+            fcntl.flock(namespace, fcntl.LOCK_EX)
+            links = {name for _, name in socket.if_nameindex()}
+            free = (f"{family(os.getpid())}{number}" for number in range(len(links) + 1))
+            self.name = next(name for name in free if name not in links)
+            self._addresses = _free_network().hosts()
+            try:
+                self._make()
+            except BaseException:
+                self._remove()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _make(self) -> None:
+        # With an address of its own it does not take that of whichever port was plugged in last.
+        mac = f"02:01:{secrets.token_bytes(4).hex(':')}"
+        ip("link", "add", self.name, "address", mac, "type", "bridge")
+        self.address = self._add_address()
+        ip("link", "set", self.name, "up")
+
+    def _remove(self) -> None:
+        with undisturbed():
+            if self.name in {name for _, name in socket.if_nameindex()}:
+                ip("link", "delete", self.name)
+
+    def _add_address(self) -> str:
+        address = str(next(self._addresses))
+        ip("address", "add", f"{address}/{PREFIX}", "dev", self.name)
+        return address
+
+    def host(self, name: str) -> str:
+        """One more address of this computer's, which the machines know by this name: for a relay, say."""
+        with self._lock:
+            if name in self.names:
+                raise MachineError(f"There is a {name} on {self.name} already")
+            self._hosts.add(name)
+            self.names[name] = self._add_address()
+            self._tell()
+            return self.names[name]
+
+    def join(self, machine: Plugged) -> str:
+        """The address for a machine that is about to boot; the same for the next of that name."""
+        with self._lock:
+            if machine.hostname not in self.names:
+                self.names[machine.hostname] = str(next(self._addresses))
+            elif machine.hostname in self._hosts or any(
+                other.hostname == machine.hostname for other in self._machines
+            ):
+                raise MachineError(f"There is a {machine.hostname} on {self.name} already")
+            self._machines.append(machine)
+            self._tell()
+            return self.names[machine.hostname]
+
+    def leave(self, machine: Plugged) -> None:
+        with self._lock, suppress(ValueError):  # if it was refused
+            self._machines.remove(machine)
+
+    def _tell(self) -> None:
+        for machine in self._machines:
+            machine.write_names(self.names)
+
+
+class Link:
+    """A machine's link to its bridge, of which each boot has a new one."""
+
+    def __init__(self, hostname: str, address: str) -> None:
+        self._hostname = hostname
+        self._address = address
+        self._is_cut = False
+        self._name = ""
+        """This computer's end."""
+
+    def connect(self, leader: int) -> None:
+        """Gives the machine's end its address: nothing in the machine has to, nor does DHCP."""
+        # Of the address, so that who knew an earlier machine of that name need not learn of another.
+        mac = "02:00:" + ipaddress.IPv4Address(self._address).packed.hex(":")
+        ip("link", "set", "host0", "address", mac, inside=leader)
+        ip("address", "add", f"{self._address}/{PREFIX}", "dev", "host0", inside=leader)
+        ip("link", "set", "host0", "up", inside=leader)
+        [told] = json.loads(ip("-json", "link", "show", "host0", inside=leader))
+        self._name = socket.if_indextoname(told["link_index"])
+        if self._is_cut:
+            self.cut()
+        else:
+            self._await_forwarding()
+
+    def cut(self) -> None:
+        """Pulls the plug: the machine sees its carrier gone. It stays out over a reboot, until mend."""
+        self._is_cut = True
+        ip("link", "set", self._name, "down")
+
+    def mend(self) -> None:
+        """Returns when the bridge forwards again."""
+        self._is_cut = False
+        ip("link", "set", self._name, "up")
+        self._await_forwarding()
+
+    def _await_forwarding(self) -> None:
+        # The kernel has a worker see to it that an end that is up becomes a port that forwards.
+        deadline = time.monotonic() + LINK_SECONDS
+        state = Path(f"/sys/class/net/{self._name}/brport/state")
+        while state.read_text().strip() != FORWARDING:
+            if time.monotonic() > deadline:
+                raise MachineError(f"The bridge forwards nothing to {self._hostname}, its link {self._name}")
+            time.sleep(0.005)
+
+
+def _free_network() -> ipaddress.IPv4Network:
+    """A 10.x.y.0/24 of which nothing on this computer has an address, and to which it has no route."""
+    taken = []
+    for link in json.loads(ip("-json", "-4", "address")):
+        taken += [f"{told['local']}/{told['prefixlen']}" for told in link.get("addr_info", [])]
+    for route in json.loads(ip("-json", "-4", "route", "show", "table", "all")):
+        if route["dst"] not in ("default", "0.0.0.0/0"):
+            taken.append(route["dst"])
+    networks = [ipaddress.IPv4Network(network, strict=False) for network in taken]
+    while True:
+        network = ipaddress.IPv4Network((f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.0", PREFIX))
+        if not any(network.overlaps(other) for other in networks):
+            return network
