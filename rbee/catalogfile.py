@@ -24,6 +24,7 @@ from typing import Any, Self, get_type_hints
 from rbee.contracts import AuditEntry, CatalogReport, HiveView, TokenView, decode
 from rbee.errors import UPGRADE, BadInput, CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
 from rbee.files import sync_folder
+from rbee.scope import SYSTEM, Scope
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
@@ -39,10 +40,19 @@ LOCK_TIMEOUT = 3.0
 LOCK_POLL = 0.02
 """Seconds between two tries for the lock: flock(2) can wait for ever or not at all."""
 
-WAY_OUT = "sudo rbeectl catalog restore FILE\nsudo rbeectl catalog restore --empty"
-"""What to type when the queen does not start for her catalog: a backup in its place, or none."""
 
-WAY_OUT_AWAKE = f"rbeectl shutdown\n{WAY_OUT}"
+def way_out(scope: Scope = SYSTEM, *, is_open: bool = False) -> str:
+    """What to type when the queen does not start for her catalog: a backup in its place, or none.
+
+    One that she has open has to be closed first.
+    """
+    commands = [scope.rbeectl("shutdown")] if is_open else []
+    commands += [scope.rbeectl(f"catalog restore {what}", as_root=True) for what in ("FILE", "--empty")]
+    return "\n".join(commands)
+
+
+WAY_OUT = way_out()
+WAY_OUT_AWAKE = way_out(is_open=True)
 
 LOGS = ("-wal", "-journal")
 """What SQLite keeps beside a file, and takes for the log of whatever file it finds there."""
@@ -83,6 +93,7 @@ def check(
     reads_rows: bool = False,
     busy_timeout: float = BUSY_TIMEOUT,
     way_out: str | None = None,
+    scope: Scope = SYSTEM,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> CatalogReport:
     """Read all of a catalog and change nothing; CatalogUnusable if it is damaged, foreign or too new.
@@ -111,8 +122,8 @@ def check(
             # To the last row: text that is no Unicode is seen by reading alone.
             hives = sum(1 for _ in connection.execute("SELECT * FROM hives")) if version else 0
             if reads_rows:
-                _check_schema(connection, shown, version, way_out)
-                _check_rows(connection, shown, version, way_out)
+                _check_schema(connection, shown, version, way_out, scope)
+                _check_rows(connection, shown, version, way_out, scope)
     except sqlite3.Error as error:
         if not is_damage(error):
             raise
@@ -143,7 +154,9 @@ SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": Aud
 """What each row is shown as: columns and fields have the same names."""
 
 
-def _check_schema(connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None) -> None:
+def _check_schema(
+    connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None, scope: Scope
+) -> None:
     """A trigger of somebody else's fails the queen's writes, a view in a table's place her reads."""
     made = frozenset[tuple[str, str]]().union(*MADE[:version])
     found = set(connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"))
@@ -151,13 +164,15 @@ def _check_schema(connection: sqlite3.Connection, shown: Path, version: int, way
         quoted = '"' + name.replace('"', '""') + '"'
         raise CatalogUnusable(
             f"{shown} has the {kind} '{name:.100}', which no queen has made",
-            hint=_by_hand(shown, f"DROP {kind.upper()} {quoted}", way_out),
+            hint=_by_hand(shown, f"DROP {kind.upper()} {quoted}", way_out, scope),
         )
     for kind, name in sorted(made - found):
         raise CatalogUnusable(f"{shown} is damaged: its {kind} {name} is missing", hint=way_out)
 
 
-def _check_rows(connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None) -> None:
+def _check_rows(
+    connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None, scope: Scope
+) -> None:
     """One row that no answer can have fails every list that it belongs to."""
     there = {name for made in MADE[:version] for kind, name in made if kind == "table"}
     for table in there & SHOWN.keys():
@@ -175,7 +190,7 @@ def _check_rows(connection: sqlite3.Connection, shown: Path, version: int, way_o
                     raise CatalogUnusable(
                         f"{shown} has a row of {table} that cannot be shown: its {column}, "
                         f"'{value!s:.100}', {wrong}",
-                        hint=_by_hand(shown, f"DELETE FROM {table} WHERE rowid = {rowid}", way_out),  # noqa: S608  # as above
+                        hint=_by_hand(shown, f"DELETE FROM {table} WHERE rowid = {rowid}", way_out, scope),  # noqa: S608  # as above
                     )
 
 
@@ -188,10 +203,12 @@ def _complaint(kind: Any, value: Any) -> str | None:
     return None
 
 
-def _by_hand(shown: Path, statement: str, way_out: str | None) -> str:
+def _by_hand(shown: Path, statement: str, way_out: str | None, scope: Scope) -> str:
     """The statement that mends a catalog, which nobody has open by then, before what else there is."""
-    off = "rbeectl shutdown; " if way_out == WAY_OUT_AWAKE else ""
-    mend = f"{off}sudo sqlite3 {quote(str(shown))} {quote(statement)}"
+    mend = scope.as_root(f"sqlite3 {quote(str(shown))} {quote(statement)}")
+    shutdown = scope.rbeectl("shutdown")
+    if way_out and way_out.startswith(shutdown):
+        mend = f"{shutdown}; {mend}"
     return f"{mend}\n{way_out}" if way_out else mend
 
 
@@ -309,7 +326,7 @@ class Lock:
         """A descriptor of the folder, for what is done in it."""
 
     @classmethod
-    def take(cls, path: Path, *, is_shared: bool = False, timeout: float = 0) -> Self:
+    def take(cls, path: Path, *, is_shared: bool = False, timeout: float = 0, scope: Scope = SYSTEM) -> Self:
         """Lock the folder of `path`; CatalogInUse after `timeout` seconds, OSError if there is none."""
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         deadline = time.monotonic() + timeout
@@ -324,7 +341,7 @@ class Lock:
                 os.close(folder)
                 raise CatalogInUse(
                     f"{path} is in use: {holder or 'another process'} has it open",
-                    hint="rbeectl shutdown",
+                    hint=scope.rbeectl("shutdown"),
                 ) from None
             except OSError as error:
                 os.close(folder)

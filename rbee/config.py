@@ -18,11 +18,11 @@ from typing import Any
 from rbee.contracts import LOCALHOST, Name, decode
 from rbee.errors import BadConfig, BadInput
 from rbee.files import cure, reason
+from rbee.scope import SYSTEM, Scope
 from rbee.text import NotUtf8, decoded
 
-FOLDERS = (Path("etc/rbee"), Path("usr/local/lib/rbee"), Path("usr/lib/rbee"))
-QUEEN_SOCKET = Path("/run/rbee/queen.sock")
-HIVE_SOCKET = Path("/run/rbee/hive.sock")
+QUEEN_SOCKET = SYSTEM.queen_socket
+HIVE_SOCKET = SYSTEM.hive_socket
 
 JITTER = 0.1
 """A beat comes up to this part of the interval early, so that hives do not beat in step."""
@@ -120,16 +120,16 @@ class Config:
 SECTIONS: Mapping[str, type[Any]] = {"Queen": QueenConfig, "Hive": HiveConfig}
 
 
-def load(root: Path = Path("/")) -> Config:
-    """The configuration of the system under `root`; BadConfig names file, section and key."""
-    config = Config()
+def load(root: Path = Path("/"), scope: Scope = SYSTEM) -> Config:
+    """The configuration of a scope, under `root`; BadConfig names file, section and key."""
+    config = defaults = Config(hive=HiveConfig(queen=scope.queen_socket))
     try:
-        paths = _files(root)
+        paths = _files(root, scope)
     except OSError as error:
         raise _unreadable(error, Path(error.filename)) from error
     where = None
     for path in paths:
-        before, config = config.queen, _apply(config, path)
+        before, config = config.queen, _apply(config, defaults, path, scope)
         if _beats(config.queen) != _beats(before):
             where = path
     _check_grace(config.queen, where)
@@ -152,31 +152,30 @@ def _check_grace(queen: QueenConfig, where: Path | None) -> None:
         )
 
 
-def _files(root: Path) -> list[Path]:
-    main = next(
-        (root / folder / "rbee.conf" for folder in FOLDERS if (root / folder / "rbee.conf").exists()), None
-    )
+def _files(root: Path, scope: Scope) -> list[Path]:
+    folders = [root / folder for folder in scope.config_folders]
+    main = next((folder / "rbee.conf" for folder in folders if (folder / "rbee.conf").exists()), None)
     dropins: dict[str, Path] = {}
-    for folder in FOLDERS:
-        for path in sorted((root / folder / "rbee.conf.d").glob("*.conf")):
+    for folder in folders:
+        for path in sorted((folder / "rbee.conf.d").glob("*.conf")):
             dropins.setdefault(path.name, path)
     return ([main] if main else []) + [dropins[name] for name in sorted(dropins)]
 
 
-def where_set(section: str, key: str, root: Path = Path("/")) -> Path | None:
+def where_set(section: str, key: str, root: Path = Path("/"), scope: Scope = SYSTEM) -> Path | None:
     """The file whose assignment of a key counts; None if none has one. BadConfig as for load()."""
-    places = [path for path in _files(root) if key in dict(_parsed(path)).get(section, {})]
+    places = [path for path in _files(root, scope) if key in dict(_parsed(path, scope)).get(section, {})]
     return places[-1] if places else None
 
 
-def _apply(config: Config, path: Path) -> Config:
-    for section, assignments in _parsed(path):
+def _apply(config: Config, defaults: Config, path: Path, scope: Scope) -> Config:
+    for section, assignments in _parsed(path, scope):
         for key, text in assignments.items():
-            config = _assign(config, path, section, key, text)
+            config = _assign(config, defaults, path, section, key, text)
     return config
 
 
-def _parsed(path: Path) -> list[tuple[str, dict[str, str]]]:
+def _parsed(path: Path, scope: Scope) -> list[tuple[str, dict[str, str]]]:
     """The sections of a file with their assignments; BadConfig if it cannot be read."""
     import configparser  # here: the keeper needs the places alone, and starts 3 ms earlier
 
@@ -187,7 +186,7 @@ def _parsed(path: Path) -> list[tuple[str, dict[str, str]]]:
     try:
         parser.read_string(decoded(path.read_bytes()), source=str(path))
     except NotUtf8 as error:
-        raise BadConfig(f"{path}: {error}", hint=_in_utf8(path, error.encoding)) from error
+        raise BadConfig(f"{path}: {error}", hint=_in_utf8(path, error.encoding, scope)) from error
     except configparser.MissingSectionHeaderError as error:
         told = f"line {error.lineno} stands before any section, such as [Queen] or [Hive]"
         raise BadConfig(f"{path}: {told}", hint=f"Correct {path}.") from error
@@ -206,22 +205,24 @@ def _unreadable(error: OSError, path: Path) -> BadConfig:
     return BadConfig(f"{path} cannot be read: {reason(error)}", hint=hint)
 
 
-def _in_utf8(path: Path, encoding: str | None) -> str:
+def _in_utf8(path: Path, encoding: str | None, scope: Scope) -> str:
     if encoding is None:
         return f"Save {path} as UTF-8."
     shown = shlex.quote(str(path))
     new = shlex.quote(f"{path}.new")
-    return f"sudo iconv -f {encoding} -t UTF-8 -o {new} {shown} && sudo mv {new} {shown}"
+    change = scope.as_root(f"iconv -f {encoding} -t UTF-8 -o {new} {shown}")
+    return f"{change} && {scope.as_root(f'mv {new} {shown}')}"
 
 
-def _assign(config: Config, path: Path, section: str, key: str, text: str) -> Config:
+def _assign(config: Config, defaults: Config, path: Path, section: str, key: str, text: str) -> Config:
     kind = SECTIONS.get(section)
     known = next((f for f in fields(kind) if f.metadata["key"] == key), None) if kind else None
     if known is None:
         warning = f"{path}: unknown key '{key:.1000}' in section [{section:.200}], passed over"
         return replace(config, warnings=(*config.warnings, warning))
     try:
-        value = known.metadata["parse"](text) if text else known.default
+        default = getattr(getattr(defaults, section.lower()), known.name)
+        value = known.metadata["parse"](text) if text else default
     except ValueError as error:
         raise BadConfig(
             f"{path}: [{section}] {key}= {error}, and is '{text:.1000}'",

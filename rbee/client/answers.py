@@ -21,6 +21,7 @@ from rbee.errors import (
     from_problem,
 )
 from rbee.rows import read_rows
+from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, SYSTEM, Scope
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer, or of one event of a story, that are read at the most."""
@@ -78,7 +79,7 @@ _OUT_OF_TIME = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of openssl/x509_vfy.h."""
 
 
-def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
+def _cannot_connect_afar(place: object, error: Exception, scope: Scope) -> RbeeError:
     import ssl
     from socket import gaierror
 
@@ -90,7 +91,7 @@ def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return WrongQueen(
             f"whoever answers at {place} is another queen ({error.verify_message})",
-            hint="If she has made new keys: sudo rbeectl join QUEEN:8500 --token TOKEN",
+            hint=f"If she has made new keys: {scope.rejoin}",
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Disconnected(f"the connection to {place} broke in the middle of its TLS handshake")
@@ -99,7 +100,7 @@ def _cannot_connect_afar(place: object, error: Exception) -> RbeeError:
         if "unknown ca" in reason or "certificate" in reason:
             return WrongQueen(
                 f"the queen at {place} does not know this hive's certificate ({reason})",
-                hint="To join: sudo rbeectl join QUEEN:8500 --token TOKEN",
+                hint=f"To join: {scope.rejoin}",
             )
         return Unreachable(f"whoever answers at {place} does not speak TLS as agreed ({reason})")
     if isinstance(error, gaierror):
@@ -125,17 +126,18 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def cannot_connect(place: Path | object, error: Exception) -> RbeeError:
+def cannot_connect(place: Path | object, error: Exception, scope: Scope = SYSTEM) -> RbeeError:
     """What it means that a connection was not made, or broke: to a Unix socket, or to HOST:PORT."""
     if not isinstance(place, Path):
-        return _cannot_connect_afar(place, error)
+        return _cannot_connect_afar(place, error, scope)
     path = place
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.EACCES, errno.EPERM):
         return NotPermitted(f"{path} is not open to you")
     if code in (errno.ENOENT, errno.ECONNREFUSED):
         return NotRunning(
-            f"nobody listens on {path}", hint="systemctl status queen-rbee.socket rbee-hive.socket"
+            f"nobody listens on {path}",
+            hint=scope.systemctl(f"status {QUEEN_SOCKET_UNIT} {HIVE_SOCKET_UNIT}"),
         )
     if isinstance(error, TimeoutError):
         return TimedOut(f"{path} did not take the connection in time")

@@ -28,6 +28,7 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import TimedOut, Unreachable
+from rbee.scope import SYSTEM, Scope
 from rbee.text import shown_span
 from rbee.tls import QUEEN_NAME
 
@@ -50,12 +51,13 @@ class Link:
     `timeout` in seconds bounds a request from its beginning to the last byte of its answer.
     """
 
-    def __init__(self, place: Path | Afar, *, timeout: float) -> None:
+    def __init__(self, place: Path | Afar, *, timeout: float, scope: Scope = SYSTEM) -> None:
         import httpcore
 
         self._httpcore = httpcore
         self._place = place
         self._timeout = timeout
+        self._scope = scope
         # The name that is in the queen's certificate; where she is, the backend knows.
         self._base = "http://localhost" if isinstance(place, Path) else f"https://{QUEEN_NAME}:{place.port}"
         self._towards: _Towards | None = None
@@ -100,7 +102,7 @@ class Link:
                 await self._discard()
             raise TimedOut(f"{self._place} did not answer within {shown_span(span)}") from error
         except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
-            raise cannot_connect(self._place, os_error(error)) from error
+            raise cannot_connect(self._place, os_error(error), self._scope) from error
         if status >= 400:
             raise refusal(content, status)
         return read_answer(route, content, status)
@@ -123,7 +125,7 @@ class Link:
         except TimeoutError as error:
             raise TimedOut(f"{self._place} did not answer within {shown_span(self._timeout)}") from error
         except (self._httpcore.NetworkError, self._httpcore.ProtocolError, OSError) as error:
-            raise cannot_connect(self._place, os_error(error)) from error
+            raise cannot_connect(self._place, os_error(error), self._scope) from error
         finally:
             await self._discard()
 

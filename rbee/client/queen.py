@@ -16,12 +16,11 @@ from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refus
 from rbee.contracts import EVENT_HEADER, Answer, JobStarted, QueenRoutes, Route, encode
 from rbee.errors import Disconnected, TimedOut, Unreachable
 from rbee.files import reason
+from rbee.scope import QUEEN_PROGRAM, SYSTEM, Scope
 from rbee.wire import sse
 
 SILENCE = 30.0
 """Seconds without a byte after which an open stream counts as broken: three times sse.KEEP_ALIVE."""
-
-_WHY = "systemctl status queen-rbee; sudo journalctl -u queen-rbee -e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +52,26 @@ class QueenClient:
     """
 
     def __init__(
-        self, path: Path, *, timeout: float = 10.0, left: Callable[[float], float] = _for_ever
+        self,
+        path: Path,
+        *,
+        timeout: float = 10.0,
+        left: Callable[[float], float] = _for_ever,
+        scope: Scope = SYSTEM,
     ) -> None:
         self._path = path
+        self._scope = scope
         self._timeout = timeout
         self._left = left
 
     def within(self, timeout: float) -> QueenClient:
         """The same with another bound for each wait."""
-        return QueenClient(self._path, timeout=timeout, left=self._left)
+        return QueenClient(self._path, timeout=timeout, left=self._left, scope=self._scope)
 
     def ask(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
         """The decoded answer of a route."""
         with closing(self._connect()) as channel:
-            answer = _Answer(channel, self._timeout, self._left)
+            answer = _Answer(channel, self._timeout, self._left, self._scope)
             _send(channel, route, body, "application/json", values)
             content = answer.whole()
         if answer.status >= 400:
@@ -81,7 +86,7 @@ class QueenClient:
         A stream that just ends raises Disconnected: what ends well says so.
         """
         with closing(self._connect()) as channel:
-            answer = _Answer(channel, self._timeout, self._left)
+            answer = _Answer(channel, self._timeout, self._left, self._scope)
             _send(channel, route, body, "text/event-stream", values)
             answer.await_status()
             if answer.status >= 400:
@@ -92,7 +97,7 @@ class QueenClient:
     def fetch(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
         """The file that a route answers with, in parts; one that ends too early raises Disconnected."""
         with closing(self._connect()) as channel:
-            answer = _Answer(channel, SILENCE, self._left)
+            answer = _Answer(channel, SILENCE, self._left, self._scope)
             _send(channel, route, None, accept or route.media_type, {})
             answer.await_status()
             if answer.status >= 400:
@@ -103,7 +108,7 @@ class QueenClient:
         """The feed after an event's id, since a moment, or from now on; for the caller to close."""
         channel = self._connect()
         try:
-            answer = _Answer(channel, self._timeout, self._left)
+            answer = _Answer(channel, self._timeout, self._left, self._scope)
             asked = {} if since_ms is None else {"since_ms": str(since_ms)}
             headers = {} if after is None else {EVENT_HEADER: after}
             _send(channel, QueenRoutes.FEED, None, "text/event-stream", asked, headers)
@@ -122,7 +127,7 @@ class QueenClient:
             channel.connect(os.fspath(self._path))
         except OSError as error:
             channel.close()
-            raise cannot_connect(self._path, error) from error
+            raise cannot_connect(self._path, error, self._scope) from error
         return channel
 
 
@@ -162,9 +167,12 @@ class FeedStream:
 class _Answer:
     """An HTTP answer as it comes off a socket; httptools parses it and calls the on_ methods."""
 
-    def __init__(self, channel: socket.socket, timeout: float, left: Callable[[float], float]) -> None:
+    def __init__(
+        self, channel: socket.socket, timeout: float, left: Callable[[float], float], scope: Scope
+    ) -> None:
         import httptools
 
+        self._scope = scope
         self.status = 0
         self.timeout = timeout
         self._channel = channel
@@ -209,22 +217,31 @@ class _Answer:
                 raise Unreachable(f"the queen's answer is larger than {ANSWER_LIMIT} bytes")
         return content
 
+    @property
+    def why(self) -> str:
+        """What shows why she went: command lines for a hint."""
+        status = self._scope.systemctl(f"status {QUEEN_PROGRAM}")
+        return f"{status}; {self._scope.journalctl(f'-u {QUEEN_PROGRAM} -e')}"
+
     def receive(self) -> None:
         try:
             self._channel.settimeout(self._left(self.timeout))
             data = self._channel.recv(65536)
             if not data:
-                raise Disconnected("the queen went in the middle of her answer", hint=_WHY)
+                raise Disconnected("the queen went in the middle of her answer", hint=self.why)
             self._parser.feed_data(data)
         except TimeoutError as error:
             self._left(self.timeout)
             raise TimedOut(
-                f"the queen was silent for {self.timeout:g} s", hint="systemctl status queen-rbee"
+                f"the queen was silent for {self.timeout:g} s",
+                hint=self._scope.systemctl(f"status {QUEEN_PROGRAM}"),
             ) from error
         except OSError as error:
-            raise Disconnected(f"the connection to the queen broke ({reason(error)})", hint=_WHY) from error
+            raise Disconnected(
+                f"the connection to the queen broke ({reason(error)})", hint=self.why
+            ) from error
         except self._broken as error:
-            raise Unreachable(f"the queen's answer is no HTTP ({error})", hint=_WHY) from error
+            raise Unreachable(f"the queen's answer is no HTTP ({error})", hint=self.why) from error
 
 
 def _send(
@@ -261,7 +278,7 @@ def _events(answer: _Answer) -> Iterator[StoryEvent]:
             yield _story_event(event.id, event.kind, event.data)
             if event.kind in ("done", "error"):
                 return
-    raise Disconnected("the queen went in the middle of the story", hint=_WHY)
+    raise Disconnected("the queen went in the middle of the story", hint=answer.why)
 
 
 def _story_event(at: str | None, kind: str | None, data: str) -> StoryEvent:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from rbee.files import explained
 from rbee.hive import app
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
-from rbee.hive.membership import Membership, Memberships, state_directory
+from rbee.hive.membership import Membership, Memberships
 from rbee.hive.threads import DaemonicExecutor
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, MEMBERSHIP_RESTORED, Journal
-from rbee.server import run_daemon, serve, stop_signal
-from rbee.server.peer import uid_of
-from rbee.systemd import Bus, Notifier, invocation_id, take_sockets
+from rbee.scope import HIVE_PROGRAM, Scope, scope_of, uid_of
+from rbee.server.daemon import run_daemon, stop_signal
+from rbee.server.uvicorn import serve
+from rbee.systemd.bus import Bus
+from rbee.systemd.daemon import Notifier, invocation_id, state_directory, take_sockets
 
 log = logging.getLogger("rbee")
 
@@ -36,21 +39,22 @@ Not StartUnit, for which the hive's user would need leave: and that is leave to 
 """
 
 
-async def run(notifier: Notifier, journal: Journal) -> int:
+async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
     told_to_stop = stop_signal()
     exit_status = 0
     asyncio.get_running_loop().set_default_executor(DaemonicExecutor())
-    settings = config.load()
+    settings = config.load(scope=scope)
     for warning in settings.warnings:
         journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
     sockets = [listener for named in take_sockets().values() for listener in named]
     hive = settings.hive
-    memberships = Memberships(state_directory())
-    membership = _membership(memberships, journal)
+    state = state_directory(scope.hive_state)
+    memberships = Memberships(state, scope)
+    membership = _membership(memberships, state, journal)
     hive_id = hive.id if membership is None else membership.hive_id
     afar = None if membership is None else membership.queen()
     queen = afar or hive.queen
-    link = Link(queen, timeout=BEAT_TIMEOUT)
+    link = Link(queen, timeout=BEAT_TIMEOUT, scope=scope)
     detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
     sampler = Sampler(hive_id, detector)
     heart = Heart(
@@ -65,7 +69,7 @@ async def run(notifier: Notifier, journal: Journal) -> int:
     )
     settle: Callable[[], Coroutine[Any, Any, None]] = _nothing
     if membership is None or afar is None:
-        served = app.build(heart, detector.detect, told_to_stop.set, look=sampler.look)
+        served = app.build(heart, detector.detect, told_to_stop.set, look=sampler.look, scope=scope)
         works: list[Callable[[], Coroutine[Any, Any, None]]] = [heart.run]
     else:
         from rbee.hive.dial import Dialler  # which the local hive does not need
@@ -81,7 +85,9 @@ async def run(notifier: Notifier, journal: Journal) -> int:
             exit_status = SHUT_DOWN_BY_QUEEN
             told_to_stop.set()
 
-        served = app.build(heart, detector.detect, stop_until_queen, look=sampler.look, leave=leave)
+        served = app.build(
+            heart, detector.detect, stop_until_queen, look=sampler.look, leave=leave, scope=scope
+        )
         dialler = Dialler(
             heart, served, afar, membership.queen_to_strangers, link, is_succeeded=memberships.has_new
         )
@@ -89,7 +95,7 @@ async def run(notifier: Notifier, journal: Journal) -> int:
         works = [dialler.run, _Certificate(memberships, membership, afar).run]
     working: list[asyncio.Task[None]] = []
     ended_early: list[asyncio.Task[None]] = []
-    queen_uid = uid_of("queen-rbee")
+    queen_uid = uid_of(scope.queen_user)
 
     def work_ended(task: asyncio.Task[None]) -> None:
         if not told_to_stop.is_set():
@@ -97,7 +103,7 @@ async def run(notifier: Notifier, journal: Journal) -> int:
         told_to_stop.set()
 
     def started() -> None:
-        journal.narrate(HIVE_STARTED, f"rbee-hive {__version__} is awake", hive=hive_id)
+        journal.narrate(HIVE_STARTED, f"{HIVE_PROGRAM} {__version__} is awake", hive=hive_id)
         try:
             memberships.confirm()
         except OSError as error:
@@ -112,14 +118,14 @@ async def run(notifier: Notifier, journal: Journal) -> int:
         heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
         await settle()
         if membership is not None and membership.path.exists():  # or its queen has removed it
-            await heart.goodbye(_machine_end)  # while the dialler holds its stream
+            await heart.goodbye(lambda: _machine_end(scope))  # while the dialler holds its stream
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
         detector.close()
         await sampler.close()
         if membership is None:
-            await heart.goodbye(_machine_end)
+            await heart.goodbye(lambda: _machine_end(scope))
 
     try:
         await serve(
@@ -142,9 +148,9 @@ async def run(notifier: Notifier, journal: Journal) -> int:
     return exit_status
 
 
-def _membership(memberships: Memberships, journal: Journal) -> Membership | None:
+def _membership(memberships: Memberships, state: Path, journal: Journal) -> Membership | None:
     """Whose hive this is, if its queen is on another machine: of one that was joined meanwhile, or before."""
-    with explained(state_directory() / "membership", "written", BadConfig):
+    with explained(state / "membership", "written", BadConfig):
         is_back = memberships.adopt()
     membership = memberships.load()
     if is_back and membership is not None:
@@ -182,17 +188,17 @@ async def _nothing() -> None:
     """What there is to settle where the queen is on this machine."""
 
 
-def _machine_end() -> MachineEnd | None:
+def _machine_end(scope: Scope) -> MachineEnd | None:
     """What the machine does; None for one that runs on, and where systemd does not say so."""
     try:
-        with Bus() as bus:
+        with Bus(scope) as bus:
             return bus.machine_end()
     except RbeeError:
         return None
 
 
 def main() -> int:
-    return run_daemon("rbee-hive", HIVE_FAILED, run)
+    return run_daemon(HIVE_PROGRAM, HIVE_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from rbee.errors import BadInput, HiveFailed, NotPermitted
 from rbee.hive.heartbeat import Heart
 from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import DETECT_FAILED, DETECTED, TOLD_TO_LEAVE
-from rbee.server import Handler, build_app
+from rbee.scope import HIVE_PROGRAM, SYSTEM, Scope
+from rbee.server.app import Handler, build_app
 
 log = logging.getLogger("rbee")
 
@@ -28,6 +29,7 @@ def build(
     *,
     look: Callable[[], Awaitable[Sample]],
     leave: Callable[[], None] | None = None,
+    scope: Scope = SYSTEM,
 ) -> Starlette:
     """The hive's app. `detect` and `leave` may block; `stop` has this process end in order, and returns.
 
@@ -49,7 +51,7 @@ def build(
                 heart.narrate(DETECT_FAILED, f"detecting the devices failed: {error}", **about)
                 await heart.beat()
                 raise HiveFailed(
-                    f"detecting the devices failed: {error}", hint="sudo journalctl -u rbee-hive -e"
+                    f"detecting the devices failed: {error}", hint=scope.journalctl(f"-u {HIVE_PROGRAM} -e")
                 ) from error
         heart.narrate(DETECTED, "Detected CPU and GPUs, responding to queen", **about)
         # The line goes up before the answer, so that the story is told in its order.

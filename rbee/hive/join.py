@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,6 @@ from rbee.errors import BadConfig, BadInput, RbeeError, TimedOut, Unreachable, W
 from rbee.files import explained, refused
 from rbee.hive.membership import (
     ASK_TIMEOUT,
-    REJOIN,
     Membership,
     Memberships,
     certificate_of,
@@ -42,11 +42,12 @@ from rbee.hive.membership import (
     keep,
     key_of,
     read,
-    state_directory,
 )
 from rbee.narration import JOIN_FAILED, JOINED_QUEEN, Journal
-from rbee.server import run_daemon
-from rbee.systemd import HIVE_UNIT, Notifier, invocation_of
+from rbee.scope import HIVE_UNIT, SYSTEM, Scope, scope_of
+from rbee.server.daemon import run_daemon
+from rbee.systemd.daemon import Notifier, state_directory
+from rbee.systemd.unit import invocation_of
 
 WHERE_SHE_IS = "On the queen's machine, which tells her address: rbeectl tcp status"
 
@@ -73,9 +74,11 @@ class Guest:
         *,
         machine_id: Path = Path("/etc/machine-id"),
         instance: Callable[[], str | None] = lambda: invocation_of(HIVE_UNIT),
+        scope: Scope = SYSTEM,
     ) -> None:
         self._invitation = folder / "invitation"
-        self._memberships = Memberships(folder)
+        self._memberships = Memberships(folder, scope)
+        self._scope = scope
         self._machine_id = machine_id
         self._instance = instance
 
@@ -98,7 +101,7 @@ class Guest:
 
     async def _offer(self, joined: Membership, old: Membership | None) -> Membership:
         try:
-            await certify(joined)
+            await certify(joined, self._scope)
         except RbeeError:
             # The old credential the queen knows no more: the new one is all that there is.
             if old is None or not old.is_replaced_by(joined):
@@ -116,7 +119,9 @@ class Guest:
         try:
             return decode(Invitation, json.loads(content))
         except (ValueError, BadInput) as error:
-            raise BadConfig(f"{self._invitation} is no invitation: {error}", hint=REJOIN) from error
+            raise BadConfig(
+                f"{self._invitation} is no invitation: {error}", hint=self._scope.rejoin
+            ) from error
 
     async def _join(self, invitation: Invitation, old: Membership | None) -> Membership:
         token = invitation.token or ""
@@ -125,14 +130,14 @@ class Guest:
         key = tls.new_key()
         asked = Join(token, invitation.name or own_name(), self._machine(), tls.request_for(key), __version__)
         queen, headers = Afar(invitation.host, invitation.port, tls.client_context(ca, None, None)), {}
-        if old is not None and old.ca == ca and await _is_taken(moved := _at(old, invitation)):
+        if old is not None and old.ca == ca and await self._is_taken(moved := _at(old, invitation)):
             # She has the hive connected, and would take who joins beside it for a copy of it.
             queen, headers = moved.queen(), {INSTANCE_HEADER: self._instance() or ""}
         path = self._memberships.unproven
         is_same_queen = old is not None and old.ca == ca
         with _stop_put_off() if is_same_queen else nullcontext():
             # Only now, over a connection to who is known to be the queen, is the token shown.
-            link = Link(queen, timeout=ASK_TIMEOUT)
+            link = Link(queen, timeout=ASK_TIMEOUT, scope=self._scope)
             try:
                 joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
             finally:
@@ -142,7 +147,7 @@ class Guest:
 
     async def _ca(self, invitation: Invitation, fingerprint: str) -> str:
         afar = Afar(invitation.host, invitation.port, tls.trusting_context())
-        content = await _ask_ca(afar)
+        content = await self._ask_ca(afar)
         ca = content.decode(errors="replace")
         if not tls.has_fingerprint(ca, fingerprint):
             raise WrongQueen(
@@ -151,11 +156,29 @@ class Guest:
             )
         return ca
 
+    async def _is_taken(self, membership: Membership) -> bool:
+        """Does the queen take this credential? At a certificate that has expired she breaks off."""
+        try:
+            await self._ask_ca(membership.queen())
+        except RbeeError:
+            return False
+        return True
+
+    async def _ask_ca(self, queen: Afar) -> bytes:
+        link = Link(queen, timeout=ASK_TIMEOUT, scope=self._scope)
+        try:
+            content: bytes = await link.ask(FleetRoutes.CA)
+        finally:
+            await link.close()
+        return content
+
     async def _move(self, invitation: Invitation) -> Membership:
         """The same queen at another address: whether it is she, the credential will prove."""
         membership = self._memberships.load()
         if membership is None:
-            raise BadConfig("without a token only a hive that has joined can follow its queen", hint=REJOIN)
+            raise BadConfig(
+                "without a token only a hive that has joined can follow its queen", hint=self._scope.rejoin
+            )
         content = membership.path.read_text()
         moved = replace(_at(membership, invitation), path=self._memberships.unproven)
         return keep(moved, key_of(content), certificate_of(content))
@@ -191,32 +214,15 @@ def _at(membership: Membership, invitation: Invitation) -> Membership:
     return replace(membership, host=invitation.host, port=invitation.port)
 
 
-async def _is_taken(membership: Membership) -> bool:
-    """Does the queen take this credential? At a certificate that has expired she breaks off."""
-    try:
-        await _ask_ca(membership.queen())
-    except RbeeError:
-        return False
-    return True
-
-
-async def _ask_ca(queen: Afar) -> bytes:
-    link = Link(queen, timeout=ASK_TIMEOUT)
-    try:
-        return await link.ask(FleetRoutes.CA)
-    finally:
-        await link.close()
-
-
 def own_name() -> str:
     """What this machine is called, as the name of a hive: its host name, up to the first dot."""
     return socket.gethostname().partition(".")[0]
 
 
-async def run(notifier: Notifier, journal: Journal) -> None:
+async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> None:
     notifier.status("joining")
     try:
-        joined = await Guest(state_directory()).take_up_invitation()
+        joined = await Guest(state_directory(scope.hive_state), scope=scope).take_up_invitation()
     except RbeeError as error:
         hint = error.hint
         if hint is None and isinstance(error, Unreachable | TimedOut):
@@ -229,7 +235,7 @@ async def run(notifier: Notifier, journal: Journal) -> None:
 
 
 def main() -> int:
-    return run_daemon("rbee-hive-join", JOIN_FAILED, run)
+    return run_daemon("rbee-hive-join", JOIN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -26,16 +26,10 @@ from rbee.client.link import Afar, Link
 from rbee.contracts import FleetRoutes, Host, Name, Pem, Port, Renew, decode, encode
 from rbee.errors import BadConfig, BadInput, RbeeError
 from rbee.files import explained, sync_folder, write_whole
+from rbee.scope import SYSTEM, Scope
 
 ASK_TIMEOUT = 8.0
 """Seconds for each question to the queen about keys."""
-
-REJOIN = "sudo rbeectl join QUEEN:8500 --token TOKEN"
-
-
-def state_directory() -> Path:
-    # Several StateDirectory= would be separated by colons; the units have one.
-    return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/rbee-hive"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,8 @@ class Membership:
 class Memberships:
     """In the hive's state directory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scope: Scope = SYSTEM) -> None:
+        self._scope = scope
         self._path = folder / "membership"
         self._new = folder / "membership.new"
         self._old = folder / "membership.old"
@@ -101,7 +96,7 @@ class Memberships:
             membership = Membership(told.hive_id, told.host, told.port, told.ca, path)
             membership.queen()
         except (OSError, ValueError, BadInput) as error:
-            raise BadConfig(f"{path} is no membership: {error}", hint=REJOIN) from error
+            raise BadConfig(f"{path} is no membership: {error}", hint=self._scope.rejoin) from error
         return membership
 
     def usable(self) -> Membership | None:
@@ -154,7 +149,7 @@ class Memberships:
 
     async def renew(self, membership: Membership) -> Membership:
         """Another certificate for the same key, over the connection that the old one opens."""
-        key, certificate = await certify(membership)
+        key, certificate = await certify(membership, self._scope)
         return keep(membership, key, certificate)
 
     def forget(self) -> None:
@@ -162,13 +157,13 @@ class Memberships:
             self._path.unlink(missing_ok=True)
 
 
-async def certify(membership: Membership) -> tuple[str, str]:
+async def certify(membership: Membership, scope: Scope = SYSTEM) -> tuple[str, str]:
     """The key of a membership, and another certificate for it, which the queen signs for its credential.
 
     That changes nothing with her, and proves to who has joined that she knows the credential.
     """
     key = key_of(membership.path.read_text())
-    link = Link(membership.queen(), timeout=ASK_TIMEOUT)
+    link = Link(membership.queen(), timeout=ASK_TIMEOUT, scope=scope)
     try:
         joined = await link.ask(FleetRoutes.RENEW, Renew(tls.request_for(key)))
     finally:

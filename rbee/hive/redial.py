@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from functools import partial
 
 from rbee import hivestatus
 from rbee.errors import BadConfig
-from rbee.hive.membership import REJOIN, Membership, Memberships, state_directory
+from rbee.hive.membership import Membership, Memberships
 from rbee.narration import HIVE_FAILED, WAKING_HIVE, Journal
-from rbee.server import run_daemon
-from rbee.systemd import Notifier
+from rbee.scope import SYSTEM, Scope, scope_of
+from rbee.server.daemon import run_daemon
+from rbee.systemd.daemon import Notifier, state_directory
 
 WAIT = 5.0
 """Seconds between two tries, less a random part: hives of one queen do not come in step."""
@@ -27,10 +29,10 @@ GOING = 20.0
 CONNECT_TIMEOUT = 3.0
 
 
-async def run(notifier: Notifier, journal: Journal) -> None:
-    membership = Memberships(state_directory()).load()
+async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> None:
+    membership = Memberships(state_directory(scope.hive_state), scope).load()
     if membership is None:
-        raise BadConfig("this machine is no hive of a queen on another", hint=REJOIN)
+        raise BadConfig("this machine is no hive of a queen on another", hint=scope.rejoin)
     notifier.status(hivestatus.waits(membership.queen()))
     await _await_return(membership)
     journal.narrate(WAKING_HIVE, f"the queen at {membership.queen()} is there again", hive=membership.hive_id)
@@ -60,7 +62,7 @@ async def _is_there(host: str, port: int) -> bool:
 
 
 def main() -> int:
-    return run_daemon("rbee-hive-redial", HIVE_FAILED, run)
+    return run_daemon("rbee-hive-redial", HIVE_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

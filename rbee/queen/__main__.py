@@ -13,33 +13,32 @@ from rbee import config
 from rbee.errors import BadConfig
 from rbee.narration import QUEEN_FAILED, Journal
 from rbee.queen.queen import Queen, Site
-from rbee.server import run_daemon, stop_signal
-from rbee.server.peer import uid_of
-from rbee.systemd import Bus, Notifier, take_sockets
-
-TCP_SOCKETS = "queen-tcp"
-"""FileDescriptorName= of queen-rbee-tcp.socket."""
+from rbee.scope import QUEEN_PROGRAM, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT, TCP_SOCKETS, Scope, scope_of, uid_of
+from rbee.server.daemon import run_daemon, stop_signal
+from rbee.systemd.bus import Bus
+from rbee.systemd.daemon import Notifier, state_directory, take_sockets
 
 
-async def run(notifier: Notifier, journal: Journal) -> None:
+async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     is_told_to_stop = stop_signal()
-    settings = config.load()
-    sockets, remote_sockets = _sockets()
+    settings = config.load(scope=scope)
+    sockets, remote_sockets = _sockets(scope)
     site = Site(
-        _state_directory(),
-        config.HIVE_SOCKET,
+        scope,
+        state_directory(scope.queen_state),
+        scope.hive_socket,
         _feed_path(),
         sockets,
         remote_sockets,
-        find_hive_uid=partial(uid_of, "rbee-hive"),
+        find_hive_uid=partial(uid_of, scope.hive_user),
     )
-    with Bus() as bus:
+    with Bus(scope) as bus:
         async with Queen.open(settings, site, bus, notifier, journal) as queen:
             # What lives then lives for good; without it a collection with many connections stalls the loop.
             await queen.serve(is_told_to_stop, started=gc.freeze)
 
 
-def _sockets() -> tuple[list[socket.socket], list[socket.socket]]:
+def _sockets(scope: Scope) -> tuple[list[socket.socket], list[socket.socket]]:
     """Her Unix sockets, and those of queen-rbee-tcp.socket, by the names that systemd hands over.
 
     Not by their order, which differs from start to start where two units feed one service.
@@ -49,14 +48,14 @@ def _sockets() -> tuple[list[socket.socket], list[socket.socket]]:
     local = [listener for named in handed_over.values() for listener in named]
     if any(listener.family != socket.AF_UNIX for listener in local):
         raise BadConfig(
-            "TCP needs TLS and a credential, and queen-rbee.socket knows neither",
-            hint="Take every ListenStream= but /run/rbee/queen.sock out of queen-rbee.socket, "
-            "then: rbeectl tcp enable",
+            f"TCP needs TLS and a credential, and {QUEEN_SOCKET_UNIT} knows neither",
+            hint=f"Take every ListenStream= but {scope.queen_socket} out of {QUEEN_SOCKET_UNIT}, "
+            f"then: {scope.rbeectl('tcp enable')}",
         )
     if any(listener.family == socket.AF_UNIX for listener in remote):
         raise BadConfig(
-            "queen-rbee-tcp.socket has a Unix socket",
-            hint="Take every ListenStream= that is a path out of queen-rbee-tcp.socket.",
+            f"{TCP_SOCKET_UNIT} has a Unix socket",
+            hint=f"Take every ListenStream= that is a path out of {TCP_SOCKET_UNIT}.",
         )
     return local, remote
 
@@ -67,13 +66,8 @@ def _feed_path() -> Path | None:
     return Path(runtime) / "events" if runtime else None
 
 
-def _state_directory() -> Path:
-    # Several StateDirectory= would be separated by colons; the unit has one.
-    return Path(os.environ.get("STATE_DIRECTORY", "/var/lib/queen-rbee"))
-
-
 def main() -> int:
-    return run_daemon("queen-rbee", QUEEN_FAILED, run)
+    return run_daemon(QUEEN_PROGRAM, QUEEN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

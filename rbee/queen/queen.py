@@ -43,19 +43,23 @@ from rbee.queen.restraint import Restraint
 from rbee.queen.status import StatusLine
 from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
-from rbee.queen.units import AsyncBus
-from rbee.server import Handler, Remote, build_app, serve
-from rbee.systemd import TCP_SOCKET_UNIT, Bus, Notifier
+from rbee.scope import QUEEN_PROGRAM, TCP_SOCKET_UNIT, Scope
+from rbee.server.app import Handler, build_app
+from rbee.server.uvicorn import Remote, serve
+from rbee.systemd.aio import AsyncBus
+from rbee.systemd.bus import Bus
+from rbee.systemd.daemon import Notifier
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a queen is at work: her state directory, and the local hive's socket.
+    """Where a queen is at work: whose queen she is, her state directory, and the local hive's socket.
 
     Her events are kept in the file `feed`, without one in RAM. `sockets` are Unix sockets; without
     `remote_sockets` nobody comes over TCP. `find_hive_uid` finds the user that the local hive runs as.
     """
 
+    scope: Scope
     state: Path
     hive_socket: Path
     feed: Path | None = None
@@ -97,7 +101,8 @@ class Queen:
         self._is_told_to_stop = asyncio.Event()
         self.bus = AsyncBus(bus, lost=self._bus_is_lost)
         self._links = [
-            Link(site.hive_socket, timeout=timeout) for timeout in (config.detect_timeout, SAMPLE_TIMEOUT)
+            Link(site.hive_socket, timeout=timeout, scope=site.scope)
+            for timeout in (config.detect_timeout, SAMPLE_TIMEOUT)
         ]
         narrator = Chorus(self.narrator, Stories(self.jobs), self._status)
         restraint = Restraint(narrator)
@@ -177,7 +182,7 @@ class Queen:
             remote = Remote(app, site.remote_sockets, await fleet.context())
 
         def begin() -> None:
-            self.narrator.narrate(QUEEN_STARTED, f"queen-rbee {__version__} is awake")
+            self.narrator.narrate(QUEEN_STARTED, f"{QUEEN_PROGRAM} {__version__} is awake")
             if fleet.is_shut_out:
                 told = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
                 self.narrator.narrate(TCP_CLOSED, f"{told}; it is tried again until its port is free")
@@ -202,7 +207,7 @@ class Queen:
 
     async def end_work(self) -> None:
         """What is done first when she is told to stop, while she still answers."""
-        self.narrator.narrate(QUEEN_STOPPING, "queen-rbee is going to sleep")
+        self.narrator.narrate(QUEEN_STOPPING, f"{QUEEN_PROGRAM} is going to sleep")
         if self.hives.is_telling:
             # systemd counts TimeoutStopSec= from the stop, and hives elsewhere are told first.
             self._notifier.extend(TELL_TIMEOUT + 1)
@@ -229,5 +234,7 @@ class Queen:
 
     def _bus_is_lost(self, error: RbeeError) -> None:
         # A queen that hears nothing of her hive is none: systemd starts another, with a new bus.
-        self._failure = Unreachable(f"the system bus is gone: {error.message}", hint="systemctl status dbus")
+        scope = self._site.scope
+        told = f"the {scope.kind} bus is gone: {error.message}"
+        self._failure = Unreachable(told, hint=scope.systemctl("status dbus"))
         self._is_told_to_stop.set()

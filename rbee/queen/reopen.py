@@ -10,27 +10,31 @@ import asyncio
 import socket
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 from rbee.narration import QUEEN_FAILED, TCP_REOPENING, Journal
-from rbee.server import run_daemon
-from rbee.systemd import QUEEN_UNIT, TCP_SOCKET_UNIT, Bus, Notifier
+from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT, Scope, scope_of
+from rbee.server.daemon import run_daemon
+from rbee.systemd.bus import Bus
+from rbee.systemd.daemon import Notifier
 
 INTERVAL = 5.0
 """Seconds between two tries. Nothing reports that a port is free again without CAP_NET_ADMIN."""
 
 
-async def run(notifier: Notifier, journal: Journal) -> None:
+async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     """Return when the queen's restart is queued, or when there is nothing to mend any more.
 
     Waits as long as the port is taken: the unit is part of the queen's, and stops with her.
     """
-    with Bus() as bus:
-        while bus.state(QUEEN_UNIT).is_active and bus.active_state(TCP_SOCKET_UNIT) != "active":
-            addresses = [address for _, address in bus.listen_addresses(TCP_SOCKET_UNIT)]
+    with Bus(scope) as bus:
+        queen, listener = bus.unit(QUEEN_UNIT), bus.unit(TCP_SOCKET_UNIT)
+        while queen.state().is_active and listener.active_state() != "active":
+            addresses = [address for _, address in listener.listen_addresses()]
             if can_listen(addresses):
                 told = f"the queen is restarted: {' and '.join(addresses)} can be opened again"
                 journal.narrate(TCP_REOPENING, told)
-                bus.unit(QUEEN_UNIT).ask_restart(undo_stop=False)
+                queen.ask_restart(undo_stop=False)
                 return
             notifier.status(f"waits until {' and '.join(addresses)} can be opened")
             await asyncio.sleep(INTERVAL)
@@ -61,7 +65,7 @@ _IP_FREEBIND = 15  # linux/in.h; Python's socket module has no name for it befor
 
 
 def main() -> int:
-    return run_daemon("queen-rbee-tcp-retry", QUEEN_FAILED, run)
+    return run_daemon("queen-rbee-tcp-retry", QUEEN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

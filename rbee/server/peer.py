@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
 import socket
 import ssl
 import struct
@@ -96,11 +95,3 @@ def address_of(name: tuple[object, ...]) -> str:
     address = ip_address(str(name[0]).partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)
-
-
-def uid_of(user: str) -> int | None:
-    """A user's number; None where there is no such user."""
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return None

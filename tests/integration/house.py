@@ -62,6 +62,7 @@ from rbee.narration import (
 from rbee.queen.api.admission import Admission
 from rbee.queen.queen import Queen as Product
 from rbee.queen.queen import Site
+from rbee.scope import SYSTEM
 from rbee.server import Peer, serve
 from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
 from tests.unit.played_systemd import ACTIVE, DiedError, PlayedSystemd
@@ -281,6 +282,7 @@ class Queen(Process):
     async def _run(self) -> None:
         house = self.house
         site = Site(
+            SYSTEM,
             house.catalog_path.parent,
             house.hive_path,
             house.feed_path,

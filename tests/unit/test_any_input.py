@@ -22,6 +22,7 @@ from rbee.client.queen import StoryEvent, _Answer, _events
 from rbee.config import Config, HiveConfig, QueenConfig, parse_span
 from rbee.contracts import FleetRoutes, HiveRoutes, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX, BadConfig, RbeeError, Unreachable, from_problem
+from rbee.scope import SYSTEM
 from rbee.systemd import take_sockets, unit_path, watchdog_interval
 from tests.unit.shapes import ANYTHING
 
@@ -127,7 +128,7 @@ class Channel:
 
 
 def events_in(parts: list[bytes]) -> list[StoryEvent]:
-    answer = _Answer(Channel(parts), 1.0, lambda most: most)  # type: ignore[arg-type]
+    answer = _Answer(Channel(parts), 1.0, lambda most: most, SYSTEM)  # type: ignore[arg-type]
     answer.await_status()
     return list(_events(answer))
 

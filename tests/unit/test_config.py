@@ -15,6 +15,7 @@ import pytest
 
 from rbee.config import SECTIONS, Config, HiveConfig, QueenConfig, load, parse_span, where_set
 from rbee.errors import BadConfig
+from rbee.scope import SYSTEM, user_scope
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -402,3 +403,14 @@ def test_the_file_whose_assignment_counts_is_found(tmp_path: Path) -> None:
 
     assert where_set("Hive", "Id", tmp_path) == tmp_path / "etc/rbee/rbee.conf.d/20.conf"
     assert where_set("Hive", "Queen", tmp_path) is None
+
+
+def test_rbee_of_a_user_has_that_user_s_configuration_and_socket(tmp_path: Path, write: Write) -> None:
+    user = user_scope({"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/r"})
+    write("home/ada/.config/rbee/rbee.conf", "[Hive]\nId=ada\nQueen=\n")
+    write("etc/rbee/rbee.conf", "[Hive]\nId=machine\n")
+
+    found = load(tmp_path, user).hive
+
+    assert (found.id, found.queen) == ("ada", Path("/r/rbee/queen.sock"))
+    assert load(tmp_path).hive == HiveConfig(id="machine", queen=SYSTEM.queen_socket)

@@ -36,9 +36,9 @@ from rbee.queen.hives.standing import Shared
 from rbee.queen.hives.watch import Watch
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.store.records import Actor, Row
-from rbee.queen.units import AsyncBus
 from rbee.queen.uplinks import Uplink, Uplinks
 from rbee.systemd import HIVE_UNIT, TARGET
+from rbee.systemd.aio import AsyncBus
 
 log = logging.getLogger("rbee")
 

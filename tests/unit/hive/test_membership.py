@@ -32,9 +32,10 @@ from rbee.client.link import Link
 from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Join, Joined, Renew
 from rbee.errors import BadConfig, BadInput, BadToken, NotRunning, RbeeError, UnknownHive, WrongQueen
 from rbee.hive.join import APPLICATION, Guest, own_name
-from rbee.hive.membership import REJOIN, Membership, Memberships
+from rbee.hive.membership import Membership, Memberships
 from rbee.narration import Journal
 from rbee.queen.authority import Authority, Identity
+from rbee.scope import SYSTEM
 from rbee.server import build_app, read_shape, remote_peer_of
 from rbee.systemd import Notifier
 from tests.unit.afar import HERE, served_afar, unheard_port
@@ -365,7 +366,7 @@ def test_what_is_no_invitation_is_named_with_the_cure_and_is_gone(hive: Hive, co
     with pytest.raises(BadConfig, match="invitation is no invitation") as caught:
         run(hive.guest.take_up_invitation())
 
-    assert caught.value.hint == REJOIN
+    assert caught.value.hint == SYSTEM.rejoin
     assert not hive.invitation.exists()
 
 
@@ -476,7 +477,7 @@ def test_what_is_no_membership_is_named_with_the_cure(hive: Hive, member: str, s
         hive.memberships.load()
 
     assert f"{hive.path} is no membership" in caught.value.message
-    assert caught.value.hint == REJOIN
+    assert caught.value.hint == SYSTEM.rejoin
     assert "PRIVATE KEY-----\n" not in caught.value.message
 
 
@@ -539,7 +540,7 @@ def test_who_never_joined_can_follow_nobody(hive: Hive) -> None:
     with pytest.raises(BadConfig, match="only a hive that has joined can follow its queen") as caught:
         run(hive.guest.take_up_invitation())
 
-    assert caught.value.hint == REJOIN
+    assert caught.value.hint == SYSTEM.rejoin
     assert not hive.invitation.exists()
 
 
@@ -781,7 +782,7 @@ def test_who_joins_somebody_else_is_told_where_her_address_is_to_be_had(
     says: bytes,
     told: str,
 ) -> None:
-    monkeypatch.setattr(rbee.hive.join, "state_directory", lambda: hive.folder)
+    monkeypatch.setenv("STATE_DIRECTORY", str(hive.folder))
     monkeypatch.setattr(rbee.hive.join, "ASK_TIMEOUT", 0.2 if not says else 8)
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
