@@ -38,8 +38,8 @@ from rbee.narration import (
     now_rfc3339,
 )
 from rbee.rows import read_row
+from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
-from rbee.server.places import Bound, Places
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
 
@@ -171,7 +171,7 @@ class Feed(Narrator):
         whom there is a place when others took all."""
         self._file = file
         self._journal = journal
-        self._places = Places("streams of events are being read", WATCHERS, daemons)
+        self._limits = Limits("streams of events are being read", WATCHERS, daemons)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -238,13 +238,13 @@ class Feed(Narrator):
 
     @property
     def readers(self) -> int:
-        return self._places.taken
+        return self._limits.taken
 
     def stream(self, reader: Peer, *, after: str | None = None, since_ms: int | None = None) -> Reading:
         """Server-sent events as QueenRoutes.FEED has them; TooMany beyond WATCHERS."""
-        self._places.take(reader)
+        self._limits.take(reader)
         number, first = self._begin(after, since_ms)
-        return Reading(self._follow(number), first, lambda: self._places.give_back(reader))
+        return Reading(self._follow(number), first, lambda: self._limits.give_back(reader))
 
     def _begin(self, after: str | None, since_ms: int | None) -> tuple[int, bytes]:
         """The number after which a reader goes on, and what he is told first."""

@@ -18,8 +18,8 @@ from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
 from rbee.narration import STORY_FULL, Event, Narrator, line_of
 from rbee.queen.metrics import Metrics
 from rbee.queen.store.records import now_ms
+from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
-from rbee.server.places import Bound, Places
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
 
@@ -126,7 +126,7 @@ class Jobs:
         self._jobs_max = jobs_max
         self._metrics = metrics or Metrics()
         self._jobs: dict[str, Job] = {}
-        self._places = Places("stories are being read", STREAMS, daemons)
+        self._limits = Limits("stories are being read", STREAMS, daemons)
         self._is_closed = False
 
     def open(self, kind: Kind, hive_id: str | None) -> Job:
@@ -170,12 +170,12 @@ class Jobs:
 
     def check_place(self, reader: Peer) -> None:
         """Raise TooMany where one more to read for this client would be too many."""
-        self._places.check(reader)
+        self._limits.check(reader)
 
     def stream(self, job: Job, after: int, reader: Peer, *, first: bytes = b"") -> Reading:
         """The job's story as server-sent events; TooMany beyond STREAMS."""
-        self._places.take(reader)
-        return Reading(job.follow(after), first, lambda: self._places.give_back(reader))
+        self._limits.take(reader)
+        return Reading(job.follow(after), first, lambda: self._limits.give_back(reader))
 
     def close(self) -> None:
         """End every story: a shutdown is done with the queen's own end, anything else is cut off."""

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
+from rbee.server.limits import Bound, Limits
 from rbee.server.peer import AnyPeer, RemotePeer, peer_at, remote_peer_at
-from rbee.server.places import Bound, Places
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a request's head, that is its request line and headers; more is refused with 431."""
@@ -71,14 +71,14 @@ class Connection(HttpToolsProtocol):
     def __init__(
         self,
         *arguments: Any,
-        places: Places,
+        limits: Limits,
         turned_away: set[Connection],
         daemons: Collection[int],
         **options: Any,
     ) -> None:
-        """`places` and `turned_away`, those for whom there was none, are those of all connections."""
+        """`limits` and `turned_away`, those for whom there was none, are those of all connections."""
         super().__init__(*arguments, **options)
-        self._places = places
+        self._limits = limits
         self._turned_away = turned_away
         self._daemons = daemons
         self._peer: AnyPeer | None = None
@@ -137,7 +137,7 @@ class Connection(HttpToolsProtocol):
         self._turned_away.discard(self)
         peer, self._peer = self._peer, None
         if peer is not None:
-            self._places.give_back(peer)
+            self._limits.give_back(peer)
 
     def _find_peer(self) -> AnyPeer:
         return peer_at(self.transport.get_extra_info("socket"))
@@ -146,7 +146,7 @@ class Connection(HttpToolsProtocol):
         """TooMany where there is none; False for who needs none."""
         if peer.owner[0] in self._daemons:
             self._idle_timeout = DAEMON_IDLE_TIMEOUT
-        self._places.take(peer)
+        self._limits.take(peer)
         return True
 
     # It sends
@@ -292,9 +292,9 @@ class RemoteConnection(Connection):
     def _take_place(self, peer: AnyPeer) -> bool:
         assert isinstance(peer, RemotePeer)
         if peer.credential is None:
-            self._idle_timeout = HEAD_TIMEOUT  # the door has its own count of strangers
+            self._idle_timeout = HEAD_TIMEOUT  # the listener has its own count of strangers
             return False
-        self._places.take(peer)
+        self._limits.take(peer)
         self._idle_timeout = DAEMON_IDLE_TIMEOUT
         self._is_no_stranger()
         return True

@@ -23,8 +23,8 @@ from rbee.server.connection import (
     Connection,
     RemoteConnection,
 )
-from rbee.server.door import Door
-from rbee.server.places import Places
+from rbee.server.limits import Limits
+from rbee.server.listener import TlsListener
 from rbee.systemd.daemon import Notifier, watchdog_interval
 
 GRACE = 1.0
@@ -70,7 +70,7 @@ class Remote:
 
 
 class _RemoteServer(_Server):
-    """The same behind doors: uvicorn would apply TLS to every socket, and let each wait for a minute."""
+    """Behind TLS listeners: uvicorn itself applies TLS to every socket, and lets each wait for a minute."""
 
     def __init__(self, config: uvicorn.Config, remote: Remote) -> None:
         super().__init__(config, lambda: None)
@@ -78,7 +78,7 @@ class _RemoteServer(_Server):
         self._open: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        places = Places("connections are held", HIVE_CONNECTIONS)
+        limits = Limits("connections are held", HIVE_CONNECTIONS)
         turned_away: set[Connection] = set()
         # From 0.20 on, uvicorn's protocols also take the state of the app's lifespan.
         knows_state = "app_state" in inspect.signature(HttpToolsProtocol).parameters
@@ -88,22 +88,22 @@ class _RemoteServer(_Server):
             return RemoteConnection(
                 config=self.config,
                 server_state=self.server_state,
-                places=places,
+                limits=limits,
                 turned_away=turned_away,
                 daemons=(),
                 is_no_stranger=is_no_stranger,
                 **state,
             )
 
-        for listener in self._remote.sockets:
-            door = Door(listener, self._remote.context, factory)
-            self._open.append(asyncio.get_running_loop().create_task(door.run()))
+        for one in self._remote.sockets:
+            listener = TlsListener(one, self._remote.context, factory)
+            self._open.append(asyncio.get_running_loop().create_task(listener.run()))
         self.servers: list[Any] = []
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for door in self._open:
-            door.cancel()
+        for running in self._open:
+            running.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         await super().shutdown(sockets)
 
@@ -132,9 +132,9 @@ async def serve(
             notifier.ready(status())
             started()
 
-    places = Places("connections are held", CONNECTIONS, daemons)
+    limits = Limits("connections are held", CONNECTIONS, daemons)
     # uvicorn's type wants a class, and all that it does is call it.
-    connection: Any = partial(Connection, places=places, turned_away=set(), daemons=daemons)
+    connection: Any = partial(Connection, limits=limits, turned_away=set(), daemons=daemons)
     servers: list[uvicorn.Server] = []
     if remote is not None:
         servers.append(_RemoteServer(_config(remote.app, RemoteConnection), remote))

@@ -17,7 +17,7 @@ import rbee.server.connection
 from rbee.contracts import FeedEvent, FeedEvents, Gap, QueenRoutes, decode
 from rbee.errors import PROBLEM_PREFIX
 from rbee.narration import ADDING
-from rbee.server.places import Bound
+from rbee.server.limits import Bound
 from tests.integration.house import House, Queen, soon, until
 from tests.integration.test_add_hive import STORY
 

@@ -10,7 +10,7 @@ import pytest
 
 from rbee.contracts import JobStarted, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
-from rbee.server.places import Bound
+from rbee.server.limits import Bound
 from tests.integration.house import ADD, House, Story, parse_story, soon, told, until
 from tests.integration.test_add_hive import STORY
 
@@ -112,8 +112,8 @@ async def test_a_reader_that_leaves_neither_ends_the_job_nor_stays_counted(house
     for _ in range(3):
         async with house.reader(job) as reader:
             await soon(reader.readuntil(b"\n\n"))
-            assert queen.jobs._places.taken == 1
-        await until(lambda: queen.jobs._places.taken == 0)
+            assert queen.jobs._limits.taken == 1
+        await until(lambda: queen.jobs._limits.taken == 0)
     house.systemd.may_start.set()
 
     lines, end = await house.story(QueenRoutes.EVENTS, job_id=job.job_id).rest()

@@ -21,7 +21,7 @@ from rbee.contracts import AddHive, Health, JobStarted, QueenRoutes
 from rbee.server import connection, uvicorn
 from rbee.server.app import build_app
 from rbee.server.connection import BODY_LIMIT, FRAMING_LIMIT, HEAD_LIMIT, PIPELINE_LIMIT, Connection
-from rbee.server.places import Bound
+from rbee.server.limits import Bound
 from rbee.server.requests import read_shape
 from rbee.server.responses import event_stream
 from rbee.server.uvicorn import serve

@@ -1,10 +1,13 @@
-"""The table of limits in queen-rbee.service(8) says what the code does."""
+"""Who may have how many, and that the table of limits in queen-rbee.service(8) says what the code does."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+import pytest
 
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
@@ -15,8 +18,10 @@ from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
 from rbee.queen.store import audit
 from rbee.queen.store.tokens import TOKENS_MAX
 from rbee.queen.uplinks import ASKED_AT_ONCE
-from rbee.server import connection, door
+from rbee.server import connection, listener
 from rbee.server.connection import CONNECTIONS, HIVE_CONNECTIONS
+from rbee.server.limits import Bound, Limits
+from rbee.server.peer import Peer
 from rbee.wire.catalog import Audit
 from rbee.wire.devices import Devices
 from rbee.wire.fleet import CreateToken, Join
@@ -80,13 +85,13 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "characters of its lines": (size(STORY_SIZE), full),
         "jobs that run": ("Va JobsMax=", many),
         "jobs that are kept": ("Va JobsMax=", job),
-        "TLS handshake": (f"{door.HANDSHAKE_TIMEOUT:g} s", "closed"),
-        "connections without certificate": (f"{door.STRANGERS_MAX}", "oldest closed"),
-        "the same of one address": (f"{door.STRANGERS_AN_ADDRESS}", "closed"),
+        "TLS handshake": (f"{listener.HANDSHAKE_TIMEOUT:g} s", "closed"),
+        "connections without certificate": (f"{listener.STRANGERS_MAX}", "oldest closed"),
+        "the same of one address": (f"{listener.STRANGERS_AN_ADDRESS}", "closed"),
         "the same between requests": (f"{connection.HEAD_TIMEOUT:g} s", "closed"),
         "connections of a hive": (f"{HIVE_CONNECTIONS.a_user}", many),
         "connections of all hives": (f"{HIVE_CONNECTIONS.total}", many),
-        "acknowledging what is sent": (f"{door.USER_TIMEOUT / 1000:g} s", "closed"),
+        "acknowledging what is sent": (f"{listener.USER_TIMEOUT / 1000:g} s", "closed"),
         "heartbeats a second": (f"{BEATS_A_SECOND:g}", "longer interval"),
         "refused joins of an address": (at_a_rate(restraint.JOINS), many),
         "streams that a hive opens": (at_a_rate(restraint.STREAMS), many),
@@ -132,4 +137,92 @@ def test_descriptors_are_no_limit_before_the_connections_are() -> None:
         (found,) = re.findall(r"(?m)^LimitNOFILE=(\d+)$", (units / unit).read_text())
         local = CONNECTIONS.total + CONNECTIONS.kept + connection.TURNED_AWAY_MAX
         assert int(found) > 2 * local
-        assert int(found) > local + HIVE_CONNECTIONS.total + door.STRANGERS_MAX
+        assert int(found) > local + HIVE_CONNECTIONS.total + listener.STRANGERS_MAX
+
+
+# Who may have how many
+
+ADA, BOB, HIVE, ROOT = 1000, 1001, 998, 0
+
+BOUND = Bound(total=10, kept=3, a_user=6, a_process=4)
+
+
+def seats_taken() -> Limits:
+    return Limits("seats are taken", BOUND, daemons=(HIVE,))
+
+
+def take(seats: Limits, uid: int, pids: Iterable[int]) -> int:
+    """How many of these processes get a place."""
+    taken = 0
+    for pid in pids:
+        try:
+            seats.take(Peer(pid, uid, uid))
+        except TooMany:
+            continue
+        taken += 1
+    return taken
+
+
+@pytest.mark.parametrize("uid", [ADA, HIVE, ROOT])
+def test_a_process_has_its_share_and_leaves_the_rest_to_others_of_its_user(uid: int) -> None:
+    seats = seats_taken()
+
+    assert take(seats, uid, [7] * 9) == 4
+    assert take(seats, uid, [8]) == 1
+
+
+def test_a_user_has_a_share_and_leaves_the_rest_to_others() -> None:
+    seats = seats_taken()
+
+    assert take(seats, ADA, range(9)) == 6
+    assert take(seats, BOB, range(9)) == 4
+    assert take(seats, ADA, [99]) + take(seats, BOB, [99]) == 0
+
+
+@pytest.mark.parametrize("uid", [ROOT, HIVE])
+def test_root_and_the_daemons_get_through_when_others_took_all(uid: int) -> None:
+    seats = seats_taken()
+    assert take(seats, ADA, range(9)) + take(seats, BOB, range(9)) == 10
+
+    assert take(seats, uid, range(9)) == 3
+
+
+def test_what_is_given_back_is_there_for_all_and_nothing_is_kept_of_who_is_gone() -> None:
+    seats = seats_taken()
+    for _ in range(3):
+        assert take(seats, ADA, [7] * 4) == 4
+        for _ in range(4):
+            seats.give_back(Peer(7, ADA, ADA))
+
+    assert seats.taken == 0
+    assert not seats._by_process
+
+
+@pytest.mark.parametrize(
+    ("taken", "asks", "said"),
+    [
+        ([(ADA, 7)] * 4, (ADA, 7), "4 seats are taken by process 7, as many as one process may"),
+        (
+            [(ADA, pid) for pid in range(6)],
+            (ADA, 9),
+            "6 seats are taken by user 1000, as many as one user may",
+        ),
+        (
+            [(ADA, pid) for pid in range(5)] + [(BOB, pid) for pid in range(5)],
+            (BOB, 9),
+            "10 seats are taken, as many as there may be",
+        ),
+    ],
+)
+def test_who_is_refused_is_told_which_limit_it_is(
+    taken: list[tuple[int, int]], asks: tuple[int, int], said: str
+) -> None:
+    seats = seats_taken()
+    for uid, pid in taken:
+        seats.take(Peer(pid, uid, uid))
+
+    with pytest.raises(TooMany) as caught:
+        seats.take(Peer(asks[1], asks[0], asks[0]))
+
+    assert (caught.value.message, caught.value.hint) == (said, "Close one and try again.")
+    assert seats.taken == len(taken)

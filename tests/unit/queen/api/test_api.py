@@ -386,10 +386,10 @@ def test_a_reader_who_hangs_up_gives_the_place_back(with_queen: WithQueen) -> No
             reader, writer = await asyncio.open_unix_connection(str(queen.path))
             writer.write(request("GET", f"/v1/jobs/{job.id}/events"))
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
-            assert queen.jobs._places.taken == 1
+            assert queen.jobs._limits.taken == 1
             writer.close()
             await writer.wait_closed()
-            await until(lambda: queen.jobs._places.taken == 0)
+            await until(lambda: queen.jobs._limits.taken == 0)
 
     with_queen(scenario)
 
@@ -400,7 +400,7 @@ def test_open_stories_end_at_once_and_explicitly_when_the_queen_stops(with_queen
         telling = [
             asyncio.ensure_future(stream(queen, request("GET", f"/v1/jobs/{job.id}/events"))) for job in jobs
         ]
-        await until(lambda: queen.jobs._places.taken == 2)
+        await until(lambda: queen.jobs._limits.taken == 2)
         began = asyncio.get_running_loop().time()
         await queen.stop()
         stories = [events for _, events in await asyncio.gather(*telling)]

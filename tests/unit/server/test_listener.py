@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-import rbee.server.door
+import rbee.server.listener
 from rbee import tls
 from rbee.queen.authority import Authority
-from rbee.server.door import Door
+from rbee.server.listener import TlsListener
 from tests.unit.serving import until
 
 Result = TypeVar("Result")
@@ -55,16 +55,16 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @asynccontextmanager
-async def opened(authority: Authority) -> AsyncIterator[tuple[Door, int]]:
+async def opened(authority: Authority) -> AsyncIterator[tuple[TlsListener, int]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        door = Door(listener, authority.context(), Guest)
-        running = asyncio.create_task(door.run())
+        tls_listener = TlsListener(listener, authority.context(), Guest)
+        running = asyncio.create_task(tls_listener.run())
         try:
-            yield door, listener.getsockname()[1]
+            yield tls_listener, listener.getsockname()[1]
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await until(lambda: not door._strangers)
+            await until(lambda: not tls_listener._strangers)
 
 
 @asynccontextmanager
@@ -90,14 +90,14 @@ async def silent(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def test_who_never_speaks_is_turned_away_in_time(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server.door, "HANDSHAKE_TIMEOUT", 0.05)
+    monkeypatch.setattr(rbee.server.listener, "HANDSHAKE_TIMEOUT", 0.05)
 
     async def scenario() -> None:
-        async with opened(authority) as (door, port):
+        async with opened(authority) as (tls_listener, port):
             reader, writer = await silent(port)
             assert await reader.read() == b""
             writer.close()
-            await until(lambda: not door._strangers and not door._by_address)
+            await until(lambda: not tls_listener._strangers and not tls_listener._by_address)
             async with spoken(authority, port):
                 pass
 
@@ -107,39 +107,39 @@ def test_who_never_speaks_is_turned_away_in_time(
 def test_for_one_stranger_more_than_there_may_be_the_oldest_goes(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server.door, "STRANGERS_MAX", 3)
+    monkeypatch.setattr(rbee.server.listener, "STRANGERS_MAX", 3)
 
     async def scenario() -> None:
-        async with opened(authority) as (door, port), spoken(authority, port) as (oldest, _):
+        async with opened(authority) as (tls_listener, port), spoken(authority, port) as (oldest, _):
             others = [await silent(port) for _ in range(3)]
             # The one that has finished its handshake, and shown nothing.
             assert await oldest.read() == b""
-            assert len(door._strangers) == 3
+            assert len(tls_listener._strangers) == 3
             async with spoken(authority, port):
                 assert await others[0][0].read() == b""
             for _, writer in others:
                 writer.transport.abort()
-            await until(lambda: not door._strangers)
+            await until(lambda: not tls_listener._strangers)
 
     run(scenario())
 
 
 def test_an_address_has_its_share_and_no_more(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.server.door, "STRANGERS_AN_ADDRESS", 2)
+    monkeypatch.setattr(rbee.server.listener, "STRANGERS_AN_ADDRESS", 2)
 
     async def scenario() -> None:
-        async with opened(authority) as (door, port):
+        async with opened(authority) as (tls_listener, port):
             held = [await silent(port) for _ in range(2)]
-            await until(lambda: len(door._strangers) == 2)
+            await until(lambda: len(tls_listener._strangers) == 2)
             reader, writer = await silent(port)
             assert await reader.read() == b""
             writer.close()
             # Those of another address are not shut out by it.
             other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
-            await until(lambda: len(door._strangers) == 3)
+            await until(lambda: len(tls_listener._strangers) == 3)
             for _, writer in (*held, other):
                 writer.transport.abort()
-            await until(lambda: not door._by_address)
+            await until(lambda: not tls_listener._by_address)
 
     run(scenario())
 
@@ -147,14 +147,17 @@ def test_an_address_has_its_share_and_no_more(authority: Authority, monkeypatch:
 def test_who_has_shown_a_credential_is_no_stranger(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server.door, "STRANGERS_MAX", 1)
-    monkeypatch.setattr(rbee.server.door, "STRANGERS_AN_ADDRESS", 1)
+    monkeypatch.setattr(rbee.server.listener, "STRANGERS_MAX", 1)
+    monkeypatch.setattr(rbee.server.listener, "STRANGERS_AN_ADDRESS", 1)
 
     async def scenario() -> None:
-        async with opened(authority) as (door, port), spoken(authority, port, b"known") as (reader, writer):
-            assert not door._strangers
+        async with (
+            opened(authority) as (tls_listener, port),
+            spoken(authority, port, b"known") as (reader, writer),
+        ):
+            assert not tls_listener._strangers
             _, stranger = await silent(port)
-            await until(lambda: len(door._strangers) == 1)
+            await until(lambda: len(tls_listener._strangers) == 1)
             _, another = await silent(port)
             writer.write(b"still there")
             assert await reader.readexactly(11) == b"still there"
@@ -168,7 +171,7 @@ def test_who_has_shown_a_credential_is_no_stranger(
 def test_what_runs_out_comes_back_and_both_are_told_once(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    monkeypatch.setattr(rbee.server.door, "ACCEPT_AGAIN", 0.01)
+    monkeypatch.setattr(rbee.server.listener, "ACCEPT_AGAIN", 0.01)
 
     async def scenario() -> None:
         loop, failures = asyncio.get_running_loop(), 5
@@ -215,7 +218,7 @@ def test_what_became_of_one_connection_ends_no_other(
 
 def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(authority: Authority) -> None:
     async def scenario() -> None:
-        async with opened(authority) as (door, port):
+        async with opened(authority) as (tls_listener, port):
             for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(600), b"\xff" * 70_000):
                 reader, writer = await silent(port)
                 writer.write(said)
@@ -225,7 +228,7 @@ def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(au
             for _ in range(20):
                 _, writer = await silent(port)
                 writer.transport.abort()
-            await until(lambda: not door._strangers and not door._by_address)
+            await until(lambda: not tls_listener._strangers and not tls_listener._by_address)
             async with spoken(authority, port):
                 pass
 
@@ -234,12 +237,12 @@ def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(au
 
 def test_the_door_s_connections_have_what_a_cut_line_needs(authority: Authority) -> None:
     async def scenario() -> None:
-        async with opened(authority) as (door, port), spoken(authority, port):
-            (stranger,) = door._strangers
+        async with opened(authority) as (tls_listener, port), spoken(authority, port):
+            (stranger,) = tls_listener._strangers
             assert stranger.transport is not None
             channel = stranger.transport.get_extra_info("socket")
             level, option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
-            assert channel.getsockopt(level, option) == rbee.server.door.USER_TIMEOUT
+            assert channel.getsockopt(level, option) == rbee.server.listener.USER_TIMEOUT
             assert channel.getsockopt(level, socket.TCP_NODELAY) == 1
             assert isinstance(stranger.transport.get_extra_info("ssl_object"), ssl.SSLObject)
 

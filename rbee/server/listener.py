@@ -46,7 +46,7 @@ Factory = Callable[[Callable[[], None]], asyncio.Protocol]
 its end."""
 
 
-class Door:
+class TlsListener:
     """One listening socket. `factory` makes the protocol of whoever has finished the handshake."""
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, factory: Factory) -> None:

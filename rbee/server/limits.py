@@ -22,7 +22,7 @@ class Bound:
     a_process: int
 
 
-class Places:
+class Limits:
     """Who has how many. `what` is the sentence's middle: '256 {what}, as many as …'.
 
     The share of a process is what keeps a client that lost count from shutting out the rest of
