@@ -47,7 +47,7 @@ from rbee.files import (
 )
 from rbee.keeper.permission import explain
 from rbee.narration import CATALOG_CHANGED, Narrator
-from rbee.systemd import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT
 
 CATALOG = Path("/var/lib/queen-rbee/catalog.db")
 """Where the catalog is unless Database= says otherwise; StateDirectory= of the queen's unit."""

@@ -26,18 +26,10 @@ from rbee.keeper import permission
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, RemoteQueen, remote_queen
 from rbee.keeper.lone import LoneHive
-from rbee.systemd import (
-    HIVE_SOCKET_UNIT,
-    HIVE_UNIT,
-    JOIN_UNIT,
-    NO_SOCKET,
-    QUEEN_SOCKET_UNIT,
-    QUEEN_UNIT,
-    TARGET,
-    Bus,
-    UnitState,
-    said_by,
-)
+from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TARGET
+from rbee.systemd.bus import Bus
+from rbee.systemd.daemon import NO_SOCKET
+from rbee.systemd.unit import UnitState, said_by
 
 Command = tuple[str, ...]
 

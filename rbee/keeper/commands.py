@@ -62,21 +62,19 @@ from rbee.narration import (
     SHUTTING_DOWN_QUEEN,
     Teller,
 )
-from rbee.systemd import (
-    DOCTOR,
+from rbee.scope import (
     FORGET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
+    SYSTEM,
     TARGET,
     TCP_SOCKET_UNIT,
-    Bus,
-    UnitState,
-    journal_tail,
-    said_by,
-    unusable,
 )
+from rbee.systemd.bus import Bus
+from rbee.systemd.journal import journal_tail
+from rbee.systemd.unit import UnitState, said_by, unusable
 
 if TYPE_CHECKING:
     from rbee.keeper.monitor import Told
@@ -671,7 +669,7 @@ _HINTS: dict[QueenState, str] = {
     "asleep": "rbeectl wake",
     "waking": "Ask again in a moment.",
     "stopping": "rbeectl wake, once she has stopped",
-    "failed": DOCTOR,
+    "failed": SYSTEM.doctor,
 }
 
 
@@ -735,7 +733,7 @@ def _without_socket(error: NotRunning) -> Unreachable:
     return Unreachable(
         f"the queen is awake, and {error.message}",
         # Her socket was taken away; systemd makes it again, folder and all, when it next starts it.
-        hint=f"rbeectl shutdown; rbeectl add-hive localhost\n{DOCTOR}",
+        hint=f"rbeectl shutdown; rbeectl add-hive localhost\n{SYSTEM.doctor}",
     )
 
 

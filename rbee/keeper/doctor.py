@@ -16,7 +16,9 @@ from typing import TextIO
 
 from rbee.errors import NotPermitted, RbeeError
 from rbee.keeper.checks import CHECKS, Check, Command, Complaint, Patient, complain_of_bus, is_of_use
-from rbee.systemd import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEMD, Bus
+from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.systemd.bus import Bus
+from rbee.systemd.connection import SYSTEMD
 from rbee.text import printable
 
 ROUNDS = 4

@@ -40,16 +40,9 @@ from rbee.narration import (
     STARTING_HIVE,
     Teller,
 )
-from rbee.systemd import (
-    HIVE_UNIT,
-    JOIN_UNIT,
-    QUEEN_UNIT,
-    REDIAL_UNIT,
-    TCP_SOCKET_UNIT,
-    Bus,
-    Units,
-    said_by,
-)
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT, TCP_SOCKET_UNIT
+from rbee.systemd.bus import Bus
+from rbee.systemd.unit import Units, said_by
 
 STOP_TIMEOUT = 20.0
 START_TIMEOUT = 35.0

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from rbee.contracts import LOCALHOST
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
 
 FOLDERS = (Path("var/log/journal"), Path("run/log/journal"))
 """Where journald keeps what survives a boot, and what does not (systemd-journald.service(8))."""

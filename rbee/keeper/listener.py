@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.systemd import TCP_RETRY_UNIT, TCP_SOCKET_UNIT, Bus
+from rbee.scope import TCP_RETRY_UNIT, TCP_SOCKET_UNIT
+from rbee.systemd.bus import Bus
 from rbee.text import printable
 
 LISTENING = "0A"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rbee.contracts import Host, Name, Port, decode
 from rbee.errors import BadInput
-from rbee.systemd import UnitState
+from rbee.systemd.unit import UnitState
 
 FOLDER = Path("var/lib/rbee-hive")
 MEMBERSHIPS = ("membership", "membership.new", "membership.old")

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from rbee.errors import NotRunning, with_packages
 from rbee.hivestatus import QueenLink, read
-from rbee.systemd import HIVE_UNIT, REDIAL_UNIT, Bus, UnitState
+from rbee.scope import HIVE_UNIT, REDIAL_UNIT
+from rbee.systemd.bus import Bus
+from rbee.systemd.unit import UnitState
 
 JOIN = "sudo rbeectl join QUEEN:8500 --token TOKEN"
 START = f"sudo systemctl start {HIVE_UNIT}"

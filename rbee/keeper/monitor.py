@@ -21,7 +21,8 @@ from rbee.contracts import FeedEvent, Gap, QueenRoutes, Shape, decode, is_same_n
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
 from rbee.keeper.commands import QueenState, queen_state
 from rbee.rows import read_row
-from rbee.systemd import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Bus
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.systemd.bus import Bus
 
 LOOK_AGAIN = 3600.0
 """Seconds after which a sleeping queen is looked at though no signal has come."""

@@ -19,7 +19,7 @@ from rbee.keeper.progress import Progress
 from rbee.keeper.screen import Screen, needs_pager, page
 from rbee.keeper.tables import Frame
 from rbee.narration import JsonLines, Teller, Terminal
-from rbee.systemd import Bus
+from rbee.systemd.bus import Bus
 from rbee.text import printable, printable_lines
 
 

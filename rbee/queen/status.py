@@ -7,7 +7,7 @@ from collections import Counter
 from rbee.contracts import State
 from rbee.narration import Event, Narrator
 from rbee.queen.jobs import Jobs
-from rbee.systemd import Notifier
+from rbee.systemd.daemon import Notifier
 
 
 class StatusLine(Narrator):

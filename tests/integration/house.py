@@ -62,9 +62,11 @@ from rbee.narration import (
 from rbee.queen.api.admission import Admission
 from rbee.queen.queen import Queen as Product
 from rbee.queen.queen import Site
-from rbee.scope import SYSTEM
-from rbee.server import Peer, serve
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM, TARGET
+from rbee.server.peer import Peer
+from rbee.server.uvicorn import serve
+from rbee.systemd.daemon import Notifier
+from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, DiedError, PlayedSystemd
 
 Result = TypeVar("Result")

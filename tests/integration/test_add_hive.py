@@ -11,7 +11,7 @@ from starlette.types import Send
 from rbee.contracts import HiveView, QueenRoutes, decode, encode
 from rbee.errors import PROBLEM_PREFIX
 from rbee.hive.devices import Detector
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 from tests.integration.house import ADD, DEVICES, OTHER_DEVICES, Hive, House, Spoil, answers, soon, until
 
 HAS = (

@@ -11,7 +11,7 @@ import pytest
 
 from rbee.contracts import HiveView, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 from tests.integration.house import OTHER_DEVICES, House
 from tests.integration.test_add_hive import STORY
 

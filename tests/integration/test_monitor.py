@@ -22,7 +22,8 @@ from rbee.errors import NotPermitted, NotRunning, TimedOut
 from rbee.keeper.commands import Deadline
 from rbee.keeper.monitor import Monitor, QueenIs, Told
 from rbee.narration import ADDING, HIVE_ONLINE
-from rbee.systemd import QUEEN_SOCKET_UNIT, QUEEN_UNIT, UnitState
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.systemd.unit import UnitState
 from tests.integration.house import PATIENCE, House, Queen, soon, until
 from tests.unit.played_systemd import ACTIVATING, ACTIVE, DEACTIVATING, INACTIVE, KILLED, PlayedSystemd
 

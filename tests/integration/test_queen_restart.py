@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from rbee.contracts import QueenRoutes, encode
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 from tests.integration.house import DEVICES, House, Queen, answers, soon, until
 from tests.integration.test_add_hive import STORY
 

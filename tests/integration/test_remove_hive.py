@@ -6,7 +6,7 @@ import asyncio
 
 from rbee.contracts import QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 from tests.integration.house import House, until
 from tests.integration.test_add_hive import STORY
 from tests.integration.test_bad_input import BEAT, is_problem

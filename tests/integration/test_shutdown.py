@@ -9,7 +9,7 @@ import pytest
 
 from rbee.contracts import JobStarted, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX, NotPermitted
-from rbee.systemd import HIVE_UNIT, TARGET
+from rbee.scope import HIVE_UNIT, TARGET
 from tests.integration.house import ADD, House, Story, parse_story, soon, until
 from tests.integration.test_stories import rest_of_stream
 

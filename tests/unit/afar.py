@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 from rbee import tls
 from rbee.client.link import Afar
 from rbee.queen.authority import Authority, Identity
-from rbee.server import Remote, serve
-from rbee.systemd import Notifier
+from rbee.server.uvicorn import Remote, serve
+from rbee.systemd.daemon import Notifier
 from tests.unit.serving import TIMEOUT, nothing
 
 HERE = "127.0.0.1"

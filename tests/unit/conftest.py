@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from rbee.systemd import Notifier
+from rbee.systemd.daemon import Notifier
 
 # No deadline: a busy machine is no bug. No database and the same examples in each run: a red run stays red.
 hypothesis.settings.register_profile("unit", deadline=None, max_examples=25, database=None, derandomize=True)

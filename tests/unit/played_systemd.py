@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 from rbee.contracts import MachineEnd
 from rbee.errors import RbeeError, Stopping
-from rbee.scope import SYSTEM
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.systemd.unit import UnitState
 
 NOT_FOUND = UnitState("not-found", "inactive", "dead")
 INACTIVE = UnitState("loaded", "inactive", "dead", result="success")

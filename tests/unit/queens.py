@@ -13,7 +13,7 @@ from rbee.config import Config, QueenConfig
 from rbee.narration import Narrator
 from rbee.queen.queen import Queen, Site
 from rbee.scope import SYSTEM
-from rbee.systemd import Notifier
+from rbee.systemd.daemon import Notifier
 from tests.unit.played_systemd import PlayedSystemd
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from rbee.server import serve
-from rbee.systemd import Notifier
+from rbee.server.uvicorn import serve
+from rbee.systemd.daemon import Notifier
 
 TIMEOUT = 5.0
 

@@ -23,7 +23,8 @@ from rbee.config import Config, HiveConfig, QueenConfig, parse_span
 from rbee.contracts import FleetRoutes, HiveRoutes, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX, BadConfig, RbeeError, Unreachable, from_problem
 from rbee.scope import SYSTEM
-from rbee.systemd import take_sockets, unit_path, watchdog_interval
+from rbee.systemd.connection import unit_path
+from rbee.systemd.daemon import take_sockets, watchdog_interval
 from tests.unit.shapes import ANYTHING
 
 # rbee.conf

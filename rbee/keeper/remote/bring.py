@@ -32,7 +32,7 @@ from rbee.keeper.remote.ssh import Ssh
 from rbee.keeper.remote.typed import Typed
 from rbee.keeper.remote.units import RemoteUnits
 from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE, Teller
-from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 
 TOKEN_LIFE = 600
 """Seconds of a token that goes straight to the machine it is for."""

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from rbee.errors import CommandFailed, JobReplaced, TimedOut, UnitFailed
 from rbee.keeper.remote.ssh import Ssh
-from rbee.systemd import UnitState, check_job
+from rbee.systemd.unit import UnitState, check_job
 
 SLACK = 15.0
 """Seconds more than on this machine: for the network, and for a machine that is slow."""

@@ -9,7 +9,7 @@ import click
 from rbee.errors import RbeeError
 from rbee.keeper.options import common, in_session
 from rbee.keeper.session import Session
-from rbee.systemd import Bus
+from rbee.systemd.bus import Bus
 
 
 @click.command(short_help="Find what keeps rbee from working here, and mend it.")

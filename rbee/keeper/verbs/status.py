@@ -21,7 +21,9 @@ from rbee.keeper.screen import Screen
 from rbee.keeper.session import Session
 from rbee.keeper.tables import Frame
 from rbee.keeper.verbs.hives import NO_HIVES, hives_page, now_ms
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, UnitState, journal_tail
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.systemd.journal import journal_tail
+from rbee.systemd.unit import UnitState
 from rbee.text import printable
 
 

@@ -12,7 +12,7 @@ from rbee.keeper import tables
 from rbee.keeper.commands import Versions
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 
 
 @click.command(short_help="Show the versions of all that runs.")

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from rbee.contracts import EVENT_HEADER, FeedId, JobId, Name, TokenId, decode
 from rbee.errors import BadInput, UnknownJob
-from rbee.server import peer_of
+from rbee.server.requests import peer_of
 
 
 def actor(request: Request) -> dict[str, str]:

@@ -9,7 +9,9 @@ from starlette.responses import Response
 
 from rbee.contracts import Audit, CatalogReport, QueenRoutes, Route
 from rbee.queen.store.store import Store
-from rbee.server import Handler, file_answer, read_query
+from rbee.server.app import Handler
+from rbee.server.requests import read_query
+from rbee.server.responses import file_answer
 
 
 def routes(catalog: Store) -> dict[Route[Any], Handler]:

@@ -14,7 +14,9 @@ from rbee.queen.feed import Feed
 from rbee.queen.hives.hives import Hives
 from rbee.queen.jobs import Jobs
 from rbee.queen.metrics import Metrics, Moment, write
-from rbee.server import Handler, event_stream, peer_of, read_query
+from rbee.server.app import Handler
+from rbee.server.requests import peer_of, read_query
+from rbee.server.responses import event_stream
 
 
 def routes(feed: Feed, hives: Hives, jobs: Jobs, metrics: Metrics) -> dict[Route[Any], Handler]:

@@ -10,7 +10,8 @@ from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Route, SetTcp
 from rbee.queen.api.asked import actor, token_id
 from rbee.queen.fleet import Fleet
 from rbee.queen.store.store import Store
-from rbee.server import Handler, read_shape
+from rbee.server.app import Handler
+from rbee.server.requests import read_shape
 
 
 def routes(fleet: Fleet, catalog: Store) -> dict[Route[Any], Handler]:

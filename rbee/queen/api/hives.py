@@ -25,7 +25,8 @@ from rbee.queen.api.jobs import begin
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
 from rbee.queen.jobs import Jobs
-from rbee.server import Handler, read_query, read_shape
+from rbee.server.app import Handler
+from rbee.server.requests import read_query, read_shape
 
 
 def routes(hives: Hives, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:

@@ -12,7 +12,9 @@ from rbee.contracts import Jobs as JobList
 from rbee.contracts import JobStarted, JobView, QueenRoutes, Route
 from rbee.queen.api.asked import job_id, last_event_id
 from rbee.queen.jobs import Job, Jobs, job_event
-from rbee.server import Handler, event_stream, peer_of
+from rbee.server.app import Handler
+from rbee.server.requests import peer_of
+from rbee.server.responses import event_stream
 
 
 def routes(jobs: Jobs) -> dict[Route[Any], Handler]:

@@ -29,8 +29,10 @@ from rbee.contracts import (
 from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
-from rbee.server import Handler, build_app, event_stream, read_body, read_shape, remote_peer_of
+from rbee.server.app import Handler, build_app
 from rbee.server.peer import RemotePeer
+from rbee.server.requests import read_body, read_shape, remote_peer_of
+from rbee.server.responses import event_stream
 
 OPEN = (FleetRoutes.CA, FleetRoutes.JOIN)
 """Routes for who has no credential yet."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rbee.errors import RbeeError, UnitFailed
 from rbee.queen.jobs import Job
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 
 
 @dataclass(slots=True)

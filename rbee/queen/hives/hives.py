@@ -37,7 +37,7 @@ from rbee.queen.hives.watch import Watch
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.store.records import Actor, Row
 from rbee.queen.uplinks import Uplink, Uplinks
-from rbee.systemd import HIVE_UNIT, TARGET
+from rbee.scope import HIVE_UNIT, TARGET
 from rbee.systemd.aio import AsyncBus
 
 log = logging.getLogger("rbee")

@@ -17,8 +17,9 @@ from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.standing import ENDS, STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, UnitState
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.aio import AsyncBus
+from rbee.systemd.unit import UnitState
 
 log = logging.getLogger("rbee")
 

@@ -15,7 +15,7 @@ from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.standing import STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
 from rbee.queen.uplinks import Uplinks
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 
 TELL_TIMEOUT = 3.0
 """Seconds in which it must have taken that it is to stop, or to leave."""

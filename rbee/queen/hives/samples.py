@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rbee.client.link import HiveClient
 from rbee.contracts import Sample
 from rbee.errors import HiveFailed, NoSuchRoute, RbeeError, Stopping, TimedOut
-from rbee.systemd import HIVE_UNIT
+from rbee.scope import HIVE_UNIT
 
 SAMPLE_TIMEOUT = 5.0
 """Seconds in which a hive must have reported what its machine does; the drivers of its cards have less."""

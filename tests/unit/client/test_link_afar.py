@@ -26,8 +26,10 @@ from rbee.client.link import Afar, Link
 from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Health, QueenRoutes
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable, WrongQueen
 from rbee.queen.authority import Authority
-from rbee.server import build_app, event_stream, remote_peer_of
-from rbee.systemd import Notifier
+from rbee.server.app import build_app
+from rbee.server.requests import remote_peer_of
+from rbee.server.responses import event_stream
+from rbee.systemd.daemon import Notifier
 from tests.unit.afar import HERE, Play, afar, credential, playing_afar, served_afar, unheard_port
 
 Result = TypeVar("Result")

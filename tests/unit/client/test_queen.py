@@ -31,8 +31,10 @@ from rbee.errors import (
     UnknownHive,
     Unreachable,
 )
-from rbee.server import Handler, build_app, event_stream, read_shape
-from rbee.systemd import Notifier
+from rbee.server.app import Handler, build_app
+from rbee.server.requests import read_shape
+from rbee.server.responses import event_stream
+from rbee.systemd.daemon import Notifier
 from tests.unit.serving import playing, served
 from tests.unit.shapes import HIVE_VIEW
 

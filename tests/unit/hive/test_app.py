@@ -20,7 +20,7 @@ from rbee.hive.app import build
 from rbee.hive.heartbeat import Heart
 from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import Event, Narrator
-from rbee.systemd import Notifier
+from rbee.systemd.daemon import Notifier
 from tests.unit.serving import Answer, raw, request, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))

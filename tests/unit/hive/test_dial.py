@@ -62,8 +62,10 @@ from rbee.hive.dial import (
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Narrator
 from rbee.queen.authority import Authority
-from rbee.server import build_app, event_stream, peer_of, read_body, read_shape
-from rbee.systemd import Notifier
+from rbee.server.app import build_app
+from rbee.server.requests import peer_of, read_body, read_shape
+from rbee.server.responses import event_stream
+from rbee.systemd.daemon import Notifier
 from tests.unit.afar import afar, credential, playing_afar, served_afar, unheard_port
 from tests.unit.serving import until
 

@@ -16,7 +16,7 @@ from rbee.contracts import Heartbeat, HeartbeatAck, decode, encode
 from rbee.errors import NotPermitted, NotRunning, RbeeError, TimedOut, UnknownHive
 from rbee.hive.heartbeat import GOODBYE_TIMEOUT, LINES_MAX, Heart
 from rbee.narration import DETECTED, GOODBYE, Event, Narrator
-from rbee.server import BODY_LIMIT
+from rbee.server.connection import BODY_LIMIT
 
 Result = TypeVar("Result")
 

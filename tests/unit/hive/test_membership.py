@@ -36,8 +36,9 @@ from rbee.hive.membership import Membership, Memberships
 from rbee.narration import Journal
 from rbee.queen.authority import Authority, Identity
 from rbee.scope import SYSTEM
-from rbee.server import build_app, read_shape, remote_peer_of
-from rbee.systemd import Notifier
+from rbee.server.app import build_app
+from rbee.server.requests import read_shape, remote_peer_of
+from rbee.systemd.daemon import Notifier
 from tests.unit.afar import HERE, served_afar, unheard_port
 
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ from rbee.hive.membership import Membership, keep
 from rbee.hive.redial import GOING, WAIT
 from rbee.narration import Event, Journal
 from rbee.queen.authority import Authority
-from rbee.systemd import Notifier
+from rbee.systemd.daemon import Notifier
 from tests.unit.afar import GPU1, HERE
 
 

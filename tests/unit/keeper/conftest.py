@@ -14,8 +14,9 @@ import rbee.keeper.__main__
 import rbee.keeper.commands
 import rbee.keeper.session
 from rbee.contracts import Route
-from rbee.server import Handler, build_app
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, Notifier
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from rbee.server.app import Handler, build_app
+from rbee.systemd.daemon import Notifier
 from tests.unit.keeper.desk import Bus, Ran, Rbeectl
 from tests.unit.played_systemd import ACTIVE
 from tests.unit.serving import served

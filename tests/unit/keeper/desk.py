@@ -16,8 +16,7 @@ from starlette.responses import Response
 
 from rbee.contracts import Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
 from rbee.errors import RbeeError
-from rbee.server import Handler, event_stream
-from rbee.systemd import (
+from rbee.scope import (
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
@@ -25,8 +24,10 @@ from rbee.systemd import (
     TARGET,
     TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
-    UnitState,
 )
+from rbee.server.app import Handler
+from rbee.server.responses import event_stream
+from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW
 

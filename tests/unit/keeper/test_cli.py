@@ -34,8 +34,7 @@ from rbee.keeper.cli import cli
 from rbee.keeper.lone import JOIN
 from rbee.keeper.session import Session
 from rbee.narration import Event
-from rbee.server import Handler, event_stream
-from rbee.systemd import (
+from rbee.scope import (
     FORGET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
@@ -44,8 +43,10 @@ from rbee.systemd import (
     REDIAL_UNIT,
     TARGET,
     TCP_SOCKET_UNIT,
-    UnitState,
 )
+from rbee.server.app import Handler
+from rbee.server.responses import event_stream
+from rbee.systemd.unit import UnitState
 from tests.unit.keeper.desk import (
     ADDED,
     AT,

@@ -29,19 +29,19 @@ import rbee.keeper.checks as checks
 from rbee.errors import NotPermitted, RbeeError, TimedOut, UnitFailed, Unreachable
 from rbee.keeper.checks import Complaint, Patient
 from rbee.keeper.doctor import Doctor, Verdict, cures_of, verdict_json
-from rbee.systemd import (
+from rbee.scope import (
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     JOIN_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
-    SYSTEMD,
     TARGET,
     TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
-    Bus,
-    UnitState,
 )
+from rbee.systemd.bus import Bus
+from rbee.systemd.connection import SYSTEMD
+from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 
 LISTENING = UnitState("loaded", "active", "listening", result="success")

@@ -37,8 +37,9 @@ from rbee.contracts import (
 )
 from rbee.errors import BadInput, JobReplaced, TimedOut, UnitFailed, UnknownHive
 from rbee.keeper.fleet import parse_address
-from rbee.server import Handler
-from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT, TCP_SOCKET_UNIT, UnitState
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT, TCP_SOCKET_UNIT
+from rbee.server.app import Handler
+from rbee.systemd.unit import UnitState
 from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW

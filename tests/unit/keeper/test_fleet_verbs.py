@@ -45,8 +45,9 @@ from rbee.contracts import (
 from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, UnknownHive, UnknownToken
 from rbee.keeper.fleet import STATE
 from rbee.keeper.remote.bring import TOKEN_LIFE
-from rbee.server import Handler
-from rbee.systemd import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, UnitState
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
+from rbee.server.app import Handler
+from rbee.systemd.unit import UnitState
 from tests.unit.keeper.desk import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW

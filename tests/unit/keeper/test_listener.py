@@ -14,7 +14,9 @@ from typing import cast
 import pytest
 
 from rbee.keeper.listener import Listener, closed_tcp, listeners
-from rbee.systemd import TCP_RETRY_UNIT, Bus, UnitState
+from rbee.scope import TCP_RETRY_UNIT
+from rbee.systemd.bus import Bus
+from rbee.systemd.unit import UnitState
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 

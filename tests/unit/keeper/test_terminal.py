@@ -30,8 +30,8 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import NotPermitted
-from rbee.server import Handler, build_app
-from rbee.systemd import Notifier
+from rbee.server.app import Handler, build_app
+from rbee.systemd.daemon import Notifier
 from tests.unit.keeper.desk import AT, BEGUN, REPOSITORY, story
 from tests.unit.serving import served
 from tests.unit.shapes import HIVE_VIEW, Place, places
@@ -44,7 +44,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import rbee.keeper.__main__, rbee.keeper.commands, rbee.keeper.session
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from tests.unit.keeper.desk import Bus
 from tests.unit.keeper.test_terminal import EVIL
 from tests.unit.played_systemd import ACTIVE

@@ -14,8 +14,8 @@ from rbee.errors import HiveFailed
 from rbee.keeper.screen import Screen, width
 from rbee.keeper.tables import live_table
 from rbee.keeper.top import Moment, frame
-from rbee.server import Handler
-from rbee.systemd import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT
+from rbee.server.app import Handler
 from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW

@@ -18,15 +18,9 @@ from rbee import __version__
 from rbee.contracts import FeedEvent, FeedEvents, Health, QueenRoutes, Route, encode
 from rbee.errors import NotPermitted, UnitFailed
 from rbee.keeper.journal import is_readable, matches
-from rbee.server import Handler
-from rbee.systemd import (
-    HIVE_SOCKET_UNIT,
-    HIVE_UNIT,
-    QUEEN_SOCKET_UNIT,
-    QUEEN_UNIT,
-    REDIAL_UNIT,
-    UnitState,
-)
+from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.server.app import Handler
+from rbee.systemd.unit import UnitState
 from tests.unit.keeper.desk import AT, JOB, LISTENING, Bus, Ran, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
 from tests.unit.shapes import HIVE_VIEW

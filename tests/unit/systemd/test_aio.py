@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from rbee.errors import NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
-from rbee.queen.units import AsyncBus
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, UnitState
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, TARGET
+from rbee.systemd.aio import AsyncBus
+from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE, DiedError, NoProgram, PlayedSystemd
 
 Result = TypeVar("Result")

@@ -8,7 +8,8 @@ import rbee.keeper.remote.units
 from rbee.errors import TimedOut, UnitFailed
 from rbee.keeper.remote.ssh import Ssh
 from rbee.keeper.remote.units import RemoteUnits
-from rbee.systemd import HIVE_UNIT, UnitState
+from rbee.scope import HIVE_UNIT
+from rbee.systemd.unit import UnitState
 from tests.unit.keeper.remote.conftest import There
 
 SYSTEMCTL = """

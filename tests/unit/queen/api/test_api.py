@@ -22,7 +22,7 @@ from rbee.queen.hives.hives import Hives as Rules
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.store.store import Store
 from rbee.server.peer import Peer
-from rbee.systemd import TARGET, Notifier
+from rbee.systemd.daemon import Notifier
 from tests.unit.played_systemd import PlayedSystemd
 from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import TIMEOUT, Answer, post, raw, request, served, until

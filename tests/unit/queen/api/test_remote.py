@@ -46,7 +46,7 @@ from rbee.errors import (
 from rbee.queen.api.remote import OPEN, build
 from rbee.queen.uplinks import Uplink
 from rbee.server.connection import BODY_LIMIT
-from rbee.systemd import Notifier
+from rbee.systemd.daemon import Notifier
 from tests.unit.afar import afar, served_afar
 from tests.unit.queen.test_fleet import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat
 from tests.unit.serving import until

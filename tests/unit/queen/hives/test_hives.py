@@ -54,7 +54,9 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.restraint import AT_ONCE, LINES
 from rbee.queen.store.store import Store
-from rbee.systemd import HIVE_UNIT, QUEEN_UNIT, TARGET, Notifier, UnitState
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, TARGET
+from rbee.systemd.daemon import Notifier
+from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED, DiedError, NoProgram, PlayedSystemd
 from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import served, until
