@@ -20,7 +20,6 @@ from pathlib import Path
 from rbee import catalogfile, config
 from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig, CatalogUnusable, RbeeError, TimedOut, with_packages
-from rbee.exitstatus import SETUPS, cure_for_exit, describe_exit
 from rbee.files import as_owner_of, read_regular
 from rbee.keeper import permission
 from rbee.keeper.listener import closed_tcp
@@ -29,6 +28,7 @@ from rbee.keeper.lone import LoneHive
 from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TARGET
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import NO_SOCKET
+from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
 from rbee.systemd.unit import UnitState, said_by
 
 Command = tuple[str, ...]

@@ -95,7 +95,7 @@ class Uplink:
         self._drop()
         self._end()
 
-    # The stream (rbee.server.Chunks)
+    # The stream (rbee.server.responses.Chunks)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b": open\n\n"

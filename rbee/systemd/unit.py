@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rbee.errors import BadConfig, JobReplaced, TimedOut, UnitFailed, with_packages
-from rbee.exitstatus import cure_for_exit, describe_exit
 from rbee.scope import SYSTEM, Scope
 from rbee.systemd.connection import SERVICE, SOCKET, UNIT, Connection
 from rbee.systemd.daemon import NO_SOCKET, TRY
+from rbee.systemd.exitstatus import cure_for_exit, describe_exit
 from rbee.text import shown_span
 
 

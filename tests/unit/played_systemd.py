@@ -1,4 +1,4 @@
-"""systemd, played: it stands where rbee.systemd.Bus stands, and signals over a real descriptor."""
+"""systemd, played: it stands where rbee.systemd.bus.Bus stands, and signals over a real descriptor."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
     {"scope", "text"},
-    {"errors", "exitstatus"},
+    {"errors"},
     {"files", "wire"},
     {"contracts", "rows"},
     {"catalogfile", "config", "hivestatus", "narration", "systemd", "tls"},

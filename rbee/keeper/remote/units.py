@@ -15,7 +15,7 @@ PROPERTIES = "LoadState,ActiveState,SubState,Result,StatusText,MainPID,ExecMainS
 
 
 class RemoteUnits:
-    """As rbee.systemd.Bus has those of this machine. Nothing here can ask for a password."""
+    """As rbee.systemd.bus.Bus has those of this machine. Nothing here can ask for a password."""
 
     def __init__(self, ssh: Ssh) -> None:
         self._ssh = ssh

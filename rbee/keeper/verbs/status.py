@@ -10,7 +10,6 @@ import click
 
 from rbee.contracts import HiveView, State, encode
 from rbee.errors import NotRunning
-from rbee.exitstatus import cure_for_exit
 from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
 from rbee.keeper.journal import matches
@@ -22,6 +21,7 @@ from rbee.keeper.session import Session
 from rbee.keeper.tables import Frame
 from rbee.keeper.verbs.hives import NO_HIVES, hives_page, now_ms
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.systemd.exitstatus import cure_for_exit
 from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable

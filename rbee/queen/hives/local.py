@@ -10,7 +10,6 @@ from rbee import config
 from rbee.client.link import HiveClient
 from rbee.contracts import LOCALHOST, Devices, HiveHealth, Sample, State
 from rbee.errors import HiveNotOnline, RbeeError, TimedOut, UnitFailed
-from rbee.exitstatus import describe_exit
 from rbee.narration import HIVE_AWAKE, WAKING, Narrator
 from rbee.queen.hives.arrival import Arrival
 from rbee.queen.hives.hive import Hive
@@ -19,6 +18,7 @@ from rbee.queen.hives.standing import ENDS, STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN
 from rbee.queen.store.records import Actor, Row
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.aio import AsyncBus
+from rbee.systemd.exitstatus import describe_exit
 from rbee.systemd.unit import UnitState
 
 log = logging.getLogger("rbee")

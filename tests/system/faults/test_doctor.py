@@ -14,7 +14,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import install_from_archive
 
-from rbee.exitstatus import SETUPS
+from rbee.systemd.exitstatus import SETUPS
 from tests.system.house import (
     CATALOG,
     HIVE,

@@ -21,6 +21,7 @@ from rbee.queen.api.admission import Admission
 from rbee.queen.hives.hives import Hives as Rules
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.store.store import Store
+from rbee.scope import TARGET
 from rbee.server.peer import Peer
 from rbee.systemd.daemon import Notifier
 from tests.unit.played_systemd import PlayedSystemd
