@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rbee.errors import BadConfig, JobReplaced, RbeeError, TimedOut, UnitFailed, with_packages
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, user_scope
-from rbee.systemd.connection import Connection
 from rbee.systemd.daemon import invocation_id
 from rbee.systemd.unit import Unit, UnitState, check_job, cure_of, invocation_of, unusable
+from tests.unit.systemd.played import PlayedConnection
 
 
 @pytest.mark.parametrize(
@@ -240,35 +237,6 @@ def test_of_a_user_s_unit_the_cure_is_what_that_user_types() -> None:
 
 
 # A unit as an object
-
-
-@dataclass
-class PlayedConnection(Connection):
-    """systemd's answers, and `ends`, how each job ends that is asked for; '' for one that does not end."""
-
-    ends: str = "done"
-    called: list[tuple[str, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self._heard: list[Callable[[str, str], None]] = []
-
-    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
-        self._heard.append(heard)
-
-    def call(self, method: bytes, *words: str, doing: str) -> Any:
-        self.called.append((method.decode(), *words))
-        return b"/job/1"
-
-    def get(self, unit: str, interface: bytes, name: bytes, kind: bytes) -> Any:
-        return {b"s": name.lower(), b"t": 1, b"u": 2, b"i": 3, b"(uo)": (0, b"/")}[kind]
-
-    def pump(self) -> None:
-        for heard in self._heard if self.called and self.ends else ():
-            heard("/job/1", self.ends)
-
-    def wait(self, seconds: float) -> None:
-        self.pump()
 
 
 def test_a_unit_is_asked_for_what_its_kind_has() -> None:
