@@ -73,14 +73,14 @@ class Guest:
         folder: Path,
         *,
         machine_id: Path = Path("/etc/machine-id"),
-        instance: Callable[[], str | None] = lambda: invocation_of(HIVE_UNIT),
+        instance: Callable[[], str | None] | None = None,
         scope: Scope = SYSTEM,
     ) -> None:
         self._invitation = folder / "invitation"
         self._memberships = Memberships(folder, scope)
         self._scope = scope
         self._machine_id = machine_id
-        self._instance = instance
+        self._instance = instance or (lambda: invocation_of(HIVE_UNIT, scope=scope))
 
     async def take_up_invitation(self) -> Membership | None:
         """Do as an invitation says, if there is one; it is taken up once, whatever comes of it.
