@@ -132,13 +132,9 @@ async def serve(
             notifier.ready(status())
             started()
 
-    limits = Limits("connections are held", CONNECTIONS, daemons)
-    # uvicorn's type wants a class, and all that it does is call it.
-    connection: Any = partial(Connection, limits=limits, turned_away=set(), daemons=daemons)
-    servers: list[uvicorn.Server] = []
+    servers: list[uvicorn.Server] = [_Server(_config(app, _connections(daemons)), on_started)]
     if remote is not None:
-        servers.append(_RemoteServer(_config(remote.app, RemoteConnection), remote))
-    servers.append(_Server(_config(app, connection), on_started))
+        servers.insert(0, _RemoteServer(_config(remote.app, RemoteConnection), remote))
     serving = asyncio.ensure_future(_serve_all(servers, sockets))
     waiting = asyncio.ensure_future(told_to_stop.wait())
     feeding = asyncio.ensure_future(_feed_watchdog(notifier))
@@ -168,6 +164,12 @@ async def _end(servers: Sequence[uvicorn.Server], serving: asyncio.Future[None])
     for task in cut_off:
         task.cancel()
     await asyncio.gather(*cut_off, return_exceptions=True)
+
+
+def _connections(daemons: Collection[int]) -> Any:
+    """What makes a connection: uvicorn's type wants a class, and all that it does is call it."""
+    limits = Limits("connections are held", CONNECTIONS, daemons)
+    return partial(Connection, limits=limits, turned_away=set(), daemons=daemons)
 
 
 def _config(app: ASGIApp, connection: Any) -> uvicorn.Config:
