@@ -18,11 +18,8 @@ from rbee.contracts import (
     LOCALHOST,
     CreatedToken,
     CreateToken,
-    HiveView,
     Join,
     Joined,
-    SetCordon,
-    SetLabels,
     Tcp,
     TokenView,
     is_same_name,
@@ -301,23 +298,6 @@ class Fleet:
         for credential, member in list(self._members.items()):
             if member == hive_id:
                 del self._members[credential]
-
-    # Marks on hives
-
-    async def set_labels(self, hive_id: str, asked: SetLabels, by: Actor) -> HiveView:
-        labels = {label.key: label.value for label in asked.set}
-        await self._catalog.hives.set_labels(hive_id, labels, asked.remove, by=by)
-        return await self._written(hive_id)
-
-    async def set_cordon(self, hive_id: str, asked: SetCordon, by: Actor) -> HiveView:
-        self._hives.hive(hive_id)  # UnknownHive
-        await self._catalog.hives.set_cordon(hive_id, asked.reason, by=by)
-        return await self._written(hive_id)
-
-    async def _written(self, hive_id: str) -> HiveView:
-        hive = self._hives.hive(hive_id)
-        await hive.standing.reload()
-        return hive.standing.view()
 
 
 def check_version(version: str, hive_id: str) -> None:

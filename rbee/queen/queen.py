@@ -37,6 +37,7 @@ from rbee.queen.hives.relay import Relay
 from rbee.queen.hives.remote import TELL_TIMEOUT
 from rbee.queen.hives.samples import SAMPLE_TIMEOUT
 from rbee.queen.hives.standing import Shared
+from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.metrics import Metrics
 from rbee.queen.restraint import Restraint
@@ -121,11 +122,11 @@ class Queen:
         link, looks = self._links
         self.hives = Hives(
             shared,
-            self.jobs,
             Relay(self.jobs, restraint, self.feed.relay),
             self.bus,
             HiveClient(link, looks=looks),
         )
+        self.work = HiveWork(shared, self.hives, self.jobs, self.bus)
         self.fleet = Fleet(
             site.state,
             site.remote_sockets,
@@ -159,6 +160,7 @@ class Queen:
             for link in queen._links:
                 at_the_end.push_async_callback(link.close)
             at_the_end.push_async_callback(queen.hives.end)
+            at_the_end.push_async_callback(queen.work.end)
             await queen.hives.load()
             await queen.fleet.load()
             queen.bus.attach()
@@ -208,9 +210,10 @@ class Queen:
     async def end_work(self) -> None:
         """What is done first when she is told to stop, while she still answers."""
         self.narrator.narrate(QUEEN_STOPPING, f"{QUEEN_PROGRAM} is going to sleep")
-        if self.hives.is_telling:
+        if self.work.is_telling:
             # systemd counts TimeoutStopSec= from the stop, and hives elsewhere are told first.
             self._notifier.extend(TELL_TIMEOUT + 1)
+        await self.work.end()
         await self.hives.end()
         self.jobs.close()
         self.feed.close()
@@ -224,7 +227,7 @@ class Queen:
         handlers: dict[Route[Any], Handler] = {
             QueenRoutes.HEALTH: health,
             QueenRoutes.OPENAPI: health,  # answered from the route table
-            **hives_api.routes(self.hives, self.jobs, self.fleet),
+            **hives_api.routes(self.hives, self.work, self.jobs, self.fleet),
             **jobs_api.routes(self.jobs),
             **events_api.routes(self.feed, self.hives, self.jobs, self.metrics),
             **catalog_api.routes(self.catalog),

@@ -262,6 +262,7 @@ class Mortal(Product):
 
     async def end_work(self) -> None:
         if self.is_killed:
+            await self.work.end()
             await self.hives.end()
         else:
             await super().end_work()

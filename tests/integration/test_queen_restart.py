@@ -145,7 +145,7 @@ async def test_a_hive_that_is_removed_while_the_queen_reconciles_is_not_started_
     jobs = []
 
     def remove_at_once(new: Queen) -> None:
-        jobs.append(new.hives.remove("localhost", {}))
+        jobs.append(new.work.remove("localhost", {}))
 
     house.queen_began = remove_at_once
     await house.wake_queen(**SLOW)

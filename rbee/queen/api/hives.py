@@ -24,26 +24,27 @@ from rbee.queen.api.asked import actor, hive_id
 from rbee.queen.api.jobs import begin
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
+from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs
 from rbee.server.app import Handler
 from rbee.server.requests import read_query, read_shape
 
 
-def routes(hives: Hives, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
+def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
     def named(request: Request) -> str:
         return hives.spelled(hive_id(request))
 
     async def add(request: Request) -> Any:
         wanted = await read_shape(request, AddHive)
-        return begin(jobs, request, lambda: hives.add(wanted, actor(request)))
+        return begin(jobs, request, lambda: work.add(wanted, actor(request)))
 
     async def remove(request: Request) -> Any:
         name = named(request)
         is_forced = bool(read_query(request, QueenRoutes.REMOVE_HIVE).get("force", 0))
-        return begin(jobs, request, lambda: hives.remove(name, actor(request), is_forced=is_forced))
+        return begin(jobs, request, lambda: work.remove(name, actor(request), is_forced=is_forced))
 
     async def shut_down(request: Request) -> Any:
-        return begin(jobs, request, lambda: hives.shut_down(actor(request)))
+        return begin(jobs, request, lambda: work.shut_down(actor(request)))
 
     async def heartbeat(request: Request) -> HeartbeatAck:
         beat: Heartbeat = await read_shape(request, Heartbeat)
@@ -61,10 +62,10 @@ def routes(hives: Hives, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
         return await hives.sample(named(request))
 
     async def set_labels(request: Request) -> HiveView:
-        return await fleet.set_labels(named(request), await read_shape(request, SetLabels), actor(request))
+        return await hives.set_labels(named(request), await read_shape(request, SetLabels), actor(request))
 
     async def set_cordon(request: Request) -> HiveView:
-        return await fleet.set_cordon(named(request), await read_shape(request, SetCordon), actor(request))
+        return await hives.set_cordon(named(request), await read_shape(request, SetCordon), actor(request))
 
     return {
         QueenRoutes.ADD_HIVE: add,

@@ -56,6 +56,7 @@ from rbee.narration import Event, Narrator
 from rbee.queen.authority import Authority, Identity
 from rbee.queen.fleet import Fleet, check_version
 from rbee.queen.hives.hives import Hives
+from rbee.queen.hives.work import HiveWork
 from rbee.queen.restraint import AT_ONCE, JOINS, RENEWALS, STREAMS
 from rbee.queen.store import audit, tokens
 from rbee.queen.store.records import now_ms
@@ -87,6 +88,7 @@ class Tape(Narrator):
 class Queen:
     fleet: Fleet
     hives: Hives
+    work: HiveWork
     catalog: Store
     tape: Tape
 
@@ -122,7 +124,7 @@ class Queen:
 async def a_queen(folder: Path) -> AsyncIterator[Queen]:
     tape = Tape()
     async with open_queen(folder, tape) as queen:
-        yield Queen(queen.fleet, queen.hives, queen.catalog, tape)
+        yield Queen(queen.fleet, queen.hives, queen.work, queen.catalog, tape)
 
 
 Scenario = Callable[[Queen], Coroutine[Any, Any, Result]]
@@ -406,7 +408,7 @@ async def answering(stream: Uplink, *, status: int = 200, content: bytes | None 
 def test_a_removed_hive_is_told_so_whatever_its_certificate_says(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        job = queen.hives.remove("gpu1", OPERATOR, is_forced=True)
+        job = queen.work.remove("gpu1", OPERATOR, is_forced=True)
         await until(lambda: job.view().state != "running")
         assert await queen.catalog.hives.all() == []
         for asking in (
@@ -425,7 +427,7 @@ def test_a_removed_hive_is_told_so_whatever_its_certificate_says(with_queen: Wit
 def test_a_hive_that_cannot_be_told_is_removed_only_by_force(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         await queen.member()
-        job = queen.hives.remove("gpu1", OPERATOR)
+        job = queen.work.remove("gpu1", OPERATOR)
         await until(lambda: job.view().state != "running")
         assert job.view().state == "error"
         assert [row.id for row in await queen.catalog.hives.all()] == ["gpu1"]
@@ -595,18 +597,18 @@ def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(with_qu
     async def scenario(queen: Queen) -> None:
         await queen.member()
         marks = SetLabels((Label("rack", "3"), Label("spare", "")))
-        view = await queen.fleet.set_labels("gpu1", marks, OPERATOR)
+        view = await queen.hives.set_labels("gpu1", marks, OPERATOR)
         assert view.labels == marks.set
-        view = await queen.fleet.set_labels(
+        view = await queen.hives.set_labels(
             "gpu1", SetLabels((Label("rack", "4"),), ("spare", "x")), OPERATOR
         )
         assert view.labels == (Label("rack", "4"),)
         many = SetLabels(tuple(Label(f"k{n}", "") for n in range(LABELS_MAX)))
         with pytest.raises(BadInput, match=f"{LABELS_MAX} labels at most"):
-            await queen.fleet.set_labels("gpu1", many, OPERATOR)
+            await queen.hives.set_labels("gpu1", many, OPERATOR)
         assert queen.hives.view("gpu1").labels == view.labels
         with pytest.raises(UnknownHive):
-            await queen.fleet.set_labels("gpu9", marks, OPERATOR)
+            await queen.hives.set_labels("gpu9", marks, OPERATOR)
 
     with_queen(scenario)
 
@@ -614,10 +616,10 @@ def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(with_qu
 def test_each_change_has_its_author_in_the_audit_and_in_the_journal(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        await queen.fleet.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)
-        await queen.fleet.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)  # no change
-        await queen.fleet.set_cordon("gpu1", SetCordon("a fan is loud"), OPERATOR)
-        await queen.fleet.set_cordon("gpu1", SetCordon(None), OPERATOR)
+        await queen.hives.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)
+        await queen.hives.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)  # no change
+        await queen.hives.set_cordon("gpu1", SetCordon("a fan is loud"), OPERATOR)
+        await queen.hives.set_cordon("gpu1", SetCordon(None), OPERATOR)
         await queen.catalog.hives.set_status("gpu1", "online")  # who comes and goes is no deed
         await queen.catalog.hives.set_status("gpu1", "offline")
         entries = await queen.catalog.audit.last(100, None)
@@ -646,7 +648,7 @@ def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: p
     async def scenario(queen: Queen) -> None:
         await queen.member()
         for number in range(5):
-            await queen.fleet.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
+            await queen.hives.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
         joined, *told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
         assert joined.startswith("hive gpu1 joined from 10.0.0.1")
         assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
@@ -663,7 +665,7 @@ def test_what_machines_do_pushes_nothing_of_an_operator_s_out_of_the_audit(
     async def scenario(queen: Queen) -> None:
         liar = await queen.member()
         other = await queen.member("gpu2", machine=OTHER)
-        await queen.fleet.set_cordon("gpu1", SetCordon("broken"), OPERATOR)
+        await queen.hives.set_cordon("gpu1", SetCordon("broken"), OPERATOR)
         for number in range(20):
             await queen.catalog.hives.set_address("gpu1", f"10.0.1.{number}", by=liar.fields)
         await queen.catalog.hives.set_address("gpu2", "10.0.2.1", by=other.fields)
@@ -787,9 +789,9 @@ def test_a_hive_of_a_long_version_or_problem_does_not_break_the_list_of_all(with
 def test_the_longest_marks_that_may_be_do_not_break_the_audit(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         await queen.member()
-        await queen.fleet.set_cordon("gpu1", SetCordon("x" * 2000), OPERATOR)
+        await queen.hives.set_cordon("gpu1", SetCordon("x" * 2000), OPERATOR)
         labels = tuple(Label(f"k{number:02}{'a' * 60}", "v" * 63) for number in range(LABELS_MAX))
-        await queen.fleet.set_labels("gpu1", SetLabels(labels), OPERATOR)
+        await queen.hives.set_labels("gpu1", SetLabels(labels), OPERATOR)
         as_the_keeper_reads(QueenRoutes.AUDIT, Audit(tuple(await queen.catalog.audit.last(100, None))))
 
     with_queen(scenario)
@@ -818,7 +820,7 @@ def test_a_shutdown_that_failed_tells_the_hives_again_when_it_is_asked_again(
         for number in (1, 2):
             stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
             taking = asyncio.create_task(answering(stream, status=202, content=b'{"status": "stopping"}'))
-            job = queen.hives.shut_down(OPERATOR)
+            job = queen.work.shut_down(OPERATOR)
             await until(lambda job=job: job.view().state != "running")
             assert queen.tape.of("hive-told") == ["the beehive gpu1 is shutting down"] * number
             taking.cancel()
@@ -832,7 +834,7 @@ def test_a_shutdown_that_failed_tells_the_hives_again_when_it_is_asked_again(
 
 async def add_fails(queen: Queen, name: str = "gpu1") -> RbeeError:
     """How adding ends, which it does at once."""
-    job = queen.hives.add(AddHive(name, None), OPERATOR)
+    job = queen.work.add(AddHive(name, None), OPERATOR)
     *_, last = [chunk async for chunk in job.follow(0)]
     event, _, data = last.decode().partition("\ndata: ")
     assert "event: error" in event
@@ -900,7 +902,7 @@ def test_a_refusal_of_before_ends_the_wait_soon_and_not_at_once(
         assert isinstance(await add_fails(queen), VersionSkew)
         # It may have been mended meanwhile, and comes.
         monkeypatch.setattr(rbee.queen.hives.remote, "REFUSED_TIMEOUT", 5)
-        job = queen.hives.add(AddHive("gpu1", None), OPERATOR)
+        job = queen.work.add(AddHive("gpu1", None), OPERATOR)
         await until(lambda: queen.hives.hive("gpu1").arrival is not None)
         await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
         await asyncio.sleep(0.1)

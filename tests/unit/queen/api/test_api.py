@@ -19,6 +19,7 @@ from rbee.errors import NotPermitted, from_problem
 from rbee.narration import SHUTTING_DOWN_HIVES
 from rbee.queen.api.admission import Admission
 from rbee.queen.hives.hives import Hives as Rules
+from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import STREAMS, Job, Jobs, Stories
 from rbee.queen.store.store import Store
 from rbee.scope import TARGET
@@ -91,6 +92,7 @@ def test_a_hive_s_user_that_comes_while_the_queen_is_awake_is_no_operator_either
 class Served:
     path: Path
     rules: Rules
+    work: HiveWork
     jobs: Jobs
     catalog: Store
     systemd: PlayedSystemd
@@ -106,12 +108,15 @@ async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
     async with open_queen(tmp_path, systemd=systemd, jobs_max=8) as queen:
 
         async def stopping() -> None:
+            await queen.work.end()
             await queen.hives.end()
             queen.jobs.close()
             queen.feed.close()
 
         async with served(queen.app(), tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
-            yield Served(tmp_path / "queen.sock", queen.hives, queen.jobs, queen.catalog, systemd, stop)
+            yield Served(
+                tmp_path / "queen.sock", queen.hives, queen.work, queen.jobs, queen.catalog, systemd, stop
+            )
 
 
 Scenario = Callable[[Served], Coroutine[Any, Any, Result]]
@@ -174,8 +179,8 @@ def test_removing_and_shutting_down_answer_the_same_way(with_queen: WithQueen) -
 def test_who_asked_is_known_by_the_kernel_s_word(with_queen: WithQueen) -> None:
     async def scenario(queen: Served) -> dict[str, str]:
         asked: list[dict[str, str]] = []
-        shut_down = queen.rules.shut_down
-        queen.rules.shut_down = lambda actor: (asked.append(actor), shut_down(actor))[1]  # type: ignore[method-assign]
+        shut_down = queen.work.shut_down
+        queen.work.shut_down = lambda actor: (asked.append(actor), shut_down(actor))[1]  # type: ignore[method-assign]
         await queen.ask(request("POST", "/shutdown", b"", Actor_Uid="0"))
         return asked[0]
 

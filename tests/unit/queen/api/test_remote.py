@@ -323,7 +323,7 @@ def test_each_refusal_is_one_that_the_route_has(with_queen: With) -> None:
 def test_a_hive_that_was_removed_is_refused_by_every_route_but_those_to_join(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
         hive = afar.link(await afar.join())
-        job = afar.queen.hives.remove("gpu1", OPERATOR, is_forced=True)
+        job = afar.queen.work.remove("gpu1", OPERATOR, is_forced=True)
         await until(lambda: job.view().state != "running")
         asked: dict[Route, tuple[Any, dict[str, str]]] = {
             FleetRoutes.RENEW: (Renew(tls.request_for(tls.new_key())), {}),

@@ -51,6 +51,7 @@ from rbee.hive.heartbeat import Heart
 from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.queen.hives.describe import describe
 from rbee.queen.hives.hives import Hives
+from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.restraint import AT_ONCE, LINES
 from rbee.queen.store.store import Store
@@ -192,6 +193,7 @@ class Hive:
 @dataclass
 class Queen:
     hives: Hives
+    work: HiveWork
     jobs: Jobs
     catalog: Store
     systemd: PlayedSystemd
@@ -200,7 +202,7 @@ class Queen:
     audit: Tape
 
     async def add(self) -> list[tuple[str, Any]]:
-        return await told(self.hives.add(LOCALHOST, ACTOR))
+        return await told(self.work.add(LOCALHOST, ACTOR))
 
     async def row(self) -> tuple[str, bool, Devices | None] | None:
         row = await self.catalog.hives.find("localhost")
@@ -262,7 +264,9 @@ def queen(tmp_path: Path, silent_notifier: Notifier) -> MakeQueen:
             async with opened as product:
                 if begin:
                     product.hives.begin()
-                yield Queen(product.hives, product.jobs, product.catalog, systemd, hive, tape, audit)
+                yield Queen(
+                    product.hives, product.work, product.jobs, product.catalog, systemd, hive, tape, audit
+                )
         finally:
             await hive.close()
 
@@ -303,7 +307,7 @@ def test_adding_tells_the_story_and_ends_with_the_hive_online(queen: MakeQueen) 
 def test_each_line_of_the_queen_s_story_names_its_job_hive_and_who_asked(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await told(job)
 
             assert len(q.tape.told) == 5
@@ -316,7 +320,7 @@ def test_each_line_of_the_queen_s_story_names_its_job_hive_and_who_asked(queen: 
 def test_a_story_is_told_whether_anybody_listens_or_not(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await q.tape.until("has-devices")
             await until(lambda: job.state != "running")
 
@@ -385,7 +389,7 @@ def test_an_unknown_host_is_refused_and_nothing_is_written(queen: MakeQueen, hos
     async def scenario() -> None:
         async with queen() as q:
             with pytest.raises(UnknownHost) as caught:
-                q.hives.add(AddHive(host), ACTOR)
+                q.work.add(AddHive(host), ACTOR)
 
             assert caught.value.field == "host"
             assert "rbeectl add-hive HOST" in (caught.value.hint or "")
@@ -470,7 +474,7 @@ def test_a_hive_that_dies_before_its_first_beat_ends_the_story_at_once(
     async def scenario() -> None:
         async with queen(hive_start_timeout=60) as q:
             q.systemd.programs[HIVE_UNIT] = NoProgram()
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
             q.systemd.becomes(HIVE_UNIT, state)
 
@@ -553,12 +557,12 @@ def test_more_jobs_than_are_kept_are_refused_before_anything_happens(queen: Make
         async with queen() as q:
             q.systemd.programs[HIVE_UNIT] = NoProgram()
             for _ in range(16):
-                q.hives.add(LOCALHOST, ACTOR)
+                q.work.add(LOCALHOST, ACTOR)
 
             with pytest.raises(TooMany):
-                q.hives.add(LOCALHOST, ACTOR)
+                q.work.add(LOCALHOST, ACTOR)
             with pytest.raises(TooMany):
-                q.hives.remove("localhost", ACTOR)
+                q.work.remove("localhost", ACTOR)
             await until(lambda: q.tape.names().count("adding") == 16)
             # She may still be looking at what she has to bring back, which comes first.
             async with asyncio.timeout(5):
@@ -571,7 +575,7 @@ def test_more_jobs_than_are_kept_are_refused_before_anything_happens(queen: Make
 def test_a_job_that_was_only_just_asked_for_is_cut_off_without_a_warning(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await q.hives.end()
             q.jobs.close()
 
@@ -584,7 +588,7 @@ def test_a_queen_who_stops_cuts_her_work_off_and_leaves_none_behind(queen: MakeQ
     async def scenario() -> None:
         async with queen() as q:
             q.systemd.programs[HIVE_UNIT] = NoProgram()
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await q.tape.until("waking")
             await q.hives.end()
             q.jobs.close()
@@ -603,7 +607,7 @@ def test_removing_stops_the_unit_and_forgets_the_hive(queen: MakeQueen) -> None:
         async with queen() as q:
             await q.add()
 
-            events = await told(q.hives.remove("localhost", ACTOR))
+            events = await told(q.work.remove("localhost", ACTOR))
 
             assert lines(events) == [
                 ("queen bee", "Removing localhost from hive catalog"),
@@ -631,7 +635,7 @@ def test_a_hive_that_the_catalog_does_not_let_go_of_runs_on(
                 raise CatalogFailed("the disk is full")
 
             monkeypatch.setattr(q.catalog.hives, step, fail)
-            events = await told(q.hives.remove("localhost", ACTOR))
+            events = await told(q.work.remove("localhost", ACTOR))
 
             assert "the disk is full" in str(events[-1])
             assert q.systemd.states[HIVE_UNIT].is_active
@@ -646,9 +650,9 @@ def test_removing_twice_is_no_error(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
             await q.add()
-            await told(q.hives.remove("localhost", ACTOR))
+            await told(q.work.remove("localhost", ACTOR))
 
-            events = await told(q.hives.remove("localhost", ACTOR))
+            events = await told(q.work.remove("localhost", ACTOR))
 
             assert hive_of(events) is None
             assert lines(events)[-1][1] == "the beehive localhost was not in the hive catalog"
@@ -661,7 +665,7 @@ def test_removing_a_hive_that_is_not_of_this_machine_stops_no_unit(queen: MakeQu
         async with queen() as q:
             await q.add()
 
-            assert hive_of(await told(q.hives.remove("blade-7", ACTOR))) is None
+            assert hive_of(await told(q.work.remove("blade-7", ACTOR))) is None
             assert q.systemd.asked == [("start", HIVE_UNIT)]
             assert len(await q.catalog.hives.all()) == 1
 
@@ -674,7 +678,7 @@ def test_a_hive_that_could_not_be_stopped_stays_in_the_catalog(queen: MakeQueen)
             await q.add()
             q.systemd.refusal = NotPermitted("systemd does not let you do this")
 
-            events = await told(q.hives.remove("localhost", ACTOR))
+            events = await told(q.work.remove("localhost", ACTOR))
 
             assert type(error_of(events)) is NotPermitted
             assert lines(events)[-1][1].startswith("removing localhost failed")
@@ -688,7 +692,7 @@ def test_a_hive_that_was_removed_can_be_added_again(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
             await q.add()
-            await told(q.hives.remove("localhost", ACTOR))
+            await told(q.work.remove("localhost", ACTOR))
 
             assert lines(await q.add()) == STORY
 
@@ -750,7 +754,7 @@ def test_a_hive_that_only_announces_itself_is_not_alive_yet(queen: MakeQueen) ->
     async def scenario() -> None:
         async with queen() as q:
             q.systemd.programs[HIVE_UNIT] = NoProgram()
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
 
             ack = await q.hives.heartbeat(beat(state="starting"))
@@ -766,7 +770,7 @@ def test_a_hive_speaks_for_itself_only_and_into_its_own_job_only(queen: MakeQuee
     async def scenario() -> None:
         async with queen() as q:
             q.systemd.programs[HIVE_UNIT] = NoProgram()
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
             forged = Line("queen bee", "all is well", "has-devices", "2026-01-31T12:00:00Z")
 
@@ -790,7 +794,7 @@ def test_a_hive_s_line_has_a_hive_s_word_whatever_it_says_and_a_job_of_its_own_o
                 (line.speaker, line.event, job_id)
             )
             q.systemd.programs[HIVE_UNIT] = NoProgram()
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
             said = [
                 Line("queen bee", "x", event, "2026-01-31T12:00:00Z")
@@ -815,7 +819,7 @@ def test_a_hive_that_speaks_without_end_is_cut_short_and_that_is_told(queen: Mak
             passed_on: list[str] = []
             q.hives._relay._passed_on = lambda hive_id, line, job_id: passed_on.append(line.text)
             q.systemd.programs[HIVE_UNIT] = NoProgram()
-            q.hives.add(LOCALHOST, ACTOR)
+            q.work.add(LOCALHOST, ACTOR)
             await until(lambda: q.systemd.states[HIVE_UNIT] == ACTIVE)
             for number in range(LINES.burst + 400):
                 line = Line("bee hive", f"{number}", "detected", "2026-01-31T12:00:00Z")
@@ -1026,12 +1030,12 @@ ONLINE = "hive localhost is online in the hive catalog, with its devices"
 def test_what_somebody_asked_for_is_told_with_who_and_which_job(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
-            adding = q.hives.add(LOCALHOST, ACTOR)
+            adding = q.work.add(LOCALHOST, ACTOR)
             await told(adding)
-            await told(q.hives.add(LOCALHOST, ACTOR))  # changes nothing
-            removing = q.hives.remove("localhost", ACTOR)
+            await told(q.work.add(LOCALHOST, ACTOR))  # changes nothing
+            removing = q.work.remove("localhost", ACTOR)
             await told(removing)
-            await told(q.hives.remove("localhost", ACTOR))
+            await told(q.work.remove("localhost", ACTOR))
 
             about = {"hive": "localhost", **ACTOR}
             assert q.audit.told == [
@@ -1052,7 +1056,7 @@ def test_a_hive_that_could_not_be_woken_is_offline_in_the_name_of_who_asked(quee
     async def scenario() -> None:
         async with queen() as q:
             q.systemd.refusal = NotPermitted("systemd refused to start rbee-hive.service")
-            job = q.hives.add(LOCALHOST, ACTOR)
+            job = q.work.add(LOCALHOST, ACTOR)
             error_of(await told(job))
 
             assert [text for _, text, _ in q.audit.told] == [
@@ -1227,8 +1231,8 @@ def test_a_hive_that_is_not_there_is_unknown(queen: MakeQueen) -> None:
 def test_a_shutdown_has_systemd_stop_the_target_and_is_done_with_the_queen(queen: MakeQueen) -> None:
     async def scenario() -> None:
         async with queen() as q:
-            job = q.hives.shut_down(ACTOR)
-            assert q.hives.shut_down(ACTOR) is job, "asking again is the same shutdown"
+            job = q.work.shut_down(ACTOR)
+            assert q.work.shut_down(ACTOR) is job, "asking again is the same shutdown"
             await until(lambda: q.systemd.asked != [])
             q.jobs.close()
 
@@ -1245,7 +1249,7 @@ def test_a_hive_s_goodbye_is_part_of_the_shutdown_s_story(queen: MakeQueen) -> N
     async def scenario() -> None:
         async with queen() as q:
             await q.add()
-            job = q.hives.shut_down(ACTOR)
+            job = q.work.shut_down(ACTOR)
             goodbye = Line("bee hive", "Received shutdown signal, goodbye", "goodbye", "2026-01-31T12:00:00Z")
 
             await q.hives.heartbeat(beat(state="stopping", lines=(goodbye,)))
@@ -1275,7 +1279,7 @@ def test_a_shutdown_that_systemd_refuses_ends_in_its_error(queen: MakeQueen) -> 
         async with queen() as q:
             q.systemd.refusal = NotPermitted("systemd does not let you do this")
 
-            events = await told(q.hives.shut_down(ACTOR))
+            events = await told(q.work.shut_down(ACTOR))
 
             assert type(error_of(events)) is NotPermitted
             assert lines(events)[-1][1].startswith("shutting down failed")

@@ -1,0 +1,180 @@
+"""What operators ask of hives: adding, removing, shutting down. Each is a job with a story.
+
+A job goes on to its end whether anybody follows it or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from rbee.contracts import LOCALHOST, AddHive, Done
+from rbee.errors import RbeeError, UnknownHost
+from rbee.narration import (
+    ADD_FAILED,
+    ADDING,
+    REMOVE_FAILED,
+    REMOVED,
+    REMOVING,
+    SHUTDOWN_FAILED,
+    SHUTTING_DOWN_HIVES,
+    Event,
+    Narrator,
+)
+from rbee.queen.hives.hive import Hive
+from rbee.queen.hives.hives import Hives
+from rbee.queen.hives.standing import Shared
+from rbee.queen.jobs import Job, Jobs
+from rbee.queen.store.records import Actor
+from rbee.scope import TARGET
+from rbee.systemd.aio import AsyncBus
+
+log = logging.getLogger("rbee")
+
+
+class HiveWork:
+    """`bus` leads to the target with which everything stops."""
+
+    def __init__(self, shared: Shared, hives: Hives, jobs: Jobs, bus: AsyncBus) -> None:
+        self._shared = shared
+        self._hives = hives
+        self._jobs = jobs
+        self._bus = bus
+        self._telling: asyncio.Task[None] | None = None
+
+    async def end(self) -> None:
+        """Begin nothing more; hives that are being told to stop are told first."""
+        self._shared.tasks.close()
+        if self._telling is not None:
+            await asyncio.wait({self._telling})
+
+    def add(self, request: AddHive, actor: dict[str, str]) -> Job:
+        """Begin to add a hive; one that is there already goes on from wherever it is."""
+        host = self._hives.spelled(request.host)
+        known = self._hives.find(host)
+        if host != LOCALHOST and (known is None or not known.standing.row.is_remote):
+            raise UnknownHost(
+                f"host '{host}' is not known: it is not {LOCALHOST}, and no machine has joined as it",
+                hint="rbeectl add-hive HOST, which goes there by ssh\n"
+                "Or on that machine: sudo rbeectl join QUEEN:8500 --token TOKEN",
+                field="host",
+            )
+        job = self._jobs.open("add-hive", host)
+        story = self._shared.narrator.about(job_id=job.id, hive=host, **actor)
+        by = {**actor, "job_id": job.id}
+        work = partial(self._add, job, story, replace(request, host=host), by)
+        self._shared.tasks.begin(self._run(job, story, ADD_FAILED, f"adding {host}", work))
+        return job
+
+    async def _add(self, job: Job, story: Narrator, request: AddHive, by: Actor) -> Done:
+        host = request.host
+        story.narrate(ADDING, f"Adding {'local pc' if host == LOCALHOST else host} to hive catalog.")
+        async with self._in_catalog(request, by) as hive:
+            return Done(await hive.add(job, story, by))
+
+    @contextlib.asynccontextmanager
+    async def _in_catalog(self, request: AddHive, by: Actor) -> AsyncIterator[Hive]:
+        """The hive, in the catalog and wanted, with its lock taken."""
+        host = request.host
+        while True:
+            hive = self._hives.find(host)
+            if hive is None:
+                row = await self._shared.catalog.hives.add(host, host, request.port, by=by)
+                hive = self._hives.find(host) or self._hives.take_in(row, "pending", "just added")
+                async with hive.lock:
+                    if not hive.is_removed:
+                        yield hive
+                        return
+            else:
+                async with hive.lock:
+                    if not hive.is_removed:
+                        hive.standing.row = await self._shared.catalog.hives.add(
+                            host, host, request.port, by=by
+                        )
+                        yield hive
+                        return
+
+    def remove(self, hive_id: str, actor: dict[str, str], *, is_forced: bool = False) -> Job:
+        """Begin to stop a hive and forget it; one that is not there is no error.
+
+        One on another machine that cannot be told so is forgotten only where it `is_forced`.
+        """
+        job = self._jobs.open("remove-hive", hive_id)
+        story = self._shared.narrator.about(job_id=job.id, hive=hive_id, **actor)
+        by = {**actor, "job_id": job.id}
+        work = partial(self._remove, story, hive_id, by, is_forced)
+        self._shared.tasks.begin(self._run(job, story, REMOVE_FAILED, f"removing {hive_id}", work))
+        return job
+
+    async def _remove(self, story: Narrator, hive_id: str, by: Actor, is_forced: bool) -> Done:
+        story.narrate(REMOVING, f"Removing {hive_id} from hive catalog")
+        hive = self._hives.find(hive_id)
+        if hive is not None:
+            async with hive.lock:
+                if not hive.is_removed:
+                    is_stopped = await hive.remove(story, by, is_forced=is_forced)
+                    self._hives.forget(hive)
+                    told = "stopped and no longer in the hive catalog"
+                    if not is_stopped:
+                        told = "no longer in the hive catalog; whether it runs is not known"
+                    story.narrate(REMOVED, f"the beehive {hive_id} is {told}")
+                    return Done(None, was_there=True)
+        story.narrate(REMOVED, f"the beehive {hive_id} was not in the hive catalog")
+        return Done(None, was_there=False)
+
+    def shut_down(self, actor: dict[str, str]) -> Job:
+        """Have systemd stop the target: hives first, then the queen, whose end ends the story."""
+        running = self._jobs.running("shutdown")
+        job = running or self._jobs.open("shutdown", None)
+        story = self._shared.narrator.about(job_id=job.id, **actor)
+        if running is None:
+            story.narrate(SHUTTING_DOWN_HIVES, "Shutting down all hives")
+        # Again for one that runs: somebody may have started the queen in between.
+        self._shared.tasks.begin(self._shut_down(job, story))
+        return job
+
+    async def _shut_down(self, job: Job, story: Narrator) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_hives(story))
+        # Not cut off by a stop of the queen, which whoever asked for this may be at already.
+        await asyncio.shield(self._telling)
+        try:
+            self._bus.ask_stop(TARGET)
+        except RbeeError as error:
+            self._telling = None  # the next try tells them again
+            for hive in self._hives.remote():
+                hive.is_leaving = False
+            story.narrate(SHUTDOWN_FAILED, f"shutting down failed: {error.message}")
+            job.failed(error)
+
+    async def _tell_hives(self, story: Narrator) -> None:
+        await asyncio.gather(*(hive.shut_down(story) for hive in self._hives.remote()))
+
+    @property
+    def is_telling(self) -> bool:
+        """Are hives on other machines being told to stop?"""
+        return self._telling is not None and not self._telling.done()
+
+    async def _run(
+        self,
+        job: Job,
+        story: Narrator,
+        failed: Event,
+        doing: str,
+        work: Callable[[], Coroutine[Any, Any, Done]],
+    ) -> None:
+        """Do a job's work to its explicit end, whatever becomes of it."""
+        try:
+            job.done(await work())
+        except RbeeError as error:
+            story.narrate(failed, f"{doing} failed: {error.message}")
+            job.failed(error)
+        except Exception as error:
+            log.exception("%s failed", doing)
+            job.failed(RbeeError(f"{doing} failed in a way that nobody foresaw: {error!r}"))
+        self._shared.changed()
