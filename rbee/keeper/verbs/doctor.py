@@ -21,7 +21,7 @@ def doctor(session: Session, fix: bool) -> None:
 
     Looking wakes nobody and changes nothing. Exits 1 if a problem is left.
     """
-    from rbee.keeper.doctor import Doctor, verdict_json  # here: no other verb pays for it
+    from rbee.keeper.doctor.doctor import Doctor, verdict_json  # here: no other verb pays for it
 
     at_work = Doctor(Bus, None if session.as_json or session.is_quiet else sys.stdout)
     verdicts = at_work.mend() if fix else at_work.look()

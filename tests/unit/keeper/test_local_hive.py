@@ -10,7 +10,7 @@ from sqlite3 import connect
 
 import pytest
 
-from rbee.keeper.checks import complain_of_two_queens
+from rbee.keeper.doctor.queens import complain_of_two_queens
 from rbee.keeper.local_hive import FOLDER, RemoteQueen, remote_queen
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import TextIO
 
 from rbee.errors import NotPermitted, RbeeError
-from rbee.keeper.checks import CHECKS, Check, Command, Complaint, Patient, complain_of_bus, is_of_use
+from rbee.keeper.doctor.bus import complain_of_bus
+from rbee.keeper.doctor.check import Check, Command, Complaint
+from rbee.keeper.doctor.checks import CHECKS
+from rbee.keeper.doctor.patient import Patient
 from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.connection import SYSTEMD
@@ -53,7 +56,7 @@ class Doctor:
         stream: TextIO | None,
         *,
         root: Path = Path("/"),
-        checks: Sequence[tuple[str, str, Check]] = CHECKS,
+        checks: Sequence[Check] = CHECKS,
     ) -> None:
         self._open_bus = open_bus
         self._stream = stream
@@ -76,11 +79,10 @@ class Doctor:
             verdicts.append(Verdict("bus", "the system bus answers", tuple(trouble)))
             self._tell(verdicts[-1])
             patient = Patient(bus, self._root, self._is_root, self._sudo_user)
-            for name, well, check in self._checks:
-                if not is_of_use(name, patient):
-                    continue
-                verdicts.append(Verdict(name, well, tuple(_asked(check, patient))))
-                self._tell(verdicts[-1])
+            for check in self._checks:
+                if check.is_of_use(patient):
+                    verdicts.append(Verdict(check.name, check.well, tuple(_asked(check, patient))))
+                    self._tell(verdicts[-1])
         return verdicts
 
     def mend(self) -> list[Verdict]:
@@ -155,7 +157,7 @@ class Doctor:
 def _asked(check: Check, patient: Patient) -> Iterator[Complaint]:
     """A check's complaints; that it cannot look is one of them."""
     try:
-        yield from check(patient)
+        yield from check.look(patient)
     except RbeeError as error:
         yield Complaint(f"could not be looked at: {error.message}", hint=error.hint)
     except OSError as error:

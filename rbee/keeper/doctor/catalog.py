@@ -1,0 +1,197 @@
+"""The queen's catalog, which root alone may look at: can she write it?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rbee import catalogfile, config
+from rbee.errors import BadConfig, CatalogUnusable
+from rbee.files import as_owner_of
+from rbee.keeper.doctor.check import Complaint
+from rbee.keeper.doctor.owners import access_of, group_name, has_user, user_name
+from rbee.keeper.doctor.patient import QUEEN, Patient
+from rbee.scope import QUEEN_UNIT
+
+LOCK_PATIENCE = 2.0
+"""Seconds after which a lock on the catalog that is still held is somebody who hangs.
+
+An honest backup or a query holds a lock to write for milliseconds, and the queen waits 5 s.
+"""
+
+ROOM = 1024 * 1024
+"""Bytes that the catalog's file system has to have free: a few transactions."""
+
+STATE_DIRECTORY = Path("var/lib/queen-rbee")
+
+_OWNER = f"{QUEEN.user}:{QUEEN.user}"
+
+_AS_QUEEN = ("setpriv", f"--reuid={QUEEN.user}", f"--regid={QUEEN.user}", "--clear-groups", "--")
+
+
+def check_catalog(patient: Patient) -> Iterator[Complaint]:
+    """Whose the files are, whether there is room, who holds a lock, and what is in it."""
+    if not patient.is_root:
+        yield Complaint(
+            "the catalog is not looked at: that takes root", hint="sudo rbeectl doctor", is_fault=False
+        )
+        return
+    directory, catalog = patient.root / STATE_DIRECTORY, patient.root / STATE_DIRECTORY / "catalog.db"
+    try:
+        database = config.load(patient.root).queen.database
+    except BadConfig:
+        database = None
+    if database is not None:
+        catalog = patient.root / database.relative_to("/")
+    elif has_user(QUEEN.user):
+        yield from complain_of_directory(directory, patient.root)
+    files = [path for path in (catalog, *_beside(catalog)) if path.is_file() or path.is_symlink()]
+    for path in files:
+        yield from complain_of_owner(path, patient.root)
+    yield from complain_of_room(catalog.parent, patient.root)
+    yield from complain_of_lock(files, patient.root)
+    yield from complain_of_content(catalog, patient.root)
+
+
+def catalog_path(root: Path) -> Path:
+    database = config.load(root).queen.database
+    return root / (STATE_DIRECTORY / "catalog.db" if database is None else database.relative_to("/"))
+
+
+def complain_of_content(catalog: Path, root: Path) -> Iterator[Complaint]:
+    """Damage, another program's file, a newer version: what a queen who starts would refuse."""
+    try:
+        if os.path.lexists(catalog):
+            # SQLite makes files beside a catalog that has a log.
+            with as_owner_of(catalog.parent):
+                if not os.access(catalog, os.R_OK, effective_ids=True):
+                    return  # whose it is has been told
+                catalogfile.check(catalog, name=Path(_shown(catalog, root)), way_out=catalogfile.WAY_OUT)
+    except CatalogUnusable as error:
+        yield Complaint(error.message, hint="; ".join((error.hint or "").splitlines()) or None)
+    except (sqlite3.Error, OSError) as error:
+        yield Complaint(f"{_shown(catalog, root)} could not be read: {error}", is_fault=False)
+
+
+def _beside(catalog: Path) -> tuple[Path, Path]:
+    return Path(f"{catalog}-wal"), Path(f"{catalog}-shm")
+
+
+def complain_of_directory(directory: Path, root: Path) -> Iterator[Complaint]:
+    if not directory.is_dir():
+        return  # StateDirectory= makes it
+    found, shown = directory.stat(), _shown(directory, root)
+    if f"{user_name(found.st_uid)}:{group_name(found.st_gid)}" != _OWNER:
+        yield Complaint(
+            f"{shown} should belong to {_OWNER}, and is {access_of(found)}", (("chown", _OWNER, shown),)
+        )
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        yield Complaint(
+            f"{shown} should have mode 0700, and is {access_of(found)}", (("chmod", "0700", shown),)
+        )
+
+
+def complain_of_owner(path: Path, root: Path) -> Iterator[Complaint]:
+    """A file of the catalog that its queen cannot write, such as a copy that root put there."""
+    found, shown = path.lstat(), _shown(path, root)
+    if stat.S_ISLNK(found.st_mode):
+        yield Complaint(f"{shown} is a symbolic link, and is left alone", hint=f"ls -l {shown}")
+        return
+    if user_name(found.st_uid) != QUEEN.user and found.st_nlink > 1:
+        yield Complaint(
+            f"{shown} belongs to {user_name(found.st_uid)}, has a name elsewhere, too, and is left alone",
+            hint=f"sudo find / -xdev -samefile {shown}",
+        )
+        return
+    if user_name(found.st_uid) != QUEEN.user:
+        # The directory is the queen's: what she can put in place of the file must not become hers.
+        yield Complaint(
+            f"{shown} should belong to {_OWNER}, and is {access_of(found)}",
+            (("chown", "--no-dereference", _OWNER, shown),),
+        )
+    if found.st_mode & 0o600 != 0o600:
+        # By herself, as chmod(1) follows a link that she puts there meanwhile.
+        mend = (*_AS_QUEEN, "chmod", "u+rw", shown)
+        yield Complaint(f"{shown} should have mode 0600, and is {access_of(found)}", (mend,))
+
+
+def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:
+    while not directory.is_dir() and directory != root:
+        directory = directory.parent
+    shown, found = _shown(directory, root), os.statvfs(directory)
+    if found.f_flag & os.ST_RDONLY:
+        yield Complaint(
+            f"the file system of {shown} is read-only, and nothing can be written to the catalog",
+            # findmnt knows of a bind mount, too, which looks like its surroundings to stat(2).
+            hint="Find out why (sudo dmesg), then: "
+            f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shlex.quote(shown)})",
+        )
+    elif found.f_bavail * found.f_frsize < ROOM or (found.f_files and not found.f_favail):
+        yield Complaint(
+            f"the file system of {shown} is full, and nothing can be written to the catalog",
+            hint=f"Make room: df -h {shown}; df -i {shown}",
+        )
+
+
+def complain_of_lock(files: Sequence[Path], root: Path) -> Iterator[Complaint]:
+    holders = writers(files, root)
+    if holders:
+        # Nothing tells when somebody else's lock is let go of.
+        time.sleep(LOCK_PATIENCE)
+        holders &= writers(files, root)
+    for pid in sorted(holders):
+        status = _text(root / "proc" / str(pid) / "status")
+        is_stopped = "\nState:\tT" in status or "\nState:\tt" in status
+        command = _text(root / "proc" / str(pid) / "cmdline").replace("\0", " ").strip()[:100]
+        yield Complaint(
+            f"process {pid} ({command or 'unknown'}) holds a lock on the catalog, and as long as it does"
+            " the queen cannot write; ended, it loses only what it has not committed",
+            # SQLite rolls back what it left half-done, however it ends. SIGTERM does not end who is stopped.
+            (("kill", *(["-KILL"] if is_stopped else []), str(pid)),),
+        )
+
+
+def writers(files: Sequence[Path], root: Path) -> set[int]:
+    """The processes but the queen's that hold a lock to write on one of these files.
+
+    By /proc/PID/fdinfo, not /proc/locks: on overlayfs and btrfs that one shows other device
+    numbers than stat(2).
+    """
+    inodes = {(found.st_dev, found.st_ino) for found in map(os.lstat, files)}
+    pids = set()
+    for process in (root / "proc").glob("[0-9]*"):
+        try:
+            if f"/{QUEEN_UNIT}" not in (process / "cgroup").read_text() and _has_write_lock(process, inodes):
+                pids.add(int(process.name))
+        except OSError:
+            continue  # it ended while we looked
+    return pids - {os.getpid()}
+
+
+def _has_write_lock(process: Path, inodes: set[tuple[int, int]]) -> bool:
+    for link in (process / "fd").iterdir():
+        try:
+            found = link.stat()
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) in inodes:
+            lines = (process / "fdinfo" / link.name).read_text().splitlines()
+            if any(line.startswith("lock:") and " WRITE " in line for line in lines):
+                return True
+    return False
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _shown(path: Path, root: Path) -> str:
+    return f"/{path.relative_to(root)}"

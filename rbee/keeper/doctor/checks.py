@@ -1,0 +1,40 @@
+"""Every check there is, in an order in which none is blamed for what an earlier one found.
+
+The system bus is looked at before all of them: it is part of what they look at.
+"""
+
+from __future__ import annotations
+
+from rbee.keeper.doctor.catalog import check_catalog
+from rbee.keeper.doctor.check import Check
+from rbee.keeper.doctor.configuration import check_configuration
+from rbee.keeper.doctor.group import check_group
+from rbee.keeper.doctor.keys import check_keys
+from rbee.keeper.doctor.link import check_link
+from rbee.keeper.doctor.patient import HIVE, QUEEN
+from rbee.keeper.doctor.polkit import check_polkit
+from rbee.keeper.doctor.queens import check_queens
+from rbee.keeper.doctor.sockets import check_sockets
+from rbee.keeper.doctor.units import check_units
+
+CHECKS = (
+    Check("polkit", "polkit answers", check_polkit),
+    Check("group", "users and groups are as they should be", check_group),
+    Check("units", "the units are there, and none has failed", check_units),
+    Check("sockets", "what should listen listens", check_sockets),
+    Check("configuration", "the configuration can be used", check_configuration),
+    Check("queens", "the hive of this machine has one queen", check_queens),
+    Check(
+        "catalog",
+        "the queen can write her catalog",
+        check_catalog,
+        is_of_use=lambda patient: patient.is_installed(QUEEN),
+    ),
+    Check("keys", "keys and certificates are valid by this clock", check_keys),
+    Check(
+        "link",
+        "this hive is connected to its queen",
+        check_link,
+        is_of_use=lambda patient: patient.is_installed(HIVE) and not patient.is_installed(QUEEN),
+    ),
+)

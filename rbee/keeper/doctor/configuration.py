@@ -1,0 +1,37 @@
+"""The configuration: can the daemons run with it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rbee import config
+from rbee.contracts import LOCALHOST
+from rbee.errors import BadConfig
+from rbee.keeper.doctor.check import Complaint
+from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
+from rbee.scope import HIVE_UNIT
+
+
+def check_configuration(patient: Patient) -> Iterator[Complaint]:
+    """What keeps a daemon from starting is a fault, an unknown key is a note."""
+    try:
+        settings = config.load(patient.root)
+    except BadConfig as error:
+        yield Complaint(error.message, hint=error.hint)
+        return
+    for warning in settings.warnings:
+        yield Complaint(warning, is_fault=False)
+    yield from complain_of_id(patient, settings.hive.id)
+
+
+def complain_of_id(patient: Patient, hive_id: str) -> Iterator[Complaint]:
+    """A name for the local hive that its queen does not know. Of one that has joined it does not count."""
+    is_both = patient.is_installed(QUEEN) and patient.is_installed(HIVE)
+    if not is_both or hive_id == LOCALHOST:
+        return
+    place = config.where_set("Hive", "Id", patient.root)
+    yield Complaint(
+        f"the hive on this machine calls itself {hive_id}, by [Hive] Id= in {place}: its queen knows it as "
+        f"{LOCALHOST} only, and takes no heartbeat of it",
+        hint=f"Delete the line Id={hive_id} in {place}; then: sudo systemctl restart {HIVE_UNIT}",
+    )

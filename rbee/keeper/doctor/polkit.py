@@ -1,0 +1,69 @@
+"""polkit, which lets those start units who are not root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rbee.errors import RbeeError
+from rbee.keeper import permission
+from rbee.keeper.doctor.check import NO_BUS, Complaint
+from rbee.keeper.doctor.patient import Patient
+from rbee.keeper.doctor.units import reason_of, unmask
+from rbee.systemd.unit import UnitState
+
+POLKIT = "polkit.service"
+
+POLKIT_NAME = "org.freedesktop.PolicyKit1"
+
+RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
+
+
+def check_polkit(patient: Patient) -> Iterator[Complaint]:
+    """Is polkit there, does it answer, and has it the rules of rbee?"""
+    if patient.bus is None:
+        yield NO_BUS
+        return
+    state = patient.bus.state(POLKIT)
+    file_state, _ = patient.bus.file_state(POLKIT)
+    broken = complain_of_polkit(state, file_state)
+    if broken is None:
+        try:
+            patient.bus.ping(POLKIT_NAME)
+        except RbeeError as error:
+            broken = Complaint(
+                f"polkit does not answer ({error.message}), so that only root can turn rbee on and off",
+                (("systemctl", "restart", POLKIT),),
+                hint=f"sudo journalctl -u {POLKIT} -e",
+            )
+    if broken is not None:
+        yield broken
+    if is_missing(patient.root / RULES):
+        yield Complaint(
+            f"/{RULES} is missing, by which group {permission.GROUP} may turn rbee on and off",
+            hint="Install the package python3-rbee again: sudo apt install --reinstall ./python3-rbee_*.deb",
+        )
+
+
+def is_missing(path: Path) -> bool:
+    """Debian 12 shows the folder of the rules to root and polkit only: who may not look cannot say so."""
+    try:
+        return not path.is_file()
+    except PermissionError:
+        return False
+
+
+def complain_of_polkit(state: UnitState, file_state: str) -> Complaint | None:
+    only_root = "so that only root can turn rbee on and off"
+    if state.load == "masked":
+        return Complaint(f"{POLKIT} is masked, {only_root}", (unmask(POLKIT, file_state),))
+    if state.load == "not-found":
+        install = ("apt-get", "install", "--yes", "polkitd")
+        return Complaint(f"polkit is not installed, {only_root}", (install,))
+    if state.active == "failed":
+        return Complaint(
+            f"{POLKIT} has failed ({reason_of(state)}), {only_root}",
+            (("systemctl", "reset-failed", POLKIT), ("systemctl", "start", POLKIT)),
+            hint=f"sudo journalctl -u {POLKIT} -e",
+        )
+    return None

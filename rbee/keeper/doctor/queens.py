@@ -1,0 +1,59 @@
+"""One queen for this machine's hive, who is here or on another machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from rbee import catalogfile
+from rbee.contracts import LOCALHOST
+from rbee.errors import BadConfig
+from rbee.keeper.doctor.catalog import catalog_path
+from rbee.keeper.doctor.check import NO_BUS, Command, Complaint
+from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
+from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, RemoteQueen, remote_queen
+from rbee.scope import HIVE_UNIT
+
+
+def check_queens(patient: Patient) -> Iterator[Complaint]:
+    """A machine with a queen whose hive has joined another."""
+    if patient.bus is None:
+        yield NO_BUS
+        return
+    if not (patient.is_installed(QUEEN) and patient.is_installed(HIVE)):
+        return
+    remote = remote_queen(patient.bus.state(HIVE_UNIT), patient.root)
+    if remote is not None:
+        yield complain_of_two_queens(remote, patient.root, is_root=patient.is_root)
+
+
+def complain_of_two_queens(remote: RemoteQueen, root: Path, *, is_root: bool) -> Complaint:
+    """A machine with a queen whose hive has joined another: no queen gets its heartbeats.
+
+    It is mended where somebody has added localhost to the queen here, who is the one that is wanted then.
+    Nothing is lost: what it has joined is put aside.
+    """
+    text = f"this machine has a queen of its own, and its hive is {remote}: neither gets its heartbeats"
+    leave = "To leave the hive with the other queen: sudo apt remove rbee-queen"
+    there = [name for name in MEMBERSHIPS if (root / FOLDER / name).exists()] if is_root else []
+    put_aside: tuple[Command, ...] = tuple(
+        ("runuser", "-u", HIVE.user, "--", "mv", "-T", f"/{FOLDER}/{name}", f"/{FOLDER}/{name}.aside")
+        for name in there
+    )
+    if put_aside and _is_wanted(root):
+        return Complaint(text, (*put_aside, ("systemctl", "try-restart", HIVE_UNIT)), hint=leave)
+    return Complaint(
+        text,
+        hint=f"{leave}\nTo make it the hive of the queen here: rbeectl add-hive {LOCALHOST}; "
+        "sudo rbeectl doctor --fix",
+    )
+
+
+def _is_wanted(root: Path) -> bool:
+    """Has somebody added this machine to the queen here?"""
+    try:
+        catalog = catalog_path(root)
+        return catalog.exists() and catalogfile.has_hive(catalog, LOCALHOST)
+    except (BadConfig, sqlite3.Error):
+        return False

@@ -1,0 +1,94 @@
+"""The sockets' files, and whether anybody listens on them."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rbee.keeper.doctor.check import NO_BUS, RESTART, Command, Complaint
+from rbee.keeper.doctor.owners import access_of, group_name, user_name
+from rbee.keeper.doctor.patient import QUEEN, Patient, Program
+from rbee.keeper.listener import closed_tcp
+from rbee.systemd.bus import Bus
+
+
+def check_sockets(patient: Patient) -> Iterator[Complaint]:
+    """The folder of the sockets, each socket's file, and the queen's TCP port."""
+    if not patient.programs:
+        return
+    listening = [] if patient.bus is None else _listening_units(patient.bus, patient.programs)
+    place = patient.root / "run/rbee"
+    if not place.is_dir():
+        make: list[Command] = [("systemd-tmpfiles", "--create", "rbee.conf")]
+        yield Complaint(
+            "/run/rbee is gone, and with it the sockets by which queen and hive are reached",
+            (*make, *([RESTART] if listening else [])),
+        )
+        return
+    found = place.stat()
+    if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (0, 0, 0o755):
+        yield Complaint(
+            f"/run/rbee should be root's with mode 0755, and is {access_of(found)}",
+            (("systemd-tmpfiles", "--create", "rbee.conf"),),
+        )
+    if patient.bus is None:
+        yield NO_BUS
+        return
+    if patient.is_installed(QUEEN) and (closed := closed_tcp(patient.bus, patient.root)):
+        yield Complaint(closed.message, hint="; ".join(closed.hint.splitlines()))
+    heard = _listening_paths(patient.root)
+    for program in listening:
+        yield from complain_of_socket(
+            program.socket, program.path, patient.root, patient.bus.socket_access(program.socket), heard
+        )
+
+
+def _listening_units(bus: Bus, programs: Sequence[Program]) -> list[Program]:
+    states = {program: bus.state(program.socket) for program in programs}
+    return [program for program, state in states.items() if state.load == "loaded" and state.is_active]
+
+
+def complain_of_socket(
+    unit: str, path: Path, root: Path, access: tuple[str, str, int], heard: set[str] | None
+) -> Iterator[Complaint]:
+    """What is wrong with the file of a socket whose unit is active.
+
+    Connecting would tell more, and would wake the queen.
+    """
+    try:
+        found = (root / path.relative_to("/")).lstat()
+    except FileNotFoundError:
+        yield Complaint(f"systemd listens on {path}, and somebody deleted that file", (RESTART,))
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        yield Complaint(f"{path} is no socket", (("rm", "-r", str(path)), RESTART))
+        return
+    if heard is not None and str(path) not in heard:
+        yield Complaint(f"nobody listens on {path}, though systemd takes {unit} for active", (RESTART,))
+        return
+    user, group, mode = access
+    wanted = f"{user or 'root'}:{group or 'root'}"
+    if f"{user_name(found.st_uid)}:{group_name(found.st_gid)}" != wanted:
+        yield Complaint(
+            f"{path} should belong to {wanted}, and is {access_of(found)}", (("chown", wanted, str(path)),)
+        )
+    if stat.S_IMODE(found.st_mode) != mode:
+        yield Complaint(
+            f"{path} should have mode {mode:04o}, and is {access_of(found)}",
+            (("chmod", f"{mode:04o}", str(path)),),
+        )
+
+
+def _listening_paths(root: Path) -> set[str] | None:
+    """The paths that Unix sockets listen on, by /proc/net/unix; None where it cannot be read.
+
+    A line is number, references, protocol, flags, type, state, inode, path; the flag 0x10000
+    stands for listen(2) (__SO_ACCEPTCON).
+    """
+    try:
+        lines = (root / "proc/net/unix").read_text(errors="replace").splitlines()[1:]
+    except OSError:
+        return None
+    found = [line.split(maxsplit=7) for line in lines]
+    return {words[7] for words in found if len(words) == 8 and int(words[3], 16) & 0x10000}

@@ -1,0 +1,47 @@
+"""All checks together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from rbee.keeper.doctor.checks import CHECKS
+from rbee.keeper.doctor.configuration import check_configuration
+from rbee.keeper.doctor.patient import Patient
+from rbee.keeper.doctor.polkit import check_polkit
+from rbee.keeper.doctor.sockets import check_sockets
+from rbee.keeper.doctor.units import check_units
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.systemd.bus import Bus
+from tests.unit.keeper.doctor.doubles import PlayedBus, asked
+
+
+def test_a_machine_on_which_all_is_well_has_no_complaints(bus: PlayedBus, root: Path) -> None:
+    for check in (check_polkit, check_units, check_configuration):
+        assert asked(check, bus, root) == []
+    # Who runs this test need not be root, whose these files should be.
+    assert {complaint.text.split(" should ")[0] for complaint in asked(check_sockets, bus, root)} <= {
+        "/run/rbee",
+        "/run/rbee/queen.sock",
+        "/run/rbee/hive.sock",
+    }
+
+
+def test_without_a_bus_the_rest_is_looked_at_as_far_as_it_goes(root: Path) -> None:
+    for check in (check_polkit, check_units):
+        (note,) = asked(check, None, root)
+        assert (note.is_fault, note.cures) == (False, ())
+    (root / "run/rbee/queen.sock").unlink()
+    (root / "run/rbee/hive.sock").unlink()
+    (root / "run/rbee").rmdir()
+    (complaint,) = asked(check_sockets, None, root)
+    assert complaint.cures == (("systemd-tmpfiles", "--create", "rbee.conf"),)
+
+
+def test_of_a_machine_with_a_hive_only_no_queen_is_expected(bus: PlayedBus, root: Path) -> None:
+    (root / "usr/libexec/rbee/queen-rbee").unlink()
+    del bus.states[QUEEN_UNIT], bus.states[QUEEN_SOCKET_UNIT]
+
+    assert asked(check_units, bus, root) == []
+    patient = Patient(cast(Bus, bus), root, False, None)
+    assert {check.name for check in CHECKS if not check.is_of_use(patient)} == {"catalog"}
