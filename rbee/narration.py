@@ -6,7 +6,6 @@ rbee.catalog) and programs can find it. A Narrator takes lines; the plain one is
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from rbee.contracts import JobStarted, Line, Speaker, encode
+from rbee.contracts import JobStarted, Line, Speaker
 from rbee.errors import TEXT_LIMIT
 from rbee.text import printable, shortened
 
@@ -202,52 +201,6 @@ class Teller(Narrator):
 
     def close(self, *, went_well: bool) -> None:
         """Nothing more is told."""
-
-
-_COLOURS: Mapping[Speaker, str] = {"bee keeper": "33", "queen bee": "35", "bee hive": "36"}
-_ERRORS = frozenset(event.name for event in EVENTS if event.priority <= ERROR)
-_WIDTH = len("(bee keeper) ")
-
-
-class Terminal(Teller):
-    """For a person: '(queen bee)  text', in colour where asked; what could steer a terminal is escaped."""
-
-    def __init__(self, stream: TextIO, *, colour: bool = False) -> None:
-        self._stream = stream
-        self._colour = colour
-
-    def relay(self, line: Line) -> None:
-        # A pipe is block-buffered otherwise, and the story is live.
-        print(*dressed(line, colour=self._colour), sep="", file=self._stream, flush=True)
-
-
-def dressed(line: Line, *, colour: bool, text: str | None = None) -> tuple[str, str]:
-    """The speaker in its column, and the line's text, or as much of it as `text` has."""
-    name, text = f"({line.speaker})".ljust(_WIDTH), printable(line.text) if text is None else text
-    if not colour:
-        return name, text
-    name = f"\033[{_COLOURS[line.speaker]}m{name}\033[0m"
-    return name, f"\033[31m{text}\033[0m" if line.event in _ERRORS else text
-
-
-class JsonLines(Teller):
-    """For a program: each as a JSON object on a line of its own, event 'line', or 'job' for the job."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def begin(self, job: JobStarted) -> None:
-        print(json.dumps({"event": "job", **encode(job)}), file=self._stream, flush=True)
-
-    def relay(self, line: Line) -> None:
-        told = {
-            "event": "line",
-            "kind": line.event,
-            "speaker": line.speaker,
-            "text": line.text,
-            "at": line.at,
-        }
-        print(json.dumps(told), file=self._stream, flush=True)
 
 
 def line_of(event: Event, text: str) -> Line:

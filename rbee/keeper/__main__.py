@@ -16,7 +16,7 @@ import click
 from rbee.errors import BadInput, Interrupted, RbeeError
 from rbee.files import unforeseen
 from rbee.keeper.cli import cli
-from rbee.keeper.output import OutputFailed, open_streams
+from rbee.keeper.output.streams import OutputFailed, open_streams
 from rbee.keeper.session import Session
 from rbee.text import printable
 

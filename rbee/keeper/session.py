@@ -15,10 +15,11 @@ import click
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.keeper.commands import Deadline, Keeper
-from rbee.keeper.progress import Progress
-from rbee.keeper.screen import Screen, needs_pager, page
-from rbee.keeper.tables import Frame
-from rbee.narration import JsonLines, Teller, Terminal
+from rbee.keeper.output.lines import JsonLines, Terminal
+from rbee.keeper.output.progress import Progress
+from rbee.keeper.output.screen import Screen, needs_pager, page
+from rbee.keeper.output.tables import Frame
+from rbee.narration import Teller
 from rbee.systemd.bus import Bus
 from rbee.text import printable, printable_lines
 

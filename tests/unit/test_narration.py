@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import re
 import socket
 import time
@@ -25,14 +24,11 @@ from rbee.narration import (
     HIVE_OFFLINE,
     INFO,
     NOTICE,
-    QUEEN_ASLEEP,
     WARNING,
     Chorus,
     Event,
     Journal,
-    JsonLines,
     Narrator,
-    Terminal,
     line_of,
     now_rfc3339,
 )
@@ -188,70 +184,6 @@ def test_a_journal_that_is_stuck_does_not_stop_who_narrates(
     # stderr leads to the same journal, and would wait.
     assert fallback.getvalue() == ""
     assert time.monotonic() - began < 10
-
-
-# For people and programs
-
-
-@pytest.mark.parametrize(
-    ("event", "told"),
-    [
-        (ADDING, "(queen bee)  Adding local pc to hive catalog.\n"),
-        (QUEEN_ASLEEP, "(bee keeper) Adding local pc to hive catalog.\n"),
-        (DETECTED, "(bee hive)   Adding local pc to hive catalog.\n"),
-    ],
-)
-def test_a_person_reads_the_speaker_in_a_column(event: Event, told: str) -> None:
-    stream = io.StringIO()
-
-    Terminal(stream).narrate(event, "Adding local pc to hive catalog.")
-
-    assert stream.getvalue() == told
-
-
-@pytest.mark.parametrize(
-    ("event", "told"),
-    [
-        (QUEEN_ASLEEP, "\033[33m(bee keeper) \033[0mhello\n"),
-        (ADDING, "\033[35m(queen bee)  \033[0mhello\n"),
-        (DETECTED, "\033[36m(bee hive)   \033[0mhello\n"),
-        (ADD_FAILED, "\033[35m(queen bee)  \033[0m\033[31mhello\033[0m\n"),
-    ],
-)
-def test_on_a_terminal_the_speaker_has_a_colour_and_an_error_is_red(event: Event, told: str) -> None:
-    stream = io.StringIO()
-
-    Terminal(stream, colour=True).narrate(event, "hello")
-
-    assert stream.getvalue() == told
-
-
-@pytest.mark.parametrize(("text", "shown"), STEERING)
-def test_what_could_steer_a_terminal_is_shown_escaped(text: str, shown: str) -> None:
-    stream = io.StringIO()
-
-    Terminal(stream).narrate(ADDING, text)
-
-    assert stream.getvalue() == f"(queen bee)  {shown}\n"
-
-
-def test_a_program_reads_a_json_object_a_line() -> None:
-    stream = io.StringIO()
-    line = Line("bee hive", "größer\n\x1b[2J", "detected", "2026-01-31T12:00:00.000Z")
-
-    JsonLines(stream).relay(line)
-    JsonLines(stream).narrate(ADDING, "Adding")
-
-    first, second = stream.getvalue().splitlines()
-    assert json.loads(first) == {
-        "event": "line",
-        "kind": "detected",
-        "speaker": "bee hive",
-        "text": "größer\n\x1b[2J",
-        "at": "2026-01-31T12:00:00.000Z",
-    }
-    assert json.loads(second)["kind"] == "adding"
-    assert "\x1b" not in first
 
 
 # Who is told what

@@ -24,9 +24,9 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import BadInput
-from rbee.keeper import tables
 from rbee.keeper.commands import checked
 from rbee.keeper.options import Suggesting, changing, in_session, looking, span
+from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.hives import now_ms
 from rbee.text import NotUtf8, decoded, printable

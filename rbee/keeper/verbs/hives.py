@@ -9,11 +9,11 @@ import click
 
 from rbee.contracts import Hives, HiveView, JobStarted, encode
 from rbee.errors import BadInput
-from rbee.keeper import tables
 from rbee.keeper.options import doing, in_session, looking, selecting
+from rbee.keeper.output import tables
+from rbee.keeper.output.tables import Frame
 from rbee.keeper.selectors import Selector
 from rbee.keeper.session import Session
-from rbee.keeper.tables import Frame
 from rbee.text import printable
 
 NO_HIVES = "No hives. Add this machine: rbeectl add-hive localhost"

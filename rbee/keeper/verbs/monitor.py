@@ -13,8 +13,8 @@ from rbee.errors import BadInput, Interrupted
 from rbee.keeper.commands import checked
 from rbee.keeper.monitor import QueenIs, Told
 from rbee.keeper.options import in_session, watching
+from rbee.keeper.output.tables import with_problem
 from rbee.keeper.session import Session
-from rbee.keeper.tables import with_problem
 from rbee.narration import ERROR, NOTICE, WARNING
 from rbee.text import printable
 

@@ -8,9 +8,9 @@ import click
 
 from rbee.contracts import HiveView, Sample, encode
 from rbee.errors import BadInput
-from rbee.keeper import tables
 from rbee.keeper.commands import did_you_mean
 from rbee.keeper.options import in_session, looking
+from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.text import printable
 

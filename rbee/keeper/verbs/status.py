@@ -10,15 +10,15 @@ import click
 
 from rbee.contracts import HiveView, State, encode
 from rbee.errors import NotRunning
-from rbee.keeper import tables
 from rbee.keeper.commands import Keeper, Overview
 from rbee.keeper.journal import matches
 from rbee.keeper.local_hive import remote_queen
 from rbee.keeper.lone import LoneHive
 from rbee.keeper.options import in_session, looking
-from rbee.keeper.screen import Screen
+from rbee.keeper.output import tables
+from rbee.keeper.output.screen import Screen
+from rbee.keeper.output.tables import Frame
 from rbee.keeper.session import Session
-from rbee.keeper.tables import Frame
 from rbee.keeper.verbs.hives import NO_HIVES, hives_page, now_ms
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
 from rbee.systemd.exitstatus import cure_for_exit

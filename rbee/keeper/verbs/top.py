@@ -19,9 +19,9 @@ from rbee.contracts import encode
 from rbee.errors import NotRunning, RbeeError
 from rbee.keeper.commands import Keeper
 from rbee.keeper.options import in_session, looking, span
-from rbee.keeper.screen import Screen
+from rbee.keeper.output.screen import Screen
+from rbee.keeper.output.top import SGR, Moment, Tone, frame
 from rbee.keeper.session import Session
-from rbee.keeper.top import SGR, Moment, Tone, frame
 from rbee.keeper.verbs.hives import now_ms
 
 if TYPE_CHECKING:

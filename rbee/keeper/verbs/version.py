@@ -8,9 +8,9 @@ import click
 
 from rbee import __version__
 from rbee.contracts import HiveView
-from rbee.keeper import tables
 from rbee.keeper.commands import Versions
 from rbee.keeper.options import in_session, looking
+from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 

@@ -29,9 +29,9 @@ import rbee.keeper.session
 from rbee import __version__
 from rbee.contracts import CatalogReport, Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
 from rbee.errors import HiveFailed, NotPermitted, RbeeError, TimedOut, UnitFailed, UnknownHost, Unreachable
-from rbee.keeper import tables
 from rbee.keeper.cli import cli
 from rbee.keeper.lone import JOIN
+from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.narration import Event
 from rbee.scope import (

@@ -15,7 +15,7 @@ from rbee.contracts import FeedEvent, Gap
 from rbee.errors import BadInput, NotPermitted
 from rbee.keeper.commands import Keeper
 from rbee.keeper.monitor import QueenIs, Told
-from rbee.keeper.screen import Screen
+from rbee.keeper.output.screen import Screen
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.monitor import ToldInLines, moment_ms
 from tests.unit.keeper.desk import JOB, Bus, Ran, Rbeectl

@@ -11,9 +11,9 @@ from starlette.requests import Request
 
 from rbee.contracts import GpuSample, HiveView, QueenRoutes, Route, Sample, encode
 from rbee.errors import HiveFailed
-from rbee.keeper.screen import Screen, width
-from rbee.keeper.tables import live_table
-from rbee.keeper.top import Moment, frame
+from rbee.keeper.output.screen import Screen, width
+from rbee.keeper.output.tables import live_table
+from rbee.keeper.output.top import Moment, frame
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
 from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbee.contracts import Gpu, GpuSample, HiveView, Sample
-from rbee.keeper import tables
-from rbee.keeper.screen import Screen, width
+from rbee.keeper.output import tables
+from rbee.keeper.output.screen import Screen, width
 from rbee.text import printable
 
 Tone = Literal["plain", "bold", "good", "warning", "bad"]

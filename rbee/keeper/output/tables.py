@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rbee.contracts import AuditEntry, FeedEvent, Gpu, HiveView, Sample, TokenView
-from rbee.keeper.screen import Screen, width
+from rbee.keeper.output.screen import Screen, width
 from rbee.text import printable
 
 LEAST_COLUMN = 8

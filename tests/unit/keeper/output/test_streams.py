@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 RUN = "import sys; from rbee.keeper.__main__ import main; sys.exit(main())"
 

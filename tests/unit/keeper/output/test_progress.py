@@ -12,8 +12,8 @@ import pyte
 import pytest
 
 from rbee.contracts import Line
-from rbee.keeper.progress import TICK, Progress
-from rbee.keeper.screen import Screen, width
+from rbee.keeper.output.progress import TICK, Progress
+from rbee.keeper.output.screen import Screen, width
 
 AT = "2026-01-31T12:00:00.000Z"
 WIDE = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode=True, columns=60, lines=12)

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rbee.contracts import Line
-from rbee.keeper.screen import Screen
-from rbee.narration import Teller, dressed
+from rbee.keeper.output.lines import dressed
+from rbee.keeper.output.screen import Screen
+from rbee.narration import Teller
 
 TICK = 0.1
 """Seconds between two frames of the spinner."""

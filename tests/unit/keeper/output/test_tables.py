@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from rbee.contracts import AuditEntry, Cpu, Devices, Finding, Gpu, Label
-from rbee.keeper.screen import Screen
-from rbee.keeper.tables import (
+from rbee.keeper.output.screen import Screen
+from rbee.keeper.output.tables import (
     Frame,
     ago,
     audit_table,
@@ -202,6 +202,6 @@ def test_a_span_is_told_in_its_two_largest_units(seconds: int, told: str) -> Non
 def test_a_moment_is_told_as_systemctl_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    monkeypatch.setattr("rbee.keeper.tables.time.time_ns", lambda: 1_769_860_807 * 10**9)
+    monkeypatch.setattr("rbee.keeper.output.tables.time.time_ns", lambda: 1_769_860_807 * 10**9)
 
     assert moment(1_769_860_800_000_000) == "Sat 2026-01-31 12:00:00 UTC; 7s ago"
