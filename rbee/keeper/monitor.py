@@ -19,7 +19,7 @@ from typing import Literal
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
 from rbee.contracts import FeedEvent, Gap, QueenRoutes, Shape, decode, is_same_name
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
-from rbee.keeper.commands import QueenState, queen_state
+from rbee.keeper.queen.state import QueenState, queen_state
 from rbee.rows import read_row
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.bus import Bus

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from rbee.config import parse_span
-from rbee.keeper.commands import did_you_mean
 from rbee.keeper.session import Session
+from rbee.keeper.typed import did_you_mean
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 Decorator = Callable[[Verb], Verb]

@@ -7,7 +7,8 @@ import os
 import pwd
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from rbee.errors import NotPermitted
@@ -72,6 +73,15 @@ def explain(refusal: NotPermitted) -> NotPermitted:
                 f"{refusal.message}: only group {GROUP} and root may do this, and {user} is not in it",
                 hint=f"sudo adduser {user} {GROUP}\n{LOG_IN}",
             )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What systemd or the queen's socket refuses within it, with the cure that fits this user."""
+    try:
+        yield
+    except NotPermitted as error:
+        raise explain(error) from error
 
 
 def user_name() -> str:

@@ -14,11 +14,12 @@ import click
 
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
-from rbee.keeper.commands import Deadline, Keeper
 from rbee.keeper.output.lines import JsonLines, Terminal
 from rbee.keeper.output.progress import Progress
 from rbee.keeper.output.screen import Screen, needs_pager, page
 from rbee.keeper.output.tables import Frame
+from rbee.keeper.queen.queen import Queen
+from rbee.keeper.work import Deadline, Work
 from rbee.narration import Teller
 from rbee.systemd.bus import Bus
 from rbee.text import printable, printable_lines
@@ -48,17 +49,23 @@ class Session:
         return Frame(has_header=self.has_legend, screen=None if self.is_full else self.screen)
 
     @contextmanager
-    def keeper(self) -> Iterator[Keeper]:
-        """A keeper with a bus, for the length of a verb."""
-        deadline = Deadline(self.timeout)
+    def work(self) -> Iterator[Work]:
+        """What a verb needs, with a bus, for as long as it is at work."""
+        left = Deadline(self.timeout).left
         teller = self.teller()
         with Bus() as bus:
             try:
-                yield Keeper(bus, QueenClient(QUEEN_SOCKET, left=deadline.left), teller, deadline)
+                yield Work(bus, teller, left)
             except BaseException:
                 teller.close(went_well=False)
                 raise
             teller.close(went_well=True)
+
+    @contextmanager
+    def queen(self) -> Iterator[Queen]:
+        """As work(), with the queen of this machine; nobody is asked or woken by that alone."""
+        with self.work() as work:
+            yield Queen(work, QueenClient(QUEEN_SOCKET, left=work.left))
 
     def teller(self) -> Teller:
         """Whoever tells a story, line by line."""

@@ -17,7 +17,7 @@ from rbee.catalogfile import VERSION
 from rbee.client.queen import QueenClient
 from rbee.contracts import CatalogReport, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
-from rbee.keeper.catalog import backup
+from rbee.keeper.catalog.backup import backup
 from rbee.queen.store.copies import COPIES_MAX
 from rbee.queen.store.sqlite import SQLite
 from tests.integration.house import House, Queen, soon, until

@@ -19,8 +19,8 @@ import rbee.keeper.monitor
 from rbee.client.queen import QueenClient
 from rbee.contracts import FeedEvent, Gap
 from rbee.errors import NotPermitted, NotRunning, TimedOut
-from rbee.keeper.commands import Deadline
 from rbee.keeper.monitor import Monitor, QueenIs, Told
+from rbee.keeper.work import Deadline
 from rbee.narration import ADDING, HIVE_ONLINE
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState

@@ -37,8 +37,16 @@ def module_of(file: str) -> str:
     return "" if first == "__init__" else first
 
 
+def module_path(file: str) -> str:
+    """rbee/keeper/session.py is rbee.keeper.session, and a room's __init__.py the room."""
+    return ".".join(("rbee", *Path(file).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {module_path(file): file for file in FILES}
+
+
 def imports(file: str) -> Iterator[tuple[int, str]]:
-    """Line and module below rbee of each import in the file, those in functions too."""
+    """Line and module of each import of rbee's in the file, those in functions and for types too."""
     here = ["rbee", *Path(file).parent.parts]
     for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
         if isinstance(node, ast.Import):
@@ -46,20 +54,27 @@ def imports(file: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(here[: len(here) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            names = [f"rbee.{alias.name}" for alias in node.names] if module == "rbee" else [module]
+            inner = [f"{module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else module for name in inner]
         else:
             continue
         for name in names:
             if name.split(".")[0] == "rbee":
-                yield node.lineno, (*name.split("."), "")[1]
+                yield node.lineno, name
+
+
+def room_of(module: str) -> str:
+    """rbee.keeper.session stands in keeper; '' is the package's own file."""
+    return (*module.split("."), "")[1]
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_module_imports_strictly_lower_steps_or_its_own_room(file: str) -> None:
     module = module_of(file)
     assert module == "" or module in STEP_OF, f"{file} stands on no step; DESIGN.md says which there are"
-    for line, imported in imports(file):
-        if imported in ("", "__version__") or imported == module:
+    for line, name in imports(file):
+        imported = room_of(name)
+        if imported in ("", module):
             continue
         assert module, f"rbee/{file}:{line}: the package's own file imports {imported}"
         assert STEP_OF[imported] < STEP_OF[module], f"rbee/{file}:{line}: {module} imports {imported}"
@@ -86,6 +101,39 @@ def test_no_module_of_a_room_imports_itself_by_way_of_others(room: str) -> None:
         for module in ready:
             del needs[module]
     assert needs == {}, "each of these imports another of them"
+
+
+def circles() -> set[frozenset[str]]:
+    """The modules that import each other, whoever is between them (Tarjan's algorithm)."""
+    graph = {module: {name for _, name in imports(file)} - {module} for module, file in MODULES.items()}
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: set[frozenset[str]] = set()
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        path.append(module)
+        for other in graph[module] & graph.keys():
+            if other not in order:
+                visit(other)
+            if other in path:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == order[module]:
+            members = path[path.index(module) :]
+            del path[path.index(module) :]
+            if members[1:]:
+                found.add(frozenset(members))
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not in functions either, where a circle is hidden and not gone."""
+    assert circles() == set()
 
 
 def test_the_rule_is_about_all_there_is() -> None:

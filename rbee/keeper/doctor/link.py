@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rbee.keeper.doctor.check import NO_BUS, Complaint
 from rbee.keeper.doctor.patient import Patient
-from rbee.keeper.lone import LoneHive
+from rbee.keeper.local_hive import LocalHive
 
 
 def check_link(patient: Patient) -> Iterator[Complaint]:
@@ -14,12 +14,12 @@ def check_link(patient: Patient) -> Iterator[Complaint]:
     if patient.bus is None:
         yield NO_BUS
         return
-    lone = LoneHive.find(patient.bus)
-    if lone.is_connected or lone.hive.load != "loaded" or lone.hive.active == "failed":
+    local = LocalHive.find(patient.bus)
+    if local.is_connected or local.hive.load != "loaded" or local.hive.active == "failed":
         return  # what is wrong with the unit is said of the unit
     yield Complaint(
-        f"this hive {lone.describe()}",
-        hint="; ".join((lone.hint() or "").splitlines()) or None,
+        f"this hive {local.describe()}",
+        hint="; ".join((local.hint() or "").splitlines()) or None,
         # One who waits, or was never asked to join, is as somebody wanted it.
-        is_fault=lone.hive.is_active and lone.link is not None,
+        is_fault=local.hive.is_active and local.link is not None,
     )

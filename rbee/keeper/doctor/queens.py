@@ -12,7 +12,7 @@ from rbee.errors import BadConfig
 from rbee.keeper.doctor.catalog import catalog_path
 from rbee.keeper.doctor.check import NO_BUS, Command, Complaint
 from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
-from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, RemoteQueen, remote_queen
+from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, LocalHive, RemoteQueen
 from rbee.scope import HIVE_UNIT
 
 
@@ -23,7 +23,7 @@ def check_queens(patient: Patient) -> Iterator[Complaint]:
         return
     if not (patient.is_installed(QUEEN) and patient.is_installed(HIVE)):
         return
-    remote = remote_queen(patient.bus.state(HIVE_UNIT), patient.root)
+    remote = LocalHive.find(patient.bus).remote_queen(patient.root)
     if remote is not None:
         yield complain_of_two_queens(remote, patient.root, is_root=patient.is_root)
 

@@ -299,9 +299,14 @@ def span(then_ms: int, now_ms: int) -> str:
     return " ".join(spans[:2]) or "0s"
 
 
+def now_ms() -> int:
+    """The time of the wall clock, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
 def moment(then_us: int) -> str:
     """A time of the wall clock, in microseconds, as systemctl prints it, with how long ago."""
-    return f"{clock(then_us)}; {ago(then_us // 1000, time.time_ns() // 1_000_000)}"
+    return f"{clock(then_us)}; {ago(then_us // 1000, now_ms())}"
 
 
 def clock(then_us: int) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import click
 
-from rbee.client.queen import QueenClient
-from rbee.config import QUEEN_SOCKET
 from rbee.contracts import CatalogReport, encode
 from rbee.keeper.options import Suggesting, common, in_session
 from rbee.keeper.session import Session
@@ -29,8 +28,10 @@ def backup_catalog(session: Session, file: str, force: bool) -> None:
     """Copy the catalog of the awake queen to FILE; '-' is stdout."""
     if file == "-" and session.as_json:
         raise click.UsageError("'-' is the catalog itself, and --json has no place there")
-    with session.keeper() as work:
-        report = work.backup_catalog(file, is_forced=force)
+    from rbee.keeper.catalog.backup import backup  # with sqlite3, which only this needs
+
+    with session.queen() as queen:
+        report = backup(queen, queen.settled_state(), file, is_forced=force)
     if report is not None:
         print_report(session, report, f"Saved {report.path}")
 
@@ -41,11 +42,14 @@ def backup_catalog(session: Session, file: str, force: bool) -> None:
 @in_session
 def check_catalog(session: Session, file: str | None) -> None:
     """Read FILE, or the queen's own catalog, and say whether it is sound; exits 78 if it is not."""
-    if file is not None:
-        report = check_catalog_file(session, file)
+    from rbee.keeper.catalog.check import check_file, check_own
+    from rbee.keeper.catalog.location import is_the_queens
+
+    if file is not None and not is_the_queens(file):
+        report = check_file(Path(file))  # for which neither bus nor queen is needed
     else:
-        with session.keeper() as work:
-            report = work.check_catalog()
+        with session.queen() as queen:
+            report = check_own(queen)
     print_report(session, report, f"{report.path} is sound")
 
 
@@ -58,7 +62,7 @@ def restore_catalog(session: Session, file: str | None, empty: bool) -> None:
     """Put FILE in the catalog's place, as root and with the queen off; the old one is kept beside it."""
     if (file is None) != empty:
         raise click.UsageError("restore takes a FILE, or --empty and no FILE")
-    from rbee.keeper.catalog import restore  # with sqlite3, which only this needs
+    from rbee.keeper.catalog.restore import restore  # with sqlite3, which only this needs
 
     done = restore(file, journal=Journal("rbeectl", fallback=StringIO()))  # no journal is no error
     if session.as_json:
@@ -74,16 +78,6 @@ def restore_catalog(session: Session, file: str | None, empty: bool) -> None:
     if done.old:
         session.say(f"The catalog before is {printable(str(done.old))}")
     session.say("Next: rbeectl add-hive localhost")
-
-
-def check_catalog_file(session: Session, file: str) -> CatalogReport:
-    """As Keeper.check_catalog(), for a file: neither bus nor queen is needed, unless it is hers."""
-    from rbee.keeper.catalog import check, is_the_queens
-
-    if is_the_queens(file):
-        with session.keeper() as work:
-            return work.check_catalog()
-    return check(QueenClient(QUEEN_SOCKET), "off", file)
 
 
 def print_report(session: Session, report: CatalogReport, said: str) -> None:

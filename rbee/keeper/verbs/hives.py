@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
-from rbee.contracts import Hives, HiveView, JobStarted, encode
+from rbee.contracts import Hives as Listed
+from rbee.contracts import HiveView, JobStarted, encode
 from rbee.errors import BadInput
+from rbee.keeper.fleet.host import bring_and_add, bring_host
+from rbee.keeper.fleet.typed import Typed
+from rbee.keeper.hives import Hives
+from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.output import tables
 from rbee.keeper.output.tables import Frame
@@ -27,7 +32,10 @@ NO_SUCH_HIVES = "No hive has these labels"
     "--user", metavar="USER", help="Who to be on HOST, for ssh, as in USER@HOST; root, or one with sudo."
 )
 @click.option(
-    "--queen", metavar="ADDRESS[:PORT]", help="Where HOST finds the queen, if not where ssh came from."
+    "--queen",
+    "address",
+    metavar="ADDRESS[:PORT]",
+    help="Where HOST finds the queen, if not where ssh came from.",
 )
 @click.option(
     "--install", "package", metavar="PATH", help="Install rbee-hive there from this .deb or folder."
@@ -35,7 +43,7 @@ NO_SUCH_HIVES = "No hive has these labels"
 @doing
 @in_session
 def add_hive(
-    session: Session, host: str, port: int | None, user: str | None, queen: str | None, package: str | None
+    session: Session, host: str, port: int | None, user: str | None, address: str | None, package: str | None
 ) -> None:
     """Add HOST to the hive catalog and see it online.
 
@@ -43,12 +51,13 @@ def add_hive(
     yet. A hive that is there already goes on from wherever it is.
     """
     host, user = split_user(host, user)
-    with session.keeper() as work:
+    typed = Typed(host, user, address, Path(package) if package else None, port)
+    with session.queen() as queen:
         if not session.waits:
-            work.bring_host(host, user=user, queen=queen, package=package, port=port)
-            tell_begun(session, work.begin_add_hive(host, port))
+            bring_host(queen, typed)
+            tell_begun(session, Hives(queen).begin_adding(host, port))
             return
-        hive = work.bring_and_add(host, port, user=user, queen=queen, package=package)
+        hive = bring_and_add(queen, typed)
     if session.as_json:
         session.tell_json({"event": "done", "hive": encode(hive)})
     else:
@@ -82,12 +91,13 @@ def remove_hive(session: Session, hive: str, force: bool) -> None:
 
     One on another machine is told to forget its queen, and keeps its packages.
     """
-    with session.keeper() as work:
+    with session.queen() as queen:
+        hives = Hives(queen)
         if not session.waits:
-            tell_begun(session, work.begin_remove_hive(hive, is_forced=force))
+            tell_begun(session, hives.begin_removing(hive, is_forced=force))
             return
-        was_there = work.remove_hive(hive, is_forced=force)
-        near = "" if was_there else work.near(hive)
+        was_there = hives.remove(hive, is_forced=force)
+        near = "" if was_there else hives.near(hive)
     if session.as_json:
         session.tell_json({"event": "done", "hive": None, "was_there": was_there})
     elif was_there:
@@ -110,12 +120,12 @@ def tell_begun(session: Session, job: JobStarted) -> None:
 @in_session
 def list_hives(session: Session, selector: Selector) -> None:
     """List the hives of the catalog and who is alive."""
-    with session.keeper() as work:
-        there = work.list_hives()
-        closed = work.closed_tcp()
+    with session.queen() as queen:
+        there = Hives(queen).all()
+        closed = closed_tcp(queen.work.bus)
     hives = tuple(hive for hive in there if selector.takes(hive))
     if session.as_json:
-        session.tell_json(encode(Hives(hives)))
+        session.tell_json(encode(Listed(hives)))
     elif hives:
         session.show(lambda frame: hives_page(hives, frame))
     elif session.has_legend:
@@ -131,10 +141,11 @@ def list_hives(session: Session, selector: Selector) -> None:
 @in_session
 def list_devices(session: Session, hive: str | None, selector: Selector) -> None:
     """List the devices of HIVE, or of every hive, and what they do right now."""
-    with session.keeper() as work:
-        there = [work.hive(hive)] if hive is not None else list(work.list_hives())
+    with session.queen() as queen:
+        known = Hives(queen)
+        there = [known.one(hive)] if hive is not None else list(known.all())
         hives = [one for one in there if selector.takes(one)]
-        samples = work.samples(hives)
+        samples = known.samples(hives)
     if session.as_json:
         told = [
             {
@@ -154,13 +165,9 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
 
 
 def hives_page(hives: Iterable[HiveView], frame: Frame) -> str:
-    return tables.hives_table(hives, now_ms(), frame)
+    return tables.hives_table(hives, tables.now_ms(), frame)
 
 
 def devices_page(hives: list[HiveView], frame: Frame) -> str:
     page = tables.devices_table(hives, frame)
     return "\n".join([page, *(tables.findings(hives) if frame.has_header else ())])
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -12,10 +12,12 @@ import click
 from rbee.contracts import JobId, Name
 from rbee.errors import NotPermitted, RbeeError, UnknownHive
 from rbee.files import reason
-from rbee.keeper.commands import checked
+from rbee.keeper.hives import Hives
 from rbee.keeper.journal import is_readable, matches
 from rbee.keeper.options import in_session, looking
+from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
+from rbee.keeper.typed import checked
 
 REST = "rbee.journalctl"
 """Where a context keeps what stands after '--'."""
@@ -89,8 +91,8 @@ def logs(
 def not_readable(session: Session, hive: str | None) -> NotPermitted:
     """Why nothing is shown, and where the same is narrated to whoever may speak to the queen."""
     hints = [shlex.join(["sudo", "rbeectl", *sys.argv[1:]])]
-    with session.keeper() as work:
-        if work.queen_state() != "absent":
+    with session.work() as work:
+        if queen_state(work.bus) != "absent":
             hints.insert(0, shlex.join(["rbeectl", "monitor", *([hive] if hive else [])]))
     return NotPermitted(
         "only root and the groups adm and systemd-journal may read the system's journal",
@@ -101,8 +103,8 @@ def not_readable(session: Session, hive: str | None) -> NotPermitted:
 def in_catalog(session: Session, hive: str) -> str:
     """The name as the catalog has it; UnknownHive for one of whom an awake queen does not know."""
     try:
-        with replace(session, timeout=LOOK_TIMEOUT).keeper() as work:
-            return work.hive(hive).id
+        with replace(session, timeout=LOOK_TIMEOUT).queen() as queen:
+            return Hives(queen).one(hive).id
     except UnknownHive:
         raise
     except RbeeError:

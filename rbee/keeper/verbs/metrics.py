@@ -38,8 +38,8 @@ def metrics(session: Session, textfile: str | None) -> None:
     if textfile is not None:
         write_textfile(session, target(textfile))
         return
-    with session.keeper() as work:
-        told = b"".join(work.metrics()).decode()
+    with session.queen() as queen:
+        told = b"".join(queen.fetch_if_awake(QueenRoutes.METRICS)).decode()
     if session.as_json:
         session.tell_json({"media_type": QueenRoutes.METRICS.media_type, "text": told})
     else:
@@ -58,8 +58,8 @@ def target(textfile: str) -> Path:
 
 def write_textfile(session: Session, path: Path) -> None:
     try:
-        with session.keeper() as work:
-            content = b"".join(work.metrics(accept="text/plain"))
+        with session.queen() as queen:
+            content = b"".join(queen.fetch_if_awake(QueenRoutes.METRICS, accept="text/plain"))
     except RbeeError as error:
         # First of all: what an older run wrote would say for ever that she is up.
         replace(path, [DOWN.encode()])

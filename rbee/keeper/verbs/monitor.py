@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
 from datetime import date, datetime
 
 import click
@@ -10,11 +12,12 @@ import click
 from rbee.config import parse_span
 from rbee.contracts import EVENTS_MAX, FeedEvent, Gap, Name, encode
 from rbee.errors import BadInput, Interrupted
-from rbee.keeper.commands import checked
-from rbee.keeper.monitor import QueenIs, Told
+from rbee.keeper.monitor import Monitor, QueenIs, Told
 from rbee.keeper.options import in_session, watching
 from rbee.keeper.output.tables import with_problem
+from rbee.keeper.queen.queen import Queen, reached
 from rbee.keeper.session import Session
+from rbee.keeper.typed import checked
 from rbee.narration import ERROR, NOTICE, WARNING
 from rbee.text import printable
 
@@ -43,11 +46,23 @@ def monitor(session: Session, hive: str | None, lines: int | None, since: str | 
     since_ms = None if since is None else moment_ms(since)
     shown = ToldAsJson(session) if session.as_json else ToldInLines(session)
     try:
-        with session.keeper() as work:
-            for told in work.monitor(about, lines=10 if lines is None else lines, since_ms=since_ms):
+        with session.queen() as queen:
+            for told in happening(queen, about, lines=10 if lines is None else lines, since_ms=since_ms):
                 shown.show(told)
     except KeyboardInterrupt as error:
         raise SystemExit(Interrupted.exit_code) from error
+
+
+def happening(queen: Queen, hive: str | None, *, lines: int, since_ms: int | None) -> Iterator[Told]:
+    """What happens, for ever, to one hive or to all; see Monitor."""
+    if queen.present_state() == "awake":
+        queen.check_version()
+    work = queen.work
+    with reached():
+        yield from Monitor(
+            work.bus, queen.client, left=work.left, hive=hive, lines=lines, since_ms=since_ms,
+            output=sys.stdout.fileno(),
+        ).events()  # fmt: skip
 
 
 def moment_ms(text: str) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
+from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session
+from rbee.keeper.queen.shutdown import begin_shutdown, shut_down
+from rbee.keeper.queen.sleep import put_to_sleep
 from rbee.keeper.session import Session
 
 
@@ -13,9 +16,12 @@ from rbee.keeper.session import Session
 @in_session
 def wake(session: Session) -> None:
     """Wake the queen; she wakes the hives that are wanted."""
-    with session.keeper() as work:
-        work.wake(waits=session.waits)
-        closed = work.closed_tcp() if session.waits else None
+    with session.queen() as queen:
+        if session.waits:
+            queen.wake()
+        else:
+            queen.begin_waking()
+        closed = closed_tcp(queen.work.bus) if session.waits else None
     tell_done(session, "awake", "Queen is awake" if session.waits else "Queen is being woken")
     if closed:
         session.warn(closed.message, closed.hint)
@@ -29,8 +35,8 @@ def sleep(session: Session) -> None:
 
     Whoever speaks to her wakes her.
     """
-    with session.keeper() as work:
-        work.sleep(waits=session.waits)
+    with session.work() as work:
+        put_to_sleep(work, waits=session.waits)
     tell_done(session, "asleep", "Queen is asleep" if session.waits else "Queen is being stopped")
 
 
@@ -42,9 +48,12 @@ def shutdown(session: Session) -> None:
 
     On a machine without a queen it stops its hive alone.
     """
-    with session.keeper() as work:
-        state = work.queen_state()
-        work.shutdown(waits=session.waits)
+    with session.queen() as queen:
+        state = queen.state()
+        if session.waits:
+            shut_down(queen)
+        else:
+            begin_shutdown(queen)
     if state == "absent":
         who, verb = "This machine's hive", "is"
     else:

@@ -8,10 +8,11 @@ import click
 
 from rbee.contracts import HiveView, Sample, encode
 from rbee.errors import BadInput
-from rbee.keeper.commands import did_you_mean
+from rbee.keeper.hives import Hives
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
+from rbee.keeper.typed import did_you_mean
 from rbee.text import printable
 
 
@@ -28,9 +29,10 @@ def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> N
 
     What is not known is empty.
     """
-    with session.keeper() as work:
-        found = work.hive(hive)
-        sample = work.samples([found]).get(found.id)
+    with session.queen() as queen:
+        hives = Hives(queen)
+        found = hives.one(hive)
+        sample = hives.samples([found]).get(found.id)
     known = properties(found) | (live_properties(sample) if sample is not None else {})
     names = _chosen(known, wanted)
     if session.as_json:

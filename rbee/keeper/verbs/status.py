@@ -3,28 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import click
 
-from rbee.contracts import HiveView, State, encode
-from rbee.errors import NotRunning
-from rbee.keeper.commands import Keeper, Overview
+from rbee.contracts import HiveView, QueenRoutes, State, encode
+from rbee.errors import NotPermitted, NotRunning
+from rbee.keeper.hives import Hives
 from rbee.keeper.journal import matches
-from rbee.keeper.local_hive import remote_queen
-from rbee.keeper.lone import LoneHive
+from rbee.keeper.listener import ClosedTcp, closed_tcp
+from rbee.keeper.local_hive import LocalHive
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.tables import Frame
+from rbee.keeper.queen.queen import Queen
+from rbee.keeper.queen.state import QueenState
 from rbee.keeper.session import Session
-from rbee.keeper.verbs.hives import NO_HIVES, hives_page, now_ms
+from rbee.keeper.verbs.hives import NO_HIVES, hives_page
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
 from rbee.systemd.exitstatus import cure_for_exit
 from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What is shown without HIVE; `hives` is None where the queen is not awake to tell, or refused."""
+
+    queen_state: QueenState
+    queen: UnitState
+    local: LocalHive
+    hives: tuple[HiveView, ...] | None
+    refused: NotPermitted | None = None
+    tcp: ClosedTcp | None = None
+
+    @property
+    def has_queen(self) -> bool:
+        """Is one installed on this machine?"""
+        return self.queen_state != "absent"
+
+    @property
+    def is_up(self) -> bool:
+        return self.queen_state == "awake" if self.has_queen else self.local.is_connected
+
+
+def look_around(queen: Queen) -> Overview:
+    """The queen, this machine's hive, and all hives if she is awake."""
+    state, bus = queen.state(), queen.work.bus
+    hives, refused = None, None
+    if state == "awake":
+        try:
+            hives = queen.ask(QueenRoutes.HIVES).hives
+        except NotPermitted as error:
+            refused = error  # the units are anybody's to see, the hives are not
+    tcp = closed_tcp(bus) if state == "awake" else None
+    return Overview(state, bus.state(QUEEN_UNIT), LocalHive.find(bus), hives, refused, tcp)
 
 
 @click.command(short_help="Show the queen and all hives, or HIVE with its last log lines.")
@@ -45,12 +82,13 @@ def status(session: Session, hive: str | None, lines: int) -> None:
     Exits 3 if the queen is not awake, or HIVE is not online. A machine without a queen shows its hive and
     where the queen is; then it exits 3 if they are not connected.
     """
-    with session.keeper() as work:
+    with session.queen() as queen:
         if hive is not None:
-            found = work.hive(hive)
-            log = last_lines(work, found.id, lines)
+            hives = Hives(queen)
+            found = hives.one(hive)
+            log = last_lines(hives, found.id, lines)
         else:
-            overview = work.status()
+            overview = look_around(queen)
     if hive is not None:
         show_hive(session, found, log)
         is_up = found.state == "online"
@@ -70,13 +108,13 @@ def show_overview(session: Session, overview: Overview) -> None:
         session.warn(overview.tcp.message, overview.tcp.hint)
 
 
-def last_lines(work: Keeper, hive: str, lines: int) -> list[str]:
+def last_lines(hives: Hives, hive: str, lines: int) -> list[str]:
     """The last lines of the journal; for who may not read it, those that the queen keeps."""
     if not lines:
         return []
     return journal_tail(*matches(hive), lines=lines) or [
         f"{datetime.fromisoformat(event.at).astimezone():%b %d %H:%M:%S} {event.speaker}: {event.text}"
-        for event in work.last_events(hive, lines)
+        for event in hives.last_events(hive, lines)
     ]
 
 
@@ -90,7 +128,7 @@ def show_hive(session: Session, hive: HiveView, log: list[str]) -> None:
 
 def hive_page(hive: HiveView, screen: Screen, frame: Frame) -> str:
     """A hive as systemctl status shows a unit."""
-    now = now_ms()
+    now = tables.now_ms()
     rows = [
         ("State", f"{hive.state} since {tables.moment(hive.since_ms * 1000)}"),
         ("Reason", hive.reason),
@@ -118,13 +156,13 @@ DOTS: Mapping[State, str] = {"online": "active", "suspect": "waiting", "offline"
 
 
 def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
-    if overview.lone is not None:
-        return lone_page(overview.lone, screen, frame)
+    if not overview.has_queen:
+        return lone_page(overview.local, screen, frame)
     parts = [
         unit_page(QUEEN_UNIT, queen_words(overview), overview.queen, screen),
         "\n".join(
             [
-                unit_page(HIVE_UNIT, "the hive of this machine", overview.hive, screen),
+                unit_page(HIVE_UNIT, "the hive of this machine", overview.local.hive, screen),
                 *two_queens(overview),
             ]
         ),
@@ -138,7 +176,7 @@ def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
     return "\n\n".join(parts)
 
 
-def lone_page(lone: LoneHive, screen: Screen, frame: Frame) -> str:
+def lone_page(lone: LocalHive, screen: Screen, frame: Frame) -> str:
     """A machine that has no queen."""
     if not lone.is_installed:
         return f"Neither a queen nor a hive is installed here. To be a hive: {INSTALL}"
@@ -156,7 +194,7 @@ def queen_words(overview: Overview) -> str:
 
 def two_queens(overview: Overview) -> list[str]:
     """Of a machine with a queen whose hive has joined another."""
-    remote = remote_queen(overview.hive) if overview.queen.load != "not-found" else None
+    remote = overview.local.remote_queen() if overview.queen.load != "not-found" else None
     if remote is None:
         return []
     return [
@@ -193,16 +231,16 @@ def dot(active: str, screen: Screen) -> str:
 def overview_json(overview: Overview) -> dict[str, Any]:
     return {
         "queen": {"state": overview.queen_state, "unit": QUEEN_UNIT, **unit_json(overview.queen)},
-        "hive": {"unit": HIVE_UNIT, **unit_json(overview.hive)},
+        "hive": {"unit": HIVE_UNIT, **unit_json(overview.local.hive)},
         "hives": None if overview.hives is None else encode(overview.hives),
         "tcp": None if overview.tcp is None else {"problem": overview.tcp.message, "hint": overview.tcp.hint},
-        "remote_queen": lone_json(overview.lone),
+        "remote_queen": None if overview.has_queen else lone_json(overview.local),
     }
 
 
-def lone_json(lone: LoneHive | None) -> dict[str, Any] | None:
+def lone_json(lone: LocalHive) -> dict[str, Any] | None:
     """The queen of this machine's hive, where she is on another machine."""
-    if lone is None or lone.link is None:
+    if lone.link is None:
         return None
     return {"address": lone.link.queen, "connected": lone.is_connected, "waiting": lone.is_waiting}
 

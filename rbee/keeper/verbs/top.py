@@ -17,12 +17,13 @@ import click
 
 from rbee.contracts import encode
 from rbee.errors import NotRunning, RbeeError
-from rbee.keeper.commands import Keeper
+from rbee.keeper.hives import Hives
 from rbee.keeper.options import in_session, looking, span
 from rbee.keeper.output.screen import Screen
+from rbee.keeper.output.tables import now_ms
 from rbee.keeper.output.top import SGR, Moment, Tone, frame
+from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
-from rbee.keeper.verbs.hives import now_ms
 
 if TYPE_CHECKING:
     import curses
@@ -41,9 +42,9 @@ def top(session: Session, delay: float, iterations: int | None) -> None:
     On a terminal the screen is drawn anew until 'q' or Ctrl-C; elsewhere one frame comes after the other.
     """
     numbers: Iterable[int] = itertools.count() if iterations is None else range(iterations)
-    with session.keeper() as work:
-        work.list_hives()  # who sleeps at the beginning is not waited for
-        look = partial(_look, work)
+    with session.queen() as queen:
+        Hives(queen).all()  # who sleeps at the beginning is not waited for
+        look = partial(_look, queen)
         if session.as_json:
             _one_after_the_other(look, numbers, delay, lambda moment: session.tell_json(_told(moment)))
         elif session.screen.can_redraw and sys.stdin.isatty() and not session.is_quiet:
@@ -54,14 +55,15 @@ def top(session: Session, delay: float, iterations: int | None) -> None:
             )
 
 
-def _look(work: Keeper) -> Moment:
+def _look(queen: Queen) -> Moment:
     """What is so now. A queen who is not awake is not asked."""
     clock = f"{datetime.now().astimezone():%H:%M:%S}"
     try:
-        hives = work.list_hives()
-        return Moment(clock, now_ms(), "awake", hives, work.samples(hives))
+        hives = Hives(queen)
+        there = hives.all()
+        return Moment(clock, now_ms(), "awake", there, hives.samples(there))
     except NotRunning:
-        return Moment(clock, now_ms(), work.queen_state(), None, {})
+        return Moment(clock, now_ms(), queen.state(), None, {})
 
 
 def _one_after_the_other(

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 
 import click
 
 from rbee import __version__
-from rbee.contracts import HiveView
-from rbee.keeper.commands import Versions
+from rbee.contracts import HiveView, QueenRoutes
+from rbee.keeper.local_hive import LocalHive
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
+from rbee.keeper.queen.queen import Queen
+from rbee.keeper.queen.state import QueenState
+from rbee.keeper.queen.version import RESTART, numbers_of
 from rbee.keeper.session import Session
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What queen and hives say they are; `queen` is None where she is not awake to tell.
+
+    `lone` is the hive of a machine that has no queen.
+    """
+
+    queen_state: QueenState
+    queen: str | None
+    hives: tuple[HiveView, ...]
+    lone: LocalHive | None = None
+
+
+def find_versions(queen: Queen) -> Versions:
+    """What runs here, as far as somebody is awake to tell."""
+    state = queen.state()
+    if state == "awake":
+        return Versions(state, queen.version(), queen.ask(QueenRoutes.HIVES).hives)
+    lone = LocalHive.find(queen.work.bus) if state == "absent" else None
+    return Versions(state, None, (), lone)
 
 
 @click.command(short_help="Show the versions of all that runs.")
@@ -23,8 +48,8 @@ def version(session: Session) -> None:
 
     A queen who is not awake is not asked.
     """
-    with session.keeper() as work:
-        found = work.versions()
+    with session.queen() as queen:
+        found = find_versions(queen)
     if session.as_json:
         session.tell_json(
             {
@@ -48,7 +73,7 @@ def _queen_note(found: Versions) -> str:
     if found.queen is None:
         return f"she is {found.queen_state}"
     if found.queen != __version__:
-        return f"the package has {__version__}: sudo systemctl try-restart {QUEEN_UNIT}"
+        return f"the package has {__version__}: {RESTART}"
     return ""
 
 
@@ -62,10 +87,6 @@ def _hive_note(hive: HiveView, queen: str | None) -> str:
         return f"the package has {__version__}: sudo systemctl try-restart {HIVE_UNIT}"
     if queen is None or hive.version == queen:
         return ""
-    if _numbers(hive.version) > _numbers(queen):
+    if numbers_of(hive.version) > numbers_of(queen):
         return f"newer than the queen's {queen}: upgrade rbee-queen, on this machine"
     return f"older than the queen's {queen}: upgrade rbee-hive, on {hive.id}"
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall("[0-9]+", version)]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import rbee.keeper.__main__
-import rbee.keeper.commands
+import rbee.keeper.queen.wake
 import rbee.keeper.session
 from rbee.contracts import Route
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.server.app import Handler, build_app
 from rbee.systemd.daemon import Notifier
-from tests.unit.keeper.desk import Bus, Ran, Rbeectl
+from tests.unit.keeper.doubles import OF_THIS_VERSION, Bus, Ran, Rbeectl
 from tests.unit.played_systemd import ACTIVE
 from tests.unit.serving import served
 
@@ -27,7 +27,7 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
     bus = Bus()
     monkeypatch.setattr(rbee.keeper.session, "Bus", bus)
     # No journal that the test could read by chance.
-    monkeypatch.setattr(rbee.keeper.commands, "journal_tail", lambda *matches, lines=5: [])
+    monkeypatch.setattr(rbee.keeper.queen.wake, "journal_tail", lambda *matches, lines=5: [])
     return bus
 
 
@@ -59,7 +59,7 @@ def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
     def run(handlers: dict[Route, Handler], work: Callable[[], Ran]) -> Ran:
         async def scenario() -> Ran:
             (tmp_path / "queen.sock").unlink(missing_ok=True)
-            app = build_app("a queen", "1", handlers)
+            app = build_app("a queen", "1", {**OF_THIS_VERSION, **handlers})
             async with served(app, tmp_path / "queen.sock", silent_notifier):
                 return await asyncio.to_thread(work)
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-import rbee.keeper.catalog
+import rbee.keeper.catalog.location
 from rbee.catalogfile import MADE, VERSION, Lock
 from rbee.contracts import QueenRoutes, Route
 from rbee.errors import (
@@ -32,7 +32,10 @@ from rbee.errors import (
     RbeeError,
     Unreachable,
 )
-from rbee.keeper.catalog import backup, check, is_the_queens, restore
+from rbee.keeper.catalog.backup import backup
+from rbee.keeper.catalog.check import check_file, check_own
+from rbee.keeper.catalog.location import is_the_queens
+from rbee.keeper.catalog.restore import restore
 from rbee.queen.store.sqlite import SCHEMA
 from rbee.queen.store.store import Store
 
@@ -87,7 +90,7 @@ def listing(folder: Path) -> set[str]:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the queen's catalog is; root restores, whoever runs the tests."""
     path = tmp_path / "state/catalog.db"
-    monkeypatch.setattr(rbee.keeper.catalog, "place", lambda: path)
+    monkeypatch.setattr(rbee.keeper.catalog.location, "own_path", lambda: path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return path
 
@@ -95,9 +98,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Queen:
     """Answers with these parts of a file, and then perhaps with an error."""
 
-    def __init__(self, parts: list[bytes], error: Exception | None = None) -> None:
+    def __init__(self, parts: list[bytes], error: Exception | None = None, *, state: str = "awake") -> None:
         self._parts = parts
+        self._state = state
         self._error = error
+
+    def present_state(self) -> str:
+        return self._state
 
     def fetch(self, route: Route) -> Iterator[bytes]:
         assert route is QueenRoutes.CATALOG
@@ -106,8 +113,8 @@ class Queen:
             raise self._error
 
 
-def queen(parts: list[bytes], error: Exception | None = None) -> Any:
-    return Queen(parts, error)
+def queen(parts: list[bytes], error: Exception | None = None, *, state: str = "awake") -> Any:
+    return Queen(parts, error, state=state)
 
 
 # backup
@@ -203,7 +210,7 @@ def test_a_log_is_read_with_its_file_and_nothing_is_left_or_changed(path: Path, 
     backup_file = make_killed(tmp_path / "media/backup.db", "one", "two")
     before = {one.name: one.read_bytes() for one in backup_file.parent.iterdir()}
 
-    report = check(queen([]), "off", str(backup_file))
+    report = check_file(backup_file)
 
     assert (report.path, report.hives, report.version) == (str(backup_file), 3, VERSION)
     assert {one.name: one.read_bytes() for one in backup_file.parent.iterdir()} == before
@@ -213,7 +220,7 @@ def test_a_check_of_what_is_no_catalog_fails_with_78(path: Path, tmp_path: Path)
     for content in (b"", b"garbage" * 1000):
         (tmp_path / "x.db").write_bytes(content)
         with pytest.raises(CatalogUnusable, match="is damaged") as caught:
-            check(queen([]), "off", str(tmp_path / "x.db"))
+            check_file(tmp_path / "x.db")
         assert caught.value.exit_code == 78
 
 
@@ -257,7 +264,7 @@ def test_a_check_finds_what_makes_a_list_fail_and_says_how_to_mend_it(
         connection.execute(statement)
 
     with pytest.raises(CatalogUnusable, match=re.escape(told)) as caught:
-        check(queen([]), "off", str(path))
+        check_file(path)
 
     assert caught.value.exit_code == 78
     command = shlex.split(caught.value.hint or "")
@@ -265,7 +272,7 @@ def test_a_check_finds_what_makes_a_list_fail_and_says_how_to_mend_it(
     assert command[3] == mend
     with closing(sqlite3.connect(command[2], isolation_level=None)) as connection:
         connection.execute(command[3])
-    assert check(queen([]), "off", str(path)).version == VERSION
+    assert check_file(path).version == VERSION
 
 
 def test_a_check_misses_what_a_queen_has_made(path: Path) -> None:
@@ -274,7 +281,7 @@ def test_a_check_misses_what_a_queen_has_made(path: Path) -> None:
         connection.execute("DROP TABLE tokens")
 
     with pytest.raises(CatalogUnusable, match="is damaged: its table tokens is missing"):
-        check(queen([]), "off", str(path))
+        check_file(path)
 
 
 def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
@@ -297,23 +304,23 @@ def test_the_check_knows_all_that_each_migration_makes() -> None:
 
 def test_a_file_that_is_not_there_is_wrong_input(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no"):
-        check(queen([]), "off", str(tmp_path / "none.db"))
+        check_file(tmp_path / "none.db")
     with pytest.raises(BadInput, match="is no file"):
-        check(queen([]), "off", str(tmp_path))
+        check_file(tmp_path)
 
 
 def test_the_sleeping_queen_s_own_is_read_by_root_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_killed(path, "one")
-    assert check(queen([]), "asleep", None).hives == 2
+    assert check_own(queen([], state="asleep")).hives == 2
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(NotPermitted) as caught:
-        check(queen([]), "asleep", None)
+        check_own(queen([], state="asleep"))
     assert caught.value.hint == "sudo rbeectl catalog check"
 
 
 def test_before_her_first_wake_there_is_nothing_to_check(path: Path) -> None:
     with pytest.raises(NotRunning, match="there is no catalog yet"):
-        check(queen([]), "off", None)
+        check_own(queen([], state="off"))
 
 
 def test_the_queen_s_own_file_is_known_by_any_name(path: Path, tmp_path: Path) -> None:
@@ -487,7 +494,7 @@ def test_a_disk_that_is_full_leaves_the_old_one_in_place(
 CUT = """
 import os, sys
 from pathlib import Path
-import rbee.keeper.catalog as catalog
+import rbee.keeper.catalog.restore as catalog
 
 left = int(sys.argv[1])
 
@@ -553,4 +560,4 @@ def how_the_queen_starts(path: Path) -> str:
 def test_a_check_of_the_queen_s_file_keeps_her_from_starting_meanwhile(path: Path) -> None:
     make(path)
     with Lock.take(path), pytest.raises(CatalogInUse):
-        check(queen([]), "asleep", None)
+        check_own(queen([], state="asleep"))

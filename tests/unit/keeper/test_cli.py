@@ -24,13 +24,17 @@ from starlette.responses import Response
 
 import rbee.keeper.__main__
 import rbee.keeper.cli
-import rbee.keeper.commands
+import rbee.keeper.hives
+import rbee.keeper.queen.queen
+import rbee.keeper.queen.shutdown
+import rbee.keeper.queen.sleep
+import rbee.keeper.queen.wake
 import rbee.keeper.session
 from rbee import __version__
 from rbee.contracts import CatalogReport, Done, Hives, JobStarted, Line, QueenRoutes, Route, encode
 from rbee.errors import HiveFailed, NotPermitted, RbeeError, TimedOut, UnitFailed, UnknownHost, Unreachable
 from rbee.keeper.cli import cli
-from rbee.keeper.lone import JOIN
+from rbee.keeper.local_hive import JOIN
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.narration import Event
@@ -47,7 +51,7 @@ from rbee.scope import (
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.desk import (
+from tests.unit.keeper.doubles import (
     ADDED,
     AT,
     BEGUN,
@@ -556,7 +560,7 @@ def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_
         "queen-rbee.service did not start: it said: it is damaged", hint="mv it"
     )
     monkeypatch.setattr(
-        rbee.keeper.commands, "journal_tail", lambda *matches: [f"{matches[-1]} says", "\x1b[2J"]
+        rbee.keeper.queen.wake, "journal_tail", lambda *matches: [f"{matches[-1]} says", "\x1b[2J"]
     )
 
     ran = rbeectl("add-hive", "localhost")
@@ -632,7 +636,7 @@ def test_who_is_refused_hears_the_same_whoever_refused(
     bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     monkeypatch.setattr(
-        rbee.keeper.commands, "explain", lambda refusal: NotPermitted("explained", hint="newgrp rbee")
+        rbee.keeper.permission, "explain", lambda refusal: NotPermitted("explained", hint="newgrp rbee")
     )
 
     async def refuse(_request: Request) -> Response:
@@ -1016,7 +1020,7 @@ def test_an_asleep_queen_is_turned_off_without_waking_her(bus: Bus, rbeectl: Rbe
 def test_a_queen_who_hangs_is_shut_down_all_the_same(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.commands, "SHUTDOWN_ANSWER", 0.05)
+    monkeypatch.setattr(rbee.keeper.queen.shutdown, "ANSWER_TIMEOUT", 0.05)
     goes_on = threading.Event()
 
     async def hang(_request: Request) -> Response:
@@ -1061,7 +1065,7 @@ def test_a_unit_that_is_not_stopped_is_an_error(bus: Bus, rbeectl: Rbeectl, unit
 def test_who_may_not_shut_down_is_told_why(
     bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.commands, "explain", lambda refusal: NotPermitted("explained"))
+    monkeypatch.setattr(rbee.keeper.permission, "explain", lambda refusal: NotPermitted("explained"))
     bus.refusals["stop", TARGET] = NotPermitted("systemd does not let you do this")
 
     assert rbeectl("shutdown").code == 77
@@ -1216,7 +1220,9 @@ def test_every_error_reaches_a_person_and_a_program(capfd: pytest.CaptureFixture
 
 
 def test_the_keeper_s_own_lines_have_names_that_programs_can_find() -> None:
-    told: list[Event] = [value for value in vars(rbee.keeper.commands).values() if isinstance(value, Event)]
+    keeper = rbee.keeper
+    modules = (keeper.hives, keeper.queen.queen, keeper.queen.shutdown, keeper.queen.sleep, keeper.queen.wake)
+    told = [value for module in modules for value in vars(module).values() if isinstance(value, Event)]
 
     assert {event.speaker for event in told} == {"bee keeper"}
 

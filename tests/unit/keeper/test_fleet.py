@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-import rbee.keeper.fleet
-import rbee.keeper.reach
-import rbee.keeper.remote.address
+import rbee.keeper.fleet.address
+import rbee.keeper.fleet.invitation
+import rbee.keeper.fleet.join
+import rbee.keeper.fleet.reach
+import rbee.keeper.fleet.tcp
 from rbee.contracts import (
     Audit,
     AuditEntry,
@@ -36,11 +38,11 @@ from rbee.contracts import (
     decode,
 )
 from rbee.errors import BadInput, JobReplaced, TimedOut, UnitFailed, UnknownHive
-from rbee.keeper.fleet import parse_address
+from rbee.keeper.fleet.address import parse_address
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT, TCP_SOCKET_UNIT
 from rbee.server.app import Handler
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW
 
@@ -153,8 +155,8 @@ def test_enabling_restarts_her_with_the_socket_and_says_so_first(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addresses = ["10.9.9.9", "10.0.0.5", "fd00::5"]
-    monkeypatch.setattr(rbee.keeper.remote.address, "own_addresses", lambda: addresses)
-    monkeypatch.setattr(rbee.keeper.remote.address, "_way_out", lambda: "10.0.0.5")
+    monkeypatch.setattr(rbee.keeper.fleet.address, "own_addresses", lambda: addresses)
+    monkeypatch.setattr(rbee.keeper.fleet.address, "_way_out", lambda: "10.0.0.5")
     queen = Opened(awake)
     ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
 
@@ -213,7 +215,7 @@ def test_another_address_is_a_drop_in_that_is_whole(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropin = tmp_path / "queen-rbee-tcp.socket.d/50-listen.conf"
-    monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", dropin)
+    monkeypatch.setattr(rbee.keeper.fleet.tcp, "DROPIN", dropin)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     awake.reload = lambda: awake.asked.append(("reload", ""))  # type: ignore[attr-defined]
     queen = Opened(awake, is_open=True)
@@ -239,7 +241,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
     dropin = tmp_path / "50-listen.conf"
     if before is not None:
         dropin.write_text(before)
-    monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", dropin)
+    monkeypatch.setattr(rbee.keeper.fleet.tcp, "DROPIN", dropin)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     queen = Opened(awake, is_open=True)
     works = awake.restart
@@ -269,7 +271,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
 def test_an_address_where_nobody_can_listen_is_refused_before_anything_is_changed(
     bus: Bus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.fleet, "DROPIN", tmp_path / "50-listen.conf")
+    monkeypatch.setattr(rbee.keeper.fleet.tcp, "DROPIN", tmp_path / "50-listen.conf")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     # TEST-NET-1, which no machine has.
     ran = rbeectl("tcp", "enable", "--listen", "192.0.2.1:9000")
@@ -507,14 +509,14 @@ def test_lists_take_a_selector(awake: Bus, rbeectl: Rbeectl, with_queen: WithQue
 def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with rbee-hive and without a queen, for root; where the hive keeps its state."""
     bus.states |= {QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), HIVE_UNIT: INACTIVE}
-    monkeypatch.setattr(rbee.keeper.fleet, "STATE", str(tmp_path))
-    monkeypatch.setattr(rbee.keeper.fleet, "INVITATION", str(tmp_path / "invitation"))
+    monkeypatch.setattr(rbee.keeper.fleet.join, "STATE", str(tmp_path))
+    monkeypatch.setattr(rbee.keeper.fleet.join, "INVITATION", str(tmp_path / "invitation"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
-    monkeypatch.setattr(rbee.keeper.fleet.pwd, "getpwnam", lambda name: account)
+    monkeypatch.setattr(rbee.keeper.fleet.join.pwd, "getpwnam", lambda name: account)
     # A queen who is there, with the keys that the token is of.
-    monkeypatch.setattr(rbee.keeper.reach, "connect", lambda *_asked: socket.socket())
-    monkeypatch.setattr(rbee.keeper.reach, "check_keys", lambda *_asked: None)
+    monkeypatch.setattr(rbee.keeper.fleet.reach, "connect", lambda *_asked: socket.socket())
+    monkeypatch.setattr(rbee.keeper.fleet.reach, "check_keys", lambda *_asked: None)
     return tmp_path
 
 
@@ -564,7 +566,7 @@ def test_an_operator_whose_job_another_replaced_starts_the_hive_as_the_other_doe
 
     monkeypatch.setattr(bus, verb, done)
 
-    rbee.keeper.fleet.restart_hive(bus, lambda most: most)
+    rbee.keeper.fleet.invitation.restart_hive(bus, lambda most: most)
 
     assert replaced == []
     assert bus.states[HIVE_UNIT] == ACTIVE
@@ -606,7 +608,7 @@ def test_a_hive_s_folder_that_is_read_only_is_not_said_to_be_missing(
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(rbee.keeper.fleet.os, "chown", refuse)
+    monkeypatch.setattr(rbee.keeper.fleet.join.os, "chown", refuse)
 
     ran = rbeectl("join", "queen", "--token", TEXT)
 
@@ -706,7 +708,7 @@ def test_a_hive_that_does_not_start_with_what_was_joined_is_started_with_what_it
 
     bus.start = started  # type: ignore[method-assign]
     with pytest.raises(type(error)) as caught:
-        rbee.keeper.fleet.restart_hive(bus, lambda most: most)  # type: ignore[arg-type]
+        rbee.keeper.fleet.invitation.restart_hive(bus, lambda most: most)  # type: ignore[arg-type]
 
     assert bus.asked[-2:] == [("reset-failed", HIVE_UNIT), ("start", HIVE_UNIT)]
     if isinstance(error, UnitFailed):
@@ -725,7 +727,7 @@ def test_a_deadline_that_is_over_is_noticed_before_the_hive_is_stopped(bus: Bus)
         raise TimedOut("it was not done within the 1 s of --timeout")
 
     with pytest.raises(TimedOut):
-        rbee.keeper.fleet.restart_hive(bus, left)  # type: ignore[arg-type]
+        rbee.keeper.fleet.invitation.restart_hive(bus, left)  # type: ignore[arg-type]
     assert bus.asked == [("start", JOIN_UNIT)]
 
 

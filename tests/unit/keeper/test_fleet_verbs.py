@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-import rbee.keeper.fleet
-import rbee.keeper.reach
-import rbee.keeper.remote.address
-import rbee.keeper.remote.bring
+import rbee.keeper.fleet.address
+import rbee.keeper.fleet.bring
+import rbee.keeper.fleet.find_queen
+import rbee.keeper.fleet.join
+import rbee.keeper.fleet.reach
 from rbee import tls
 from rbee.contracts import (
     Audit,
@@ -43,12 +44,12 @@ from rbee.contracts import (
     encode,
 )
 from rbee.errors import HiveNotOnline, RbeeError, TcpClosed, UnitFailed, UnknownHive, UnknownToken
-from rbee.keeper.fleet import STATE
-from rbee.keeper.remote.bring import TOKEN_LIFE
+from rbee.keeper.fleet.bring import TOKEN_LIFE
+from rbee.keeper.fleet.invitation import STATE
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 from rbee.server.app import Handler
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.desk import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
+from tests.unit.keeper.doubles import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW
 
@@ -169,8 +170,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     there = Elsewhere(tmp_path)
     there.bus.states = {HIVE_UNIT: INACTIVE, QUEEN_UNIT: NOT_FOUND}
     there.play()
-    monkeypatch.setattr(rbee.keeper.remote.bring, "RemoteUnits", lambda ssh: there.bus)
-    for module in (rbee.keeper.remote.address, rbee.keeper.remote.bring):
+    monkeypatch.setattr(rbee.keeper.fleet.bring, "RemoteUnits", lambda ssh: there.bus)
+    for module in (rbee.keeper.fleet.find_queen, rbee.keeper.fleet.bring):
         monkeypatch.setattr(module, "try_from_there", lambda *_asked: "")
     return there
 
@@ -346,8 +347,8 @@ def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_cred
     def reach(_ssh: Any, host: str, *_asked: Any) -> str:
         return "No route to host" if host == "10.0.0.9" else ""
 
-    monkeypatch.setattr(rbee.keeper.remote.address, "try_from_there", reach)
-    monkeypatch.setattr(rbee.keeper.remote.bring, "try_from_there", reach)
+    monkeypatch.setattr(rbee.keeper.fleet.find_queen, "try_from_there", reach)
+    monkeypatch.setattr(rbee.keeper.fleet.bring, "try_from_there", reach)
     queen = Queen(replace(GPU1, state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
@@ -567,7 +568,7 @@ def test_who_interrupts_it_is_told_what_goes_on_over_there(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"rbee.keeper.remote.bring.{place}", interrupt)
+    monkeypatch.setattr(f"rbee.keeper.fleet.bring.{place}", interrupt)
     arguments = ("add-hive", "root@gpu1", "--install", str(packages))
     ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
 
@@ -888,14 +889,14 @@ def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state directory of a hive, on a machine without a queen; for root."""
     folder = tmp_path / "state"
     bus.states |= {QUEEN_UNIT: NOT_FOUND, HIVE_UNIT: INACTIVE}
-    monkeypatch.setattr(rbee.keeper.fleet, "STATE", str(folder))
-    monkeypatch.setattr(rbee.keeper.fleet, "INVITATION", str(folder / "invitation"))
+    monkeypatch.setattr(rbee.keeper.fleet.join, "STATE", str(folder))
+    monkeypatch.setattr(rbee.keeper.fleet.join, "INVITATION", str(folder / "invitation"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
-    monkeypatch.setattr(rbee.keeper.fleet, "pwd", SimpleNamespace(getpwnam=lambda name: account))
+    monkeypatch.setattr(rbee.keeper.fleet.join, "pwd", SimpleNamespace(getpwnam=lambda name: account))
     # A queen who is there, with the keys that the token is of.
-    monkeypatch.setattr(rbee.keeper.reach, "connect", lambda *_asked: socket.socket())
-    monkeypatch.setattr(rbee.keeper.reach, "check_keys", lambda *_asked: None)
+    monkeypatch.setattr(rbee.keeper.fleet.reach, "connect", lambda *_asked: socket.socket())
+    monkeypatch.setattr(rbee.keeper.fleet.reach, "check_keys", lambda *_asked: None)
     return folder
 
 

@@ -11,7 +11,7 @@ from sqlite3 import connect
 import pytest
 
 from rbee.keeper.doctor.queens import complain_of_two_queens
-from rbee.keeper.local_hive import FOLDER, RemoteQueen, remote_queen
+from rbee.keeper.local_hive import FOLDER, LocalHive, RemoteQueen
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 
 DIALS = "queen at queen:8500, last beat 12:00:00 UTC, the next within 15 s"
@@ -35,13 +35,13 @@ def has_added(root: Path, *hives: str) -> None:
 def test_a_membership_says_it_of_a_hive_that_does_not_run_too(tmp_path: Path, host: str, shown: str) -> None:
     has_joined(tmp_path, host=host)
 
-    assert remote_queen(INACTIVE, tmp_path) == RemoteQueen(shown, "gpu1")
+    assert LocalHive(INACTIVE, INACTIVE).remote_queen(tmp_path) == RemoteQueen(shown, "gpu1")
 
 
 def test_who_may_not_read_it_goes_by_what_the_hive_says(tmp_path: Path) -> None:
-    assert (
-        str(remote_queen(replace(ACTIVE, status_text=DIALS), tmp_path)) == "a hive of the queen at queen:8500"
-    )
+    local = LocalHive(replace(ACTIVE, status_text=DIALS), INACTIVE)
+
+    assert str(local.remote_queen(tmp_path)) == "a hive of the queen at queen:8500"
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_who_may_not_read_it_goes_by_what_the_hive_says(tmp_path: Path) -> None:
     ids=["not there", "of before", "her own machine's"],
 )
 def test_a_local_queen_s_hive_has_no_remote_one(tmp_path: Path, state: object) -> None:
-    assert remote_queen(state, tmp_path) is None  # type: ignore[arg-type]  # parametrize has no types
+    assert LocalHive(state, INACTIVE).remote_queen(tmp_path) is None  # type: ignore[arg-type]  # parametrize has no types
 
 
 def test_what_is_no_membership_says_nothing(tmp_path: Path) -> None:
     has_joined(tmp_path, host="\033[2J")
 
-    assert remote_queen(INACTIVE, tmp_path) is None
+    assert LocalHive(INACTIVE, INACTIVE).remote_queen(tmp_path) is None
 
 
 REMOTE = RemoteQueen("10.0.0.1:8500", "gpu1")

@@ -11,14 +11,15 @@ from typing import Any
 import click
 import pytest
 
+import rbee.keeper.verbs.monitor
 from rbee.contracts import FeedEvent, Gap
 from rbee.errors import BadInput, NotPermitted
-from rbee.keeper.commands import Keeper
 from rbee.keeper.monitor import QueenIs, Told
 from rbee.keeper.output.screen import Screen
+from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.monitor import ToldInLines, moment_ms
-from tests.unit.keeper.desk import JOB, Bus, Ran, Rbeectl
+from tests.unit.keeper.doubles import JOB, Bus, Ran, Rbeectl
 
 
 def at(text: str) -> str:
@@ -43,12 +44,12 @@ def happens(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
     def prepare(*told: Told, ends: BaseException | None = None) -> Asked:
         asked: Asked = []
 
-        def monitor(_keeper: Keeper, *arguments: Any, **options: Any) -> Iterator[Told]:
+        def happening(_queen: Queen, *arguments: Any, **options: Any) -> Iterator[Told]:
             asked.append((arguments, options))
             yield from told
             raise ends or KeyboardInterrupt
 
-        monkeypatch.setattr(Keeper, "monitor", monitor)
+        monkeypatch.setattr(rbee.keeper.verbs.monitor, "happening", happening)
         return asked
 
     return prepare

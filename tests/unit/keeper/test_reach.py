@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from rbee.errors import NotRunning, TimedOut, Unreachable
-from rbee.keeper import reach
+from rbee.keeper.fleet import reach
 
 
 def most(seconds: float) -> float:

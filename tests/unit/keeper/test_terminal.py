@@ -16,6 +16,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from rbee import __version__
 from rbee.contracts import (
     AuditEntry,
     CatalogReport,
@@ -32,7 +33,7 @@ from rbee.contracts import (
 from rbee.errors import NotPermitted
 from rbee.server.app import Handler, build_app
 from rbee.systemd.daemon import Notifier
-from tests.unit.keeper.desk import AT, BEGUN, REPOSITORY, story
+from tests.unit.keeper.doubles import AT, BEGUN, REPOSITORY, story
 from tests.unit.serving import served
 from tests.unit.shapes import HIVE_VIEW, Place, places
 
@@ -43,15 +44,15 @@ SCRIPT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-import rbee.keeper.__main__, rbee.keeper.commands, rbee.keeper.session
+import rbee.keeper.__main__, rbee.keeper.queen.wake, rbee.keeper.session
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
-from tests.unit.keeper.desk import Bus
+from tests.unit.keeper.doubles import Bus
 from tests.unit.keeper.test_terminal import EVIL
 from tests.unit.played_systemd import ACTIVE
 bus = Bus()
 bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
 rbee.keeper.session.Bus = bus
-rbee.keeper.commands.journal_tail = lambda *matches, lines=5: [EVIL]
+rbee.keeper.queen.wake.journal_tail = lambda *matches, lines=5: [EVIL]
 rbee.keeper.session.QUEEN_SOCKET = Path(sys.argv[1])
 sys.argv = ["rbeectl", *sys.argv[2:]]
 sys.exit(rbee.keeper.__main__.main())
@@ -114,8 +115,9 @@ def all_evil() -> dict[Route, Handler]:
         raise NotPermitted(EVIL, hint=EVIL)
 
     return {
-        QueenRoutes.HEALTH: telling(evil(Health("ok", "1"))),
+        QueenRoutes.HEALTH: telling(encode(Health("ok", f"{__version__} {EVIL}"))),
         QueenRoutes.HIVES: telling({"hives": [HIVE]}),
+        QueenRoutes.HIVE: telling(HIVE),
         QueenRoutes.LAST_EVENTS: telling({"id": FEED_ID, "events": [evil(EVENT)]}),
         QueenRoutes.METRICS: telling(METRICS),
         QueenRoutes.AUDIT: telling({"entries": [evil(ENTRY)]}),

@@ -16,7 +16,7 @@ from rbee.keeper.output.tables import live_table
 from rbee.keeper.output.top import Moment, frame
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
-from tests.unit.keeper.desk import Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW
 

@@ -61,7 +61,7 @@ BROKEN = """
 import os
 from rbee.keeper import session
 def broken(*_): os.open("/etc/nothing of the kind", os.O_RDONLY)
-session.Session.keeper = broken
+session.Session.queen = broken
 """
 
 

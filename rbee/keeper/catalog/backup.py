@@ -1,0 +1,87 @@
+"""A copy of the catalog, from an awake queen into a file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from rbee import catalogfile
+from rbee.contracts import CatalogReport, QueenRoutes
+from rbee.errors import BadInput, NotRunning
+from rbee.files import end_of, sync_folder
+from rbee.keeper.catalog.location import catalog_explained
+from rbee.keeper.queen.queen import Queen
+from rbee.scope import QUEEN_UNIT
+
+
+def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = False) -> CatalogReport | None:
+    """Write a copy of the awake queen's catalog to a file, or to stdout for '-', where nothing is returned.
+
+    A file appears under its name when it is complete, checked and on the disk, and not before.
+    """
+    if target == "-" and sys.stdout.isatty():
+        raise BadInput(
+            "the catalog is an SQLite file, and stdout is a terminal", hint="rbeectl catalog backup FILE"
+        )
+    path = None if target == "-" else _target(target, is_forced=is_forced)
+    _must_be_awake(queen_state, f"rbeectl catalog backup {shlex.quote(target)}")
+    if path is None:
+        for part in queen.fetch(QueenRoutes.CATALOG):
+            sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+        return None
+    return _write_copy(queen, path)
+
+
+def _must_be_awake(queen_state: str, again: str) -> None:
+    if queen_state == "awake":
+        return
+    wake = {
+        "waking": again,
+        "stopping": f"systemctl start {QUEEN_UNIT}\n{again}",
+        "failed": f"systemctl status {QUEEN_UNIT}",
+    }
+    raise NotRunning(
+        f"the queen is {queen_state}, and a copy of her catalog is made by her alone",
+        hint=wake.get(queen_state, f"systemctl start {QUEEN_UNIT}\n{again}"),
+    )
+
+
+def _target(target: str, *, is_forced: bool) -> Path:
+    with catalog_explained(Path(target), "written"):
+        path = end_of(target, field="FILE", hint="rbeectl catalog backup FILE")
+        if os.path.lexists(path) and not is_forced:
+            raise BadInput(
+                f"{target} is there already",
+                hint=f"rbeectl catalog backup --force {shlex.quote(target)}",
+                field="FILE",
+            )
+        if not path.parent.is_dir():
+            raise BadInput(
+                f"there is no folder {path.parent}",
+                hint=f"mkdir -p {shlex.quote(str(path.parent))}",
+                field="FILE",
+            )
+    return path
+
+
+def _write_copy(queen: Queen, path: Path) -> CatalogReport:
+    with catalog_explained(path, "written"):
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(number, "wb") as copy:
+                for part in queen.fetch(QueenRoutes.CATALOG):
+                    copy.write(part)
+                copy.flush()
+                os.fsync(copy.fileno())
+            report = catalogfile.check(Path(name), name=path)
+            os.rename(name, path)
+            sync_folder(path.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+    return report

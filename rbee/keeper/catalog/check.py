@@ -1,0 +1,80 @@
+"""Is a catalog sound: a file, or the queen's own?"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+
+from rbee import catalogfile
+from rbee.catalogfile import Lock, log_of
+from rbee.contracts import CatalogReport, QueenRoutes
+from rbee.errors import BadInput, CatalogUnusable, NotPermitted, NotRunning, RbeeError
+from rbee.files import FORBIDDEN, NO_ROOM, no_temporary_folder, reason, refused, temporary_folder
+from rbee.keeper.catalog import location
+from rbee.keeper.catalog.location import catalog_explained
+from rbee.keeper.queen.queen import Queen
+
+
+def check_own(queen: Queen) -> CatalogReport:
+    """Read the queen's own catalog: the queen herself while she is awake, root from the disk otherwise."""
+    state = queen.present_state()
+    if state == "awake":
+        report: CatalogReport = queen.ask(QueenRoutes.CHECK_CATALOG)
+        return report
+    path = location.own_path()
+    if os.geteuid() != 0:
+        raise NotPermitted(
+            f"the queen is {state}, and root alone may read {path} then",
+            hint="sudo rbeectl catalog check",
+        )
+    with catalog_explained(path, "read"):
+        if not path.parent.is_dir() or not os.path.lexists(path):
+            raise NotRunning(
+                f"there is no catalog yet: the queen makes {path} when she first wakes",
+                hint="rbeectl add-hive localhost",
+            )
+        with Lock.take(path, is_shared=True):
+            return check_file(path)
+
+
+def check_file(path: Path) -> CatalogReport:
+    """The report of a file. One with a log is read as a copy of both, where SQLite may write."""
+    try:
+        if not path.is_file():
+            raise _no_file(path)
+        with ExitStack() as end:
+            read, log = path, log_of(path)
+            if log.exists() and log.stat().st_size:
+                read = end.enter_context(temporary_folder("catalog-")) / "catalog.db"
+                copy_aside(path, read)
+                copy_aside(log, log_of(read))
+            return catalogfile.check(read, name=path, is_thorough=True, reads_rows=True)
+    except OSError as error:
+        if error.errno in FORBIDDEN and os.geteuid() != 0:
+            raise NotPermitted(
+                f"{path} cannot be read: {reason(error)}",
+                hint=f"sudo rbeectl catalog check {shlex.quote(str(path))}",
+            ) from error
+        raise refused(error, path, "read", CatalogUnusable) from error
+    except sqlite3.Error as error:
+        raise CatalogUnusable(f"{path} cannot be read: {error}") from error
+
+
+def copy_aside(source: Path, target: Path) -> None:
+    """Copy a file into a temporary folder; the file is not to blame for what is in the way there."""
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise no_temporary_folder(error) from error
+        raise
+
+
+def _no_file(path: Path) -> RbeeError:
+    if not os.path.lexists(path):
+        return BadInput(f"there is no {path}", field="FILE")
+    return BadInput(f"{path} is no file", field="FILE")

@@ -1,0 +1,221 @@
+"""Another catalog in the place of the queen's, which is touched here alone: by root, under the lock that an
+awake queen holds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from rbee import catalogfile
+from rbee.catalogfile import LOGS, Lock, log_of, unfinished_restore
+from rbee.contracts import CatalogReport
+from rbee.errors import BadInput, NotPermitted, NotRunning, with_packages
+from rbee.files import as_owner_of, explained, hand_to_owner_of, temporary_folder
+from rbee.keeper.catalog import location
+from rbee.keeper.catalog.check import check_file, copy_aside
+from rbee.keeper.catalog.location import catalog_explained
+from rbee.narration import CATALOG_CHANGED, Narrator
+
+QUEEN_USER = "queen-rbee"
+
+RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """`report` is of the new catalog, None where there is none; `old` is where the one before is kept."""
+
+    path: Path
+    report: CatalogReport | None
+    old: Path | None
+
+
+def restore(file: str | None, *, path: Path | None = None, journal: Narrator | None = None) -> Restored:
+    """Put a file in the catalog's place, or with None nothing; what is there is kept beside it.
+
+    Each step leaves either the old catalog whole, or a name by which the queen sees that she
+    must not start (unfinished_restore). First the file, for the log must never meet another one.
+    """
+    if os.geteuid() != 0:
+        again = "--empty" if file is None else shlex.quote(file)
+        raise NotPermitted("root alone may restore the catalog", hint=f"sudo rbeectl catalog restore {again}")
+    target = path or location.own_path()
+    source = Path(file) if file is not None else None
+    if source is not None:
+        check_file(source)  # it is sound, or this raises
+    with catalog_explained(target, "written"), ExitStack() as end:
+        whole = end.enter_context(_single_file(source)) if source is not None else None
+        _make_folder(target.parent)
+        if target.is_symlink():
+            raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
+        for suffix in ("", *LOGS):
+            hand_to_owner_of(target.parent, log_of(target, suffix))
+        # From here on with no more rights than the queen has, in whose folder it is done.
+        end.enter_context(as_owner_of(target.parent))
+        with Lock.take(target) as lock:
+            report = _prepare(whole, source, target, lock)
+            try:
+                old = _set_aside(target, lock)
+                if source is not None:
+                    os.rename(unfinished_restore(target), target)
+            except OSError:
+                _take_back(target, lock)
+                raise
+            if source is None:
+                target.unlink(missing_ok=True)
+                lock.sync()
+                unfinished_restore(target).unlink()
+            log_of(target, "-shm").unlink(missing_ok=True)
+            lock.sync()
+    if journal is not None:
+        what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
+        # Under sudo(8) the actor is who called it.
+        asker = os.environ.get("SUDO_UID", str(os.geteuid()))
+        journal.narrate(
+            CATALOG_CHANGED,
+            f"the hive catalog {target} {what}" + (f"; the one before is {old}" if old else ""),
+            speaker="bee keeper",
+            actor_uid=asker,
+            actor_pid=str(os.getpid()),
+        )
+    return Restored(target, report, old)
+
+
+def _make_folder(folder: Path) -> None:
+    """The state directory of a queen who was never started, as systemd would make it."""
+    if folder.is_dir():
+        return
+    import pwd
+
+    try:
+        user = pwd.getpwnam(QUEEN_USER)
+    except KeyError:
+        raise NotRunning(f"there is no user {QUEEN_USER}", hint=with_packages("rbee-queen")) from None
+    folder.mkdir(mode=0o700)
+    os.chown(folder, user.pw_uid, user.pw_gid)
+
+
+def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lock) -> CatalogReport | None:
+    """The new catalog, whole and on the disk, under the name that says a restore has begun."""
+    new = Path(f"{target}.new")
+    new.unlink(missing_ok=True)
+    owner = os.fstat(lock.folder)
+    # A name that is there, or a link, is an error.
+    number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(number, "wb") as copy:
+            if whole is not None:
+                shutil.copyfileobj(whole, copy)
+            copy.flush()
+            os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
+            os.fsync(copy.fileno())
+        report = (
+            catalogfile.check(new, name=source, is_thorough=True, reads_rows=True)
+            if source is not None
+            else None
+        )
+        # An unfinished restore of before is replaced, and never away.
+        os.rename(new, unfinished_restore(target))
+        lock.sync()
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    return report
+
+
+@contextmanager
+def _single_file(source: Path) -> Iterator[BinaryIO]:
+    """A copy of a catalog with all of its log in it."""
+    with temporary_folder("catalog-") as folder:
+        flat = folder / "catalog.db"
+        with explained(source, "read"):
+            copy_aside(source, flat)
+            if log_of(source).exists():
+                copy_aside(log_of(source), log_of(flat))
+        with catalog_explained(folder, "written"):
+            with closing(sqlite3.connect(flat, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+                # What was spent since would be good again. Of damage, check() says more; before version 2
+                # there are no tokens.
+                with _unless_damaged():
+                    connection.execute("UPDATE tokens SET is_revoked = 1 WHERE NOT is_revoked")
+                    connection.execute(
+                        "INSERT INTO audit (at_ms, text, actor_uid) VALUES (?, ?, ?)",
+                        (time.time_ns() // 1_000_000, RESTORED, os.getuid()),
+                    )
+            whole = flat.open("rb")
+        with whole:
+            yield whole
+
+
+@contextmanager
+def _unless_damaged() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not catalogfile.is_damage(error):
+            raise
+
+
+def _set_aside(target: Path, lock: Lock) -> Path | None:
+    """Give the catalog a second name and move its logs there; None where there was none.
+
+    A link, and not a new name: a restore that goes on where another was cut off knows by it
+    where the file's log has gone, or has to go.
+    """
+    old = _linked_name(target)
+    if old is None:
+        old = _free_name(target)
+        if target.is_dir():
+            os.rename(target, old)  # which nothing can be linked to, and no log belongs to
+        elif target.exists():
+            os.link(target, old)
+    for suffix in LOGS:
+        if os.path.lexists(log_of(target, suffix)):
+            os.rename(log_of(target, suffix), log_of(old, suffix))
+    # Before the new one comes: its name must not meet the old log, whatever reaches the disk first.
+    lock.sync()
+    kept = [log_of(old, suffix) for suffix in ("", *LOGS) if os.path.lexists(log_of(old, suffix))]
+    return kept[0] if kept else None
+
+
+def _take_back(target: Path, lock: Lock) -> None:
+    """Have the catalog as it was before a restore that failed; else it is one that has to be finished."""
+    with suppress(OSError):
+        if not target.is_file():
+            return
+        old = _linked_name(target)
+        if old is not None:
+            for suffix in LOGS:
+                if os.path.lexists(log_of(old, suffix)):
+                    os.rename(log_of(old, suffix), log_of(target, suffix))
+            lock.sync()
+            old.unlink()
+        unfinished_restore(target).unlink(missing_ok=True)
+        lock.sync()
+
+
+def _linked_name(target: Path) -> Path | None:
+    """The name under which a restore that was cut off has kept the very file that is in place."""
+    if not target.exists():
+        return None
+    kept = (one for one in target.parent.iterdir() if one.name.startswith(f"{target.name}."))
+    return next((one for one in kept if one.name.endswith(".old") and one.samefile(target)), None)
+
+
+def _free_name(target: Path) -> Path:
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 0
+    while True:
+        old = Path(f"{target}.{moment}{f'-{number}' if number else ''}.old")
+        if not any(os.path.lexists(log_of(old, suffix)) for suffix in ("", *LOGS)):
+            return old
+        number += 1

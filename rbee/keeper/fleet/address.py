@@ -1,0 +1,99 @@
+"""A queen's address as it is typed, and those of this machine at which others find its queen."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+
+from rbee.contracts import QUEEN_PORT, Host, decode
+from rbee.errors import BadInput
+
+
+def parse_address(text: str, *, field: str) -> tuple[str, int]:
+    """HOST:PORT, [ADDRESS]:PORT, or one without a port, which is QUEEN_PORT then."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?", text)
+    try:
+        host = decode(Host, (found[1] or found[2]) if found else "")
+    except BadInput as error:
+        raise BadInput(f"{field} must {_address_wanted(text)}", field=field) from error
+    port = int(found[3] or QUEEN_PORT) if found else 0
+    if not 1 <= port <= 65535:
+        raise BadInput(f"{field} must have a port from 1 to 65535", field=field)
+    return host, port
+
+
+def _address_wanted(text: str) -> str:
+    """What somebody should have typed who typed this."""
+    with suppress(ValueError):
+        return f"have an IPv6 address in brackets: [{IPv6Address(text)}]:{QUEEN_PORT}"
+    found = re.fullmatch(r"(.*:.*):([0-9]{1,5})", text)
+    with suppress(ValueError):
+        if found:
+            return f"have an IPv6 address in brackets: [{IPv6Address(found[1])}]:{found[2]}"
+    wanted = "be HOST:PORT, such as queen.example:8500 or [fd00::1]:8500"
+    if text.startswith(":"):
+        return f"{wanted}, and has no host; all addresses are 0.0.0.0 or [::]"
+    return wanted
+
+
+def joined(host: str, port: int) -> str:
+    """HOST:PORT, as parse_address() reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_plain(address: str) -> bool:
+    """No name, and not one that counts on a link alone, as fe80::1%eth0 does."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return not (found.is_link_local or (isinstance(found, IPv6Address) and found.scope_id))
+
+
+def addresses_of(host: str, port: int) -> list[tuple[str, int]]:
+    """Those of this machine's at which a listener is found that listens on `host`."""
+    found = ip_address(host)
+    if not found.is_unspecified:
+        return [(host, port)]
+    return [(one, port) for one in own_addresses() if found.version == 6 or ":" not in one]
+
+
+def reachable_at(listens: Sequence[str]) -> list[str]:
+    """HOST:PORT for each of this machine's addresses at which others find a queen who listens so.
+
+    First the one from which this machine itself goes out.
+    """
+    places = [place for one in listens for place in addresses_of(*parse_address(one, field="listens"))]
+    first = _way_out()
+    return [joined(*one) for one in sorted(dict.fromkeys(places), key=lambda one: one[0] != first)]
+
+
+def _way_out() -> str | None:
+    """This machine's address on the way to elsewhere, for which nothing is sent; None if there is no way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: nobody has this address
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
+
+
+def own_addresses(proc: Path = Path("/proc"), *, are_plain: bool = True) -> list[str]:
+    """The addresses of this machine as the kernel has them (proc(5)), IPv4 first.
+
+    `are_plain` leaves those out that others cannot know: of the loopback, and of a link alone.
+    """
+    found: list[str] = []
+    try:
+        trie = (proc / "net/fib_trie").read_text()
+        found += re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", trie)
+        for line in (proc / "net/if_inet6").read_text().splitlines():
+            found.append(str(IPv6Address(bytes.fromhex(line.split()[0]))))
+    except (OSError, ValueError, IndexError):
+        pass  # IPv6 is off, or this is no such kernel: there is that much less to suggest
+    told = dict.fromkeys(found)
+    return [one for one in told if not are_plain or (is_plain(one) and not ip_address(one).is_loopback)]

@@ -1,0 +1,206 @@
+"""Making another machine a hive of this one's queen, by ssh.
+
+Nothing is changed there before all has been looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Tcp, is_same_name
+from rbee.errors import Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
+from rbee.keeper.fleet.address import joined, parse_address
+from rbee.keeper.fleet.find_queen import find_queen, try_from_there
+from rbee.keeper.fleet.here import is_same_machine
+from rbee.keeper.fleet.invitation import (
+    INVITATION,
+    STATE,
+    has_queen,
+    invitation,
+    is_this_machine,
+    restart_hive,
+    take_up,
+)
+from rbee.keeper.fleet.package import find_packages, install
+from rbee.keeper.fleet.ssh import Ssh
+from rbee.keeper.fleet.typed import Typed
+from rbee.keeper.fleet.units import RemoteUnits
+from rbee.keeper.local_hive import Membership, parse_membership
+from rbee.keeper.queen.queen import Queen
+from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
+
+TOKEN_LIFE = 600
+"""Seconds of a token that goes straight to the machine it is for."""
+
+AS_HIVE = ("setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--")
+"""Before what root has done in the folder of user rbee-hive, who can put a link in the place of any file."""
+
+READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
+
+PUT = 'umask 077; rm -f -- "$1" && cat >"$1" && mv -fT -- "$1" "$0"'
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was typed, and what the queen knows of a hive of that name.
+
+    `is_member` is whether the catalog has it, `is_up` whether it beats, and `is_refused` whether she does
+    not take its credential any more.
+    """
+
+    typed: Typed
+    is_member: bool
+    is_up: bool = False
+    is_refused: bool = False
+
+
+def bring(queen: Queen, request: Request) -> None:
+    """Have the machine's hive run if it has joined as this name, where the queen is now; or have it join."""
+    typed, work = request.typed, queen.work
+    tcp: Tcp = queen.ask(QueenRoutes.TCP)
+    if not tcp.listens:
+        raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
+    # Before the first word there: these are mistakes here.
+    if typed.queen is not None:
+        parse_address(typed.queen, field="--queen")
+    debs = find_packages(typed.package) if typed.package else []
+    # Before ssh asks whatever it may ask.
+    work.teller.narrate(LOOKING_AT_HOST, f"looking at {typed.host} by ssh")
+    ssh = Ssh(typed.host, typed.user, work.left, work.teller.asking, typed)
+    visit = Visit(queen, ssh, tcp, request)
+    try:
+        with ssh:
+            visit.make(debs)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {visit.left_behind}", hint=f"To go on: {typed}") from error
+
+
+class Visit:
+    """What is done on the other machine. `left_behind` is what is so there if it ends now."""
+
+    def __init__(self, queen: Queen, ssh: Ssh, tcp: Tcp, request: Request) -> None:
+        self._queen = queen
+        self._teller = queen.work.teller
+        self._left = queen.work.left
+        self._ssh = ssh
+        self._units = RemoteUnits(ssh)
+        self._tcp = tcp
+        self._request = request
+        self._name = request.typed.host
+        self.left_behind = f"nothing was changed on {ssh.host}"
+
+    def make(self, debs: list[Path]) -> None:
+        """All of it; `debs` are installed where rbee-hive is not."""
+        ssh, units, name = self._ssh, self._units, self._name
+        if units.state(QUEEN_UNIT).load == "loaded":
+            if is_same_machine(ssh):
+                raise is_this_machine(name, self._request.typed.port)
+            raise has_queen(name, f"ssh -t {ssh.target} ")
+        is_installed = units.state(HIVE_UNIT).load == "loaded"
+        if not (is_installed or debs):
+            raise _not_installed(ssh)
+        if is_installed and debs:
+            self._teller.narrate(LOOKING_AT_HOST, not_installed_again(name))
+        is_known = is_installed and self._request.is_member
+        found = find_membership(ssh, name, self._tcp) if is_known else None
+        if found is None:
+            there = find_queen(ssh, self._tcp, self._request.typed.queen)
+            # Before a token is made for it.
+            ssh.become_root()
+            if not is_installed:
+                self.left_behind = f"an apt that was begun on {name} may go on there"
+                install(ssh, self._teller, debs)
+            self.left_behind = f"{name} has rbee-hive, and has not joined"
+            self._hand_over(*there)
+        elif not self._repair(found):
+            return
+        self.left_behind = f"the hive of {name} is what it was, or starts by itself as what it has become"
+        self._teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
+        with _said_of(name):
+            restart_hive(units, self._left)
+
+    def _repair(self, found: Membership) -> bool:
+        """Have a hive of hers dial where she is, with a credential that she takes; False if it does already.
+
+        A new address is taken up with the credential that it has. Where she does not take that, and where
+        she has refused it before, it gets a token.
+        """
+        name, now = self._name, (found.host, found.port)
+        there = self._where_now(now)
+        if self._request.is_refused:
+            self._hand_over(*there)
+            return True
+        if there == now:
+            return not self._request.is_up
+        if self._units.state(JOIN_UNIT).load != "loaded":  # 0.4.0: nothing proves the address
+            self._hand_over(*there)
+            return True
+        self._teller.narrate(HANDING_OVER, f"handing {name} the queen's new address, {joined(*there)}")
+        _invite(self._ssh, invitation(*there, name=None, token=None))
+        try:
+            take_up(self._units, self._left)
+        except UnitFailed as error:
+            self._teller.narrate(HANDING_OVER, f"{name} could not follow her there: {error.message}")
+            self._hand_over(*there)
+        return True
+
+    def _where_now(self, now: tuple[str, int]) -> tuple[str, int]:
+        """As typed; where it dials, if she answers there; or where she does."""
+        typed = self._request.typed.queen
+        if typed is not None and parse_address(typed, field="--queen") != now:
+            return find_queen(self._ssh, self._tcp, typed)
+        if not try_from_there(self._ssh, *now, self._tcp):
+            return now
+        return find_queen(self._ssh, self._tcp, typed)
+
+    def _hand_over(self, host: str, port: int) -> None:
+        """Put an invitation there, with a token for this name and one use."""
+        name = self._name
+        created: CreatedToken = self._queen.ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
+        telling = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
+        self._teller.narrate(HANDING_OVER, telling)
+        _invite(self._ssh, invitation(host, port, name=name, token=created.text))
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    try:
+        yield
+    except UnitFailed as error:
+        raise UnitFailed(f"on {name}: {error.message}", hint=error.hint) from error
+
+
+def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
+    """Where that machine dials, if it is this hive, of a queen with these keys."""
+    from rbee.tls import fingerprint
+
+    head = ssh.run_as_root(*AS_HIVE, "sh", "-c", READ_HEAD, f"{STATE}/membership")
+    with suppress(ValueError, RbeeError):  # there is no membership, or none that it could use
+        found = parse_membership(head)
+        if is_same_name(name, found.hive_id) and fingerprint(found.ca) == tcp.fingerprint:
+            return found
+    return None
+
+
+def _invite(ssh: Ssh, content: str) -> None:
+    owned = ("-o", "rbee-hive", "-g", "rbee-hive")
+    ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
+    aside = f"{STATE}/.invitation.new"
+    ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())
+
+
+def not_installed_again(name: str) -> str:
+    """What --install does on a machine that has the package."""
+    return f"{name} has rbee-hive already: --install changes nothing there"
+
+
+def _not_installed(ssh: Ssh) -> RbeeError:
+    return RbeeError(
+        f"rbee-hive is not installed on {ssh.host}",
+        hint=f"With the packages in a folder here: {ssh.typed.installing()}\n"
+        f"Or on {ssh.host}, {with_packages('rbee-hive')}",
+    )

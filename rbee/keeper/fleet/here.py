@@ -1,0 +1,54 @@
+"""Is the machine that somebody names, or that ssh leads to, this one?"""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+from rbee.contracts import LOCALHOST
+from rbee.keeper.fleet.address import own_addresses
+from rbee.keeper.fleet.ssh import Ssh
+
+IDENTITY = ("/etc/machine-id", "/proc/sys/kernel/random/boot_id")
+"""An image that was copied has the same machine-id, and a container the boot of its host, but not both."""
+
+
+def is_here(host: str) -> bool:
+    """By its name or one of its addresses. What only ssh's configuration knows is another machine.
+
+    A name is looked up only if it begins as this machine's own does.
+    """
+    name = host.strip("[]").partition("%")[0].removesuffix(".").lower()
+    try:
+        address = ip_address(name)
+    except ValueError:
+        pass
+    else:
+        address = getattr(address, "ipv4_mapped", None) or address
+        own_ones = own_addresses(are_plain=False)
+        return address.is_loopback or address.is_unspecified or str(address) in own_ones
+    own = socket.gethostname().removesuffix(".").lower()
+    if name in (LOCALHOST, own, own.partition(".")[0]):
+        return True
+    first, *_ = name.split(".")
+    is_like_own = first in (LOCALHOST, "ip6-localhost", "ip6-loopback", own.partition(".")[0])
+    return is_like_own and any(map(is_here, _addresses(name)))
+
+
+def _addresses(name: str) -> list[str]:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(one[4][0]) for one in found]
+
+
+def is_same_machine(ssh: Ssh) -> bool:
+    """Has ssh led back to here, by whatever name?"""
+    there = ssh.run("sh", "-c", f"cat {' '.join(IDENTITY)} 2>/dev/null || :").split()
+    try:
+        here = [Path(one).read_text().strip() for one in IDENTITY]
+    except OSError:
+        return False
+    return there == here

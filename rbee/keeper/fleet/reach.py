@@ -1,0 +1,91 @@
+"""Whether a queen on another machine is reached from here, and is the one that a token is of.
+
+Looked at before a hive is made to join her: what is wrong with an address is known within seconds then.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+
+from rbee import tls
+from rbee.client.answers import cannot_connect
+from rbee.contracts import FleetRoutes
+from rbee.errors import NotRunning, TimedOut, Unreachable, WrongQueen
+from rbee.keeper.fleet.address import joined
+
+REACH_TIMEOUT = 5.0
+"""Seconds for the connection, and for the answer: a packet that is lost is sent again after 1 s and 3 s."""
+
+ANSWER_LIMIT = 65536
+
+PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+CA_REQUEST = (
+    f"GET {FleetRoutes.CA.path} HTTP/1.1\r\nHost: {tls.QUEEN_NAME}\r\nConnection: close\r\n\r\n".encode()
+)
+
+
+def connect(host: str, port: int, left: Callable[[float], float]) -> socket.socket:
+    """A connection to the queen's port; the error says what to look at, first of all on her machine."""
+    place = joined(host, port)
+    timeout = left(REACH_TIMEOUT)
+    try:
+        return socket.create_connection((host, port), timeout)
+    except TimeoutError as error:
+        raise TimedOut(
+            f"nothing answered at {place} within {timeout:g} s: a firewall drops what is sent to "
+            f"port {port}, or no machine has the address",
+            hint="On the queen's machine: rbeectl tcp status, and let TCP in, such as by: "
+            f"sudo ufw allow {port}/tcp\nFrom here: ping -c 3 {host}",
+        ) from error
+    except UnicodeError as error:
+        raise Unreachable(f"the name in {place} is not known", hint=f"getent hosts {host}") from error
+    except OSError as error:
+        failure = cannot_connect(place, error)
+        if isinstance(failure, NotRunning):
+            raise NotRunning(
+                f"the machine refused the connection: {failure.message}",
+                hint=f"On the queen's machine: rbeectl tcp status; or her firewall rejects port {port}",
+            ) from error
+        raise failure from error
+
+
+def check_keys(
+    channel: socket.socket, host: str, port: int, fingerprint: str, left: Callable[[float], float]
+) -> None:
+    """WrongQueen where whoever is at the other end has other keys than the token's queen.
+
+    Nothing of the token is shown to anybody; TLS is spoken as a hive does.
+    """
+    place, timeout = joined(host, port), left(REACH_TIMEOUT)
+    try:
+        ca = _ca(channel, timeout)
+    except TimeoutError as error:
+        raise TimedOut(
+            f"{place} took the connection and said nothing within {timeout:g} s",
+            hint="Is it the queen's port? On her machine: rbeectl tcp status; "
+            f"sudo ss -ltnp 'sport = :{port}'",
+        ) from error
+    except OSError as error:
+        raise cannot_connect(place, error) from error
+    if not tls.has_fingerprint(ca, fingerprint):
+        raise WrongQueen(
+            f"whoever answers at {place} is not the queen that the token is of",
+            hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",
+        )
+
+
+def _ca(channel: socket.socket, timeout: float) -> str:
+    """The certificate of the other side's CA, in PEM; '' where it tells none. Raises OSError."""
+    channel.settimeout(timeout)
+    with tls.trusting_context().wrap_socket(channel, server_hostname=tls.QUEEN_NAME) as talk:
+        talk.sendall(CA_REQUEST)
+        answer = b""
+        while not (found := PEM.search(answer)) and len(answer) < ANSWER_LIMIT:
+            part = talk.recv(4096)
+            if not part:
+                return ""
+            answer += part
+    return found[0].decode() if found else ""

@@ -1,0 +1,146 @@
+"""Becoming root on another machine by the sudo there, whose password is asked for on the terminal here."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from rbee.errors import NotPermitted, RbeeError, TimedOut
+from rbee.keeper.fleet.shell import Shell, reason
+from rbee.keeper.fleet.typed import Typed
+from rbee.text import printable
+
+SUDO_TIMEOUT = 90.0
+"""Seconds: a sudo that asks a directory, or a name server that is gone, takes its time."""
+
+PROMPT = "rbeectl asks for sudo"
+"""What sudo is to prompt with, to be found in what it says."""
+
+TERMINAL = "/dev/tty"
+
+REFUSALS = ("is not in the sudoers file", "is not allowed to", "may not run sudo")
+"""Of sudo, in English by LC_ALL=C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who one is on the other machine."""
+
+    name: str
+    uid: int
+    has_sudo: bool
+
+
+class Login(Protocol):
+    """A connection to another machine, as rbee.keeper.fleet.ssh.Ssh is one."""
+
+    host: str
+    target: str
+    typed: Typed
+    account: Account
+    left: Callable[[float], float]
+    asking: Callable[[], AbstractContextManager[None]]
+
+    def shell(self, *before: str) -> Shell: ...
+
+
+def become_root(ssh: Login) -> Shell:
+    """A shell of root's. sudo says itself whether it wants a password; nothing here keeps one."""
+    if not ssh.account.has_sudo:
+        raise NotPermitted(
+            f"{ssh.account.name} is not root on {ssh.host}, and sudo is not installed there",
+            hint=f"{ssh.typed.by('root')}\nOr on {ssh.host}, as root: "
+            f"apt install sudo; adduser {ssh.account.name} sudo",
+        )
+    # Without a path, sudo takes its own secure_path; with -S it reads byte by byte, and no more than a line.
+    shell = ssh.shell("sudo", "-S", "-p", PROMPT, "--", "env", "LC_ALL=C")
+    try:
+        _answer(ssh, shell)
+    except BaseException:
+        shell.close()
+        raise
+    return shell
+
+
+def _answer(ssh: Login, shell: Shell) -> None:
+    """Until the shell is root's, a password for each prompt of sudo's; it is sudo that counts the tries."""
+    asked, password = 0, b""
+    err = shell.pipes.err
+    while True:
+        # As a default, because a closure would see the number of a later turn.
+        def is_done(asked: int = asked) -> bool:
+            return shell.is_ready or err.count(PROMPT.encode()) > asked
+
+        try:
+            is_alive = shell.pipes.exchange(password, is_done, ssh.left(SUDO_TIMEOUT))
+        except TimedOut as error:
+            said = _last_words(shell)
+            raise TimedOut(
+                f"sudo on {ssh.host} neither asked nor began within {SUDO_TIMEOUT:g} s"
+                + (f": {said}" if said else ""),
+                hint=f"ssh -t {ssh.target} sudo true",
+            ) from error
+        if not is_alive:
+            raise _refusal(ssh, shell, asked)
+        if shell.is_ready:
+            return
+        asked += 1
+        password = _ask(ssh, is_again=asked > 1)
+
+
+def _ask(ssh: Login, *, is_again: bool) -> bytes:
+    """The password as a person types it, and a line end."""
+    user, host = ssh.account.name, ssh.host
+    with ssh.asking():
+        try:
+            os.close(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY))
+        except OSError as error:
+            raise NotPermitted(
+                f"sudo on {host} wants the password of {user}, and there is no terminal here to ask for it",
+                hint=f"On a terminal: {ssh.typed}\n{_free(ssh)}\n{ssh.typed.by('root')}",
+            ) from error
+        question = f"{'Sorry, try again. ' if is_again else ''}Password of {user} on {host}, for sudo: "
+        try:
+            return getpass.getpass(printable(question)).encode(errors="surrogateescape") + b"\n"
+        except EOFError as error:
+            raise NotPermitted(
+                f"no password was typed, and sudo on {host} wants that of {user}",
+                hint=f"{ssh.typed}\n{_free(ssh)}",
+            ) from error
+
+
+def _free(ssh: Login) -> str:
+    """The line of sudoers that helps where nobody is there to type."""
+    user = ssh.account.name
+    line = f"{user} ALL=(root) NOPASSWD: ALL"
+    return f"Or on {ssh.host}, sudo visudo -f /etc/sudoers.d/{user.replace('.', '_')}, with the line: {line}"
+
+
+def _refusal(ssh: Login, shell: Shell, asked: int) -> RbeeError:
+    """What sudo's last words mean, which has ended."""
+    user, host, said = ssh.account.name, ssh.host, _last_words(shell)
+    other = ssh.typed.by("root")
+    if any(words in said for words in REFUSALS):
+        return NotPermitted(
+            f"{user} may not use sudo on {host}: {said}",
+            hint=f"{other}\nOr on {host}, as root: adduser {user} sudo",
+        )
+    if "incorrect password attempt" in said:
+        return NotPermitted(
+            f"sudo on {host} did not take the password of {user}: {said}",
+            hint=f"ssh -t {ssh.target} sudo true\n{other}",
+        )
+    return NotPermitted(
+        f"sudo on {host} did not let {user} become root: {said or 'it did not say why'}",
+        hint=f"ssh -t {ssh.target} sudo true\n{other}",
+    )
+
+
+def _last_words(shell: Shell) -> str:
+    """What sudo said after its last prompt; the lecture comes before."""
+    said = shell.pipes.err.decode(errors="replace").rpartition(PROMPT)[2]
+    return reason("", said) if said.strip() else ""

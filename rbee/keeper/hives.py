@@ -1,0 +1,148 @@
+"""The hives of the catalog, as the queen has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rbee.contracts import (
+    EVENTS_MAX,
+    AddHive,
+    FeedEvent,
+    FeedEvents,
+    HiveView,
+    JobStarted,
+    Name,
+    QueenRoutes,
+    Sample,
+    decode,
+    spelled,
+)
+from rbee.contracts import Hives as Listed
+from rbee.errors import RbeeError, UnitFailed, UnknownHive
+from rbee.keeper import jobs
+from rbee.keeper.queen.queen import Queen
+from rbee.keeper.typed import checked, did_you_mean
+from rbee.narration import REQUESTING
+
+SAMPLE_WAIT = 2.0
+"""Seconds that a hive has to tell what its machine does, before its figures are shown as not known."""
+
+SAMPLES_AT_ONCE = 16
+"""Hives that are asked at the same time."""
+
+
+class Hives:
+    """What looks raises NotRunning where the queen is not awake; what adds or removes wakes her."""
+
+    def __init__(self, queen: Queen) -> None:
+        self._queen = queen
+
+    # Looking
+
+    def all(self) -> tuple[HiveView, ...]:
+        """Every hive of the catalog."""
+        return _hives_of(self._queen.ask_if_awake(QueenRoutes.HIVES))
+
+    def one(self, hive_id: str) -> HiveView:
+        """The hive of that name, in any case; UnknownHive suggests the near ones."""
+        checked(Name, "HIVE", hive_id)
+        try:
+            hive: HiveView = self._queen.ask_if_awake(QueenRoutes.HIVE, hive_id=hive_id)
+        except UnknownHive:
+            return self._listed(hive_id)
+        return hive
+
+    def find(self, hive_id: str) -> HiveView | None:
+        """As one(), of an awake queen; None where she has none of that name."""
+        return _named(hive_id, _hives_of(self._queen.ask(QueenRoutes.HIVES)))
+
+    def near(self, hive_id: str) -> str:
+        """As did_you_mean(), among the hives of an awake queen."""
+        return did_you_mean(hive_id, (hive.id for hive in _hives_of(self._queen.ask(QueenRoutes.HIVES))))
+
+    def samples(self, hives: Sequence[HiveView]) -> dict[str, Sample]:
+        """What the machines of those that are online do right now, asked at once.
+
+        Who has not told within SAMPLE_WAIT seconds is left out.
+        """
+        online = [hive.id for hive in hives if hive.state == "online"]
+        if len(online) < 2:
+            found = [self._sample(hive_id) for hive_id in online]
+        else:
+            from concurrent.futures import ThreadPoolExecutor  # a fleet only
+
+            with ThreadPoolExecutor(min(len(online), SAMPLES_AT_ONCE), "sample") as threads:
+                found = list(threads.map(self._sample, online))
+        return {sample.hive_id: sample for sample in found if sample is not None}
+
+    def last_events(self, hive_id: str, count: int) -> tuple[FeedEvent, ...]:
+        """What an awake queen narrated last of a hive, oldest first."""
+        limit = str(min(count, EVENTS_MAX))
+        last: FeedEvents = self._queen.ask(QueenRoutes.LAST_EVENTS, hive=hive_id, limit=limit)
+        return last.events
+
+    def _listed(self, hive_id: str) -> HiveView:
+        """From the whole list: its names may be near, and a queen before 0.5.0 knows one spelling alone."""
+        hives = self.all()
+        if (hive := _named(hive_id, hives)) is not None:
+            return hive
+        raise UnknownHive(
+            f"hive '{hive_id}' is not in the hive catalog{did_you_mean(hive_id, (one.id for one in hives))}",
+            hint="rbeectl list-hives",
+            field="HIVE",
+        )
+
+    def _sample(self, hive_id: str) -> Sample | None:
+        try:
+            sample: Sample = self._queen.client.within(SAMPLE_WAIT).ask(QueenRoutes.SAMPLE, hive_id=hive_id)
+        except RbeeError:
+            return None  # it went meanwhile, is of an older version, or hangs: its figures are not known
+        return sample
+
+    # Changing
+
+    def add(self, host: str, port: int | None) -> HiveView:
+        """Add a hive and see it online."""
+        hive = jobs.do(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port)).hive
+        if hive is None or hive.state != "online":
+            raise UnitFailed(f"the queen ended the story, and {host} is not online", hint="rbeectl status")
+        return hive
+
+    def begin_adding(self, host: str, port: int | None) -> JobStarted:
+        """As add(), but return when the queen has taken the job."""
+        return jobs.begin(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port))
+
+    def remove(self, hive_id: str, *, is_forced: bool) -> bool:
+        """Stop a hive and forget it; False where it was not in the catalog."""
+        self._about_to_remove(hive_id)
+        force = str(int(is_forced))
+        return jobs.do(self._queen, QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=force).was_there
+
+    def begin_removing(self, hive_id: str, *, is_forced: bool) -> JobStarted:
+        """As remove(), but return when the queen has taken the job."""
+        self._about_to_remove(hive_id)
+        force = str(int(is_forced))
+        return jobs.begin(self._queen, QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=force)
+
+    def _about_to_add(self, host: str, port: int | None) -> AddHive:
+        request = decode(AddHive, {"host": host, "port": port})
+        self._queen.wake()
+        told = f"Requesting queen to add {host} to hive catalog"
+        self._queen.work.teller.narrate(REQUESTING, told)
+        return request
+
+    def _about_to_remove(self, hive_id: str) -> None:
+        # What no hive can have for a name is not worth waking the queen for.
+        checked(Name, "HIVE", hive_id)
+        self._queen.wake()
+        told = f"Requesting queen to remove {hive_id} from hive catalog"
+        self._queen.work.teller.narrate(REQUESTING, told)
+
+
+def _hives_of(listed: Listed) -> tuple[HiveView, ...]:
+    return listed.hives
+
+
+def _named(name: str, hives: Sequence[HiveView]) -> HiveView | None:
+    id_ = spelled(name, (hive.id for hive in hives))
+    return next((hive for hive in hives if hive.id == id_), None)

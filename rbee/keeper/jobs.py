@@ -1,0 +1,80 @@
+"""A job of the queen's: having it begun, and following its story to the explicit end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rbee.client.queen import StoryEvent
+from rbee.contracts import Done, JobStarted, Line, Route, Shape, decode
+from rbee.errors import BadInput, Disconnected, Interrupted, RbeeError, TimedOut, Unreachable, from_problem
+from rbee.keeper.queen.queen import Queen
+from rbee.narration import Teller
+
+
+def begin(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) -> JobStarted:
+    """Have the queen begin a job, and return at once."""
+    return queen.ask(route, body, **values)
+
+
+def do(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) -> Done:
+    """Have the queen do a job, and relay its story; once more if she dies in the middle of it.
+
+    All that is asked so may be asked twice: it goes on from wherever it is.
+    """
+    try:
+        return follow(queen.work.teller, queen.tell_story(route, body, **values))
+    except Disconnected as error:
+        queen.await_return(error)
+        return follow(queen.work.teller, queen.tell_story(route, body, **values))
+
+
+def follow(teller: Teller, story: Iterator[StoryEvent]) -> Done:
+    """Relay a story to its explicit end; its error becomes ours.
+
+    The job goes on where the person interrupts that, or has waited long enough: the error names it.
+    """
+    job_id = None
+    end: RbeeError | None = None
+    try:
+        for event in story:
+            if event.kind == "job":
+                job = _agreed(JobStarted, event.data)
+                job_id = job.job_id
+                teller.begin(job)
+            elif event.kind == "done":
+                return _agreed(Done, event.data)
+            elif event.kind == "error":
+                end = from_problem(event.data)
+                break
+            else:
+                relay(teller, event)
+    except KeyboardInterrupt as error:
+        if job_id is None:
+            raise Interrupted("interrupted before the queen answered", hint="rbeectl status") from error
+        raise Interrupted(f"interrupted; job {job_id} goes on", hint=_log_of(job_id)) from error
+    except TimedOut as error:
+        if job_id is None:
+            raise
+        raise TimedOut(f"{error.message}; job {job_id} goes on", hint=_log_of(job_id)) from error
+    if end is not None:
+        raise end
+    raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")
+
+
+def relay(teller: Teller, event: StoryEvent) -> None:
+    """Tell a line of a story; other events are passed over."""
+    if event.kind == "line":
+        teller.relay(_agreed(Line, event.data))
+
+
+def _log_of(job_id: str) -> str:
+    return f"sudo rbeectl logs -f --job {job_id}"
+
+
+def _agreed(kind: type[Shape], data: Any) -> Shape:
+    """The data of an event; what is not as agreed is the queen's fault, not the user's."""
+    try:
+        return decode(kind, data)
+    except BadInput as error:
+        raise Unreachable(f"an event of the story is not as agreed: {error.message}") from error

@@ -1,0 +1,31 @@
+"""Who changed what."""
+
+from __future__ import annotations
+
+import click
+
+from rbee.contracts import Audit, Name, QueenRoutes, encode
+from rbee.keeper.options import in_session, looking
+from rbee.keeper.output import tables
+from rbee.keeper.session import Session
+from rbee.keeper.typed import checked
+
+
+@click.command(short_help="Show who changed what in catalog, tokens and labels.")
+@click.argument("hive", required=False)
+@click.option(
+    "-n", "--lines", type=click.IntRange(0, 1000), default=100, show_default=True, help="How many, at most."
+)
+@looking
+@in_session
+def audit(session: Session, hive: str | None, lines: int) -> None:
+    """Show the last changes of catalog, tokens and labels, of HIVE or of all, and who made them."""
+    about = {} if hive is None else {"hive": checked(Name, "HIVE", hive)}
+    with session.queen() as queen:
+        found: Audit = queen.ask_if_awake(QueenRoutes.AUDIT, limit=str(lines), **about)
+    if session.as_json:
+        session.tell_json(encode(found))
+    elif found.entries:
+        session.show(lambda frame: tables.audit_table(found.entries, frame))
+    elif session.has_legend and lines:
+        session.say("No changes yet")

@@ -1,0 +1,87 @@
+"""What an operator notes on a hive: labels, and that it gets no new work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rbee.contracts import (
+    HiveView,
+    Label,
+    LabelKey,
+    LabelValue,
+    Name,
+    QueenRoutes,
+    SetCordon,
+    SetLabels,
+    Text,
+    encode,
+)
+from rbee.errors import BadInput
+from rbee.keeper.options import changing, in_session
+from rbee.keeper.output import tables
+from rbee.keeper.session import Session
+from rbee.keeper.typed import checked
+from rbee.text import printable
+
+
+@click.command(short_help="Set or take away labels of HIVE.")
+@click.argument("hive")
+@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+@changing
+@in_session
+def label(session: Session, hive: str, labels: tuple[str, ...]) -> None:
+    """Set labels of HIVE as KEY=VALUE, and take away those given as KEY-."""
+    checked(Name, "HIVE", hive)
+    given, taken = [], []
+    for one in labels:
+        key, has_value, value = one.partition("=")
+        if has_value:
+            given.append(Label(checked(LabelKey, "KEY", key), checked(LabelValue, "VALUE", value)))
+        elif one.endswith("-"):
+            taken.append(checked(LabelKey, "KEY", one[:-1]))
+        else:
+            raise BadInput(f"'{one:.100}' is neither KEY=VALUE nor KEY-", field="KEY")
+    change(session, QueenRoutes.SET_LABELS, SetLabels(tuple(given), tuple(taken)), hive, labels_said)
+
+
+@click.command(short_help="Mark HIVE as one to give no new work, with a reason.")
+@click.argument("hive")
+@click.argument("reason")
+@changing
+@in_session
+def cordon(session: Session, hive: str, reason: str) -> None:
+    """Mark HIVE as one to give no new work, and say why."""
+    if not reason.strip():
+        raise BadInput("REASON must say something", field="REASON")
+    change(session, QueenRoutes.SET_CORDON, SetCordon(checked(Text, "REASON", reason)), hive, cordon_said)
+
+
+@click.command(short_help="Take the mark of cordon from HIVE.")
+@click.argument("hive")
+@changing
+@in_session
+def uncordon(session: Session, hive: str) -> None:
+    """Take the mark of cordon from HIVE."""
+    change(session, QueenRoutes.SET_CORDON, SetCordon(None), hive, cordon_said)
+
+
+def change(session: Session, route: Any, body: Any, hive: str, said: Any) -> None:
+    checked(Name, "HIVE", hive)
+    with session.queen() as queen:
+        changed: HiveView = queen.ask_woken(route, body, hive_id=hive)
+    if session.as_json:
+        session.tell_json({"event": "done", "hive": encode(changed)})
+    else:
+        session.say(said(changed))
+
+
+def labels_said(hive: HiveView) -> str:
+    return f"Hive {printable(hive.id)} has the labels {tables.labels(hive) or '(none)'}"
+
+
+def cordon_said(hive: HiveView) -> str:
+    if hive.cordoned is None:
+        return f"Hive {printable(hive.id)} is not cordoned"
+    return f"Hive {printable(hive.id)} is cordoned: {printable(hive.cordoned)}"

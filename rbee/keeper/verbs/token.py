@@ -1,0 +1,91 @@
+"""Tokens, with which machines join as hives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import click
+
+from rbee.contracts import CreatedToken, CreateToken, Name, QueenRoutes, TokenId, Tokens, encode
+from rbee.errors import BadInput
+from rbee.keeper.options import Suggesting, changing, in_session, looking, span
+from rbee.keeper.output import tables
+from rbee.keeper.output.tables import now_ms
+from rbee.keeper.session import Session
+from rbee.keeper.typed import checked
+from rbee.text import printable
+
+
+@click.group(cls=Suggesting, short_help="Make, list or revoke tokens, with which machines join.")
+def token() -> None:
+    """Make, list or revoke tokens, with which machines join as hives."""
+
+
+@token.command("create", short_help="Make a token and print it, this once.")
+@click.option("--ttl", callback=span, metavar="SPAN", help="How long it can be used: 1h if not given.")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How often.")
+@click.option("--hive", metavar="NAME", help="For a hive of this name alone.")
+@changing
+@in_session
+def create_token(session: Session, ttl: float | None, uses: int, hive: str | None) -> None:
+    """Make a token and print it. It is stored as a hash alone, and never shown again."""
+    if hive is not None:
+        checked(Name, "--hive", hive)
+    if ttl is not None and not 1 <= ttl <= 30 * 86400:
+        raise BadInput("--ttl must be from 1s to 30d", field="--ttl")
+    asked = CreateToken(round(ttl) if ttl is not None else 3600, uses, hive)
+    with session.queen() as queen:
+        made: CreatedToken = queen.ask_woken(QueenRoutes.CREATE_TOKEN, asked)
+        listens = queen.ask_woken(QueenRoutes.TCP).listens
+    if session.as_json:
+        session.tell_json(encode(made))
+        return
+    click.echo(printable(made.text))
+    if sys.stdout.isatty():
+        for line in joining_lines(listens, made.text, hive):
+            session.say(line)
+
+
+def joining_lines(listens: Sequence[str], token: str, hive: str | None = None) -> Iterator[str]:
+    """What to type on a machine that is to join, with an address at which it finds the queen."""
+    from rbee.keeper.fleet.address import reachable_at
+
+    if not listens:
+        yield "Nobody can join yet, as the queen is not open to other machines: rbeectl tcp enable"
+        return
+    first, *others = reachable_at(listens) or [f"ADDRESS:{listens[0].rpartition(':')[2]}"]
+    named = f" --name {hive}" if hive else ""
+    yield f"On the machine that is to join: sudo rbeectl join {first} --token {token}{named}"
+    if others:
+        yield f"Where it does not reach {first}, one of: {' '.join(others)}"
+
+
+@token.command("list", short_help="List the tokens.")
+@looking
+@in_session
+def list_tokens(session: Session) -> None:
+    """List the tokens, never their secrets."""
+    with session.queen() as queen:
+        found: Tokens = queen.ask_if_awake(QueenRoutes.TOKENS)
+    if session.as_json:
+        session.tell_json(encode(found))
+    elif found.tokens:
+        session.show(lambda frame: tables.tokens_table(found.tokens, now_ms(), frame))
+    elif session.has_legend:
+        session.say("No tokens. Make one: rbeectl token create")
+
+
+@token.command("revoke", short_help="Let nobody join with a token any more.")
+@click.argument("token_id", metavar="TOKEN")
+@changing
+@in_session
+def revoke_token(session: Session, token_id: str) -> None:
+    """Let nobody join any more with the token whose id, or whose text, is TOKEN."""
+    token_id = checked(TokenId, "TOKEN", token_id.partition(".")[0])
+    with session.queen() as queen:
+        revoked = queen.ask_woken(QueenRoutes.REVOKE_TOKEN, token_id=token_id)
+    if session.as_json:
+        session.tell_json({"event": "done", **encode(revoked)})
+    else:
+        session.say(f"Token {token_id} is revoked")

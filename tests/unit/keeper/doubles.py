@@ -1,0 +1,206 @@
+"""Doubles of what rbeectl works with: systemd is played; the queen answers on a real socket.
+
+The fixtures of conftest.py hand these out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee import __version__
+from rbee.contracts import (
+    Done,
+    FeedEvents,
+    Health,
+    Hives,
+    HiveView,
+    JobStarted,
+    Line,
+    QueenRoutes,
+    Route,
+    encode,
+    is_same_name,
+)
+from rbee.errors import RbeeError, UnknownHive
+from rbee.scope import (
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    TARGET,
+    TCP_RETRY_UNIT,
+    TCP_SOCKET_UNIT,
+)
+from rbee.server.app import Handler
+from rbee.server.responses import event_stream
+from rbee.systemd.unit import UnitState
+from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.shapes import HIVE_VIEW
+
+REPOSITORY = Path(__file__).parents[3]
+JOB = "7" * 32
+LISTENING = UnitState("loaded", "active", "listening")
+AT = "2026-01-31T12:00:00.000Z"
+
+
+class Bus:
+    """systemd as the keeper's bus shows it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.opened = 0
+        self.refusals: dict[tuple[str, str], RbeeError] = {}
+        self.passing: dict[tuple[str, str], RbeeError] = {}
+        """Refusals that are given once."""
+        self.after: dict[tuple[str, str], UnitState] = {}
+        """What a unit is after a refusal."""
+        self.states = {
+            QUEEN_UNIT: INACTIVE,
+            QUEEN_SOCKET_UNIT: LISTENING,
+            HIVE_UNIT: INACTIVE,
+            HIVE_SOCKET_UNIT: LISTENING,
+            TCP_SOCKET_UNIT: INACTIVE,
+            TCP_RETRY_UNIT: INACTIVE,
+        }
+        self.comes_to: dict[str, UnitState] = {}
+        """What a unit is a moment later."""
+        self.unstoppable: set[str] = set()
+        self.after_stop: dict[str, UnitState] = {}
+        """What a unit is after it was stopped, if not inactive."""
+
+    def __call__(self) -> Bus:
+        return self
+
+    def __enter__(self) -> Bus:
+        self.opened += 1
+        if ("open", "") in self.refusals:
+            raise self.refusals["open", ""]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def state(self, unit: str) -> UnitState:
+        return self.states.get(unit, INACTIVE)
+
+    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        """As systemd's, whose units are at once what they come to."""
+        return self.comes_to.get(unit, self.state(unit))
+
+    def active_state(self, unit: str) -> str:
+        return self.states[unit].active
+
+    def reset_failed(self, unit: str) -> None:
+        self._do("reset-failed", unit)
+        if not self.state(unit).is_active:
+            self.states[unit] = INACTIVE
+
+    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
+        self._do("start" if undo_stop else "start unless stopping", unit)
+        self.states[unit] = ACTIVE
+
+    def restart(self, unit: str, *, timeout: float) -> None:
+        self._do("restart", unit)
+        self.states[unit] = ACTIVE
+
+    def ask_start(self, unit: str) -> None:
+        self._do("ask start", unit)
+
+    def ask_stop(self, unit: str) -> None:
+        self._do("ask stop", unit)
+
+    def stop(self, unit: str, *, timeout: float) -> None:
+        self._do("stop", unit)
+        self.states[unit] = self.after_stop.get(unit, INACTIVE)
+        if unit == TARGET:
+            for one in set(self.states) - self.unstoppable:
+                self.states[one] = INACTIVE
+
+    def _do(self, verb: str, unit: str) -> None:
+        if (passing := self.passing.pop((verb, unit), None)) is not None:
+            raise passing
+        self.asked.append((verb, unit))
+        if (verb, unit) in self.refusals:
+            self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))
+            raise self.refusals[verb, unit]
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Rbeectl = Callable[..., Ran]
+
+
+WithQueen = Callable[[dict[Route, Handler], Callable[[], Ran]], Ran]
+
+
+def story(*events: tuple[str, Any]) -> Handler:
+    """A handler that tells this story."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for number, (kind, data) in enumerate(events):
+            yield f"id: {number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+    async def handler(_request: Request) -> Response:
+        return event_stream(chunks())
+
+    return handler
+
+
+def line(speaker: str, text: str, event: str = "adding") -> tuple[str, Any]:
+    return "line", encode(Line(speaker, text, event, AT))  # type: ignore[arg-type]
+
+
+BEGUN = ("job", encode(JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")))
+ADDED = story(
+    BEGUN,
+    line("queen bee", "Adding local pc to hive catalog."),
+    line("bee hive", "Sending first heartbeat to queen", "sending-heartbeat"),
+    ("done", encode(Done(HIVE_VIEW))),
+)
+
+
+def listing(*hives: HiveView) -> dict[Route, Handler]:
+    """A queen with these hives in her catalog."""
+
+    async def all_of_them(_request: Request) -> Hives:
+        return Hives(hives)
+
+    async def one(request: Request) -> HiveView:
+        name = request.path_params["hive_id"]
+        for hive in hives:
+            if is_same_name(name, hive.id):
+                return hive
+        raise UnknownHive(f"hive '{name}' is not in the hive catalog")
+
+    async def no_events(_request: Request) -> FeedEvents:
+        return FeedEvents(f"{'a' * 16}-1", ())
+
+    return {QueenRoutes.HIVES: all_of_them, QueenRoutes.HIVE: one, QueenRoutes.LAST_EVENTS: no_events}
+
+
+def of_version(version: str) -> dict[Route, Handler]:
+    """A queen that runs as this version."""
+
+    async def health(_request: Request) -> Health:
+        return Health("ok", version)
+
+    return {QueenRoutes.HEALTH: health}
+
+
+OF_THIS_VERSION = of_version(__version__)
