@@ -15,7 +15,6 @@ import click
 from rbee.client.queen import QueenClient
 from rbee.config import QUEEN_SOCKET
 from rbee.keeper.output.lines import JsonLines, Terminal
-from rbee.keeper.output.progress import Progress
 from rbee.keeper.output.screen import Screen, needs_pager, page
 from rbee.keeper.output.tables import Frame
 from rbee.keeper.queen.queen import Queen
@@ -74,6 +73,8 @@ class Session:
         if self.is_quiet:
             return Teller()
         if self.screen.can_redraw:
+            from rbee.keeper.output.progress import Progress  # for a terminal alone
+
             return Progress(sys.stdout, self.screen)
         return Terminal(sys.stdout, colour=self.screen.has_colour)
 

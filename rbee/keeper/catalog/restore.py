@@ -76,17 +76,21 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
             log_of(target, "-shm").unlink(missing_ok=True)
             lock.sync()
     if journal is not None:
-        what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
-        # Under sudo(8) the actor is who called it.
-        asker = os.environ.get("SUDO_UID", str(os.geteuid()))
-        journal.narrate(
-            CATALOG_CHANGED,
-            f"the hive catalog {target} {what}" + (f"; the one before is {old}" if old else ""),
-            speaker="bee keeper",
-            actor_uid=asker,
-            actor_pid=str(os.getpid()),
-        )
+        _tell(journal, target, file, old)
     return Restored(target, report, old)
+
+
+def _tell(journal: Narrator, target: Path, file: str | None, old: Path | None) -> None:
+    what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
+    # Under sudo(8) the actor is who called it.
+    asker = os.environ.get("SUDO_UID", str(os.geteuid()))
+    journal.narrate(
+        CATALOG_CHANGED,
+        f"the hive catalog {target} {what}" + (f"; the one before is {old}" if old else ""),
+        speaker="bee keeper",
+        actor_uid=asker,
+        actor_pid=str(os.getpid()),
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -31,6 +31,7 @@ class Queen:
     # How she is
 
     def state(self) -> QueenState:
+        """As systemd says it; nobody is woken to tell."""
         return states.queen_state(self.work.bus)
 
     def present_state(self) -> QueenState:
@@ -59,6 +60,7 @@ class Queen:
             self.work.teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
     def begin_waking(self) -> None:
+        """Have her started, if she is not awake, and wait for nothing."""
         wake.begin_waking(self.work)
 
     def await_return(self, lost: Disconnected) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from rbee.errors import BadConfig, NotRunning, with_packages
-from rbee.keeper.local_hive import no_queen
-from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState, said_by
 
@@ -47,6 +46,8 @@ def present_state(bus: Bus) -> QueenState:
     """As queen_state(); NotRunning where no queen is installed, with where one is."""
     state = queen_state(bus)
     if state == "absent":
+        from rbee.keeper.local_hive import no_queen  # with what its hive says, where there is none
+
         raise no_queen(bus)
     return state
 

@@ -10,8 +10,6 @@ import click
 from rbee.contracts import Hives as Listed
 from rbee.contracts import HiveView, JobStarted, encode
 from rbee.errors import BadInput
-from rbee.keeper.fleet.host import bring_and_add, bring_host
-from rbee.keeper.fleet.typed import Typed
 from rbee.keeper.hives import Hives
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
@@ -50,6 +48,9 @@ def add_hive(
     HOST is localhost, or a machine that your ssh knows by that name: it joins by ssh, where it has not
     yet. A hive that is there already goes on from wherever it is.
     """
+    from rbee.keeper.fleet.host import bring_and_add, bring_host  # lists need neither
+    from rbee.keeper.fleet.typed import Typed
+
     host, user = split_user(host, user)
     typed = Typed(host, user, address, Path(package) if package else None, port)
     with session.queen() as queen:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from rbee.contracts import HiveView, Sample, encode
+from rbee.contracts import Devices, HiveView, Sample, encode
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
 from rbee.keeper.options import in_session, looking
@@ -79,10 +79,13 @@ def properties(hive: HiveView) -> dict[str, str]:
         "AddedTimestamp": _time(hive.created_at_ms),
         "ChangedTimestamp": _time(hive.updated_at_ms),
     }
-    if hive.devices is None:
-        return told
-    cpu = hive.devices.cpu
-    told |= {
+    return told if hive.devices is None else told | device_properties(hive.devices)
+
+
+def device_properties(devices: Devices) -> dict[str, str]:
+    """What the machine has."""
+    cpu = devices.cpu
+    told = {
         "CPUModel": cpu.model or "",
         "CPUSockets": _number(cpu.sockets),
         "CPUCores": _number(cpu.cores),
@@ -90,9 +93,9 @@ def properties(hive: HiveView) -> dict[str, str]:
         "CPUsAllowed": _number(cpu.cpus_allowed),
         "MemoryTotal": _number(cpu.ram_bytes),
         "MemoryAllowed": _number(cpu.ram_allowed_bytes),
-        "GPUs": str(len(hive.devices.gpus)),
+        "GPUs": str(len(devices.gpus)),
     }
-    for gpu in hive.devices.gpus:
+    for gpu in devices.gpus:
         told |= {
             f"GPU{gpu.index}Name": gpu.name or "",
             f"GPU{gpu.index}Vendor": gpu.vendor,
@@ -104,7 +107,7 @@ def properties(hive: HiveView) -> dict[str, str]:
             f"GPU{gpu.index}PCIAddress": gpu.pci_address or "",
             f"GPU{gpu.index}Problem": gpu.problem or "",
         }
-    return told | {"Findings": " ".join(finding.code for finding in hive.devices.findings)}
+    return told | {"Findings": " ".join(finding.code for finding in devices.findings)}
 
 
 def live_properties(sample: Sample) -> dict[str, str]:
