@@ -1,5 +1,6 @@
 """Another catalog in the place of the queen's, which is touched here alone: by root, under the lock that an
-awake queen holds."""
+awake queen holds.
+"""
 
 from __future__ import annotations
 

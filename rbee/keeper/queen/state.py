@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from rbee.errors import BadConfig, NotRunning, with_packages
-from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState, said_by
 

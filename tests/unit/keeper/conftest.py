@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import rbee.keeper.__main__
 import rbee.keeper.queen.wake
 import rbee.keeper.session
+import rbee.keeper.verbs.status
 from rbee.contracts import Route
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.server.app import Handler, build_app
@@ -66,3 +68,15 @@ def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
         return asyncio.run(scenario())
 
     return run
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    asked: list[Any] = []
+
+    def tail(*wanted: str, lines: int) -> list[str]:
+        asked.append((list(wanted), lines))
+        return ["Nov 23 12:00:00 rbee rbee-hive[7]: hello", "\x1b[2J"]
+
+    monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", tail)
+    return asked

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rbee import __version__
 from rbee.contracts import (
     Done,
     FeedEvents,
+    GpuSample,
     Health,
     Hives,
     HiveView,
@@ -25,15 +26,21 @@ from rbee.contracts import (
     Line,
     QueenRoutes,
     Route,
+    Sample,
+    SetTcp,
+    Tcp,
+    decode,
     encode,
     is_same_name,
 )
-from rbee.errors import RbeeError, UnknownHive
+from rbee.errors import HiveFailed, RbeeError, UnknownHive
 from rbee.scope import (
+    FORGET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
+    REDIAL_UNIT,
     TARGET,
     TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
@@ -41,12 +48,15 @@ from rbee.scope import (
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
 from rbee.systemd.unit import UnitState
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
 from tests.unit.shapes import HIVE_VIEW
 
 REPOSITORY = Path(__file__).parents[3]
+
 JOB = "7" * 32
+
 LISTENING = UnitState("loaded", "active", "listening")
+
 AT = "2026-01-31T12:00:00.000Z"
 
 
@@ -145,7 +155,6 @@ class Ran:
 
 Rbeectl = Callable[..., Ran]
 
-
 WithQueen = Callable[[dict[Route, Handler], Callable[[], Ran]], Ran]
 
 
@@ -167,6 +176,7 @@ def line(speaker: str, text: str, event: str = "adding") -> tuple[str, Any]:
 
 
 BEGUN = ("job", encode(JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")))
+
 ADDED = story(
     BEGUN,
     line("queen bee", "Adding local pc to hive catalog."),
@@ -204,3 +214,78 @@ def of_version(version: str) -> dict[Route, Handler]:
 
 
 OF_THIS_VERSION = of_version(__version__)
+
+
+def has_no_queen(bus: Bus, hive: UnitState, redial: UnitState = INACTIVE) -> None:
+    bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND, TCP_SOCKET_UNIT: NOT_FOUND}
+    bus.states |= {HIVE_UNIT: hive, REDIAL_UNIT: redial, FORGET_UNIT: NOT_FOUND}
+
+
+BEATS = "queen at queen:8500, last beat 12:00:00 UTC, the next within 15 s"
+
+UNUSABLE = UnitState(
+    "loaded", "failed", "failed", result="exit-code", exit_status=78,
+    status_text="rbee.conf: soon is no span; try: mend it",
+)  # fmt: skip
+
+FAILED = HiveFailed(
+    "the beehive localhost did not tell its devices", hint="systemctl status rbee-hive\nthen again"
+)
+
+FAILURE = story(BEGUN, line("queen bee", "Adding local pc to hive catalog."), ("error", FAILED.to_problem()))
+
+FINGERPRINT = "f" * 64
+
+TEXT = f"0123abcd.{'A' * 32}.{FINGERPRINT}"
+
+REMOTE = replace(HIVE_VIEW, id="gpu1", host="gpu1", is_remote=True, address="10.0.0.1")
+
+
+class Opened:
+    """A queen who is open or not, as the played systemd starts her."""
+
+    def __init__(self, bus: Bus, *, is_open: bool = False) -> None:
+        self._bus = bus
+        self.listens = self._is_open = is_open
+        self.asked: list[SetTcp] = []
+        restart = bus.restart
+
+        def restarted(unit: str, **options: Any) -> None:
+            restart(unit, **options)
+            self.listens = bool(self.asked) and self.asked[-1].is_open
+
+        bus.restart = restarted  # type: ignore[method-assign]
+
+    @property
+    def handlers(self) -> dict[Route, Handler]:
+        async def set_tcp(request: Request) -> Tcp:
+            self.asked.append(decode(SetTcp, json.loads(await request.body())))
+            return self._tcp()
+
+        async def tcp(_request: Request) -> Tcp:
+            return self._tcp()
+
+        return {QueenRoutes.SET_TCP: set_tcp, QueenRoutes.TCP: tcp}
+
+    def _tcp(self) -> Tcp:
+        wanted = self.asked[-1].is_open if self.asked else self._is_open
+        return Tcp(wanted, ("[::]:8500",) if self.listens else (), FINGERPRINT, 4_000_000_000_000)
+
+
+STILL = UnitState("loaded", "active", "running", status_text="queen at queen:8500, last beat 12:00:00 UTC")
+
+GIB = 2**30
+
+SAMPLE = Sample(
+    "localhost", "2026-01-31T12:00:00.000Z", 1.25, 1.0, 0.5, 42.4, 2.0, 128 * GIB, 512 * GIB,
+    (GpuSample(0, "GPU-a", "0000:01:00.0", 97.0, 22 * GIB, 24 * GIB, 71.0, 312.4),),
+)  # fmt: skip
+
+
+def sampling(answer: Any) -> dict[Route, Handler]:
+    async def handler(_request: Request) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return {QueenRoutes.SAMPLE: handler}

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import rbee.keeper.fleet.bring
+import rbee.keeper.fleet.find_queen
+import rbee.keeper.fleet.join
+import rbee.keeper.fleet.reach
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from rbee.systemd.unit import UnitState
+from tests.unit.keeper.doubles import Bus
+from tests.unit.keeper.fleet.elsewhere import NOT_FOUND, Elsewhere
+from tests.unit.played_systemd import INACTIVE
 
 PLAYED = """#!/bin/sh
 # As ssh: options, then -- and the target; what is left is one line for the shell there.
@@ -63,3 +75,46 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[There]:
         there.play()
         there.uid(0, "root")
         yield there
+
+
+@pytest.fixture
+def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with rbee-hive and without a queen, for root; where the hive keeps its state."""
+    bus.states |= {QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), HIVE_UNIT: INACTIVE}
+    monkeypatch.setattr(rbee.keeper.fleet.join, "STATE", str(tmp_path))
+    monkeypatch.setattr(rbee.keeper.fleet.join, "INVITATION", str(tmp_path / "invitation"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+    monkeypatch.setattr(rbee.keeper.fleet.join.pwd, "getpwnam", lambda name: account)
+    # A queen who is there, with the keys that the token is of.
+    monkeypatch.setattr(rbee.keeper.fleet.reach, "connect", lambda *_asked: socket.socket())
+    monkeypatch.setattr(rbee.keeper.fleet.reach, "check_keys", lambda *_asked: None)
+    return tmp_path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    """A machine that ssh reaches and that reaches the queen, with rbee-hive installed and no queen."""
+    for name in ("bin", "noted", "tmp", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "membership").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    there = Elsewhere(tmp_path)
+    there.bus.states = {HIVE_UNIT: INACTIVE, QUEEN_UNIT: NOT_FOUND}
+    there.play()
+    monkeypatch.setattr(rbee.keeper.fleet.bring, "RemoteUnits", lambda ssh: there.bus)
+    for module in (rbee.keeper.fleet.find_queen, rbee.keeper.fleet.bring):
+        monkeypatch.setattr(module, "try_from_there", lambda *_asked: "")
+    return there
+
+
+@pytest.fixture
+def packages(elsewhere: Elsewhere, tmp_path: Path) -> Path:
+    """A folder with rbee's packages, for a machine that has none of them."""
+    elsewhere.bus.states[HIVE_UNIT] = NOT_FOUND
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    for name in ("python3-rbee", "rbeectl", "rbee-hive", "rbee-queen"):
+        (folder / f"{name}_0.4.0_all.deb").write_text(f"the package {name}")
+    return folder

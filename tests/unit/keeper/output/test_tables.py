@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import AuditEntry, Cpu, Devices, Finding, Gpu, Label
+from rbee.contracts import AuditEntry, Cpu, Devices, Finding, Gpu, GpuSample, Label
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.tables import (
     Frame,
@@ -21,6 +21,7 @@ from rbee.keeper.output.tables import (
     moment,
     table,
 )
+from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.shapes import HIVE_VIEW
 
 NOW = 100_000_000
@@ -205,3 +206,22 @@ def test_a_moment_is_told_as_systemctl_tells_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("rbee.keeper.output.tables.time.time_ns", lambda: 1_769_860_807 * 10**9)
 
     assert moment(1_769_860_800_000_000) == "Sat 2026-01-31 12:00:00 UTC; 7s ago"
+
+
+def test_the_table_of_devices_has_what_they_do() -> None:
+    header, cpu, gpu = live_table([HIVE_VIEW], {"localhost": SAMPLE}).splitlines()
+
+    assert header.split()[3:7] == ["USE", "MEMORY", "TEMP", "POWER"]
+    assert "42%  128.0 / 512.0 GiB" in cpu
+    assert "97%  22.0 / 24.0 GiB    71 C  312 W" in gpu
+
+
+def test_what_a_device_does_not_tell_is_a_dash() -> None:
+    silent = replace(
+        SAMPLE, cpu_percent=None, memory_used_bytes=None,
+        gpus=(GpuSample(0, None, None, None, None, None, None, None),),
+    )  # fmt: skip
+    for samples in ({}, {"localhost": silent}):
+        _, cpu, gpu = live_table([HIVE_VIEW], samples).splitlines()
+        assert "-    512.0 GiB  -     -" in cpu
+        assert "-    24.0 GiB   -     -" in gpu

@@ -1,0 +1,248 @@
+"""Another catalog in the place of the queen's."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbee.errors import BadInput, CatalogInUse, CatalogUnusable, NotPermitted, RbeeError
+from rbee.keeper.catalog.restore import restore
+from rbee.queen.store.store import Store
+from tests.unit.keeper.catalog.doubles import listing, make, make_killed, names_in, run
+
+REPOSITORY = Path(__file__).parents[4]
+
+
+def test_a_restore_keeps_the_old_one_with_its_log(path: Path, tmp_path: Path) -> None:
+    make_killed(path, "acknowledged")
+    source = make(tmp_path / "media/backup.db", "restored")
+
+    done = restore(str(source))
+
+    assert names_in(path) == ["restored"]
+    assert done.old is not None
+    assert names_in(done.old) == ["acknowledged", "before"]
+    assert done.report is not None
+    assert (done.report.hives, done.report.path) == (1, str(source))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_uid == path.parent.stat().st_uid
+
+
+def test_a_backup_with_a_log_is_restored_with_all_that_is_in_it(path: Path, tmp_path: Path) -> None:
+    source = make_killed(tmp_path / "media/backup.db", "last")
+    make(path, "old")
+
+    restore(str(source))
+
+    assert names_in(path) == ["before", "last"]
+
+
+def test_an_old_one_is_restored_like_any_other(path: Path, tmp_path: Path) -> None:
+    make_killed(path, "acknowledged")
+    old = restore(str(make(tmp_path / "media/backup.db"))).old
+    assert old is not None
+
+    again = restore(str(old))
+
+    assert names_in(path) == ["acknowledged", "before"]
+    assert again.old != old
+
+
+def test_two_restores_in_one_second_keep_both(path: Path, tmp_path: Path) -> None:
+    source = make(tmp_path / "media/backup.db")
+    make(path, "first")
+
+    olds = [restore(str(source)).old, restore(str(source)).old, restore(str(source)).old]
+
+    assert len(set(olds)) == 3
+    assert all(old is not None and old.exists() for old in olds)
+
+
+@pytest.mark.parametrize(("call", "number"), [("link", 1), ("rename", 2), ("rename", 3)])
+def test_a_restore_that_fails_leaves_the_catalog_that_there_is_to_its_queen(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    make_killed(path, "acknowledged")
+    source = make(tmp_path / "media/backup.db", "restored")
+    before = sorted(one.name for one in path.parent.iterdir())
+    works, count = getattr(os, call), itertools.count(1)
+
+    def fails(*arguments: Any, **options: Any) -> None:
+        # As a file system without links does, or one that has become full.
+        if next(count) == number:
+            raise OSError(errno.EPERM if call == "link" else errno.ENOSPC, "it does not")
+        works(*arguments, **options)
+
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(RbeeError):
+        restore(str(source))
+
+    assert sorted(one.name for one in path.parent.iterdir()) == before
+    catalog = Store.open(path)
+    assert {row.id for row in run(catalog.hives.all())} == {"acknowledged", "before"}
+    catalog.close()
+
+
+def test_a_restore_of_nothing_sets_aside_and_lets_the_queen_begin_anew(path: Path) -> None:
+    make_killed(path, "acknowledged")
+
+    done = restore(None)
+
+    assert done.report is None
+    assert done.old is not None
+    assert names_in(done.old) == ["acknowledged", "before"]
+    catalog = Store.open(path)
+    assert run(catalog.hives.all()) == []
+    catalog.close()
+
+
+def test_what_the_queen_would_refuse_is_never_restored(path: Path, tmp_path: Path) -> None:
+    make(path, "mine")
+    before = path.read_bytes()
+    for content in (b"", b"garbage" * 1000, path.read_bytes()[:5000]):
+        (tmp_path / "x.db").write_bytes(content)
+        with pytest.raises(CatalogUnusable):
+            restore(str(tmp_path / "x.db"))
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as newer, newer:
+        newer.execute(f"PRAGMA application_id = {int.from_bytes(b'rbee', 'big')}")
+        newer.execute("CREATE TABLE hives (id TEXT)")
+        newer.execute("PRAGMA user_version = 9")
+    with pytest.raises(CatalogUnusable, match="has version 9"):
+        restore(str(tmp_path / "newer.db"))
+
+    assert path.read_bytes() == before
+    assert listing(path.parent) == {"catalog.db"}
+
+
+def test_an_awake_queen_keeps_her_catalog_and_is_named(path: Path, tmp_path: Path) -> None:
+    source = make(tmp_path / "media/backup.db", "restored")
+    make(path, "mine")
+    awake = Store.open(path)
+
+    with pytest.raises(CatalogInUse) as caught:
+        restore(str(source))
+    awake.close()
+
+    assert caught.value.hint == "rbeectl shutdown"
+    assert f"(process {os.getpid()})" in caught.value.message
+    assert names_in(path) == ["mine"]
+
+
+def test_somebody_who_is_not_root_is_told_to_be(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    for file, again in (("my backup.db", "'my backup.db'"), (None, "--empty")):
+        with pytest.raises(NotPermitted) as caught:
+            restore(file)
+        assert caught.value.hint == f"sudo rbeectl catalog restore {again}"
+
+
+def test_a_link_in_the_catalog_s_place_is_not_followed(path: Path, tmp_path: Path) -> None:
+    source = make(tmp_path / "media/backup.db")
+    path.parent.mkdir()
+    (tmp_path / "precious").write_bytes(b"precious")
+    path.symlink_to(tmp_path / "precious")
+    with pytest.raises(BadInput, match="symbolic link"):
+        restore(str(source))
+
+    path.unlink()
+    Path(f"{path}.new").symlink_to(tmp_path / "precious")
+    restore(str(source))
+
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert not path.is_symlink()
+
+
+def test_a_disk_that_is_full_leaves_the_old_one_in_place(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path, "mine")
+    source = make(tmp_path / "media/backup.db")
+
+    def full(*_arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RbeeError, match="No space left on device"):
+        restore(str(source))
+
+    assert names_in(path) == ["mine"]
+    assert listing(path.parent) == {"catalog.db"}
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+import rbee.keeper.catalog.restore as catalog
+
+left = int(sys.argv[1])
+
+
+def cut(call):
+    def counted(*arguments, **named):
+        global left
+        if left == 0:
+            os._exit(9)
+        left -= 1
+        return call(*arguments, **named)
+    return counted
+
+for name in ("rename", "fsync", "fchown", "link", "unlink"):
+    setattr(os, name, cut(getattr(os, name)))
+os.geteuid = lambda: 0
+catalog.restore(sys.argv[3] or None, path=Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("is_empty", [False, True], ids=["a backup", "nothing"])
+def test_a_restore_that_is_cut_off_anywhere_loses_nothing_and_is_finished_by_another(
+    tmp_path: Path, is_empty: bool
+) -> None:
+    steps = 0
+    ends = set()
+    wanted = [] if is_empty else ["restored"]
+    while True:
+        path = make_killed(tmp_path / str(steps) / "state/catalog.db", "acknowledged")
+        source = "" if is_empty else str(make(tmp_path / str(steps) / "media/backup.db", "restored"))
+
+        def restored(after: int, path: Path = path, source: str = source) -> int:
+            command = [sys.executable, "-c", CUT, str(after), str(path), source]
+            return subprocess.run(command, cwd=REPOSITORY, timeout=60).returncode
+
+        ended = restored(steps)
+        ends.add(how_the_queen_starts(path))
+        assert restored(-1) == 0
+        assert how_the_queen_starts(path) == " ".join(wanted)
+        kept = [one for one in path.parent.glob("*.old") if "acknowledged" in names_in(one)]
+        assert len(kept) == 1, f"cut off after {steps} steps: {listing(path.parent)}"
+        if ended == 0:
+            break
+        assert ended == 9
+        steps += 1
+    # All of the one or all of the other, and never the new one with the old one's log.
+    assert ends == {"acknowledged before", "it was cut off in its middle", " ".join(wanted)}
+    assert steps >= 6
+
+
+def how_the_queen_starts(path: Path) -> str:
+    """The hives that she finds; looking at a copy, or she would write the log back."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(path.parent, folder, dirs_exist_ok=True)
+        try:
+            catalog = Store.open(Path(folder) / path.name)
+        except CatalogUnusable as error:
+            return f"it {error.message.partition(' was ')[1].strip()} {error.message.partition(' was ')[2]}"
+        names = [row.id for row in run(catalog.hives.all())]
+        catalog.close()
+        return " ".join(names)

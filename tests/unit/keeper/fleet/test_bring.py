@@ -1,0 +1,376 @@
+"""Another machine is brought by ssh, or it is said what keeps it from that."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rbee.keeper.fleet.bring
+import rbee.keeper.fleet.find_queen
+from rbee.contracts import CreateToken, encode
+from rbee.errors import TcpClosed, UnitFailed, UnknownHive
+from rbee.keeper.fleet.bring import TOKEN_LIFE
+from rbee.keeper.fleet.invitation import STATE
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
+from rbee.systemd.unit import UnitState
+from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen
+from tests.unit.keeper.fleet.elsewhere import (
+    GPU1,
+    MEMBER,
+    NOT_FOUND,
+    OPEN,
+    RESTARTED,
+    TEXT,
+    Elsewhere,
+    Queen,
+    failing,
+)
+from tests.unit.played_systemd import INACTIVE
+
+
+def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    queen = Queen()
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--user", "root"))
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[:7] == [
+        "(bee keeper) queen is awake and healthy.",
+        "(bee keeper) looking at gpu1 by ssh",
+        "(bee keeper) handing gpu1 the queen's address, 10.0.0.1:8500, and a token for one use",
+        f"(bee keeper) starting {HIVE_UNIT} on gpu1",
+        "(bee keeper) Requesting queen to add gpu1 to hive catalog",
+        "(queen bee)  gpu1 joins.",
+        "Hive gpu1 is Online",
+    ]
+    assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
+    assert queen.added == [{"host": "gpu1", "port": None}]
+    owned = ["-o", "rbee-hive", "-g", "rbee-hive"]
+    folder, invitation = elsewhere.ran
+    assert folder.argv == ["install", "-d", *owned, "-m", "0700", STATE]
+    # In the folder of user rbee-hive root does nothing with its own rights.
+    as_hive = ["setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--", "sh", "-c"]
+    assert invitation.argv[:-3] == as_hive
+    assert invitation.argv[-2:] == [f"{STATE}/invitation", f"{STATE}/.invitation.new"]
+    told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
+    assert json.loads(invitation.content) == told
+    assert elsewhere.targets == {"root@gpu1"}
+    assert not any(command.is_by_sudo for command in elsewhere.ran)
+    assert elsewhere.bus.asked == RESTARTED
+    assert awake.asked == []
+
+
+@pytest.mark.parametrize("options", [(), ("--user", "ada")], ids=["", "--user"])
+def test_who_to_be_there_may_stand_before_the_host_as_for_ssh(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, options: tuple[str, ...]
+) -> None:
+    queen = Queen()
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "ada@gpu1", *options)).code == 0
+
+    assert elsewhere.targets == {"ada@gpu1"}
+    assert queen.added == [{"host": "gpu1", "port": None}]
+
+
+def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere) -> None:
+    ran = rbeectl("add-hive", "ada@gpu1", "--user", "root")
+
+    assert (ran.code, ran.out, bus.asked) == (2, "", [])
+    assert ran.err == (
+        "rbeectl: HOST must not have another user before its @ than --user has\n"
+        "  try: rbeectl add-hive gpu1 --user root\n"
+    )
+
+
+def test_the_token_is_in_no_command_line_and_in_no_story(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
+
+    assert ran.code == 0
+    assert "A" * 32 not in ran.out
+    assert not any("A" * 32 in word for command in elsewhere.ran for word in command.argv)
+
+
+def test_a_program_reads_each_step_and_the_hive(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
+
+    assert [told.get("kind", told["event"]) for told in ran.json] == [
+        "queen-awake", "looking-at-host", "handing-over", "starting-hive", "requesting", "job", "adding",
+        "done",
+    ]  # fmt: skip
+    assert ran.json[-1] == {"event": "done", "hive": encode(GPU1)}
+
+
+def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--no-wait"))
+
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1] == f"Job {JOB} goes on; follow it: sudo rbeectl logs -f --job {JOB}"
+    assert ("start", HIVE_UNIT) in elsewhere.bus.asked
+
+
+def test_who_is_not_root_there_goes_by_sudo(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.uid = 1000
+    elsewhere.play()
+    assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
+
+    assert [(command.argv[0], command.is_by_sudo) for command in elsewhere.ran] == [
+        ("install", True), ("setpriv", True),
+    ]  # fmt: skip
+    assert elsewhere.targets == {"gpu1"}
+
+
+def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    arguments = ("add-hive", "gpu1", "--queen", "[fd00::1]:9000")
+    assert with_queen(Queen().handlers, lambda: rbeectl(*arguments)).code == 0
+
+    told = json.loads(elsewhere.ran[-1].content)
+    assert (told["host"], told["port"]) == ("fd00::1", 9000)
+
+
+def test_a_hive_of_this_queen_that_is_silent_is_only_started(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state="offline"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert ran.code == 0
+    assert queen.tokens == []
+    assert elsewhere.programs == ["setpriv"]  # which reads its membership
+    assert elsewhere.bus.asked == RESTARTED
+
+
+def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_credential(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere.is_a(**{**MEMBER, "host": "10.0.0.9"})
+
+    def reach(_ssh: Any, host: str, *_asked: Any) -> str:
+        return "No route to host" if host == "10.0.0.9" else ""
+
+    monkeypatch.setattr(rbee.keeper.fleet.find_queen, "try_from_there", reach)
+    monkeypatch.setattr(rbee.keeper.fleet.bring, "try_from_there", reach)
+    queen = Queen(replace(GPU1, state="offline"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert ran.code == 0, ran
+    assert "(bee keeper) handing gpu1 the queen's new address, 10.0.0.1:8500" in ran.out
+    assert json.loads(elsewhere.ran[-1].content) == {
+        "host": "10.0.0.1", "port": 8500, "name": None, "token": None,
+    }  # fmt: skip
+    assert queen.tokens == []
+    assert elsewhere.bus.asked == [RESTARTED[0], *RESTARTED]
+
+
+@pytest.mark.parametrize("state", ["offline", "online"])
+def test_an_address_that_is_typed_is_handed_to_a_hive_that_has_joined_too(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, state: Any
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2")).code == 0
+
+    told = json.loads(elsewhere.ran[-1].content)
+    assert (told["host"], told["port"], told["token"]) == ("queen2", 8500, None)
+
+
+def test_a_hive_that_is_online_is_not_restarted_for_the_address_that_it_has(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state="online", last_beat_ms=1))
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "10.0.0.1")).code == 0
+
+    assert elsewhere.bus.asked == []
+
+
+def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    elsewhere.bus.passing["start", JOIN_UNIT] = UnitFailed("joining failed: it was removed")
+    queen = Queen(replace(GPU1, state="offline"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2"))
+
+    assert ran.code == 0, ran
+    assert "could not follow her there: joining failed: it was removed" in ran.out
+    assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
+    assert json.loads(elsewhere.ran[-1].content)["token"] == TEXT
+
+
+def test_a_hive_whose_credential_is_refused_joins_anew(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.is_a(**MEMBER)
+    queen = Queen(replace(GPU1, state="offline"), refuses=UnknownHive("it comes with another credential"))
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert ran.code == 0, ran
+    assert len(queen.added) == 2
+    assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
+    assert elsewhere.bus.asked == [*RESTARTED, *RESTARTED]
+
+
+@pytest.mark.parametrize(
+    ("is_known", "told"),
+    [
+        (True, {}),
+        (True, {**MEMBER, "hive_id": "gpu2"}),
+        (True, {**MEMBER, "ca": ssl.DER_cert_to_PEM_cert(b"another queen's")}),
+        (True, {**MEMBER, "ca": "no certificate"}),
+        (True, {"hive_id": "gpu1"}),
+        (False, MEMBER),
+    ],
+    ids=["nobody's", "of another name", "another queen's", "no CA", "half", "not in the catalog"],
+)
+def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    elsewhere: Elsewhere,
+    is_known: bool,
+    told: dict[str, Any],
+) -> None:
+    elsewhere.is_a(**told)
+    queen = Queen(*[replace(GPU1, state="offline")] * is_known)
+
+    assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
+    assert len(queen.tokens) == 1
+
+
+def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    queen = Queen(tcp=replace(OPEN, is_open=False, listens=()))
+    ran = failing(rbeectl, with_queen, queen, elsewhere)
+
+    assert ran.code == TcpClosed.exit_code
+    assert ran.err == "rbeectl: the queen is not open to other machines\n  try: rbeectl tcp enable\n"
+    assert list((elsewhere.folder / "noted").iterdir()) == []
+
+
+def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.play(fails="login", says="gpu1: Name or service not known", status=255)
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--user", "ada")
+
+    assert ran.code == 1
+    assert "ssh to ada@gpu1 failed: gpu1: Name or service not known" in ran.err
+    assert "  try: ssh ada@gpu1\n" in ran.err
+
+
+def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.states[HIVE_UNIT] = NOT_FOUND
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere)
+
+    assert ran.code == 1
+    assert ran.err == (
+        "rbeectl: rbee-hive is not installed on gpu1\n"
+        "  try: With the packages in a folder here: rbeectl add-hive gpu1 --install FOLDER\n"
+        "  try: Or on gpu1, with rbee's packages in this folder: "
+        "sudo apt install ./python3-rbee_*.deb ./rbee-hive_*.deb\n"
+    )
+
+
+def test_a_machine_with_a_queen_of_its_own_is_left_alone(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.states[QUEEN_UNIT] = INACTIVE
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere)
+
+    assert ran.code == 1
+    assert "gpu1 has a queen of its own" in ran.err
+    assert "try: What that queen has: ssh -t gpu1 rbeectl list-hives\n" in ran.err
+    assert "try: If nobody needs her any more: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
+    assert elsewhere.programs == ["sh"]  # which reads whose machine it is
+
+
+def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_token(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--queen", "queen:0", "--json")
+
+    assert (ran.code, ran.json[-1]["event"], ran.json[-1]["field"]) == (2, "error", "--queen")
+
+
+@pytest.mark.parametrize("host", ["gpu 1", "user@gpu 1", "@gpu1", "a@b@gpu1 2", "-oProxyCommand=x", ""])
+def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
+    bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere, host: str
+) -> None:
+    ran = rbeectl("add-hive", "--", host)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "HOST must" in ran.err
+    assert bus.asked == []
+
+
+def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.refusals["start", HIVE_UNIT] = UnitFailed(
+        "it said: joining failed: the name is taken", hint="rbeectl list-hives"
+    )
+    queen = Queen()
+    ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
+
+    assert (ran.code, queen.added) == (1, [])
+    assert "rbeectl: on gpu1: it said: joining failed: the name is taken\n" in ran.err
+    assert "  try: rbeectl list-hives\n" in ran.err
+
+
+def test_a_hive_that_had_failed_there_may_start_again(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+) -> None:
+    elsewhere.bus.after_stop[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
+    assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
+
+    assert [verb for verb, _ in elsewhere.bus.asked] == ["start", "stop", "reset-failed", "start"]
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("find_queen", "nothing was changed on gpu1"),
+        ("install", "an apt that was begun on gpu1 may go on there"),
+        ("Visit._hand_over", "gpu1 has rbee-hive, and has not joined"),
+        ("restart_hive", "the hive of gpu1 is what it was, or starts by itself as what it has become"),
+    ],
+)
+def test_who_interrupts_it_is_told_what_goes_on_over_there(
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    elsewhere: Elsewhere,
+    packages: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    told: str,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"rbee.keeper.fleet.bring.{place}", interrupt)
+    arguments = ("add-hive", "root@gpu1", "--install", str(packages))
+    ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
+
+    assert ran.code == 130
+    again = f"rbeectl add-hive root@gpu1 --install {packages}"
+    assert ran.err == f"rbeectl: interrupted; {told}\n  try: To go on: {again}\n"

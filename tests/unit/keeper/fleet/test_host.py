@@ -1,0 +1,22 @@
+"""A host that is to be a hive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.keeper.doubles import REMOTE, Bus, Opened, Rbeectl, WithQueen, listing
+
+
+def test_a_hive_that_beats_needs_no_ssh_and_one_that_does_not_is_sought(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    beats = with_queen(listing(replace(REMOTE, state="pending")), lambda: rbeectl("add-hive", "gpu1"))
+    assert "Requesting queen to add gpu1" in beats.out
+    handlers = {**listing(replace(REMOTE, state="offline")), **Opened(awake, is_open=True).handlers}
+    gone = with_queen(handlers, lambda: rbeectl("add-hive", "gpu1"))
+    assert "ssh is not installed here" in gone.err
+    closed = {**listing(), **Opened(awake).handlers}
+    assert "try: rbeectl tcp enable" in with_queen(closed, lambda: rbeectl("add-hive", "gpu1")).err

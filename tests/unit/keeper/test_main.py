@@ -1,0 +1,209 @@
+"""What ends rbeectl, and what is said of that: usage, errors, interrupts, outputs that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+import rbee.keeper.__main__
+import rbee.keeper.session
+from rbee.contracts import QueenRoutes
+from rbee.errors import RbeeError, UnknownHost, Unreachable
+from rbee.keeper.session import Session
+from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Bus, Rbeectl, WithQueen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["/fly"],
+        ["--fly"],
+        ["add-hive"],
+        ["add-hive", "localhost", "too-many"],
+        ["add-hive", "localhost", "--port"],
+        ["add-hive", "localhost", "--port", "many"],
+        ["remove-hive"],
+        ["list-hives", "x"],
+        ["status", "--yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
+    bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+) -> None:
+    ran = rbeectl(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: " in ran.err
+    assert bus.opened == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json", "fly"],
+        ["fly", "--json"],
+        ["add-hive", "--json"],
+        ["--json", "remove-hive"],
+        ["list-hives", "--timeout=soon", "--json"],
+        ["status", "--yaml", "--json"],
+        ["catalog", "fly", "--json"],
+        ["catalog", "backup", "-", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_program_reads_of_a_usage_error_in_an_event_too(
+    bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+) -> None:
+    ran = rbeectl(*arguments)
+
+    assert (ran.code, ran.err) == (2, "")
+    (event,) = ran.json
+    assert (event["event"], event["type"]) == ("error", "urn:rbee:problem:bad-input")
+    assert event["hint"].startswith("rbeectl ")
+    assert event["hint"].endswith(" --help")
+
+
+def test_behind_two_dashes_nothing_asks_for_json(bus: Bus, rbeectl: Rbeectl) -> None:
+    ran = rbeectl("remove-hive", "a", "--", "--json")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: ")
+
+
+NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
+"""What would clear a screen, forge a line, turn text around, or is no Unicode."""
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["add-hive", "{}"],
+        ["add-hive", "localhost", "{}"],
+        ["add-hive", "localhost", "--port", "{}"],
+        ["add-hive", "localhost", "--{}"],
+        ["add-hive", "localhost", "-{}"],
+        ["remove-hive", "{}"],
+        ["list-devices", "{}"],
+        ["{}"],
+        ["--{}"],
+        ["--debug", "add-hive", "{}"],
+        ["--debug", "list-devices", "{}"],
+        ["list-hives", "--json={}"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_could_steer_the_terminal_is_never_shown_raw(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], name: str
+) -> None:
+    async def refuse(_request: Request) -> Response:
+        raise UnknownHost(f"host '{name}' is not known", hint=name.replace("\n", ""))
+
+    ran = with_queen(
+        {QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl(*(one.format(name) for one in arguments))
+    )
+
+    assert ran.code == 2
+    assert (ran.out + ran.err).strip()
+    assert all(line.isprintable() for line in (ran.out + ran.err).split("\n"))
+    # A line that the name would have forged.
+    assert not any(line.startswith("b") for line in (ran.out + ran.err).split("\n"))
+
+
+@pytest.mark.parametrize("verb", ["add-hive", "remove-hive", "list-devices"])
+def test_a_name_of_64_kilobytes_is_refused_without_being_repeated(
+    awake: Bus, rbeectl: Rbeectl, verb: str
+) -> None:
+    ran = rbeectl(verb, "x" * 65536)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.endswith("must have 1 to 253 characters, and has 65536\n")
+    assert len(ran.err) < 100
+
+
+def test_for_a_program_the_error_is_json_on_stdout(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost", "--json"))
+
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.json[-1] == {"event": "error", **FAILED.to_problem()}
+
+
+def test_ctrl_c_anywhere_else_exits_130_too(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(unit: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bus, "active_state", interrupted)
+
+    ran = rbeectl("list-hives")
+
+    assert (ran.code, ran.out.strip()) == (130, "")
+    assert "Traceback" not in ran.err
+
+
+def test_a_machine_without_a_bus_says_so(bus: Bus, rbeectl: Rbeectl) -> None:
+    bus.refusals["open", ""] = Unreachable("the system bus does not answer", hint="systemctl status dbus")
+
+    ran = rbeectl("status")
+
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "rbeectl: the system bus does not answer\n  try: systemctl status dbus\n"
+
+
+def test_debug_shows_the_traceback_and_its_cause(bus: Bus, rbeectl: Rbeectl) -> None:
+    bus.refusals["open", ""] = Unreachable("the system bus does not answer")
+
+    plain, debug = rbeectl("status"), rbeectl("--debug", "status")
+
+    assert "Traceback" not in plain.err
+    assert "Traceback" in debug.err
+    assert plain.err in debug.err
+
+
+def rbeectl_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "rbee.keeper", *arguments], cwd=REPOSITORY, timeout=20, **options
+    )
+
+
+def test_output_that_nobody_reads_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = rbeectl_process("--help", stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+
+    assert ran.returncode == 1
+    assert ran.stderr == b""
+
+
+def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() -> None:
+    ran = rbeectl_process(
+        "add-hive", "größe", "--port", "0", capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+    )  # fmt: skip
+
+    assert b"Traceback" not in ran.stderr
+    assert ran.stderr
+
+
+def test_every_error_reaches_a_person_and_a_program(capfd: pytest.CaptureFixture[str]) -> None:
+    kinds = RbeeError.__subclasses__()
+    assert len(kinds) > 15
+    for kind in kinds:
+        assert rbee.keeper.__main__.report(kind("it broke", hint="mend it"), Session()) == kind.exit_code
+        assert capfd.readouterr() == ("", "rbeectl: it broke\n  try: mend it\n")
+        assert rbee.keeper.__main__.report(kind("it broke"), Session(as_json=True)) == kind.exit_code
+        out, err = capfd.readouterr()
+        assert (json.loads(out)["detail"], err) == ("it broke", "")

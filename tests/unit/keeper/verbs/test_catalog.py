@@ -1,0 +1,69 @@
+"""The verbs of catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from rbee.contracts import CatalogReport, QueenRoutes, Route, encode
+from rbee.server.app import Handler
+from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen
+
+REPORT = CatalogReport("/var/lib/queen-rbee/catalog.db", 1, 2, 20480)
+
+
+def reporting() -> dict[Route, Handler]:
+    async def handler(_request: Request) -> CatalogReport:
+        return REPORT
+
+    return {QueenRoutes.CHECK_CATALOG: handler}
+
+
+def test_a_check_is_said_in_a_line(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen(reporting(), lambda: rbeectl("catalog", "check"))
+
+    assert ran == Ran(0, f"{REPORT.path} is sound: 2 hives, 20.0 KiB, version 1\n", "")
+
+
+def test_a_check_is_told_to_programs_in_json(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    ran = with_queen(reporting(), lambda: rbeectl("catalog", "check", "--json"))
+
+    assert ran.json == [{"event": "done", **encode(REPORT)}]
+
+
+def test_a_backup_of_a_sleeping_queen_exits_3_and_wakes_nobody(bus: Bus, rbeectl: Rbeectl) -> None:
+    ran = rbeectl("catalog", "backup", "copy.db")
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.splitlines() == [
+        "rbeectl: the queen is asleep, and a copy of her catalog is made by her alone",
+        "  try: systemctl start queen-rbee.service",
+        "  try: rbeectl catalog backup copy.db",
+    ]
+    assert bus.asked == []
+
+
+def test_a_check_of_a_file_needs_neither_systemd_nor_a_queen(
+    bus: Bus, rbeectl: Rbeectl, tmp_path: Path
+) -> None:
+    (tmp_path / "x.db").write_bytes(b"garbage" * 1000)
+
+    ran = rbeectl("catalog", "check", str(tmp_path / "x.db"))
+
+    assert ran.code == 78
+    assert ran.err.startswith(f"rbeectl: {tmp_path / 'x.db'} is damaged or no hive catalog: ")
+    assert bus.opened == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["restore"], ["restore", "x.db", "--empty"], ["backup"], ["mend"]],
+    ids=" ".join,
+)
+def test_a_usage_error_of_a_catalog_verb_exits_2(bus: Bus, rbeectl: Rbeectl, arguments: list[str]) -> None:
+    ran = rbeectl("catalog", *arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert bus.opened == 0

@@ -1,0 +1,67 @@
+"""The verbs label, cordon and uncordon."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from rbee.contracts import Label, QueenRoutes, Route, SetCordon, SetLabels, decode
+from rbee.errors import UnknownHive
+from rbee.server.app import Handler
+from tests.unit.keeper.doubles import REMOTE, Bus, Rbeectl, WithQueen
+
+
+def changing(route: Route, shape: Any, asked: list[Any]) -> dict[Route, Handler]:
+    async def handler(request: Request) -> Any:
+        if request.path_params["hive_id"] != "gpu1":
+            raise UnknownHive("hive 'gpu9' is not in the hive catalog")
+        body = decode(shape, json.loads(await request.body()))
+        asked.append(body)
+        return replace(REMOTE, labels=getattr(body, "set", ()), cordoned=getattr(body, "reason", None))
+
+    return {route: handler}
+
+
+def test_labels_are_set_and_taken_away(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    asked: list[Any] = []
+    handlers = changing(QueenRoutes.SET_LABELS, SetLabels, asked)
+    ran = with_queen(handlers, lambda: rbeectl("label", "gpu1", "rack=3", "spare=", "old-"))
+
+    assert ran.out == "Hive gpu1 has the labels rack=3,spare=\n"
+    assert asked == [SetLabels((Label("rack", "3"), Label("spare", "")), ("old",))]
+    assert with_queen(handlers, lambda: rbeectl("label", "gpu9", "a=b")).code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("c",), "'c' is neither KEY=VALUE nor KEY-"),
+        (("=3",), "KEY must have 1 to 63 characters"),
+        (("a=ü",), "VALUE must be empty, or made of"),
+        (("a b=1",), "KEY must be made of"),
+        ((f"{'x' * 64}=1",), "KEY must have 1 to 63 characters"),
+    ],
+)
+def test_what_is_no_label_is_refused(bus: Bus, rbeectl: Rbeectl, words: tuple[str, ...], told: str) -> None:
+    ran = rbeectl("label", "gpu1", *words)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+    assert bus.asked == []
+
+
+def test_a_cordon_has_a_reason(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    asked: list[Any] = []
+    handlers = changing(QueenRoutes.SET_CORDON, SetCordon, asked)
+
+    assert with_queen(handlers, lambda: rbeectl("cordon", "gpu1", "a fan is loud")).out == (
+        "Hive gpu1 is cordoned: a fan is loud\n"
+    )
+    assert with_queen(handlers, lambda: rbeectl("uncordon", "gpu1")).out == "Hive gpu1 is not cordoned\n"
+    assert asked == [SetCordon("a fan is loud"), SetCordon(None)]
+    assert "REASON must say something" in rbeectl("cordon", "gpu1", " ").err
+    assert "REASON must have 0 to 2000 characters" in rbeectl("cordon", "gpu1", "x" * 2001).err

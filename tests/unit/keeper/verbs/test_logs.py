@@ -1,0 +1,119 @@
+"""The verb logs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+import rbee.keeper.verbs.logs
+from rbee.scope import HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import NOT_FOUND
+from tests.unit.shapes import HIVE_VIEW
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    found: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda file, arguments: found.append(arguments))
+    return lambda: found.pop()
+
+
+ALL_UNITS = ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
+
+UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ([], [*ALL_UNITS]),
+        (["-f", "-n", "5"], ["--follow", "--lines=5", *ALL_UNITS]),
+        (["blade", "-x"], ["--catalog", "RBEE_HIVE=blade", UNITS[0], "+", "RBEE_HIVE=blade", UNITS[1]]),
+        (
+            ["localhost"],
+            ["RBEE_HIVE=localhost", UNITS[0], "+", UNITS[1], "+", f"UNIT={HIVE_UNIT}", "_PID=1"],
+        ),
+        (["--job", JOB], [f"RBEE_JOB_ID={JOB}", UNITS[0], "+", f"RBEE_JOB_ID={JOB}", UNITS[1]]),
+        (
+            ["blade", "--job", JOB, "--json", "--no-pager"],
+            [
+                "--output=json", "--no-pager",
+                f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", UNITS[0], "+",
+                f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", UNITS[1],
+            ],
+        ),
+        (["--", "--since=-1h", "-r"], ["--since=-1h", "-r", *ALL_UNITS]),
+    ],
+)  # fmt: skip
+def test_logs_is_journalctl_with_the_right_matches(
+    bus: Bus, rbeectl: Rbeectl, executed: Callable[[], list[str]], arguments: list[str], command: list[str]
+) -> None:
+    assert rbeectl("logs", *arguments).code == 0
+    assert executed() == ["journalctl", *command]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["a b"], ["--job", "7"], ["--job", "x" * 32], ["-n", "-1"], ["a", "b"]]
+)
+def test_what_cannot_be_in_the_journal_is_refused(
+    rbeectl: Rbeectl, executed: Callable[[], list[str]], arguments: list[str]
+) -> None:
+    ran = rbeectl("logs", *arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        ([], ["rbeectl monitor", "sudo rbeectl logs"]),
+        (["-f", "blade"], ["rbeectl monitor blade", "sudo rbeectl logs -f blade"]),
+        (["--", "-o", "a b"], ["rbeectl monitor", "sudo rbeectl logs -- -o 'a b'"]),
+    ],
+    ids=" ".join,
+)
+def test_who_may_not_read_the_journal_is_pointed_to_monitor(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, arguments: list[str], instead: list[str]
+) -> None:
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    monkeypatch.setattr(os, "execvp", lambda file, arguments: pytest.fail("journalctl shows nothing"))
+
+    ran = rbeectl("logs", *arguments)
+
+    assert ran.code == 77
+    assert "only root and the groups adm and systemd-journal" in ran.err
+    assert [line for line in ran.err.splitlines() if "try: " in line] == [
+        f"  try: {line}" for line in instead
+    ]
+
+
+def test_beside_a_hive_alone_nobody_is_pointed_to_monitor(
+    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND}
+
+    assert "monitor" not in rbeectl("logs").err
+
+
+def test_the_log_of_a_hive_that_an_awake_queen_does_not_know_is_refused(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, executed: Callable[[], list[str]]
+) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", "nosuch"))
+
+    assert (ran.code, ran.out) == (4, "")
+    assert "hive 'nosuch' is not in the hive catalog" in ran.err
+    assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", HIVE_VIEW.id.upper())).code == 0
+    assert f"RBEE_HIVE={HIVE_VIEW.id}" in executed()
+
+
+def test_a_machine_without_journalctl_says_so(rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    ran = rbeectl("logs")
+
+    told = "rbeectl: journalctl cannot be run: No such file or directory\n  try: command -v journalctl\n"
+    assert (ran.code, ran.err) == (1, told)
