@@ -76,9 +76,6 @@ from rbee.wire.events import (
     Speaker as Speaker,
 )
 from rbee.wire.fleet import (
-    Asked as Asked,
-)
-from rbee.wire.fleet import (
     CreatedToken as CreatedToken,
 )
 from rbee.wire.fleet import (
@@ -95,9 +92,6 @@ from rbee.wire.fleet import (
 )
 from rbee.wire.fleet import (
     SetTcp as SetTcp,
-)
-from rbee.wire.fleet import (
-    Taken as Taken,
 )
 from rbee.wire.fleet import (
     Tcp as Tcp,
@@ -167,9 +161,6 @@ from rbee.wire.routes import (
 )
 from rbee.wire.routes import (
     JOB_HEADER as JOB_HEADER,
-)
-from rbee.wire.routes import (
-    STATUS_HEADER as STATUS_HEADER,
 )
 from rbee.wire.routes import (
     VERSION_HEADER as VERSION_HEADER,

@@ -45,13 +45,19 @@ class Afar:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Dialled(Protocol):
+    """A place to which the other side dials. It is a network backend of httpcore's, and its words."""
+
+    async def connect_tcp(self, *arguments: Any, **options: Any) -> Any: ...
+
+
 class Link:
     """One kept connection of a daemon to the other; requests go over it one at a time.
 
     `timeout` in seconds bounds a request from its beginning to the last byte of its answer.
     """
 
-    def __init__(self, place: Path | Afar, *, timeout: float, scope: Scope = SYSTEM) -> None:
+    def __init__(self, place: Path | Afar | Dialled, *, timeout: float, scope: Scope = SYSTEM) -> None:
         import httpcore
 
         self._httpcore = httpcore
@@ -59,7 +65,7 @@ class Link:
         self._timeout = timeout
         self._scope = scope
         # The name that is in the queen's certificate; where she is, the backend knows.
-        self._base = "http://localhost" if isinstance(place, Path) else f"https://{QUEEN_NAME}:{place.port}"
+        self._base = f"https://{QUEEN_NAME}:{place.port}" if isinstance(place, Afar) else "http://localhost"
         self._towards: _Towards | None = None
         self._pool = self._new_pool()
         self._turn = asyncio.Lock()
@@ -69,6 +75,8 @@ class Link:
         way: dict[str, Any]
         if isinstance(self._place, Path):
             way = {"uds": os.fspath(self._place)}
+        elif not isinstance(self._place, Afar):
+            way = {"network_backend": self._place}
         else:
             self._towards = _Towards(self._place.host, _backend(self._httpcore))
             way = {"ssl_context": self._place.context, "network_backend": self._towards}
@@ -243,7 +251,7 @@ async def _close(pool: Any, towards: _Towards | None) -> None:
 
 
 class Asking(Protocol):
-    """A way to the other side: a Link, or the stream that a hive holds open."""
+    """A way to the other side: a Link, or the connections that a hive elsewhere dials."""
 
     async def ask(
         self,

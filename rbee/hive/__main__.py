@@ -17,7 +17,7 @@ from rbee.errors import BadConfig, RbeeError
 from rbee.files import explained
 from rbee.hive import app
 from rbee.hive.devices import Detector, Sampler
-from rbee.hive.heartbeat import Heart
+from rbee.hive.heartbeat import Beats, Heart
 from rbee.hive.membership import Membership, Memberships
 from rbee.hive.threads import DaemonicExecutor
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_FAILED, HIVE_STARTED, MEMBERSHIP_RESTORED, Journal
@@ -54,12 +54,19 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
     hive_id = hive.id if membership is None else membership.hive_id
     afar = None if membership is None else membership.queen()
     queen = afar or hive.queen
-    link = Link(queen, timeout=BEAT_TIMEOUT, scope=scope)
     detector = Detector(Path("/"), nvml_timeout=hive.nvml_timeout)
     sampler = Sampler(hive_id, detector)
+    offer, link = None, None
+    if afar is None:
+        link = Link(hive.queen, timeout=BEAT_TIMEOUT, scope=scope)
+        beats: Beats = HeartbeatClient(link)
+    else:
+        from rbee.uplink.offer import Offer  # which the local hive does not need
+
+        beats = offer = Offer(afar)
     heart = Heart(
         hive_id,
-        HeartbeatClient(link),
+        beats,
         journal,
         status=notifier.status,
         queen_name=str(queen),
@@ -67,8 +74,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
         # Which rbee-hive-join knows, too, and shows to be of the same machine.
         instance=invocation_id(),
     )
-    settle: Callable[[], Coroutine[Any, Any, None]] = _nothing
-    if membership is None or afar is None:
+    if membership is None or afar is None or offer is None:
         served = app.build(heart, detector.detect, told_to_stop.set, look=sampler.look, scope=scope)
         works: list[Callable[[], Coroutine[Any, Any, None]]] = [heart.run]
     else:
@@ -89,9 +95,8 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
             heart, detector.detect, stop_until_queen, look=sampler.look, leave=leave, scope=scope
         )
         dialler = Dialler(
-            heart, served, afar, membership.queen_to_strangers, link, is_succeeded=memberships.has_new
+            heart, served, afar, membership.queen_to_strangers, offer, is_succeeded=memberships.has_new
         )
-        settle = dialler.settle
         works = [dialler.run, _Certificate(memberships, membership, afar).run]
     working: list[asyncio.Task[None]] = []
     ended_early: list[asyncio.Task[None]] = []
@@ -116,9 +121,10 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
     async def stopping() -> None:
         # A beat in flight may wait on a socket that systemd holds back while it stops us.
         heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
-        await settle()
+        if offer is not None:
+            await offer.settle()
         if membership is not None and membership.path.exists():  # or its queen has removed it
-            await heart.goodbye(lambda: _machine_end(scope))  # while the dialler holds its stream
+            await heart.goodbye(lambda: _machine_end(scope))  # while the dialler holds its connection
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
@@ -139,7 +145,8 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
             daemons=() if queen_uid is None else (queen_uid,),
         )
     finally:
-        await link.close()
+        if link is not None:
+            await link.close()
     for task in working:
         if not task.cancelled() and (failure := task.exception()) is not None:
             raise failure
@@ -182,10 +189,6 @@ class _Certificate:
             except (RbeeError, OSError) as error:
                 log.warning("the certificate could not be renewed, and that is tried on: %s", error)
             await asyncio.sleep(self.LOOK)
-
-
-async def _nothing() -> None:
-    """What there is to settle where the queen is on this machine."""
 
 
 def _machine_end(scope: Scope) -> MachineEnd | None:

@@ -1,33 +1,21 @@
 """A hive's way to a queen on another machine: it dials, always, and dials again.
 
-Over one connection it holds a stream on which her requests come down; over another go beats and
-answers. Requests are put to the app that also serves the hive's own socket.
+What it does over the connection is in rbee.uplink; here is when it is dialled again, and what it means that
+it was not to be had.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
-from rbee import __version__
 from rbee.client.link import Afar, Link
-from rbee.contracts import (
-    INSTANCE_HEADER,
-    JOB_HEADER,
-    STATUS_HEADER,
-    VERSION_HEADER,
-    Asked,
-    FleetRoutes,
-    decode,
-)
+from rbee.contracts import FleetRoutes
 from rbee.errors import (
-    BadInput,
     ClonedHive,
     Disconnected,
     JoinedAnew,
@@ -37,19 +25,11 @@ from rbee.errors import (
     VersionSkew,
     WrongQueen,
 )
-from rbee.hive.heartbeat import UNHEARD, Heart
-from rbee.server.peer import Peer
-
-log = logging.getLogger("rbee")
+from rbee.hive.heartbeat import Heart
+from rbee.uplink.offer import Offer
 
 TIMEOUT = 5.0
-"""Seconds for a connection, and for each beat and answer."""
-
-SILENCE = 25.0
-"""Seconds without a byte after which the stream counts as broken; the queen sends some every 10."""
-
-BEAT_AGAIN = 1.0
-"""Seconds until a beat that did not arrive is tried again: only an answer shows that the line has healed."""
+"""Seconds for the question for her CA."""
 
 FIRST_WAIT = 0.05
 """Seconds, twice as many after each failure in a row, less a random part, before the hive dials again."""
@@ -66,16 +46,7 @@ REFUSED_WAIT = 60.0
 """Seconds until the next try where she has answered, and does not want this hive."""
 
 DOUBT_AFTER = 3
-"""Connections in a row that break before the stream is there, after which the certificate is in doubt."""
-
-ANSWER_TRIES = 3
-"""How often the hive tries to give an answer, TIMEOUT each."""
-
-SETTLE_TIMEOUT = 1.0
-"""Seconds that answers have before the hive stops."""
-
-EVENT_LIMIT = 64 * 1024
-"""Bytes of one event of the stream."""
+"""Connections in a row that break before they are there, after which the certificate is in doubt."""
 
 SUCCESSION_WAIT = 3.0
 """Seconds for whoever has this machine join anew to restart the hive, before it ends by itself."""
@@ -84,8 +55,8 @@ REFUSALS = (ClonedHive, NotPermitted, UnknownHive, VersionSkew, WrongQueen)
 
 
 class Dialler:
-    """`app` answers what is asked, `answers` carries that up; `queen` is where she is, and `stranger`
-    says where for who shows no certificate. `is_succeeded` is whether this machine has joined anew.
+    """`offer` is dialled for and `app` is what it offers; `queen` is where she is, and `stranger` says
+    where for who shows no certificate. `is_succeeded` is whether this machine has joined anew.
     """
 
     def __init__(
@@ -94,7 +65,7 @@ class Dialler:
         app: ASGIApp,
         queen: Afar,
         stranger: Callable[[], Afar],
-        answers: Link,
+        offer: Offer,
         *,
         is_succeeded: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
@@ -103,14 +74,13 @@ class Dialler:
         self._app = app
         self._queen = queen
         self._stranger = stranger
-        self._answers = answers
+        self._offer = offer
         self._is_succeeded = is_succeeded
         self._clock = clock
-        self._answering: set[asyncio.Task[None]] = set()
         self._open_since: float | None = None
 
     async def run(self) -> None:
-        """Hold the stream, and beat while it is there, until cancelled.
+        """Hold a connection, and beat while it is there, until cancelled.
 
         Raises JoinedAnew where the queen refuses this hive, and a membership is left that replaces it.
         """
@@ -142,7 +112,7 @@ class Dialler:
     async def _is_certificate_refused(self) -> RbeeError | None:
         """Does the queen speak to a stranger, where she breaks off at this hive's certificate?
 
-        TLS has an alert for it, which asyncio's server does not send.
+        TLS has an alert for it, which does not arrive where the connection is cut off right behind it.
         """
         if await self._ask_ca(self._stranger()) is not None:
             return None
@@ -165,11 +135,6 @@ class Dialler:
             await link.close()
         return None
 
-    async def settle(self) -> None:
-        """Let answers that are on their way arrive, that to being told to stop for one."""
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=SETTLE_TIMEOUT)
-
     def _wait(self, wait: float, alone_since: float, trouble: RbeeError | None) -> float:
         if isinstance(trouble, REFUSALS):
             wait = REFUSED_WAIT
@@ -179,96 +144,13 @@ class Dialler:
         return wait * random.uniform(0.5, 1)
 
     async def _hold(self) -> None:
-        link = Link(self._queen, timeout=TIMEOUT)
-        working: set[asyncio.Task[None]] = set()
-        try:
-            headers = {INSTANCE_HEADER: self._heart.instance, VERSION_HEADER: __version__}
-            async with link.stream(FleetRoutes.REQUESTS, headers=headers, silence=SILENCE) as parts:
-                self._open_since = self._clock()
-                loop = asyncio.get_running_loop()
-                working = {
-                    loop.create_task(self._read(parts)),
-                    loop.create_task(self._heart.run(retry=BEAT_AGAIN)),
-                }
-                done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-        finally:
-            working |= self._answering
-            for task in working:
-                task.cancel()
-            await asyncio.gather(*working, return_exceptions=True)
-            await link.close()
-
-    async def _read(self, parts: AsyncIterator[bytes]) -> None:
-        async for event in _events(parts):
-            self._answer(event)
-
-    def _answer(self, event: bytes) -> None:
-        try:
-            asked = decode(Asked, json.loads(event))
-        except (ValueError, BadInput) as error:
-            log.warning("a request of the queen's is not as agreed, and passed over: %s", error)
-            return
-        task = asyncio.get_running_loop().create_task(self._answer_one(asked))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
-
-    async def _answer_one(self, asked: Asked) -> None:
-        status, content = await put_to(self._app, asked)
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            return  # the app has made a refusal of it, for which nobody waits any more
-        headers = {STATUS_HEADER: str(status), "request_id": asked.id}
-        for left in reversed(range(ANSWER_TRIES)):
+        async with self._offer.hold(self._heart.instance, self._app) as ended:
+            self._open_since = self._clock()
+            beating = asyncio.get_running_loop().create_task(self._heart.run(is_patient=False))
             try:
-                await self._answers.ask(FleetRoutes.ANSWER, content, headers=headers)
-                return
-            except RbeeError as error:
-                if left and isinstance(error, UNHEARD):
-                    continue  # over another connection; an answer that comes twice is one
-                told = "the answer to %s %s could not be given: %s"
-                log.warning(told, asked.method, asked.path, error.message)
-                return
-
-
-async def _events(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each event 'request'."""
-    waiting = b""
-    async for part in parts:
-        *blocks, waiting = (waiting + part).split(b"\n\n")
-        if len(waiting) > EVENT_LIMIT:
-            raise BadInput(f"an event of the queen's stream is larger than {EVENT_LIMIT} bytes")
-        for block in blocks:
-            fields = dict(line.split(b": ", 1) for line in block.splitlines() if b": " in line)
-            if fields.get(b"event") == b"request" and b"data" in fields:
-                yield fields[b"data"]
-
-
-async def put_to(app: ASGIApp, asked: Asked) -> tuple[int, bytes]:
-    """What the app answers to a request, as if it had come over the hive's own socket from the queen."""
-    status, content = 500, b""
-    headers = [(JOB_HEADER.lower().encode(), asked.job_id.encode())] if asked.job_id else []
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": asked.method,
-        "scheme": "http", "path": asked.path, "raw_path": asked.path.encode(), "root_path": "",
-        "query_string": b"", "headers": headers, "client": None, "server": None,
-        "rbee.peer": Peer(0, 0, 0), "rbee.drop": lambda: None,
-    }  # fmt: skip
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        nonlocal status, content
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        elif message["type"] == "http.response.body":
-            content += message.get("body", b"")
-
-    try:
-        await app(scope, receive, send)
-    except Exception:
-        # Starlette raises on what nobody foresaw, once it has answered 500.
-        log.exception("%s %s failed", asked.method, asked.path)
-    return status, content
+                done, _ = await asyncio.wait({ended, beating}, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+            finally:
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)

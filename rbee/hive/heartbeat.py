@@ -12,10 +12,9 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 
 from rbee import __version__, hivestatus
-from rbee.client.link import HeartbeatClient
 from rbee.config import JITTER
 from rbee.contracts import LOCALHOST, Heartbeat, HeartbeatAck, Line, MachineEnd
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable
@@ -50,6 +49,15 @@ UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
 """What keeps a beat from reaching the queen, as against her not taking it."""
 
 
+class Beats(Protocol):
+    """Where beats go: over a link to the queen's socket, or over the connection to one elsewhere."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck: ...
+
+
 class Heart(Narrator):
     """As a narrator it takes the lines that go up with the next beat. `status` is told each change.
 
@@ -59,7 +67,7 @@ class Heart(Narrator):
     def __init__(
         self,
         hive_id: str,
-        queen: HeartbeatClient,
+        queen: Beats,
         journal: Narrator,
         *,
         status: Callable[[str], None],
@@ -102,11 +110,10 @@ class Heart(Narrator):
         self._lines.append((fields.get("job_id"), line_of(event, text)))
         self._journal.narrate(event, text, hive=self._hive_id, **fields)
 
-    async def run(self, *, retry: float | None = None) -> None:
+    async def run(self, *, is_patient: bool = True) -> None:
         """Beat until cancelled; when it is run again, it beats at once.
 
-        With `retry`, a beat that did not arrive is tried again after so many seconds, and not only when the
-        next is due; and one that the queen has refused ends it with her refusal.
+        Unless it `is_patient`, a beat that failed ends it with what it failed by.
 
         Before the first heartbeat the hive announces itself: the ack names the job that waits
         for it, and so the very first line can carry it.
@@ -119,10 +126,8 @@ class Heart(Narrator):
         while True:
             await self.beat()
             wait = self._interval * (1 - random.uniform(0, JITTER))
-            if retry is not None and self._failure is not None:
-                if not isinstance(self._failure, UNHEARD):
-                    raise self._failure
-                wait = min(wait, retry)
+            if not is_patient and self._failure is not None:
+                raise self._failure
             await asyncio.sleep(wait)
 
     async def beat(self) -> None:

@@ -18,6 +18,8 @@ from rbee.contracts import (
     LOCALHOST,
     CreatedToken,
     CreateToken,
+    Heartbeat,
+    HeartbeatAck,
     Join,
     Joined,
     Tcp,
@@ -30,6 +32,7 @@ from rbee.errors import (
     CatalogFailed,
     ClonedHive,
     NameTaken,
+    NotPermitted,
     RbeeError,
     TcpClosed,
     TooMany,
@@ -44,8 +47,8 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.restraint import Restraint, network_of
 from rbee.queen.store.records import Actor, Joining, now_ms
 from rbee.queen.store.store import Store
-from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer, address_of
+from rbee.uplink.accept import Uplink
 
 log = logging.getLogger("rbee")
 
@@ -240,10 +243,10 @@ class Fleet:
         identity = Identity(hive_id, peer.credential)
         return Joined(hive_id, await asyncio.to_thread(self.authority.sign, request, identity))
 
-    async def open_stream(
-        self, peer: RemotePeer, instance: str, version: str, drop: Callable[[], None]
-    ) -> Uplink:
-        """ClonedHive where another process of that identity lives, VersionSkew for one too old or too new."""
+    async def connect(self, peer: RemotePeer, instance: str, version: str) -> Uplink:
+        """A hive's control connection, to be.
+
+        ClonedHive where another process of that identity lives, VersionSkew for one too old or too new."""
         try:
             hive_id = self.hive_of(peer)
         except UnknownHive:
@@ -257,7 +260,11 @@ class Fleet:
         if not self._restraint.streams.take(hive_id):
             self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
             raise TooMany(f"the beehive {hive_id} connects too often", hint="Dial again later.")
-        uplink = Uplink(hive_id, instance, peer.address, drop)
+
+        async def heard(beat: Heartbeat) -> HeartbeatAck:
+            return await self._heartbeat(beat, peer, instance)
+
+        uplink = Uplink(hive_id, instance, peer.address, heard)
         try:
             await self._hives.uplinks.take(uplink)
         except ClonedHive as error:
@@ -269,11 +276,28 @@ class Fleet:
             await self._catalog.hives.set_address(hive_id, peer.address, by=peer.fields)
             await hive.standing.reload()
         except CatalogFailed as error:
-            # It lives there all the same; the next stream has it written.
+            # It lives there all the same; the next connection has it written.
             log.error(
                 "hive %s is at %s, and that could not be stored: %s", hive_id, peer.address, error.message
             )
         return uplink
+
+    async def refuse_older(self, peer: RemotePeer, version: str) -> VersionSkew:
+        """What to raise for a hive of before 0.5.0, which does not connect as hives do now."""
+        hive_id = self.hive_of(peer)
+        error = VersionSkew(
+            f"the beehive {hive_id} has version {version or 'unknown'}, and does not know how hives connect "
+            f"to a queen of {__version__}",
+            hint=_upgrade(hive_id, "rbee-hive"),
+        )
+        await self._hives.remote_hive(hive_id).refused(error)
+        return error
+
+    async def _heartbeat(self, beat: Heartbeat, peer: RemotePeer, instance: str) -> HeartbeatAck:
+        hive_id = self.hive_of(peer)
+        if (beat.hive_id, beat.instance) != (hive_id, instance):
+            raise NotPermitted(f"this is the connection of the hive {hive_id}, and of no other", hint=None)
+        return await self._hives.heartbeat(beat, peer.fields)
 
     async def _note_unknown(self, peer: RemotePeer) -> None:
         """Of a hive that is in the catalog, and comes with another credential than the catalog has.
@@ -310,9 +334,13 @@ def check_version(version: str, hive_id: str) -> None:
     raise VersionSkew(
         f"the beehive {hive_id} has version {version or 'unknown'}, and the queen {__version__}: "
         f"they may be one minor version apart, and {package} on {machine} is the older",
-        # By their files: no repository need have them.
-        hint=f"On {machine}: sudo apt install ./python3-rbee_*.deb ./{package}_*.deb ./rbeectl_*.deb",
+        hint=_upgrade(machine, package),
     )
+
+
+def _upgrade(machine: str, package: str) -> str:
+    # By their files: no repository need have them.
+    return f"On {machine}: sudo apt install ./python3-rbee_*.deb ./{package}_*.deb ./rbeectl_*.deb"
 
 
 def _minor(version: str) -> tuple[int, int]:

@@ -50,6 +50,7 @@ from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier
+from rbee.uplink.frames import PROTOCOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class Queen:
             self._status.trouble = f"{TCP_SOCKET_UNIT} is closed"
         if site.remote_sockets:
             app = remote_api.build(fleet, self.hives)
-            remote = Remote(app, site.remote_sockets, await fleet.context())
+            remote = Remote(app, site.remote_sockets, await fleet.context(), upgrade=PROTOCOL)
 
         def begin() -> None:
             self.narrator.narrate(QUEEN_STARTED, f"{QUEEN_PROGRAM} {__version__} is awake")

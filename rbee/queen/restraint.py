@@ -42,7 +42,7 @@ JOINS = Bound(20, 6.0)
 """Joins of one address that are refused, after which none is looked at: /64 for IPv6."""
 
 STREAMS = Bound(30, 10.0)
-"""Streams that a hive opens."""
+"""Times that a hive connects."""
 
 LOOKS = Bound(20, 10.0)
 """Times that the queen asks a hive for its devices because its beats say so. An honest hive beats, and

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
@@ -20,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import AnyPeer, RemotePeer, peer_at, remote_peer_at
+from rbee.server.transport import TlsTransport, Together
+from rbee.server.upgrade import Upgraded
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a request's head, that is its request line and headers; more is refused with 431."""
@@ -53,8 +54,9 @@ DAEMON_IDLE_TIMEOUT = 7500.0
 
 CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256)
 
-HIVE_CONNECTIONS = Bound(total=8192, kept=0, a_user=8, a_process=8)
-"""Those over TCP of peers with a credential: a stream, one for beats, and what a cut link has left behind."""
+HIVE_CONNECTIONS = Bound(total=8192, kept=0, a_user=24, a_process=24)
+"""Those over TCP of peers with a credential: the one that it keeps, those on which it serves what the queen
+asks (rbee.uplink.accept.CARRIERS_MAX), and what a cut link has left behind."""
 
 TURNED_AWAY_MAX = 256
 """Connections for which there was no place and that LINGER; more are closed as soon as they are told so."""
@@ -106,7 +108,7 @@ class Connection(HttpToolsProtocol):
         except OSError:  # it went already
             transport.abort()
             return
-        self.app: ASGIApp = _with_peer(self.app, peer, partial(_abort, transport))
+        self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
         try:
             has_place = self._take_place(peer)
         except TooMany as error:
@@ -167,7 +169,17 @@ class Connection(HttpToolsProtocol):
             self._refuse(error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             ours = error.__context__  # raised in a callback of the parser's
-            self._refuse(ours if isinstance(ours, RbeeError) else BadInput("the request is not HTTP/1.1"))
+            if self._is_upgrading(error, data):
+                self._be_patient()
+            else:
+                self._refuse(ours if isinstance(ours, RbeeError) else BadInput("the request is not HTTP/1.1"))
+
+    def _is_upgrading(self, _error: Exception, _data: bytes) -> bool:
+        """Is that the end of a request after which another protocol may follow?"""
+        return False
+
+    def _check_upgrade(self) -> None:
+        raise BadInput("there is no other protocol to change to", hint="Leave out the header Upgrade.")
 
     def _grow(self, count: int) -> None:
         """Count what the parser took without coming to an end; what is kept of it shows in no callback."""
@@ -192,10 +204,14 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_LIMIT:
             raise _head_too_large()
-        if self.parser.should_upgrade():
-            raise BadInput("there is no other protocol to change to", hint="Leave out the header Upgrade.")
         self._awaited = "body"
+        parser = self.parser
+        if parser.should_upgrade():
+            self._check_upgrade()
+            # uvicorn 0.17 would not have an app answer it.
+            self.parser = _NoUpgrade(parser)  # type: ignore[assignment]  # all of a parser that it asks
         super().on_headers_complete()
+        self.parser = parser
         if not self.pipeline:
             self._answered = self.cycle
 
@@ -272,13 +288,22 @@ class Connection(HttpToolsProtocol):
 class RemoteConnection(Connection):
     """One over TCP and TLS: the peer is an address, and the credential of its certificate."""
 
-    # asyncio's TLS takes a buffer that is as large as this, and not larger only, for too large.
-    WAITING_BYTES = 1
+    def __init__(
+        self,
+        *arguments: Any,
+        is_no_stranger: Callable[[], None],
+        upgrade: str | None,
+        together: Together,
+        **options: Any,
+    ) -> None:
+        """`is_no_stranger` is called when the client has shown a credential, and at its end.
 
-    def __init__(self, *arguments: Any, is_no_stranger: Callable[[], None], **options: Any) -> None:
-        """`is_no_stranger` is called when the client has shown a credential, and at its end."""
+        `upgrade` is the protocol that a request may ask to go on with.
+        """
         super().__init__(*arguments, **options)
         self._is_no_stranger = is_no_stranger
+        self._upgrade_to = upgrade
+        self._together = together
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_no_stranger()
@@ -299,11 +324,59 @@ class RemoteConnection(Connection):
         self._is_no_stranger()
         return True
 
+    # Another protocol
 
-def _abort(transport: Any) -> None:
-    # asyncio's TLS lets go of what abort() needs when a transport that is closing is closed again.
-    with suppress(AttributeError):
-        transport.abort()
+    def _check_upgrade(self) -> None:
+        asked = [value.decode("latin-1") for name, value in self.headers if name == b"upgrade"]
+        if self._upgrade_to is None or asked != [self._upgrade_to] or self.pipeline:
+            super()._check_upgrade()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # an extension of ours
+        scope["rbee.upgrade"] = self._upgrade
+
+    def _is_upgrading(self, error: Exception, data: bytes) -> bool:
+        # Nothing may follow before the answer: it would be of the one protocol or of the other.
+        if not isinstance(error, httptools.HttpParserUpgrade) or error.args[0] != len(data):
+            return False
+        self._awaited = "request"
+        self.cycle.keep_alive = False  # where it is refused
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+        return True
+
+    def _upgrade(self, protocol: Upgraded) -> None:
+        """Go on with another protocol, which has the place of this one from now on."""
+        self.cycle.disconnected = True  # uvicorn has nothing to answer any more
+        transport, peer = self.transport, self._peer
+        assert isinstance(transport, TlsTransport)
+        if transport.is_closing() or peer is None or self._is_refused:
+            protocol.connection_lost(None)
+            return
+        self._peer = None
+        protocol.give_back = partial(self._limits.give_back, peer)
+        Connection.connection_lost(self, ConnectionResetError())  # not None, which would close it
+        transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\n"
+            b"connection: Upgrade\r\nupgrade: %s\r\n\r\n" % (self._upgrade_to or "").encode()
+        )
+        transport.set_protocol(protocol)
+        # What refers to this protocol would keep it in memory for as long as the connection lasts.
+        self.cycle = self.scope = None  # type: ignore[assignment]
+        if protocol.is_read_together:
+            transport.read_with(self._together)
+        protocol.connection_made(transport)
+
+
+class _NoUpgrade:
+    """A parser that says of a request that it asks for no other protocol."""
+
+    def __init__(self, parser: httptools.HttpRequestParser) -> None:
+        self._parser = parser
+
+    def should_upgrade(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
 
 
 def _with_peer(app: ASGIApp, peer: AnyPeer, drop: Callable[[], None]) -> ASGIApp:

@@ -10,19 +10,17 @@ import errno
 import logging
 import socket
 import ssl
-from asyncio import sslproto
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from rbee.server.peer import address_of
+from rbee.server.transport import TlsTransport, handshake
 
 log = logging.getLogger("rbee")
 
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds from the connection to the end of its TLS handshake."""
-
-GOODBYE_TIMEOUT = 0.2
-"""Seconds that a client has to say goodbye, too; one whose connection is idle does not look."""
 
 STRANGERS_MAX = 512
 """Connections that have shown no credential (yet); for one more the oldest of them goes."""
@@ -35,9 +33,6 @@ USER_TIMEOUT = 20_000
 
 ACCEPT_AGAIN = 0.5
 """Seconds until the next try when there is no descriptor, or no memory, for a connection."""
-
-TLS_BUFFER = 16 * 1024
-"""Bytes that asyncio keeps for each connection's TLS, a record; of its own accord 256 KiB."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -56,7 +51,7 @@ class TlsListener:
         self._strangers: dict[_Stranger, None] = {}
         self._by_address: Counter[str] = Counter()
         self._is_exhausted = False
-        sslproto.SSLProtocol.max_size = TLS_BUFFER
+        self._open: set[TlsTransport] = set()
 
     async def run(self) -> None:
         """Accept until cancelled. What one connection does, or fails at, ends no other."""
@@ -75,6 +70,11 @@ class TlsListener:
         finally:
             for stranger in list(self._strangers):
                 stranger.turn_away()
+
+    def end(self) -> None:
+        """Break off what is connected still."""
+        for transport in list(self._open):
+            transport.abort()
 
     async def _could_not_accept(self, error: OSError) -> None:
         if error.errno in _EXHAUSTED:
@@ -101,17 +101,17 @@ class TlsListener:
         stranger.welcoming.add_done_callback(_seen)
 
     async def _welcome(self, channel: socket.socket, stranger: _Stranger) -> None:
+        tls = None
         try:
-            stranger.transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._factory(lambda: self._forget(stranger)),
-                channel,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=GOODBYE_TIMEOUT,
-            )
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                tls = self._context.wrap_socket(channel, server_side=True, do_handshake_on_connect=False)
+                await handshake(tls)
+            protocol = self._factory(lambda: self._forget(stranger))
+            stranger.transport = TlsTransport(tls, protocol, self._open.discard)
+            self._open.add(stranger.transport)
         except BaseException:
             self._forget(stranger)
-            channel.close()
+            _close(channel if tls is None else tls)
             raise
 
     def _forget(self, stranger: _Stranger) -> None:
@@ -130,10 +130,10 @@ class _Stranger:
     def __init__(self, address: str) -> None:
         self.address = address
         self.welcoming: asyncio.Task[None] | None = None
-        self.transport: asyncio.BaseTransport | None = None
+        self.transport: TlsTransport | None = None
 
     def turn_away(self) -> None:
-        if isinstance(self.transport, asyncio.WriteTransport):
+        if self.transport is not None:
             self.transport.abort()
         elif self.welcoming is not None:
             self.welcoming.cancel()
@@ -143,3 +143,13 @@ def _seen(welcoming: asyncio.Task[None]) -> None:
     """A handshake that failed is the client's affair: who scans ports fills no journal."""
     if not welcoming.cancelled():
         welcoming.exception()
+
+
+def _close(channel: socket.socket) -> None:
+    """Close one whose handshake failed. What it sent is read, or the alert that says why would not arrive."""
+    with suppress(OSError, ValueError):
+        channel.settimeout(0)
+        for _ in range(4):
+            if not socket.socket.recv(channel, 65536):
+                break
+    channel.close()

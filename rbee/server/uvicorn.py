@@ -25,6 +25,7 @@ from rbee.server.connection import (
 )
 from rbee.server.limits import Limits
 from rbee.server.listener import TlsListener
+from rbee.server.transport import Together
 from rbee.systemd.daemon import Notifier, watchdog_interval
 
 GRACE = 1.0
@@ -67,6 +68,8 @@ class Remote:
     app: ASGIApp
     sockets: Sequence[socket.socket]
     context: ssl.SSLContext
+    upgrade: str | None = None
+    """The protocol that a request may ask to go on with (rbee.server.upgrade)."""
 
 
 class _RemoteServer(_Server):
@@ -75,14 +78,14 @@ class _RemoteServer(_Server):
     def __init__(self, config: uvicorn.Config, remote: Remote) -> None:
         super().__init__(config, lambda: None)
         self._remote = remote
+        self._listeners: list[TlsListener] = []
+        self._together: Together | None = None
         self._open: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         limits = Limits("connections are held", HIVE_CONNECTIONS)
         turned_away: set[Connection] = set()
-        # From 0.20 on, uvicorn's protocols also take the state of the app's lifespan.
-        knows_state = "app_state" in inspect.signature(HttpToolsProtocol).parameters
-        state: dict[str, Any] = {"app_state": {}} if knows_state else {}
+        together = self._together = Together()
 
         def factory(is_no_stranger: Callable[[], None]) -> asyncio.Protocol:
             return RemoteConnection(
@@ -92,11 +95,14 @@ class _RemoteServer(_Server):
                 turned_away=turned_away,
                 daemons=(),
                 is_no_stranger=is_no_stranger,
-                **state,
+                upgrade=self._remote.upgrade,
+                together=together,
+                **protocol_state(),
             )
 
         for one in self._remote.sockets:
             listener = TlsListener(one, self._remote.context, factory)
+            self._listeners.append(listener)
             self._open.append(asyncio.get_running_loop().create_task(listener.run()))
         self.servers: list[Any] = []
         self.started = True
@@ -105,7 +111,18 @@ class _RemoteServer(_Server):
         for running in self._open:
             running.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
-        await super().shutdown(sockets)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            for listener in self._listeners:
+                listener.end()
+            if self._together is not None:
+                self._together.close()
+
+
+def protocol_state() -> dict[str, Any]:
+    """What uvicorn's protocols take beside: from 0.20 on the state of the app's lifespan."""
+    return {"app_state": {}} if "app_state" in inspect.signature(HttpToolsProtocol).parameters else {}
 
 
 async def serve(
@@ -132,9 +149,9 @@ async def serve(
             notifier.ready(status())
             started()
 
-    servers: list[uvicorn.Server] = [_Server(_config(app, _connections(daemons)), on_started)]
+    servers: list[uvicorn.Server] = [_Server(uvicorn_config(app, _connections(daemons)), on_started)]
     if remote is not None:
-        servers.insert(0, _RemoteServer(_config(remote.app, RemoteConnection), remote))
+        servers.insert(0, _RemoteServer(uvicorn_config(remote.app, RemoteConnection), remote))
     serving = asyncio.ensure_future(_serve_all(servers, sockets))
     waiting = asyncio.ensure_future(told_to_stop.wait())
     feeding = asyncio.ensure_future(_feed_watchdog(notifier))
@@ -172,7 +189,7 @@ def _connections(daemons: Collection[int]) -> Any:
     return partial(Connection, limits=limits, turned_away=set(), daemons=daemons)
 
 
-def _config(app: ASGIApp, connection: Any) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:
     # No more options than uvicorn 0.17 and 0.54 both have.
     return uvicorn.Config(
         app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,

@@ -42,16 +42,17 @@ def encode(shape: Any) -> Any:
     """A shape as what json.dumps takes."""
     if isinstance(shape, (tuple, list)):
         return [encode(item) for item in shape]
-    if names := _field_names(shape.__class__):
-        return {name: encode(getattr(shape, name)) for name in names}
-    return shape
+    names = _field_names(shape.__class__)
+    if names is None:
+        return shape
+    return {name: encode(getattr(shape, name)) for name in names}
 
 
 @functools.cache
-def _field_names(kind: Any) -> tuple[str, ...]:
-    """Of a shape; () for any other type."""
+def _field_names(kind: Any) -> tuple[str, ...] | None:
+    """Of a shape; None for any other type."""
     if not dataclasses.is_dataclass(kind):
-        return ()
+        return None
     return tuple(field.name for field in dataclasses.fields(kind))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from rbee.wire.types import Count, JobId, Limit, MachineId, Name, NewName, Pem, Text, TokenId
+from rbee.wire.types import Count, Limit, MachineId, Name, NewName, Pem, Text, TokenId
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,3 @@ class Joined:
 @dataclass(frozen=True)
 class Renew:
     request: Pem
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request to a hive, as it comes down its stream: an event 'request'. Its answer goes up to
-    ANSWER under the same id."""
-
-    id: JobId
-    method: Literal["GET", "POST"]
-    path: Annotated[str, Limit(1, 500, r"/[!-~]*", "a path: '/', and printable ASCII without blanks")]
-    job_id: JobId | None = None
-
-
-@dataclass(frozen=True)
-class Taken:
-    status: Literal["ok"]

@@ -31,7 +31,9 @@ def openapi(title: str, version: str, routes: tuple[Route[Any], ...]) -> dict[st
 
 def _operation(route: Route[Any], shapes: dict[str, Any]) -> dict[str, Any]:
     answers: dict[int, Any] = {}
-    if route.tells or route.answer is None:
+    if route.success == 101:
+        answers[101] = {}  # the connection goes on with another protocol
+    elif route.tells or route.answer is None:
         told = _feed(shapes) if route.is_endless else _story(shapes)
         answers[200] = {"text/event-stream": {"schema": told}}
     if route.answer is bytes:
@@ -87,7 +89,7 @@ def _feed(shapes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": TokenId, "request_id": JobId}
+_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": TokenId, "dial_id": JobId}
 
 
 def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from rbee.wire.fleet import (
     Joined,
     Renew,
     SetTcp,
-    Taken,
     Tcp,
     Tokens,
     TokenView,
@@ -32,12 +31,11 @@ from rbee.wire.hives import (
     SetLabels,
 )
 from rbee.wire.jobs import Jobs, JobStarted, JobView
-from rbee.wire.types import Count, EventId, FeedId, JobId, Limit, Name, Text
+from rbee.wire.types import Count, EventId, FeedId, JobId, Limit, Name
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
 INSTANCE_HEADER = "RBEE-Instance"
-STATUS_HEADER = "RBEE-Status"
 VERSION_HEADER = "RBEE-Version"
 
 
@@ -179,7 +177,10 @@ class QueenRoutes(RouteTable):
 
 
 class FleetRoutes(RouteTable):
-    """What the queen serves over TCP: to hives alone, each with its credential, but for CA and JOIN."""
+    """What the queen serves over TCP: to hives alone, each with its credential, but for CA and JOIN.
+
+    What hives connect for is in rbee.uplink.frames.
+    """
 
     CA = Route(
         "GET", "/v1/ca", "The certificate of the queen's CA, to hold against a token's fingerprint",
@@ -192,16 +193,6 @@ class FleetRoutes(RouteTable):
     RENEW = Route(
         "POST", "/v1/renew", "A new certificate for the same credential",
         Joined, body=Renew, success=201, problems=(400, 403, 404, 413),
-    )  # fmt: skip
-    HEARTBEAT = QueenRoutes.HEARTBEAT
-    REQUESTS: Route[None] = Route(
-        "GET", "/v1/requests", "What the queen asks of this hive, as she asks it",
-        None, problems=(400, 403, 404, 409), headers=((INSTANCE_HEADER, JobId), (VERSION_HEADER, Text)),
-        is_endless=True,
-    )  # fmt: skip
-    ANSWER = Route(
-        "POST", "/v1/answers/{request_id}", "The answer to one of those, with its status",
-        Taken, problems=(400, 403, 404, 413), headers=((STATUS_HEADER, Annotated[int, Limit(200, 599)]),),
     )  # fmt: skip
 
 

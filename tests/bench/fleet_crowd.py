@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rbee.client.link import HeartbeatClient, Link
+from rbee.client.link import Afar
 from rbee.contracts import HeartbeatAck
 from rbee.hive import app, membership
 from rbee.hive.devices import Detector
@@ -23,6 +23,7 @@ from rbee.hive.dial import Dialler
 from rbee.hive.heartbeat import Heart
 from rbee.hive.join import Guest
 from rbee.narration import Narrator
+from rbee.uplink.offer import Offer
 
 JOINING_AT_ONCE = 8
 
@@ -48,9 +49,9 @@ class Count:
             self.all_held.set()
 
 
-class CountedClient(HeartbeatClient):
-    def __init__(self, link: Link, number: int, count: Count) -> None:
-        super().__init__(link)
+class CountedOffer(Offer):
+    def __init__(self, queen: Afar, number: int, count: Count) -> None:
+        super().__init__(queen)
         self._number = number
         self._count = count
 
@@ -93,16 +94,16 @@ async def main(queen: str, token: str, count: int) -> None:
         began = time.monotonic()
         for number, member in enumerate(members):
             afar = member.queen()
-            link = Link(afar, timeout=5.0)
+            offer = CountedOffer(afar, number, counted)
             heart = Heart(
                 member.hive_id,
-                CountedClient(link, number, counted),
+                offer,
                 Narrator(),
                 status=lambda line: None,
                 queen_name=queen,
             )
             served = app.build(heart, lambda: devices, lambda: None, look=look)
-            dialler = Dialler(heart, served, afar, member.queen_to_strangers, link)
+            dialler = Dialler(heart, served, afar, member.queen_to_strangers, offer)
             running.append(asyncio.create_task(dialler.run()))
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(

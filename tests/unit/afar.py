@@ -16,6 +16,7 @@ from rbee.client.link import Afar
 from rbee.queen.authority import Authority, Identity
 from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.daemon import Notifier
+from rbee.uplink.frames import PROTOCOL
 from tests.unit.serving import TIMEOUT, nothing
 
 HERE = "127.0.0.1"
@@ -52,7 +53,7 @@ async def served_afar(
                 status=lambda: "all is well",
                 started=started.set,
                 stopping=nothing,
-                remote=Remote(app, [listener], context),
+                remote=Remote(app, [listener], context, PROTOCOL),
             )
         )
         waiting = asyncio.ensure_future(started.wait())

@@ -19,6 +19,7 @@ STEPS = (
     {"contracts", "rows"},
     {"catalogfile", "config", "hivestatus", "narration", "systemd", "tls"},
     {"client", "server"},
+    {"uplink"},
     {"keeper", "queen", "hive"},
 )
 STEP_OF = {name: number for number, names in enumerate(STEPS) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,18 +11,13 @@ from starlette.responses import Response
 from rbee import __version__
 from rbee.contracts import (
     INSTANCE_HEADER,
-    STATUS_HEADER,
     VERSION_HEADER,
     FleetRoutes,
-    Heartbeat,
-    HeartbeatAck,
     JobId,
     Join,
     Joined,
-    Limit,
     Renew,
     Route,
-    Taken,
     Text,
     decode,
 )
@@ -31,11 +26,18 @@ from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
 from rbee.server.app import Handler, build_app
 from rbee.server.peer import RemotePeer
-from rbee.server.requests import read_body, read_shape, remote_peer_of
-from rbee.server.responses import event_stream
+from rbee.server.requests import read_shape, remote_peer_of
+from rbee.server.upgrade import upgrade_to
+from rbee.uplink.frames import PROTOCOL, UplinkRoutes
 
 OPEN = (FleetRoutes.CA, FleetRoutes.JOIN)
 """Routes for who has no credential yet."""
+
+
+OF_BEFORE: Route[None] = Route(
+    "GET", "/v1/requests", "Where hives before 0.5.0 connect: they are told to be upgraded",
+    None, problems=(400, 403, 404, 409),
+)  # fmt: skip
 
 
 def admit(peer: RemotePeer, route: Route[Any]) -> None:
@@ -66,56 +68,44 @@ def build(fleet: Fleet, hives: Hives) -> Starlette:
         asked = await read_shape(request, Renew)
         return await fleet.renew(asked.request, remote_peer_of(request))
 
-    async def heartbeat(request: Request) -> HeartbeatAck:
-        peer = remote_peer_of(request)
-        beat = await read_shape(request, Heartbeat)
-        hive_id = fleet.hive_of(peer)
-        if beat.hive_id != hive_id:
-            raise NotPermitted(f"this is the credential of the hive {hive_id}, and of no other", hint=None)
-        uplink = hives.uplinks.find(hive_id)
-        if uplink is None or uplink.instance != beat.instance:
-            # It may not know yet that its stream has ended, as it does not where its link was cut.
-            raise HiveNotOnline(f"the beehive {hive_id} holds no stream open, and dials again", hint=None)
-        return await hives.heartbeat(beat, peer.fields)
-
-    async def requests(request: Request) -> Response:
+    async def uplink(request: Request) -> Response:
+        check_protocol(request)
         instance = _header(request, INSTANCE_HEADER, JobId)
         version = _header(request, VERSION_HEADER, Text)
-        drop = request.scope["rbee.drop"]
-        return event_stream(await fleet.open_stream(remote_peer_of(request), instance, version, drop))
+        return upgrade_to(await fleet.connect(remote_peer_of(request), instance, version))
 
-    async def answer(request: Request) -> Taken:
+    async def carrier(request: Request) -> Response:
+        check_protocol(request)
         hive_id = fleet.hive_of(remote_peer_of(request))
-        status = _header(request, STATUS_HEADER, _STATUS)
-        uplink, request_id = hives.uplinks.find(hive_id), request.path_params["request_id"]
-        try:
-            content = await read_body(request)
-        except RbeeError as error:
-            if uplink is not None:
-                uplink.not_answered(request_id, error)
-            raise
-        if uplink is not None:
-            uplink.answered(request_id, status, content)
-        return Taken("ok")
+        found = hives.uplinks.find(hive_id)
+        if found is None:
+            # It may not know yet that its connection has ended, as it does not where its link was cut.
+            raise HiveNotOnline(f"the beehive {hive_id} is not connected, and dials again", hint=None)
+        return upgrade_to(found.take_carrier(request.path_params["dial_id"]))
+
+    async def of_before(request: Request) -> Response:
+        version = _header(request, VERSION_HEADER, Text)
+        raise await fleet.refuse_older(remote_peer_of(request), version)
 
     handlers: dict[Route[Any], Handler] = {
         FleetRoutes.CA: ca,
         FleetRoutes.JOIN: join,
         FleetRoutes.RENEW: renew,
-        FleetRoutes.HEARTBEAT: heartbeat,
-        FleetRoutes.REQUESTS: requests,
-        FleetRoutes.ANSWER: answer,
+        UplinkRoutes.CONTROL: uplink,
+        UplinkRoutes.CARRIER: carrier,
+        OF_BEFORE: of_before,
     }
     return build_app("rbee queen, for hives", __version__, handlers, admit=admit)
 
 
-_STATUS = Annotated[int, Limit(200, 599)]
+def check_protocol(request: Request) -> None:
+    """BadInput for a request that does not ask for the connection to go on with the hives' protocol."""
+    if "rbee.upgrade" not in request.scope:
+        raise BadInput(f"the header Upgrade must be {PROTOCOL}", hint="Upgrade rbee-hive.", field="Upgrade")
 
 
 def _header(request: Request, name: str, kind: Any) -> Any:
-    text = request.headers.get(name, "")
-    is_number = get_args(kind)[0] is int and text.isascii() and text.isdecimal() and len(text) < 10
     try:
-        return decode(kind, int(text) if is_number else text)
+        return decode(kind, request.headers.get(name, ""))
     except BadInput as error:
         raise BadInput(f"{name} {error.message.removeprefix('the body ')}", field=name) from error

@@ -29,9 +29,9 @@ from rbee.queen.hives.remote import CONNECTION_CLOSED, RemoteHive
 from rbee.queen.hives.standing import Shared
 from rbee.queen.hives.watch import Watch
 from rbee.queen.store.records import Actor, Row
-from rbee.queen.uplinks import Uplink, Uplinks
 from rbee.scope import HIVE_UNIT
 from rbee.systemd.aio import AsyncBus
+from rbee.uplink.accept import Uplink, Uplinks
 
 log = logging.getLogger("rbee")
 

@@ -14,8 +14,8 @@ from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.standing import STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
-from rbee.queen.uplinks import Uplinks
 from rbee.scope import HIVE_UNIT
+from rbee.uplink.accept import Uplinks
 
 TELL_TIMEOUT = 3.0
 """Seconds in which it must have taken that it is to stop, or to leave."""
@@ -57,10 +57,10 @@ class RemoteHive(Hive):
         uplink = self._uplinks.find(self.id)
         if uplink is None:
             raise HiveNotOnline(f"the beehive {self.id} is not connected", hint=f"rbeectl status {self.id}")
-        return HiveClient(uplink)
+        return uplink.client
 
     async def reach(self) -> HiveClient:
-        return HiveClient(await self._uplinks.wait(self.id, timeout=CONNECT_TIMEOUT))
+        return (await self._uplinks.wait(self.id, timeout=CONNECT_TIMEOUT)).client
 
     # Waiting for it
 
@@ -109,7 +109,7 @@ class RemoteHive(Hive):
         try:
             if uplink is None:
                 raise HiveNotOnline("it is not connected")
-            await HiveClient(uplink).leave(timeout=TELL_TIMEOUT)
+            await uplink.client.leave(timeout=TELL_TIMEOUT)
         except RbeeError as error:
             if not is_forced:
                 raise HiveFailed(
@@ -133,7 +133,7 @@ class RemoteHive(Hive):
             return
         self.is_leaving = True
         try:
-            await HiveClient(uplink).shut_down(timeout=TELL_TIMEOUT)
+            await uplink.client.shut_down(timeout=TELL_TIMEOUT)
             story.narrate(HIVE_TOLD, f"the beehive {self.id} is shutting down", hive=self.id)
         except RbeeError as error:
             told = f"the beehive {self.id} could not be told to shut down: {error.message}"

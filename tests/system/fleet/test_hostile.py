@@ -17,6 +17,7 @@ from testbed.trees import Trees
 
 from rbee.contracts import FleetRoutes, QueenRoutes
 from rbee.queen.restraint import AT_ONCE
+from rbee.uplink.frames import PROTOCOL, UplinkRoutes
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import counted, rejected_with_reset
 from tests.system.fleet.house import (
@@ -151,8 +152,8 @@ def test_old_tls_is_refused(fleet: Fleet) -> None:
 
 def test_without_a_certificate_there_is_the_ca_and_joining(fleet: Fleet) -> None:
     gpu1 = fleet.hives["gpu1"]
-    for route in FleetRoutes.ALL:
-        path = route.url(request_id="0" * 32) if "{" in route.path else route.path
+    for route in (*FleetRoutes.ALL, *UplinkRoutes.ALL):
+        path = route.url(dial_id="0" * 32) if "{" in route.path else route.path
         options = ("-X", route.method, "-H", "Content-Type: application/json", "--data", "{}")
         status, told = curl_as_stranger(gpu1, path, *(options if route.method == "POST" else ()))
         if route is FleetRoutes.CA:
@@ -164,33 +165,45 @@ def test_without_a_certificate_there_is_the_ca_and_joining(fleet: Fleet) -> None
 
 
 def test_a_hive_s_certificate_opens_nothing_of_an_operator_s(fleet: Fleet) -> None:
-    theirs = {route.path for route in FleetRoutes.ALL}
     for route in QueenRoutes.ALL:
-        if route.path in theirs:
-            continue
         values = {"hive_id": "gpu1", "job_id": "0" * 32, "token_id": "0" * 8}
         status, _ = curl_as_hive(fleet.hives["gpu1"], route.path.format(**values), "-X", route.method)
         assert status in ("404", "405"), route.name
 
 
-def beat(hive_id: str) -> str:
-    return json.dumps(
-        {
-            "hive_id": hive_id, "timestamp": "2026-01-31T12:00:00Z", "workers": [], "instance": "0" * 32,
-            "version": "0.4.0",
-        }
-    )  # fmt: skip
+BEATS = """
+import asyncio, json, sys
+from pathlib import Path
+from rbee.contracts import Heartbeat
+from rbee.errors import RbeeError
+from rbee.hive.membership import Memberships
+from rbee.uplink.offer import Offer
+
+async def main():
+    offer = Offer(Memberships(Path("/var/lib/rbee-hive")).load().queen())
+    async with offer.hold("0" * 32, None):
+        for name in sys.argv[1:]:
+            try:
+                await offer.beat(Heartbeat(name, "2026-01-31T12:00:00Z", (), "0" * 32, version="0.4.0"))
+            except RbeeError as error:
+                print(json.dumps(error.to_problem()))
+
+asyncio.run(main())
+"""
+"""Beats for other hives, over the connection of one."""
 
 
 def test_a_beat_for_another_hive_is_refused(fleet: Fleet) -> None:
     gpu1 = fleet.hives["gpu1"]
     before = fleet.views()["gpu2"]["version"]
-    for name in ("gpu2", "localhost", "nobody"):
-        status, told = curl_as_hive(
-            gpu1, "/heartbeat", "-H", "Content-Type: application/json", "--data", beat(name)
-        )
-        assert (status, told["type"]) == ("403", "urn:rbee:problem:not-permitted")
-        assert "gpu1" in told["detail"]
+    put(gpu1, "/root/beats.py", BEATS)
+    gpu1.run("systemctl", "stop", HIVE)
+    said = gpu1.run("python3", "-I", "/root/beats.py", "gpu2", "localhost", "nobody").stdout.splitlines()
+    gpu1.run("systemctl", "start", HIVE)
+    assert len(said) == 3
+    for told in map(json.loads, said):
+        assert told["type"] == "urn:rbee:problem:not-permitted"
+        assert "the connection of the hive gpu1, and of no other" in told["detail"]
     assert fleet.views()["gpu2"]["version"] == before
 
 
@@ -198,10 +211,12 @@ PACKAGES = "/usr/lib/python3/dist-packages"
 
 LIE = """
 import json
-def lie(content):
-    told = json.loads(content)
+from starlette.responses import Response
+from rbee.contracts import encode
+def lie(answer):
+    told = encode(answer)
     {lie}
-    return json.dumps(told).encode()
+    return Response(json.dumps(told), media_type="application/json")
 """
 
 CARD = 'dict(index=0, vendor="nvidia", name=None, uuid=None, vram_bytes=None, driver=None, pci_address=None)'
@@ -211,19 +226,18 @@ CARD = 'dict(index=0, vendor="nvidia", name=None, uuid=None, vram_bytes=None, dr
     ("lie", "words"),
     [
         (f"told['gpus'] = [{CARD}] * 300", "gpus may have 256 entries at most"),
-        (f"told['gpus'] = [{CARD}] * 10_000", "larger than 262144 bytes"),
-        ("told['findings'] = ['x' * 50_000_000]", "larger than 262144 bytes"),
+        (f"told['gpus'] = [{CARD}] * 50_000", "larger than 4194304 bytes"),
+        ("told['findings'] = ['x' * 50_000_000]", "larger than 4194304 bytes"),
     ],
-    ids=["300 GPUs", "10,000 GPUs", "50 MB"],
+    ids=["300 GPUs", "50,000 GPUs", "50 MB"],
 )
 def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> None:
     queen, gpu1 = fleet.queen, fleet.hives["gpu1"]
     before = fleet.views()["gpu1"]
     put(gpu1, f"{PACKAGES}/lie.py", LIE.format(lie=lie))
-    source = f"{PACKAGES}/rbee/hive/dial.py"
-    gpu1.run("cp", source, "/root/dial.py")
-    insert = "        if asked.path == '/v1/devices': content = __import__('lie').lie(content)"
-    gpu1.run("sed", "-i", f"/status, content = await put_to/a\\{insert}", source)
+    source = f"{PACKAGES}/rbee/hive/app.py"
+    gpu1.run("cp", source, "/root/app.py")
+    gpu1.run("sed", "-i", "s/^        return answer$/        return __import__('lie').lie(answer)/", source)
     try:
         gpu1.run("systemctl", "restart", HIVE)
         added = rbeectl(queen, "add-hive", "gpu1", timeout=60)
@@ -238,7 +252,7 @@ def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> No
         assert (shown["state"], words in shown["reason"]) == ("pending", True)
         assert fleet.states()["gpu2"] == "online"
     finally:
-        gpu1.run("cp", "/root/dial.py", source)
+        gpu1.run("cp", "/root/app.py", source)
         gpu1.run("systemctl", "restart", HIVE)
     fleet.await_state("gpu1", "online")
 
@@ -317,11 +331,12 @@ def test_a_hive_that_dials_without_end_is_held_back_and_its_neighbour_is_not(fle
     entries = rbeectl(fleet.queen, "audit", "-n", "1000", "--json").json["entries"]
     gpu1.run("systemctl", "stop", HIVE)
     fleet.await_state("gpu1", "offline")
-    path = FleetRoutes.REQUESTS.url()
+    path = UplinkRoutes.CONTROL.url()
     script = f"""
 for number in $(seq 1 80); do
     curl --silent --insecure --max-time 0.2 --cert {MEMBERSHIP} --key {MEMBERSHIP} --output /dev/null \
         --write-out '%{{http_code}}\n' --header "RBEE-Instance: $(printf %032d $number)" \
+        --header 'Connection: Upgrade' --header 'Upgrade: {PROTOCOL}' --http1.1 \
         --header 'RBEE-Version: {fleet.views()["gpu2"]["version"]}' https://queen:{PORT}{path}
 done
 true

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 import rbee.client.link
 from rbee import tls
 from rbee.client.link import Afar, Link
-from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Health, QueenRoutes
+from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Health, QueenRoutes, Route
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable, WrongQueen
 from rbee.queen.authority import Authority
 from rbee.server.app import build_app
@@ -485,6 +485,9 @@ def test_requests_that_waited_behind_one_that_was_cut_off_are_still_answered(
 # A stream
 
 
+STREAM: Route[None] = Route("GET", "/v1/stream", "A stream", None)
+
+
 class Chunks:
     def __init__(self) -> None:
         self.ended = asyncio.Event()
@@ -509,7 +512,7 @@ def streaming(authority: Authority, notifier: Notifier, work: Told[Result]) -> R
             assert request.headers[INSTANCE_HEADER] == "i"
             return event_stream(chunks)
 
-        app = build_app("a queen", "1", {FleetRoutes.REQUESTS: requests})
+        app = build_app("a queen", "1", {STREAM: requests})
         async with served_afar(app, authority.context(), notifier) as port:
             async with linked(afar(authority, port)) as link:
                 told = await work(link, chunks)
@@ -520,7 +523,7 @@ def streaming(authority: Authority, notifier: Notifier, work: Told[Result]) -> R
 
 
 def opened(link: Link, *, silence: float = 5) -> Any:
-    return link.stream(FleetRoutes.REQUESTS, headers={INSTANCE_HEADER: "i"}, silence=silence)
+    return link.stream(STREAM, headers={INSTANCE_HEADER: "i"}, silence=silence)
 
 
 def test_a_stream_gives_its_parts_as_they_come_and_ends_in_order(
@@ -567,7 +570,7 @@ def test_a_stream_that_is_refused_is_refused_in_her_words(
         raise UnknownHive("you were removed", hint="join again")
 
     async def scenario() -> RbeeError:
-        app = build_app("a queen", "1", {FleetRoutes.REQUESTS: requests})
+        app = build_app("a queen", "1", {STREAM: requests})
         async with (
             served_afar(app, authority.context(), silent_notifier) as port,
             linked(afar(authority, port)) as link,
@@ -651,7 +654,7 @@ def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_it_a_f
     async def dial() -> None:
         link = Link(Afar("127.0.0.1", 1, tls.trusting_context()), timeout=30)
         if is_stream:
-            async with link.stream(FleetRoutes.REQUESTS, headers={}, silence=30):
+            async with link.stream(STREAM, headers={}, silence=30):
                 pass
         else:
             await link.ask(FleetRoutes.CA)

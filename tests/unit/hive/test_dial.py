@@ -1,12 +1,12 @@
-"""The hive's way to a queen elsewhere: what comes down its stream, and when it dials again.
+"""The hive's way to a queen elsewhere: when it dials again, and what it says of her meanwhile.
 
-She is played behind the product's own server, over TLS; the dialler's clock, chance and waits are played.
+She is played with the product's own end of the connection, behind its own server and TLS; the dialler's
+clock, chance and waits are played.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,22 +20,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 import rbee.hive.dial
+import rbee.uplink.offer
 from rbee import __version__
-from rbee.client.link import Afar, HeartbeatClient, Link
+from rbee.client.link import Afar
 from rbee.contracts import (
     INSTANCE_HEADER,
-    JOB_HEADER,
-    STATUS_HEADER,
     VERSION_HEADER,
-    Cpu,
-    Devices,
     FleetRoutes,
     Health,
     Heartbeat,
     HeartbeatAck,
     HiveRoutes,
-    Taken,
-    encode,
 )
 from rbee.errors import (
     ClonedHive,
@@ -48,9 +43,7 @@ from rbee.errors import (
     VersionSkew,
 )
 from rbee.hive.dial import (
-    ANSWER_TRIES,
     DOUBT_AFTER,
-    EVENT_LIMIT,
     FIRST_WAIT,
     LONGEST_WAIT,
     PATIENT_AFTER,
@@ -63,16 +56,14 @@ from rbee.hive.heartbeat import Heart
 from rbee.narration import Narrator
 from rbee.queen.authority import Authority
 from rbee.server.app import build_app
-from rbee.server.requests import peer_of, read_body, read_shape
-from rbee.server.responses import event_stream
+from rbee.server.upgrade import upgrade_to
 from rbee.systemd.daemon import Notifier
+from rbee.uplink.accept import Uplink
+from rbee.uplink.frames import FRAME_LIMIT, UplinkRoutes
+from rbee.uplink.offer import Offer
 from tests.unit.afar import afar, credential, playing_afar, served_afar, unheard_port
-from tests.unit.serving import until
 
 Result = TypeVar("Result")
-
-JOB = "7" * 32
-DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -86,37 +77,16 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 class Stream:
-    """One that a hive holds open. `ended` is set when it does not any more."""
+    """A connection that a hive holds. `ended` is set when it does not any more."""
 
-    def __init__(self, headers: dict[str, str]) -> None:
+    def __init__(self, headers: dict[str, str], queen: Queen) -> None:
         self.headers = headers
         self.ended = asyncio.Event()
-        self._down: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-    def send(self, *chunks: bytes) -> None:
-        for chunk in chunks:
-            self._down.put_nowait(chunk)
-
-    def ask(self, number: int, path: str = "/health", *, method: str = "GET", **more: Any) -> None:
-        self.send(asked(number, path, method=method, **more))
+        self.uplink = Uplink("gpu1", headers[INSTANCE_HEADER.lower()], "127.0.0.1", queen.heard)
+        self.uplink.when_ended(lambda uplink: self.ended.set())
 
     def close(self) -> None:
-        self._down.put_nowait(None)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield b": open\n\n"
-        while (chunk := await self._down.get()) is not None:
-            yield chunk
-
-    async def aclose(self) -> None:
-        self.ended.set()
-
-
-@dataclass(frozen=True)
-class Answered:
-    id: str
-    status: int
-    content: Any
+        self.uplink.close()
 
 
 class Queen:
@@ -128,31 +98,38 @@ class Queen:
         self.story: list[str] = []
         self.beats: list[Heartbeat] = []
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
-        self.answers: asyncio.Queue[Answered] = asyncio.Queue()
-        self.answers_from: list[int] = []
-        """The client's port of each try to give an answer."""
+        self.carriers = 0
         self.ready = asyncio.Event()
         self.refusal: RbeeError | None = None
         self.beat_refusal: RbeeError | None = None
-        self.answer_refusal: RbeeError | None = None
-        self.drops = 0
-        """Answers of which the connection breaks before they are taken."""
+        self.carrier_refusal: RbeeError | None = None
+        self.is_silent = False
+        """She answers no beat."""
+        self._stream: Stream | None = None
 
     async def _ca(self, _request: Request) -> Response:
         self.story.append("ca")
         return Response(self.authority.ca, media_type=FleetRoutes.CA.media_type)
 
-    async def _requests(self, request: Request) -> Response:
+    async def _control(self, request: Request) -> Response:
         self.story.append("stream")
         if self.refusal is not None:
             raise self.refusal
-        stream = Stream(dict(request.headers))
-        self.streams.put_nowait(stream)
-        return event_stream(stream)
+        self._stream = Stream(dict(request.headers), self)
+        self.streams.put_nowait(self._stream)
+        return upgrade_to(self._stream.uplink)
 
-    async def _heartbeat(self, request: Request) -> HeartbeatAck:
-        beat = await read_shape(request, Heartbeat)
+    async def _carrier(self, request: Request) -> Response:
+        self.carriers += 1
+        if self.carrier_refusal is not None:
+            raise self.carrier_refusal
+        assert self._stream is not None
+        return upgrade_to(self._stream.uplink.take_carrier(request.path_params["dial_id"]))
+
+    async def heard(self, beat: Heartbeat) -> HeartbeatAck:
         self.story.append(beat.state)
+        if self.is_silent:
+            await asyncio.Event().wait()
         if self.beat_refusal is not None:
             raise self.beat_refusal
         self.beats.append(beat)
@@ -160,36 +137,16 @@ class Queen:
             self.ready.set()
         return HeartbeatAck("ok", 15_000)
 
-    async def _answer(self, request: Request) -> Taken:
-        assert request.client is not None
-        self.answers_from.append(request.client.port)
-        content = await read_body(request)
-        if self.answer_refusal is not None:
-            raise self.answer_refusal
-        if self.drops:
-            self.drops -= 1
-            request.scope["rbee.drop"]()
-            return Taken("ok")
-        status = int(request.headers[STATUS_HEADER])
-        self.answers.put_nowait(Answered(request.path_params["request_id"], status, json.loads(content)))
-        return Taken("ok")
-
     def app(self) -> ASGIApp:
         return build_app(
             "a queen",
             "1",
             {
                 FleetRoutes.CA: self._ca,
-                FleetRoutes.REQUESTS: self._requests,
-                FleetRoutes.HEARTBEAT: self._heartbeat,
-                FleetRoutes.ANSWER: self._answer,
+                UplinkRoutes.CONTROL: self._control,
+                UplinkRoutes.CARRIER: self._carrier,
             },
         )
-
-
-def asked(number: int, path: str = "/health", *, method: str = "GET", **more: Any) -> bytes:
-    data = {"id": f"{number:032x}", "method": method, "path": path, **more}
-    return f"event: request\ndata: {json.dumps(data)}\n\n".encode()
 
 
 # The hive around its dialler
@@ -230,6 +187,7 @@ class Times:
 @dataclass
 class Hive:
     dialler: Dialler
+    offer: Offer
     heart: Heart
     status: list[str]
     """The unit's status texts."""
@@ -241,19 +199,18 @@ async def dialling(
     queen: Afar, times: Times, *, stranger: Afar | None = None, app: ASGIApp = HIVE
 ) -> AsyncIterator[Hive]:
     status: list[str] = []
-    link = Link(queen, timeout=5)
-    heart = Heart("gpu1", HeartbeatClient(link), Narrator(), status=status.append, queen_name="queen:8500")
-    dialler = Dialler(heart, app, queen, lambda: stranger or queen, link, clock=times.clock)
+    offer = Offer(queen)
+    heart = Heart("gpu1", offer, Narrator(), status=status.append, queen_name="queen:8500")
+    dialler = Dialler(heart, app, queen, lambda: stranger or queen, offer, clock=times.clock)
     running = asyncio.get_running_loop().create_task(dialler.run())
     test = asyncio.current_task()
     assert test is not None
     running.add_done_callback(lambda ended: ended.cancelled() or test.cancel())
     try:
-        yield Hive(dialler, heart, status, running)
+        yield Hive(dialler, offer, heart, status, running)
     finally:
         running.cancel()
         (ended,) = await asyncio.gather(running, return_exceptions=True)
-        await link.close()
         if not isinstance(ended, asyncio.CancelledError):
             raise AssertionError("it must dial for ever") from ended
 
@@ -262,7 +219,7 @@ async def dialling(
 async def held(
     queen: Queen, notifier: Notifier, times: Times, *, app: ASGIApp = HIVE
 ) -> AsyncIterator[tuple[Hive, Stream]]:
-    """A hive that holds its stream, and has beaten."""
+    """A hive that is connected, and has beaten."""
     async with (
         served_afar(queen.app(), queen.authority.context(), notifier) as port,
         dialling(afar(queen.authority, port, queen.certificate), times, app=app) as hive,
@@ -347,276 +304,67 @@ def test_a_dialler_that_is_cancelled_ends_its_stream_and_leaves_no_task(
     assert not {name for name in run(scenario()) if name.startswith(("Dialler.", "Heart."))}
 
 
-# Answering
-
-
-def test_what_she_asks_is_put_to_the_app_as_from_her_and_the_answer_goes_up(
+def test_a_beat_that_is_not_answered_ends_the_connection(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-
-    async def devices(request: Request) -> Devices:
-        seen.append((request.headers.get(JOB_HEADER), peer_of(request).uid))
-        return DEVICES
-
-    app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
-
-    async def scenario() -> list[Answered]:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            stream.ask(1, "/v1/devices", job_id=JOB)
-            first = await queen.answers.get()
-            stream.ask(2, "/v1/devices")
-            return [first, await queen.answers.get()]
-
-    assert run(scenario()) == [Answered(f"{n:032x}", 200, encode(DEVICES)) for n in (1, 2)]
-    assert seen == [(JOB, 0), (None, 0)]
-
-
-def test_the_status_of_a_refusal_goes_up_with_it(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refuse(_request: Request) -> Devices:
-        raise HiveFailed("its driver hangs", hint="modprobe nvidia")
-
-    app = build_app("a hive", "1", {HiveRoutes.DEVICES: refuse})
-
-    async def scenario() -> list[Answered]:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            told = []
-            for number, (method, path) in enumerate(
-                (("GET", "/v1/devices"), ("GET", "/nowhere"), ("POST", "/v1/devices"))
-            ):
-                stream.ask(number, path, method=method)
-                told.append(await queen.answers.get())
-            return told
-
-    told = run(scenario())
-
-    assert [answered.status for answered in told] == [502, 404, 405]
-    assert (told[0].content["detail"], told[0].content["hint"]) == ("its driver hangs", "modprobe nvidia")
-
-
-def test_what_nobody_foresaw_is_answered_with_500_and_keeps_its_traceback(
-    queen: Queen,
-    silent_notifier: Notifier,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def fail(_request: Request) -> Devices:
-        raise ZeroDivisionError("a bug")
-
-    app = build_app("a hive", "1", {HiveRoutes.DEVICES: fail, HiveRoutes.HEALTH: health})
-
-    async def scenario() -> list[int]:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            stream.ask(1, "/v1/devices")
-            first = await queen.answers.get()
-            stream.ask(2)
-            return [first.status, (await queen.answers.get()).status]
-
-    assert run(scenario()) == [500, 200]
-    assert "ZeroDivisionError: a bug" in caplog.text
-
-
-def test_one_answer_that_takes_long_holds_up_no_other(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> list[str]:
-        release = asyncio.Event()
-
-        async def devices(_request: Request) -> Devices:
-            await release.wait()
-            return DEVICES
-
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices, HiveRoutes.HEALTH: health})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            stream.ask(1, "/v1/devices")
-            stream.ask(2)
-            first = await queen.answers.get()
-            release.set()
-            return [first.id, (await queen.answers.get()).id]
-
-    assert run(scenario()) == [f"{2:032x}", f"{1:032x}"]
-
-
-def test_an_answer_that_did_not_arrive_is_given_again_over_a_fresh_connection(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queen.drops = ANSWER_TRIES - 1
-
-    async def scenario() -> Answered:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            stream.ask(1)
-            return await queen.answers.get()
-
-    assert run(scenario()) == Answered(f"{1:032x}", 200, {"status": "ok", "version": "1"})
-    assert len(queen.answers_from) == len(set(queen.answers_from)) == ANSWER_TRIES
-
-
-def test_an_answer_that_cannot_be_given_is_let_go_and_the_next_is_given(
-    queen: Queen,
-    silent_notifier: Notifier,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    queen.drops = ANSWER_TRIES
-
-    async def scenario() -> Answered:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (hive, stream):
-            stream.ask(1)
-            await until(lambda: len(queen.answers_from) == ANSWER_TRIES)
-            await hive.dialler.settle()
-            stream.ask(2)
-            return await queen.answers.get()
-
-    assert run(scenario()).id == f"{2:032x}"
-    assert len(queen.answers_from) == ANSWER_TRIES + 1
-    assert "the answer to GET /health could not be given" in caplog.text
-
-
-def test_an_answer_that_the_queen_refuses_is_not_given_again(
-    queen: Queen,
-    silent_notifier: Notifier,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    queen.answer_refusal = NotPermitted("none of yours")
-
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (hive, stream):
-            stream.ask(1)
-            await until(lambda: bool(queen.answers_from))
-            await hive.dialler.settle()
-
-    run(scenario())
-    assert len(queen.answers_from) == 1
-    assert "could not be given: none of yours" in caplog.text
-
-
-def test_an_answer_that_is_cut_off_with_its_stream_is_not_given(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = asyncio.Event()
-
-    async def works_for_ever(scope: Any, receive: Any, send: Any) -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:  # as rbee.server makes a refusal of it
-            await send({"type": "http.response.start", "status": 503})
-            await send({"type": "http.response.body", "body": b"{}"})
-
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=works_for_ever) as (hive, stream):
-            stream.ask(1)
-            await begun.wait()
-            (answering,) = hive.dialler._answering
-            answering.cancel()
-            await asyncio.wait((answering,))
-
-    run(scenario())
-    assert queen.answers_from == []
-
-
-# What comes down
-
-
-def test_events_that_are_not_as_agreed_are_passed_over(
-    queen: Queen,
-    silent_notifier: Notifier,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wrong = [
-        b"event: request\ndata: {\n\n",
-        b"event: request\ndata: [1, 2]\n\n",
-        b"event: request\ndata: \xff\xfe\n\n",
-        asked(1, "no-slash"),
-        asked(2, method="DELETE"),
-        asked(3, path="/a b"),
-        asked(4, job_id="not a job's"),
-        asked(1 << 129),
-    ]
-    other = [
-        b": a comment\n\n",
-        b"event: request\n\n",
-        b'event: news\ndata: {"id": 1}\n\n',
-        b"data: {}\n\n",
-        b"nothing at all\n\n",
-        b"\n\n\n\n",
-    ]
+    monkeypatch.setattr(rbee.uplink.offer, "TIMEOUT", 0.1)
+    times = Times(monkeypatch)
 
     async def scenario() -> str:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            stream.send(*wrong, *other)
-            stream.ask(99)
-            return (await queen.answers.get()).id
+        async with held(queen, silent_notifier, times) as (hive, stream):
+            queen.is_silent = True
+            await hive.heart.beat()
+            await stream.ended.wait()
+            await times.done.wait()
+            return hive.status[-1]
 
-    assert run(scenario()) == f"{99:032x}"
-    assert caplog.text.count("is not as agreed, and passed over") == len(wrong)
-    assert len(queen.answers_from) == 1
-
-
-def test_an_event_may_come_in_pieces_and_several_in_one(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> list[str]:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            stream.send(*(bytes([byte]) for byte in asked(1)))
-            told = [(await queen.answers.get()).id]
-            stream.send(asked(2) + asked(3) + asked(4)[:30])
-            told += [(await queen.answers.get()).id for _ in range(2)]
-            stream.send(asked(4)[30:])
-            return [*told, (await queen.answers.get()).id]
-
-    first, *both, last = run(scenario())
-    assert (first, sorted(both), last) == (f"{1:032x}", [f"{2:032x}", f"{3:032x}"], f"{4:032x}")
+    assert "did not answer a beat within 0.1 s" in run(scenario())
+    assert times.waits == [FIRST_WAIT]
 
 
-def test_an_event_over_the_limit_ends_the_stream_and_is_no_refusal(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"x" * (FRAME_LIMIT + 1), f"a frame is larger than {FRAME_LIMIT} bytes"),
+        (b"[]\n", "a frame is a JSON object with one member"),
+        (b'{"beat": {}}\n', "beat.hive_id"),
+        (b'{"dial": {"id": "none"}}\n', "dial.id"),
+    ],
+    ids=["large", "list", "bad beat", "bad id"],
+)
+def test_a_queen_who_does_not_speak_as_agreed_is_left_and_that_is_no_refusal(
+    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, sent: bytes, told: str
 ) -> None:
     times = Times(monkeypatch)
 
     async def scenario() -> str:
         async with held(queen, silent_notifier, times) as (hive, stream):
-            stream.send(b"event: request\ndata: " + b"x" * EVENT_LIMIT)
+            assert stream.uplink.transport is not None
+            stream.uplink.transport.write(sent)
             await stream.ended.wait()
             await times.done.wait()
             return hive.status[-1]
 
-    assert f"larger than {EVENT_LIMIT} bytes" in run(scenario())
+    assert told in run(scenario())
     assert times.waits == [FIRST_WAIT]
 
 
-def test_an_event_as_large_as_the_limit_is_read(
+def test_a_queen_of_before_is_told_apart_by_her_version(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event = asked(1, note="")
-    event = asked(1, note="x" * (EVENT_LIMIT - len(event)))
-
-    async def scenario() -> str:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            stream.send(*(event[start : start + 10_000] for start in range(0, len(event), 10_000)))
-            return (await queen.answers.get()).id
-
-    assert run(scenario()) == f"{1:032x}"
-
-
-def test_a_stream_that_falls_silent_is_ended(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rbee.hive.dial, "SILENCE", 0.1)
+    app = build_app("a queen of before", "1", {})
     times = Times(monkeypatch)
 
     async def scenario() -> str:
-        async with held(queen, silent_notifier, times) as (hive, stream):
-            await stream.ended.wait()
+        async with (
+            served_afar(app, queen.authority.context(), silent_notifier) as port,
+            dialling(afar(queen.authority, port, queen.certificate), times) as hive,
+        ):
             await times.done.wait()
             return hive.status[-1]
 
-    assert "was silent for 0.1 s" in run(scenario())
-    assert times.waits == [FIRST_WAIT]
+    assert f"does not know the connections of rbee-hive {__version__}: hers is older" in run(scenario())
+    assert times.waits == [REFUSED_WAIT]
 
 
 # Dialling again
@@ -764,12 +512,10 @@ def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it
     async def scenario() -> None:
         async with served_afar(queen.app(), queen.authority.context(), silent_notifier) as port:
             there = afar(queen.authority, port, queen.certificate)
-            link = Link(there, timeout=5)
-            heart = Heart(
-                "gpu1", HeartbeatClient(link), Narrator(), status=lambda _: None, queen_name="queen"
-            )
+            offer = Offer(there)
+            heart = Heart("gpu1", offer, Narrator(), status=lambda _: None, queen_name="queen")
             dialler = Dialler(
-                heart, HIVE, there, lambda: there, link, is_succeeded=lambda: is_succeeded, clock=times.clock
+                heart, HIVE, there, lambda: there, offer, is_succeeded=lambda: is_succeeded, clock=times.clock
             )
             running = asyncio.ensure_future(dialler.run())
             waiting = asyncio.ensure_future(times.done.wait())
@@ -777,7 +523,6 @@ def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it
             waiting.cancel()
             running.cancel()
             (ended,) = await asyncio.gather(running, return_exceptions=True)
-            await link.close()
             assert isinstance(ended, JoinedAnew if is_succeeded else asyncio.CancelledError)
 
     run(scenario())
@@ -823,7 +568,7 @@ def test_another_queen_is_told_apart_and_asked_again_a_minute_later(
     assert queen.story == []
 
 
-def test_a_certificate_that_she_does_not_know_is_recognised_by_what_she_says_to_strangers(
+def test_a_certificate_that_she_does_not_know_is_refused_by_tls(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")
@@ -837,8 +582,34 @@ def test_a_certificate_that_she_does_not_know_is_recognised_by_what_she_says_to_
                 return hive.status[-1]
 
     assert "does not know this hive's certificate" in run(scenario())
+    assert times.waits[-1] == REFUSED_WAIT
+
+
+def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
+    queen: Queen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")
+    times = Times(monkeypatch, last=3)
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        content = queen.authority.ca.encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+        await reader.read()
+
+    async def scenario() -> str:
+        # asyncio's server, which has no word of TLS for a certificate.
+        async with playing_afar(answer, queen.authority.context()) as port:
+            stranger = afar(queen.authority, port)
+            async with dialling(afar(queen.authority, port, foreign), times, stranger=stranger) as hive:
+                await times.done.wait()
+                return hive.status[-1]
+
+    assert "does not know this hive's certificate" in run(scenario())
     assert times.waits == pytest.approx([0.05, 0.1, REFUSED_WAIT])
-    assert queen.story == ["ca"]
+    assert len(asked) == 1
+    assert asked[0].startswith(b"GET /v1/ca ")
 
 
 def test_who_breaks_off_before_strangers_too_is_not_said_to_refuse_a_certificate(
@@ -886,55 +657,3 @@ def test_who_was_away_and_is_back_only_now_is_not_said_to_refuse_a_certificate(
     assert run(scenario()).endswith("broke")
     assert times.waits == pytest.approx([0.05, 0.1, 0.2])
     assert len(came) > DOUBT_AFTER
-
-
-# Settling
-
-
-def test_settling_waits_until_the_answers_under_way_have_arrived(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> int:
-        entered, release = asyncio.Event(), asyncio.Event()
-
-        async def devices(_request: Request) -> Devices:
-            entered.set()
-            await release.wait()
-            return DEVICES
-
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
-            stream.ask(1, "/v1/devices")
-            await entered.wait()
-            settling = asyncio.ensure_future(hive.dialler.settle())
-            await asyncio.sleep(0)
-            assert not settling.done()
-            release.set()
-            await settling
-            return queen.answers.qsize()
-
-    assert run(scenario()) == 1
-
-
-def test_settling_does_not_wait_for_an_answer_that_does_not_come(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rbee.hive.dial, "SETTLE_TIMEOUT", 0.05)
-
-    async def scenario() -> None:
-        entered = asyncio.Event()
-
-        async def devices(_request: Request) -> Devices:
-            entered.set()
-            await asyncio.Event().wait()
-            return DEVICES
-
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
-            await hive.dialler.settle()  # nothing is under way
-            stream.ask(1, "/v1/devices")
-            await entered.wait()
-            await asyncio.wait_for(hive.dialler.settle(), 2)
-            assert queen.answers.empty()
-
-    run(scenario())

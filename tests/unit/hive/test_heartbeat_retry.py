@@ -1,4 +1,4 @@
-"""A heart that is told to retry: what a beat that failed means for the next."""
+"""A heart that is patient, or is not: what a beat that failed means for the next."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from tests.unit.serving import until
 
 Result = TypeVar("Result")
 
-RETRY = 1.0
 ACK = HeartbeatAck("ok", 60_000)
 UNHEARD = [Disconnected("it broke"), NotRunning("nobody"), TimedOut("too long"), Unreachable("no route")]
 REFUSALS = [UnknownHive("who are you?"), NotPermitted("not you"), HiveNotOnline("you hold no stream open")]
@@ -55,9 +54,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(scenario())
 
 
-def pauses_of(
-    queen: Queen, *, count: int, retry: float | None, monkeypatch: pytest.MonkeyPatch
-) -> list[float]:
+def pauses_of(queen: Queen, *, count: int, is_patient: bool, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The first pauses between its beats of a heart whose clock does not wait."""
 
     async def scenario() -> list[float]:
@@ -77,7 +74,7 @@ def pauses_of(
         monkeypatch.setattr(rbee.hive.heartbeat, "asyncio", Quick())
         monkeypatch.setattr(rbee.hive.heartbeat, "JITTER", 0)
         heart = Heart("gpu1", queen, Narrator(), status=lambda text: None, queen_name="queen:8500")
-        running = asyncio.ensure_future(heart.run(retry=retry))
+        running = asyncio.ensure_future(heart.run(is_patient=is_patient))
         reached = asyncio.ensure_future(enough.wait())
         await asyncio.wait((running, reached), return_when=asyncio.FIRST_COMPLETED)
         for task in (running, reached):
@@ -90,34 +87,16 @@ def pauses_of(
     return run(scenario())
 
 
-@pytest.mark.parametrize("failure", UNHEARD, ids=lambda failure: failure.slug)
-def test_a_beat_that_did_not_arrive_is_tried_again_soon_until_one_does(
+@pytest.mark.parametrize("failure", [*UNHEARD, *REFUSALS], ids=lambda failure: failure.slug)
+def test_a_beat_that_failed_ends_it_with_what_it_failed_by(
     monkeypatch: pytest.MonkeyPatch, failure: RbeeError
 ) -> None:
-    queen = Queen(ACK, ACK, failure, failure, ACK)
+    queen = Queen(ACK, ACK, failure)
 
-    pauses = pauses_of(queen, count=4, retry=RETRY, monkeypatch=monkeypatch)
+    with pytest.raises(type(failure)) as caught:
+        pauses_of(queen, count=9, is_patient=False, monkeypatch=monkeypatch)
 
-    assert pauses == [60, RETRY, RETRY, 60]
-    assert [beat.state for beat in queen.beats] == ["starting"] + ["ready"] * 4
-
-
-def test_a_retry_never_makes_a_beat_later_than_it_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    queen = Queen(HeartbeatAck("ok", 200), HeartbeatAck("ok", 200), Disconnected("it broke"))
-
-    assert pauses_of(queen, count=3, retry=RETRY, monkeypatch=monkeypatch) == [0.2] * 3
-
-
-@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.slug)
-def test_a_beat_that_is_refused_ends_it_with_the_refusal(
-    monkeypatch: pytest.MonkeyPatch, refusal: RbeeError
-) -> None:
-    queen = Queen(ACK, ACK, refusal)
-
-    with pytest.raises(type(refusal)) as caught:
-        pauses_of(queen, count=9, retry=RETRY, monkeypatch=monkeypatch)
-
-    assert caught.value is refusal
+    assert caught.value is failure
     assert len(queen.beats) == 3
 
 
@@ -127,7 +106,7 @@ def test_the_announcement_that_is_refused_is_followed_by_the_beat_that_ends_it(
     queen = Queen(UnknownHive("who are you?"))
 
     with pytest.raises(UnknownHive):
-        pauses_of(queen, count=9, retry=RETRY, monkeypatch=monkeypatch)
+        pauses_of(queen, count=9, is_patient=False, monkeypatch=monkeypatch)
 
     assert [beat.state for beat in queen.beats] == ["starting", "ready"]
 
@@ -135,16 +114,16 @@ def test_the_announcement_that_is_refused_is_followed_by_the_beat_that_ends_it(
 def test_a_failure_that_is_over_does_not_count_against_the_next_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     queen = Queen(UnknownHive("not yet"), ACK)
 
-    assert pauses_of(queen, count=3, retry=RETRY, monkeypatch=monkeypatch) == [60] * 3
+    assert pauses_of(queen, count=3, is_patient=False, monkeypatch=monkeypatch) == [60] * 3
 
 
 @pytest.mark.parametrize("failure", [*UNHEARD, *REFUSALS], ids=lambda failure: failure.slug)
-def test_without_a_retry_it_beats_on_when_the_next_beat_is_due(
+def test_a_patient_one_beats_on_when_the_next_beat_is_due(
     monkeypatch: pytest.MonkeyPatch, failure: RbeeError
 ) -> None:
     queen = Queen(ACK, ACK, failure)
 
-    assert pauses_of(queen, count=4, retry=None, monkeypatch=monkeypatch) == [60] * 4
+    assert pauses_of(queen, count=4, is_patient=True, monkeypatch=monkeypatch) == [60] * 4
     assert len(queen.beats) == 5
 
 
@@ -152,12 +131,12 @@ def test_run_anew_it_beats_at_once_and_announces_itself_no_second_time() -> None
     async def scenario() -> list[str]:
         queen = Queen(ACK, ACK, UnknownHive("who are you?"))
         heart = Heart("gpu1", queen, Narrator(), status=lambda text: None, queen_name="queen:8500")
-        first = asyncio.ensure_future(heart.run(retry=RETRY))
+        first = asyncio.ensure_future(heart.run(is_patient=False))
         await until(lambda: len(queen.beats) == 2)
         first.cancel()
         await asyncio.wait((first,))
         with pytest.raises(UnknownHive):
-            await heart.run(retry=RETRY)
+            await heart.run(is_patient=False)
         return [beat.state for beat in queen.beats]
 
     assert run(scenario()) == ["starting", "ready", "ready"]

@@ -61,8 +61,9 @@ from rbee.queen.restraint import AT_ONCE, JOINS, RENEWALS, STREAMS
 from rbee.queen.store import audit, tokens
 from rbee.queen.store.records import now_ms
 from rbee.queen.store.store import Store
-from rbee.queen.uplinks import Uplink
 from rbee.server.peer import RemotePeer
+from rbee.uplink.accept import Uplink
+from tests.unit.played_hive import PlayedHive
 from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import until
 
@@ -344,8 +345,8 @@ def test_joining_anew_ends_the_credential_of_before(with_queen: With) -> None:
 def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
-        holding = asyncio.create_task(answering(stream))
+        stream = await queen.fleet.connect(peer, INSTANCE, __version__)
+        holding = answering(stream)
         token = await queen.token()
         with pytest.raises(ClonedHive, match=r"gpu1 is at 10\.0\.0\.1 already, .* from 10\.0\.0\.2"):
             await queen.join(token, address="10.0.0.2")
@@ -355,8 +356,7 @@ def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_
         token_id, secret, fingerprint = token.split(".")
         with pytest.raises(BadToken):
             await queen.join(f"{token_id}.{secret[::-1]}.{fingerprint}", address="10.0.0.2")
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
+        holding.go()
         await queen.join(token, address="10.0.0.2")
 
     with_queen(scenario)
@@ -371,8 +371,8 @@ def test_a_hive_that_lives_joins_anew_where_it_shows_that_it_is_no_copy(
 ) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
-        holding = asyncio.create_task(answering(stream))
+        stream = await queen.fleet.connect(peer, INSTANCE, __version__)
+        holding = answering(stream)
         credential = peer.credential if shows_credential else None
         try:
             await queen.join(await queen.token(), credential=credential, instance=instance)
@@ -382,8 +382,7 @@ def test_a_hive_that_lives_joins_anew_where_it_shows_that_it_is_no_copy(
             assert is_itself
             assert (await queen.credential()).credential != peer.credential
         assert len(queen.tape.of("hive-cloned")) == (not is_itself)
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
+        holding.go()
 
     with_queen(scenario)
 
@@ -394,15 +393,9 @@ ANSWERS = {
 }
 
 
-async def answering(stream: Uplink, *, status: int = 200, content: bytes | None = None) -> None:
+def answering(uplink: Uplink, *, status: int = 200, content: bytes | None = None) -> PlayedHive:
     """A hive that lives."""
-    try:
-        async for chunk in stream:
-            if chunk.startswith(b"event"):
-                asked = json.loads(chunk.split(b"data: ")[1])
-                stream.answered(asked["id"], status, ANSWERS[asked["path"]] if content is None else content)
-    finally:
-        await stream.aclose()
+    return PlayedHive(uplink, lambda method, path: (status, ANSWERS[path] if content is None else content))
 
 
 def test_a_removed_hive_is_told_so_whatever_its_certificate_says(with_queen: With) -> None:
@@ -413,7 +406,7 @@ def test_a_removed_hive_is_told_so_whatever_its_certificate_says(with_queen: Wit
         assert await queen.catalog.hives.all() == []
         for asking in (
             queen.fleet.renew(tls.request_for(tls.new_key()), peer),
-            queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None),
+            queen.fleet.connect(peer, INSTANCE, __version__),
         ):
             with pytest.raises(UnknownHive, match="removed") as caught:
                 await asking
@@ -486,7 +479,7 @@ def test_a_hive_that_is_too_far_apart_is_offline_for_that_reason(with_queen: Wit
         peer = await queen.member()
         for version in ("99.0.0", "98.0.0"):
             with pytest.raises(VersionSkew):
-                await queen.fleet.open_stream(peer, INSTANCE, version, lambda: None)
+                await queen.fleet.connect(peer, INSTANCE, version)
             view = queen.hives.view("gpu1")
             assert view.state == "offline"
             assert view.reason.startswith(f"the beehive gpu1 has version {version}")
@@ -495,16 +488,30 @@ def test_a_hive_that_is_too_far_apart_is_offline_for_that_reason(with_queen: Wit
     with_queen(scenario)
 
 
-# Streams
+def test_a_hive_that_connects_as_before_is_told_to_be_upgraded_and_so_is_the_operator(
+    with_queen: With,
+) -> None:
+    async def scenario(queen: Queen) -> None:
+        error = await queen.fleet.refuse_older(await queen.member(), "0.4.0")
+        assert error.message.startswith(
+            "the beehive gpu1 has version 0.4.0, and does not know how hives connect"
+        )
+        assert "./rbee-hive_*.deb" in (error.hint or "")
+        assert queen.hives.view("gpu1").reason == error.message
+
+    with_queen(scenario)
+
+
+# Connections
 
 
 def test_a_hive_that_comes_from_elsewhere_is_at_its_new_address(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
         moved = replace(peer, address="10.9.9.9")
-        stream = await queen.fleet.open_stream(moved, INSTANCE, __version__, lambda: None)
+        stream = await queen.fleet.connect(moved, INSTANCE, __version__)
         assert queen.hives.view("gpu1").address == "10.9.9.9"
-        await stream.aclose()
+        stream.abort()
 
     with_queen(scenario)
 
@@ -516,12 +523,12 @@ def test_the_end_of_a_stream_is_the_end_of_its_hive_and_a_goodbye_says_why(with_
             (("ready",), "its connection closed"),
             (("ready", "stopping"), "stopped by an administrator"),
         ):
-            stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
-            holding = asyncio.create_task(answering(stream))
+            stream = await queen.fleet.connect(peer, INSTANCE, __version__)
+            holding = answering(stream)
             for state in states:
                 await queen.hives.heartbeat(beat(state), peer.fields)
             await until(lambda: state_is(queen, "online"))
-            holding.cancel()
+            holding.go()
             await until(lambda: state_is(queen, "offline"))
             assert queen.hives.view("gpu1").reason == reason
 
@@ -536,9 +543,9 @@ def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
         for _ in range(2):  # with the question to the first still under way
-            stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+            stream = await queen.fleet.connect(peer, INSTANCE, __version__)
             await queen.hives.heartbeat(beat("ready"), peer.fields)
-            await stream.aclose()
+            stream.abort()
         await until(lambda: bool(queen.tape.of("add-failed")))
         view = queen.hives.view("gpu1")
         assert (view.state, view.reason) == ("offline", "its connection closed")
@@ -728,11 +735,11 @@ def test_a_hive_that_connects_without_end_is_held_back(with_queen: With) -> None
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
         for number in range(STREAMS.burst):
-            uplink = await queen.fleet.open_stream(peer, f"{number:032}", __version__, lambda: None)
+            uplink = await queen.fleet.connect(peer, f"{number:032}", __version__)
             uplink.abort()
         for _ in range(50):
             with pytest.raises(TooMany, match="the beehive gpu1 connects too often"):
-                await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+                await queen.fleet.connect(peer, INSTANCE, __version__)
         told = queen.tape.of("hive-restrained")
         assert len(told) == AT_ONCE
         assert told[0].startswith("the beehive gpu1 connects more often than it is let in")
@@ -771,17 +778,16 @@ def test_a_hive_of_a_long_version_or_problem_does_not_break_the_list_of_all(with
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
         with pytest.raises(VersionSkew):
-            await queen.fleet.open_stream(peer, INSTANCE, "9" * 2000, lambda: None)
+            await queen.fleet.connect(peer, INSTANCE, "9" * 2000)
         as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(queen.hives.views())))
 
-        stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        stream = await queen.fleet.connect(peer, INSTANCE, __version__)
         problem = json.dumps({"detail": "y" * 100_000}).encode()
-        lying = asyncio.create_task(answering(stream, status=502, content=problem))
+        lying = answering(stream, status=502, content=problem)
         await queen.hives.heartbeat(beat("ready"), peer.fields)
         await until(lambda: bool(queen.tape.of("add-failed")))
         as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(queen.hives.views())))
-        lying.cancel()
-        await asyncio.gather(lying, return_exceptions=True)
+        lying.go()
 
     with_queen(scenario)
 
@@ -818,13 +824,12 @@ def test_a_shutdown_that_failed_tells_the_hives_again_when_it_is_asked_again(
         peer = await queen.member()
         monkeypatch.setattr(queen.hives._bus, "ask_stop", fail)
         for number in (1, 2):
-            stream = await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
-            taking = asyncio.create_task(answering(stream, status=202, content=b'{"status": "stopping"}'))
+            stream = await queen.fleet.connect(peer, INSTANCE, __version__)
+            taking = answering(stream, status=202, content=b'{"status": "stopping"}')
             job = queen.work.shut_down(OPERATOR)
             await until(lambda job=job: job.view().state != "running")
             assert queen.tape.of("hive-told") == ["the beehive gpu1 is shutting down"] * number
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
+            taking.go()
 
     with_queen(scenario)
 
@@ -843,7 +848,7 @@ async def add_fails(queen: Queen, name: str = "gpu1") -> RbeeError:
 
 async def dials(queen: Queen, peer: RemotePeer, version: str = __version__) -> None:
     with suppress(RbeeError):
-        await queen.fleet.open_stream(peer, INSTANCE, version, lambda: None)
+        await queen.fleet.connect(peer, INSTANCE, version)
 
 
 def test_a_version_too_far_off_ends_the_wait_for_a_hive(with_queen: With) -> None:
@@ -881,7 +886,7 @@ def test_a_credential_that_is_not_in_the_catalog_ends_the_wait_and_is_the_reason
 def test_another_s_credential_changes_nothing_about_a_hive_that_is_connected(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        await queen.fleet.connect(peer, INSTANCE, __version__)
         before = queen.hives.view("gpu1")
         await dials(queen, RemotePeer("10.0.0.9", "of before", "gpu1"))
         assert queen.hives.view("gpu1") == before
@@ -904,7 +909,7 @@ def test_a_refusal_of_before_ends_the_wait_soon_and_not_at_once(
         monkeypatch.setattr(rbee.queen.hives.remote, "REFUSED_TIMEOUT", 5)
         job = queen.work.add(AddHive("gpu1", None), OPERATOR)
         await until(lambda: queen.hives.hive("gpu1").arrival is not None)
-        await queen.fleet.open_stream(peer, INSTANCE, __version__, lambda: None)
+        await queen.fleet.connect(peer, INSTANCE, __version__)
         await asyncio.sleep(0.1)
         assert job.state == "running"
 

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from rbee.client.answers import ANSWER_LIMIT
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
 from rbee.queen import restraint
@@ -17,11 +18,12 @@ from rbee.queen.hives.liveness import BEATS_A_SECOND
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
 from rbee.queen.store import audit
 from rbee.queen.store.tokens import TOKENS_MAX
-from rbee.queen.uplinks import ASKED_AT_ONCE
 from rbee.server import connection, listener
 from rbee.server.connection import CONNECTIONS, HIVE_CONNECTIONS
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
+from rbee.uplink.accept import ASKED_AT_ONCE, CARRIER_IDLE, CARRIERS_MAX, DIAL_TIMEOUT
+from rbee.uplink.frames import FRAME_LIMIT
 from rbee.wire.catalog import Audit
 from rbee.wire.devices import Devices
 from rbee.wire.fleet import CreateToken, Join
@@ -94,12 +96,16 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "acknowledging what is sent": (f"{listener.USER_TIMEOUT / 1000:g} s", "closed"),
         "heartbeats a second": (f"{BEATS_A_SECOND:g}", "longer interval"),
         "refused joins of an address": (at_a_rate(restraint.JOINS), many),
-        "streams that a hive opens": (at_a_rate(restraint.STREAMS), many),
+        "times that a hive connects": (at_a_rate(restraint.STREAMS), many),
         "changes of its devices": (at_a_rate(restraint.LOOKS), "asked later"),
         "lines that it says": (at_a_rate(restraint.LINES), "left out"),
         "certificates of a hive": (at_a_rate(restraint.RENEWALS), many),
         "requests to a hive, unanswered": (f"{ASKED_AT_ONCE}", failed),
-        "answer of a hive": (size(connection.BODY_LIMIT, "B"), large),
+        "heartbeat over TCP": (size(FRAME_LIMIT, "B"), "closed"),
+        "the same, at once": (f"{CARRIERS_MAX}", "wait"),
+        "until a hive has dialled for one": (f"{DIAL_TIMEOUT:g} s", failed),
+        "dialled connection between requests": (f"{CARRIER_IDLE:g} s", "closed"),
+        "answer of a hive": (size(ANSWER_LIMIT, "B"), failed),
         "GPUs in it": (f"{card}", failed),
         "tokens": (f"{TOKENS_MAX}", many),
         "life of a token": (days, bad),

@@ -244,6 +244,6 @@ def test_the_door_s_connections_have_what_a_cut_line_needs(authority: Authority)
             level, option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
             assert channel.getsockopt(level, option) == rbee.server.listener.USER_TIMEOUT
             assert channel.getsockopt(level, socket.TCP_NODELAY) == 1
-            assert isinstance(stranger.transport.get_extra_info("ssl_object"), ssl.SSLObject)
+            assert isinstance(stranger.transport.get_extra_info("ssl_object"), ssl.SSLSocket)
 
     run(scenario())

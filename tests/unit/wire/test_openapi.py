@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.errors import BadInput
+from rbee.uplink.frames import UplinkRoutes
 from rbee.wire.codec import decode, encode
 from rbee.wire.hives import AddHive
 from rbee.wire.openapi import openapi, schema
@@ -28,7 +29,9 @@ def document(routes: tuple[Any, ...]) -> dict[str, Any]:
 
 
 TABLES = pytest.mark.parametrize(
-    "routes", [QueenRoutes.ALL, FleetRoutes.ALL, HiveRoutes.ALL], ids=["queen", "fleet", "hive"]
+    "routes",
+    [QueenRoutes.ALL, FleetRoutes.ALL, UplinkRoutes.ALL, HiveRoutes.ALL],
+    ids=["queen", "fleet", "uplink", "hive"],
 )
 
 

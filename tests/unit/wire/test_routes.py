@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from rbee.uplink.frames import UplinkRoutes
 from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
 
 NAMED = {"ids": lambda kind: getattr(kind, "__name__", None)}
 
 TABLES = pytest.mark.parametrize(
-    "routes", [QueenRoutes.ALL, FleetRoutes.ALL, HiveRoutes.ALL], ids=["queen", "fleet", "hive"]
+    "routes",
+    [QueenRoutes.ALL, FleetRoutes.ALL, UplinkRoutes.ALL, HiveRoutes.ALL],
+    ids=["queen", "fleet", "uplink", "hive"],
 )
 
 
@@ -21,7 +24,7 @@ def test_no_two_routes_share_a_name_or_a_method_and_path(routes: tuple[Any, ...]
     assert len({(route.method, route.path) for route in routes}) == len(routes)
 
 
-@pytest.mark.parametrize("table", [QueenRoutes, FleetRoutes, HiveRoutes], **NAMED)
+@pytest.mark.parametrize("table", [QueenRoutes, FleetRoutes, UplinkRoutes, HiveRoutes], **NAMED)
 def test_a_table_lists_its_routes_as_they_stand_there_and_names_them(table: Any) -> None:
     named = {name.lower(): route for name, route in vars(table).items() if name.isupper() and name != "ALL"}
 
@@ -31,4 +34,4 @@ def test_a_table_lists_its_routes_as_they_stand_there_and_names_them(table: Any)
 
 def test_a_route_fills_its_path() -> None:
     assert QueenRoutes.EVENTS.url(job_id="7" * 32) == f"/v1/jobs/{'7' * 32}/events"
-    assert FleetRoutes.ANSWER.url(request_id="7" * 32) == f"/v1/answers/{'7' * 32}"
+    assert UplinkRoutes.CARRIER.url(dial_id="7" * 32) == f"/v1/uplink/{'7' * 32}"

@@ -1,9 +1,8 @@
-"""What the queen serves over TCP: the routes of a fleet, to hives alone, each by its credential."""
+"""What the queen serves over TCP: to hives alone, each by its credential."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -11,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from rbee import __version__, tls
+from rbee.client.link import Afar as QueenAfar
 from rbee.client.link import Link
 from rbee.contracts import (
     INSTANCE_HEADER,
-    STATUS_HEADER,
     VERSION_HEADER,
     FleetRoutes,
-    Heartbeat,
     HeartbeatAck,
     HiveHealth,
     HiveRoutes,
@@ -28,11 +28,11 @@ from rbee.contracts import (
     QueenRoutes,
     Renew,
     Route,
-    Taken,
 )
 from rbee.errors import (
     BadInput,
     BadToken,
+    Disconnected,
     HiveNotOnline,
     NameTaken,
     NoSuchMethod,
@@ -43,17 +43,30 @@ from rbee.errors import (
     UnknownHive,
     VersionSkew,
 )
-from rbee.queen.api.remote import OPEN, build
-from rbee.queen.uplinks import Uplink
+from rbee.queen.api.remote import OF_BEFORE, OPEN, build
+from rbee.server.app import build_app
 from rbee.server.connection import BODY_LIMIT
+from rbee.server.upgrade import Upgraded
 from rbee.systemd.daemon import Notifier
-from tests.unit.afar import afar, served_afar
+from rbee.uplink.accept import Uplink
+from rbee.uplink.dial import dial
+from rbee.uplink.frames import UplinkRoutes
+from rbee.uplink.offer import Offer
+from tests.unit.afar import afar as afar_
+from tests.unit.afar import served_afar
 from tests.unit.queen.test_fleet import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat
 from tests.unit.serving import until
 
-REQUEST_ID = "7" * 32
+DIAL_ID = "7" * 32
+ROUTES = (*FleetRoutes.ALL, *UplinkRoutes.ALL, OF_BEFORE)
 STREAM = {INSTANCE_HEADER: INSTANCE, VERSION_HEADER: __version__}
-WELL = b'{"status": "ok", "version": "1"}'
+
+
+async def _health(_request: Request) -> HiveHealth:
+    return HiveHealth("ok", "1")
+
+
+HIVE = build_app("a hive", "1", {HiveRoutes.HEALTH: _health})
 
 
 class Afar:
@@ -61,12 +74,12 @@ class Afar:
 
     def __init__(self, queen: Queen, port: int, folder: Path, at_the_end: AsyncExitStack) -> None:
         self.queen = queen
-        self._port = port
+        self.port = port
         self._folder = folder
         self._at_the_end = at_the_end
 
     def link(self, certificate: Path | None = None) -> Link:
-        link = Link(afar(self.queen.fleet.authority, self._port, certificate), timeout=5)
+        link = Link(afar_(self.queen.fleet.authority, self.port, certificate), timeout=5)
         self._at_the_end.push_async_callback(link.close)
         return link
 
@@ -81,15 +94,14 @@ class Afar:
         return path
 
     @asynccontextmanager
-    async def stream(self, certificate: Path) -> AsyncIterator[Uplink]:
-        """The hive's stream, held open; what the queen has of it. Its hive answers nothing of itself."""
+    async def uplink(self, certificate: Path, app: ASGIApp = HIVE) -> AsyncIterator[tuple[Uplink, Offer]]:
+        """A hive that is connected: what the queen has of it, and its own end."""
         (hive_id,) = {member for member in self.queen.fleet._members.values() if member == certificate.stem}
-        async with self.link(certificate).stream(FleetRoutes.REQUESTS, headers=STREAM, silence=5) as parts:
-            assert await anext(parts) == b": open\n\n"
+        offer = Offer(afar_(self.queen.fleet.authority, self.port, certificate))
+        async with offer.hold(INSTANCE, app):
             uplink = self.queen.hives.uplinks.find(hive_id)
             assert uplink is not None
-            self.parts = parts
-            yield uplink
+            yield uplink, offer
 
 
 With = Callable[[Callable[[Afar], Coroutine[Any, Any, None]]], None]
@@ -116,22 +128,21 @@ def with_queen(tmp_path: Path, silent_notifier: Notifier) -> With:
     return run
 
 
-def path_values(route: Route) -> dict[str, str]:
-    """For {request_id}, which a Link takes from the headers."""
-    return {"request_id": REQUEST_ID} if "{request_id}" in route.path else {}
-
-
 async def refusal_of(link: Link, route: Route, body: Any = None, **headers: str) -> RbeeError:
     """What a route refuses with."""
     try:
-        if route.answer is None:
-            async with link.stream(route, headers=headers, silence=1):
-                pass
+        if route.success == 101:
+            assert isinstance(link._place, QueenAfar)
+            await dial(link._place, route, headers, Upgraded(), **path_values(route))
         else:
-            await link.ask(route, body, headers={**path_values(route), **headers})
+            await link.ask(replace(route, answer=route.answer or dict), body, headers=headers)
     except RbeeError as error:
         return error
     raise AssertionError(f"{route.name} was not refused")
+
+
+def path_values(route: Route) -> dict[str, str]:
+    return {"dial_id": DIAL_ID} if "{dial_id}" in route.path else {}
 
 
 # Which routes
@@ -141,7 +152,7 @@ def test_every_route_of_a_fleet_is_served_and_none_is_open_but_those_to_join(wit
     async def scenario(afar: Afar) -> None:
         stranger = afar.link()
         assert await stranger.ask(FleetRoutes.CA) == afar.queen.fleet.authority.ca.encode()
-        for route in FleetRoutes.ALL:
+        for route in ROUTES:
             if route is FleetRoutes.CA:
                 continue
             error = await refusal_of(stranger, route, b"{}")
@@ -158,7 +169,7 @@ def test_every_route_of_a_fleet_is_served_and_none_is_open_but_those_to_join(wit
 
 def test_no_route_of_an_operator_is_served_to_anybody(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
-        theirs = {route.path for route in FleetRoutes.ALL}
+        theirs = {route.path for route in ROUTES}
         hive, stranger = afar.link(await afar.join()), afar.link()
         asked = 0
         for route in QueenRoutes.ALL:
@@ -170,7 +181,7 @@ def test_no_route_of_an_operator_is_served_to_anybody(with_queen: With) -> None:
                 error = await refusal_of(link, plain, b"{}" if route.body else None)
                 assert isinstance(error, NoSuchRoute), route.name
                 asked += 1
-        assert asked == 2 * (len(QueenRoutes.ALL) - 1)  # all but the heartbeat
+        assert asked == 2 * len(QueenRoutes.ALL)
 
     with_queen(scenario)
 
@@ -178,8 +189,10 @@ def test_no_route_of_an_operator_is_served_to_anybody(with_queen: With) -> None:
 def test_a_method_that_a_route_of_a_fleet_does_not_have_is_refused(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
         hive = afar.link(await afar.join())
-        for route in FleetRoutes.ALL:
-            other = replace(route, method="DELETE", answer=dict)
+        for route in ROUTES:
+            other = replace(
+                route, method="DELETE", path=route.url(**path_values(route)), answer=dict, success=200
+            )
             assert isinstance(await refusal_of(hive, other), NoSuchMethod), route.name
 
     with_queen(scenario)
@@ -188,68 +201,57 @@ def test_a_method_that_a_route_of_a_fleet_does_not_have_is_refused(with_queen: W
 # What they do
 
 
-def test_a_machine_joins_holds_its_stream_beats_answers_and_renews(with_queen: With) -> None:
+def test_a_machine_joins_connects_beats_answers_and_renews(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
         certificate = await afar.join()
-        hive = afar.link(certificate)
-        async with afar.stream(certificate) as uplink:
+        async with afar.uplink(certificate) as (uplink, offer):
             assert (uplink.hive_id, uplink.instance, uplink.address) == ("gpu1", INSTANCE, "127.0.0.1")
-
-            asking = asyncio.create_task(uplink.ask(HiveRoutes.HEALTH, timeout=5))
-            asked = json.loads((await anext(afar.parts)).split(b"data: ")[1])
-            assert (asked["method"], asked["path"]) == ("GET", "/health")
-            headers = {"request_id": asked["id"], STATUS_HEADER: "200"}
-            assert await hive.ask(FleetRoutes.ANSWER, WELL, headers=headers) == Taken("ok")
-            assert await asking == HiveHealth("ok", "1")
-
-            ack = await hive.ask(FleetRoutes.HEARTBEAT, beat("starting"))
-            assert ack == HeartbeatAck("ok", 15_000)
+            assert await uplink.client.health(timeout=5) == HiveHealth("ok", "1")
+            assert await offer.beat(beat("starting")) == HeartbeatAck("ok", 15_000)
             assert afar.queen.hives.view("gpu1").is_remote
 
-            renewed: Joined = await hive.ask(FleetRoutes.RENEW, Renew(tls.request_for(tls.new_key())))
+            request = Renew(tls.request_for(tls.new_key()))
+            renewed: Joined = await afar.link(certificate).ask(FleetRoutes.RENEW, request)
             assert renewed.hive_id == "gpu1"
         await until(lambda: afar.queen.hives.uplinks.find("gpu1") is None)
 
     with_queen(scenario)
 
 
-def test_an_answer_that_nobody_waits_for_any_more_is_taken_and_comes_to_nothing(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        hive = afar.link(await afar.join())
-        headers = {"request_id": REQUEST_ID, STATUS_HEADER: "200"}
-        assert await hive.ask(FleetRoutes.ANSWER, WELL, headers=headers) == Taken("ok")
-
-    with_queen(scenario)
-
-
-def test_an_answer_that_is_too_large_is_refused_and_whoever_waits_for_it_hears_so(with_queen: With) -> None:
+def test_the_end_of_its_connection_is_told_at_once_and_a_queen_who_goes_says_goodbye(
+    with_queen: With,
+) -> None:
     async def scenario(afar: Afar) -> None:
         certificate = await afar.join()
-        async with afar.stream(certificate) as uplink:
-            asking = asyncio.create_task(uplink.ask(HiveRoutes.HEALTH, timeout=5))
-            asked = json.loads((await anext(afar.parts)).split(b"data: ")[1])
-            headers = {"request_id": asked["id"], STATUS_HEADER: "200"}
-            link = afar.link(certificate)
-            with pytest.raises(TooLarge) as caught:
-                await link.ask(FleetRoutes.ANSWER, b" " * (BODY_LIMIT + 1), headers=headers)
-            assert caught.value.status in FleetRoutes.ANSWER.problems
-            with pytest.raises(RbeeError, match="the answer of the beehive gpu1: the body is larger than"):
-                await asking
+        there = afar_(afar.queen.fleet.authority, afar.port, certificate)
+        async with Offer(there).hold(INSTANCE, HIVE) as ended:
+            afar.queen.hives.uplinks.drop("gpu1")
+            with pytest.raises(Disconnected):
+                await ended
+        async with Offer(there).hold(INSTANCE, HIVE) as ended:
+            afar.queen.hives.uplinks.close()
+            await ended  # in order
 
     with_queen(scenario)
 
 
-def test_a_hive_answers_for_itself_and_for_no_other(with_queen: With) -> None:
+def test_a_connection_is_taken_from_the_hive_that_was_asked_for_it_and_once(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
         first, second = await afar.join(), await afar.join("gpu2", OTHER)
-        async with afar.stream(first) as uplink:
-            asking = asyncio.create_task(uplink.ask(HiveRoutes.HEALTH, timeout=5))
-            asked = json.loads((await anext(afar.parts)).split(b"data: ")[1])
-            headers = {"request_id": asked["id"], STATUS_HEADER: "200"}
-            lie = b'{"status": "ok", "version": "a lie"}'
-            await afar.link(second).ask(FleetRoutes.ANSWER, lie, headers=headers)
-            await afar.link(first).ask(FleetRoutes.ANSWER, WELL, headers=headers)
-            assert await asking == HiveHealth("ok", "1")
+        authority = afar.queen.fleet.authority
+        async with afar.uplink(first) as (uplink, _), afar.uplink(second):
+            monkey = asyncio.get_running_loop().create_future()
+            uplink._dials[DIAL_ID] = monkey  # as if she had asked for it
+            for there in (second, first, first):
+                dialled = dial(
+                    afar_(authority, afar.port, there), UplinkRoutes.CARRIER, {}, Upgraded(), dial_id=DIAL_ID
+                )
+                if there is second or monkey.done():
+                    with pytest.raises(HiveNotOnline, match="nobody waits for this connection"):
+                        await dialled
+                else:
+                    (await dialled).abort()
+                    await monkey
 
     with_queen(scenario)
 
@@ -257,22 +259,45 @@ def test_a_hive_answers_for_itself_and_for_no_other(with_queen: With) -> None:
 # What is refused
 
 
-def test_a_beat_is_taken_from_its_own_hive_and_while_it_holds_its_stream(with_queen: With) -> None:
+def test_a_beat_is_taken_from_its_own_hive_and_of_the_process_that_is_connected(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
-        certificate, other = await afar.join(), await afar.join("gpu2", OTHER)
-        hive = afar.link(certificate)
-        with pytest.raises(HiveNotOnline, match="holds no stream open, and dials again"):
-            await hive.ask(FleetRoutes.HEARTBEAT, beat("ready"))
-        async with afar.stream(certificate):
+        certificate = await afar.join()
+        await afar.join("gpu2", OTHER)
+        async with afar.uplink(certificate) as (_, offer):
             for name in ("gpu2", "localhost", "nobody"):
-                with pytest.raises(NotPermitted, match="the credential of the hive gpu1, and of no other"):
-                    await hive.ask(FleetRoutes.HEARTBEAT, replace(beat("starting"), hive_id=name))
-            another: Heartbeat = replace(beat("starting"), instance="2" * 32)
-            with pytest.raises(HiveNotOnline):
-                await hive.ask(FleetRoutes.HEARTBEAT, another)
+                with pytest.raises(NotPermitted, match="the connection of the hive gpu1, and of no other"):
+                    await offer.beat(replace(beat("starting"), hive_id=name))
             with pytest.raises(NotPermitted):
-                await afar.link(other).ask(FleetRoutes.HEARTBEAT, beat("starting"))
+                await offer.beat(replace(beat("starting"), instance="2" * 32))
+            assert await offer.beat(beat("starting")) == HeartbeatAck("ok", 15_000)
         assert afar.queen.hives.view("gpu2").last_beat_ms is None
+
+    with_queen(scenario)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: rbee-hive/2\r\n",
+        "Connection: Upgrade\r\nUpgrade: rbee-hive/1\r\n\r\nand more",
+        "",
+    ],
+    ids=["another", "another version", "what is not to come yet", "none"],
+)
+def test_a_connection_goes_on_with_nothing_but_the_hives_protocol(with_queen: With, head: str) -> None:
+    async def scenario(afar: Afar) -> None:
+        certificate = await afar.join()
+        there = afar_(afar.queen.fleet.authority, afar.port, certificate)
+        reader, writer = await asyncio.open_connection(
+            there.host, there.port, ssl=there.context, server_hostname=tls.QUEEN_NAME
+        )
+        ids = "".join(f"{name}: {value}\r\n" for name, value in STREAM.items())
+        writer.write(f"GET /v1/uplink HTTP/1.1\r\nHost: x\r\n{ids}{head}\r\n".encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        writer.transport.abort()
+        await until(lambda: afar.queen.hives.uplinks.all() == [])
 
     with_queen(scenario)
 
@@ -296,15 +321,11 @@ def test_each_refusal_is_one_that_the_route_has(with_queen: With) -> None:
             (stranger, FleetRoutes.JOIN, replace(good, version="99.0.0"), {}, VersionSkew),
             (hive, FleetRoutes.RENEW, Renew("none"), {}, BadInput),
             (hive, FleetRoutes.RENEW, b"{}", {}, BadInput),
-            (hive, FleetRoutes.HEARTBEAT, b"{}", {}, BadInput),
-            (hive, FleetRoutes.REQUESTS, None, {}, BadInput),
-            (hive, FleetRoutes.REQUESTS, None, STREAM | {INSTANCE_HEADER: "1" * 31}, BadInput),
-            (hive, FleetRoutes.REQUESTS, None, STREAM | {VERSION_HEADER: "99.0.0"}, VersionSkew),
-            (hive, FleetRoutes.ANSWER, WELL, {}, BadInput),
-            *(
-                (hive, FleetRoutes.ANSWER, WELL, {STATUS_HEADER: status}, BadInput)
-                for status in ("199", "600", "-1", "2OO", "9" * 300)
-            ),
+            (hive, UplinkRoutes.CONTROL, None, {}, BadInput),
+            (hive, UplinkRoutes.CONTROL, None, STREAM | {INSTANCE_HEADER: "1" * 31}, BadInput),
+            (hive, UplinkRoutes.CONTROL, None, STREAM | {VERSION_HEADER: "99.0.0"}, VersionSkew),
+            (hive, UplinkRoutes.CARRIER, None, {}, HiveNotOnline),
+            (hive, OF_BEFORE, None, {VERSION_HEADER: "0.4.0"}, VersionSkew),
         ]  # fmt: skip
         for link, route, body, headers, kind in refused:
             error = await refusal_of(link, route, body, **headers)
@@ -327,11 +348,11 @@ def test_a_hive_that_was_removed_is_refused_by_every_route_but_those_to_join(wit
         await until(lambda: job.view().state != "running")
         asked: dict[Route, tuple[Any, dict[str, str]]] = {
             FleetRoutes.RENEW: (Renew(tls.request_for(tls.new_key())), {}),
-            FleetRoutes.HEARTBEAT: (beat("ready"), {}),
-            FleetRoutes.REQUESTS: (None, STREAM),
-            FleetRoutes.ANSWER: (WELL, {STATUS_HEADER: "200"}),
+            UplinkRoutes.CONTROL: (None, STREAM),
+            UplinkRoutes.CARRIER: (None, {}),
+            OF_BEFORE: (None, {}),
         }
-        assert {*asked, *OPEN} == set(FleetRoutes.ALL)
+        assert {*asked, *OPEN} == set(ROUTES)
         for route, (body, headers) in asked.items():
             error = await refusal_of(hive, route, body, **headers)
             assert isinstance(error, UnknownHive), route.name

@@ -1,0 +1,65 @@
+"""A connection that begins with a request of HTTP's, and goes on with another protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+SEND_TIMEOUT = 30.0
+"""Seconds in which the other side must have taken what was sent to it."""
+
+
+class Upgraded(asyncio.Protocol):
+    """What a connection goes on with. It keeps the place that the connection had.
+
+    One that is not to be had any more is told so by connection_lost(), without a connection_made().
+    """
+
+    is_read_together = False
+    """May what comes wait for a moment, so that many are read at once (rbee.server.transport.Together)?"""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.give_back: Callable[[], None] = _nothing
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=0)  # pause_writing() tells that something waits to be taken
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.resume_writing()
+        self.give_back()
+
+    def pause_writing(self) -> None:
+        assert self.transport is not None
+        self._stalled = asyncio.get_running_loop().call_later(SEND_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+def upgrade_to(protocol: Upgraded) -> Response:
+    """A response after which the connection goes on with `protocol`; the request has the header Upgrade."""
+    return _Upgrade(protocol)
+
+
+class _Upgrade(Response):
+    def __init__(self, protocol: Upgraded) -> None:
+        super().__init__(None, 101)
+        self._protocol = protocol
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        upgrade: Any = scope["rbee.upgrade"]
+        upgrade(self._protocol)
+
+
+def _nothing() -> None:
+    pass

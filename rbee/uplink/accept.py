@@ -1,0 +1,360 @@
+"""The queen's end: the control connection of each hive elsewhere, and what she asks of it.
+
+A control connection that ends tells of a death at once; that a link was cut, beats tell by not coming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from rbee.client.link import HiveClient, Link
+from rbee.contracts import Answer, Heartbeat, HeartbeatAck, HiveRoutes, Route
+from rbee.errors import (
+    BadInput,
+    ClonedHive,
+    Disconnected,
+    HiveNotOnline,
+    RbeeError,
+    TimedOut,
+    TooMany,
+)
+from rbee.text import shown_span
+from rbee.uplink.carried import Carried
+from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, refusal_of
+
+log = logging.getLogger("rbee")
+
+PROBE_TIMEOUT = 2.0
+"""Seconds in which a hive must answer for whom a second one connects, or the second is its own."""
+
+DIAL_TIMEOUT = 4.0
+"""Seconds in which a hive must have dialled a connection that the queen asked it for."""
+
+CARRIERS_MAX = 8
+"""Connections that a hive has dialled for requests, and so requests that it works on at once."""
+
+CARRIER_IDLE = 30.0
+"""Seconds that such a connection is kept when nothing is asked over it."""
+
+ASKED_AT_ONCE = 64
+"""Requests to one hive that wait for their answers, those included for which there is no connection yet."""
+
+LONGEST = 3600.0
+"""Seconds for a request that says no timeout."""
+
+Heard = Callable[[Heartbeat], Awaitable[HeartbeatAck]]
+
+
+class Uplink(Frames):
+    """One hive's control connection. As a Link is to the local hive: ask() asks and returns the answer.
+
+    `heard` takes its beats; what it raises goes down as a refusal.
+    """
+
+    is_read_together = True
+
+    def __init__(self, hive_id: str, instance: str, address: str, heard: Heard) -> None:
+        super().__init__()
+        self.hive_id = hive_id
+        self.instance = instance
+        self.address = address
+        self._heard = heard
+        self._taking: asyncio.Task[None] | None = None
+        self._dials: dict[str, asyncio.Future[Carried]] = {}
+        self._idle: list[_Carrier] = []
+        self._carriers: set[_Carrier] = set()
+        self._turns = asyncio.Semaphore(CARRIERS_MAX)
+        self._asked = 0
+        self._ended: Callable[[Uplink], None] = lambda uplink: None
+        self._is_ended = False
+
+    # What she asks
+
+    @property
+    def client(self) -> HiveClient:
+        return HiveClient(self)
+
+    async def ask(
+        self,
+        route: Route[Answer],
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """As Link.ask(); a control connection that ends meanwhile raises Disconnected."""
+        try:
+            async with asyncio.timeout(timeout), self._carrier() as link:
+                try:
+                    return await link.ask(route, body, headers=headers)
+                except Disconnected as error:
+                    raise self._has_closed() from error
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the beehive {self.hive_id} did not answer within {shown_span(timeout or LONGEST)}"
+            ) from error
+
+    @asynccontextmanager
+    async def stream(
+        self, route: Route[None], *, headers: dict[str, str], silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """As Link.stream()."""
+        async with self._carrier() as link, link.stream(route, headers=headers, silence=silence) as parts:
+            yield parts
+
+    @asynccontextmanager
+    async def _carrier(self) -> AsyncIterator[Link]:
+        """A way to the hive that nobody else has meanwhile: one that is idle, or one that it dials."""
+        if self._asked >= ASKED_AT_ONCE:
+            raise TooMany(f"{ASKED_AT_ONCE} requests to the beehive {self.hive_id} wait for answers")
+        self._asked += 1
+        try:
+            async with self._turns:
+                self._check_open()
+                carrier = self._idle.pop() if self._idle else _Carrier(self)
+                carrier.is_wanted()
+                self._carriers.add(carrier)
+                is_good = False
+                try:
+                    yield carrier.link
+                    is_good = carrier.is_open and not self._is_ended
+                finally:
+                    if is_good:
+                        self._idle.append(carrier)
+                        carrier.is_idle(self._forget)
+                    else:
+                        self._forget(carrier)
+        finally:
+            self._asked -= 1
+
+    def _has_closed(self) -> Disconnected:
+        return Disconnected(f"the connection of the beehive {self.hive_id} closed before it answered")
+
+    def _check_open(self) -> None:
+        if self._is_ended:
+            raise Disconnected(f"the connection of the beehive {self.hive_id} has closed")
+
+    def _forget(self, carrier: _Carrier) -> None:
+        self._carriers.discard(carrier)
+        with suppress(ValueError):
+            self._idle.remove(carrier)
+        carrier.close()
+
+    async def dialled(self) -> Carried:
+        """Another connection, which the hive dials; TimedOut names the hive that does not."""
+        self._check_open()
+        dial_id = secrets.token_hex(16)
+        comes: asyncio.Future[Carried] = asyncio.get_running_loop().create_future()
+        self._dials[dial_id] = comes
+        self.send(Dial(dial_id))
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                return await comes
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the beehive {self.hive_id} was asked for a connection, and dialled none "
+                f"within {DIAL_TIMEOUT:g} s",
+                hint=f"On {self.hive_id}: sudo journalctl -u rbee-hive -n 20",
+            ) from error
+        except asyncio.CancelledError:
+            if comes.done() and not comes.cancelled() and comes.exception() is None:
+                comes.result().close()
+            raise
+        finally:
+            self._dials.pop(dial_id, None)
+            comes.cancel()
+
+    def take_carrier(self, dial_id: str) -> Carried:
+        """The hive has dialled it; HiveNotOnline where nobody waits for it (any more)."""
+        comes = self._dials.pop(dial_id, None)
+        if comes is None:
+            raise HiveNotOnline(f"nobody waits for this connection of the beehive {self.hive_id}", hint=None)
+        return Carried(comes)
+
+    # What it says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._is_ended:
+            transport.close()
+            return
+        for dial_id in self._dials:  # asked for while it connected
+            self.send(Dial(dial_id))
+
+    def received(self, frame: Frame) -> None:
+        if not isinstance(frame, Heartbeat):
+            raise BadInput("a hive sends beats, and nothing else")
+        if self._taking is not None:
+            raise BadInput("a beat waits for the answer to the one before it")
+        self._taking = asyncio.get_running_loop().create_task(self._take(frame))
+
+    async def _take(self, beat: Heartbeat) -> None:
+        try:
+            answer: Frame = await self._heard(beat)
+        except RbeeError as error:
+            answer = refusal_of(error)
+        except Exception:
+            log.exception("a beat of hive %s could not be taken", self.hive_id)
+            answer = refusal_of(
+                RbeeError("an error that nobody foresaw", hint="The journal has its traceback.")
+            )
+        finally:
+            self._taking = None
+        self.send(answer)
+
+    def broken(self, error: BadInput) -> None:
+        self.send(refusal_of(error))
+        if self.transport is not None:
+            self.transport.close()
+
+    # The end
+
+    def close(self) -> None:
+        """End it in order."""
+        self.send(Goodbye())
+        if self.transport is not None:
+            self.transport.close()
+        self._end()
+
+    def abort(self) -> None:
+        """End it as a broken connection does."""
+        if self.transport is not None:
+            self.transport.abort()
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.transport = None
+        self._end()
+
+    def when_ended(self, ended: Callable[[Uplink], None]) -> None:
+        self._ended = ended
+
+    def _end(self) -> None:
+        if self._is_ended:
+            return
+        self._is_ended = True
+        for comes in self._dials.values():
+            if not comes.done():
+                comes.set_exception(self._has_closed())
+        for carrier in list(self._carriers):
+            self._forget(carrier)
+        self._ended(self)
+
+
+class _Carrier:
+    """One connection that a hive has dialled, and the Link over it, whose place and network backend it is."""
+
+    def __init__(self, uplink: Uplink) -> None:
+        self._uplink = uplink
+        self._stream: Carried | None = None
+        self._expires: asyncio.TimerHandle | None = None
+        self.link = Link(self, timeout=LONGEST)
+
+    def __str__(self) -> str:
+        return f"the beehive {self._uplink.hive_id}"
+
+    async def connect_tcp(self, *_arguments: Any, **_options: Any) -> Carried:
+        """As httpcore calls it, wherever to."""
+        self.close()
+        self._stream = await self._uplink.dialled()
+        return self._stream
+
+    @property
+    def is_open(self) -> bool:
+        return self._stream is not None and not self._stream.is_over
+
+    def is_idle(self, expired: Callable[[_Carrier], None]) -> None:
+        self._expires = asyncio.get_running_loop().call_later(CARRIER_IDLE, expired, self)
+
+    def is_wanted(self) -> None:
+        if self._expires is not None:
+            self._expires.cancel()
+            self._expires = None
+
+    def close(self) -> None:
+        self.is_wanted()
+        if self._stream is not None:
+            self._stream.close()
+
+
+class Uplinks:
+    """The control connections: of each hive one. `closed` is called when a hive has none any more."""
+
+    def __init__(self, closed: Callable[[Uplink], None]) -> None:
+        self._closed = closed
+        self._open: dict[str, Uplink] = {}
+        self._comings: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def all(self) -> list[Uplink]:
+        return list(self._open.values())
+
+    def find(self, hive_id: str) -> Uplink | None:
+        return self._open.get(hive_id)
+
+    async def take(self, uplink: Uplink) -> None:
+        """A hive's connection; it takes the place of one that is dead. ClonedHive where that one lives."""
+        old = self._open.get(uplink.hive_id)
+        if old is not None and old.instance != uplink.instance:
+            await self.check_free(uplink.hive_id, uplink.address)
+        old = self._open.get(uplink.hive_id)
+        self._open[uplink.hive_id] = uplink
+        uplink.when_ended(self._end)
+        if old is not None:
+            old.abort()
+        self._comings.pop(uplink.hive_id, asyncio.Event()).set()
+
+    async def check_free(self, hive_id: str, address: str) -> None:
+        """ClonedHive where a hive of this name lives while another process comes as it, from that address."""
+        old = self._open.get(hive_id)
+        if old is not None and await _lives(old):
+            raise ClonedHive(
+                f"the beehive {hive_id} is at {old.address} already, and now also comes from {address}: "
+                "one is a copy of the other",
+                hint="On the copy: sudo rm /var/lib/rbee-hive/membership /etc/machine-id; "
+                "sudo systemd-machine-id-setup; then let it join under a name of its own",
+            )
+
+    async def wait(self, hive_id: str, *, timeout: float) -> Uplink:
+        """A hive's connection, as soon as there is one; HiveNotOnline after `timeout` seconds."""
+        found = self._open.get(hive_id)
+        if found is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._comings[hive_id].wait()
+            found = self._open.get(hive_id)
+        if found is None:
+            raise HiveNotOnline(
+                f"the beehive {hive_id} is not connected", hint=f"On {hive_id}: systemctl status rbee-hive"
+            )
+        return found
+
+    def drop(self, hive_id: str) -> None:
+        """End a hive's connection, if it has one."""
+        found = self._open.get(hive_id)
+        if found is not None:
+            found.abort()
+
+    def close(self) -> None:
+        """End all in order; the queen is going."""
+        for uplink in self.all():
+            uplink.close()
+
+    def _end(self, uplink: Uplink) -> None:
+        if self._open.get(uplink.hive_id) is uplink:
+            del self._open[uplink.hive_id]
+            self._closed(uplink)
+
+
+async def _lives(uplink: Uplink) -> bool:
+    try:
+        await uplink.ask(HiveRoutes.HEALTH, timeout=PROBE_TIMEOUT)
+    except RbeeError:
+        return False
+    return True
