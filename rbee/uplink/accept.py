@@ -33,8 +33,8 @@ log = logging.getLogger("rbee")
 PROBE_TIMEOUT = 2.0
 """Seconds in which a hive must answer for whom a second one connects, or the second is its own."""
 
-DIAL_TIMEOUT = 4.0
-"""Seconds in which a hive must have dialled a connection that the queen asked it for."""
+DIAL_TIMEOUT = 10.0
+"""Seconds in which a hive must have dialled a connection that the queen asked for; who asks may have less."""
 
 CARRIERS_MAX = 8
 """Connections that a hive has dialled for requests, and so requests that it works on at once."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.types import ASGIApp
 
@@ -15,6 +16,7 @@ from rbee.contracts import INSTANCE_HEADER, VERSION_HEADER, Heartbeat, Heartbeat
 from rbee.errors import BadInput, Disconnected, RbeeError, TimedOut, Unreachable, from_problem
 from rbee.server.dialled import DialledServer
 from rbee.server.peer import RemotePeer
+from rbee.server.transport import TlsTransport
 from rbee.tls import QUEEN_NAME
 from rbee.uplink.dial import dial
 from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, UplinkRoutes
@@ -23,6 +25,9 @@ log = logging.getLogger("rbee")
 
 TIMEOUT = 5.0
 """Seconds for each beat's answer."""
+
+DIAL_AGAIN = (0.2, 0.5, 1.0, 2.0, 2.0)
+"""Seconds, less a random part, until a connection that broke before it was there is dialled again."""
 
 DIALLED_MAX = 16
 """Connections for the queen's requests that are there, or are being dialled, at once. She asks for 8."""
@@ -160,7 +165,7 @@ class _Control(Frames):
         ended = asyncio.Event()
         protocol = self.server.protocol(RemotePeer(self._queen.host, QUEEN_NAME), ended.set)
         try:
-            transport = await dial(self._queen, UplinkRoutes.CARRIER, {}, protocol, dial_id=dial_id)
+            transport = await self._reach(dial_id, protocol)
         except RbeeError as error:
             log.warning("a connection that the queen asked for was not to be had: %s", error.message)
             return
@@ -168,6 +173,14 @@ class _Control(Frames):
             await ended.wait()
         finally:
             transport.abort()
+
+    async def _reach(self, dial_id: str, protocol: asyncio.Protocol) -> TlsTransport:
+        """Dial, and again where it broke: she has room for so many strangers of one address at once."""
+        for wait in DIAL_AGAIN:
+            with suppress(Disconnected):
+                return await dial(self._queen, UplinkRoutes.CARRIER, {}, protocol, dial_id=dial_id)
+            await asyncio.sleep(wait * random.uniform(0.5, 1))
+        return await dial(self._queen, UplinkRoutes.CARRIER, {}, protocol, dial_id=dial_id)
 
     async def settle(self) -> None:
         await self.server.settle(SETTLE_TIMEOUT)
