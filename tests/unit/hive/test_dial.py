@@ -99,6 +99,8 @@ class Queen:
         self.beats: list[Heartbeat] = []
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
         self.carriers = 0
+        self.drops = 0
+        """Connections for her requests that break before they are there."""
         self.ready = asyncio.Event()
         self.refusal: RbeeError | None = None
         self.beat_refusal: RbeeError | None = None
@@ -121,6 +123,9 @@ class Queen:
 
     async def _carrier(self, request: Request) -> Response:
         self.carriers += 1
+        if self.drops:
+            self.drops -= 1
+            request.scope["rbee.drop"]()
         if self.carrier_refusal is not None:
             raise self.carrier_refusal
         assert self._stream is not None

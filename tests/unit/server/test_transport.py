@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+import rbee.server.transport
 from rbee import tls
 from rbee.queen.authority import Authority
-from rbee.server.transport import TlsTransport, handshake
+from rbee.server.transport import TlsTransport, Together, handshake
 from tests.unit.serving import until
 
 Result = TypeVar("Result")
@@ -253,3 +254,60 @@ def test_a_handshake_that_is_refused_says_why_to_both(authority: Authority, tmp_
     at_the_queen, at_the_hive = run(scenario())
     assert isinstance(at_the_hive, ssl.SSLCertVerificationError)
     assert isinstance(at_the_queen, ssl.SSLError)
+
+
+# Read together
+
+
+def test_what_comes_first_is_read_at_once_and_what_comes_meanwhile_together(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.server.transport, "TOGETHER", 0.2)
+
+    async def scenario() -> None:
+        together = Together()
+        async with connected(authority) as (queen, hive), connected(authority) as (other_queen, other_hive):
+            for end in (queen, other_queen):
+                end.transport.read_with(together)
+                assert end.transport.is_reading()
+            hive.transport.write(b"one")
+            await until(lambda: bytes(queen.received) == b"one")
+            hive.transport.write(b", two")
+            other_hive.transport.write(b"three")
+            await asyncio.sleep(0.05)
+            assert (bytes(queen.received), other_queen.received) == (b"one", b"")
+            await until(lambda: bytes(other_queen.received) == b"three")
+            assert bytes(queen.received) == b"one, two"
+            # An end is something that comes, too.
+            hive.transport.abort()
+            await queen.lost
+            other_queen.transport.pause_reading()
+            other_hive.transport.write(b", four")
+            await asyncio.sleep(0.05)
+            other_queen.transport.resume_reading()
+            await until(lambda: bytes(other_queen.received) == b"three, four")
+        together.close()
+
+    run(scenario())
+
+
+def test_one_that_ends_another_while_they_are_read_together_harms_no_third(authority: Authority) -> None:
+    async def scenario() -> None:
+        together = Together()
+        async with (
+            connected(authority) as (first, one),
+            connected(authority) as (second, two),
+            connected(authority) as (third, three),
+        ):
+            for queen, other in ((first, second), (second, first)):
+                abort = other.transport.abort
+                queen.data_received = lambda data, end=abort: end()  # type: ignore[method-assign]
+            for queen in (first, second, third):
+                queen.transport.read_with(together)
+            for hive in (one, two, three):
+                hive.transport.write(b"x")
+            await until(lambda: bytes(third.received) == b"x")
+            assert [first.lost.done(), second.lost.done()].count(True) == 1
+        together.close()
+
+    run(scenario())

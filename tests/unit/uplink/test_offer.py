@@ -250,6 +250,30 @@ def test_a_connection_that_cannot_be_had_is_logged_and_ends_nothing(
     assert "a connection that the queen asked for was not to be had: not now" in caplog.text
 
 
+def test_a_connection_that_breaks_before_it_is_there_is_dialled_again_and_not_for_ever(
+    queen: Queen,
+    silent_notifier: Notifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(rbee.uplink.offer, "DIAL_AGAIN", (0.01, 0.01))
+    monkeypatch.setattr(rbee.uplink.accept, "DIAL_TIMEOUT", 1.0)
+
+    async def scenario() -> None:
+        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
+            # A refusal is none of those, and would be the same again.
+            queen.carrier_refusal, queen.drops = HiveNotOnline("not now"), 3
+            with pytest.raises(TimedOut):
+                await stream.uplink.client.health(timeout=5)
+            assert (queen.carriers, queen.drops) == (3, 0)
+
+            queen.carrier_refusal, queen.drops = None, 0
+            await stream.uplink.client.health(timeout=5)
+
+    run(scenario())
+    assert "was not to be had: the connection to 127.0.0.1" in caplog.text
+
+
 def test_a_queen_who_asks_for_connections_without_end_gets_so_many(
     queen: Queen,
     silent_notifier: Notifier,

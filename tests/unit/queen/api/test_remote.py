@@ -240,18 +240,18 @@ def test_a_connection_is_taken_from_the_hive_that_was_asked_for_it_and_once(with
         first, second = await afar.join(), await afar.join("gpu2", OTHER)
         authority = afar.queen.fleet.authority
         async with afar.uplink(first) as (uplink, _), afar.uplink(second):
-            monkey = asyncio.get_running_loop().create_future()
-            uplink._dials[DIAL_ID] = monkey  # as if she had asked for it
+            comes = asyncio.get_running_loop().create_future()
+            uplink._dials[DIAL_ID] = comes  # as if she had asked for it
             for there in (second, first, first):
                 dialled = dial(
                     afar_(authority, afar.port, there), UplinkRoutes.CARRIER, {}, Upgraded(), dial_id=DIAL_ID
                 )
-                if there is second or monkey.done():
+                if there is second or comes.done():
                     with pytest.raises(HiveNotOnline, match="nobody waits for this connection"):
                         await dialled
                 else:
                     (await dialled).abort()
-                    await monkey
+                    await comes
 
     with_queen(scenario)
 
