@@ -21,10 +21,13 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Self, get_type_hints
 
-from rbee.contracts import AuditEntry, CatalogReport, HiveView, TokenView, decode
 from rbee.errors import UPGRADE, BadInput, CatalogFailed, CatalogInUse, CatalogUnusable, RbeeError
 from rbee.files import sync_folder
 from rbee.scope import SYSTEM, Scope
+from rbee.wire.catalog import AuditEntry, CatalogReport
+from rbee.wire.codec import decode
+from rbee.wire.fleet import TokenView
+from rbee.wire.hives import HiveView
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import LOCALHOST, Name, decode
 from rbee.errors import BadConfig, BadInput
 from rbee.files import cure, reason
 from rbee.scope import SYSTEM, Scope
 from rbee.text import NotUtf8, decoded
+from rbee.wire.codec import decode
+from rbee.wire.types import LOCALHOST, Name
 
 QUEEN_SOCKET = SYSTEM.queen_socket
 HIVE_SOCKET = SYSTEM.hive_socket

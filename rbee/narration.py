@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from rbee.contracts import JobStarted, Line, Speaker
 from rbee.errors import TEXT_LIMIT
 from rbee.text import printable, shortened
+from rbee.wire.events import Line, Speaker
+from rbee.wire.jobs import JobStarted
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 

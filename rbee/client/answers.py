@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import Answer, Route, decode
 from rbee.errors import (
     BadInput,
     Disconnected,
@@ -20,8 +19,10 @@ from rbee.errors import (
     WrongQueen,
     from_problem,
 )
-from rbee.rows import read_rows
 from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, SYSTEM, Scope
+from rbee.wire.codec import decode
+from rbee.wire.routes import Answer, Route
+from rbee.wire.rows import read_rows
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of an answer, or of one event of a story, that are read at the most."""

@@ -14,23 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, os_error, read_answer, refusal
-from rbee.contracts import (
-    JOB_HEADER,
-    Answer,
-    Devices,
-    Heartbeat,
-    HeartbeatAck,
-    HiveHealth,
-    HiveRoutes,
-    QueenRoutes,
-    Route,
-    Sample,
-    encode,
-)
 from rbee.errors import TimedOut, Unreachable
 from rbee.scope import SYSTEM, Scope
 from rbee.text import shown_span
 from rbee.tls import QUEEN_NAME
+from rbee.wire.codec import encode
+from rbee.wire.devices import Devices, Sample
+from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveHealth
+from rbee.wire.routes import JOB_HEADER, Answer, HiveRoutes, QueenRoutes, Route
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
-from rbee.contracts import EVENT_HEADER, Answer, JobStarted, QueenRoutes, Route, encode
 from rbee.errors import Disconnected, TimedOut, Unreachable
 from rbee.files import reason
 from rbee.scope import QUEEN_PROGRAM, SYSTEM, Scope
 from rbee.wire import sse
+from rbee.wire.codec import encode
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import EVENT_HEADER, Answer, QueenRoutes, Route
 
 SILENCE = 30.0
 """Seconds without a byte after which an open stream counts as broken: three times sse.KEEP_ALIVE."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from rbee import __version__, config, hivestatus
 from rbee.client.link import Afar, HeartbeatClient, Link
-from rbee.contracts import MachineEnd
 from rbee.errors import BadConfig, RbeeError
 from rbee.files import explained
 from rbee.hive import app
@@ -26,6 +25,7 @@ from rbee.server.daemon import run_daemon, stop_signal
 from rbee.server.uvicorn import serve
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier, invocation_id, state_directory, take_sockets
+from rbee.wire.hives import MachineEnd
 
 log = logging.getLogger("rbee")
 

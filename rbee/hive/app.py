@@ -11,13 +11,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from rbee import __version__
-from rbee.contracts import JOB_HEADER, Accepted, Devices, HiveHealth, HiveRoutes, JobId, Route, Sample, decode
 from rbee.errors import BadInput, HiveFailed, NotPermitted
 from rbee.hive.heartbeat import Heart
 from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import DETECT_FAILED, DETECTED, TOLD_TO_LEAVE
 from rbee.scope import HIVE_PROGRAM, SYSTEM, Scope
 from rbee.server.app import Handler, build_app
+from rbee.wire.codec import decode
+from rbee.wire.daemon import Accepted
+from rbee.wire.devices import Devices, Sample
+from rbee.wire.hives import HiveHealth
+from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
+from rbee.wire.types import JobId
 
 log = logging.getLogger("rbee")
 

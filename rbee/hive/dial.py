@@ -14,7 +14,6 @@ from collections.abc import Callable
 from starlette.types import ASGIApp
 
 from rbee.client.link import Afar, Link
-from rbee.contracts import FleetRoutes
 from rbee.errors import (
     ClonedHive,
     Disconnected,
@@ -27,6 +26,7 @@ from rbee.errors import (
 )
 from rbee.hive.heartbeat import Heart
 from rbee.uplink.offer import Offer
+from rbee.wire.routes import FleetRoutes
 
 TIMEOUT = 5.0
 """Seconds for the question for her CA."""

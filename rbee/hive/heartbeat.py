@@ -16,7 +16,6 @@ from typing import Literal, Protocol
 
 from rbee import __version__, hivestatus
 from rbee.config import JITTER
-from rbee.contracts import LOCALHOST, Heartbeat, HeartbeatAck, Line, MachineEnd
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable
 from rbee.narration import (
     NOT_IN_CATALOG,
@@ -28,6 +27,9 @@ from rbee.narration import (
     line_of,
     now_rfc3339,
 )
+from rbee.wire.events import Line
+from rbee.wire.hives import Heartbeat, HeartbeatAck, MachineEnd
+from rbee.wire.types import LOCALHOST
 
 FIRST_INTERVAL = 15.0
 """Seconds between beats until the queen's first answer says otherwise."""

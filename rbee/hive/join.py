@@ -20,17 +20,6 @@ from typing import Annotated
 
 from rbee import __version__, tls
 from rbee.client.link import Afar, Link
-from rbee.contracts import (
-    INSTANCE_HEADER,
-    FleetRoutes,
-    Host,
-    Join,
-    Limit,
-    MachineId,
-    Name,
-    Port,
-    decode,
-)
 from rbee.errors import BadConfig, BadInput, RbeeError, TimedOut, Unreachable, WrongQueen
 from rbee.files import explained, refused
 from rbee.hive.membership import (
@@ -48,6 +37,10 @@ from rbee.scope import HIVE_UNIT, SYSTEM, Scope, scope_of
 from rbee.server.daemon import run_daemon
 from rbee.systemd.daemon import Notifier, state_directory
 from rbee.systemd.unit import invocation_of
+from rbee.wire.codec import decode
+from rbee.wire.fleet import Join
+from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes
+from rbee.wire.types import Host, Limit, MachineId, Name, Port
 
 WHERE_SHE_IS = "On the queen's machine, which tells her address: rbeectl tcp status"
 

@@ -23,10 +23,13 @@ from pathlib import Path
 
 from rbee import tls
 from rbee.client.link import Afar, Link
-from rbee.contracts import FleetRoutes, Host, Name, Pem, Port, Renew, decode, encode
 from rbee.errors import BadConfig, BadInput, RbeeError
 from rbee.files import explained, sync_folder, write_whole
 from rbee.scope import SYSTEM, Scope
+from rbee.wire.codec import decode, encode
+from rbee.wire.fleet import Renew
+from rbee.wire.routes import FleetRoutes
+from rbee.wire.types import Host, Name, Pem, Port
 
 ASK_TIMEOUT = 8.0
 """Seconds for each question to the queen about keys."""

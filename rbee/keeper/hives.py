@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rbee.contracts import (
-    EVENTS_MAX,
-    AddHive,
-    FeedEvent,
-    FeedEvents,
-    HiveView,
-    JobStarted,
-    Name,
-    QueenRoutes,
-    Sample,
-    decode,
-    spelled,
-)
-from rbee.contracts import Hives as Listed
 from rbee.errors import RbeeError, UnitFailed, UnknownHive
 from rbee.keeper import jobs
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked, did_you_mean
 from rbee.narration import REQUESTING
+from rbee.wire.codec import decode
+from rbee.wire.devices import Sample
+from rbee.wire.events import EVENTS_MAX, FeedEvent, FeedEvents
+from rbee.wire.hives import AddHive, HiveView
+from rbee.wire.hives import Hives as Listed
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import Name, spelled
 
 SAMPLE_WAIT = 2.0
 """Seconds that a hive has to tell what its machine does, before its figures are shown as not known."""

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from rbee.client.queen import StoryEvent
-from rbee.contracts import Done, JobStarted, Line, Route, Shape, decode
 from rbee.errors import BadInput, Disconnected, Interrupted, RbeeError, TimedOut, Unreachable, from_problem
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import Teller
+from rbee.wire.codec import Shape, decode
+from rbee.wire.events import Line
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import Route
 
 
 def begin(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) -> JobStarted:

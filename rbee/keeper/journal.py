@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rbee.contracts import LOCALHOST
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.wire.types import LOCALHOST
 
 FOLDERS = (Path("var/log/journal"), Path("run/log/journal"))
 """Where journald keeps what survives a boot, and what does not (systemd-journald.service(8))."""

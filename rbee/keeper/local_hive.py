@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee import hivestatus
-from rbee.contracts import Host, Name, Port, decode
 from rbee.errors import BadInput, NotRunning, with_packages
 from rbee.files import as_owner_of, read_regular
 from rbee.hivestatus import QueenLink
 from rbee.scope import HIVE_UNIT, REDIAL_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import decode
+from rbee.wire.types import Host, Name, Port
 
 FOLDER = Path("var/lib/rbee-hive")
 MEMBERSHIPS = ("membership", "membership.new", "membership.old")

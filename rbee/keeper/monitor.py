@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
-from rbee.contracts import FeedEvent, Gap, QueenRoutes, Shape, decode, is_same_name
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
 from rbee.keeper.queen.state import QueenState, queen_state
-from rbee.rows import read_row
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.bus import Bus
+from rbee.wire.codec import Shape, decode
+from rbee.wire.events import FeedEvent, Gap
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.rows import read_row
+from rbee.wire.types import is_same_name
 
 LOOK_AGAIN = 3600.0
 """Seconds after which a sleeping queen is looked at though no signal has come."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rbee.contracts import HiveView, LabelKey, LabelValue, decode
 from rbee.errors import BadInput
+from rbee.wire.codec import decode
+from rbee.wire.hives import HiveView
+from rbee.wire.types import LabelKey, LabelValue
 
 
 @dataclass(frozen=True, slots=True)

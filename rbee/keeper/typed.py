@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rbee.contracts import decode
 from rbee.errors import BadInput
+from rbee.wire.codec import decode
 
 NEAR_MAX = 5
 """Names that are suggested for one that was mistyped."""

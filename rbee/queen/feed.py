@@ -25,7 +25,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from rbee.contracts import FeedEvent, FeedEvents, Gap, Line, decode, encode, is_same_name
 from rbee.errors import TEXT_LIMIT, BadInput
 from rbee.narration import (
     EVENTS,
@@ -37,11 +36,14 @@ from rbee.narration import (
     line_of,
     now_rfc3339,
 )
-from rbee.rows import read_row
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
+from rbee.wire.codec import decode, encode
+from rbee.wire.events import FeedEvent, FeedEvents, Gap, Line
+from rbee.wire.rows import read_row
+from rbee.wire.types import is_same_name
 
 log = logging.getLogger("rbee")
 

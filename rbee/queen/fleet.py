@@ -14,18 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from rbee import __version__, tls
-from rbee.contracts import (
-    LOCALHOST,
-    CreatedToken,
-    CreateToken,
-    Heartbeat,
-    HeartbeatAck,
-    Join,
-    Joined,
-    Tcp,
-    TokenView,
-    is_same_name,
-)
 from rbee.errors import (
     BadInput,
     BadToken,
@@ -49,6 +37,9 @@ from rbee.queen.store.records import Actor, Joining, now_ms
 from rbee.queen.store.store import Store
 from rbee.server.peer import RemotePeer, address_of
 from rbee.uplink.accept import Uplink
+from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, Tcp, TokenView
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.types import LOCALHOST, is_same_name
 
 log = logging.getLogger("rbee")
 

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Iterator
 from typing import Any, Literal
 
-from rbee.contracts import Done, JobStarted, JobView, Line, QueenRoutes, encode
 from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
 from rbee.narration import STORY_FULL, Event, Narrator, line_of
 from rbee.queen.metrics import Metrics
@@ -22,6 +21,10 @@ from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
+from rbee.wire.codec import encode
+from rbee.wire.events import Line
+from rbee.wire.jobs import Done, JobStarted, JobView
+from rbee.wire.routes import QueenRoutes
 
 STORY_LIMIT = 1000
 """Lines of a story; who reads it is told that there were more."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from rbee import __version__
-from rbee.contracts import HiveView, State
 from rbee.text import printable
+from rbee.wire.hives import HiveView, State
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

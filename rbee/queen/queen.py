@@ -17,7 +17,6 @@ from starlette.applications import Starlette
 from rbee import __version__
 from rbee.client.link import HiveClient, Link
 from rbee.config import Config
-from rbee.contracts import Health, QueenRoutes, Route, State
 from rbee.errors import RbeeError, Unreachable
 from rbee.narration import CONFIG_WARNING, QUEEN_STARTED, QUEEN_STOPPING, TCP_CLOSED, Chorus, Narrator
 from rbee.queen.api import catalog as catalog_api
@@ -51,6 +50,9 @@ from rbee.systemd.aio import AsyncBus
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier
 from rbee.uplink.frames import PROTOCOL
+from rbee.wire.daemon import Health
+from rbee.wire.hives import State
+from rbee.wire.routes import QueenRoutes, Route
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from rbee.contracts import State
 from rbee.narration import Event, Narrator
 from rbee.queen.jobs import Jobs
 from rbee.systemd.daemon import Notifier
+from rbee.wire.hives import State
 
 
 class StatusLine(Narrator):

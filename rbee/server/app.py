@@ -14,12 +14,12 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
-from rbee.contracts import Route
 from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping
 from rbee.server.requests import any_peer_of
 from rbee.server.responses import json_response, problem_response
 from rbee.text import printable
 from rbee.wire.openapi import openapi
+from rbee.wire.routes import Route
 
 log = logging.getLogger("rbee")
 

@@ -8,10 +8,11 @@ from typing import Any, get_args
 
 from starlette.requests import ClientDisconnect, Request
 
-from rbee.contracts import Route, Shape, decode
 from rbee.errors import BadInput, TooLarge
 from rbee.server.connection import BODY_LIMIT
 from rbee.server.peer import AnyPeer, Peer, RemotePeer
+from rbee.wire.codec import Shape, decode
+from rbee.wire.routes import Route
 
 
 def peer_of(request: Request) -> Peer:

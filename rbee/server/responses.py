@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rbee.contracts import encode
 from rbee.errors import RbeeError
+from rbee.wire.codec import encode
 
 FILE_PART = 64 * 1024
 """Bytes of a file that are read and sent at once."""

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from rbee.contracts import MachineEnd
 from rbee.errors import RbeeError, TimedOut, UnitFailed
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState, check_job, unusable
+from rbee.wire.hives import MachineEnd
 
 Result = TypeVar("Result")
 

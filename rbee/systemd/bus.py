@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from rbee.contracts import MachineEnd
 from rbee.errors import TimedOut
 from rbee.systemd.connection import Connection
 from rbee.systemd.unit import Unit, UnitState
 from rbee.text import shown_span
+from rbee.wire.hives import MachineEnd
 
 REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
 """Whichever is started, the machine is back afterwards (systemd.special(7))."""

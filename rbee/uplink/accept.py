@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from rbee.client.link import HiveClient, Link
-from rbee.contracts import Answer, Heartbeat, HeartbeatAck, HiveRoutes, Route
 from rbee.errors import (
     BadInput,
     ClonedHive,
@@ -27,6 +26,8 @@ from rbee.errors import (
 from rbee.text import shown_span
 from rbee.uplink.carried import Carried
 from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, refusal_of
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import Answer, HiveRoutes, Route
 
 log = logging.getLogger("rbee")
 

@@ -11,12 +11,12 @@ import httptools
 from rbee import __version__
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, refusal
 from rbee.client.link import Afar
-from rbee.contracts import Route
 from rbee.errors import Disconnected, NoSuchRoute, RbeeError, TimedOut, Unreachable, VersionSkew
 from rbee.server.listener import USER_TIMEOUT
 from rbee.server.transport import TlsTransport, handshake
 from rbee.tls import QUEEN_NAME
 from rbee.uplink.frames import hello
+from rbee.wire.routes import Route
 
 TIMEOUT = 5.0
 """Seconds for a connection, with the queen's answer."""

@@ -9,21 +9,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from rbee.contracts import (
-    INSTANCE_HEADER,
-    VERSION_HEADER,
-    Heartbeat,
-    HeartbeatAck,
-    JobId,
-    Problem,
-    Route,
-    Text,
-    decode,
-    encode,
-)
 from rbee.errors import BadInput, RbeeError
 from rbee.server.upgrade import Upgraded
-from rbee.wire.routes import RouteTable
+from rbee.wire.codec import decode, encode
+from rbee.wire.daemon import Problem
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, Route, RouteTable
+from rbee.wire.types import JobId, Text
 
 PROTOCOL = "rbee-hive/1"
 """What a request of these names in its header Upgrade; another number is another language."""

@@ -12,7 +12,6 @@ from starlette.types import ASGIApp
 
 from rbee import __version__
 from rbee.client.link import Afar
-from rbee.contracts import INSTANCE_HEADER, VERSION_HEADER, Heartbeat, HeartbeatAck, Problem, encode
 from rbee.errors import BadInput, Disconnected, RbeeError, TimedOut, Unreachable, from_problem
 from rbee.server.dialled import DialledServer
 from rbee.server.peer import RemotePeer
@@ -20,6 +19,10 @@ from rbee.server.transport import TlsTransport
 from rbee.tls import QUEEN_NAME
 from rbee.uplink.dial import dial
 from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, UplinkRoutes
+from rbee.wire.codec import encode
+from rbee.wire.daemon import Problem
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER
 
 log = logging.getLogger("rbee")
 

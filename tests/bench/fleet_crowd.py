@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rbee.client.link import Afar
-from rbee.contracts import HeartbeatAck
 from rbee.hive import app, membership
 from rbee.hive.devices import Detector
 from rbee.hive.dial import Dialler
@@ -24,6 +23,7 @@ from rbee.hive.heartbeat import Heart
 from rbee.hive.join import Guest
 from rbee.narration import Narrator
 from rbee.uplink.offer import Offer
+from rbee.wire.hives import HeartbeatAck
 
 JOINING_AT_ONCE = 8
 

@@ -17,8 +17,11 @@ from urllib.parse import quote, unquote
 
 from testbed.machine import Machine
 
-from rbee.contracts import AddHive, HiveRoutes, Problem, QueenRoutes, Route, decode
 from rbee.errors import PROBLEM_PREFIX, BadInput
+from rbee.wire.codec import decode
+from rbee.wire.daemon import Problem
+from rbee.wire.hives import AddHive
+from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from tests.bench.booted import booted
 from tests.system.house import CATALOG, HIVE, QUEEN, add_hive, await_state, job_of, main_pid, rows
 

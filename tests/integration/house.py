@@ -31,20 +31,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rbee.client.link import HeartbeatClient, Link
 from rbee.client.queen import QueenClient, StoryEvent
 from rbee.config import Config, QueenConfig
-from rbee.contracts import (
-    AddHive,
-    Cpu,
-    Devices,
-    Gpu,
-    GpuSample,
-    Heartbeat,
-    HeartbeatAck,
-    HiveView,
-    JobStarted,
-    QueenRoutes,
-    Route,
-    decode,
-)
 from rbee.errors import Unreachable
 from rbee.hive import app as hive_app
 from rbee.hive.__main__ import BEAT_TIMEOUT
@@ -67,6 +53,11 @@ from rbee.server.peer import Peer
 from rbee.server.uvicorn import serve
 from rbee.systemd.daemon import Notifier
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import decode
+from rbee.wire.devices import Cpu, Devices, Gpu, GpuSample
+from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.played_systemd import ACTIVE, DiedError, PlayedSystemd
 
 Result = TypeVar("Result")

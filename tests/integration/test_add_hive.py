@@ -8,10 +8,12 @@ import json
 import pytest
 from starlette.types import Send
 
-from rbee.contracts import HiveView, QueenRoutes, decode, encode
 from rbee.errors import PROBLEM_PREFIX
 from rbee.hive.devices import Detector
 from rbee.scope import HIVE_UNIT
+from rbee.wire.codec import decode, encode
+from rbee.wire.hives import HiveView
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import ADD, DEVICES, OTHER_DEVICES, Hive, House, Spoil, answers, soon, until
 
 HAS = (

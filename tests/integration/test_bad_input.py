@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import HiveRoutes, Problem, QueenRoutes, decode
 from rbee.errors import PROBLEM_PREFIX
 from rbee.queen.api.admission import Admission
+from rbee.wire.codec import decode
+from rbee.wire.daemon import Problem
+from rbee.wire.routes import HiveRoutes, QueenRoutes
 from tests.integration.house import Answer, House
 
 JSON = {"Content-Type": "application/json"}

@@ -15,11 +15,12 @@ import pytest
 
 from rbee.catalogfile import VERSION
 from rbee.client.queen import QueenClient
-from rbee.contracts import CatalogReport, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
 from rbee.keeper.catalog.backup import backup
 from rbee.queen.store.copies import COPIES_MAX
 from rbee.queen.store.sqlite import SQLite
+from rbee.wire.catalog import CatalogReport
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, Queen, soon, until
 
 

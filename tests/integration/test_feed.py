@@ -14,10 +14,12 @@ import pytest
 
 import rbee.queen.feed
 import rbee.server.connection
-from rbee.contracts import FeedEvent, FeedEvents, Gap, QueenRoutes, decode
 from rbee.errors import PROBLEM_PREFIX
 from rbee.narration import ADDING
 from rbee.server.limits import Bound
+from rbee.wire.codec import decode
+from rbee.wire.events import FeedEvent, FeedEvents, Gap
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, Queen, soon, until
 from tests.integration.test_add_hive import STORY
 

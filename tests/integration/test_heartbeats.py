@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rbee.contracts import QueenRoutes
 from rbee.narration import DETECTED
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, listen, until
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import Devices, Heartbeat, HeartbeatAck, QueenRoutes, Sample, decode
 from rbee.errors import CatalogFailed, HiveFailed, HiveNotOnline, RbeeError, UnknownHive
+from rbee.wire.codec import decode
+from rbee.wire.devices import Devices, Sample
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import DEVICES, GPU_SAMPLES, OTHER_DEVICES, House, answers, until
 
 

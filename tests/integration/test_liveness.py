@@ -9,9 +9,10 @@ from contextlib import closing
 
 import pytest
 
-from rbee.contracts import HiveView, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
 from rbee.scope import HIVE_UNIT
+from rbee.wire.hives import HiveView
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import OTHER_DEVICES, House
 from tests.integration.test_add_hive import STORY
 

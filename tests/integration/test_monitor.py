@@ -17,13 +17,13 @@ import pytest
 
 import rbee.keeper.monitor
 from rbee.client.queen import QueenClient
-from rbee.contracts import FeedEvent, Gap
 from rbee.errors import NotPermitted, NotRunning, TimedOut
 from rbee.keeper.monitor import Monitor, QueenIs, Told
 from rbee.keeper.work import Deadline
 from rbee.narration import ADDING, HIVE_ONLINE
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
+from rbee.wire.events import FeedEvent, Gap
 from tests.integration.house import PATIENCE, House, Queen, soon, until
 from tests.unit.played_systemd import ACTIVATING, ACTIVE, DEACTIVATING, INACTIVE, KILLED, PlayedSystemd
 

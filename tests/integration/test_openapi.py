@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from rbee.contracts import HiveRoutes, QueenRoutes, Route
+from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from tests.integration.house import Answer, House, until
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 
-from rbee.contracts import QueenRoutes, encode
 from rbee.scope import HIVE_UNIT
+from rbee.wire.codec import encode
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import DEVICES, House, Queen, answers, soon, until
 from tests.integration.test_add_hive import STORY
 

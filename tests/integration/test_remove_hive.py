@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from rbee.contracts import QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
 from rbee.scope import HIVE_UNIT
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, until
 from tests.integration.test_add_hive import STORY
 from tests.integration.test_bad_input import BEAT, is_problem

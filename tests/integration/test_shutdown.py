@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from rbee.contracts import JobStarted, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX, NotPermitted
 from rbee.scope import HIVE_UNIT, TARGET
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import ADD, House, Story, parse_story, soon, until
 from tests.integration.test_stories import rest_of_stream
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import JobStarted, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX
 from rbee.server.limits import Bound
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes
 from tests.integration.house import ADD, House, Story, parse_story, soon, told, until
 from tests.integration.test_add_hive import STORY
 

@@ -11,7 +11,7 @@ from typing import Any
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from rbee.contracts import QueenRoutes
+from rbee.wire.routes import QueenRoutes
 from tests.system.house import (
     HIVE,
     QUEEN,

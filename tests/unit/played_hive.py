@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rbee.contracts import Heartbeat
 from rbee.errors import RbeeError
 from rbee.uplink.accept import Uplink
 from rbee.uplink.frames import Dial, Frame, read_frame, write_frame
+from rbee.wire.hives import Heartbeat
 
 WELL = b'{"status": "ok", "version": "1"}'
 

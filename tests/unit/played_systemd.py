@@ -9,10 +9,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from rbee.contracts import MachineEnd
 from rbee.errors import RbeeError, Stopping
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
+from rbee.wire.hives import MachineEnd
 
 NOT_FOUND = UnitState("not-found", "inactive", "dead")
 INACTIVE = UnitState("loaded", "inactive", "dead", result="success")

@@ -20,11 +20,11 @@ from rbee import config
 from rbee.client.answers import read_answer, refusal
 from rbee.client.queen import StoryEvent, _Answer, _events
 from rbee.config import Config, HiveConfig, QueenConfig, parse_span
-from rbee.contracts import FleetRoutes, HiveRoutes, QueenRoutes
 from rbee.errors import PROBLEM_PREFIX, BadConfig, RbeeError, Unreachable, from_problem
 from rbee.scope import SYSTEM
 from rbee.systemd.connection import unit_path
 from rbee.systemd.daemon import take_sockets, watchdog_interval
+from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
 from tests.unit.shapes import ANYTHING
 
 # rbee.conf

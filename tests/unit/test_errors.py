@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rbee import errors
-from rbee.contracts import Problem, decode
 from rbee.errors import PROBLEM_PREFIX, TEXT_LIMIT, RbeeError, from_problem
+from rbee.wire.codec import decode
+from rbee.wire.daemon import Problem
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RbeeError)]
 

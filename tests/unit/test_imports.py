@@ -16,7 +16,6 @@ STEPS = (
     {"scope", "text"},
     {"errors"},
     {"files", "wire"},
-    {"contracts", "rows"},
     {"catalogfile", "config", "hivestatus", "narration", "systemd", "tls"},
     {"client", "server"},
     {"uplink"},

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from rbee.contracts import Line, decode, encode
 from rbee.narration import (
     ADD_FAILED,
     ADDING,
@@ -32,6 +31,8 @@ from rbee.narration import (
     line_of,
     now_rfc3339,
 )
+from rbee.wire.codec import decode, encode
+from rbee.wire.events import Line
 
 CATALOG = Path(__file__).parents[2] / "packaging/rbee.catalog"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rbee.contracts import Gpu, GpuSample
 from rbee.hive.devices.nvml import Nvml
 from rbee.hive.devices.questions import NvmlReading, Readings
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
+from rbee.wire.devices import Gpu, GpuSample
 
 
 def read_cards(gpus: tuple[Gpu, ...], sensors: Sensors, nvml: Nvml) -> tuple[GpuSample, ...]:

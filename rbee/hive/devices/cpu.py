@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rbee.contracts import Cpu, Finding
 from rbee.hive.devices import arm
 from rbee.hive.devices.files import numbers, read
 from rbee.hive.devices.limits import limits
 from rbee.hive.devices.load import memory
 from rbee.hive.devices.text import printable
+from rbee.wire.devices import Cpu, Finding
 
 # x86 and others, LoongArch, MIPS, POWER, RISC-V.
 _MODEL_KEYS = ("model name", "Model Name", "cpu model", "cpu", "uarch")

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rbee.contracts import Devices, Finding, Gpu, GpuSample
 from rbee.hive.devices import pci
 from rbee.hive.devices.cards import read_cards
 from rbee.hive.devices.cpu import detect_cpu
@@ -18,6 +17,7 @@ from rbee.hive.devices.pci import NVIDIA, PciCard
 from rbee.hive.devices.questions import MOST_CARDS, Failure, NvmlCard, Sight
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
+from rbee.wire.devices import Devices, Finding, Gpu, GpuSample
 
 _VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
 

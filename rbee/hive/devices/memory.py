@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.contracts import MemoryKind
 from rbee.hive.devices import sysfs
+from rbee.wire.devices import MemoryKind
 
 VRAM_TOTAL = "mem_info_vram_total"
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.contracts import Finding
 from rbee.hive.devices import sysfs
 from rbee.hive.devices.memory import VRAM_TOTAL, CardMemory, amd_memory, intel_memory
 from rbee.hive.devices.text import printable
+from rbee.wire.devices import Finding
 
 NVIDIA = "10de"
 AMD = "1002"

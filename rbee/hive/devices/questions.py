@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from rbee.contracts import MemoryKind
 from rbee.hive.devices.pci import normal_address
 from rbee.hive.devices.sysfs import MOST_BYTES
 from rbee.hive.devices.text import printable
+from rbee.wire.devices import MemoryKind
 
 _log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rbee.contracts import GpuSample, Sample
 from rbee.hive.devices.cards import unread
 from rbee.hive.devices.detector import Detector
 from rbee.hive.devices.load import CpuMeter, load_averages, memory
 from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import now_rfc3339
+from rbee.wire.devices import GpuSample, Sample
 
 log = logging.getLogger("rbee")
 

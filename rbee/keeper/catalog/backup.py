@@ -10,12 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from rbee import catalogfile
-from rbee.contracts import CatalogReport, QueenRoutes
 from rbee.errors import BadInput, NotRunning
 from rbee.files import end_of, sync_folder
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
 from rbee.scope import QUEEN_UNIT
+from rbee.wire.catalog import CatalogReport
+from rbee.wire.routes import QueenRoutes
 
 
 def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = False) -> CatalogReport | None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from rbee import catalogfile
 from rbee.catalogfile import Lock, log_of
-from rbee.contracts import CatalogReport, QueenRoutes
 from rbee.errors import BadInput, CatalogUnusable, NotPermitted, NotRunning, RbeeError
 from rbee.files import FORBIDDEN, NO_ROOM, no_temporary_folder, reason, refused, temporary_folder
 from rbee.keeper.catalog import location
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
+from rbee.wire.catalog import CatalogReport
+from rbee.wire.routes import QueenRoutes
 
 
 def check_own(queen: Queen) -> CatalogReport:

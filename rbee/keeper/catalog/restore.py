@@ -17,13 +17,13 @@ from typing import BinaryIO
 
 from rbee import catalogfile
 from rbee.catalogfile import LOGS, Lock, log_of, unfinished_restore
-from rbee.contracts import CatalogReport
 from rbee.errors import BadInput, NotPermitted, NotRunning, with_packages
 from rbee.files import as_owner_of, explained, hand_to_owner_of, temporary_folder
 from rbee.keeper.catalog import location
 from rbee.keeper.catalog.check import check_file, copy_aside
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.narration import CATALOG_CHANGED, Narrator
+from rbee.wire.catalog import CatalogReport
 
 QUEEN_USER = "queen-rbee"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rbee import config
-from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
 from rbee.scope import HIVE_UNIT
+from rbee.wire.types import LOCALHOST
 
 
 def check_configuration(patient: Patient) -> Iterator[Complaint]:

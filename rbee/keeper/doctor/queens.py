@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbee import catalogfile
-from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig
 from rbee.keeper.doctor.catalog import catalog_path
 from rbee.keeper.doctor.check import NO_BUS, Command, Complaint
 from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
 from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, LocalHive, RemoteQueen
 from rbee.scope import HIVE_UNIT
+from rbee.wire.types import LOCALHOST
 
 
 def check_queens(patient: Patient) -> Iterator[Complaint]:

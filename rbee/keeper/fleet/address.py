@@ -9,8 +9,9 @@ from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
-from rbee.contracts import QUEEN_PORT, Host, decode
 from rbee.errors import BadInput
+from rbee.wire.codec import decode
+from rbee.wire.types import QUEEN_PORT, Host
 
 
 def parse_address(text: str, *, field: str) -> tuple[str, int]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Tcp, is_same_name
 from rbee.errors import Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
 from rbee.keeper.fleet.address import joined, parse_address
 from rbee.keeper.fleet.find_queen import find_queen, try_from_there
@@ -32,6 +31,9 @@ from rbee.keeper.local_hive import Membership, parse_membership
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
+from rbee.wire.fleet import CreatedToken, CreateToken, Tcp
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import is_same_name
 
 TOKEN_LIFE = 600
 """Seconds of a token that goes straight to the machine it is for."""

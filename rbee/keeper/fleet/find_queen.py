@@ -5,12 +5,12 @@ from __future__ import annotations
 import ssl
 
 from rbee import tls
-from rbee.contracts import Tcp
 from rbee.errors import BadInput, TimedOut, Unreachable
 from rbee.keeper.fleet.address import addresses_of, is_plain, joined, parse_address
 from rbee.keeper.fleet.reach import CA_REQUEST, PEM
 from rbee.keeper.fleet.shell import CHUNK, Pipes
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.wire.fleet import Tcp
 
 REACH_TIMEOUT = 8.0
 """Seconds for the connection from there to the queen, and for her answer."""

@@ -6,9 +6,9 @@ import socket
 from ipaddress import ip_address
 from pathlib import Path
 
-from rbee.contracts import LOCALHOST
 from rbee.keeper.fleet.address import own_addresses
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.wire.types import LOCALHOST
 
 IDENTITY = ("/etc/machine-id", "/proc/sys/kernel/random/boot_id")
 """An image that was copied has the same machine-id, and a container the boot of its host, but not both."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from rbee.contracts import LOCALHOST, HiveView, Name, is_same_name
 from rbee.errors import UnknownHive
 from rbee.keeper.fleet.typed import Typed
 from rbee.keeper.hives import Hives
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked
 from rbee.narration import LOOKING_AT_HOST
+from rbee.wire.hives import HiveView
+from rbee.wire.types import LOCALHOST, Name, is_same_name
 
 
 def bring_and_add(queen: Queen, typed: Typed) -> HiveView:

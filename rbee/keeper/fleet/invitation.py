@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 
-from rbee.contracts import LOCALHOST
 from rbee.errors import BadConfig, BadInput, JobReplaced, RbeeError, UnitFailed
 from rbee.keeper.local_hive import queen_dialled
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, REDIAL_UNIT
 from rbee.systemd.unit import Units, said_by
+from rbee.wire.types import LOCALHOST
 
 STATE = "/var/lib/rbee-hive"
 

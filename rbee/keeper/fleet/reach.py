@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from rbee import tls
 from rbee.client.answers import cannot_connect
-from rbee.contracts import FleetRoutes
 from rbee.errors import NotRunning, TimedOut, Unreachable, WrongQueen
 from rbee.keeper.fleet.address import joined
+from rbee.wire.routes import FleetRoutes
 
 REACH_TIMEOUT = 5.0
 """Seconds for the connection, and for the answer: a packet that is lost is sent again after 1 s and 3 s."""

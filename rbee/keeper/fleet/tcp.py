@@ -9,7 +9,6 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
-from rbee.contracts import QueenRoutes, SetTcp, Tcp
 from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
 from rbee.keeper.fleet.address import parse_address
@@ -17,6 +16,8 @@ from rbee.keeper.queen.queen import Queen
 from rbee.narration import CLOSING_TCP, OPENING_TCP
 from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
+from rbee.wire.fleet import SetTcp, Tcp
+from rbee.wire.routes import QueenRoutes
 
 STOP_TIMEOUT = 20.0
 

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import TextIO
 
-from rbee.contracts import JobStarted, Line, Speaker, encode
 from rbee.narration import ERROR, EVENTS, Teller
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.events import Line, Speaker
+from rbee.wire.jobs import JobStarted
 
 _COLOURS: Mapping[Speaker, str] = {"bee keeper": "33", "queen bee": "35", "bee hive": "36"}
 _ERRORS = frozenset(event.name for event in EVENTS if event.priority <= ERROR)

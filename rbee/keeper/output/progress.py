@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from rbee.contracts import Line
 from rbee.keeper.output.lines import dressed
 from rbee.keeper.output.screen import Screen
 from rbee.narration import Teller
+from rbee.wire.events import Line
 
 TICK = 0.1
 """Seconds between two frames of the spinner."""

@@ -8,9 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rbee.contracts import AuditEntry, FeedEvent, Gpu, HiveView, Sample, TokenView
 from rbee.keeper.output.screen import Screen, width
 from rbee.text import printable
+from rbee.wire.catalog import AuditEntry
+from rbee.wire.devices import Gpu, Sample
+from rbee.wire.events import FeedEvent
+from rbee.wire.fleet import TokenView
+from rbee.wire.hives import HiveView
 
 LEAST_COLUMN = 8
 """Columns of the terminal that a cell keeps at the least, and its header's own."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rbee.contracts import Gpu, GpuSample, HiveView, Sample
 from rbee.keeper.output import tables
 from rbee.keeper.output.screen import Screen, width
 from rbee.text import printable
+from rbee.wire.devices import Gpu, GpuSample, Sample
+from rbee.wire.hives import HiveView
 
 Tone = Literal["plain", "bold", "good", "warning", "bad"]
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rbee.client.queen import QueenClient, StoryEvent
-from rbee.contracts import Answer, QueenRoutes, Route
 from rbee.errors import Disconnected, NotRunning, Unreachable
 from rbee.keeper.permission import explained
 from rbee.keeper.queen import state as states
@@ -17,6 +16,7 @@ from rbee.keeper.queen.version import SINCE_EVER, check_version
 from rbee.keeper.work import Work
 from rbee.narration import QUEEN_ASLEEP, QUEEN_AWAKE
 from rbee.scope import SYSTEM
+from rbee.wire.routes import Answer, QueenRoutes, Route
 
 
 class Queen:

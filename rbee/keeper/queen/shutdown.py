@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from rbee.contracts import QueenRoutes
 from rbee.errors import RbeeError, UnitFailed
 from rbee.keeper.jobs import relay
 from rbee.keeper.permission import explained
@@ -15,6 +14,7 @@ from rbee.keeper.queen.wake import UNITS
 from rbee.keeper.work import Work
 from rbee.narration import SHUTTING_DOWN_QUEEN
 from rbee.scope import FORGET_UNIT, TARGET
+from rbee.wire.routes import QueenRoutes
 
 ANSWER_TIMEOUT = 2.0
 """Seconds that a queen has to take a shutdown, before systemd stops her without her word."""

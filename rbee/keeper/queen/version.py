@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from rbee import __version__
-from rbee.contracts import QueenRoutes
 from rbee.errors import UPGRADE, VersionSkew
 from rbee.scope import QUEEN_UNIT
+from rbee.wire.routes import QueenRoutes
 
 SINCE_EVER = frozenset(
     route.name

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
-from rbee.contracts import Audit, Name, QueenRoutes, encode
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
+from rbee.wire.catalog import Audit
+from rbee.wire.codec import encode
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import Name
 
 
 @click.command(short_help="Show who changed what in catalog, tokens and labels.")

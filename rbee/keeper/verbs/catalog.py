@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from rbee.contracts import CatalogReport, encode
 from rbee.keeper.options import Suggesting, common, in_session
 from rbee.keeper.session import Session
 from rbee.narration import Journal
 from rbee.text import printable
+from rbee.wire.catalog import CatalogReport
+from rbee.wire.codec import encode
 
 
 @click.group(cls=Suggesting, short_help="Back up, check or restore the hive catalog.")

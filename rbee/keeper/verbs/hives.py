@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from rbee.contracts import Hives as Listed
-from rbee.contracts import HiveView, JobStarted, encode
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
 from rbee.keeper.listener import closed_tcp
@@ -18,6 +16,10 @@ from rbee.keeper.output.tables import Frame
 from rbee.keeper.selectors import Selector
 from rbee.keeper.session import Session
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.hives import Hives as Listed
+from rbee.wire.hives import HiveView
+from rbee.wire.jobs import JobStarted
 
 NO_HIVES = "No hives. Add this machine: rbeectl add-hive localhost"
 NO_SUCH_HIVES = "No hive has these labels"

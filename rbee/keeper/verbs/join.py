@@ -6,13 +6,13 @@ import sys
 
 import click
 
-from rbee.contracts import Name
 from rbee.errors import BadInput
 from rbee.keeper.options import changing, in_session
 from rbee.keeper.permission import explained
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.text import NotUtf8, decoded
+from rbee.wire.types import Name
 
 
 @click.command(short_help="Make this machine a hive of a queen on another; as root.")

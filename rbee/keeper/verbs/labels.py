@@ -6,24 +6,16 @@ from typing import Any
 
 import click
 
-from rbee.contracts import (
-    HiveView,
-    Label,
-    LabelKey,
-    LabelValue,
-    Name,
-    QueenRoutes,
-    SetCordon,
-    SetLabels,
-    Text,
-    encode,
-)
 from rbee.errors import BadInput
 from rbee.keeper.options import changing, in_session
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.hives import HiveView, Label, SetCordon, SetLabels
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import LabelKey, LabelValue, Name, Text
 
 
 @click.command(short_help="Set or take away labels of HIVE.")

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import click
 
-from rbee.contracts import JobId, Name
 from rbee.errors import NotPermitted, RbeeError, UnknownHive
 from rbee.files import reason
 from rbee.keeper.hives import Hives
@@ -18,6 +17,7 @@ from rbee.keeper.options import in_session, looking
 from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
+from rbee.wire.types import JobId, Name
 
 REST = "rbee.journalctl"
 """Where a context keeps what stands after '--'."""

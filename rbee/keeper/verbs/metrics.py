@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from rbee.contracts import QueenRoutes
 from rbee.errors import BadInput, NotRunning, RbeeError
 from rbee.files import end_of, refused
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
 from rbee.text import printable_lines
+from rbee.wire.routes import QueenRoutes
 
 DOWN = """\
 # HELP rbee_queen_up Whether the queen is awake: 1 where she answers.

@@ -10,7 +10,6 @@ from datetime import date, datetime
 import click
 
 from rbee.config import parse_span
-from rbee.contracts import EVENTS_MAX, FeedEvent, Gap, Name, encode
 from rbee.errors import BadInput, Interrupted
 from rbee.keeper.monitor import Monitor, QueenIs, Told
 from rbee.keeper.options import in_session, watching
@@ -20,6 +19,9 @@ from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.narration import ERROR, NOTICE, WARNING
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.events import EVENTS_MAX, FeedEvent, Gap
+from rbee.wire.types import Name
 
 
 @click.command(short_help="Show what happens, as it happens.")

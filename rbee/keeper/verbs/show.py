@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import click
 
-from rbee.contracts import Devices, HiveView, Sample, encode
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
 from rbee.keeper.options import in_session, looking
@@ -14,6 +13,9 @@ from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.keeper.typed import did_you_mean
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.devices import Devices, Sample
+from rbee.wire.hives import HiveView
 
 
 @click.command()

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from rbee.contracts import HiveView, QueenRoutes, State, encode
 from rbee.errors import NotPermitted, NotRunning
 from rbee.keeper.hives import Hives
 from rbee.keeper.journal import matches
@@ -28,6 +27,9 @@ from rbee.systemd.exitstatus import cure_for_exit
 from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.hives import HiveView, State
+from rbee.wire.routes import QueenRoutes
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import click
 
-from rbee.contracts import QueenRoutes, Tcp, encode
 from rbee.keeper.options import Suggesting, changing, in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.queen.queen import Queen, reached
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.token import joining_lines
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.fleet import Tcp
+from rbee.wire.routes import QueenRoutes
 
 
 @click.group(cls=Suggesting, short_help="Open the queen to hives on other machines, or close her.")

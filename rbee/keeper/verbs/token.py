@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from rbee.contracts import CreatedToken, CreateToken, Name, QueenRoutes, TokenId, Tokens, encode
 from rbee.errors import BadInput
 from rbee.keeper.options import Suggesting, changing, in_session, looking, span
 from rbee.keeper.output import tables
@@ -15,6 +14,10 @@ from rbee.keeper.output.tables import now_ms
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.text import printable
+from rbee.wire.codec import encode
+from rbee.wire.fleet import CreatedToken, CreateToken, Tokens
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import Name, TokenId
 
 
 @click.group(cls=Suggesting, short_help="Make, list or revoke tokens, with which machines join.")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from rbee.contracts import encode
 from rbee.errors import NotRunning, RbeeError
 from rbee.keeper.hives import Hives
 from rbee.keeper.options import in_session, looking, span
@@ -24,6 +23,7 @@ from rbee.keeper.output.tables import now_ms
 from rbee.keeper.output.top import SGR, Moment, Tone, frame
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
+from rbee.wire.codec import encode
 
 if TYPE_CHECKING:
     import curses

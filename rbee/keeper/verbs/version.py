@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import click
 
 from rbee import __version__
-from rbee.contracts import HiveView, QueenRoutes
 from rbee.keeper.local_hive import LocalHive
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
@@ -16,6 +15,8 @@ from rbee.keeper.queen.state import QueenState
 from rbee.keeper.queen.version import RESTART, numbers_of
 from rbee.keeper.session import Session
 from rbee.scope import HIVE_UNIT
+from rbee.wire.hives import HiveView
+from rbee.wire.routes import QueenRoutes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rbee.contracts import QueenRoutes, Route
 from rbee.errors import NotPermitted
 from rbee.server.peer import Peer
+from rbee.wire.routes import QueenRoutes, Route
 
 
 class Admission:

@@ -6,9 +6,11 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rbee.contracts import EVENT_HEADER, FeedId, JobId, Name, TokenId, decode
 from rbee.errors import BadInput, UnknownJob
 from rbee.server.requests import peer_of
+from rbee.wire.codec import decode
+from rbee.wire.routes import EVENT_HEADER
+from rbee.wire.types import FeedId, JobId, Name, TokenId
 
 
 def actor(request: Request) -> dict[str, str]:

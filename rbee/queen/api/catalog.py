@@ -7,11 +7,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rbee.contracts import Audit, CatalogReport, QueenRoutes, Route
 from rbee.queen.store.store import Store
 from rbee.server.app import Handler
 from rbee.server.requests import read_query
 from rbee.server.responses import file_answer
+from rbee.wire.catalog import Audit, CatalogReport
+from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(catalog: Store) -> dict[Route[Any], Handler]:

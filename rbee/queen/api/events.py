@@ -8,7 +8,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rbee.contracts import FeedEvents, QueenRoutes, Route
 from rbee.queen.api.asked import feed_id
 from rbee.queen.feed import Feed
 from rbee.queen.hives.hives import Hives
@@ -17,6 +16,8 @@ from rbee.queen.metrics import Metrics, Moment, write
 from rbee.server.app import Handler
 from rbee.server.requests import peer_of, read_query
 from rbee.server.responses import event_stream
+from rbee.wire.events import FeedEvents
+from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(feed: Feed, hives: Hives, jobs: Jobs, metrics: Metrics) -> dict[Route[Any], Handler]:

@@ -6,12 +6,13 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Route, SetTcp, Tcp, Tokens, TokenView
 from rbee.queen.api.asked import actor, token_id
 from rbee.queen.fleet import Fleet
 from rbee.queen.store.store import Store
 from rbee.server.app import Handler
 from rbee.server.requests import read_shape
+from rbee.wire.fleet import CreatedToken, CreateToken, SetTcp, Tcp, Tokens, TokenView
+from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(fleet: Fleet, catalog: Store) -> dict[Route[Any], Handler]:

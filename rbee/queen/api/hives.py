@@ -6,19 +6,6 @@ from typing import Any
 
 from starlette.requests import Request
 
-from rbee.contracts import (
-    LOCALHOST,
-    AddHive,
-    Heartbeat,
-    HeartbeatAck,
-    HiveView,
-    QueenRoutes,
-    Route,
-    Sample,
-    SetCordon,
-    SetLabels,
-)
-from rbee.contracts import Hives as HiveList
 from rbee.errors import NotPermitted
 from rbee.queen.api.asked import actor, hive_id
 from rbee.queen.api.jobs import begin
@@ -28,6 +15,11 @@ from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs
 from rbee.server.app import Handler
 from rbee.server.requests import read_query, read_shape
+from rbee.wire.devices import Sample
+from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView, SetCordon, SetLabels
+from rbee.wire.hives import Hives as HiveList
+from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.types import LOCALHOST
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:

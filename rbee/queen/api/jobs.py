@@ -8,13 +8,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rbee.contracts import Jobs as JobList
-from rbee.contracts import JobStarted, JobView, QueenRoutes, Route
 from rbee.queen.api.asked import job_id, last_event_id
 from rbee.queen.jobs import Job, Jobs, job_event
 from rbee.server.app import Handler
 from rbee.server.requests import peer_of
 from rbee.server.responses import event_stream
+from rbee.wire.jobs import Jobs as JobList
+from rbee.wire.jobs import JobStarted, JobView
+from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(jobs: Jobs) -> dict[Route[Any], Handler]:

@@ -9,18 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rbee import __version__
-from rbee.contracts import (
-    INSTANCE_HEADER,
-    VERSION_HEADER,
-    FleetRoutes,
-    JobId,
-    Join,
-    Joined,
-    Renew,
-    Route,
-    Text,
-    decode,
-)
 from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
@@ -29,6 +17,10 @@ from rbee.server.peer import RemotePeer
 from rbee.server.requests import read_shape, remote_peer_of
 from rbee.server.upgrade import upgrade_to
 from rbee.uplink.frames import PROTOCOL, UplinkRoutes
+from rbee.wire.codec import decode
+from rbee.wire.fleet import Join, Joined, Renew
+from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, Route
+from rbee.wire.types import JobId, Text
 
 OPEN = (FleetRoutes.CA, FleetRoutes.JOIN)
 """Routes for who has no credential yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rbee.contracts import Devices, Gpu
+from rbee.wire.devices import Devices, Gpu
 
 CHANGES_MAX = 8
 """Changes that one line tells; of more it tells the number."""

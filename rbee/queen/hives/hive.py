@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from rbee.client.link import HiveClient
-from rbee.contracts import Devices, Heartbeat, HeartbeatAck, HiveView, Sample, State
 from rbee.errors import CatalogFailed, HiveNotOnline, RbeeError
 from rbee.narration import ADD_FAILED, HAS_DEVICES, Narrator
 from rbee.queen.hives.arrival import Arrival
@@ -27,6 +26,8 @@ from rbee.queen.hives.samples import SampleCache
 from rbee.queen.hives.standing import ENDS, Shared, Standing
 from rbee.queen.jobs import Job
 from rbee.queen.store.records import Actor, Row
+from rbee.wire.devices import Devices, Sample
+from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, State
 
 
 class Hive(ABC):

@@ -10,17 +10,6 @@ import logging
 from collections.abc import Callable
 
 from rbee.client.link import HiveClient
-from rbee.contracts import (
-    LOCALHOST,
-    Heartbeat,
-    HeartbeatAck,
-    HiveView,
-    Sample,
-    SetCordon,
-    SetLabels,
-    State,
-    spelled,
-)
 from rbee.errors import UnknownHive
 from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.local import LocalHive
@@ -32,6 +21,9 @@ from rbee.queen.store.records import Actor, Row
 from rbee.scope import HIVE_UNIT
 from rbee.systemd.aio import AsyncBus
 from rbee.uplink.accept import Uplink, Uplinks
+from rbee.wire.devices import Sample
+from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, SetCordon, SetLabels, State
+from rbee.wire.types import LOCALHOST, spelled
 
 log = logging.getLogger("rbee")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from rbee.client.link import HiveClient
-from rbee.contracts import Devices
 from rbee.errors import HiveFailed, RbeeError
 from rbee.narration import (
     ASKING_DEVICES,
@@ -18,6 +17,7 @@ from rbee.narration import (
 from rbee.queen.hives.describe import describe, differences
 from rbee.queen.hives.standing import Standing
 from rbee.queen.store.records import Actor
+from rbee.wire.devices import Devices
 
 
 class Fingerprint:

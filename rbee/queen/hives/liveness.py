@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rbee.config import JITTER
-from rbee.contracts import State
 from rbee.errors import TEXT_LIMIT
+from rbee.wire.hives import State
 
 MISSES = 3
 """Intervals without a beat, plus the grace, after which the local hive is offline: systemd reports its death

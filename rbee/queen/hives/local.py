@@ -8,7 +8,6 @@ import logging
 
 from rbee import config
 from rbee.client.link import HiveClient
-from rbee.contracts import LOCALHOST, Devices, HiveHealth, Sample, State
 from rbee.errors import HiveNotOnline, RbeeError, TimedOut, UnitFailed
 from rbee.narration import HIVE_AWAKE, WAKING, Narrator
 from rbee.queen.hives.arrival import Arrival
@@ -20,6 +19,9 @@ from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.exitstatus import describe_exit
 from rbee.systemd.unit import UnitState
+from rbee.wire.devices import Devices, Sample
+from rbee.wire.hives import HiveHealth, State
+from rbee.wire.types import LOCALHOST
 
 log = logging.getLogger("rbee")
 

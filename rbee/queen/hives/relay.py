@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rbee.contracts import Heartbeat, Line
 from rbee.narration import HIVE_EVENTS, HIVE_SAID
 from rbee.queen.jobs import Jobs
 from rbee.queen.restraint import Restraint
+from rbee.wire.events import Line
+from rbee.wire.hives import Heartbeat
 
 
 class Relay:

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from rbee.client.link import HiveClient
-from rbee.contracts import Devices, State
 from rbee.errors import HiveFailed, HiveNotOnline, RbeeError, TimedOut
 from rbee.narration import HIVE_AWAKE, HIVE_NOT_TOLD, HIVE_TOLD, Narrator
 from rbee.queen.hives.arrival import Arrival
@@ -16,6 +15,8 @@ from rbee.queen.hives.standing import STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
 from rbee.scope import HIVE_UNIT
 from rbee.uplink.accept import Uplinks
+from rbee.wire.devices import Devices
+from rbee.wire.hives import State
 
 TELL_TIMEOUT = 3.0
 """Seconds in which it must have taken that it is to stop, or to leave."""

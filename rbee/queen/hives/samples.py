@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from rbee.client.link import HiveClient
-from rbee.contracts import Sample
 from rbee.errors import HiveFailed, NoSuchRoute, RbeeError, Stopping, TimedOut
 from rbee.scope import HIVE_UNIT
+from rbee.wire.devices import Sample
 
 SAMPLE_TIMEOUT = 5.0
 """Seconds in which a hive must have reported what its machine does; the drivers of its cards have less."""

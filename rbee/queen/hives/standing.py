@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from rbee.config import QueenConfig
-from rbee.contracts import Devices, HiveView, Label, MachineEnd, State, Status
 from rbee.errors import CatalogFailed
 from rbee.narration import HIVE_OFFLINE, HIVE_ONLINE, HIVE_SUSPECT, NOTICE, Narrator
 from rbee.queen.hives.liveness import Clocks, Life, Pace, Patience
@@ -20,6 +19,8 @@ from rbee.queen.restraint import Restraint
 from rbee.queen.store.records import Actor, Row
 from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
+from rbee.wire.devices import Devices
+from rbee.wire.hives import HiveView, Label, MachineEnd, State, Status
 
 log = logging.getLogger("rbee")
 

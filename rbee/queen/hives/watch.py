@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from rbee.contracts import LOCALHOST
 from rbee.narration import FLEET_LOST
 from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.outage import OutageDetector
 from rbee.queen.hives.standing import Shared
+from rbee.wire.types import LOCALHOST
 
 LIKELY = "likely the network of the queen's own machine"
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rbee.contracts import LOCALHOST, AddHive, Done
 from rbee.errors import RbeeError, UnknownHost
 from rbee.narration import (
     ADD_FAILED,
@@ -33,6 +32,9 @@ from rbee.queen.jobs import Job, Jobs
 from rbee.queen.store.records import Actor
 from rbee.scope import TARGET
 from rbee.systemd.aio import AsyncBus
+from rbee.wire.hives import AddHive
+from rbee.wire.jobs import Done
+from rbee.wire.types import LOCALHOST
 
 log = logging.getLogger("rbee")
 

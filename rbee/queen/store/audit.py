@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from rbee.contracts import AuditEntry
 from rbee.errors import TEXT_LIMIT
 from rbee.queen.store.engine import Engine, Session
 from rbee.queen.store.records import Change
-from rbee.rows import read_row
+from rbee.wire.catalog import AuditEntry
+from rbee.wire.rows import read_row
 
 AUDIT_KEPT = 10_000
 """Entries of the audit that are operators'; the oldest give way, to operators' alone."""

@@ -17,10 +17,10 @@ from typing import BinaryIO, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import WAY_OUT_AWAKE
-from rbee.contracts import CatalogReport
 from rbee.errors import CatalogFailed, TimedOut, TooMany
 from rbee.files import no_temporary_folder, temporary_folder, trouble
 from rbee.queen.store.failure import explain
+from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
 GoesOn = Callable[[], bool]

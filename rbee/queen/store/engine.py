@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from rbee.contracts import CatalogReport
+from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
 

@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rbee.contracts import DEFAULT_PORT, LABELS_MAX, Devices, Status
 from rbee.errors import BadInput, NameTaken, UnknownHive
 from rbee.queen.store.engine import Engine, Session
 from rbee.queen.store.records import COLUMNS, Actor, Joining, Row, as_stored, read_hive
 from rbee.queen.store.tokens import check_token, spend_token
 from rbee.queen.store.writer import Transaction, Writer
+from rbee.wire.devices import Devices
+from rbee.wire.hives import LABELS_MAX, Status
+from rbee.wire.types import DEFAULT_PORT
 
 
 class HiveStore:

@@ -9,22 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from rbee.contracts import (
-    LABELS_MAX,
-    Count,
-    Devices,
-    Label,
-    Limit,
-    Name,
-    Port,
-    Status,
-    Text,
-    decode,
-    encode,
-)
 from rbee.errors import TEXT_LIMIT, BadInput
 from rbee.queen.store.engine import Value
-from rbee.rows import read_row
+from rbee.wire.codec import decode, encode
+from rbee.wire.devices import Devices
+from rbee.wire.hives import LABELS_MAX, Label, Status
+from rbee.wire.rows import read_row
+from rbee.wire.types import Count, Limit, Name, Port, Text
 
 Actor = Mapping[str, str]
 """Who asked for a write, as fields for the journal: actor_uid, actor_pid, and job_id where there is one."""

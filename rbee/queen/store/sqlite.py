@@ -25,12 +25,12 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
-from rbee.contracts import CatalogReport
 from rbee.errors import CatalogFailed, CatalogUnusable
 from rbee.queen.metrics import Metrics
 from rbee.queen.store.copies import Copies
 from rbee.queen.store.engine import Engine, Session, Value
 from rbee.queen.store.failure import explain
+from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from rbee.contracts import CatalogReport
 from rbee.narration import Narrator
 from rbee.queen.metrics import Metrics
 from rbee.queen.store.audit import AuditStore
@@ -16,6 +15,7 @@ from rbee.queen.store.records import now_ms
 from rbee.queen.store.sqlite import SQLite
 from rbee.queen.store.tokens import TokenStore
 from rbee.queen.store.writer import Writer
+from rbee.wire.catalog import CatalogReport
 
 
 class Store:

@@ -6,12 +6,13 @@ import hmac
 from dataclasses import dataclass
 from typing import Any
 
-from rbee.contracts import TokenView, is_same_name
 from rbee.errors import BadToken, TooMany, UnknownToken
 from rbee.queen.store.engine import Engine, Session
 from rbee.queen.store.records import Actor, Joining
 from rbee.queen.store.writer import Transaction, Writer
-from rbee.rows import read_row
+from rbee.wire.fleet import TokenView
+from rbee.wire.rows import read_row
+from rbee.wire.types import is_same_name
 
 TOKENS_MAX = 1000
 """Tokens that are kept; of those that nobody can join with any more, the oldest give way."""

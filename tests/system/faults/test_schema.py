@@ -21,7 +21,7 @@ from testbed.machine import Machine
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from rbee.contracts import HiveRoutes, QueenRoutes
+from rbee.wire.routes import HiveRoutes, QueenRoutes
 from tests.system.house import HIVE, QUEEN, add_hive, job_of, main_pid, rbeectl, rows
 
 REQUESTS = 25

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from testbed.trees import Trees
 
-from rbee.contracts import FleetRoutes, QueenRoutes
 from rbee.queen.restraint import AT_ONCE
 from rbee.uplink.frames import PROTOCOL, UplinkRoutes
+from rbee.wire.routes import FleetRoutes, QueenRoutes
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import counted, rejected_with_reset
 from tests.system.fleet.house import (
@@ -174,7 +174,7 @@ def test_a_hive_s_certificate_opens_nothing_of_an_operator_s(fleet: Fleet) -> No
 BEATS = """
 import asyncio, json, sys
 from pathlib import Path
-from rbee.contracts import Heartbeat
+from rbee.wire.hives import Heartbeat
 from rbee.errors import RbeeError
 from rbee.hive.membership import Memberships
 from rbee.uplink.offer import Offer
@@ -212,7 +212,7 @@ PACKAGES = "/usr/lib/python3/dist-packages"
 LIE = """
 import json
 from starlette.responses import Response
-from rbee.contracts import encode
+from rbee.wire.codec import encode
 def lie(answer):
     told = encode(answer)
     {lie}

@@ -16,11 +16,14 @@ from starlette.requests import Request
 
 from rbee.client.answers import ANSWER_LIMIT
 from rbee.client.link import HeartbeatClient, HiveClient, Link
-from rbee.contracts import Cpu, Devices, Health, Heartbeat, HeartbeatAck, HiveRoutes, QueenRoutes, Route
 from rbee.errors import BadInput, HiveFailed, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable
 from rbee.server.app import Handler, build_app
 from rbee.server.requests import read_shape
 from rbee.systemd.daemon import Notifier
+from rbee.wire.daemon import Health
+from rbee.wire.devices import Cpu, Devices
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from tests.unit.serving import playing, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))

@@ -23,13 +23,14 @@ from starlette.types import ASGIApp
 import rbee.client.link
 from rbee import tls
 from rbee.client.link import Afar, Link
-from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Health, QueenRoutes, Route
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable, WrongQueen
 from rbee.queen.authority import Authority
 from rbee.server.app import build_app
 from rbee.server.requests import remote_peer_of
 from rbee.server.responses import event_stream
 from rbee.systemd.daemon import Notifier
+from rbee.wire.daemon import Health
+from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes, QueenRoutes, Route
 from tests.unit.afar import HERE, Play, afar, credential, playing_afar, served_afar, unheard_port
 
 Result = TypeVar("Result")

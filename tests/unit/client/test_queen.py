@@ -20,7 +20,6 @@ from starlette.responses import Response
 import rbee.client.queen
 from rbee.client.answers import ANSWER_LIMIT
 from rbee.client.queen import FeedBlock, QueenClient, StoryEvent
-from rbee.contracts import AddHive, Health, Hives, JobStarted, QueenRoutes, Route
 from rbee.errors import (
     BadInput,
     NotPermitted,
@@ -35,6 +34,10 @@ from rbee.server.app import Handler, build_app
 from rbee.server.requests import read_shape
 from rbee.server.responses import event_stream
 from rbee.systemd.daemon import Notifier
+from rbee.wire.daemon import Health
+from rbee.wire.hives import AddHive, Hives
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.serving import playing, served
 from tests.unit.shapes import HIVE_VIEW
 

@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.contracts import Devices, decode
+from rbee.wire.codec import decode
+from rbee.wire.devices import Devices
 from tests.nvml import DRIVER_NOT_LOADED, StubCard, write_cards
 
 REPOSITORY = Path(__file__).parents[3]
@@ -25,7 +26,7 @@ C = StubCard("0000:c1:00.0", 15 * 2**30, "GPU-cccccccc-0000-0000-0000-0000000000
 PRELUDE = """
 import json, os, sys, threading, time
 from pathlib import Path
-from rbee.contracts import encode
+from rbee.wire.codec import encode
 from rbee.hive.devices import Detector
 root, nvml_timeout = Path(sys.argv[1]), float(sys.argv[2])
 detector = Detector(root, nvml_timeout=nvml_timeout)

@@ -15,12 +15,15 @@ import pytest
 
 from rbee import __version__
 from rbee.client.link import HeartbeatClient
-from rbee.contracts import Cpu, Devices, Heartbeat, HeartbeatAck, HiveRoutes, Sample, decode
 from rbee.hive.app import build
 from rbee.hive.heartbeat import Heart
 from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import Event, Narrator
 from rbee.systemd.daemon import Notifier
+from rbee.wire.codec import decode
+from rbee.wire.devices import Cpu, Devices, Sample
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import HiveRoutes
 from tests.unit.serving import Answer, raw, request, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rbee.contracts import Devices, Gpu
 from rbee.hive.devices.text import printable
+from rbee.wire.devices import Devices, Gpu
 from tests.nvml import (
     DRIVER_NOT_LOADED,
     FUNCTION_NOT_FOUND,

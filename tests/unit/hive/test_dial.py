@@ -23,15 +23,6 @@ import rbee.hive.dial
 import rbee.uplink.offer
 from rbee import __version__
 from rbee.client.link import Afar
-from rbee.contracts import (
-    INSTANCE_HEADER,
-    VERSION_HEADER,
-    FleetRoutes,
-    Health,
-    Heartbeat,
-    HeartbeatAck,
-    HiveRoutes,
-)
 from rbee.errors import (
     ClonedHive,
     HiveFailed,
@@ -61,6 +52,9 @@ from rbee.systemd.daemon import Notifier
 from rbee.uplink.accept import Uplink
 from rbee.uplink.frames import FRAME_LIMIT, UplinkRoutes
 from rbee.uplink.offer import Offer
+from rbee.wire.daemon import Health
+from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes
 from tests.unit.afar import afar, credential, playing_afar, served_afar, unheard_port
 
 Result = TypeVar("Result")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rbee.contracts import Fingerprint, decode
 from rbee.hive.devices.fingerprint import fingerprint
+from rbee.wire.codec import decode
+from rbee.wire.types import Fingerprint
 from tests.unit.hive.machine import A, B, Machine
 
 AMD = "0000:03:00.0"

@@ -12,11 +12,12 @@ import pytest
 import rbee.hive.heartbeat
 from rbee import __version__
 from rbee.client.link import HeartbeatClient
-from rbee.contracts import Heartbeat, HeartbeatAck, decode, encode
 from rbee.errors import NotPermitted, NotRunning, RbeeError, TimedOut, UnknownHive
 from rbee.hive.heartbeat import GOODBYE_TIMEOUT, LINES_MAX, Heart
 from rbee.narration import DETECTED, GOODBYE, Event, Narrator
 from rbee.server.connection import BODY_LIMIT
+from rbee.wire.codec import decode, encode
+from rbee.wire.hives import Heartbeat, HeartbeatAck
 
 Result = TypeVar("Result")
 

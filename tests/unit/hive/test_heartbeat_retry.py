@@ -10,7 +10,6 @@ import pytest
 
 import rbee.hive.heartbeat
 from rbee.client.link import HeartbeatClient
-from rbee.contracts import Heartbeat, HeartbeatAck
 from rbee.errors import (
     Disconnected,
     HiveNotOnline,
@@ -23,6 +22,7 @@ from rbee.errors import (
 )
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Narrator
+from rbee.wire.hives import Heartbeat, HeartbeatAck
 from tests.unit.serving import until
 
 Result = TypeVar("Result")

@@ -29,7 +29,6 @@ import rbee.files
 import rbee.hive.join
 from rbee import __version__, tls
 from rbee.client.link import Link
-from rbee.contracts import INSTANCE_HEADER, FleetRoutes, Join, Joined, Renew
 from rbee.errors import BadConfig, BadInput, BadToken, NotRunning, RbeeError, UnknownHive, WrongQueen
 from rbee.hive.join import APPLICATION, Guest, own_name
 from rbee.hive.membership import Membership, Memberships
@@ -39,6 +38,8 @@ from rbee.scope import SYSTEM
 from rbee.server.app import build_app
 from rbee.server.requests import read_shape, remote_peer_of
 from rbee.systemd.daemon import Notifier
+from rbee.wire.fleet import Join, Joined, Renew
+from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes
 from tests.unit.afar import HERE, served_afar, unheard_port
 
 Result = TypeVar("Result")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import Cpu, Devices, Gpu, GpuSample, Sample, decode, encode
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.devices.sampler import SHARED_FOR
+from rbee.wire.codec import decode, encode
+from rbee.wire.devices import Cpu, Devices, Gpu, GpuSample, Sample
 from tests.nvml import (
     DRIVER_NOT_LOADED,
     GPU_IS_LOST,

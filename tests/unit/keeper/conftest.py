@@ -15,10 +15,10 @@ import rbee.keeper.__main__
 import rbee.keeper.queen.wake
 import rbee.keeper.session
 import rbee.keeper.verbs.status
-from rbee.contracts import Route
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.server.app import Handler, build_app
 from rbee.systemd.daemon import Notifier
+from rbee.wire.routes import Route
 from tests.unit.keeper.doubles import OF_THIS_VERSION, Bus, Ran, Rbeectl
 from tests.unit.played_systemd import ACTIVE
 from tests.unit.serving import served

@@ -15,24 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rbee import __version__
-from rbee.contracts import (
-    Done,
-    FeedEvents,
-    GpuSample,
-    Health,
-    Hives,
-    HiveView,
-    JobStarted,
-    Line,
-    QueenRoutes,
-    Route,
-    Sample,
-    SetTcp,
-    Tcp,
-    decode,
-    encode,
-    is_same_name,
-)
 from rbee.errors import HiveFailed, RbeeError, UnknownHive
 from rbee.scope import (
     FORGET_UNIT,
@@ -48,6 +30,15 @@ from rbee.scope import (
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import decode, encode
+from rbee.wire.daemon import Health
+from rbee.wire.devices import GpuSample, Sample
+from rbee.wire.events import FeedEvents, Line
+from rbee.wire.fleet import SetTcp, Tcp
+from rbee.wire.hives import Hives, HiveView
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.types import is_same_name
 from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
 from tests.unit.shapes import HIVE_VIEW
 

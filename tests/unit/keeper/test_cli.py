@@ -19,12 +19,15 @@ import rbee.keeper.queen.shutdown
 import rbee.keeper.queen.sleep
 import rbee.keeper.queen.wake
 from rbee import __version__
-from rbee.contracts import Audit, CreatedToken, QueenRoutes, Route, Tokens, encode
 from rbee.errors import RbeeError, TcpClosed, UnknownToken
 from rbee.keeper.cli import cli
 from rbee.narration import Event
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
+from rbee.wire.catalog import Audit
+from rbee.wire.codec import encode
+from rbee.wire.fleet import CreatedToken, Tokens
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen
 from tests.unit.keeper.fleet.elsewhere import ENTRY, GPU1, OPEN, TEXT, TOKEN, Queen
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from rbee.contracts import QueenRoutes
 from rbee.errors import UnknownHive
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
 from tests.unit.shapes import HIVE_VIEW
 

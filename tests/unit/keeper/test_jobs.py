@@ -12,11 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import rbee.keeper.session
-from rbee.contracts import Done, JobStarted, Line, QueenRoutes, Route, encode
 from rbee.errors import HiveFailed, TimedOut, UnknownHost, Unreachable
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
+from rbee.wire.codec import encode
+from rbee.wire.events import Line
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import ADDED, AT, BEGUN, FAILURE, JOB, Bus, Rbeectl, WithQueen, line, story
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW

@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 import rbee.keeper.__main__
 import rbee.keeper.session
-from rbee.contracts import QueenRoutes
 from rbee.errors import RbeeError, UnknownHost, Unreachable
 from rbee.keeper.session import Session
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Bus, Rbeectl, WithQueen
 
 

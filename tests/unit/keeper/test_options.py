@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.contracts import Hives, encode
+from rbee.wire.codec import encode
+from rbee.wire.hives import Hives
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
 from tests.unit.shapes import HIVE_VIEW
 

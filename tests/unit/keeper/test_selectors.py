@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import Label
 from rbee.errors import BadInput
 from rbee.keeper.selectors import Selector
+from rbee.wire.hives import Label
 from tests.unit.shapes import HIVE_VIEW
 
 HIVE = replace(HIVE_VIEW, labels=(Label("rack", "3"), Label("spare", ""), Label("example.org/gpu", "h100")))

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from rbee.contracts import QueenRoutes
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import ADDED, Bus, Ran, Rbeectl, WithQueen, listing
 from tests.unit.shapes import HIVE_VIEW
 

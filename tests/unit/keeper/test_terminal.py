@@ -17,22 +17,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rbee import __version__
-from rbee.contracts import (
-    AuditEntry,
-    CatalogReport,
-    CreatedToken,
-    FeedEvent,
-    Health,
-    Line,
-    QueenRoutes,
-    Route,
-    Tcp,
-    TokenView,
-    encode,
-)
 from rbee.errors import NotPermitted
 from rbee.server.app import Handler, build_app
 from rbee.systemd.daemon import Notifier
+from rbee.wire.catalog import AuditEntry, CatalogReport
+from rbee.wire.codec import encode
+from rbee.wire.daemon import Health
+from rbee.wire.events import FeedEvent, Line
+from rbee.wire.fleet import CreatedToken, Tcp, TokenView
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import AT, BEGUN, REPOSITORY, story
 from tests.unit.serving import served
 from tests.unit.shapes import HIVE_VIEW, Place, places

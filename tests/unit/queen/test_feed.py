@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import rbee.queen.feed
 import rbee.server.streams
-from rbee.contracts import FeedEvent, Gap, Line, decode, encode
 from rbee.errors import TooMany
 from rbee.narration import ADDING, HIVE_OFFLINE, QUEEN_STARTED, Event, Narrator
 from rbee.queen.feed import KEPT, KEPT_SIZE, MEND_AFTER, WATCHERS, Feed, FeedFile
 from rbee.server.peer import Peer
+from rbee.wire.codec import decode, encode
+from rbee.wire.events import FeedEvent, Gap, Line
 
 Result = TypeVar("Result")
 

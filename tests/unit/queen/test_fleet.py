@@ -19,25 +19,6 @@ import rbee.queen.fleet
 import rbee.queen.hives.remote
 from rbee import __version__, tls
 from rbee.client.answers import read_answer
-from rbee.contracts import (
-    LABELS_MAX,
-    AddHive,
-    Audit,
-    Cpu,
-    CreateToken,
-    Devices,
-    Heartbeat,
-    Join,
-    Joined,
-    Label,
-    QueenRoutes,
-    Route,
-    SetCordon,
-    SetLabels,
-    decode,
-    encode,
-)
-from rbee.contracts import Hives as Views
 from rbee.errors import (
     BadInput,
     BadToken,
@@ -63,6 +44,13 @@ from rbee.queen.store.records import now_ms
 from rbee.queen.store.store import Store
 from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
+from rbee.wire.catalog import Audit
+from rbee.wire.codec import decode, encode
+from rbee.wire.devices import Cpu, Devices
+from rbee.wire.fleet import CreateToken, Join, Joined
+from rbee.wire.hives import LABELS_MAX, AddHive, Heartbeat, Label, SetCordon, SetLabels
+from rbee.wire.hives import Hives as Views
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.played_hive import PlayedHive
 from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import until

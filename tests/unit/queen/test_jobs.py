@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import pytest
 
 import rbee.server.streams
-from rbee.contracts import Done, JobStarted, JobView, Line, decode, encode
 from rbee.errors import HiveFailed, Stopping, TooMany, UnknownJob, from_problem
 from rbee.narration import ADDING, DETECTED
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS, Job, Jobs, Stories, job_event
 from rbee.server.peer import Peer
+from rbee.wire.codec import decode, encode
+from rbee.wire.events import Line
+from rbee.wire.jobs import Done, JobStarted, JobView
 
 Result = TypeVar("Result")
 Event = tuple[int, str, Any]

@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from rbee.contracts import Gpu
 from rbee.queen.metrics import CATALOG_SECONDS, LATENESS, OPENMETRICS, Histogram, Metrics, Moment, write
 from rbee.text import printable
+from rbee.wire.devices import Gpu
 from tests.unit.shapes import HIVE_VIEW
 
 PACKAGING = Path(__file__).parents[3] / "packaging"

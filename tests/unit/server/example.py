@@ -11,10 +11,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from rbee.contracts import AddHive, Health, JobStarted, QueenRoutes, Route
 from rbee.server.app import Handler, build_app
 from rbee.server.requests import peer_of, read_shape
 from rbee.systemd.daemon import Notifier
+from rbee.wire.daemon import Health
+from rbee.wire.hives import AddHive
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.serving import raw, served
 
 PROBLEM = "application/problem+json"

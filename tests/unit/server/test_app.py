@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from rbee.contracts import Health, HiveRoutes, QueenRoutes, Route
 from rbee.errors import CatalogFailed, NotPermitted
 from rbee.server.peer import Peer
 from rbee.systemd.daemon import Notifier
+from rbee.wire.daemon import Health
+from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from tests.unit.server.example import JOB, PROBLEM, app, ask, health
 from tests.unit.serving import TIMEOUT, post, read_answer, request, served
 

@@ -17,7 +17,6 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rbee.contracts import AddHive, Health, JobStarted, QueenRoutes
 from rbee.server import connection, uvicorn
 from rbee.server.app import build_app
 from rbee.server.connection import BODY_LIMIT, FRAMING_LIMIT, HEAD_LIMIT, PIPELINE_LIMIT, Connection
@@ -26,6 +25,10 @@ from rbee.server.requests import read_shape
 from rbee.server.responses import event_stream
 from rbee.server.uvicorn import serve
 from rbee.systemd.daemon import Notifier
+from rbee.wire.daemon import Health
+from rbee.wire.hives import AddHive
+from rbee.wire.jobs import JobStarted
+from rbee.wire.routes import QueenRoutes
 from tests.unit.serving import (
     TIMEOUT,
     Answer,

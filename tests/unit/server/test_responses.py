@@ -10,9 +10,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rbee.contracts import QueenRoutes
 from rbee.server.responses import event_stream
 from rbee.systemd.daemon import Notifier
+from rbee.wire.routes import QueenRoutes
 from tests.unit.server.example import JOB, app, ask
 from tests.unit.serving import TIMEOUT, request, served
 

@@ -11,11 +11,11 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rbee.contracts import QueenRoutes
 from rbee.server import uvicorn
 from rbee.server.responses import event_stream
 from rbee.server.uvicorn import serve
 from rbee.systemd.daemon import Notifier
+from rbee.wire.routes import QueenRoutes
 from tests.unit.server.example import JOB, app, heard
 from tests.unit.serving import TIMEOUT, listen, nothing, raw, read_answer, request, served
 

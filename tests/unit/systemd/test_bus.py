@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.contracts import MachineEnd
 from rbee.errors import TimedOut
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT
+from rbee.wire.hives import MachineEnd
 from tests.unit.systemd.played import PlayedConnection
 
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import pytest
 
 import rbee.uplink.accept
-from rbee.contracts import Heartbeat, HeartbeatAck, HiveHealth, HiveRoutes, Problem
 from rbee.errors import (
     ClonedHive,
     Disconnected,
@@ -24,6 +23,9 @@ from rbee.errors import (
 )
 from rbee.uplink.accept import ASKED_AT_ONCE, CARRIERS_MAX, Uplink, Uplinks
 from rbee.uplink.frames import FRAME_LIMIT, Dial, Goodbye, write_frame
+from rbee.wire.daemon import Problem
+from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveHealth
+from rbee.wire.routes import HiveRoutes
 from tests.unit.played_hive import PlayedHive
 from tests.unit.serving import until
 

@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 import rbee.uplink.accept
 import rbee.uplink.offer
-from rbee.contracts import JOB_HEADER, Cpu, Devices, Health, HiveRoutes, Route
 from rbee.errors import (
     Disconnected,
     HiveFailed,
@@ -33,6 +32,9 @@ from rbee.tls import QUEEN_NAME
 from rbee.uplink.accept import CARRIERS_MAX
 from rbee.uplink.frames import Dial, write_frame
 from rbee.uplink.offer import DIALLED_MAX
+from rbee.wire.daemon import Health
+from rbee.wire.devices import Cpu, Devices
+from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
 from tests.unit.hive.test_dial import Queen, Times, held, queen, run
 from tests.unit.serving import until
 

@@ -10,22 +10,16 @@ from typing import Any
 import pytest
 
 from rbee.client.answers import read_answer
-from rbee.contracts import (
-    AuditEntry,
-    Cpu,
-    FeedEvent,
-    GpuSample,
-    HiveRoutes,
-    HiveView,
-    Name,
-    QueenRoutes,
-    Route,
-    TokenView,
-    decode,
-    encode,
-)
 from rbee.errors import Unreachable
-from rbee.rows import read_row
+from rbee.wire.catalog import AuditEntry
+from rbee.wire.codec import decode, encode
+from rbee.wire.devices import Cpu, GpuSample
+from rbee.wire.events import FeedEvent
+from rbee.wire.fleet import TokenView
+from rbee.wire.hives import HiveView
+from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
+from rbee.wire.rows import read_row
+from rbee.wire.types import Name
 from tests.unit.shapes import HIVE_VIEW
 
 TOKEN = TokenView("0123abcd", "gpu1", 1, 1_000, 2_000, is_revoked=False)

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rbee.contracts import QueenRoutes, Route
 from rbee.queen.store.store import Store
+from rbee.wire.routes import QueenRoutes, Route
 
 Result = TypeVar("Result")
 

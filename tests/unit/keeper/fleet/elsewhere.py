@@ -11,25 +11,16 @@ from typing import Any
 from starlette.requests import Request
 
 from rbee import tls
-from rbee.contracts import (
-    AuditEntry,
-    CreatedToken,
-    CreateToken,
-    Done,
-    HiveView,
-    JobStarted,
-    Label,
-    QueenRoutes,
-    Route,
-    Tcp,
-    TokenView,
-    decode,
-    encode,
-)
 from rbee.errors import RbeeError
 from rbee.scope import HIVE_UNIT, JOIN_UNIT
 from rbee.server.app import Handler
 from rbee.systemd.unit import UnitState
+from rbee.wire.catalog import AuditEntry
+from rbee.wire.codec import decode, encode
+from rbee.wire.fleet import CreatedToken, CreateToken, Tcp, TokenView
+from rbee.wire.hives import HiveView, Label
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
 from tests.unit.shapes import HIVE_VIEW
 

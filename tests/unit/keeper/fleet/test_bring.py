@@ -12,12 +12,13 @@ import pytest
 
 import rbee.keeper.fleet.bring
 import rbee.keeper.fleet.find_queen
-from rbee.contracts import CreateToken, encode
 from rbee.errors import TcpClosed, UnitFailed, UnknownHive
 from rbee.keeper.fleet.bring import TOKEN_LIFE
 from rbee.keeper.fleet.invitation import STATE
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import encode
+from rbee.wire.fleet import CreateToken
 from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen
 from tests.unit.keeper.fleet.elsewhere import (
     GPU1,

@@ -6,10 +6,10 @@ import pytest
 
 import rbee.keeper.fleet.address
 import rbee.keeper.fleet.find_queen
-from rbee.contracts import Tcp
 from rbee.errors import Unreachable
 from rbee.keeper.fleet.find_queen import find_queen
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.wire.fleet import Tcp
 from tests.unit.keeper.fleet.conftest import There
 
 TCP = Tcp(True, ("[::]:8500",), "f" * 64, 4_000_000_000_000)

@@ -11,10 +11,10 @@ import pytest
 
 import rbee.keeper.fleet.address
 import rbee.keeper.fleet.tcp
-from rbee.contracts import SetTcp
 from rbee.errors import UnitFailed
 from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.unit import UnitState
+from rbee.wire.fleet import SetTcp
 from tests.unit.keeper.doubles import FINGERPRINT, Bus, Opened, Rbeectl, WithQueen
 
 

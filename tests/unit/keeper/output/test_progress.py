@@ -11,9 +11,9 @@ from typing import Any
 import pyte
 import pytest
 
-from rbee.contracts import Line
 from rbee.keeper.output.progress import TICK, Progress
 from rbee.keeper.output.screen import Screen, width
+from rbee.wire.events import Line
 
 AT = "2026-01-31T12:00:00.000Z"
 WIDE = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode=True, columns=60, lines=12)

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import AuditEntry, Cpu, Devices, Finding, Gpu, GpuSample, Label
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.tables import (
     Frame,
@@ -21,6 +20,9 @@ from rbee.keeper.output.tables import (
     moment,
     table,
 )
+from rbee.wire.catalog import AuditEntry
+from rbee.wire.devices import Cpu, Devices, Finding, Gpu, GpuSample
+from rbee.wire.hives import Label
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.shapes import HIVE_VIEW
 

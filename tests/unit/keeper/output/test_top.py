@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import HiveView, Sample
 from rbee.keeper.output.screen import Screen, width
 from rbee.keeper.output.top import Moment, frame
+from rbee.wire.devices import Sample
+from rbee.wire.hives import HiveView
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.shapes import HIVE_VIEW
 

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import rbee.keeper.permission
-from rbee.contracts import QueenRoutes
 from rbee.errors import NotPermitted
 from rbee.scope import QUEEN_UNIT
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen
 
 

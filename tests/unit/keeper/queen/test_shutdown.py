@@ -10,10 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import rbee.keeper.queen.shutdown
-from rbee.contracts import Done, JobStarted, QueenRoutes, encode
 from rbee.errors import NotPermitted
 from rbee.scope import FORGET_UNIT, HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TARGET
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import encode
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import JOB, Bus, Ran, Rbeectl, WithQueen, has_no_queen, line, story
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 

@@ -6,9 +6,10 @@ import pytest
 from starlette.requests import Request
 
 from rbee import __version__
-from rbee.contracts import FeedEvents, QueenRoutes
 from rbee.errors import VersionSkew
 from rbee.keeper.queen.version import check_version, numbers_of
+from rbee.wire.events import FeedEvents
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing, of_version
 from tests.unit.shapes import HIVE_VIEW
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 import rbee.keeper.queen.wake
-from rbee.contracts import QueenRoutes
 from rbee.errors import TimedOut, UnitFailed
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import ADDED, UNUSABLE, Bus, Rbeectl, WithQueen
 from tests.unit.played_systemd import KILLED
 

@@ -6,7 +6,8 @@ import pwd
 
 from starlette.requests import Request
 
-from rbee.contracts import Audit, AuditEntry, QueenRoutes
+from rbee.wire.catalog import Audit, AuditEntry
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from rbee.contracts import CatalogReport, QueenRoutes, Route, encode
 from rbee.server.app import Handler
+from rbee.wire.catalog import CatalogReport
+from rbee.wire.codec import encode
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen
 
 REPORT = CatalogReport("/var/lib/queen-rbee/catalog.db", 1, 2, 20480)

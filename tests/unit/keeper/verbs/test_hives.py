@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from rbee.contracts import Done, Hives, JobStarted, Label, QueenRoutes, Route, Sample, encode
 from rbee.errors import HiveFailed, HiveNotOnline
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
+from rbee.wire.codec import encode
+from rbee.wire.devices import Sample
+from rbee.wire.hives import Hives, Label
+from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import (
     ADDED,
     BEGUN,

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from rbee.contracts import Label, QueenRoutes, Route, SetCordon, SetLabels, decode
 from rbee.errors import UnknownHive
 from rbee.server.app import Handler
+from rbee.wire.codec import decode
+from rbee.wire.hives import Label, SetCordon, SetLabels
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import REMOTE, Bus, Rbeectl, WithQueen
 
 

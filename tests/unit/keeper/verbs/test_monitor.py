@@ -12,13 +12,13 @@ import click
 import pytest
 
 import rbee.keeper.verbs.monitor
-from rbee.contracts import FeedEvent, Gap
 from rbee.errors import BadInput, NotPermitted
 from rbee.keeper.monitor import QueenIs, Told
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.monitor import ToldInLines, moment_ms
+from rbee.wire.events import FeedEvent, Gap
 from tests.unit.keeper.doubles import JOB, Bus, Ran, Rbeectl
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts import encode
+from rbee.wire.codec import encode
 from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen, listing
 from tests.unit.shapes import HIVE_VIEW
 

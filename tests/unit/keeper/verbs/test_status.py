@@ -10,11 +10,13 @@ import pytest
 from starlette.requests import Request
 
 import rbee.keeper.verbs.status
-from rbee.contracts import FeedEvent, FeedEvents, QueenRoutes, encode
 from rbee.keeper.journal import matches
 from rbee.keeper.local_hive import JOIN
 from rbee.scope import QUEEN_UNIT
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import encode
+from rbee.wire.events import FeedEvent, FeedEvents
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import AT, BEATS, Bus, Rbeectl, WithQueen, has_no_queen, listing
 from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE
 from tests.unit.shapes import HIVE_VIEW

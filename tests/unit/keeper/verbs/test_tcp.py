@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from rbee.contracts import QueenRoutes, Route, Tcp
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
+from rbee.wire.fleet import Tcp
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import FINGERPRINT, Bus, Opened, Rbeectl, WithQueen
 from tests.unit.played_systemd import INACTIVE
 

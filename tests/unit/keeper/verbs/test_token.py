@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from starlette.requests import Request
 
-from rbee.contracts import CreatedToken, CreateToken, QueenRoutes, Tokens, TokenView, decode
+from rbee.wire.codec import decode
+from rbee.wire.fleet import CreatedToken, CreateToken, Tokens, TokenView
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import TEXT, Bus, Opened, Rbeectl, WithQueen
 
 TOKEN = TokenView("0123abcd", None, 1, 1_700_000_000_000, 4_000_000_000_000, False)

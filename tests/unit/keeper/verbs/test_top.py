@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from rbee.contracts import encode
 from rbee.scope import QUEEN_UNIT
+from rbee.wire.codec import encode
 from tests.unit.keeper.doubles import SAMPLE, Bus, Rbeectl, WithQueen, listing, sampling
 from tests.unit.played_systemd import INACTIVE
 from tests.unit.shapes import HIVE_VIEW

@@ -8,8 +8,9 @@ import pytest
 from starlette.requests import Request
 
 from rbee import __version__
-from rbee.contracts import Health, QueenRoutes, Route
 from rbee.server.app import Handler
+from rbee.wire.daemon import Health
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import BEATS, Bus, Rbeectl, WithQueen, has_no_queen, listing
 from tests.unit.played_systemd import ACTIVE
 from tests.unit.shapes import HIVE_VIEW

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import pytest
 
 from rbee import __version__
-from rbee.contracts import Done, Hives, JobStarted, JobView, QueenRoutes, Route, decode
 from rbee.errors import NotPermitted, from_problem
 from rbee.narration import SHUTTING_DOWN_HIVES
 from rbee.queen.api.admission import Admission
@@ -25,6 +24,10 @@ from rbee.queen.store.store import Store
 from rbee.scope import TARGET
 from rbee.server.peer import Peer
 from rbee.systemd.daemon import Notifier
+from rbee.wire.codec import decode
+from rbee.wire.hives import Hives
+from rbee.wire.jobs import Done, JobStarted, JobView
+from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.played_systemd import PlayedSystemd
 from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import TIMEOUT, Answer, post, raw, request, served, until

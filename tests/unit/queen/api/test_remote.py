@@ -16,19 +16,6 @@ from starlette.types import ASGIApp
 from rbee import __version__, tls
 from rbee.client.link import Afar as QueenAfar
 from rbee.client.link import Link
-from rbee.contracts import (
-    INSTANCE_HEADER,
-    VERSION_HEADER,
-    FleetRoutes,
-    HeartbeatAck,
-    HiveHealth,
-    HiveRoutes,
-    Join,
-    Joined,
-    QueenRoutes,
-    Renew,
-    Route,
-)
 from rbee.errors import (
     BadInput,
     BadToken,
@@ -52,6 +39,9 @@ from rbee.uplink.accept import Uplink
 from rbee.uplink.dial import dial
 from rbee.uplink.frames import UplinkRoutes
 from rbee.uplink.offer import Offer
+from rbee.wire.fleet import Join, Joined, Renew
+from rbee.wire.hives import HeartbeatAck, HiveHealth
+from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes, QueenRoutes, Route
 from tests.unit.afar import afar as afar_
 from tests.unit.afar import served_afar
 from tests.unit.queen.test_fleet import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import Cpu, Devices, Finding, Gpu
 from rbee.queen.hives.describe import CHANGES_MAX, describe, differences
+from rbee.wire.devices import Cpu, Devices, Finding, Gpu
 
 CPU = Cpu("Testchip 9", 1, 4, 8, 16 * 2**30)
 A6000 = Gpu(0, "nvidia", "NVIDIA RTX A6000", "GPU-a", 48 * 2**30, "550.54", "0000:01:00.0")

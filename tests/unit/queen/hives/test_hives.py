@@ -18,20 +18,6 @@ import pytest
 
 from rbee import __version__
 from rbee.client.link import HeartbeatClient
-from rbee.contracts import (
-    AddHive,
-    Cpu,
-    Devices,
-    Done,
-    Gpu,
-    Heartbeat,
-    HeartbeatAck,
-    HiveView,
-    Line,
-    MachineEnd,
-    decode,
-    encode,
-)
 from rbee.errors import (
     CatalogFailed,
     HiveFailed,
@@ -58,6 +44,11 @@ from rbee.queen.store.store import Store
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, TARGET
 from rbee.systemd.daemon import Notifier
 from rbee.systemd.unit import UnitState
+from rbee.wire.codec import decode, encode
+from rbee.wire.devices import Cpu, Devices, Gpu
+from rbee.wire.events import Line
+from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView, MachineEnd
+from rbee.wire.jobs import Done
 from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED, DiedError, NoProgram, PlayedSystemd
 from tests.unit.queens import a_queen as open_queen
 from tests.unit.serving import served, until

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rbee.contracts import State
 from rbee.queen.hives.liveness import Clocks, Life, Pace
+from rbee.wire.hives import State
 
 INTERVAL, GRACE = 15.0, 5.0
 FIRST, SECOND = "1" * 32, "2" * 32

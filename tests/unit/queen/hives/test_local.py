@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import rbee.queen.hives.local
-from rbee.contracts import HiveHealth
 from rbee.errors import BadConfig
 from rbee.queen.hives.local import fault_of
+from rbee.wire.hives import HiveHealth
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rbee.contracts import Cpu, Devices, Gpu
 from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.queen.metrics import Metrics
 from rbee.queen.store.engine import Engine
 from rbee.queen.store.sqlite import SQLite
 from rbee.queen.store.store import Store
+from rbee.wire.devices import Cpu, Devices, Gpu
 
 ENGINES: dict[str, Callable[[Path, Metrics], Engine]] = {"sqlite": SQLite.open}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rbee.contracts import Devices, Gpu
 from rbee.errors import CatalogFailed, CatalogUnusable
 from rbee.queen.store.store import Store
+from rbee.wire.devices import Devices, Gpu
 from tests.unit.queen.store.engines import DEVICES
 from tests.unit.queen.store.files import a_catalog, engine_of, run, stored
 
@@ -56,7 +56,7 @@ def test_a_full_catalog_fails_with_the_cure_and_writes_nothing_half(catalog: Sto
 LIMITED = """
 import asyncio, json, resource, signal, sys
 from pathlib import Path
-from rbee.contracts import Cpu, Devices, Gpu
+from rbee.wire.devices import Cpu, Devices, Gpu
 from rbee.errors import RbeeError
 from rbee.queen.store.store import Store
 path, limit, when = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import LABELS_MAX, TokenView
 from rbee.errors import BadInput, BadToken, NameTaken, UnknownHive
 from rbee.queen.store.records import Joining, Row
 from rbee.queen.store.store import Store
+from rbee.wire.fleet import TokenView
+from rbee.wire.hives import LABELS_MAX
 from tests.unit.queen.store.engines import BY, DEVICES, Clock, Journal, change, rows
 
 NOW = Clock().now

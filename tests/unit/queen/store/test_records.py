@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import encode
 from rbee.queen.store.records import COLUMNS, Row, as_stored, read_hive
+from rbee.wire.codec import encode
 from tests.unit.queen.store.engines import DEVICES
 
 GOOD = {

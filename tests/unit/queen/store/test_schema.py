@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from rbee.catalogfile import APPLICATION_ID, VERSION
-from rbee.contracts import encode
 from rbee.errors import CatalogUnusable
 from rbee.queen.store import sqlite
 from rbee.queen.store.records import Row
 from rbee.queen.store.sqlite import SCHEMA
 from rbee.queen.store.store import Store
+from rbee.wire.codec import encode
 from tests.unit.queen.store.engines import DEVICES
 from tests.unit.queen.store.files import contents, run, stored
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT, Lock
-from rbee.contracts import TokenView
 from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable
 from rbee.queen.store.records import Row
 from rbee.queen.store.store import Store
+from rbee.wire.fleet import TokenView
 from tests.unit.queen.store.engines import BY, DEVICES, Journal
 from tests.unit.queen.store.files import a_catalog, contents, engine_of, run, stored
 from tests.unit.serving import until

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from rbee.contracts import TokenView
 from rbee.errors import TooMany, UnknownToken
 from rbee.queen.store import tokens
 from rbee.queen.store.store import Store
 from rbee.queen.store.tokens import Token
+from rbee.wire.fleet import TokenView
 from tests.unit.queen.store.engines import BY, Journal
 
 
