@@ -22,7 +22,10 @@ GOODBYE_TIMEOUT = 0.2
 """Seconds that the other side has to read what was sent, and to close the connection, too."""
 
 TOGETHER = 0.1
-"""Seconds in which what comes is left for the next time, by those who read together."""
+"""Seconds in which what comes is left for the next time, by those who read together, at the most."""
+
+TOGETHER_EACH = 0.001
+"""Seconds of it for each connection: few are not worth waiting for."""
 
 HIGH_WATER = 64 * 1024
 """Bytes that wait to be sent, after which the protocol is asked to pause."""
@@ -60,7 +63,7 @@ class Readers(Protocol):
 
 
 class Together:
-    """Reads what comes on many connections together: at once, and then TOGETHER later what came meanwhile.
+    """Reads what comes on many connections together: at once, and then a moment later what came meanwhile.
 
     What a wake-up costs is more than what it takes to read a heartbeat.
     """
@@ -82,7 +85,8 @@ class Together:
 
     def _read(self) -> None:
         self._loop.remove_reader(self._ready)
-        self._pause = self._loop.call_later(TOGETHER, self._loop.add_reader, self._ready, self._read)
+        pause = min(TOGETHER, TOGETHER_EACH * len(self._readers))
+        self._pause = self._loop.call_later(pause, self._loop.add_reader, self._ready, self._read)
         for fd, _ in self._ready.poll(0):
             reader = self._readers.get(fd)
             if reader is not None:  # or one before it has ended this one

@@ -140,6 +140,7 @@ def test_a_second_join_does_not_take_the_answer_of_the_first(fleet: Fleet) -> No
         (command,) = tries(second)
         assert type_in(gpu1, command).code == 0
     assert join(gpu1, "queen", "--token", fleet.token()).code == 0
+    fleet.await_state("gpu1", "online")
     Undisturbed(fleet).check()
 
 

@@ -263,6 +263,7 @@ def test_what_comes_first_is_read_at_once_and_what_comes_meanwhile_together(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.server.transport, "TOGETHER", 0.2)
+    monkeypatch.setattr(rbee.server.transport, "TOGETHER_EACH", 0.1)
 
     async def scenario() -> None:
         together = Together()
