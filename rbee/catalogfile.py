@@ -105,6 +105,8 @@ def check(
     are compared with their tables, too; `reads_rows` that the schema is the queen's and that each row is one
     that she can show. When `goes_on` says no, SQLite ends with
     SQLITE_INTERRUPT; that and what the operating system refuses is the caller's to explain.
+
+    Long because it is one list of what may be wrong, each with its words.
     """
     shown = name or path
     found = os.stat(path)

@@ -173,7 +173,7 @@ class Feed(Narrator):
         whom there is a place when others took all."""
         self._file = file
         self._journal = journal
-        self._limits = Limits("streams of events are being read", WATCHERS, daemons)
+        self.limits = Limits("streams of events are being read", WATCHERS, daemons)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -238,20 +238,16 @@ class Feed(Narrator):
                 found.append(event)
         return FeedEvents(self.id, tuple(reversed(found)))
 
-    @property
-    def readers(self) -> int:
-        return self._limits.taken
-
     def stream(self, reader: Peer, *, after: str | None = None, since_ms: int | None = None) -> Reading:
         """Server-sent events as QueenRoutes.FEED has them; TooMany beyond WATCHERS."""
-        self._limits.take(reader)
+        self.limits.take(reader)
         number, first = self._begin(after, since_ms)
-        return Reading(self._follow(number), first, lambda: self._limits.give_back(reader))
+        return Reading(self._follow(number), first, lambda: self.limits.give_back(reader))
 
     def _begin(self, after: str | None, since_ms: int | None) -> tuple[int, bytes]:
         """The number after which a reader goes on, and what he is told first."""
         if after is None:
-            number = self._number if since_ms is None else self._number_before(since_ms)
+            number = self._number if since_ms is None else self._oldest + _count_before(self._lines, since_ms)
         else:
             epoch, _, given = after.partition("-")
             number = int(given)
@@ -259,15 +255,6 @@ class Feed(Narrator):
                 return self._oldest, self._gap(after)
         # A block without data; by the standard it tells the last event's id all the same.
         return number, sse.place(self._id(number))
-
-    def _number_before(self, since_ms: int) -> int:
-        number = self._oldest
-        for line in self._lines:
-            at = datetime.fromisoformat(json.loads(line)["at"])
-            if round(at.timestamp() * 1000) >= since_ms:
-                break
-            number += 1
-        return number
 
     def _follow(self, number: int) -> AsyncGenerator[bytes, None]:
         """The events after a number, as they come, until the feed is closed."""
@@ -380,6 +367,17 @@ class Feed(Narrator):
     def _say(self, event: Event, text: str) -> None:
         self._journal.narrate(event, text)
         self.narrate(event, text)
+
+
+def _count_before(lines: Iterable[bytes], since_ms: int) -> int:
+    """How many of the events are older than a moment, in milliseconds since the epoch."""
+    count = 0
+    for line in lines:
+        at = datetime.fromisoformat(json.loads(line)["at"])
+        if round(at.timestamp() * 1000) >= since_ms:
+            break
+        count += 1
+    return count
 
 
 def _line_of(event: FeedEvent) -> bytes:

@@ -1,4 +1,4 @@
-"""Who may be a hive from afar: tokens, credentials, and whether the queen is to be reached at all."""
+"""Who may be a hive on another machine: tokens, credentials, joins and connections."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import hashlib
 import logging
 import re
 import secrets
-import socket
-import ssl
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from rbee import __version__, tls
 from rbee.errors import (
@@ -21,120 +17,54 @@ from rbee.errors import (
     ClonedHive,
     NameTaken,
     NotPermitted,
-    RbeeError,
-    TcpClosed,
     TooMany,
     UnknownHive,
     VersionSkew,
 )
-from rbee.files import explained
-from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, KEYS_RENEWED, Event, Narrator
-from rbee.queen.authority import Authority, Identity, credentials_folder
-from rbee.queen.boot_marker import BootMarker
+from rbee.narration import HIVE_CLONED, HIVE_JOINED, JOIN_REFUSED, Event, Narrator
+from rbee.queen.access import TcpAccess
+from rbee.queen.authority import Identity
 from rbee.queen.hives.hives import Hives
 from rbee.queen.restraint import Restraint, network_of
 from rbee.queen.store.records import Actor, Joining, now_ms
 from rbee.queen.store.store import Store
-from rbee.server.peer import RemotePeer, address_of
+from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
-from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, Tcp, TokenView
+from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, TokenView
 from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.types import LOCALHOST, is_same_name
 
 log = logging.getLogger("rbee")
 
-LOOK_AT_KEYS = 3600.0
-"""Seconds between two looks at whether the queen's certificate is to be renewed."""
-
 
 class Fleet:
-    """`folder` is the queen's state directory. Without `sockets` nobody comes over TCP now."""
+    """Tokens, credentials, and the connections that are made with them."""
 
     def __init__(
         self,
-        folder: Path,
-        sockets: Sequence[socket.socket],
+        access: TcpAccess,
         catalog: Store,
         hives: Hives,
         narrator: Narrator,
         restraint: Restraint,
-        *,
-        find_credentials: Callable[[], Path | None] = credentials_folder,
     ) -> None:
-        self._folder = folder
-        self._sockets = sockets
+        self._access = access
         self._catalog = catalog
         self._hives = hives
         self._narrator = narrator
         self._restraint = restraint
-        self._find_credentials = find_credentials
-        self._mark = BootMarker(folder / "tcp")
-        self._authority: Authority | None = None
         self._members: dict[str, str] = {}
         """Each credential's hive."""
         hives.when_removed(self._forget)
 
     async def load(self) -> None:
-        """Take up the credentials of the catalog, and the keys where the queen is open or has been."""
+        """Take up the credentials of the catalog."""
         self._members = {row.credential: row.id for row in await self._catalog.hives.all() if row.credential}
-        if self._sockets or (self._folder / "tls").exists():
-            self._authority = await asyncio.to_thread(self._open_authority)
-
-    def _open_authority(self) -> Authority:
-        return Authority.open(self._folder / "tls", credentials=self._find_credentials())
-
-    # The queen's own side
-
-    async def set_tcp(self, is_open: bool) -> Tcp:
-        """Whether the socket is opened when the queen next starts; the keys are made first."""
-        if is_open and self._authority is None:
-            self._authority = await asyncio.to_thread(self._open_authority)
-            await asyncio.to_thread(self._authority.context)
-        with explained(self._folder / "tcp", "written", RbeeError):
-            await asyncio.to_thread(self._mark.set, is_open)
-        return await self.tcp()
-
-    async def tcp(self) -> Tcp:
-        names = [listener.getsockname() for listener in self._sockets]
-        authority = self._authority
-        is_made = authority is not None and (self._folder / "tls" / "queen.crt").exists()
-        return Tcp(
-            is_open=(self._folder / "tcp").exists(),
-            listens=tuple(f"{_bracketed(address_of(name))}:{name[1]}" for name in names),
-            fingerprint=authority.fingerprint if authority is not None else None,
-            expires_ms=round(authority.expires.timestamp() * 1000) if authority and is_made else None,
-            problem=await asyncio.to_thread(lambda: authority.fault) if authority else None,
-        )
-
-    @property
-    def is_shut_out(self) -> bool:
-        """Is the queen to be reached by hives on other machines, and has systemd handed her no socket?"""
-        return not self._sockets and (self._folder / "tcp").exists()
-
-    async def context(self) -> ssl.SSLContext:
-        """For those who come over TCP."""
-        return await asyncio.to_thread(self.authority.context)
-
-    @property
-    def authority(self) -> Authority:
-        if self._authority is None:
-            raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
-        return self._authority
-
-    async def keep_keys(self) -> None:
-        """Renew the queen's certificate early, for ever."""
-        while True:
-            try:
-                if await asyncio.to_thread(self.authority.renew):
-                    self._narrator.narrate(KEYS_RENEWED, "the queen's certificate is renewed")
-            except (RbeeError, OSError, ValueError) as error:
-                log.error("the queen's certificate could not be renewed, and that is tried on: %s", error)
-            await asyncio.sleep(LOOK_AT_KEYS)
 
     # Tokens
 
     async def create_token(self, asked: CreateToken, by: Actor) -> CreatedToken:
-        fingerprint = self.authority.fingerprint
+        fingerprint = self._access.authority.fingerprint
         if is_same_name(LOCALHOST, asked.hive):
             raise _reserved("hive")
         token_id, secret, now = secrets.token_hex(4), secrets.token_urlsafe(24), now_ms()
@@ -194,7 +124,7 @@ class Fleet:
                 hint="By a name of its own: sudo rbeectl join QUEEN:8500 --token TOKEN --name NAME",
             )
         token_id, secret, fingerprint = tls.read_token(asked.token)
-        if fingerprint != self.authority.fingerprint:
+        if fingerprint != self._access.authority.fingerprint:
             raise BadToken(
                 "the token is another queen's", hint="On this queen's machine: rbeectl token create"
             )
@@ -205,7 +135,7 @@ class Fleet:
         if not self._is_beside(asked.name, peer, instance):
             await self._hives.uplinks.check_free(asked.name, peer.address)
         certificate = await asyncio.to_thread(
-            self.authority.sign, asked.request, Identity(asked.name, credential)
+            self._access.authority.sign, asked.request, Identity(asked.name, credential)
         )
         row = await self._catalog.hives.join(joining, by={**peer.fields, "actor_credential": credential})
         self._forget(row.id)
@@ -232,7 +162,7 @@ class Fleet:
             self._restraint.beyond(hive_id, "asks for certificates more often than it gets one")
             raise TooMany(f"the beehive {hive_id} has had too many certificates", hint="Ask again later.")
         identity = Identity(hive_id, peer.credential)
-        return Joined(hive_id, await asyncio.to_thread(self.authority.sign, request, identity))
+        return Joined(hive_id, await asyncio.to_thread(self._access.authority.sign, request, identity))
 
     async def connect(self, peer: RemotePeer, instance: str, version: str) -> Uplink:
         """A hive's control connection, to be.
@@ -343,10 +273,6 @@ def _minor(version: str) -> tuple[int, int]:
 def _hash(secret: str) -> str:
     # The secret has 192 random bits: there is nothing that a slow hash would make harder to guess.
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _reserved(field: str, hint: str | None = None) -> BadInput:

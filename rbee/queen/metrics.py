@@ -234,6 +234,7 @@ def _hives(hives: list[HiveView]) -> Iterator[Metric]:
 
 
 def _devices(hives: list[HiveView]) -> Iterator[Metric]:
+    """Long because it is a list of metrics."""
     from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
     threads = GaugeMetricFamily("rbee_hive_cpu_threads", "Threads of the processors.", labels=["hive"])

@@ -19,6 +19,7 @@ from rbee.client.link import HiveClient, Link
 from rbee.config import Config
 from rbee.errors import RbeeError, Unreachable
 from rbee.narration import CONFIG_WARNING, QUEEN_STARTED, QUEEN_STOPPING, TCP_CLOSED, Chorus, Narrator
+from rbee.queen.access import TcpAccess
 from rbee.queen.api import catalog as catalog_api
 from rbee.queen.api import events as events_api
 from rbee.queen.api import fleet as fleet_api
@@ -79,6 +80,7 @@ class Queen:
     def __init__(
         self, settings: Config, site: Site, bus: Bus, notifier: Notifier, journal: Narrator, clocks: Clocks
     ) -> None:
+        """Long because all that a queen is made of is built here, part after part."""
         config = settings.queen
         self._site = site
         self._notifier = notifier
@@ -130,15 +132,10 @@ class Queen:
             HiveClient(link, looks=looks),
         )
         self.work = HiveWork(shared, self.hives, self.jobs, self.bus)
-        self.fleet = Fleet(
-            site.state,
-            site.remote_sockets,
-            self.catalog,
-            self.hives,
-            self.narrator,
-            restraint,
-            find_credentials=site.find_credentials,
+        self.access = TcpAccess(
+            site.state, site.remote_sockets, self.narrator, find_credentials=site.find_credentials
         )
+        self.fleet = Fleet(self.access, self.catalog, self.hives, self.narrator, restraint)
 
     @classmethod
     @asynccontextmanager
@@ -165,6 +162,7 @@ class Queen:
             at_the_end.push_async_callback(queen.hives.end)
             at_the_end.push_async_callback(queen.work.end)
             await queen.hives.load()
+            await queen.access.load()
             await queen.fleet.load()
             queen.bus.attach()
             at_the_end.callback(queen.bus.detach)
@@ -177,23 +175,23 @@ class Queen:
 
         `started` is called once all of it is at work. Raises Unreachable where the system bus is lost.
         """
-        site, fleet = self._site, self.fleet
+        site, access = self._site, self.access
         self._is_told_to_stop = is_told_to_stop
         remote = None
-        if fleet.is_shut_out:
+        if access.is_shut_out:
             self._status.trouble = f"{TCP_SOCKET_UNIT} is closed"
         if site.remote_sockets:
-            app = remote_api.build(fleet, self.hives)
-            remote = Remote(app, site.remote_sockets, await fleet.context(), upgrade=PROTOCOL)
+            app = remote_api.build(access, self.fleet, self.hives)
+            remote = Remote(app, site.remote_sockets, await access.context(), upgrade=PROTOCOL)
 
         def begin() -> None:
             self.narrator.narrate(QUEEN_STARTED, f"{QUEEN_PROGRAM} {__version__} is awake")
-            if fleet.is_shut_out:
+            if access.is_shut_out:
                 told = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
                 self.narrator.narrate(TCP_CLOSED, f"{told}; it is tried again until its port is free")
             self.hives.begin()
             if remote is not None:
-                self._tasks.begin(fleet.keep_keys())
+                self._tasks.begin(access.keep_keys())
             started()
 
         await serve(
@@ -234,7 +232,7 @@ class Queen:
             **jobs_api.routes(self.jobs),
             **events_api.routes(self.feed, self.hives, self.jobs, self.metrics),
             **catalog_api.routes(self.catalog),
-            **fleet_api.routes(self.fleet, self.catalog),
+            **fleet_api.routes(self.access, self.fleet, self.catalog),
         }
         return build_app("rbee queen", __version__, handlers, admit=self._admission)
 

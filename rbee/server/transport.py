@@ -100,7 +100,10 @@ class Together:
 
 
 class TlsTransport(asyncio.Transport):
-    """A socket whose handshake is over, as a transport. `ended` is called with it once it is closed."""
+    """A socket whose handshake is over, as a transport. `ended` is called with it once it is closed.
+
+    Long because asyncio.Transport has as many methods.
+    """
 
     __slots__ = (
         "_channel", "_ended", "_fd", "_goodbye", "_high", "_is_closing", "_is_ended", "_is_paused",

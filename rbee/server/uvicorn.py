@@ -142,6 +142,8 @@ async def serve(
     READY=1 is said once the sockets are served, and then `started` is called; `stopping` is
     awaited first thing when told to stop, while the sockets are still served. `daemons` are the
     users whose connections are kept for good, and for whom there is a place when others took all.
+
+    Long because of its arguments and what they mean.
     """
 
     def on_started() -> None:

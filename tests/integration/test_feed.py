@@ -179,10 +179,10 @@ async def test_a_reader_who_takes_nothing_is_dropped_and_his_place_given_back(
     queen = await house.wake_queen()
     async with watching(house) as slow:
         slow.reader._transport.pause_reading()  # type: ignore[attr-defined]
-        await until(lambda: queen.feed.readers == 1)
+        await until(lambda: queen.feed.limits.taken == 1)
         for number in range(500):
             queen.feed.narrate(ADDING, f"{number} ".ljust(1900, "z"))
-        await until(lambda: queen.feed.readers == 0)
+        await until(lambda: queen.feed.limits.taken == 0)
 
 
 async def test_a_stop_is_told_to_all_who_read_and_waits_for_nobody_who_does_not(house: House) -> None:
@@ -215,7 +215,7 @@ async def test_more_watchers_than_there_may_be_are_refused(
         async with watching(house):
             answer = await house.send("GET", "/v1/events")
             assert (answer.status, answer.json["type"]) == (503, PROBLEM_PREFIX + "too-many")
-        await until(lambda: queen.feed.readers == 1)
+        await until(lambda: queen.feed.limits.taken == 1)
         async with watching(house):
             pass
 

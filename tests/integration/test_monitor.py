@@ -369,7 +369,7 @@ async def test_a_deadline_of_the_persons_ends_it_wherever_it_waits(house: House)
         with pytest.raises(TimedOut, match="of --timeout"):
             await asleep.next()
     async with watching(house, lines=0, left=Deadline(0.5).left) as awake:
-        await until(lambda: queen.feed.readers == 1)
+        await until(lambda: queen.feed.limits.taken == 1)
         with pytest.raises(TimedOut, match="of --timeout"):
             await awake.next()
 
@@ -379,17 +379,17 @@ async def test_it_ends_with_whoever_reads_what_it_prints(house: House) -> None:
     async with watching(house, awake=False) as asleep:
         await asleep.next()
     async with watching(house, lines=0) as awake:
-        await until(lambda: queen.feed.readers == 1)
+        await until(lambda: queen.feed.limits.taken == 1)
 
     assert isinstance(asleep.ended, BrokenPipeError)
     assert isinstance(awake.ended, BrokenPipeError)
-    await until(lambda: queen.feed.readers == 0)
+    await until(lambda: queen.feed.limits.taken == 0)
 
 
 async def test_an_event_of_a_newer_queen_says_what_is_not_known_of_it_and_ends_nothing(house: House) -> None:
     queen = await house.wake_queen()
     async with watching(house, lines=0) as watch:
-        await until(lambda: queen.feed.readers == 1)
+        await until(lambda: queen.feed.limits.taken == 1)
         queen.feed.narrate(replace(HIVE_ONLINE, speaker="bee worker"), "hello")  # type: ignore[arg-type]
         queen.feed.narrate(HIVE_ONLINE, "and on")
         odd, after = await watch.next(), await watch.next()

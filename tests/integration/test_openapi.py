@@ -100,7 +100,7 @@ async def test_the_feed_answers_as_its_schema_says(house: House) -> None:
     document = await document_of(house, house.queen_path)
 
     asking = asyncio.create_task(house.send("GET", "/v1/events?since_ms=0"))
-    await until(lambda: queen.feed.readers == 1)
+    await until(lambda: queen.feed.limits.taken == 1)
     await queen.stop()
     answer = await asking
 

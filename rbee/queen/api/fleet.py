@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from rbee.queen.access import TcpAccess
 from rbee.queen.api.asked import actor, token_id
 from rbee.queen.fleet import Fleet
 from rbee.queen.store.store import Store
@@ -15,13 +16,13 @@ from rbee.wire.fleet import CreatedToken, CreateToken, SetTcp, Tcp, Tokens, Toke
 from rbee.wire.routes import QueenRoutes, Route
 
 
-def routes(fleet: Fleet, catalog: Store) -> dict[Route[Any], Handler]:
+def routes(access: TcpAccess, fleet: Fleet, catalog: Store) -> dict[Route[Any], Handler]:
     async def tcp(_request: Request) -> Tcp:
-        return await fleet.tcp()
+        return await access.view()
 
     async def set_tcp(request: Request) -> Tcp:
         asked: SetTcp = await read_shape(request, SetTcp)
-        return await fleet.set_tcp(asked.is_open)
+        return await access.set(asked.is_open)
 
     async def list_tokens(_request: Request) -> Tokens:
         return Tokens(tuple(await catalog.tokens.all()))

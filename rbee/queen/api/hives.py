@@ -23,6 +23,8 @@ from rbee.wire.types import LOCALHOST
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
+    """Long because each route has a small handler here, and nothing more."""
+
     def named(request: Request) -> str:
         return hives.spelled(hive_id(request))
 
@@ -51,13 +53,15 @@ def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route
         return hives.view(named(request))
 
     async def sample(request: Request) -> Sample:
-        return await hives.sample(named(request))
+        return await hives.hive(named(request)).sample()
 
     async def set_labels(request: Request) -> HiveView:
-        return await hives.set_labels(named(request), await read_shape(request, SetLabels), actor(request))
+        standing = hives.hive(named(request)).standing
+        return await standing.set_labels(await read_shape(request, SetLabels), actor(request))
 
     async def set_cordon(request: Request) -> HiveView:
-        return await hives.set_cordon(named(request), await read_shape(request, SetCordon), actor(request))
+        standing = hives.hive(named(request)).standing
+        return await standing.set_cordon(await read_shape(request, SetCordon), actor(request))
 
     return {
         QueenRoutes.ADD_HIVE: add,

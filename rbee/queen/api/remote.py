@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from rbee import __version__
 from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
+from rbee.queen.access import TcpAccess
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
 from rbee.server.app import Handler, build_app
@@ -40,9 +41,11 @@ def admit(peer: RemotePeer, route: Route[Any]) -> None:
         )
 
 
-def build(fleet: Fleet, hives: Hives) -> Starlette:
+def build(access: TcpAccess, fleet: Fleet, hives: Hives) -> Starlette:
+    """Long because each route has a small handler here, and nothing more."""
+
     async def ca(_request: Request) -> Response:
-        return Response(fleet.authority.ca, media_type=FleetRoutes.CA.media_type)
+        return Response(access.authority.ca, media_type=FleetRoutes.CA.media_type)
 
     async def join(request: Request) -> Joined:
         peer = remote_peer_of(request)

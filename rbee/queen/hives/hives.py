@@ -21,8 +21,7 @@ from rbee.queen.store.records import Actor, Row
 from rbee.scope import HIVE_UNIT
 from rbee.systemd.aio import AsyncBus
 from rbee.uplink.accept import Uplink, Uplinks
-from rbee.wire.devices import Sample
-from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, SetCordon, SetLabels, State
+from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, State
 from rbee.wire.types import LOCALHOST, spelled
 
 log = logging.getLogger("rbee")
@@ -126,26 +125,7 @@ class Hives:
         await asyncio.gather(*(hive.samples.end() for hive in self._hives.values()))
         await self._shared.tasks.end()
 
-    # Asked, and heard
-
-    async def set_labels(self, hive_id: str, asked: SetLabels, by: Actor) -> HiveView:
-        """Set labels of a hive, and take others away. UnknownHive; TooMany beyond LABELS_MAX."""
-        standing = self.hive(hive_id).standing
-        labels = {label.key: label.value for label in asked.set}
-        await self._shared.catalog.hives.set_labels(hive_id, labels, asked.remove, by=by)
-        await standing.reload()
-        return standing.view()
-
-    async def set_cordon(self, hive_id: str, asked: SetCordon, by: Actor) -> HiveView:
-        """Cordon a hive for a reason, or with None no more. UnknownHive."""
-        standing = self.hive(hive_id).standing
-        await self._shared.catalog.hives.set_cordon(hive_id, asked.reason, by=by)
-        await standing.reload()
-        return standing.view()
-
-    async def sample(self, hive_id: str) -> Sample:
-        """What the machine of a hive that is online does right now; nobody is woken to tell it."""
-        return await self.hive(hive_id).sample()
+    # Heard
 
     async def heartbeat(self, beat: Heartbeat, sender: Actor | None = None) -> HeartbeatAck:
         """Take a hive's beat; `sender` is who asks for what it has the queen write."""

@@ -20,7 +20,7 @@ from rbee.queen.store.records import Actor, Row
 from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
 from rbee.wire.devices import Devices
-from rbee.wire.hives import HiveView, Label, MachineEnd, State, Status
+from rbee.wire.hives import HiveView, Label, MachineEnd, SetCordon, SetLabels, State, Status
 
 log = logging.getLogger("rbee")
 
@@ -89,6 +89,19 @@ class Standing:
         """Its devices are these now. Raises CatalogFailed."""
         await self._shared.catalog.hives.set_devices(self.row.id, devices, by=by)
         await self.reload()
+
+    async def set_labels(self, asked: SetLabels, by: Actor) -> HiveView:
+        """Set labels, and take others away; BadInput beyond LABELS_MAX, CatalogFailed."""
+        labels = {label.key: label.value for label in asked.set}
+        await self._shared.catalog.hives.set_labels(self.row.id, labels, asked.remove, by=by)
+        await self.reload()
+        return self.view()
+
+    async def set_cordon(self, asked: SetCordon, by: Actor) -> HiveView:
+        """Cordon it for a reason, or with None no more. Raises CatalogFailed."""
+        await self._shared.catalog.hives.set_cordon(self.row.id, asked.reason, by=by)
+        await self.reload()
+        return self.view()
 
     async def is_back(self, by: Actor | None) -> None:
         """It is online again, with the devices that it had."""

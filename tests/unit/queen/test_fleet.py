@@ -34,6 +34,7 @@ from rbee.errors import (
     from_problem,
 )
 from rbee.narration import Event, Narrator
+from rbee.queen.access import TcpAccess
 from rbee.queen.authority import Authority, Identity
 from rbee.queen.fleet import Fleet, check_version
 from rbee.queen.hives.hives import Hives
@@ -75,6 +76,7 @@ class Tape(Narrator):
 
 @dataclass
 class Queen:
+    access: TcpAccess
     fleet: Fleet
     hives: Hives
     work: HiveWork
@@ -113,7 +115,7 @@ class Queen:
 async def a_queen(folder: Path) -> AsyncIterator[Queen]:
     tape = Tape()
     async with open_queen(folder, tape) as queen:
-        yield Queen(queen.fleet, queen.hives, queen.work, queen.catalog, tape)
+        yield Queen(queen.access, queen.fleet, queen.hives, queen.work, queen.catalog, tape)
 
 
 Scenario = Callable[[Queen], Coroutine[Any, Any, Result]]
@@ -127,7 +129,7 @@ def with_queen(tmp_path: Path) -> With:
     def run(scenario: Scenario[Any]) -> Any:
         async def within() -> Any:
             async with a_queen(tmp_path / "state") as queen:
-                await queen.fleet.set_tcp(True)
+                await queen.access.set(True)
                 return await asyncio.wait_for(scenario(queen), 10)
 
         return asyncio.run(within())
@@ -144,7 +146,7 @@ def test_a_queen_who_was_never_opened_has_no_keys_and_makes_no_tokens(tmp_path: 
             with pytest.raises(TcpClosed) as caught:
                 await queen.token()
             assert caught.value.hint == "rbeectl tcp enable"
-            told = await queen.fleet.tcp()
+            told = await queen.access.view()
             assert (told.is_open, told.listens, told.fingerprint, told.expires_ms) == (False, (), None, None)
             assert not (tmp_path / "state/tls").exists()
             assert not (tmp_path / "state/tcp").exists()
@@ -155,17 +157,17 @@ def test_a_queen_who_was_never_opened_has_no_keys_and_makes_no_tokens(tmp_path: 
 def test_opening_makes_the_keys_and_the_mark_and_closing_keeps_the_keys(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with a_queen(tmp_path / "state") as queen:
-            opened = await queen.fleet.set_tcp(True)
+            opened = await queen.access.set(True)
             assert opened.is_open
-            assert opened.fingerprint == queen.fleet.authority.fingerprint
+            assert opened.fingerprint == queen.access.authority.fingerprint
             assert opened.expires_ms is not None
             assert (tmp_path / "state/tcp").exists()
-            closed = await queen.fleet.set_tcp(False)
+            closed = await queen.access.set(False)
             assert (closed.is_open, closed.fingerprint) == (False, opened.fingerprint)
             assert not (tmp_path / "state/tcp").exists()
         # Tokens of an open queen are good for her after a restart: her keys are those of before.
         async with a_queen(tmp_path / "state") as again:
-            assert again.fleet.authority.fingerprint == opened.fingerprint
+            assert again.access.authority.fingerprint == opened.fingerprint
 
     asyncio.run(scenario())
 
@@ -190,7 +192,7 @@ def test_a_machine_joins_with_a_token_and_is_known_by_its_credential(with_queen:
 def test_who_joined_is_known_after_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with a_queen(tmp_path / "state") as queen:
-            await queen.fleet.set_tcp(True)
+            await queen.access.set(True)
             peer = await queen.member()
         async with a_queen(tmp_path / "state") as again:
             assert again.fleet.hive_of(peer) == "gpu1"
@@ -592,18 +594,17 @@ def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(with_qu
     async def scenario(queen: Queen) -> None:
         await queen.member()
         marks = SetLabels((Label("rack", "3"), Label("spare", "")))
-        view = await queen.hives.set_labels("gpu1", marks, OPERATOR)
+        view = await queen.hives.hive("gpu1").standing.set_labels(marks, OPERATOR)
         assert view.labels == marks.set
-        view = await queen.hives.set_labels(
-            "gpu1", SetLabels((Label("rack", "4"),), ("spare", "x")), OPERATOR
-        )
+        marks = SetLabels((Label("rack", "4"),), ("spare", "x"))
+        view = await queen.hives.hive("gpu1").standing.set_labels(marks, OPERATOR)
         assert view.labels == (Label("rack", "4"),)
         many = SetLabels(tuple(Label(f"k{n}", "") for n in range(LABELS_MAX)))
         with pytest.raises(BadInput, match=f"{LABELS_MAX} labels at most"):
-            await queen.hives.set_labels("gpu1", many, OPERATOR)
+            await queen.hives.hive("gpu1").standing.set_labels(many, OPERATOR)
         assert queen.hives.view("gpu1").labels == view.labels
         with pytest.raises(UnknownHive):
-            await queen.hives.set_labels("gpu9", marks, OPERATOR)
+            await queen.hives.hive("gpu9").standing.set_labels(marks, OPERATOR)
 
     with_queen(scenario)
 
@@ -611,10 +612,12 @@ def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(with_qu
 def test_each_change_has_its_author_in_the_audit_and_in_the_journal(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         peer = await queen.member()
-        await queen.hives.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)
-        await queen.hives.set_labels("gpu1", SetLabels((Label("rack", "3"),)), OPERATOR)  # no change
-        await queen.hives.set_cordon("gpu1", SetCordon("a fan is loud"), OPERATOR)
-        await queen.hives.set_cordon("gpu1", SetCordon(None), OPERATOR)
+        await queen.hives.hive("gpu1").standing.set_labels(SetLabels((Label("rack", "3"),)), OPERATOR)
+        await queen.hives.hive("gpu1").standing.set_labels(
+            SetLabels((Label("rack", "3"),)), OPERATOR
+        )  # no change
+        await queen.hives.hive("gpu1").standing.set_cordon(SetCordon("a fan is loud"), OPERATOR)
+        await queen.hives.hive("gpu1").standing.set_cordon(SetCordon(None), OPERATOR)
         await queen.catalog.hives.set_status("gpu1", "online")  # who comes and goes is no deed
         await queen.catalog.hives.set_status("gpu1", "offline")
         entries = await queen.catalog.audit.last(100, None)
@@ -643,7 +646,7 @@ def test_the_audit_is_bounded_and_the_oldest_go(with_queen: With, monkeypatch: p
     async def scenario(queen: Queen) -> None:
         await queen.member()
         for number in range(5):
-            await queen.hives.set_cordon("gpu1", SetCordon(f"reason {number}"), OPERATOR)
+            await queen.hives.hive("gpu1").standing.set_cordon(SetCordon(f"reason {number}"), OPERATOR)
         joined, *told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
         assert joined.startswith("hive gpu1 joined from 10.0.0.1")
         assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
@@ -660,7 +663,7 @@ def test_what_machines_do_pushes_nothing_of_an_operator_s_out_of_the_audit(
     async def scenario(queen: Queen) -> None:
         liar = await queen.member()
         other = await queen.member("gpu2", machine=OTHER)
-        await queen.hives.set_cordon("gpu1", SetCordon("broken"), OPERATOR)
+        await queen.hives.hive("gpu1").standing.set_cordon(SetCordon("broken"), OPERATOR)
         for number in range(20):
             await queen.catalog.hives.set_address("gpu1", f"10.0.1.{number}", by=liar.fields)
         await queen.catalog.hives.set_address("gpu2", "10.0.2.1", by=other.fields)
@@ -783,9 +786,9 @@ def test_a_hive_of_a_long_version_or_problem_does_not_break_the_list_of_all(with
 def test_the_longest_marks_that_may_be_do_not_break_the_audit(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         await queen.member()
-        await queen.hives.set_cordon("gpu1", SetCordon("x" * 2000), OPERATOR)
+        await queen.hives.hive("gpu1").standing.set_cordon(SetCordon("x" * 2000), OPERATOR)
         labels = tuple(Label(f"k{number:02}{'a' * 60}", "v" * 63) for number in range(LABELS_MAX))
-        await queen.hives.set_labels("gpu1", SetLabels(labels), OPERATOR)
+        await queen.hives.hive("gpu1").standing.set_labels(SetLabels(labels), OPERATOR)
         as_the_keeper_reads(QueenRoutes.AUDIT, Audit(tuple(await queen.catalog.audit.last(100, None))))
 
     with_queen(scenario)

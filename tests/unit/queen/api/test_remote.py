@@ -69,7 +69,7 @@ class Afar:
         self._at_the_end = at_the_end
 
     def link(self, certificate: Path | None = None) -> Link:
-        link = Link(afar_(self.queen.fleet.authority, self.port, certificate), timeout=5)
+        link = Link(afar_(self.queen.access.authority, self.port, certificate), timeout=5)
         self._at_the_end.push_async_callback(link.close)
         return link
 
@@ -87,7 +87,7 @@ class Afar:
     async def uplink(self, certificate: Path, app: ASGIApp = HIVE) -> AsyncIterator[tuple[Uplink, Offer]]:
         """A hive that is connected: what the queen has of it, and its own end."""
         (hive_id,) = {member for member in self.queen.fleet._members.values() if member == certificate.stem}
-        offer = Offer(afar_(self.queen.fleet.authority, self.port, certificate))
+        offer = Offer(afar_(self.queen.access.authority, self.port, certificate))
         async with offer.hold(INSTANCE, app):
             uplink = self.queen.hives.uplinks.find(hive_id)
             assert uplink is not None
@@ -104,10 +104,10 @@ def with_queen(tmp_path: Path, silent_notifier: Notifier) -> With:
     def run(scenario: Callable[[Afar], Coroutine[Any, Any, None]]) -> None:
         async def within() -> None:
             async with a_queen(tmp_path / "state") as queen:
-                await queen.fleet.set_tcp(True)
-                app = build(queen.fleet, queen.hives)
+                await queen.access.set(True)
+                app = build(queen.access, queen.fleet, queen.hives)
                 async with (
-                    served_afar(app, await queen.fleet.context(), silent_notifier) as port,
+                    served_afar(app, await queen.access.context(), silent_notifier) as port,
                     AsyncExitStack() as at_the_end,
                 ):
                     async with asyncio.timeout(20):
@@ -141,7 +141,7 @@ def path_values(route: Route) -> dict[str, str]:
 def test_every_route_of_a_fleet_is_served_and_none_is_open_but_those_to_join(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
         stranger = afar.link()
-        assert await stranger.ask(FleetRoutes.CA) == afar.queen.fleet.authority.ca.encode()
+        assert await stranger.ask(FleetRoutes.CA) == afar.queen.access.authority.ca.encode()
         for route in ROUTES:
             if route is FleetRoutes.CA:
                 continue
@@ -213,7 +213,7 @@ def test_the_end_of_its_connection_is_told_at_once_and_a_queen_who_goes_says_goo
 ) -> None:
     async def scenario(afar: Afar) -> None:
         certificate = await afar.join()
-        there = afar_(afar.queen.fleet.authority, afar.port, certificate)
+        there = afar_(afar.queen.access.authority, afar.port, certificate)
         async with Offer(there).hold(INSTANCE, HIVE) as ended:
             afar.queen.hives.uplinks.drop("gpu1")
             with pytest.raises(Disconnected):
@@ -228,7 +228,7 @@ def test_the_end_of_its_connection_is_told_at_once_and_a_queen_who_goes_says_goo
 def test_a_connection_is_taken_from_the_hive_that_was_asked_for_it_and_once(with_queen: With) -> None:
     async def scenario(afar: Afar) -> None:
         first, second = await afar.join(), await afar.join("gpu2", OTHER)
-        authority = afar.queen.fleet.authority
+        authority = afar.queen.access.authority
         async with afar.uplink(first) as (uplink, _), afar.uplink(second):
             comes = asyncio.get_running_loop().create_future()
             uplink._dials[DIAL_ID] = comes  # as if she had asked for it
@@ -278,7 +278,7 @@ def test_a_beat_is_taken_from_its_own_hive_and_of_the_process_that_is_connected(
 def test_a_connection_goes_on_with_nothing_but_the_hives_protocol(with_queen: With, head: str) -> None:
     async def scenario(afar: Afar) -> None:
         certificate = await afar.join()
-        there = afar_(afar.queen.fleet.authority, afar.port, certificate)
+        there = afar_(afar.queen.access.authority, afar.port, certificate)
         reader, writer = await asyncio.open_connection(
             there.host, there.port, ssl=there.context, server_hostname=tls.QUEEN_NAME
         )
