@@ -156,9 +156,10 @@ class Hives:
         """Its process has gone, or its connection broke; if it lives, it is back in a moment."""
         hive = self.find(uplink.hive_id)
         if isinstance(hive, RemoteHive):
-            self._shared.tasks.begin(self._lose(hive, hive.end_of_connection()))
+            self._shared.tasks.begin(self.lose(hive, hive.end_of_connection()))
 
-    async def _lose(self, hive: RemoteHive, reason: str) -> None:
+    async def lose(self, hive: RemoteHive, reason: str) -> None:
+        """A hive is offline for a reason, which may be that many are."""
         await hive.standing.set_offline(reason)
         if reason == CONNECTION_CLOSED:
             self._watch.note_loss(hive)

@@ -1,0 +1,64 @@
+"""Loses all hives of a queen at once, and says what that took of a core, in all and for each."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from rbee.narration import Event, Narrator
+from rbee.queen.hives.remote import CONNECTION_CLOSED
+from tests.unit.queens import a_queen
+
+
+class Count(Narrator):
+    """How often each event was narrated."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self.events[event.name] = self.events.get(event.name, 0) + 1
+
+
+def fill(path: Path, count: int) -> None:
+    """Rows of hives that were online."""
+    rows = [(f"hive{n}", f"hive{n}", f"{n:016x}") for n in range(count)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO hives (id, host, port, status, created_at_ms, updated_at_ms, wanted, credential, machine)"
+            " VALUES (?, ?, 8600, 'online', 1, 1, 1, ?3, ?3)",
+            rows,
+        )
+
+
+async def lose(folder: Path, count: int) -> tuple[float, float, Count]:
+    """Seconds of CPU, and on the clock."""
+    async with a_queen(folder):
+        pass  # who makes the catalog
+    fill(folder / "catalog.db", count)
+    told = Count()
+    async with a_queen(folder, told) as queen:
+        hives = queen.hives.remote()
+        assert len(hives) == count
+        for hive in hives:
+            hive.standing.set("online", "heartbeats received")
+        cpu, began = time.process_time(), time.perf_counter()
+        await asyncio.gather(*(queen.hives.lose(hive, CONNECTION_CLOSED) for hive in hives))
+        return time.process_time() - cpu, time.perf_counter() - began, told
+
+
+def main() -> None:
+    print(f"{'hives':>8}{'CPU s':>10}{'µs a hive':>12}{'clock s':>10}  narrated")
+    for count in map(int, " ".join(sys.argv[1:]).split()):
+        with tempfile.TemporaryDirectory() as folder:
+            cpu, clock, told = asyncio.run(lose(Path(folder) / "state", count))
+        print(f"{count:>8}{cpu:>10.2f}{cpu / count * 1e6:>12.0f}{clock:>10.2f}  {told.events}")
+
+
+if __name__ == "__main__":
+    main()
