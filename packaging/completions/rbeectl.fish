@@ -35,7 +35,7 @@ complete -c rbeectl -n "$no_verb" -a wake -d 'Wake the queen; she wakes the hive
 complete -c rbeectl -n "$no_verb" -a sleep -d 'Stop the queen; who speaks to her wakes her'
 complete -c rbeectl -n "$no_verb" -a shutdown -d 'Stop the queen, all hives and their sockets'
 complete -c rbeectl -n "$no_verb" -a status -d 'Show the queen and all hives, or HIVE with its last log lines'
-complete -c rbeectl -n "$no_verb" -a top -d 'Show what the machines do right now, again and again'
+complete -c rbeectl -n "$no_verb" -a top -d 'Show live CPU, memory and GPU usage'
 complete -c rbeectl -n "$no_verb" -a monitor -d 'Show what happens, as it happens'
 complete -c rbeectl -n "$no_verb" -a logs -d 'Show the journal of queen and hives, of HIVE, or of a job'
 complete -c rbeectl -n "$no_verb" -a metrics -d 'Print the queen\'s metrics as OpenMetrics'
@@ -56,7 +56,7 @@ complete -c rbeectl -n '__fish_seen_subcommand_from catalog; and not __fish_seen
 
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -a localhost
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l port -x -d 'The port kept in the hive\'s row; 8600 for a new one'
-complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l user -x -d 'Who to be on HOST, for ssh, as in USER@HOST; root, or one with sudo'
+complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l user -x -d 'SSH user on HOST; needs root or sudo'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l queen -x -d 'Where HOST finds the queen, if not where ssh came from'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l install -r -F -d 'Install rbee-hive there from this .deb or folder'
 complete -c rbeectl -n '__fish_seen_subcommand_from add-hive' -l json -d 'Print JSON, for programs'

@@ -196,7 +196,7 @@ class Heart(Narrator):
     def tell_trouble(self, error: RbeeError) -> None:
         """Say once what is wrong, not at each try."""
         self._status(hivestatus.has_trouble(self._queen_name, error.message))
-        event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; trying on"
+        event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; retrying"
         if isinstance(error, UnknownHive):
             cure = f"add it with: rbeectl add-hive {self._hive_id}"
             if self._hive_id != LOCALHOST:

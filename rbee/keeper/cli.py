@@ -31,7 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "sleep": "power",
         "shutdown": "power",
     },
-    "What is and what was": {
+    "Status and history": {
         "status": "status",
         "top": "top",
         "monitor": "monitor",
@@ -40,7 +40,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "audit": "audit",
         "version": "version",
     },
-    "Care": {
+    "Maintenance": {
         "doctor": "doctor",
         "catalog": "catalog",
         "help": "help",

@@ -164,7 +164,7 @@ class Monitor:
             span = until - time.monotonic()
             if span <= 0:
                 if trouble is not None:
-                    text = f"queen does not answer, trying on: {trouble.message}"
+                    text = f"queen does not answer, retrying: {trouble.message}"
                     yield from self._say(QueenIs("silent", text))
                 return
             self._wait(span)

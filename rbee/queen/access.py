@@ -93,7 +93,7 @@ class TcpAccess:
                 if await asyncio.to_thread(self.authority.renew):
                     self._narrator.narrate(KEYS_RENEWED, "the queen's certificate is renewed")
             except (RbeeError, OSError, ValueError) as error:
-                log.error("the queen's certificate could not be renewed, and that is tried on: %s", error)
+                log.error("the queen's certificate could not be renewed, retrying: %s", error)
             await asyncio.sleep(LOOK_AT_KEYS)
 
 

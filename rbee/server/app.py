@@ -114,5 +114,5 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
     # Starlette raises the error on after this answer, and uvicorn logs its traceback.
-    log.error("%s %s failed in a way that nobody foresaw", request.method, printable(request.scope["path"]))
-    return problem_response(RbeeError("an error that nobody foresaw", hint="The journal has its traceback."))
+    log.error("%s %s failed: internal error", request.method, printable(request.scope["path"]))
+    return problem_response(RbeeError("internal error", hint="The journal has its traceback."))

@@ -32,7 +32,7 @@ def run_daemon(
         journal.narrate(failed, f"{identifier} cannot run: {cause}")
         return error.exit_code
     except Exception as error:
-        notifier.status(f"an error that nobody foresaw: {error!r}")
+        notifier.status(f"internal error: {error!r}")
         raise
 
 

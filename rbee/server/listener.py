@@ -80,7 +80,7 @@ class TlsListener:
         if error.errno in _EXHAUSTED:
             if not self._is_exhausted:
                 self._is_exhausted = True
-                log.error("no connection over TCP can be accepted, and it is tried on: %s", error.strerror)
+                log.error("no connection over TCP can be accepted, retrying: %s", error.strerror)
             await asyncio.sleep(ACCEPT_AGAIN)
             return
         # Of the connection and not of the socket: accept(2) passes on what the network said of it.

@@ -202,9 +202,7 @@ class Uplink(Frames):
             answer = refusal_of(error)
         except Exception:
             log.exception("a beat of hive %s could not be taken", self.hive_id)
-            answer = refusal_of(
-                RbeeError("an error that nobody foresaw", hint="The journal has its traceback.")
-            )
+            answer = refusal_of(RbeeError("internal error", hint="The journal has its traceback."))
         finally:
             self._taking = None
         self.send(answer)

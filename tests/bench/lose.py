@@ -30,8 +30,9 @@ def fill(path: Path, count: int) -> None:
     rows = [(f"hive{n}", f"hive{n}", f"{n:016x}") for n in range(count)]
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(
-            "INSERT INTO hives (id, host, port, status, created_at_ms, updated_at_ms, wanted, credential, machine)"
-            " VALUES (?, ?, 8600, 'online', 1, 1, 1, ?3, ?3)",
+            "INSERT INTO hives "
+            "(id, host, port, status, created_at_ms, updated_at_ms, wanted, credential, machine) "
+            "VALUES (?, ?, 8600, 'online', 1, 1, 1, ?3, ?3)",
             rows,
         )
 

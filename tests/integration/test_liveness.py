@@ -47,7 +47,7 @@ async def test_a_hive_that_falls_silent_is_suspect_then_offline_and_online_again
 
     await house.journal.says(event="hive-online")
     hive = await house.is_in("online")
-    assert hive.reason == "its heartbeats come"
+    assert hive.reason == "heartbeats received"
     assert queen.notifier.statuses[-1] == "hives: 1 online, 0 suspect, 0 offline"
 
 
@@ -63,7 +63,7 @@ async def test_a_suspect_hive_keeps_its_status_in_the_catalog_and_is_online_agai
     house.hive.beat_again()
 
     await house.journal.says(event="hive-online")
-    assert (await house.is_in("online")).reason == "its heartbeats come"
+    assert (await house.is_in("online")).reason == "heartbeats received"
 
 
 async def test_beats_write_nothing_to_the_catalog(house: House) -> None:
@@ -132,7 +132,7 @@ async def test_started_again_by_an_administrator_it_is_online_by_itself(house: H
     await house.systemd.administrator_starts()
 
     await house.journal.says(event="hive-online")
-    assert (await house.is_in("online")).reason == "its heartbeats come"
+    assert (await house.is_in("online")).reason == "heartbeats received"
 
 
 async def test_restarted_by_systemd_it_is_online_again_by_itself_with_the_devices_of_now(

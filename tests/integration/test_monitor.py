@@ -318,7 +318,7 @@ async def test_a_queen_who_does_not_answer_is_said_not_to_and_asked_again(
         queen.feed.narrate(ADDING, "hello")
         assert (await watch.event()).text == "hello"
 
-    assert silent == QueenIs("silent", "queen does not answer, trying on: the queen was silent for 0.1 s")
+    assert silent == QueenIs("silent", "queen does not answer, retrying: the queen was silent for 0.1 s")
 
 
 async def test_who_may_not_speak_to_her_is_told_so(house: House) -> None:

@@ -22,10 +22,10 @@ async def test_a_hive_is_unknown_until_it_is_heard_of_and_then_online(house: Hou
 
     hive = await house.view()
     assert (hive.state, hive.status) == ("unknown", "online")
-    assert hive.reason == "not heard of yet since the queen woke; was online"
+    assert hive.reason == "no heartbeat since the queen started (last known: online)"
     assert (hive.last_beat_ms, hive.devices) == (None, DEVICES)
     await house.hive.heart.beat()
-    assert (await house.is_in("online")).reason == "its heartbeats come"
+    assert (await house.is_in("online")).reason == "heartbeats received"
     assert house.systemd.asked == [("start", HIVE_UNIT)]
 
 
@@ -36,7 +36,7 @@ async def test_a_hive_that_is_not_heard_of_in_time_is_offline(house: House) -> N
     await house.wake_queen(heartbeat_interval=0.2, heartbeat_grace=0.2)
 
     await house.journal.says(event="hive-offline")
-    assert (await house.is_in("offline")).reason == "not heard of since the queen woke"
+    assert (await house.is_in("offline")).reason == "no heartbeat since the queen started"
 
 
 async def test_a_wanted_hive_that_does_not_run_is_started(house: House) -> None:
@@ -47,7 +47,7 @@ async def test_a_wanted_hive_that_does_not_run_is_started(house: House) -> None:
     await house.wake_queen(**SLOW)
 
     await house.journal.says(event="hive-online")
-    assert (await house.is_in("online")).reason == "its heartbeats come"
+    assert (await house.is_in("online")).reason == "heartbeats received"
     assert house.systemd.asked == [("start", HIVE_UNIT)] * 2
     told = house.journal.of(event="waking")[-1]
     assert told["MESSAGE"] == "waking up the bee hive at localhost"

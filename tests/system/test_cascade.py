@@ -130,7 +130,7 @@ def test_a_queen_whose_bus_goes_away_makes_room_for_one_that_hears(machine: Mach
     machine.run("systemctl", "restart", "dbus.service")
     another = f"systemctl show -P MainPID {QUEEN} | grep -qvE '^(0|{before})$'"
     machine.run("sh", "-c", f"until {another}; do sleep 0.05; done", timeout=20)
-    assert await_state(machine, "online", seconds=20)["reason"] == "its heartbeats come"
+    assert await_state(machine, "online", seconds=20)["reason"] == "heartbeats received"
     machine.run("systemctl", "stop", HIVE)
     assert await_state(machine, "offline")["reason"] == "stopped by an administrator"
 

@@ -386,7 +386,7 @@ def test_a_hive_that_is_installed_while_the_queen_is_awake_beats_and_is_no_opera
         status, problem = as_hive(machine, rbee, "/v1/hives")
         assert (status, problem["type"]) == (403, "urn:rbee:problem:not-permitted")
         add_hive(machine)
-        assert await_state(machine, "online")["reason"] == "its heartbeats come"
+        assert await_state(machine, "online")["reason"] == "heartbeats received"
         assert main_pid(machine, QUEEN) == queen
 
 

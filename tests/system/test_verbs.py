@@ -241,7 +241,7 @@ def test_80_columns_show_what_a_table_is_looked_at_for(house: Machine) -> None:
     assert rbeectl(house, "label", "localhost", f"rack={'x' * 60}").code == 0
     header, hive = on_80_columns(house, "rbeectl list-hives")
     assert header.split()[:6] == ["HIVE", "STATE", "SINCE", "LAST", "BEAT", "REASON"]
-    assert "its heartbeats come" in hive
+    assert "heartbeats received" in hive
     assert max(len(header), len(hive)) <= 80
     header, *_ = on_80_columns(house, "rbeectl list-devices")
     assert header.split()[:7] == ["HIVE", "DEVICE", "NAME", "USE", "MEMORY", "TEMP", "POWER"]

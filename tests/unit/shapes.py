@@ -37,7 +37,7 @@ HIVE_VIEW = HiveView(
     updated_at_ms=2_000,
     wanted=True,
     state="online",
-    reason="its heartbeats come",
+    reason="heartbeats received",
     since_ms=2_000,
     last_beat_ms=3_000,
 )

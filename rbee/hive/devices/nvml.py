@@ -162,7 +162,7 @@ class Nvml:
             try:
                 asked.run(library)
             except Exception as error:
-                _log.exception("NVML failed in a way that nobody foresaw")
+                _log.exception("NVML failed: internal error")
                 asked.failure = Failure("failed", f"{type(error).__name__}: {error}")
             with self._changed:
                 self._running = None

@@ -21,7 +21,7 @@ CHECKS = (
     Check("polkit", "polkit answers", check_polkit),
     Check("group", "users and groups are as they should be", check_group),
     Check("units", "the units are there, and none has failed", check_units),
-    Check("sockets", "what should listen listens", check_sockets),
+    Check("sockets", "sockets are listening", check_sockets),
     Check("configuration", "the configuration can be used", check_configuration),
     Check("queens", "the hive of this machine has one queen", check_queens),
     Check(

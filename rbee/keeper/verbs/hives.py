@@ -28,9 +28,7 @@ NO_SUCH_HIVES = "No hive has these labels"
 @click.command("add-hive")
 @click.argument("host", metavar="[USER@]HOST")
 @click.option("--port", type=int, help="The port kept in the hive's row; 8600 for a new one.")
-@click.option(
-    "--user", metavar="USER", help="Who to be on HOST, for ssh, as in USER@HOST; root, or one with sudo."
-)
+@click.option("--user", metavar="USER", help="SSH user on HOST; needs root or sudo.")
 @click.option(
     "--queen",
     "address",

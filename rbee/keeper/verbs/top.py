@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import curses
 
 
-@click.command(short_help="Show what the machines do right now, again and again.")
+@click.command(short_help="Show live CPU, memory and GPU usage.")
 @click.option(
     "-d", "--delay", callback=span, default="2s", metavar="SPAN", help="Time between two frames; 2s."
 )

@@ -45,7 +45,7 @@ class Hives:
     async def load(self) -> None:
         """Take up the hives of the catalog, as unknown until they are heard of."""
         for row in await self._shared.catalog.hives.all():
-            self.take_in(row, "unknown", f"not heard of yet since the queen woke; was {row.status}")
+            self.take_in(row, "unknown", f"no heartbeat since the queen started (last known: {row.status})")
 
     def take_in(self, row: Row, state: State, reason: str) -> Hive:
         """A hive that has come into the catalog."""

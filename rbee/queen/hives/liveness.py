@@ -163,7 +163,7 @@ class Life:
         """Judge by silence: has that changed its state?"""
         silence = self.silence
         if self.state == "unknown":
-            return silence > patience.unheard and self.set("offline", "not heard of since the queen woke")
+            return silence > patience.unheard and self.set("offline", "no heartbeat since the queen started")
         if self.state not in ("online", "suspect"):
             return False
         if silence > patience.offline:

@@ -76,7 +76,7 @@ class Standing:
     async def store_online(self, devices: Devices, by: Actor | None) -> None:
         """It is online with these devices; CatalogFailed if they cannot be stored, and it is pending."""
         # RAM first: a death that is heard of during the write is then judged, and written, after it.
-        self.set("online", "its heartbeats come")
+        self.set("online", "heartbeats received")
         try:
             await self._shared.catalog.hives.set_online(self.row.id, devices, by=by)
             await self.reload()
@@ -105,7 +105,7 @@ class Standing:
 
     async def is_back(self, by: Actor | None) -> None:
         """It is online again, with the devices that it had."""
-        self.set("online", "its heartbeats come")
+        self.set("online", "heartbeats received")
         self.narrate_online()
         await self.remember("online", by=by)
 

@@ -178,5 +178,5 @@ class HiveWork:
             job.failed(error)
         except Exception as error:
             log.exception("%s failed", doing)
-            job.failed(RbeeError(f"{doing} failed in a way that nobody foresaw: {error!r}"))
+            job.failed(RbeeError(f"{doing} failed: internal error: {error!r}"))
         self._shared.changed()

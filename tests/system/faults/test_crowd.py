@@ -74,7 +74,7 @@ print(*catalog.execute("PRAGMA integrity_check").fetchone())
         (row,) = rows(machine)
         assert (row["id"], row["status"], row["wanted"]) == ("localhost", "online", 1)
         assert json.loads(row["devices"])["cpu"]["threads"]
-        assert await_state(machine, "online")["reason"] == "its heartbeats come"
+        assert await_state(machine, "online")["reason"] == "heartbeats received"
     else:
         assert "remove-hive" in last
         assert active(machine, QUEEN, HIVE) == ["active", "inactive"]

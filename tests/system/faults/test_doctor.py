@@ -358,7 +358,7 @@ def test_a_run_rbee_that_was_deleted_under_an_awake_queen_is_made_again_and_the_
         else:
             # Who has no root has the group's way out.
             machine.run("sh", "-c", tries(refused)[0], user="ada")
-        assert await_state(machine, "online")["reason"] == "its heartbeats come"
+        assert await_state(machine, "online")["reason"] == "heartbeats received"
         assert_well(machine)
 
 

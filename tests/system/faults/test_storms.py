@@ -175,4 +175,4 @@ def test_bad_clients_of_the_hive_do_not_keep_the_queen_from_asking_it(machine: M
     await_descriptors(machine, hive, before)
     assert after[1] < 1.1 * after[0], f"KiB after each storm: {after}"
     assert main_pid(machine, HIVE) == hive
-    assert await_state(machine, "online")["reason"] == "its heartbeats come"
+    assert await_state(machine, "online")["reason"] == "heartbeats received"

@@ -239,7 +239,7 @@ def test_what_is_not_known_yet_is_called_so(fleet: Fleet) -> None:
         view = fleet.views()["gpu1"]
         assert view["state"] == "unknown" or time.time() - restarted > PATIENCE
         view = fleet.await_state("gpu1", "offline")
-        assert view["reason"] == "not heard of since the queen woke"
+        assert view["reason"] == "no heartbeat since the queen started"
     finally:
         gpu1.mend()
     fleet.await_state("gpu1", "online", 20)

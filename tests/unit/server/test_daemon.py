@@ -52,7 +52,7 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback(systemd_socket: socket
     code, log, told = run_as_daemon(systemd_socket, "1 / 0")
 
     assert code == 1
-    assert told == [b"STATUS=an error that nobody foresaw: ZeroDivisionError('division by zero')"]
+    assert told == [b"STATUS=internal error: ZeroDivisionError('division by zero')"]
     assert "Traceback" in log
 
 

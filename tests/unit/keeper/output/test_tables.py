@@ -67,9 +67,9 @@ def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
     columns = ("HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL")
     assert tuple(re.split(" {2,}", header)) == (*columns, "AGE", "LABELS")
     assert [re.split(" {2,}", row) for row in rows] == [
-        ["localhost", "online", "1h ago", "4s ago", "its heartbeats come", "cpu gpu0", "localhost:8600",
+        ["localhost", "online", "1h ago", "4s ago", "heartbeats received", "cpu gpu0", "localhost:8600",
          "0.4.0", "15s", "1d 3h", "-"],
-        ["gpu1", "online", "1h ago", "4s ago", "cordoned: a fan is loud; its heartbeats come", "cpu gpu0",
+        ["gpu1", "online", "1h ago", "4s ago", "cordoned: a fan is loud; heartbeats received", "cpu gpu0",
          "10.1.2.3", "0.4.0", "22.5s", "1d 3h", "rack=3,spare="],
         ["blade-7", "pending", "0s ago", "-", "just added", "-", "blade-7.lan:8601", "-", "-", "0s", "-"],
     ]  # fmt: skip
@@ -82,14 +82,14 @@ SCREEN = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode
 def test_on_80_columns_each_line_has_its_state_and_its_reason(name: str) -> None:
     hives = [
         replace(HIVE_VIEW, id=one, labels=(Label("rack", "x" * 60),), since_ms=0, last_beat_ms=1, reason=why)
-        for one, why in ((name, "its heartbeats come"), ("gpu1", "stopped by an administrator"))
+        for one, why in ((name, "heartbeats received"), ("gpu1", "stopped by an administrator"))
     ]
     header, first, second = hives_table(hives, NOW, Frame(screen=SCREEN)).splitlines()
 
     assert max(len(line) for line in (header, first, second)) <= 80
     assert header.split()[:6] == ["HIVE", "STATE", "SINCE", "LAST", "BEAT", "REASON"]
     assert first.startswith(name[:7])
-    assert "its heartbeats come" in first
+    assert "heartbeats received" in first
     assert "stopped by an admin" in second
 
 

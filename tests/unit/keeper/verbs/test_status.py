@@ -117,7 +117,7 @@ def test_the_status_of_a_hive_is_like_that_of_a_unit(
     assert ran.code == 0
     assert lines[0] == "● localhost - bee hive"
     assert lines[1].startswith("State: online since ")
-    assert "Reason: its heartbeats come" in lines
+    assert "Reason: heartbeats received" in lines
     assert "Version: 7.8" in lines
     assert any(line.startswith("gpu0: NVIDIA GeForce RTX 4090, 24.0 GiB") for line in lines)
     assert lines[-2:] == ["Nov 23 12:00:00 rbee rbee-hive[7]: hello", "\\x1b[2J"]

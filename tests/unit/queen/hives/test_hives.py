@@ -290,7 +290,7 @@ def test_adding_tells_the_story_and_ends_with_the_hive_online(queen: MakeQueen) 
             assert hive.last_beat_ms is not None
             assert await q.row() == ("online", True, DEVICES)
             assert q.systemd.asked == [("start", HIVE_UNIT)]
-            assert q.life() == ("online", "its heartbeats come")
+            assert q.life() == ("online", "heartbeats received")
 
     run(scenario())
 
@@ -535,7 +535,7 @@ def test_an_error_that_nobody_foresaw_ends_the_story_and_is_logged(
 
             error = error_of(await q.add())
 
-            assert "nobody foresaw: ZeroDivisionError" in error.message
+            assert "internal error: ZeroDivisionError" in error.message
 
     run(scenario())
     (record,) = [one for one in caplog.records if one.name == "rbee"]
@@ -1121,7 +1121,7 @@ def test_a_queen_who_wakes_takes_each_hive_as_unknown_until_she_hears_of_it(
             (view,) = q.hives.views()
 
             assert (view.state, view.status, view.devices) == ("unknown", "online", DEVICES)
-            assert view.reason == "not heard of yet since the queen woke; was online"
+            assert view.reason == "no heartbeat since the queen started (last known: online)"
             assert view.last_beat_ms is None
 
     run(scenario())
@@ -1171,7 +1171,7 @@ def test_a_queen_who_wakes_does_not_touch_a_hive_that_runs(queen: MakeQueen, tmp
         systemd = PlayedSystemd()
         systemd.states[HIVE_UNIT] = ACTIVE
         async with queen(systemd=systemd, interval=0.05, grace=0.05) as q:
-            await q.tape.until("hive-offline", "not heard of since the queen woke")
+            await q.tape.until("hive-offline", "no heartbeat since the queen started")
 
             assert q.systemd.asked == []
 

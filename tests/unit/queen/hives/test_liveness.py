@@ -58,7 +58,7 @@ def beat(
 def online(alive: Alive) -> Life:
     life = alive()
     beat(life)
-    life.set("online", "its heartbeats come")
+    life.set("online", "heartbeats received")
     return life
 
 
@@ -90,7 +90,7 @@ def test_another_state_begins_now(alive: Alive, clock: Turned) -> None:
     life = alive()
     clock.now += 1
 
-    assert life.set("online", "its heartbeats come")
+    assert life.set("online", "heartbeats received")
     assert life.since_ms == clock.wall_ms()
 
 
@@ -125,8 +125,8 @@ def test_a_beat_is_late_by_what_its_process_was_told_and_a_first_one_is_not(
 @pytest.mark.parametrize(
     ("silence", "state", "reason"),
     [
-        (0, "online", "its heartbeats come"),
-        (INTERVAL + GRACE, "online", "its heartbeats come"),
+        (0, "online", "heartbeats received"),
+        (INTERVAL + GRACE, "online", "heartbeats received"),
         (INTERVAL + GRACE + 0.1, "suspect", "no heartbeat for more than 20 s"),
         (3 * INTERVAL + GRACE, "suspect", "no heartbeat for more than 20 s"),
         (3 * INTERVAL + GRACE + 0.1, "offline", "no heartbeat for 3 intervals of 15 s"),
@@ -173,13 +173,13 @@ def test_silence_says_nothing_of_a_hive_that_nobody_expects_to_beat(
 def test_after_a_restart_a_hive_is_unknown_and_offline_only_once_it_could_have_been_heard(
     alive: Alive, clock: Turned
 ) -> None:
-    life = alive("unknown", "not heard of yet since the queen woke; was online")
+    life = alive("unknown", "no heartbeat since the queen started (last known: online)")
     clock.now += INTERVAL + GRACE
     assert not judged(life)
 
     clock.now += 0.1
     assert judged(life)
-    assert (life.state, life.reason) == ("offline", "not heard of since the queen woke")
+    assert (life.state, life.reason) == ("offline", "no heartbeat since the queen started")
 
 
 def test_the_time_of_day_decides_nothing(alive: Alive, clock: Turned) -> None:
@@ -299,7 +299,7 @@ def test_the_interval_that_a_hive_was_told_counts_and_not_the_one_of_now() -> No
 def test_the_skew_of_a_hive_s_clock_is_kept_and_changes_nothing(alive: Alive, clock: Turned) -> None:
     life = alive("unknown", "")
     beat(life, skew_ms=86_400_000)
-    life.set("online", "its heartbeats come")
+    life.set("online", "heartbeats received")
     clock.now += INTERVAL
     assert not life.judge(PACE.patience_with_remote(INTERVAL))
     assert life.skew_ms == 86_400_000
