@@ -48,6 +48,10 @@ REFUSED_WAIT = 60.0
 DOUBT_AFTER = 3
 """Connections in a row that break before they are there, after which the certificate is in doubt."""
 
+DOUBT_SURE = 4
+"""Times that she has to speak to a stranger and break off at the certificate: of many hives behind one
+address that come at once she breaks off some, whoever they are."""
+
 SUCCESSION_WAIT = 3.0
 """Seconds for whoever has this machine join anew to restart the hive, before it ends by itself."""
 
@@ -114,11 +118,12 @@ class Dialler:
 
         TLS has an alert for it, which does not arrive where the connection is cut off right behind it.
         """
-        if await self._ask_ca(self._stranger()) is not None:
-            return None
-        # Again, as she may have been away the times before, and back only now.
-        if not isinstance(await self._ask_ca(self._queen), Disconnected):
-            return None
+        for _ in range(DOUBT_SURE):
+            if await self._ask_ca(self._stranger()) is not None:
+                return None
+            # Again, as she may have been away the times before, and back only now.
+            if not isinstance(await self._ask_ca(self._queen), Disconnected):
+                return None
         return WrongQueen(
             f"the queen at {self._queen} does not know this hive's certificate",
             hint="To join: sudo rbeectl join QUEEN:8500 --token TOKEN",

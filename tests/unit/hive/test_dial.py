@@ -35,6 +35,7 @@ from rbee.errors import (
 )
 from rbee.hive.dial import (
     DOUBT_AFTER,
+    DOUBT_SURE,
     FIRST_WAIT,
     LONGEST_WAIT,
     PATIENT_AFTER,
@@ -607,7 +608,7 @@ def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
 
     assert "does not know this hive's certificate" in run(scenario())
     assert times.waits == pytest.approx([0.05, 0.1, REFUSED_WAIT])
-    assert len(asked) == 1
+    assert len(asked) == DOUBT_SURE
     assert asked[0].startswith(b"GET /v1/ca ")
 
 
