@@ -7,6 +7,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from rbee.errors import RbeeError, Stopping
@@ -121,7 +122,7 @@ class PlayedSystemd:
     def remove_job(self, path: str, result: str = "done") -> None:
         del self._jobs[path]
         for heard in self._job_heard:
-            self._signal(lambda heard=heard: heard(path, result))
+            self._signal(partial(heard, path, result))
 
     def becomes(self, unit: str, state: UnitState) -> None:
         self.states[unit] = state
