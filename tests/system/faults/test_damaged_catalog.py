@@ -231,7 +231,8 @@ other.close()
 """
     python(machine, damage)
     pid = main_pid(machine, QUEEN)
-    answer = rbeectl(machine, "list-hives")
+    assert rbeectl(machine, "list-hives").code == 0  # which she has in RAM
+    answer = rbeectl(machine, "label", "localhost", "rack=3")
     assert answer.code == 1, answer
     assert "is damaged" in answer.err
     assert tries(answer)[:2] == ["rbeectl shutdown", "sudo rbeectl catalog restore FILE"]
