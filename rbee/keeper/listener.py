@@ -47,10 +47,11 @@ class Listener:
 def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
     """None unless systemd tried to open the queen's TCP socket and failed.
 
-    Whoever wakes her resets what has failed; then it is known by the service that tries it again.
+    Whoever wakes her resets what has failed; then it is known by the service that tries it again, or is about
+    to be started for it.
     """
     state = bus.active_state(TCP_SOCKET_UNIT)
-    if state != "failed" and (state == "active" or bus.active_state(TCP_RETRY_UNIT) != "active"):
+    if state != "failed" and (state == "active" or not _is_retried(bus)):
         return None
     addresses = [address for kind, address in bus.listen_addresses(TCP_SOCKET_UNIT) if kind == "Stream"]
     ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
@@ -66,6 +67,10 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
         "End that process: the queen opens the port within seconds\n"
         "Or on another port: sudo rbeectl tcp enable --listen ADDRESS:PORT",
     )
+
+
+def _is_retried(bus: Bus) -> bool:
+    return bus.active_state(TCP_RETRY_UNIT) in ("active", "activating") or bus.has_job(TCP_RETRY_UNIT)
 
 
 def listeners(port: int, root: Path = Path("/")) -> list[Listener]:

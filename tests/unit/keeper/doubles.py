@@ -95,6 +95,9 @@ class Bus:
         """As systemd's, whose units are at once what they come to."""
         return self.comes_to.get(unit, self.state(unit))
 
+    def has_job(self, unit: str) -> bool:
+        return False
+
     def active_state(self, unit: str) -> str:
         return self.states[unit].active
 

@@ -27,9 +27,13 @@ class PlayedBus:
     address: str
 
     retry: str = "inactive"
+    is_queued: bool = False
 
     def active_state(self, unit: str) -> str:
         return self.retry if unit == TCP_RETRY_UNIT else self.active
+
+    def has_job(self, unit: str) -> bool:
+        return unit == TCP_RETRY_UNIT and self.is_queued
 
     def state(self, unit: str) -> UnitState:
         return UnitState("loaded", self.active, self.active, result="resources")
@@ -90,8 +94,13 @@ def test_a_socket_that_has_not_failed_is_not_complained_of(active: str, taken: i
     assert closed_tcp(bus(active, f"[::]:{taken}")) is None
 
 
-def test_a_socket_that_was_reset_is_known_by_who_tries_it_again(taken: int) -> None:
-    played = PlayedBus("inactive", f"[::]:{taken}", retry="active")
+@pytest.mark.parametrize(
+    ("retry", "is_queued"), [("active", False), ("activating", False), ("inactive", True)]
+)
+def test_a_socket_that_was_reset_is_known_by_who_tries_it_again(
+    taken: int, retry: str, is_queued: bool
+) -> None:
+    played = PlayedBus("inactive", f"[::]:{taken}", retry, is_queued)
 
     closed = closed_tcp(cast(Bus, played))
 

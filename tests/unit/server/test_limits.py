@@ -104,7 +104,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "heartbeat over TCP": (size(FRAME_LIMIT, "B"), "closed"),
         "the same, at once": (f"{CARRIERS_MAX}", "wait"),
         "until a hive has dialled for one": (f"{DIAL_TIMEOUT:g} s", failed),
-        "dialled connection between requests": (f"{CARRIER_IDLE:g} s", "closed"),
+        "dialled connection, idle": (f"{CARRIER_IDLE:g} s", "closed"),
         "answer of a hive": (size(ANSWER_LIMIT, "B"), failed),
         "GPUs in it": (f"{card}", failed),
         "tokens": (f"{TOKENS_MAX}", many),
