@@ -177,6 +177,7 @@ def test_bad_rows_of_the_catalog_are_shown_with_what_is_wrong_and_hide_no_other(
         "INSERT INTO tokens VALUES ('short', 'hash', NULL, -1, 1, 1, 0);"
         "UPDATE audit SET actor_uid = -874887052 WHERE id = 1;",
     )  # fmt: skip
+    machine.run("systemctl", "restart", "queen-rbee")  # who has the rows of her hives in RAM
 
     hives = rbeectl(machine, "list-hives")
     tokens = rbeectl(machine, "token", "list")

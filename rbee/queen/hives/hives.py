@@ -54,7 +54,10 @@ class Hives:
             hive = LocalHive(row, self._shared, state, reason, bus=self._bus, client=self._client)
         else:
             hive = RemoteHive(row, self._shared, state, reason, uplinks=self.uplinks)
-        self._hives[row.id] = hive
+        name = row.id
+        while name in self._hives:  # rows whose names cannot be read have one and the same
+            name += "+"
+        self._hives[name] = hive
         self._shared.pace.remote += row.id != LOCALHOST
         self._shared.changed()
         return hive

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -1191,6 +1192,27 @@ def test_a_wanted_hive_that_cannot_be_woken_is_offline_with_the_reason(
                 return await q.row() == ("offline", True, DEVICES)
 
             await until(is_stored)
+
+    run(scenario())
+
+
+def test_rows_without_a_readable_name_are_all_shown(queen: MakeQueen, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with queen(begin=False):
+            pass
+        with closing(sqlite3.connect(tmp_path / "catalog.db")) as connection, connection:
+            for name in ("no name!", "nor this?"):
+                connection.execute(
+                    "INSERT INTO hives (id, host, port, status, created_at_ms, updated_at_ms, wanted) "
+                    "VALUES (?1, ?1, 8600, 'online', 1, 1, 1)",
+                    (name,),
+                )
+        async with queen(begin=False) as q:
+            shown = [view.problem or "" for view in q.hives.views()]
+            assert len(shown) == 2
+            assert [name in told for name, told in zip(("no name!", "nor this?"), shown, strict=True)] == [
+                True
+            ] * 2
 
     run(scenario())
 
