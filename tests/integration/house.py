@@ -28,29 +28,18 @@ from typing import Any, Literal, Self, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rbee.client.link import HeartbeatClient, Link
 from rbee.client.queen import QueenClient, StoryEvent
-from rbee.config import Config, QueenConfig
+from rbee.config import Config, HiveConfig, QueenConfig
 from rbee.errors import Unreachable
-from rbee.hive import app as hive_app
-from rbee.hive.__main__ import BEAT_TIMEOUT
-from rbee.hive.devices import Detector, Sampler
-from rbee.hive.heartbeat import Heart
-from rbee.narration import (
-    CATALOG_CHANGED,
-    GOODBYE,
-    HIVE_STARTED,
-    Chorus,
-    Event,
-    Journal,
-    Narrator,
-)
+from rbee.hive import hive as product_hive
+from rbee.hive.devices import Detector
+from rbee.hive.heartbeat import Beats
+from rbee.narration import CATALOG_CHANGED, Chorus, Event, Journal, Narrator
 from rbee.queen.api.admission import Admission
 from rbee.queen.queen import Queen as Product
 from rbee.queen.queen import Site
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM, TARGET
 from rbee.server.peer import Peer
-from rbee.server.uvicorn import serve
 from rbee.systemd.daemon import Notifier
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import decode
@@ -311,15 +300,13 @@ class Mouth(Narrator):
             self._narrator.narrate(event, text, **fields)
 
 
-class Voice(HeartbeatClient):
+class Dead(Beats):
     """Nor does it beat."""
 
-    is_dead = False
+    is_open = False
 
     async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
-        if self.is_dead:
-            raise Unreachable("this process is dead")
-        return await super().beat(heartbeat, timeout=timeout)
+        raise Unreachable("this process is dead")
 
 
 class Seeing(Detector):
@@ -337,85 +324,76 @@ class Seeing(Detector):
         return self._house.read_cards()
 
 
-class Hive(Process):
-    """As rbee/hive/__main__.py."""
+class Mute(product_hive.Hive):
+    """A hive that may fall silent, and whose answer about devices its house may spoil."""
 
-    def __init__(self, house: House) -> None:
-        super().__init__(house, house.hive_socket.dup())
-        self._journal = Journal("rbee-hive", house.journal.path, house.lost)
-        self._tell = Mouth(Chorus(self._journal, house.journal))
-        self.link = Link(house.hive_dials, timeout=BEAT_TIMEOUT)
-        self._voice = Voice(self.link)
-        self.heart = Heart(
-            "localhost",
-            self._voice,
-            self._tell,
-            status=self.notifier.status,
-            queen_name=os.fspath(house.hive_dials),
-            fingerprint=lambda: house.fingerprint,
-        )
-        self.detector = Seeing(house)
-        self.sampler = Sampler("localhost", self.detector)
-        self._beating: list[asyncio.Task[None]] = []
+    house: House
 
-    async def _run(self) -> None:
-        app = hive_app.build(
-            self.heart,
-            self.detector.detect,
-            lambda: self.house.hive_asked_to_stop.set(),
-            look=self.sampler.look,
-        )
-        try:
-            await serve(
-                self._spoilt(app),
-                [self.listener],
-                self.notifier,
-                self.told_to_stop,
-                status=lambda: "no beat yet",
-                started=self._started,
-                stopping=self._stopping,
-            )
-        finally:
-            self._fall_silent()
-            await self.link.close()
-            self._journal._socket.close()
+    async def work(self, served: ASGIApp) -> None:
+        while True:
+            await self.house.hive_may_beat.wait()
+            self.beating = asyncio.create_task(super().work(served))
+            try:
+                await asyncio.wait({self.beating})
+            finally:
+                self.beating.cancel()
+            if not self.beating.cancelled():
+                self.beating.result()
 
-    def _started(self) -> None:
-        self._tell.narrate(HIVE_STARTED, "rbee-hive is awake", hive="localhost")
-        if self.house.hive_beats:
-            self.beat_again()
-
-    async def _stopping(self) -> None:
-        self._fall_silent(dead=self.ending == "killed")
-        await asyncio.gather(*self._beating, return_exceptions=True)
-        await self.sampler.close()
-        if self.ending == "gracefully":
-            self.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
-            await self.heart.goodbye()
-
-    def beat_again(self) -> None:
-        self._beating.append(asyncio.create_task(self.heart.run()))
-
-    def fall_silent(self) -> None:
-        """Serve on, and beat no more: what a hive looks like whose way to the queen is cut."""
-        self._fall_silent(dead=False)
-
-    def _fall_silent(self, *, dead: bool = True) -> None:
-        self._voice.is_dead = self._tell.is_dead = dead
-        for task in self._beating:
-            task.cancel()
-
-    def _spoilt(self, app: ASGIApp) -> ASGIApp:
-        """The hive's app, of which the house may spoil the answer about devices."""
+    def app(self) -> ASGIApp:
+        app = super().app()
 
         async def spoilt(scope: Scope, receive: Receive, send: Send) -> None:
             spoil = self.house.spoil
             if spoil is None or scope.get("path") != "/v1/devices":
                 await app(scope, receive, send)
             else:
-                await spoil(self, send)
+                await spoil(self.house.hive, send)
 
         return spoilt
+
+
+class Hive(Process):
+    """The hive's process: rbee/hive/__main__.py without the signals and the files of a machine."""
+
+    product: Mute
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house, house.hive_socket.dup())
+        self._journal = Journal("rbee-hive", house.journal.path, house.lost)
+        self._tell = Mouth(Chorus(self._journal, house.journal))
+
+    def __getattr__(self, name: str) -> Any:
+        """Its parts: heart, sampler, queen …"""
+        return getattr(self.product, name)
+
+    async def _run(self) -> None:
+        house = self.house
+        config = Config(hive=HiveConfig(queen=house.hive_dials))
+        site = product_hive.Site(SYSTEM, house.root / "rbee-hive", [self.listener])
+        opened = Mute.open(config, site, self.notifier, self._tell, detector=Seeing(house))
+        try:
+            async with opened as product:
+                self.product, product.house = product, house
+                product.heart._fingerprint = lambda: house.fingerprint
+                try:
+                    await product.serve(self.told_to_stop)
+                finally:
+                    self._fall_silent()
+        finally:
+            self._journal._socket.close()
+
+    def beat_again(self) -> None:
+        self.house.hive_may_beat.set()
+
+    def fall_silent(self) -> None:
+        """Serve on, and beat no more: what a hive looks like whose way to the queen is cut."""
+        self.house.hive_may_beat.clear()
+        self.product.beating.cancel()
+
+    def _fall_silent(self) -> None:
+        self._tell.is_dead = True
+        self.product.heart._queen = Dead()
 
 
 Spoil = Callable[[Hive, Send], Awaitable[None]]
@@ -670,7 +648,8 @@ class House:
         self.catalog_path = root / "catalog.db"
         self.feed_path = root / "events"
         self.hive_dials = self.queen_path
-        self.hive_beats = True
+        self.hive_may_beat = asyncio.Event()
+        self.hive_may_beat.set()
         self.spoil: Spoil | None = None
         self.devices: Callable[[], Devices] = lambda: DEVICES
         self.fingerprint: str | None = "f1"
@@ -687,7 +666,6 @@ class House:
     async def __aenter__(self) -> Self:
         self.journal = JournalTape(self.root / "journal.sock")
         self.queen_socket, self.hive_socket = listen(self.queen_path), listen(self.hive_path)
-        self.hive_asked_to_stop = threading.Event()
         self.systemd = Systemd(self)
         return self
 

@@ -437,7 +437,7 @@ async def test_a_unit_that_does_not_become_ready_in_time_ends_the_story_in_error
 
 
 async def test_a_hive_that_starts_and_never_beats_ends_the_story_in_error(house: House) -> None:
-    house.hive_beats = False
+    house.hive_may_beat.clear()
     await house.wake_queen(hive_start_timeout=0.3)
 
     lines, end = await house.add().rest()
@@ -453,7 +453,7 @@ async def test_a_hive_that_starts_and_never_beats_ends_the_story_in_error(house:
 async def test_a_hive_that_dies_between_its_start_and_its_first_beat_ends_the_story_at_once(
     house: House,
 ) -> None:
-    house.hive_beats = False
+    house.hive_may_beat.clear()
     await house.wake_queen(hive_start_timeout=8)
     story = house.add()
     await story.to("waking up")
@@ -471,7 +471,7 @@ async def test_a_hive_that_dies_between_its_start_and_its_first_beat_ends_the_st
 async def test_a_hive_that_dies_in_the_moment_in_which_it_is_ready_ends_the_story_at_once(
     house: House,
 ) -> None:
-    house.hive_beats = False
+    house.hive_may_beat.clear()
     house.systemd.dies_when_ready = True
     await house.wake_queen(hive_start_timeout=8)
     story = house.add()
@@ -487,13 +487,13 @@ async def test_a_hive_that_dies_in_the_moment_in_which_it_is_ready_ends_the_stor
 async def test_a_hive_that_systemd_restarts_before_its_first_beat_is_added_all_the_same(
     house: House,
 ) -> None:
-    house.hive_beats = False
+    house.hive_may_beat.clear()
     await house.wake_queen()
     story = house.add()
     await story.to("waking up")
     await until(lambda: house.systemd.state(HIVE_UNIT).is_active)
 
-    house.hive_beats = True
+    house.hive_may_beat.set()
     await house.systemd.hive_dies(restart=True)
 
     lines, end = await story.rest()

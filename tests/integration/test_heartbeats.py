@@ -125,7 +125,7 @@ async def test_a_hive_says_nothing_in_the_story_of_another(house: House) -> None
 async def test_the_goodbye_goes_over_an_open_connection(house: House) -> None:
     await house.added()
     accepted = len(house.queens[0].listener.accepted)
-    assert house.hive.link.is_open
+    assert house.hive.queen.beats.is_open
 
     await house.systemd.administrator_stops()
 
@@ -137,7 +137,7 @@ async def test_without_an_open_connection_the_hive_goes_without_a_goodbye(house:
     queen = await house.added()
     await queen.kill()
     waking = house.queen_socket  # systemd listens on, and whoever dials wakes the queen
-    assert not house.hive.link.is_open
+    assert not house.hive.queen.beats.is_open
 
     await house.systemd.administrator_stops()
 

@@ -178,14 +178,14 @@ async def test_after_the_shutdown_a_new_queen_takes_up_where_the_old_one_was(hou
     assert hive.wanted
 
 
-async def test_the_hive_asks_systemd_to_be_stopped_and_answers(house: House) -> None:
+async def test_a_hive_that_is_told_to_stop_answers_and_then_ends(house: House) -> None:
     await house.added()
 
     answer = await house.send("POST", "/shutdown", to=house.hive_path)
 
     assert (answer.status, answer.json) == (202, {"status": "stopping"})
-    assert house.hive_asked_to_stop.is_set()
-    assert house.hive.is_running
+    await house.hive.ended()
+    assert house.journal.of(event="goodbye")
 
 
 async def test_requests_while_the_queen_stops_leave_nothing_behind(house: House) -> None:

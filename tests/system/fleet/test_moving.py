@@ -191,8 +191,8 @@ def test_a_hive_that_does_not_start_as_another_queen_s_is_the_old_one_s_again(
 ) -> None:
     gpu1 = fleet.hives["gpu1"]
     before = gpu1.run("cat", MEMBERSHIP).stdout
-    source = "/usr/lib/python3/dist-packages/rbee/hive/__main__.py"
-    taken = "    membership = _membership(memberships, journal)"
+    source = "/usr/lib/python3/dist-packages/rbee/hive/hive.py"
+    taken = "        membership = self._take_up_membership()"
     dies = 'assert membership is None or membership.host != "other"'
     with other_queen(fleet, make_fleet) as other:
         gpu1.run("sed", "-i", f"s/^{taken}$/&; {dies}/", source)

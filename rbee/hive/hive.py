@@ -1,0 +1,201 @@
+"""A hive: all that it is made of, built in one place and ended in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from rbee import __version__, hivestatus
+from rbee.config import Config
+from rbee.errors import BadConfig
+from rbee.files import explained
+from rbee.hive import app
+from rbee.hive.devices import Detector, Sampler
+from rbee.hive.heartbeat import Heart
+from rbee.hive.membership import Membership, Memberships
+from rbee.hive.queen import FindMachineEnd, LocalQueen, Queen
+from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_STARTED, MEMBERSHIP_RESTORED, Narrator
+from rbee.scope import HIVE_PROGRAM, Scope
+from rbee.server.uvicorn import serve
+from rbee.systemd.daemon import Notifier
+
+log = logging.getLogger("rbee")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a hive is at work: whose it is, its state directory, and its Unix sockets.
+
+    `instance` names this process; without one the hive draws it. `queen_uid` is the user that the local
+    queen runs as. `find_machine_end` finds whether the machine is going down; it may block for a moment.
+    """
+
+    scope: Scope
+    state: Path
+    sockets: Sequence[socket.socket] = ()
+    instance: str | None = None
+    queen_uid: int | None = None
+    find_machine_end: FindMachineEnd = lambda: None
+
+
+class Hive:
+    """Its parts; open() builds them, serve() has them work."""
+
+    def __init__(
+        self, settings: Config, site: Site, notifier: Notifier, journal: Narrator, detector: Detector
+    ) -> None:
+        self._site = site
+        self._notifier = notifier
+        self._journal = journal
+        for warning in settings.warnings:
+            journal.narrate(CONFIG_WARNING, warning, speaker="bee hive")
+        self._memberships = Memberships(site.state, site.scope)
+        membership = self._take_up_membership()
+        self.queen: Queen
+        if membership is None:
+            self.queen = LocalQueen(settings.hive.id, settings.hive.queen, site.scope)
+        else:
+            from rbee.hive.remote import RemoteQueen  # which the local hive does not need
+
+            self.queen = RemoteQueen(self._memberships, membership)
+        self.detector = detector
+        self.sampler = Sampler(self.queen.hive_id, detector)
+        self.heart = Heart(
+            self.queen.hive_id,
+            self.queen.beats,
+            journal,
+            status=notifier.status,
+            queen_name=self.queen.name,
+            fingerprint=self.sampler.fingerprint,
+            instance=site.instance,
+        )
+        self._exit_status = 0
+        self._is_told_to_stop = asyncio.Event()
+        self._working: asyncio.Task[None] | None = None
+        self._has_ended_early = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Config,
+        site: Site,
+        notifier: Notifier,
+        journal: Narrator,
+        *,
+        detector: Detector | None = None,
+    ) -> AsyncIterator[Hive]:
+        """All parts, of the queen whose membership there is, or else of the local one; ended on the way out.
+
+        Raises BadConfig for a membership that cannot be read.
+        """
+        detector = detector or Detector(Path("/"), nvml_timeout=settings.hive.nvml_timeout)
+        hive = cls(settings, site, notifier, journal, detector)
+        async with AsyncExitStack() as at_the_end:
+            at_the_end.push_async_callback(hive.queen.close)
+            at_the_end.push_async_callback(hive.sampler.close)
+            at_the_end.callback(detector.close)
+            at_the_end.push_async_callback(hive._stop_working)
+            yield hive
+
+    async def serve(self, is_told_to_stop: asyncio.Event) -> int:
+        """Answer on the sockets and beat until told to stop; return the exit status.
+
+        Raises what work() has ended by, RuntimeError where it has ended by nothing.
+        """
+        self._is_told_to_stop = is_told_to_stop
+        served = self.app()
+        queen_uid = self._site.queen_uid
+        await serve(
+            served,
+            self._site.sockets,
+            self._notifier,
+            is_told_to_stop,
+            status=lambda: hivestatus.no_beat_yet(self.queen.name),
+            started=partial(self._begin_work, served),
+            stopping=self.end_work,
+            daemons=() if queen_uid is None else (queen_uid,),
+        )
+        if self._working is not None and self._working.done() and not self._working.cancelled():
+            self._working.result()
+        if self._has_ended_early:
+            raise RuntimeError("what the hive has to do for ever has ended")
+        return self._exit_status
+
+    def app(self) -> ASGIApp:
+        """What it answers, on its Unix socket and to a queen on another machine."""
+        forget = self.queen.forget
+        return app.build(
+            self.heart,
+            self.detector.detect,
+            self._shut_down,
+            look=self.sampler.look,
+            leave=None if forget is None else self._leaving(forget),
+            scope=self._site.scope,
+        )
+
+    async def work(self, served: ASGIApp) -> None:
+        """What the hive does for its queen until cancelled."""
+        await self.queen.work(self.heart, served)
+
+    async def end_work(self) -> None:
+        """What is done first when it is told to stop, while it still answers."""
+        self.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
+        async with self.queen.farewell(self.heart, self._site.find_machine_end):
+            await self._stop_working()
+            self.detector.close()
+            await self.sampler.close()
+
+    def _take_up_membership(self) -> Membership | None:
+        """Whose hive this is, if its queen is on another machine: as it joined meanwhile, or before."""
+        with explained(self._site.state / "membership", "written", BadConfig):
+            is_back = self._memberships.adopt()
+        membership = self._memberships.load()
+        if is_back and membership is not None:
+            text = (
+                f"the hive did not become ready with what it had joined; it is again the hive "
+                f"{membership.hive_id} of the queen at {membership.queen()}"
+            )
+            self._journal.narrate(MEMBERSHIP_RESTORED, text, hive=membership.hive_id)
+        return membership
+
+    def _begin_work(self, served: ASGIApp) -> None:
+        text = f"{HIVE_PROGRAM} {__version__} is awake"
+        self._journal.narrate(HIVE_STARTED, text, hive=self.queen.hive_id)
+        try:
+            self._memberships.confirm()
+        except OSError as error:
+            log.error("the membership of before could not be removed, and may come back: %s", error)
+        self._working = asyncio.get_running_loop().create_task(self.work(served))
+        # A hive whose heart has stopped is none: systemd starts another.
+        self._working.add_done_callback(self._work_ended)
+
+    async def _stop_working(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+
+    def _work_ended(self, _working: asyncio.Task[None]) -> None:
+        self._has_ended_early = not self._is_told_to_stop.is_set()
+        self._is_told_to_stop.set()
+
+    def _shut_down(self) -> None:
+        self._exit_status = self.queen.status_after_shutdown
+        self._is_told_to_stop.set()
+
+    def _leaving(self, forget: Callable[[], None]) -> Callable[[], None]:
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            forget()
+            loop.call_soon_threadsafe(self._is_told_to_stop.set)
+
+        return leave

@@ -1,0 +1,84 @@
+"""A queen on another machine: the hive dials, and keeps its certificate valid."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import ASGIApp
+
+from rbee.errors import RbeeError
+from rbee.hive.dial import Dialler
+from rbee.hive.heartbeat import Heart
+from rbee.hive.membership import Membership, Memberships
+from rbee.hive.queen import FindMachineEnd, Queen
+from rbee.uplink.offer import Offer
+
+log = logging.getLogger("rbee")
+
+SHUT_DOWN_BY_QUEEN = 75
+"""The exit status upon which rbee-hive.service starts rbee-hive-redial.service, to wait for the queen.
+
+Not StartUnit: the hive's user would need permission for it, which includes starting it in any mode.
+"""
+
+RENEWAL_INTERVAL = 3600.0
+"""Seconds between two checks whether the certificate is to be renewed, and between retries."""
+
+
+class RemoteQueen(Queen):
+    """The queen of a membership."""
+
+    status_after_shutdown = SHUT_DOWN_BY_QUEEN
+
+    def __init__(self, memberships: Memberships, membership: Membership) -> None:
+        self._memberships = memberships
+        self._membership = membership
+        self._address = membership.queen()
+        self._offer = Offer(self._address)
+        self.forget = memberships.forget
+        super().__init__(membership.hive_id, str(self._address), self._offer)
+
+    async def work(self, heart: Heart, app: ASGIApp) -> None:
+        """Hold a connection, beat and serve `app` over it, and renew the certificate, until cancelled."""
+        dialler = Dialler(
+            heart,
+            app,
+            self._address,
+            self._membership.queen_to_strangers,
+            self._offer,
+            is_succeeded=self._memberships.has_new,
+        )
+        working = {asyncio.ensure_future(work) for work in (dialler.run(), self._keep_certificate())}
+        try:
+            done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    @asynccontextmanager
+    async def farewell(self, heart: Heart, find_machine_end: FindMachineEnd) -> AsyncIterator[None]:
+        # Before: while the dialler holds its connection.
+        await self._offer.settle()
+        if self._membership.path.exists():  # or she has removed this hive
+            await heart.goodbye(find_machine_end)
+        yield
+
+    async def close(self) -> None:
+        """Nothing is left to close."""
+
+    async def _keep_certificate(self) -> None:
+        """Renew it early. Open connections stay; the next one uses the new certificate."""
+        while True:
+            try:
+                if self._membership.is_to_be_renewed():
+                    await self._memberships.renew(self._membership)
+                    self._membership.show(self._address)
+            except (RbeeError, OSError) as error:
+                log.warning("the certificate could not be renewed, retrying later: %s", error)
+            await asyncio.sleep(RENEWAL_INTERVAL)
