@@ -80,7 +80,7 @@ _OUT_OF_TIME = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of openssl/x509_vfy.h."""
 
 
-def _cannot_connect_afar(place: object, error: Exception, scope: Scope) -> RbeeError:
+def _cannot_connect_remote(place: object, error: Exception, scope: Scope) -> RbeeError:
     import ssl
     from socket import gaierror
 
@@ -130,7 +130,7 @@ def _words(error: Exception) -> str:
 def cannot_connect(place: Path | object, error: Exception, scope: Scope = SYSTEM) -> RbeeError:
     """What it means that a connection was not made, or broke: to a Unix socket, or to HOST:PORT."""
     if not isinstance(place, Path):
-        return _cannot_connect_afar(place, error, scope)
+        return _cannot_connect_remote(place, error, scope)
     path = place
     code = error.errno if isinstance(error, OSError) else None
     if code in (errno.EACCES, errno.EPERM):

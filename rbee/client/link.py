@@ -25,8 +25,8 @@ from rbee.wire.routes import JOB_HEADER, Answer, HiveRoutes, QueenRoutes, Route
 
 
 @dataclass(frozen=True, slots=True)
-class Afar:
-    """A queen on another machine. `context` says which one it has to be."""
+class QueenAddress:
+    """Where a queen on another machine listens. `context` decides whose certificate is accepted."""
 
     host: str
     port: int
@@ -48,7 +48,9 @@ class Link:
     `timeout` in seconds bounds a request from its beginning to the last byte of its answer.
     """
 
-    def __init__(self, place: Path | Afar | Dialled, *, timeout: float, scope: Scope = SYSTEM) -> None:
+    def __init__(
+        self, place: Path | QueenAddress | Dialled, *, timeout: float, scope: Scope = SYSTEM
+    ) -> None:
         import httpcore
 
         self._httpcore = httpcore
@@ -56,7 +58,9 @@ class Link:
         self._timeout = timeout
         self._scope = scope
         # The name that is in the queen's certificate; where she is, the backend knows.
-        self._base = f"https://{QUEEN_NAME}:{place.port}" if isinstance(place, Afar) else "http://localhost"
+        self._base = (
+            f"https://{QUEEN_NAME}:{place.port}" if isinstance(place, QueenAddress) else "http://localhost"
+        )
         self._towards: _Towards | None = None
         self._pool = self._new_pool()
         self._turn = asyncio.Lock()
@@ -66,7 +70,7 @@ class Link:
         way: dict[str, Any]
         if isinstance(self._place, Path):
             way = {"uds": os.fspath(self._place)}
-        elif not isinstance(self._place, Afar):
+        elif not isinstance(self._place, QueenAddress):
             way = {"network_backend": self._place}
         else:
             self._towards = _Towards(self._place.host, _backend(self._httpcore))

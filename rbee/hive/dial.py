@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
-from rbee.client.link import Afar, Link
+from rbee.client.link import Link, QueenAddress
 from rbee.errors import (
     ClonedHive,
     Disconnected,
@@ -67,8 +67,8 @@ class Dialler:
         self,
         heart: Heart,
         app: ASGIApp,
-        queen: Afar,
-        stranger: Callable[[], Afar],
+        queen: QueenAddress,
+        stranger: Callable[[], QueenAddress],
         offer: Offer,
         *,
         is_succeeded: Callable[[], bool] = lambda: False,
@@ -129,7 +129,7 @@ class Dialler:
             hint="To join: sudo rbeectl join QUEEN:8500 --token TOKEN",
         )
 
-    async def _ask_ca(self, queen: Afar) -> RbeeError | None:
+    async def _ask_ca(self, queen: QueenAddress) -> RbeeError | None:
         """What keeps her from telling her CA."""
         link = Link(queen, timeout=TIMEOUT)
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rbee import __version__, tls
-from rbee.client.link import Afar, Link
+from rbee.client.link import Link, QueenAddress
 from rbee.errors import BadConfig, BadInput, RbeeError, TimedOut, Unreachable, WrongQueen
 from rbee.files import explained, refused
 from rbee.hive.membership import (
@@ -122,7 +122,8 @@ class Guest:
         ca = await self._ca(invitation, fingerprint)
         key = tls.new_key()
         asked = Join(token, invitation.name or own_name(), self._machine(), tls.request_for(key), __version__)
-        queen, headers = Afar(invitation.host, invitation.port, tls.client_context(ca, None, None)), {}
+        queen = QueenAddress(invitation.host, invitation.port, tls.client_context(ca, None, None))
+        headers: dict[str, str] = {}
         if old is not None and old.ca == ca and await self._is_taken(moved := _at(old, invitation)):
             # She has the hive connected, and would take who joins beside it for a copy of it.
             queen, headers = moved.queen(), {INSTANCE_HEADER: self._instance() or ""}
@@ -139,12 +140,12 @@ class Guest:
             return await self._offer(keep(membership, key, joined.certificate), old)
 
     async def _ca(self, invitation: Invitation, fingerprint: str) -> str:
-        afar = Afar(invitation.host, invitation.port, tls.trusting_context())
-        content = await self._ask_ca(afar)
+        address = QueenAddress(invitation.host, invitation.port, tls.trusting_context())
+        content = await self._ask_ca(address)
         ca = content.decode(errors="replace")
         if not tls.has_fingerprint(ca, fingerprint):
             raise WrongQueen(
-                f"whoever answers at {afar} is not the queen that the token is of",
+                f"whoever answers at {address} is not the queen that the token is of",
                 hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",
             )
         return ca
@@ -157,7 +158,7 @@ class Guest:
             return False
         return True
 
-    async def _ask_ca(self, queen: Afar) -> bytes:
+    async def _ask_ca(self, queen: QueenAddress) -> bytes:
         link = Link(queen, timeout=ASK_TIMEOUT, scope=self._scope)
         try:
             content: bytes = await link.ask(FleetRoutes.CA)

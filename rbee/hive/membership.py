@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rbee import tls
-from rbee.client.link import Afar, Link
+from rbee.client.link import Link, QueenAddress
 from rbee.errors import BadConfig, BadInput, RbeeError
 from rbee.files import explained, sync_folder, write_whole
 from rbee.scope import SYSTEM, Scope
@@ -53,17 +53,17 @@ class Membership:
     ca: str
     path: Path
 
-    def queen(self) -> Afar:
+    def queen(self) -> QueenAddress:
         """Where she is; who keeps it has the certificate of now, and takes another by show()."""
-        return Afar(self.host, self.port, tls.client_context(self.ca, self.path, None))
+        return QueenAddress(self.host, self.port, tls.client_context(self.ca, self.path, None))
 
-    def show(self, queen: Afar) -> None:
+    def show(self, queen: QueenAddress) -> None:
         """Have the next connections to her show the certificate that there is now."""
         queen.context.load_cert_chain(self.path)
 
-    def queen_to_strangers(self) -> Afar:
+    def queen_to_strangers(self) -> QueenAddress:
         """The same for who shows no certificate."""
-        return Afar(self.host, self.port, tls.client_context(self.ca, None, None))
+        return QueenAddress(self.host, self.port, tls.client_context(self.ca, None, None))
 
     def is_to_be_renewed(self) -> bool:
         return tls.renewal_of(certificate_of(self.path.read_text())) <= datetime.now(UTC)

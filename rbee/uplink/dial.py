@@ -10,7 +10,7 @@ import httptools
 
 from rbee import __version__
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, refusal
-from rbee.client.link import Afar
+from rbee.client.link import QueenAddress
 from rbee.errors import Disconnected, NoSuchRoute, RbeeError, TimedOut, Unreachable, VersionSkew
 from rbee.server.listener import USER_TIMEOUT
 from rbee.server.transport import TlsTransport, handshake
@@ -26,7 +26,11 @@ ADDRESSES_MAX = 8
 
 
 async def dial(
-    queen: Afar, route: Route[None], headers: dict[str, str], protocol: asyncio.Protocol, **values: str
+    queen: QueenAddress,
+    route: Route[None],
+    headers: dict[str, str],
+    protocol: asyncio.Protocol,
+    **values: str,
 ) -> TlsTransport:
     """Dial the queen, and have the connection go on with `protocol`. Her refusal raises as her problem."""
     try:
@@ -57,7 +61,7 @@ async def dial(
 class _Asking(asyncio.Protocol):
     """Awaits the answer to a request for another protocol; `answered` is what came after it."""
 
-    def __init__(self, queen: Afar) -> None:
+    def __init__(self, queen: QueenAddress) -> None:
         self._queen = queen
         self._parser = httptools.HttpResponseParser(self)
         self._body = b""
@@ -106,7 +110,7 @@ class _Asking(asyncio.Protocol):
             self.answered.set_exception(error)
 
 
-async def _connect(queen: Afar) -> ssl.SSLSocket:
+async def _connect(queen: QueenAddress) -> ssl.SSLSocket:
     """A TLS connection to the queen; raises what cannot_connect() makes of what went wrong."""
     try:
         plain = await _reach(queen.host, queen.port)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from starlette.types import ASGIApp
 
 from rbee import __version__
-from rbee.client.link import Afar
+from rbee.client.link import QueenAddress
 from rbee.errors import BadInput, Disconnected, RbeeError, TimedOut, Unreachable, from_problem
 from rbee.server.dialled import DialledServer
 from rbee.server.peer import RemotePeer
@@ -45,7 +45,7 @@ CLOSE_TIMEOUT = 0.5
 class Offer:
     """What a hive offers its queen: beats, and its app for her to ask. Beats go up while hold() lasts."""
 
-    def __init__(self, queen: Afar) -> None:
+    def __init__(self, queen: QueenAddress) -> None:
         self._queen = queen
         self._control: _Control | None = None
 
@@ -89,7 +89,7 @@ class Offer:
 
 
 class _Control(Frames):
-    def __init__(self, queen: Afar, server: DialledServer) -> None:
+    def __init__(self, queen: QueenAddress, server: DialledServer) -> None:
         super().__init__()
         self.server = server
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rbee.client.link import Afar
+from rbee.client.link import QueenAddress
 from rbee.hive import app, membership
 from rbee.hive.devices import Detector
 from rbee.hive.dial import Dialler
@@ -50,7 +50,7 @@ class Count:
 
 
 class CountedOffer(Offer):
-    def __init__(self, queen: Afar, number: int, count: Count) -> None:
+    def __init__(self, queen: QueenAddress, number: int, count: Count) -> None:
         super().__init__(queen)
         self._number = number
         self._count = count
@@ -93,8 +93,8 @@ async def main(queen: str, token: str, count: int) -> None:
         counted = Count(count)
         began = time.monotonic()
         for number, member in enumerate(members):
-            afar = member.queen()
-            offer = CountedOffer(afar, number, counted)
+            address = member.queen()
+            offer = CountedOffer(address, number, counted)
             heart = Heart(
                 member.hive_id,
                 offer,
@@ -103,7 +103,7 @@ async def main(queen: str, token: str, count: int) -> None:
                 queen_name=queen,
             )
             served = app.build(heart, lambda: devices, lambda: None, look=look)
-            dialler = Dialler(heart, served, afar, member.queen_to_strangers, offer)
+            dialler = Dialler(heart, served, address, member.queen_to_strangers, offer)
             running.append(asyncio.create_task(dialler.run()))
         lines = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(

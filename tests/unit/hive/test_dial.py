@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 import rbee.hive.dial
 import rbee.uplink.offer
 from rbee import __version__
-from rbee.client.link import Afar
+from rbee.client.link import QueenAddress
 from rbee.errors import (
     ClonedHive,
     HiveFailed,
@@ -56,7 +56,7 @@ from rbee.uplink.offer import Offer
 from rbee.wire.daemon import Health
 from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes
-from tests.unit.afar import afar, credential, playing_afar, served_afar, unheard_port
+from tests.unit.remote_queen import credential, playing_over_tcp, queen_address, served_over_tcp, unheard_port
 
 Result = TypeVar("Result")
 
@@ -196,7 +196,7 @@ class Hive:
 
 @asynccontextmanager
 async def dialling(
-    queen: Afar, times: Times, *, stranger: Afar | None = None, app: ASGIApp = HIVE
+    queen: QueenAddress, times: Times, *, stranger: QueenAddress | None = None, app: ASGIApp = HIVE
 ) -> AsyncIterator[Hive]:
     status: list[str] = []
     offer = Offer(queen)
@@ -221,8 +221,8 @@ async def held(
 ) -> AsyncIterator[tuple[Hive, Stream]]:
     """A hive that is connected, and has beaten."""
     async with (
-        served_afar(queen.app(), queen.authority.context(), notifier) as port,
-        dialling(afar(queen.authority, port, queen.certificate), times, app=app) as hive,
+        served_over_tcp(queen.app(), queen.authority.context(), notifier) as port,
+        dialling(queen_address(queen.authority, port, queen.certificate), times, app=app) as hive,
     ):
         stream = await queen.streams.get()
         await queen.ready.wait()
@@ -260,8 +260,8 @@ def test_it_does_not_beat_where_it_gets_no_stream(
 
     async def scenario() -> None:
         async with (
-            served_afar(queen.app(), queen.authority.context(), silent_notifier) as port,
-            dialling(afar(queen.authority, port, queen.certificate), times),
+            served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
+            dialling(queen_address(queen.authority, port, queen.certificate), times),
         ):
             await times.done.wait()
 
@@ -357,8 +357,8 @@ def test_a_queen_of_before_is_told_apart_by_her_version(
 
     async def scenario() -> str:
         async with (
-            served_afar(app, queen.authority.context(), silent_notifier) as port,
-            dialling(afar(queen.authority, port, queen.certificate), times) as hive,
+            served_over_tcp(app, queen.authority.context(), silent_notifier) as port,
+            dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
         ):
             await times.done.wait()
             return hive.status[-1]
@@ -387,7 +387,7 @@ def test_it_waits_twice_as_long_each_time_up_to_2_s_and_after_a_minute_15_s(
 
     async def scenario() -> list[str]:
         with unheard_port() as port:
-            async with dialling(afar(queen.authority, port, queen.certificate), times) as hive:
+            async with dialling(queen_address(queen.authority, port, queen.certificate), times) as hive:
                 await times.done.wait()
                 return hive.status
 
@@ -409,7 +409,7 @@ def test_each_wait_is_shortened_by_chance_by_half_at_the_most(
 
     async def scenario() -> None:
         with unheard_port() as port:
-            async with dialling(afar(queen.authority, port, queen.certificate), times):
+            async with dialling(queen_address(queen.authority, port, queen.certificate), times):
                 await times.done.wait()
 
     run(scenario())
@@ -473,8 +473,8 @@ def test_a_queen_who_does_not_want_it_is_asked_again_a_minute_later(
 
     async def scenario() -> str:
         async with (
-            served_afar(queen.app(), queen.authority.context(), silent_notifier) as port,
-            dialling(afar(queen.authority, port, queen.certificate), times) as hive,
+            served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
+            dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
         ):
             await times.done.wait()
             return hive.status[-1]
@@ -510,8 +510,8 @@ def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it
     times = Times(monkeypatch, last=2 if is_succeeded else 1)
 
     async def scenario() -> None:
-        async with served_afar(queen.app(), queen.authority.context(), silent_notifier) as port:
-            there = afar(queen.authority, port, queen.certificate)
+        async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
+            there = queen_address(queen.authority, port, queen.certificate)
             offer = Offer(there)
             heart = Heart("gpu1", offer, Narrator(), status=lambda _: None, queen_name="queen")
             dialler = Dialler(
@@ -537,8 +537,8 @@ def test_a_beat_refused_for_want_of_a_stream_has_it_dial_again_soon(
 
     async def scenario() -> None:
         async with (
-            served_afar(queen.app(), queen.authority.context(), silent_notifier) as port,
-            dialling(afar(queen.authority, port, queen.certificate), times),
+            served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
+            dialling(queen_address(queen.authority, port, queen.certificate), times),
         ):
             await times.done.wait()
 
@@ -557,8 +557,8 @@ def test_another_queen_is_told_apart_and_asked_again_a_minute_later(
 
     async def scenario() -> str:
         async with (
-            served_afar(queen.app(), other.context(), silent_notifier) as port,
-            dialling(afar(queen.authority, port, queen.certificate), times) as hive,
+            served_over_tcp(queen.app(), other.context(), silent_notifier) as port,
+            dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
         ):
             await times.done.wait()
             return hive.status[-1]
@@ -575,9 +575,11 @@ def test_a_certificate_that_she_does_not_know_is_refused_by_tls(
     times = Times(monkeypatch, last=3)
 
     async def scenario() -> str:
-        async with served_afar(queen.app(), queen.authority.context(), silent_notifier) as port:
-            stranger = afar(queen.authority, port)
-            async with dialling(afar(queen.authority, port, foreign), times, stranger=stranger) as hive:
+        async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
+            stranger = queen_address(queen.authority, port)
+            async with dialling(
+                queen_address(queen.authority, port, foreign), times, stranger=stranger
+            ) as hive:
                 await times.done.wait()
                 return hive.status[-1]
 
@@ -600,9 +602,11 @@ def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
 
     async def scenario() -> str:
         # asyncio's server, which has no word of TLS for a certificate.
-        async with playing_afar(answer, queen.authority.context()) as port:
-            stranger = afar(queen.authority, port)
-            async with dialling(afar(queen.authority, port, foreign), times, stranger=stranger) as hive:
+        async with playing_over_tcp(answer, queen.authority.context()) as port:
+            stranger = queen_address(queen.authority, port)
+            async with dialling(
+                queen_address(queen.authority, port, foreign), times, stranger=stranger
+            ) as hive:
                 await times.done.wait()
                 return hive.status[-1]
 
@@ -621,9 +625,9 @@ def test_who_breaks_off_before_strangers_too_is_not_said_to_refuse_a_certificate
         await reader.read(1)
 
     async def scenario() -> str:
-        async with playing_afar(hang_up, queen.authority.context()) as port:
-            stranger = afar(queen.authority, port)
-            known = afar(queen.authority, port, queen.certificate)
+        async with playing_over_tcp(hang_up, queen.authority.context()) as port:
+            stranger = queen_address(queen.authority, port)
+            known = queen_address(queen.authority, port, queen.certificate)
             async with dialling(known, times, stranger=stranger) as hive:
                 await times.done.wait()
                 return hive.status[-1]
@@ -647,9 +651,9 @@ def test_who_was_away_and_is_back_only_now_is_not_said_to_refuse_a_certificate(
             await reader.read()
 
     async def scenario() -> str:
-        async with playing_afar(come_back, queen.authority.context()) as port:
-            stranger = afar(queen.authority, port)
-            known = afar(queen.authority, port, queen.certificate)
+        async with playing_over_tcp(come_back, queen.authority.context()) as port:
+            stranger = queen_address(queen.authority, port)
+            known = queen_address(queen.authority, port, queen.certificate)
             async with dialling(known, times, stranger=stranger) as hive:
                 await times.done.wait()
                 return hive.status[-1]

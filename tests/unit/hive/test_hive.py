@@ -21,7 +21,7 @@ from rbee.narration import Event, Narrator
 from rbee.queen.authority import Authority
 from rbee.scope import SYSTEM
 from rbee.systemd.daemon import Notifier
-from tests.unit.afar import HERE, credential, unheard_port
+from tests.unit.remote_queen import HERE, credential, unheard_port
 from tests.unit.serving import TIMEOUT, Answer, listen, raw, request
 
 

@@ -40,7 +40,7 @@ from rbee.server.requests import read_shape, remote_peer_of
 from rbee.systemd.daemon import Notifier
 from rbee.wire.fleet import Join, Joined, Renew
 from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes
-from tests.unit.afar import HERE, served_afar, unheard_port
+from tests.unit.remote_queen import HERE, served_over_tcp, unheard_port
 
 Result = TypeVar("Result")
 
@@ -150,7 +150,7 @@ def serving(silent_notifier: Notifier) -> Any:
             async with AsyncExitStack() as open_queens:
                 ports = [
                     await open_queens.enter_async_context(
-                        served_afar(queen.app(), queen.authority.context(), silent_notifier)
+                        served_over_tcp(queen.app(), queen.authority.context(), silent_notifier)
                     )
                     for queen in queens
                 ]

@@ -19,7 +19,7 @@ from rbee.hive.redial import GOING, WAIT
 from rbee.narration import Event, Journal
 from rbee.queen.authority import Authority
 from rbee.systemd.daemon import Notifier
-from tests.unit.afar import GPU1, HERE
+from tests.unit.remote_queen import GPU1, HERE
 
 
 class Place:

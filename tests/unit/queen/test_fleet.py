@@ -1,4 +1,4 @@
-"""Who may be a hive from afar: tokens, names, credentials, versions, marks, and who did what."""
+"""Who may be a remote hive: tokens, names, credentials, versions, marks, and who did what."""
 
 from __future__ import annotations
 

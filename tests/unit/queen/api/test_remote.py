@@ -14,8 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from rbee import __version__, tls
-from rbee.client.link import Afar as QueenAfar
-from rbee.client.link import Link
+from rbee.client.link import Link, QueenAddress
 from rbee.errors import (
     BadInput,
     BadToken,
@@ -42,9 +41,8 @@ from rbee.uplink.offer import Offer
 from rbee.wire.fleet import Join, Joined, Renew
 from rbee.wire.hives import HeartbeatAck, HiveHealth
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes, QueenRoutes, Route
-from tests.unit.afar import afar as afar_
-from tests.unit.afar import served_afar
 from tests.unit.queen.test_fleet import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat
+from tests.unit.remote_queen import queen_address, served_over_tcp
 from tests.unit.serving import until
 
 DIAL_ID = "7" * 32
@@ -59,7 +57,7 @@ async def _health(_request: Request) -> HiveHealth:
 HIVE = build_app("a hive", "1", {HiveRoutes.HEALTH: _health})
 
 
-class Afar:
+class Remote:
     """A queen who is open, as machines see her from where they are."""
 
     def __init__(self, queen: Queen, port: int, folder: Path, at_the_end: AsyncExitStack) -> None:
@@ -69,7 +67,7 @@ class Afar:
         self._at_the_end = at_the_end
 
     def link(self, certificate: Path | None = None) -> Link:
-        link = Link(afar_(self.queen.access.authority, self.port, certificate), timeout=5)
+        link = Link(queen_address(self.queen.access.authority, self.port, certificate), timeout=5)
         self._at_the_end.push_async_callback(link.close)
         return link
 
@@ -87,31 +85,31 @@ class Afar:
     async def uplink(self, certificate: Path, app: ASGIApp = HIVE) -> AsyncIterator[tuple[Uplink, Offer]]:
         """A hive that is connected: what the queen has of it, and its own end."""
         (hive_id,) = {member for member in self.queen.fleet._members.values() if member == certificate.stem}
-        offer = Offer(afar_(self.queen.access.authority, self.port, certificate))
+        offer = Offer(queen_address(self.queen.access.authority, self.port, certificate))
         async with offer.hold(INSTANCE, app):
             uplink = self.queen.hives.uplinks.find(hive_id)
             assert uplink is not None
             yield uplink, offer
 
 
-With = Callable[[Callable[[Afar], Coroutine[Any, Any, None]]], None]
+With = Callable[[Callable[[Remote], Coroutine[Any, Any, None]]], None]
 
 
 @pytest.fixture
 def with_queen(tmp_path: Path, silent_notifier: Notifier) -> With:
     """A scenario with a queen who is served over TCP and TLS."""
 
-    def run(scenario: Callable[[Afar], Coroutine[Any, Any, None]]) -> None:
+    def run(scenario: Callable[[Remote], Coroutine[Any, Any, None]]) -> None:
         async def within() -> None:
             async with a_queen(tmp_path / "state") as queen:
                 await queen.access.set(True)
                 app = build(queen.access, queen.fleet, queen.hives)
                 async with (
-                    served_afar(app, await queen.access.context(), silent_notifier) as port,
+                    served_over_tcp(app, await queen.access.context(), silent_notifier) as port,
                     AsyncExitStack() as at_the_end,
                 ):
                     async with asyncio.timeout(20):
-                        await scenario(Afar(queen, port, tmp_path, at_the_end))
+                        await scenario(Remote(queen, port, tmp_path, at_the_end))
 
         asyncio.run(within())
 
@@ -122,7 +120,7 @@ async def refusal_of(link: Link, route: Route, body: Any = None, **headers: str)
     """What a route refuses with."""
     try:
         if route.success == 101:
-            assert isinstance(link._place, QueenAfar)
+            assert isinstance(link._place, QueenAddress)
             await dial(link._place, route, headers, Upgraded(), **path_values(route))
         else:
             await link.ask(replace(route, answer=route.answer or dict), body, headers=headers)
@@ -139,9 +137,9 @@ def path_values(route: Route) -> dict[str, str]:
 
 
 def test_every_route_of_a_fleet_is_served_and_none_is_open_but_those_to_join(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        stranger = afar.link()
-        assert await stranger.ask(FleetRoutes.CA) == afar.queen.access.authority.ca.encode()
+    async def scenario(remote: Remote) -> None:
+        stranger = remote.link()
+        assert await stranger.ask(FleetRoutes.CA) == remote.queen.access.authority.ca.encode()
         for route in ROUTES:
             if route is FleetRoutes.CA:
                 continue
@@ -158,9 +156,9 @@ def test_every_route_of_a_fleet_is_served_and_none_is_open_but_those_to_join(wit
 
 
 def test_no_route_of_an_operator_is_served_to_anybody(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
+    async def scenario(remote: Remote) -> None:
         theirs = {route.path for route in ROUTES}
-        hive, stranger = afar.link(await afar.join()), afar.link()
+        hive, stranger = remote.link(await remote.join()), remote.link()
         asked = 0
         for route in QueenRoutes.ALL:
             if route.path in theirs:
@@ -177,8 +175,8 @@ def test_no_route_of_an_operator_is_served_to_anybody(with_queen: With) -> None:
 
 
 def test_a_method_that_a_route_of_a_fleet_does_not_have_is_refused(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        hive = afar.link(await afar.join())
+    async def scenario(remote: Remote) -> None:
+        hive = remote.link(await remote.join())
         for route in ROUTES:
             other = replace(
                 route, method="DELETE", path=route.url(**path_values(route)), answer=dict, success=200
@@ -192,18 +190,18 @@ def test_a_method_that_a_route_of_a_fleet_does_not_have_is_refused(with_queen: W
 
 
 def test_a_machine_joins_connects_beats_answers_and_renews(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        certificate = await afar.join()
-        async with afar.uplink(certificate) as (uplink, offer):
+    async def scenario(remote: Remote) -> None:
+        certificate = await remote.join()
+        async with remote.uplink(certificate) as (uplink, offer):
             assert (uplink.hive_id, uplink.instance, uplink.address) == ("gpu1", INSTANCE, "127.0.0.1")
             assert await uplink.client.health(timeout=5) == HiveHealth("ok", "1")
             assert await offer.beat(beat("starting")) == HeartbeatAck("ok", 15_000)
-            assert afar.queen.hives.view("gpu1").is_remote
+            assert remote.queen.hives.view("gpu1").is_remote
 
             request = Renew(tls.request_for(tls.new_key()))
-            renewed: Joined = await afar.link(certificate).ask(FleetRoutes.RENEW, request)
+            renewed: Joined = await remote.link(certificate).ask(FleetRoutes.RENEW, request)
             assert renewed.hive_id == "gpu1"
-        await until(lambda: afar.queen.hives.uplinks.find("gpu1") is None)
+        await until(lambda: remote.queen.hives.uplinks.find("gpu1") is None)
 
     with_queen(scenario)
 
@@ -211,30 +209,34 @@ def test_a_machine_joins_connects_beats_answers_and_renews(with_queen: With) -> 
 def test_the_end_of_its_connection_is_told_at_once_and_a_queen_who_goes_says_goodbye(
     with_queen: With,
 ) -> None:
-    async def scenario(afar: Afar) -> None:
-        certificate = await afar.join()
-        there = afar_(afar.queen.access.authority, afar.port, certificate)
+    async def scenario(remote: Remote) -> None:
+        certificate = await remote.join()
+        there = queen_address(remote.queen.access.authority, remote.port, certificate)
         async with Offer(there).hold(INSTANCE, HIVE) as ended:
-            afar.queen.hives.uplinks.drop("gpu1")
+            remote.queen.hives.uplinks.drop("gpu1")
             with pytest.raises(Disconnected):
                 await ended
         async with Offer(there).hold(INSTANCE, HIVE) as ended:
-            afar.queen.hives.uplinks.close()
+            remote.queen.hives.uplinks.close()
             await ended  # in order
 
     with_queen(scenario)
 
 
 def test_a_connection_is_taken_from_the_hive_that_was_asked_for_it_and_once(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        first, second = await afar.join(), await afar.join("gpu2", OTHER)
-        authority = afar.queen.access.authority
-        async with afar.uplink(first) as (uplink, _), afar.uplink(second):
+    async def scenario(remote: Remote) -> None:
+        first, second = await remote.join(), await remote.join("gpu2", OTHER)
+        authority = remote.queen.access.authority
+        async with remote.uplink(first) as (uplink, _), remote.uplink(second):
             comes = asyncio.get_running_loop().create_future()
             uplink._dials[DIAL_ID] = comes  # as if she had asked for it
             for there in (second, first, first):
                 dialled = dial(
-                    afar_(authority, afar.port, there), UplinkRoutes.CARRIER, {}, Upgraded(), dial_id=DIAL_ID
+                    queen_address(authority, remote.port, there),
+                    UplinkRoutes.CARRIER,
+                    {},
+                    Upgraded(),
+                    dial_id=DIAL_ID,
                 )
                 if there is second or comes.done():
                     with pytest.raises(HiveNotOnline, match="nobody waits for this connection"):
@@ -250,17 +252,17 @@ def test_a_connection_is_taken_from_the_hive_that_was_asked_for_it_and_once(with
 
 
 def test_a_beat_is_taken_from_its_own_hive_and_of_the_process_that_is_connected(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        certificate = await afar.join()
-        await afar.join("gpu2", OTHER)
-        async with afar.uplink(certificate) as (_, offer):
+    async def scenario(remote: Remote) -> None:
+        certificate = await remote.join()
+        await remote.join("gpu2", OTHER)
+        async with remote.uplink(certificate) as (_, offer):
             for name in ("gpu2", "localhost", "nobody"):
                 with pytest.raises(NotPermitted, match="the connection of the hive gpu1, and of no other"):
                     await offer.beat(replace(beat("starting"), hive_id=name))
             with pytest.raises(NotPermitted):
                 await offer.beat(replace(beat("starting"), instance="2" * 32))
             assert await offer.beat(beat("starting")) == HeartbeatAck("ok", 15_000)
-        assert afar.queen.hives.view("gpu2").last_beat_ms is None
+        assert remote.queen.hives.view("gpu2").last_beat_ms is None
 
     with_queen(scenario)
 
@@ -276,9 +278,9 @@ def test_a_beat_is_taken_from_its_own_hive_and_of_the_process_that_is_connected(
     ids=["another", "another version", "what is not to come yet", "none"],
 )
 def test_a_connection_goes_on_with_nothing_but_the_hives_protocol(with_queen: With, head: str) -> None:
-    async def scenario(afar: Afar) -> None:
-        certificate = await afar.join()
-        there = afar_(afar.queen.access.authority, afar.port, certificate)
+    async def scenario(remote: Remote) -> None:
+        certificate = await remote.join()
+        there = queen_address(remote.queen.access.authority, remote.port, certificate)
         reader, writer = await asyncio.open_connection(
             there.host, there.port, ssl=there.context, server_hostname=tls.QUEEN_NAME
         )
@@ -287,15 +289,15 @@ def test_a_connection_goes_on_with_nothing_but_the_hives_protocol(with_queen: Wi
         answer = await reader.readuntil(b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 400 ")
         writer.transport.abort()
-        await until(lambda: afar.queen.hives.uplinks.all() == [])
+        await until(lambda: remote.queen.hives.uplinks.all() == [])
 
     with_queen(scenario)
 
 
 def test_each_refusal_is_one_that_the_route_has(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        queen, certificate = afar.queen, await afar.join()
-        hive, stranger = afar.link(certificate), afar.link()
+    async def scenario(remote: Remote) -> None:
+        queen, certificate = remote.queen, await remote.join()
+        hive, stranger = remote.link(certificate), remote.link()
         request = tls.request_for(tls.new_key())
         good = Join(await queen.token(), "gpu2", OTHER, request, __version__)
         refused: list[tuple[Link, Route, Any, dict[str, str], type[RbeeError]]] = [
@@ -332,9 +334,9 @@ def test_each_refusal_is_one_that_the_route_has(with_queen: With) -> None:
 
 
 def test_a_hive_that_was_removed_is_refused_by_every_route_but_those_to_join(with_queen: With) -> None:
-    async def scenario(afar: Afar) -> None:
-        hive = afar.link(await afar.join())
-        job = afar.queen.work.remove("gpu1", OPERATOR, is_forced=True)
+    async def scenario(remote: Remote) -> None:
+        hive = remote.link(await remote.join())
+        job = remote.queen.work.remove("gpu1", OPERATOR, is_forced=True)
         await until(lambda: job.view().state != "running")
         asked: dict[Route, tuple[Any, dict[str, str]]] = {
             FleetRoutes.RENEW: (Renew(tls.request_for(tls.new_key())), {}),

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 import rbee.client.link
 from rbee import tls
-from rbee.client.link import Afar, Link
+from rbee.client.link import Link, QueenAddress
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, UnknownHive, Unreachable, WrongQueen
 from rbee.queen.authority import Authority
 from rbee.server.app import build_app
@@ -31,7 +31,15 @@ from rbee.server.responses import event_stream
 from rbee.systemd.daemon import Notifier
 from rbee.wire.daemon import Health
 from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes, QueenRoutes, Route
-from tests.unit.afar import HERE, Play, afar, credential, playing_afar, served_afar, unheard_port
+from tests.unit.remote_queen import (
+    HERE,
+    Play,
+    credential,
+    playing_over_tcp,
+    queen_address,
+    served_over_tcp,
+    unheard_port,
+)
 
 Result = TypeVar("Result")
 
@@ -46,7 +54,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 @contextlib.asynccontextmanager
-async def linked(place: Afar, *, timeout: float = 5) -> AsyncIterator[Link]:
+async def linked(place: QueenAddress, *, timeout: float = 5) -> AsyncIterator[Link]:
     link = Link(place, timeout=timeout)
     try:
         yield link
@@ -54,7 +62,7 @@ async def linked(place: Afar, *, timeout: float = 5) -> AsyncIterator[Link]:
         await link.close()
 
 
-async def failure(place: Afar, *, timeout: float = 5) -> RbeeError:
+async def failure(place: QueenAddress, *, timeout: float = 5) -> RbeeError:
     async with linked(place, timeout=timeout) as link:
         with pytest.raises(RbeeError) as caught:
             await link.ask(QueenRoutes.HEALTH)
@@ -65,8 +73,8 @@ def failure_with(play: Play, context: ssl.SSLContext | None, authority: Authorit
     """The error that a request meets with a server that plays so."""
 
     async def scenario() -> RbeeError:
-        async with playing_afar(play, context) as port:
-            return await failure(afar(authority, port))
+        async with playing_over_tcp(play, context) as port:
+            return await failure(queen_address(authority, port))
 
     return run(scenario())
 
@@ -115,9 +123,9 @@ def test_a_queen_is_reached_under_any_name_as_long_as_she_has_the_keys(
 
     async def scenario() -> list[Health]:
         told = []
-        async with playing_afar(well, authority.context()) as port:
+        async with playing_over_tcp(well, authority.context()) as port:
             for host in (HERE, NAME):
-                async with linked(afar(authority, port, host=host)) as link:
+                async with linked(queen_address(authority, port, host=host)) as link:
                     told.append(await link.ask(QueenRoutes.HEALTH))
         return told
 
@@ -137,9 +145,9 @@ def test_the_hive_s_certificate_says_who_asks(
     app = build_app("a queen", "1", {QueenRoutes.HEALTH: health})
 
     async def scenario() -> None:
-        async with served_afar(app, authority.context(), silent_notifier) as port:
+        async with served_over_tcp(app, authority.context(), silent_notifier) as port:
             for shown in (certificate, None):
-                async with linked(afar(authority, port, shown)) as link:
+                async with linked(queen_address(authority, port, shown)) as link:
                     await link.ask(QueenRoutes.HEALTH)
 
     run(scenario())
@@ -147,8 +155,8 @@ def test_the_hive_s_certificate_says_who_asks(
 
 
 def test_an_ipv6_address_is_told_in_brackets(authority: Authority) -> None:
-    assert str(afar(authority, 8500, host="fd00::1")) == "[fd00::1]:8500"
-    assert str(afar(authority, 8500, host=NAME)) == f"{NAME}:8500"
+    assert str(queen_address(authority, 8500, host="fd00::1")) == "[fd00::1]:8500"
+    assert str(queen_address(authority, 8500, host=NAME)) == f"{NAME}:8500"
 
 
 def test_an_answer_may_be_a_file(authority: Authority, silent_notifier: Notifier) -> None:
@@ -158,8 +166,8 @@ def test_an_answer_may_be_a_file(authority: Authority, silent_notifier: Notifier
     async def scenario() -> Any:
         app = build_app("a queen", "1", {FleetRoutes.CA: ca})
         async with (
-            served_afar(app, authority.context(), silent_notifier) as port,
-            linked(afar(authority, port)) as link,
+            served_over_tcp(app, authority.context(), silent_notifier) as port,
+            linked(queen_address(authority, port)) as link,
         ):
             return await link.ask(FleetRoutes.CA)
 
@@ -171,7 +179,7 @@ def test_an_answer_may_be_a_file(authority: Authority, silent_notifier: Notifier
 
 def test_a_port_that_is_closed_is_a_queen_who_is_not_open(authority: Authority) -> None:
     with unheard_port() as port:
-        error = run(failure(afar(authority, port)))
+        error = run(failure(queen_address(authority, port)))
 
     assert type(error) is NotRunning
     assert error.message == f"nobody listens on {HERE}:{port}"
@@ -181,7 +189,7 @@ def test_a_port_that_is_closed_is_a_queen_who_is_not_open(authority: Authority) 
 def test_a_name_that_is_not_known_says_so(authority: Authority, names: dict[str, str | OSError]) -> None:
     names[NAME] = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    error = run(failure(afar(authority, 8500, host=NAME)))
+    error = run(failure(queen_address(authority, 8500, host=NAME)))
 
     assert type(error) is Unreachable
     assert error.message == f"the name in {NAME}:8500 is not known (Name or service not known)"
@@ -199,7 +207,7 @@ def test_a_network_that_says_no_is_told_in_its_words(
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", refuse)
 
-    error = run(failure(afar(authority, 8500)))
+    error = run(failure(queen_address(authority, 8500)))
 
     assert type(error) is Unreachable
     assert error.message == f"{HERE}:8500 cannot be reached ({os.strerror(code)})"
@@ -208,7 +216,7 @@ def test_a_network_that_says_no_is_told_in_its_words(
 def test_a_queen_who_takes_the_connection_and_says_nothing_is_not_waited_for(authority: Authority) -> None:
     async def scenario() -> RbeeError:
         with socket.create_server((HERE, 0)) as silent:
-            return await failure(afar(authority, silent.getsockname()[1]), timeout=0.1)
+            return await failure(queen_address(authority, silent.getsockname()[1]), timeout=0.1)
 
     error = run(scenario())
 
@@ -275,7 +283,7 @@ def test_an_older_tls_is_not_spoken(authority: Authority, tmp_path: Path) -> Non
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     older.load_cert_chain(tmp_path / "keys" / "queen.crt", tmp_path / "keys" / "queen.key")
     with _speaking(older) as port:
-        error = run(failure(afar(authority, port)))
+        error = run(failure(queen_address(authority, port)))
 
     assert type(error) is Unreachable
     assert "does not speak TLS as agreed" in error.message
@@ -286,7 +294,7 @@ def test_an_alert_that_she_does_not_know_the_certificate_is_told_so(
 ) -> None:
     foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")
     with _speaking(authority.context()) as port:  # which sends alerts, as asyncio's server does not
-        error = run(failure(afar(authority, port, foreign)))
+        error = run(failure(queen_address(authority, port, foreign)))
 
     assert type(error) is WrongQueen
     assert "does not know this hive's certificate" in error.message
@@ -390,8 +398,8 @@ def test_requests_of_one_link_wait_their_turn_and_go_over_one_connection(
     async def scenario() -> Held:
         held = Held(1)
         async with (
-            served_afar(held.app(), authority.context(), silent_notifier) as port,
-            linked(afar(authority, port)) as link,
+            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+            linked(queen_address(authority, port)) as link,
         ):
             asking = [asyncio.ensure_future(link.ask(QueenRoutes.HEALTH)) for _ in range(5)]
             await held.entered.wait()
@@ -412,8 +420,8 @@ def test_who_waits_in_vain_for_its_turn_does_not_disturb_the_one_before(
     async def scenario() -> Held:
         held = Held(1)
         async with (
-            served_afar(held.app(), authority.context(), silent_notifier) as port,
-            linked(afar(authority, port)) as link,
+            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+            linked(queen_address(authority, port)) as link,
         ):
             first = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
             await held.entered.wait()
@@ -439,8 +447,8 @@ def test_a_link_whose_request_was_cut_off_works_for_the_next(
     async def scenario() -> Held:
         held = Held(1)
         async with (
-            served_afar(held.app(), authority.context(), silent_notifier) as port,
-            linked(afar(authority, port)) as link,
+            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+            linked(queen_address(authority, port)) as link,
         ):
             if how == "cancelled":
                 asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
@@ -469,8 +477,8 @@ def test_requests_that_waited_behind_one_that_was_cut_off_are_still_answered(
     async def scenario() -> list[Health]:
         held = Held(1)
         async with (
-            served_afar(held.app(), authority.context(), silent_notifier) as port,
-            linked(afar(authority, port)) as link,
+            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+            linked(queen_address(authority, port)) as link,
         ):
             first = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
             await held.entered.wait()
@@ -514,8 +522,8 @@ def streaming(authority: Authority, notifier: Notifier, work: Told[Result]) -> R
             return event_stream(chunks)
 
         app = build_app("a queen", "1", {STREAM: requests})
-        async with served_afar(app, authority.context(), notifier) as port:
-            async with linked(afar(authority, port)) as link:
+        async with served_over_tcp(app, authority.context(), notifier) as port:
+            async with linked(queen_address(authority, port)) as link:
                 told = await work(link, chunks)
             await chunks.ended.wait()
             return told
@@ -573,8 +581,8 @@ def test_a_stream_that_is_refused_is_refused_in_her_words(
     async def scenario() -> RbeeError:
         app = build_app("a queen", "1", {STREAM: requests})
         async with (
-            served_afar(app, authority.context(), silent_notifier) as port,
-            linked(afar(authority, port)) as link,
+            served_over_tcp(app, authority.context(), silent_notifier) as port,
+            linked(queen_address(authority, port)) as link,
         ):
             with pytest.raises(RbeeError) as caught:
                 async with opened(link):
@@ -595,7 +603,10 @@ def test_a_stream_that_breaks_off_is_told_as_that(authority: Authority) -> None:
     go = asyncio.Event()
 
     async def scenario() -> RbeeError:
-        async with playing_afar(begin, authority.context()) as port, linked(afar(authority, port)) as link:
+        async with (
+            playing_over_tcp(begin, authority.context()) as port,
+            linked(queen_address(authority, port)) as link,
+        ):
             try:
                 async with opened(link) as parts:
                     assert await anext(parts) == b"one"
@@ -615,8 +626,8 @@ def test_a_stream_whose_head_does_not_come_is_not_waited_for(authority: Authorit
 
     async def scenario() -> RbeeError:
         async with (
-            playing_afar(silence, authority.context()) as port,
-            linked(afar(authority, port), timeout=0.1) as link,
+            playing_over_tcp(silence, authority.context()) as port,
+            linked(queen_address(authority, port), timeout=0.1) as link,
         ):
             with pytest.raises(RbeeError) as caught:
                 async with opened(link):
@@ -653,7 +664,7 @@ def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_it_a_f
     monkeypatch.setattr(rbee.client.link, "_backend", lambda httpcore: Backend())
 
     async def dial() -> None:
-        link = Link(Afar("127.0.0.1", 1, tls.trusting_context()), timeout=30)
+        link = Link(QueenAddress("127.0.0.1", 1, tls.trusting_context()), timeout=30)
         if is_stream:
             async with link.stream(STREAM, headers={}, silence=30):
                 pass

@@ -12,7 +12,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from rbee import tls
-from rbee.client.link import Afar
+from rbee.client.link import QueenAddress
 from rbee.queen.authority import Authority, Identity
 from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.daemon import Notifier
@@ -25,9 +25,11 @@ GPU1 = Identity("gpu1", "c" * 32)
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def afar(authority: Authority, port: int, certificate: Path | None = None, *, host: str = HERE) -> Afar:
+def queen_address(
+    authority: Authority, port: int, certificate: Path | None = None, *, host: str = HERE
+) -> QueenAddress:
     """The queen of these keys, to a hive that has this certificate, or none."""
-    return Afar(host, port, tls.client_context(authority.ca, certificate, None))
+    return QueenAddress(host, port, tls.client_context(authority.ca, certificate, None))
 
 
 def credential(authority: Authority, path: Path, identity: Identity = GPU1) -> Path:
@@ -38,7 +40,7 @@ def credential(authority: Authority, path: Path, identity: Identity = GPU1) -> P
 
 
 @asynccontextmanager
-async def served_afar(
+async def served_over_tcp(
     app: ASGIApp, context: ssl.SSLContext, notifier: Notifier, *, port: int = 0
 ) -> AsyncIterator[int]:
     """Serve `app` over TCP; what is yielded is the port."""
@@ -72,7 +74,7 @@ async def served_afar(
 
 
 @asynccontextmanager
-async def playing_afar(play: Play, context: ssl.SSLContext | None) -> AsyncIterator[int]:
+async def playing_over_tcp(play: Play, context: ssl.SSLContext | None) -> AsyncIterator[int]:
     """A server that does just what `play` does with each connection, over TLS or without; its port."""
     loop = asyncio.get_running_loop()
     working: set[asyncio.Task[None]] = set()
