@@ -40,28 +40,14 @@ def build(
 
     `leave` forgets a queen on another machine, and then does the same; None where there is none.
     """
-    detecting = asyncio.Lock()
+    detection = _Detection(heart, detect, scope)
 
     async def health(_request: Request) -> HiveHealth:
         is_remote_queen = leave is not None
         return HiveHealth("ok", __version__, heart.hive_id, heart.queen_name, is_remote_queen)
 
     async def devices(request: Request) -> Devices:
-        about = {"job_id": found} if (found := job_id(request)) else {}
-        async with detecting:
-            try:
-                answer = await in_daemonic_thread(detect)
-            except Exception as error:
-                log.exception("detecting the devices failed")
-                heart.narrate(DETECT_FAILED, f"detecting the devices failed: {error}", **about)
-                await heart.beat()
-                raise HiveFailed(
-                    f"detecting the devices failed: {error}", hint=scope.journalctl(f"-u {HIVE_PROGRAM} -e")
-                ) from error
-        heart.narrate(DETECTED, "Detected CPU and GPUs, responding to queen", **about)
-        # The line goes up before the answer, so that the story is told in its order.
-        await heart.beat()
-        return answer
+        return await detection.run(job_id(request))
 
     async def sample(_request: Request) -> Sample:
         return await look()
@@ -88,8 +74,35 @@ def build(
     return build_app("rbee hive", __version__, handlers)
 
 
+class _Detection:
+    """Detects the devices, once at a time, and narrates it in the story that it belongs to."""
+
+    def __init__(self, heart: Heart, detect: Callable[[], Devices], scope: Scope) -> None:
+        self._heart = heart
+        self._detect = detect
+        self._scope = scope
+        self._turn = asyncio.Lock()
+
+    async def run(self, job_id: str | None) -> Devices:
+        about = {"job_id": job_id} if job_id else {}
+        async with self._turn:
+            try:
+                devices = await in_daemonic_thread(self._detect)
+            except Exception as error:
+                log.exception("detecting the devices failed")
+                text = f"detecting the devices failed: {error}"
+                self._heart.narrate(DETECT_FAILED, text, **about)
+                await self._heart.beat()
+                hint = self._scope.journalctl(f"-u {HIVE_PROGRAM} -e")
+                raise HiveFailed(text, hint=hint) from error
+        self._heart.narrate(DETECTED, "Detected CPU and GPUs, responding to queen", **about)
+        # The line goes up before the answer, so that the story is told in its order.
+        await self._heart.beat()
+        return devices
+
+
 def job_id(request: Request) -> str | None:
-    """The job that the request is made for, if it says."""
+    """The job that the request is made for; None if it names none."""
     text = request.headers.get(JOB_HEADER)
     if text is None:
         return None

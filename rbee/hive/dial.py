@@ -1,7 +1,6 @@
-"""A hive's way to a queen on another machine: it dials, always, and dials again.
+"""When a hive dials its queen on another machine again, and what a failed connection means.
 
-What it does over the connection is in rbee.uplink; here is when it is dialled again, and what it means that
-it was not to be had.
+What goes over the connection is in rbee.uplink.
 """
 
 from __future__ import annotations
@@ -25,42 +24,45 @@ from rbee.errors import (
     WrongQueen,
 )
 from rbee.hive.heartbeat import Heart
+from rbee.scope import SYSTEM, Scope
 from rbee.uplink.offer import Offer
 from rbee.wire.routes import FleetRoutes
 
 TIMEOUT = 5.0
-"""Seconds for the question for her CA."""
+"""Seconds in which the queen must answer with its CA certificate."""
 
 FIRST_WAIT = 0.05
-"""Seconds, twice as many after each failure in a row, less a random part, before the hive dials again."""
+"""Seconds before the hive dials again, doubled after each failure in a row, less a random part."""
 
 LONGEST_WAIT = 2.0
-"""Seconds of such a wait at the most, for as long as a queen who is restarted is away."""
+"""Seconds of such a wait at most: no longer than a queen takes to restart."""
 
 PATIENT_AFTER = 60.0
-"""Seconds without the queen after which the hive dials every PATIENT_WAIT seconds only."""
+"""Seconds without the queen after which the hive dials only every PATIENT_WAIT seconds."""
 
 PATIENT_WAIT = 15.0
 
 REFUSED_WAIT = 60.0
-"""Seconds until the next try where she has answered, and does not want this hive."""
+"""Seconds until the next try after the queen has answered with a refusal."""
 
 DOUBT_AFTER = 3
-"""Connections in a row that break before they are there, after which the certificate is in doubt."""
+"""Connections in a row that broke in their handshake, after which the certificate is checked."""
 
 DOUBT_SURE = 4
-"""Times that she has to speak to a stranger and break off at the certificate: of many hives behind one
-address that come at once she breaks off some, whoever they are."""
+"""Times in a row that the queen must answer without the certificate and break off with it: of many hives
+behind one address that dial at once it breaks off some, whatever their certificate."""
 
 SUCCESSION_WAIT = 3.0
-"""Seconds for whoever has this machine join anew to restart the hive, before it ends by itself."""
+"""Seconds in which the program that made this machine join again should restart the hive; then it ends."""
 
 REFUSALS = (ClonedHive, NotPermitted, UnknownHive, VersionSkew, WrongQueen)
 
 
 class Dialler:
-    """`offer` is dialled for and `app` is what it offers; `queen` is where she is, and `stranger` says
-    where for who shows no certificate. `is_succeeded` is whether this machine has joined anew.
+    """Keeps the connection of `offer`, over which the queen asks `app`.
+
+    `find_queen_to_strangers` returns the queen's address without this hive's certificate.
+    `is_succeeded` returns whether this machine has joined a queen again, and this membership is the old one.
     """
 
     def __init__(
@@ -68,16 +70,18 @@ class Dialler:
         heart: Heart,
         app: ASGIApp,
         queen: QueenAddress,
-        stranger: Callable[[], QueenAddress],
+        find_queen_to_strangers: Callable[[], QueenAddress],
         offer: Offer,
         *,
         is_succeeded: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        scope: Scope = SYSTEM,
     ) -> None:
         self._heart = heart
         self._app = app
         self._queen = queen
-        self._stranger = stranger
+        self._find_queen_to_strangers = find_queen_to_strangers
+        self._scope = scope
         self._offer = offer
         self._is_succeeded = is_succeeded
         self._clock = clock
@@ -86,7 +90,7 @@ class Dialler:
     async def run(self) -> None:
         """Hold a connection, and beat while it is there, until cancelled.
 
-        Raises JoinedAnew where the queen refuses this hive, and a membership is left that replaces it.
+        Raises JoinedAnew if the queen refuses this hive and there is a newer membership.
         """
         wait, alone_since, broken = FIRST_WAIT, self._clock(), 0
         while True:
@@ -107,31 +111,31 @@ class Dialler:
             if trouble is not None:
                 self._heart.tell_trouble(trouble)
             if isinstance(trouble, REFUSALS) and self._is_succeeded():
-                # Whoever had it join was interrupted, or was killed, and will not restart the hive.
+                # rbeectl join was interrupted or killed, and will not restart the hive.
                 await asyncio.sleep(SUCCESSION_WAIT)
-                raise JoinedAnew("this machine has joined anew; the hive starts again as what it is now")
+                raise JoinedAnew("this machine has joined again; the hive restarts with its new membership")
             await asyncio.sleep(self._wait(wait, alone_since, trouble))
             wait = min(2 * wait, LONGEST_WAIT)
 
     async def _is_certificate_refused(self) -> RbeeError | None:
-        """Does the queen speak to a stranger, where she breaks off at this hive's certificate?
+        """Return WrongQueen if the queen answers without this hive's certificate, but breaks off with it.
 
-        TLS has an alert for it, which does not arrive where the connection is cut off right behind it.
+        TLS has an alert for it, which does not arrive if the connection is closed right after it.
         """
         for _ in range(DOUBT_SURE):
-            if await self._ask_ca(self._stranger()) is not None:
+            if await self._ask_ca(self._find_queen_to_strangers()) is not None:
                 return None
-            # Again, as she may have been away the times before, and back only now.
+            # Again, because the queen may have come back only now.
             if not isinstance(await self._ask_ca(self._queen), Disconnected):
                 return None
         return WrongQueen(
             f"the queen at {self._queen} does not know this hive's certificate",
-            hint="To join: sudo rbeectl join QUEEN:8500 --token TOKEN",
+            hint=f"To join: {self._scope.rejoin}",
         )
 
     async def _ask_ca(self, queen: QueenAddress) -> RbeeError | None:
-        """What keeps her from telling her CA."""
-        link = Link(queen, timeout=TIMEOUT)
+        """Ask for the CA certificate; return the error, or None if the queen answered."""
+        link = Link(queen, timeout=TIMEOUT, scope=self._scope)
         try:
             await link.ask(FleetRoutes.CA)
         except RbeeError as error:
@@ -145,7 +149,7 @@ class Dialler:
             wait = REFUSED_WAIT
         elif self._clock() - alone_since > PATIENT_AFTER:
             wait = PATIENT_WAIT
-        # Half of it at random: a queen who comes back meets no herd.
+        # Half of it at random, so that the hives of a queen who comes back do not all dial at once.
         return wait * random.uniform(0.5, 1)
 
     async def _hold(self) -> None:

@@ -27,6 +27,7 @@ from rbee.narration import (
     line_of,
     now_rfc3339,
 )
+from rbee.scope import SYSTEM, Scope
 from rbee.wire.events import Line
 from rbee.wire.hives import Heartbeat, HeartbeatAck, MachineEnd
 from rbee.wire.types import LOCALHOST
@@ -76,6 +77,7 @@ class Heart(Narrator):
         queen_name: str,
         fingerprint: Callable[[], str | None] = lambda: None,
         instance: str | None = None,
+        scope: Scope = SYSTEM,
     ) -> None:
         self._hive_id = hive_id
         self._queen = queen
@@ -84,6 +86,7 @@ class Heart(Narrator):
         self._queen_name = queen_name
         self._fingerprint = fingerprint
         self._instance = instance or secrets.token_hex(16)
+        self._scope = scope
         self._interval = FIRST_INTERVAL
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
         self._trouble: object = None
@@ -198,7 +201,7 @@ class Heart(Narrator):
         self._status(hivestatus.has_trouble(self._queen_name, error.message))
         event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; retrying"
         if isinstance(error, UnknownHive):
-            cure = f"add it with: rbeectl add-hive {self._hive_id}"
+            cure = f"add it with: {self._scope.rbeectl(f'add-hive {self._hive_id}')}"
             if self._hive_id != LOCALHOST:
                 cure = error.hint or cure
             event, text = NOT_IN_CATALOG, f"{error.message}; {cure}"

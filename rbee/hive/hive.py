@@ -65,7 +65,7 @@ class Hive:
         else:
             from rbee.hive.remote import RemoteQueen  # which the local hive does not need
 
-            self.queen = RemoteQueen(self._memberships, membership)
+            self.queen = RemoteQueen(self._memberships, membership, site.scope)
         self.detector = detector
         self.sampler = Sampler(self.queen.hive_id, detector)
         self.heart = Heart(
@@ -76,6 +76,7 @@ class Hive:
             queen_name=self.queen.name,
             fingerprint=self.sampler.fingerprint,
             instance=site.instance,
+            scope=site.scope,
         )
         self._exit_status = 0
         self._is_told_to_stop = asyncio.Event()

@@ -183,7 +183,8 @@ class Guest:
             machine_id = decode(MachineId, self._machine_id.read_text().strip())
         except (OSError, BadInput) as error:
             raise BadConfig(
-                f"{self._machine_id} is no machine-id: {error}", hint="sudo systemd-machine-id-setup"
+                f"{self._machine_id} is no machine-id: {error}",
+                hint=SYSTEM.as_root("systemd-machine-id-setup"),
             ) from error
         digest = bytearray(hmac.new(bytes.fromhex(machine_id), APPLICATION, hashlib.sha256).digest()[:16])
         digest[6] = digest[6] & 0x0F | 0x40

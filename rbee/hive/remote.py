@@ -14,6 +14,7 @@ from rbee.hive.dial import Dialler
 from rbee.hive.heartbeat import Heart
 from rbee.hive.membership import Membership, Memberships
 from rbee.hive.queen import FindMachineEnd, Queen
+from rbee.scope import Scope
 from rbee.uplink.offer import Offer
 
 log = logging.getLogger("rbee")
@@ -33,7 +34,8 @@ class RemoteQueen(Queen):
 
     status_after_shutdown = SHUT_DOWN_BY_QUEEN
 
-    def __init__(self, memberships: Memberships, membership: Membership) -> None:
+    def __init__(self, memberships: Memberships, membership: Membership, scope: Scope) -> None:
+        self._scope = scope
         self._memberships = memberships
         self._membership = membership
         self._address = membership.queen()
@@ -50,6 +52,7 @@ class RemoteQueen(Queen):
             self._membership.queen_to_strangers,
             self._offer,
             is_succeeded=self._memberships.has_new,
+            scope=self._scope,
         )
         working = {asyncio.ensure_future(work) for work in (dialler.run(), self._keep_certificate())}
         try:
