@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rbee.hive.devices.nvml import Nvml
-from rbee.hive.devices.questions import NvmlReading, Readings
+from rbee.hive.devices.nvml.nvml import Nvml
+from rbee.hive.devices.nvml.results import NvmlReading, Readings
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
 from rbee.wire.devices import Gpu, GpuSample

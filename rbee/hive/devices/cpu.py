@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rbee.hive.devices import arm
-from rbee.hive.devices.files import numbers, read
+from rbee.hive.devices.files import cpu_numbers, read_text
 from rbee.hive.devices.limits import limits
 from rbee.hive.devices.load import memory
 from rbee.hive.devices.text import printable
@@ -42,7 +42,7 @@ def detect_cpu(root: Path) -> tuple[Cpu, list[Finding]]:
     Never raises. A finding 'cpu-unreadable' says that threads or ram_bytes, which every
     machine has, could not be learnt.
     """
-    processors = _processors(read(root / "proc/cpuinfo"))
+    processors = _processors(read_text(root / "proc/cpuinfo"))
     counts = _counts(root, processors)
     _, ram_bytes = memory(root)
     allowed = limits(root)
@@ -119,7 +119,7 @@ def _counts(root: Path, processors: list[Processor]) -> _Counts:
     """
     listed = [p for p in processors if _first(p, _NUMBER_KEYS)]
     folder = root / "sys/devices/system/cpu"
-    online = numbers(read(folder / "online")) or _folders(folder)
+    online = cpu_numbers(read_text(folder / "online")) or _folders(folder)
     if not listed or len(listed) == len(online):
         told = _in_sysfs(folder, online)
         if told.cores or told.sockets:
@@ -141,7 +141,7 @@ def _folders(folder: Path) -> set[int]:
 
 def _in_sysfs(folder: Path, online: set[int]) -> _Counts:
     def topology(cpu: int, name: str) -> str:
-        return read(folder / f"cpu{cpu}/topology" / name).strip()
+        return read_text(folder / f"cpu{cpu}/topology" / name).strip()
 
     # The kernel says -1 where firmware told it of no package.
     packages = {package for cpu in online if (package := topology(cpu, "physical_package_id")).isdecimal()}

@@ -12,9 +12,9 @@ from rbee.hive.devices import pci
 from rbee.hive.devices.cards import read_cards
 from rbee.hive.devices.cpu import detect_cpu
 from rbee.hive.devices.fingerprint import fingerprint
-from rbee.hive.devices.nvml import Nvml
+from rbee.hive.devices.nvml.nvml import Nvml
+from rbee.hive.devices.nvml.results import MOST_CARDS, Failure, Inventory, NvmlCard
 from rbee.hive.devices.pci import NVIDIA, PciCard
-from rbee.hive.devices.questions import MOST_CARDS, Failure, NvmlCard, Sight
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
 from rbee.wire.devices import Devices, Finding, Gpu, GpuSample
@@ -67,11 +67,11 @@ class Detector:
         """
         cpu, cpu_findings = detect_cpu(self._root)
         cards, pci_findings = pci.scan(self._root)
-        sight = self._nvml.look()
+        inventory = self._nvml.look()
         nvidia = [card for card in cards if card.vendor_id == NVIDIA]
-        finding = _nvml_finding(self._root, sight.failure, nvidia) if sight.failure else None
+        finding = _nvml_finding(self._root, inventory.failure, nvidia) if inventory.failure else None
         gpus = [
-            *_nvidia_gpus(self._root, nvidia, sight, finding),
+            *_nvidia_gpus(self._root, nvidia, inventory, finding),
             *_other_gpus(self._root, [card for card in cards if card.vendor_id != NVIDIA]),
         ]
         findings = [*cpu_findings, *pci_findings, *([finding] if finding else [])]
@@ -187,13 +187,15 @@ def _kernel_version(root: Path) -> str | None:
 # NVIDIA's cards, once each
 
 
-def _nvidia_gpus(root: Path, on_bus: list[PciCard], sight: Sight, finding: Finding | None) -> list[Gpu]:
+def _nvidia_gpus(
+    root: Path, on_bus: list[PciCard], inventory: Inventory, finding: Finding | None
+) -> list[Gpu]:
     """What NVML shows and what it does not: cards of both kinds meet by their PCI address."""
-    version = sight.driver_version or _kernel_version(root)
+    version = inventory.driver_version or _kernel_version(root)
     by_address = {card.address: card for card in on_bus}
     shown: dict[str, Gpu] = {}
     unplaced: list[NvmlCard] = []
-    for card in sight.cards:
+    for card in inventory.cards:
         if card.pci_address is None:
             unplaced.append(card)
         else:

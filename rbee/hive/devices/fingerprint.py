@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from rbee.hive.devices import pci
-from rbee.hive.devices.files import read
+from rbee.hive.devices.files import read_text
 from rbee.hive.devices.limits import limits
 
 _NODE = re.compile(r"nvidia(ctl|\d+)")
@@ -24,14 +24,14 @@ def fingerprint(root: Path, nvml_changes: int) -> str:
     Of the RAM the GiB count: a balloon of a virtual machine moves all the time.
     """
     driver = root / "sys/module/nvidia"
-    memory = re.match(r"MemTotal:\s+(\d{1,12}) kB", read(root / "proc/meminfo"))
+    memory = re.match(r"MemTotal:\s+(\d{1,12}) kB", read_text(root / "proc/meminfo"))
     parts = (
         *pci.outline(root),
-        *(read(driver / name) for name in ("version", "initstate")),
-        read(root / "proc/driver/nvidia/version"),
+        *(read_text(driver / name) for name in ("version", "initstate")),
+        read_text(root / "proc/driver/nvidia/version"),
         # The nodes come a moment after the driver; what could not be opened without them now can.
         *_nodes(root / "dev"),
-        read(root / "sys/devices/system/cpu/online"),
+        read_text(root / "sys/devices/system/cpu/online"),
         str(round(int(memory[1]) / 2**20)) if memory else "",
         str(limits(root)),
         str(nvml_changes),

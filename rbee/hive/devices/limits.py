@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rbee.hive.devices.files import numbers, read
+from rbee.hive.devices.files import cpu_numbers, read_text
 
 _UNIT = re.compile(r".+\.(service|scope)")
 
@@ -29,7 +29,7 @@ def limits(root: Path) -> Limits:
     """Those of the cgroups under `root`, of both versions; raises nothing."""
     cpus: list[float] = []
     memory: list[int] = []
-    for line in read(root / "proc/self/cgroup").splitlines():
+    for line in read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, place = [*line.split(":", 2), "", ""][:3]
         for folder in _folders(root, controllers, place):
             cpus += _cpus(folder)
@@ -56,7 +56,7 @@ def _folders(root: Path, controllers: str, place: str) -> Iterator[Path]:
 
 def _memory(folder: Path) -> list[int]:
     """Bytes. Unlimited is 'max' in version 2, and in version 1 more than any machine has."""
-    texts = (read(folder / name).strip() for name in ("memory.max", "memory.limit_in_bytes"))
+    texts = (read_text(folder / name).strip() for name in ("memory.max", "memory.limit_in_bytes"))
     return [int(text) for text in texts if re.fullmatch("[0-9]{1,19}", text)]
 
 
@@ -64,13 +64,13 @@ def _cpus(folder: Path) -> list[float]:
     """By time, and by number: cpu.max and cpuset.cpus.effective, and what version 1 calls these."""
     found: list[float] = []
     quotas = (
-        read(folder / "cpu.max"),
-        f"{read(folder / 'cpu.cfs_quota_us').strip()} {read(folder / 'cpu.cfs_period_us')}",
+        read_text(folder / "cpu.max"),
+        f"{read_text(folder / 'cpu.cfs_quota_us').strip()} {read_text(folder / 'cpu.cfs_period_us')}",
     )
     for quota in quotas:
         if match := re.fullmatch(r"([0-9]{1,15}) ([1-9][0-9]{0,14})", quota.strip()):
             found.append(round(int(match[1]) / int(match[2]), 2))
     for name in ("cpuset.cpus.effective", "cpuset.effective_cpus"):
-        if allowed := numbers(read(folder / name)):
+        if allowed := cpu_numbers(read_text(folder / name)):
             found.append(len(allowed))
     return found

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.hive.devices.files import read
+from rbee.hive.devices.files import read_text
 
 LEAST_SPAN = 0.5
 """Seconds over which a share of the CPUs' time is an average at the least."""
@@ -27,13 +27,13 @@ READINGS_MAX = 8
 
 def load_averages(root: Path) -> tuple[float | None, float | None, float | None]:
     """Over 1, 5 and 15 minutes."""
-    one, five, fifteen, *_ = [*read(root / "proc/loadavg").split(), "", "", ""]
+    one, five, fifteen, *_ = [*read_text(root / "proc/loadavg").split(), "", "", ""]
     return _number(one), _number(five), _number(fifteen)
 
 
 def memory(root: Path) -> tuple[int | None, int | None]:
     """Bytes used and bytes in all; used is what no program could have without swapping."""
-    told = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", read(root / "proc/meminfo"), re.MULTILINE))
+    told = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
     total = int(told["MemTotal"]) * 1024 if "MemTotal" in told else None
     if total is None or "MemAvailable" not in told:
         return None, total
@@ -84,7 +84,7 @@ class CpuMeter:
 
     def _reading(self) -> _Reading | None:
         """proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guests count as user."""
-        match = re.match(r"cpu +((?:[0-9]{1,19} ){3,7}[0-9]{1,19})\b", read(self._path))
+        match = re.match(r"cpu +((?:[0-9]{1,19} ){3,7}[0-9]{1,19})\b", read_text(self._path))
         if match is None:
             return None
         ticks = [int(number) for number in match[1].split()]

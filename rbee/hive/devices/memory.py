@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.hive.devices import sysfs
+from rbee.hive.devices import files
 from rbee.wire.devices import MemoryKind
 
 VRAM_TOTAL = "mem_info_vram_total"
@@ -26,9 +26,9 @@ def amd_memory(function: Path) -> CardMemory:
     Every card has GTT. It counts for one that is built into a processor: there "VRAM" is only what
     the firmware has set aside of the same RAM, often 512 MiB.
     """
-    vram = sysfs.byte_count(function / VRAM_TOTAL)
+    vram = files.read_byte_count(function / VRAM_TOTAL)
     if is_apu(function):
-        return CardMemory("shared", vram, sysfs.byte_count(function / "mem_info_gtt_total"))
+        return CardMemory("shared", vram, files.read_byte_count(function / "mem_info_gtt_total"))
     return CardMemory("dedicated" if vram else None, vram)
 
 
@@ -46,14 +46,14 @@ def intel_memory(function: Path, address: str, kernel_driver: str | None) -> Car
 
 def is_apu(function: Path) -> bool:
     """Is this amdgpu's card built into a processor? Only those have the voltage of a northbridge."""
-    return any(sysfs.read(path) == b"vddnb" for path in (function / "hwmon").glob("hwmon*/in1_label"))
+    return any(files.read_value(path) == b"vddnb" for path in (function / "hwmon").glob("hwmon*/in1_label"))
 
 
 def memory_in_use(function: Path) -> tuple[int | None, int | None]:
     """Bytes used and bytes in all, of all the memory that amdgpu's card can use."""
     kinds = ("vram", "gtt") if is_apu(function) else ("vram",)
-    used = [sysfs.byte_count(function / f"mem_info_{kind}_used") for kind in kinds]
-    total = [sysfs.byte_count(function / f"mem_info_{kind}_total") for kind in kinds]
+    used = [files.read_byte_count(function / f"mem_info_{kind}_used") for kind in kinds]
+    total = [files.read_byte_count(function / f"mem_info_{kind}_total") for kind in kinds]
     return _sum(used), _sum(total)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.hive.devices import sysfs
+from rbee.hive.devices import files
 from rbee.hive.devices.memory import VRAM_TOTAL, CardMemory, amd_memory, intel_memory
 from rbee.hive.devices.text import printable
 from rbee.wire.devices import Finding
@@ -180,8 +180,8 @@ def _card(function: Path, outline: _Outline) -> PciCard:
         vendor_id=outline.vendor_id,
         device_id=outline.device_id,
         kernel_driver=outline.kernel_driver,
-        product_name=printable(sysfs.read(function / "product_name")),
-        label=printable(sysfs.read(function / "label")),
+        product_name=printable(files.read_value(function / "product_name")),
+        label=printable(files.read_value(function / "label")),
         memory=_memory(function, outline),
     )
 
@@ -193,7 +193,7 @@ def _memory(function: Path, outline: _Outline) -> CardMemory:
 
 
 def _hex(path: Path, digits: int) -> str | None:
-    match = re.fullmatch(rb"0x([0-9a-fA-F]{%d})" % digits, sysfs.read(path) or b"")
+    match = re.fullmatch(rb"0x([0-9a-fA-F]{%d})" % digits, files.read_value(path) or b"")
     return match[1].decode().lower() if match else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.hive.devices import sysfs
+from rbee.hive.devices import files
 from rbee.hive.devices.memory import memory_in_use
 
 LEAST_SPAN, MOST_SPAN = 0.25, 60.0
@@ -36,7 +36,7 @@ class Sensors:
 
     def is_asleep(self, address: str) -> bool:
         """Has the kernel put the card to sleep? Asking its driver for more would wake it."""
-        status = sysfs.read(self._bus / address / "power/runtime_status")
+        status = files.read_value(self._bus / address / "power/runtime_status")
         return status in (b"suspended", b"suspending")
 
     def read(self, address: str) -> Signs:
@@ -91,7 +91,7 @@ def _first(folders: list[Path], *names: str) -> int | None:
 def _numbers(folders: list[Path], names: tuple[str, ...]) -> Iterator[int | None]:
     for name in names:
         for folder in folders:
-            yield sysfs.number(folder / name)
+            yield files.read_number(folder / name)
 
 
 def _within(least: float, most: float, number: int | None, unit: float = 1) -> float | None:

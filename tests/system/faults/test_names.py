@@ -180,12 +180,13 @@ NAIVE = """#!/usr/bin/python3 -I
 # rbee-hive without what makes names fit to be shown: another maker's hive need not have it.
 import sys
 sys.path.insert(0, "/usr/share/rbee-hive")
-from rbee.hive.devices import cards, cpu, detector, pci, questions
+from rbee.hive.devices import cards, cpu, detector, pci
+from rbee.hive.devices.nvml import answers, library
 
 def naive(raw, most=0):
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
 
-for module in (cards, cpu, detector, pci, questions):
+for module in (cards, cpu, detector, pci, answers, library):
     module.printable = naive
 from rbee.hive.__main__ import main
 

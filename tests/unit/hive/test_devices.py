@@ -452,7 +452,7 @@ def test_an_answer_that_nobody_waited_for_is_used_while_it_is_young(
     machine.show(A, rules=(f"hang DeviceGetCount * {fifo}",))
     write_cards(later, [B], driver=DRIVER)
     script = f"""
-from rbee.hive.devices.nvml import Nvml
+from rbee.hive.devices.nvml.nvml import Nvml
 now = 0.0
 nvml = Nvml(1, clock=lambda: now)
 tell(nvml.look().failure.cause)

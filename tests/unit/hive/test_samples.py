@@ -167,7 +167,7 @@ def test_nvml_is_closed_when_nobody_has_looked_for_a_while(machine: Machine) -> 
     machine.show(doing(A, BUSY))
 
     script = f"""{COUNTED}
-from rbee.hive.devices.nvml import Nvml
+from rbee.hive.devices.nvml.nvml import Nvml
 nvml = Nvml(30, keep_open=0.2)
 for look in range(2):
     assert nvml.read().cards
@@ -182,7 +182,7 @@ def test_who_looks_keeps_nvml_open_longer(machine: Machine) -> None:
     machine.show(doing(A, BUSY))
 
     script = f"""{COUNTED}
-from rbee.hive.devices.nvml import Nvml
+from rbee.hive.devices.nvml.nvml import Nvml
 now = 0.0
 nvml = Nvml(30, keep_open=0.2, clock=lambda: now)
 nvml.read()
@@ -239,7 +239,7 @@ def test_a_wedged_driver_holds_up_a_look_only_for_so_long_and_the_next_not_at_al
     script = f"""
 detect()
 {hangs}
-from rbee.hive.devices import nvml
+from rbee.hive.devices.nvml import nvml
 nvml.READ_TIMEOUT = 3
 for look in range(3):
     began = time.monotonic()
@@ -299,7 +299,7 @@ def test_closing_lets_a_waiting_look_go(machine: Machine, later: Callable[..., s
     script = f"""
 detect()
 {later(doing(A, BUSY), rules=rules)}
-from rbee.hive.devices import nvml
+from rbee.hive.devices.nvml import nvml
 nvml.READ_TIMEOUT = 3600
 waiting = threading.Thread(target=cards)
 waiting.start()

@@ -18,23 +18,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from rbee.hive.devices.questions import (
-    Cause,
-    Closing,
-    Failure,
-    Library,
-    Probe,
-    Pulse,
-    Readings,
-    Round,
-    Sight,
-    View,
-    view_of,
-)
+from rbee.hive.devices.nvml.inventory import InventoryQuery
+from rbee.hive.devices.nvml.library import Library
+from rbee.hive.devices.nvml.query import Query, Shutdown
+from rbee.hive.devices.nvml.readings import ReadingsQuery
+from rbee.hive.devices.nvml.results import Cause, Failure, Inventory, Readings, Shown
 
 _log = logging.getLogger(__name__)
 
-AnyRound = TypeVar("AnyRound", bound=Round)
+AnyQuery = TypeVar("AnyQuery", bound=Query)
 
 KEEP_OPEN = 30.0
 """Seconds that NVML stays open after somebody looked at what the cards do."""
@@ -68,28 +60,29 @@ class Nvml:
         self._changed = threading.Condition()
         self._closed = False
         self._has_thread = False
-        self._probe: Probe | None = None
-        self._pulse: Pulse | None = None
-        self._waiting: list[Round] = []
-        self._running: Round | None = None
+        self._inventory_query: InventoryQuery | None = None
+        self._readings_query: ReadingsQuery | None = None
+        self._waiting: list[Query] = []
+        self._running: Query | None = None
         self._open_until = 0.0
-        self._told: View | None = None
-        self._noted: View | None = None
+        self._told: Shown | None = None
+        self._noted: Shown | None = None
         self.changes = 0
         """How often NVML has shown other cards, or another driver, than the last look told of."""
 
-    def look(self) -> Sight:
+    def look(self) -> Inventory:
         """What cards there are, as far as known within `timeout` seconds; never raises."""
         with self._changed:
             if self._closed:
                 return _blind("interrupted", "the hive is stopping")
-            probe = self._probe = self._usable(self._probe, self._timeout) or self._ask(Probe())
-            failure = self._await(probe, self._timeout)
-            if failure is None and self._probe is probe:
-                self._probe = None
-            sight = probe.sight(failure)
-            self._told, self._noted = view_of(sight), None
-            return sight
+            query = self._usable(self._inventory_query, self._timeout) or self._ask(InventoryQuery())
+            self._inventory_query = query
+            failure = self._await(query, self._timeout)
+            if failure is None and self._inventory_query is query:
+                self._inventory_query = None
+            inventory = query.inventory(failure)
+            self._told, self._noted = inventory.shown, None
+            return inventory
 
     def read(self) -> Readings:
         """What the cards do, as far as known within READ_TIMEOUT seconds; never raises."""
@@ -98,12 +91,15 @@ class Nvml:
             if self._closed:
                 return Readings((), Failure("interrupted", "the hive is stopping"))
             self._open_until = self._clock() + self._keep_open
-            pulse = self._pulse = self._usable(self._pulse, timeout) or self._ask(Pulse(self._reopen_after))
+            query = self._usable(self._readings_query, timeout) or self._ask(
+                ReadingsQuery(self._reopen_after)
+            )
+            self._readings_query = query
             # Whoever joins one that has waited for long already waits for what is left, or not at all.
-            failure = self._await(pulse, pulse.asked_at + timeout - self._clock())
-            if failure is None and self._pulse is pulse:
-                self._pulse = None
-            return pulse.readings(failure)
+            failure = self._await(query, query.asked_at + timeout - self._clock())
+            if failure is None and self._readings_query is query:
+                self._readings_query = None
+            return query.readings(failure)
 
     def close(self) -> None:
         """Let whoever waits return now, from any thread; who asks after it gets no answer of NVML's."""
@@ -113,12 +109,12 @@ class Nvml:
 
     # With the lock
 
-    def _usable(self, asked: AnyRound | None, timeout: float) -> AnyRound | None:
+    def _usable(self, asked: AnyQuery | None, timeout: float) -> AnyQuery | None:
         if asked is None or asked.finished_at is None:
             return asked
         return asked if self._clock() - asked.finished_at <= timeout else None
 
-    def _ask(self, asked: AnyRound) -> AnyRound:
+    def _ask(self, asked: AnyQuery) -> AnyQuery:
         asked.asked_at = self._clock()
         self._waiting.append(asked)
         self._changed.notify_all()
@@ -133,7 +129,7 @@ class Nvml:
                 asked.finished_at = self._clock()
         return asked
 
-    def _await(self, asked: Round, seconds: float) -> Failure | None:
+    def _await(self, asked: Query, seconds: float) -> Failure | None:
         """None once it is finished, or why it is not."""
         asked.waiters += 1
         self._changed.wait_for(lambda: asked.finished_at is not None or self._closed, max(0.0, seconds))
@@ -146,12 +142,12 @@ class Nvml:
         waited = max(seconds, self._clock() - asked.asked_at)
         return Failure("timeout", f"NVML did not answer within {round(waited, 1):g} s: {hung}")
 
-    def _note(self, view: View | None) -> None:
+    def _note(self, shown: Shown | None) -> None:
         """Count it where NVML shows what the last look did not tell of."""
-        if view is None or self._told is None or view == self._told:
-            self._noted = self._noted if view is None else None
-        elif view != self._noted:
-            self._noted = view
+        if shown is None or self._told is None or shown == self._told:
+            self._noted = self._noted if shown is None else None
+        elif shown != self._noted:
+            self._noted = shown
             self.changes += 1
 
     # In the thread
@@ -168,10 +164,10 @@ class Nvml:
                 self._running = None
                 asked.finished_at = self._clock()
                 # What somebody waits for he tells of himself.
-                self._note(None if isinstance(asked, Probe) and asked.waiters else asked.view)
+                self._note(None if isinstance(asked, InventoryQuery) and asked.waiters else asked.shown)
                 self._changed.notify_all()
 
-    def _next(self, library: Library) -> Round | None:
+    def _next(self, library: Library) -> Query | None:
         """What is to be asked next, the last of it to close NVML when nobody has looked for long enough."""
         with self._changed:
             while library.is_open and not self._waiting and not self._closed:
@@ -182,11 +178,11 @@ class Nvml:
             if self._waiting:
                 self._running = self._waiting.pop(0)
             elif library.is_open:
-                self._running = Closing()
+                self._running = Shutdown()
             else:
                 self._running, self._has_thread = None, False
             return self._running
 
 
-def _blind(cause: Cause, detail: str) -> Sight:
-    return Sight((), None, Failure(cause, detail))
+def _blind(cause: Cause, detail: str) -> Inventory:
+    return Inventory((), None, Failure(cause, detail))

@@ -1,0 +1,65 @@
+"""NVML's answers, checked; each function raises Implausible for what cannot be true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rbee.hive.devices.files import MOST_BYTES
+from rbee.hive.devices.pci import normal_address
+from rbee.hive.devices.text import printable
+
+
+class Implausible(Exception):
+    """NVML reported success and an answer that cannot be true."""
+
+
+def take_pci_address(info: Any) -> str:
+    """Return domain, bus, device and function as sysfs writes them."""
+    text = take_text(info.busId)  # bytes or str, by pynvml's version; decoded on access
+    address = normal_address(text)
+    if address is None:
+        raise Implausible(f"{text!r} is none")
+    return address
+
+
+def take_text(raw: str | bytes) -> str:
+    """Return one line of printable text."""
+    text = printable(raw)
+    if text is None:
+        raise Implausible("the driver's answer is empty")
+    return text
+
+
+def take_bytes(memory: Any) -> tuple[int, int]:
+    """Return the bytes in use and in all."""
+    used, total = int(memory.used), int(memory.total)
+    for count in (total, used):
+        if count > MOST_BYTES:
+            raise Implausible(f"{count} bytes cannot be")
+    return used, total
+
+
+def take_utilisation(rates: Any) -> float:
+    """Return the percentage of time in which the GPU computed."""
+    return _take_up_to(100, int(rates.gpu), "%")
+
+
+def take_celsius(celsius: int) -> float:
+    """Return degrees Celsius."""
+    return _take_up_to(1000, celsius, " °C")
+
+
+def take_watts(milliwatts: int) -> float:
+    """Return watts."""
+    return _take_up_to(1_000_000, milliwatts / 1000, " W")
+
+
+def _take_up_to(most: float, number: float, unit: str) -> float:
+    if not number <= most:
+        raise Implausible(f"{number:g}{unit} cannot be")
+    return float(number)
+
+
+def take_handle(handle: Any) -> Any:
+    """Return it as it is: NVML's handle of a card."""
+    return handle

@@ -1,0 +1,133 @@
+"""What the cards do: asked of an NVML that stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rbee.hive.devices.nvml.answers import take_bytes, take_celsius, take_utilisation, take_watts
+from rbee.hive.devices.nvml.library import (
+    LATE,
+    NOT_SUPPORTED,
+    STALE,
+    Library,
+    OpenCard,
+    code_of,
+    explain,
+    failure_of,
+)
+from rbee.hive.devices.nvml.query import Query
+from rbee.hive.devices.nvml.results import Failure, NvmlReading, Readings
+
+_QUANTITIES: tuple[tuple[str, str, str, tuple[int, ...], Callable[[Any], Any]], ...] = (
+    ("utilisation", "utilisation", "nvmlDeviceGetUtilizationRates", (), take_utilisation),
+    ("memory", "memory", "nvmlDeviceGetMemoryInfo", (), take_bytes),
+    ("temperature", "temperature", "nvmlDeviceGetTemperature", (0,), take_celsius),  # 0: of the GPU itself
+    ("power", "power", "nvmlDeviceGetPowerUsage", (), take_watts),
+)
+"""What is asked of each card: its name, the field of _CardReading, NVML's function and its arguments."""
+
+
+@dataclass(slots=True)
+class _CardReading:
+    """What is known so far of what one card does."""
+
+    card: OpenCard
+    utilisation: float | None = None
+    memory: tuple[int, int] | None = None
+    temperature: float | None = None
+    power: float | None = None
+    problems: tuple[str, ...] = ()
+    is_whole: bool = False
+
+    def so_far(self) -> NvmlReading:
+        # A card without memory of its own may say 0 of 0.
+        used, total = self.memory if self.memory and self.memory[1] else (None, None)
+        late = () if self.is_whole else (LATE,)
+        return NvmlReading(
+            pci_address=self.card.pci_address,
+            uuid=self.card.uuid,
+            utilisation_percent=self.utilisation,
+            memory_used_bytes=used,
+            memory_total_bytes=total,
+            temperature_celsius=self.temperature,
+            power_watts=self.power,
+            problems=(*self.problems, *late),
+        )
+
+
+class ReadingsQuery(Query):
+    """Opens NVML if it is not open, again if it shows lost cards, at most every `reopen_after` seconds."""
+
+    def __init__(self, reopen_after: float) -> None:
+        super().__init__()
+        self._reopen_after = reopen_after
+        self._card_readings: list[_CardReading] = []
+        self._is_stale = False
+
+    def readings(self, failure: Failure | None = None) -> Readings:
+        """Return what is known so far; `failure` is why the caller waits no longer."""
+        return Readings(tuple(reading.so_far() for reading in self._card_readings), failure or self.failure)
+
+    def run(self, library: Library) -> None:
+        if library.is_open or self._begin(library):
+            self._read_all(library)
+        # Not each time: a card that stays lost would have NVML opened at every look.
+        if self._is_stale and library.clock() - library.opened_at >= self._reopen_after:
+            if library.is_open:
+                self._shut_down(library)
+            self.failure = None
+            if self._begin(library):
+                self._read_all(library)
+
+    def _begin(self, library: Library) -> bool:
+        """Open NVML, learn which cards it shows, and return whether that worked; if not, set `failure`."""
+        is_begun = False
+        if self._open(library):
+            try:
+                self._count(library)
+                for number, card in enumerate(self._cards):
+                    self._identify(library, number, card)
+                library.cards, is_begun = self._cards, True
+            except library.refusals as error:
+                self.failure = failure_of(self.asking, error)
+                self._shut_down(library)
+        self.shown = self.inventory().shown
+        return is_begun
+
+    def _read_all(self, library: Library) -> None:
+        self.asking, self._is_stale = "nvmlDeviceGetCount", False
+        self._card_readings = [_CardReading(card) for card in library.cards]
+        try:
+            self._is_stale = library.nvml.nvmlDeviceGetCount() != library.count
+            for number, reading in enumerate(self._card_readings):
+                self._read(library, number, reading)
+        except library.refusals as error:
+            self._is_stale = code_of(error) in STALE
+            self.failure = failure_of(self.asking, error)
+
+    def _read(self, library: Library, number: int, reading: _CardReading) -> None:
+        if reading.card.handle is None:
+            reading.problems = reading.card.problems
+        else:
+            reading.problems = tuple(self._measure(library, number, reading))
+        reading.is_whole = True
+
+    def _measure(self, library: Library, number: int, reading: _CardReading) -> Iterator[str]:
+        """Ask for each value; yield a line for each that failed, and end if the card is lost."""
+        nvml, handle = library.nvml, reading.card.handle
+        for what, field, function, arguments, take in _QUANTITIES:
+            self.asking = f"{function} of card {number}"
+            # That of the temperature goes with CUDA 14, and leaves one that takes the same.
+            call = getattr(nvml, function, None) or getattr(nvml, f"{function}V")
+            try:
+                setattr(reading, field, take(call(handle, *arguments)))
+            except library.refusals as error:
+                if code_of(error) == NOT_SUPPORTED:
+                    continue  # this kind of card has no such sensor
+                if code_of(error) in STALE:
+                    self._is_stale = True
+                    yield explain(error)
+                    return
+                yield f"{what}: {explain(error)}"
