@@ -1,32 +1,56 @@
-"""The machines that devices are looked for in."""
+"""Queens and a hive that joins them."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.nvml import compile_stub
-from tests.unit.hive.machine import Machine, new_machine
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_stub(tmp_path_factory.mktemp("libraries")).parent
+from rbee.systemd.daemon import Notifier
+from tests.unit.hive.joining import Hive, Queen, Result, run
+from tests.unit.remote_queen import served_over_tcp
 
 
 @pytest.fixture
-def machine(tmp_path: Path, libraries: Path) -> Machine:
-    return new_machine(tmp_path, libraries)
+def queen(tmp_path: Path) -> Queen:
+    return Queen(tmp_path / "keys")
 
 
 @pytest.fixture
-def open_machine() -> Iterator[Machine]:
-    """A machine whose files any user may read, which pytest's own directories do not let them."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        compile_stub(directory)
-        yield new_machine(directory, directory)
+def hive(tmp_path: Path) -> Hive:
+    return Hive(tmp_path / "hive")
+
+
+@pytest.fixture
+def serving(silent_notifier: Notifier) -> Any:
+    """Run what takes the ports of these queens while they answer."""
+
+    def run_with(work: Callable[..., Coroutine[Any, Any, Result]], *queens: Queen) -> Result:
+        async def scenario() -> Result:
+            async with AsyncExitStack() as open_queens:
+                ports = [
+                    await open_queens.enter_async_context(
+                        served_over_tcp(queen.app(), queen.authority.context(), silent_notifier)
+                    )
+                    for queen in queens
+                ]
+                return await work(*ports)
+
+        return run(scenario())
+
+    return run_with
+
+
+@pytest.fixture
+def member(queen: Queen, hive: Hive, serving: Any) -> str:
+    """A hive that has joined; what its membership holds."""
+    serving(lambda port: hive.join(queen, port), queen)
+    return hive.path.read_text()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Queen:
+    return Queen(tmp_path / "other")

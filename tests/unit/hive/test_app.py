@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +15,6 @@ from rbee import __version__
 from rbee.client.link import HeartbeatClient
 from rbee.hive.app import build
 from rbee.hive.heartbeat import Heart
-from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import Event, Narrator
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import decode
@@ -245,71 +242,3 @@ def test_a_shutdown_ends_the_hive_and_answers(tmp_path: Path, silent_notifier: N
 
     assert (answer.status, answer.json) == (202, {"status": "stopping"})
     assert stops == ["told"]
-
-
-def test_work_in_a_thread_gives_its_result_or_its_error() -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    assert asyncio.run(in_daemonic_thread(lambda: None)) is None
-    assert asyncio.run(in_daemonic_thread(lambda: 7)) == 7
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(in_daemonic_thread(fail))
-
-
-def test_work_that_was_given_up_may_end_later_without_harm() -> None:
-    goes_on, ended = threading.Event(), threading.Event()
-
-    def work() -> int:
-        goes_on.wait(5)
-        ended.set()
-        return 7
-
-    async def scenario() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(in_daemonic_thread(work), 0.02)
-        goes_on.set()
-        await asyncio.to_thread(ended.wait, 5)
-        await asyncio.sleep(0)
-
-    asyncio.run(scenario())
-
-
-def test_work_that_hangs_for_ever_does_not_keep_the_process_from_its_exit() -> None:
-    code = """
-import asyncio, threading
-from rbee.hive.threads import in_daemonic_thread
-async def main():
-    try:
-        await asyncio.wait_for(in_daemonic_thread(threading.Event().wait), 0.05)
-    except TimeoutError:
-        print("given up")
-asyncio.run(main())
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=10, cwd=REPOSITORY
-    )
-
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "given up\n", "")
-
-
-def test_work_that_ends_after_the_loop_does_so_silently() -> None:
-    code = """
-import asyncio, threading
-from rbee.hive.threads import in_daemonic_thread
-goes_on = threading.Event()
-async def main():
-    try:
-        await asyncio.wait_for(in_daemonic_thread(goes_on.wait), 0.02)
-    except TimeoutError:
-        pass
-asyncio.run(main())
-(thread,) = [one for one in threading.enumerate() if one.daemon]
-goes_on.set()
-thread.join(5)
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=10, cwd=REPOSITORY
-    )
-
-    assert (ran.returncode, ran.stderr) == (0, "")

@@ -15,7 +15,7 @@ from rbee.wire.codec import decode
 from rbee.wire.devices import Devices
 from tests.nvml import DRIVER_NOT_LOADED, StubCard, write_cards
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 DRIVER = "550.54.14"
 A = StubCard(
     "0000:01:00.0", 24 * 2**30, "GPU-aaaaaaaa-0000-0000-0000-000000000000", "NVIDIA GeForce RTX 4090"

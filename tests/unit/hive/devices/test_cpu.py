@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rbee.hive.devices.cpu import detect_cpu
-from tests.unit.hive.machine import Machine
+from tests.unit.hive.devices.machine import Machine
 
 X86 = "processor : {n}\nmodel name : Intel(R) Xeon(R) Gold 6130\nphysical id : {package}\ncore id : {core}\n"
 ARM = (

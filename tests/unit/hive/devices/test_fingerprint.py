@@ -11,7 +11,7 @@ import pytest
 from rbee.hive.devices.fingerprint import fingerprint
 from rbee.wire.codec import decode
 from rbee.wire.types import Fingerprint
-from tests.unit.hive.machine import A, B, Machine
+from tests.unit.hive.devices.machine import A, B, Machine
 
 AMD = "0000:03:00.0"
 
