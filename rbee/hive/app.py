@@ -36,18 +36,13 @@ def build(
     leave: Callable[[], None] | None = None,
     scope: Scope = SYSTEM,
 ) -> Starlette:
-    """The hive's app. `detect` and `leave` may block; `stop` has this process end in order, and returns.
+    """Return the hive's app. `detect` and `leave` may block; `stop` returns, and this process then ends.
 
-    `leave` forgets a queen on another machine, and then does the same; None where there is none.
+    `leave` forgets a queen on another machine, and does the same; None for the local queen.
     """
-    detection = _Detection(heart, detect, scope)
 
     async def health(_request: Request) -> HiveHealth:
-        is_remote_queen = leave is not None
-        return HiveHealth("ok", __version__, heart.hive_id, heart.queen_name, is_remote_queen)
-
-    async def devices(request: Request) -> Devices:
-        return await detection.run(job_id(request))
+        return HiveHealth("ok", __version__, heart.hive_id, heart.queen_name, leave is not None)
 
     async def sample(_request: Request) -> Sample:
         return await look()
@@ -65,7 +60,7 @@ def build(
 
     handlers: dict[Route[Any], Handler] = {
         HiveRoutes.HEALTH: health,
-        HiveRoutes.DEVICES: devices,
+        HiveRoutes.DEVICES: _Detection(heart, detect, scope).answer,
         HiveRoutes.SAMPLE: sample,
         HiveRoutes.SHUTDOWN: shutdown,
         HiveRoutes.LEAVE: leave_queen,
@@ -75,7 +70,7 @@ def build(
 
 
 class _Detection:
-    """Detects the devices, once at a time, and narrates it in the story that it belongs to."""
+    """Detects the devices for one request at a time, and narrates it in the story of the request's job."""
 
     def __init__(self, heart: Heart, detect: Callable[[], Devices], scope: Scope) -> None:
         self._heart = heart
@@ -83,8 +78,8 @@ class _Detection:
         self._scope = scope
         self._turn = asyncio.Lock()
 
-    async def run(self, job_id: str | None) -> Devices:
-        about = {"job_id": job_id} if job_id else {}
+    async def answer(self, request: Request) -> Devices:
+        about = {"job_id": name} if (name := job_id(request)) else {}
         async with self._turn:
             try:
                 devices = await in_daemonic_thread(self._detect)

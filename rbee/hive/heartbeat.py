@@ -36,35 +36,38 @@ FIRST_INTERVAL = 15.0
 """Seconds between beats until the queen's first answer says otherwise."""
 
 LEAST_INTERVAL = 0.1
-"""Seconds between beats at the least, whatever the queen says."""
+"""Seconds between two beats, at least, whatever the queen asks for."""
 
 LINES_SIZE = 128 * 1024
-"""Bytes of the lines that a beat carries: a beat that the queen's bound refuses would be sent for ever."""
+"""Bytes of lines in a beat at most: the queen would refuse a larger one each time it is sent again."""
 
 LINES_MAX = 64
-"""Lines that wait to go up; the oldest gives way. What a beat may carry (rbee.wire.hives.Heartbeat)."""
+"""Lines kept for the next beat, at most; then the oldest is dropped. As many as a Heartbeat may carry."""
 
 GOODBYE_TIMEOUT = 0.5
 """Seconds that the last beat may take; it is never worth a new connection."""
 
 
 UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
-"""What keeps a beat from reaching the queen, as against her not taking it."""
+"""The errors by which a beat does not reach the queen; others are the queen's refusals."""
 
 
 class Beats(Protocol):
-    """Where beats go: over a link to the queen's socket, or over the connection to one elsewhere."""
+    """Where beats go: over a link to the local queen's socket, or the control connection of a remote one."""
 
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Whether a beat would go over a connection that there is already."""
 
-    async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck: ...
+    async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
+        """Send one and return its ack, within `timeout` seconds; raises RbeeError."""
 
 
 class Heart(Narrator):
-    """As a narrator it takes the lines that go up with the next beat. `status` is told each change.
+    """Sends heartbeats. As a narrator it keeps lines for the next one.
 
-    `fingerprint` is asked for each beat, and must be quick. `instance` names this process to the queen.
+    `status` is called with the unit's new status text. `fingerprint` is called for each beat and must be
+    quick. `instance` identifies this process to the queen.
     """
 
     def __init__(
@@ -93,16 +96,18 @@ class Heart(Narrator):
         self._failure: RbeeError | None = None
         """Of the last beat."""
         self._machine: MachineEnd | None = None
-        """What it does, in the last beat."""
+        """What the machine does, for the last beat."""
         self._beating = asyncio.Lock()
         self._is_announced = False
 
     @property
     def hive_id(self) -> str:
+        """The hive's name in its queen's catalog."""
         return self._hive_id
 
     @property
     def queen_name(self) -> str:
+        """The path of her socket, or HOST:PORT."""
         return self._queen_name
 
     @property
@@ -111,17 +116,17 @@ class Heart(Narrator):
         return self._instance
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
-        """Keep a line for the next beat; it is told to the journal too."""
+        """Keep a line for the next beat, and write it to the journal."""
         self._lines.append((fields.get("job_id"), line_of(event, text)))
         self._journal.narrate(event, text, hive=self._hive_id, **fields)
 
     async def run(self, *, is_patient: bool = True) -> None:
-        """Beat until cancelled; when it is run again, it beats at once.
+        """Beat at once and then every interval, until cancelled.
 
-        Unless it `is_patient`, a beat that failed ends it with what it failed by.
+        If not `is_patient`, raise the error of the first beat that fails.
 
         Before the first heartbeat the hive announces itself: the ack names the job that waits
-        for it, and so the very first line can carry it.
+        for it, so that the very first line can carry the job's id.
         """
         if not self._is_announced:
             ack = await self._beat("starting")
@@ -136,14 +141,14 @@ class Heart(Narrator):
             await asyncio.sleep(wait)
 
     async def beat(self) -> None:
-        """Beat now, and again while lines wait: a beat carries the lines of one job."""
+        """Beat now, and again while there are lines left: a beat carries the lines of one job."""
         while await self._beat("ready") and self._lines:
             pass
 
     async def goodbye(self, machine: Callable[[], MachineEnd | None] = lambda: None) -> None:
-        """The last beat, with what the `machine` does: over a connection that is open, or not at all.
+        """Send the last beat, with what `machine` returns, if there is an open connection.
 
-        A new connection to the socket of a queen who is stopping would wake her again.
+        A new connection to the socket of a queen that is stopping would start it again.
         """
         if self._queen.is_open and not self._beating.locked():
             self._machine = machine()
@@ -197,7 +202,7 @@ class Heart(Narrator):
         self._status(hivestatus.beats(self._queen_name, _time_of_day(), self._interval))
 
     def tell_trouble(self, error: RbeeError) -> None:
-        """Say once what is wrong, not at each try."""
+        """Write to the status what is wrong, and to the journal once for each kind of error."""
         self._status(hivestatus.has_trouble(self._queen_name, error.message))
         event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; retrying"
         if isinstance(error, UnknownHive):
@@ -205,7 +210,7 @@ class Heart(Narrator):
             if self._hive_id != LOCALHOST:
                 cure = error.hint or cure
             event, text = NOT_IN_CATALOG, f"{error.message}; {cure}"
-        # That she is not to be reached has many words; each refusal of hers is news.
+        # An unreachable queen has many error texts, and is narrated once; each kind of refusal is, too.
         trouble = event if isinstance(error, UNHEARD) else type(error)
         if self._trouble is not trouble:
             self._trouble = trouble

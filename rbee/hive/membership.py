@@ -1,4 +1,4 @@
-"""Whose hive this is, where its queen is on another machine.
+"""Which queen on another machine this is a hive of.
 
 An invitation is a queen's address and a token, put into the state directory by an operator
 (rbeectl join, or rbeectl add-hive over ssh). rbee-hive-join.service takes it up while the hive
@@ -32,7 +32,7 @@ from rbee.wire.routes import FleetRoutes
 from rbee.wire.types import Host, Name, Pem, Port
 
 ASK_TIMEOUT = 8.0
-"""Seconds for each question to the queen about keys."""
+"""Seconds for each request to the queen about keys."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Told:
 
 @dataclass(frozen=True)
 class Membership:
-    """Which hive of which queen. `path` holds it, its key and its certificate too."""
+    """Which hive of which queen. The file `path` has it, with its key and its certificate."""
 
     hive_id: str
     host: str
@@ -54,22 +54,23 @@ class Membership:
     path: Path
 
     def queen(self) -> QueenAddress:
-        """Where she is; who keeps it has the certificate of now, and takes another by show()."""
+        """Return the queen's address, with the present certificate; show() gives it a later one."""
         return QueenAddress(self.host, self.port, tls.client_context(self.ca, self.path, None))
 
     def show(self, queen: QueenAddress) -> None:
-        """Have the next connections to her show the certificate that there is now."""
+        """Use the present certificate for the next connections to this address."""
         queen.context.load_cert_chain(self.path)
 
     def queen_to_strangers(self) -> QueenAddress:
-        """The same for who shows no certificate."""
+        """Return the address for connections without a certificate."""
         return QueenAddress(self.host, self.port, tls.client_context(self.ca, None, None))
 
     def is_to_be_renewed(self) -> bool:
+        """Whether two thirds of the certificate's life are over; raises OSError, BadInput."""
         return tls.renewal_of(certificate_of(self.path.read_text())) <= datetime.now(UTC)
 
     def is_replaced_by(self, other: Membership) -> bool:
-        """Has the same queen given this hive another credential? She takes the old one no more then."""
+        """Whether the same queen gave this hive another credential, so that it no longer accepts this one."""
         keys = (key_of(one.path.read_text()) for one in (self, other))
         return (self.hive_id, self.ca) == (other.hive_id, other.ca) and next(keys) != next(keys)
 
@@ -83,10 +84,10 @@ class Memberships:
         self._new = folder / "membership.new"
         self._old = folder / "membership.old"
         self.unproven = folder / "membership.unproven"
-        """Where one is written that the queen has not answered to yet."""
+        """Where a membership is written before the queen has accepted its credential."""
 
     def load(self) -> Membership | None:
-        """The one there is; BadConfig for what cannot be read as one."""
+        """Return the present membership, None if there is none; BadConfig if it cannot be read."""
         return self._read(self._path)
 
     def _read(self, path: Path) -> Membership | None:
@@ -103,21 +104,21 @@ class Memberships:
         return membership
 
     def usable(self) -> Membership | None:
-        """The one there is, if it can be read."""
+        """Return the present membership; None if there is none, or it cannot be read."""
         return self._usable(self._path)
 
     def offer(self, membership: Membership) -> Membership:
-        """Leave one that is proven for the hive's next start; the first is in place at once."""
+        """Keep a proven membership for the hive's next start; the first one is in place at once."""
         # The hive that runs writes its own, too, when it renews its certificate.
         kept = membership.path.rename(self._path if self.usable() is None else self._new)
         sync_folder(kept.parent)
         return replace(membership, path=kept)
 
     def adopt(self) -> bool:
-        """As the hive starts: take over a membership that was left for it; the old one is kept aside.
+        """As the hive starts: take over a membership that was kept for it, and keep the old one aside.
 
-        True where the hive did not become ready with one that it took over before, and the old one
-        is in place again.
+        Return True if the hive did not become ready with one that it took over before, and the old
+        one is in place again. Raises OSError.
         """
         new, old = self._usable(self._new), self._usable(self._old) or self.usable()
         if new is not None:
@@ -135,11 +136,11 @@ class Memberships:
         return is_back
 
     def has_new(self) -> bool:
-        """Is one left for the hive's next start?"""
+        """Whether one is kept for the hive's next start."""
         return self._new.exists()
 
     def confirm(self) -> None:
-        """The hive is ready with the membership that it has: there is no way back any more."""
+        """The hive is ready: remove the old membership, to which it could have gone back. Raises OSError."""
         if self._old.exists():
             self._old.unlink()
             sync_folder(self._path.parent)
@@ -151,19 +152,20 @@ class Memberships:
             return None
 
     async def renew(self, membership: Membership) -> Membership:
-        """Another certificate for the same key, over the connection that the old one opens."""
+        """Get another certificate for the same key, and write it; raises RbeeError."""
         key, certificate = await certify(membership, self._scope)
         return keep(membership, key, certificate)
 
     def forget(self) -> None:
+        """Remove the membership, if there is one; raises RbeeError."""
         with explained(self._path, "removed", RbeeError):
             self._path.unlink(missing_ok=True)
 
 
 async def certify(membership: Membership, scope: Scope = SYSTEM) -> tuple[str, str]:
-    """The key of a membership, and another certificate for it, which the queen signs for its credential.
+    """Return a membership's key and another certificate for it, signed by its queen; raises RbeeError.
 
-    That changes nothing with her, and proves to who has joined that she knows the credential.
+    This changes nothing at the queen, and proves that the queen knows the credential.
     """
     key = key_of(membership.path.read_text())
     link = Link(membership.queen(), timeout=ASK_TIMEOUT, scope=scope)
@@ -175,7 +177,7 @@ async def certify(membership: Membership, scope: Scope = SYSTEM) -> tuple[str, s
 
 
 def keep(membership: Membership, key: str, certificate: str) -> Membership:
-    """Write the file of a membership."""
+    """Write the file of a membership, and return it; BadConfig if it cannot be written."""
     told = _Told(membership.hive_id, membership.host, membership.port, membership.ca)
     head = f"# {json.dumps(encode(told))}\n"
     content = f"{head}{key.strip()}\n{certificate.strip()}\n"
@@ -185,7 +187,7 @@ def keep(membership: Membership, key: str, certificate: str) -> Membership:
 
 
 def read(path: Path) -> str | None:
-    """A file of the hive's own; None where there is none."""
+    """Return the text of a file of the hive's; None if there is none. BadConfig if it cannot be read."""
     with explained(path, "read", BadConfig):
         try:
             return path.read_text(errors="surrogateescape")
@@ -194,10 +196,12 @@ def read(path: Path) -> str | None:
 
 
 def key_of(content: str) -> str:
+    """Return the private key of a membership's text, as PEM; BadInput if it has none."""
     return _block(content, "PRIVATE KEY")
 
 
 def certificate_of(content: str) -> str:
+    """Return the certificate of a membership's text, as PEM; BadInput if it has none."""
     return _block(content, "CERTIFICATE")
 
 

@@ -1,0 +1,54 @@
+"""A queen on another machine, as the hive has her: its certificate is renewed while it works."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from rbee.errors import UnknownHive
+from rbee.hive.membership import Membership
+from rbee.hive.remote import RemoteQueen
+from rbee.scope import SYSTEM
+from tests.unit.hive.joining import Hive, Queen, block
+from tests.unit.serving import until
+
+
+@pytest.fixture(autouse=True)
+def due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each certificate is to be renewed, and that is checked all the time."""
+    monkeypatch.setattr(Membership, "is_to_be_renewed", lambda _membership: True)
+    monkeypatch.setattr("rbee.hive.remote.RENEWAL_INTERVAL", 0.05)
+
+
+def renewals(queen: Queen) -> int:
+    return queen.seen.count(("/v1/renew", "c" * 32)) - 1  # the first is the proof of having joined
+
+
+def test_a_certificate_that_is_due_is_renewed(queen: Queen, hive: Hive, serving: Any) -> None:
+    async def work(port: int) -> None:
+        remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
+        before = hive.path.read_text()
+        working = asyncio.ensure_future(remote._keep_certificate())
+        await until(lambda: hive.path.read_text() != before)
+        assert block(hive.path.read_text(), "PRIVATE KEY") == block(before, "PRIVATE KEY")
+        working.cancel()
+
+    serving(work, queen)
+
+
+def test_a_renewal_that_fails_is_logged_and_retried(
+    queen: Queen, hive: Hive, serving: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(port: int) -> None:
+        remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
+        queen.renew_refusal = UnknownHive("you were removed")
+        working = asyncio.ensure_future(remote._keep_certificate())
+        await until(lambda: renewals(queen) >= 2)
+        working.cancel()
+
+    with caplog.at_level(logging.WARNING):
+        serving(work, queen)
+    assert "the certificate could not be renewed, retrying later: you were removed" in caplog.text
