@@ -50,7 +50,7 @@ APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
 
 @dataclass(frozen=True)
 class Invitation:
-    """`token` None is for a hive whose queen has moved: it keeps its credential."""
+    """Without a `token` it is for a hive whose queen has moved: the hive keeps its credential."""
 
     host: Host
     port: Port
@@ -59,7 +59,7 @@ class Invitation:
 
 
 class Guest:
-    """Who takes up the invitation of a state directory. `instance` is the hive's that runs, if one does."""
+    """Takes up the invitation of a state directory. `instance` returns that of the running hive, or None."""
 
     def __init__(
         self,
@@ -76,10 +76,11 @@ class Guest:
         self._instance = instance or (lambda: invocation_of(HIVE_UNIT, scope=scope))
 
     async def take_up_invitation(self) -> Membership | None:
-        """Do as an invitation says, if there is one; it is taken up once, whatever comes of it.
+        """Join as an invitation says, and return the membership; None if there is no invitation.
 
-        What keeps the hive from joining is raised, and a membership that there is stays as it is.
-        The new one is the hive's when it next starts; it has been proven by a request to the queen.
+        An invitation is taken up once, even if that fails. Raises RbeeError; the present membership
+        is then unchanged. The new one is proven by a request to the queen, and is the hive's from its
+        next start.
         """
         invitation = self._take_invitation()
         if invitation is None:
@@ -96,7 +97,7 @@ class Guest:
         try:
             await certify(joined, self._scope)
         except RbeeError:
-            # The old credential the queen knows no more: the new one is all that there is.
+            # The queen no longer accepts the old credential, and the new one is all that there is.
             if old is None or not old.is_replaced_by(joined):
                 joined.path.unlink()
                 raise
@@ -106,14 +107,14 @@ class Guest:
         content = read(self._invitation)
         if content is None:
             return None
-        # Before anything comes of it: cut off after that, it is not taken up once more.
+        # First of all: interrupted later, it is not taken up again.
         with explained(self._invitation, "removed", BadConfig):
             self._invitation.unlink(missing_ok=True)
         try:
             return decode(Invitation, json.loads(content))
         except (ValueError, BadInput) as error:
             raise BadConfig(
-                f"{self._invitation} is no invitation: {error}", hint=self._scope.rejoin
+                f"{self._invitation} is not a valid invitation: {error}", hint=self._scope.rejoin
             ) from error
 
     async def _join(self, invitation: Invitation, old: Membership | None) -> Membership:
@@ -125,12 +126,12 @@ class Guest:
         queen = QueenAddress(invitation.host, invitation.port, tls.client_context(ca, None, None))
         headers: dict[str, str] = {}
         if old is not None and old.ca == ca and await self._is_taken(moved := _at(old, invitation)):
-            # She has the hive connected, and would take who joins beside it for a copy of it.
+            # The hive is connected, and the queen would take a second one for a copy of it.
             queen, headers = moved.queen(), {INSTANCE_HEADER: self._instance() or ""}
         path = self._memberships.unproven
         is_same_queen = old is not None and old.ca == ca
         with _stop_put_off() if is_same_queen else nullcontext():
-            # Only now, over a connection to who is known to be the queen, is the token shown.
+            # Only now, over a connection that is known to be to the queen, is the token sent.
             link = Link(queen, timeout=ASK_TIMEOUT, scope=self._scope)
             try:
                 joined = await link.ask(FleetRoutes.JOIN, asked, headers=headers)
@@ -151,7 +152,7 @@ class Guest:
         return ca
 
     async def _is_taken(self, membership: Membership) -> bool:
-        """Does the queen take this credential? At a certificate that has expired she breaks off."""
+        """Whether the queen accepts this credential; it breaks off where the certificate has expired."""
         try:
             await self._ask_ca(membership.queen())
         except RbeeError:
@@ -167,7 +168,7 @@ class Guest:
         return content
 
     async def _move(self, invitation: Invitation) -> Membership:
-        """The same queen at another address: whether it is she, the credential will prove."""
+        """Write the membership for the same queen at another address; the credential proves that it is."""
         membership = self._memberships.load()
         if membership is None:
             raise BadConfig(
@@ -183,7 +184,7 @@ class Guest:
             machine_id = decode(MachineId, self._machine_id.read_text().strip())
         except (OSError, BadInput) as error:
             raise BadConfig(
-                f"{self._machine_id} is no machine-id: {error}",
+                f"{self._machine_id} is not a valid machine-id: {error}",
                 hint=SYSTEM.as_root("systemd-machine-id-setup"),
             ) from error
         digest = bytearray(hmac.new(bytes.fromhex(machine_id), APPLICATION, hashlib.sha256).digest()[:16])
@@ -194,9 +195,9 @@ class Guest:
 
 @contextmanager
 def _stop_put_off() -> Iterator[None]:
-    """SIGTERM counts for nothing: once the queen has the token, she takes the old credential no more.
+    """Ignore SIGTERM: once the queen has the token, it no longer accepts the old credential.
 
-    What is left to do takes two questions of ASK_TIMEOUT at most; TimeoutStopSec= of the unit is longer.
+    What is left are two requests of ASK_TIMEOUT at most; TimeoutStopSec= of the unit is longer.
     """
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -210,7 +211,7 @@ def _at(membership: Membership, invitation: Invitation) -> Membership:
 
 
 def own_name() -> str:
-    """What this machine is called, as the name of a hive: its host name, up to the first dot."""
+    """Return the name of this machine's hive: the host name up to the first dot."""
     return socket.gethostname().partition(".")[0]
 
 

@@ -100,7 +100,7 @@ class Memberships:
             membership = Membership(told.hive_id, told.host, told.port, told.ca, path)
             membership.queen()
         except (OSError, ValueError, BadInput) as error:
-            raise BadConfig(f"{path} is no membership: {error}", hint=self._scope.rejoin) from error
+            raise BadConfig(f"{path} is not a valid membership: {error}", hint=self._scope.rejoin) from error
         return membership
 
     def usable(self) -> Membership | None:

@@ -1,7 +1,7 @@
-"""rbee-hive-redial: after a hive was shut down by its queen, wait until she is there again.
+"""rbee-hive-redial: after a queen has shut down its hive, wait until the queen is back.
 
-systemd then starts the hive. She is there when her TCP socket is: systemd opens it with her and
-closes it when she is put to sleep. Nothing is said to her, and of the hive nothing is in memory
+systemd then starts the hive. The queen is back when its TCP port accepts connections: systemd opens the
+port with the queen and closes it when it is put to sleep. Nothing is sent, and the hive does not run
 meanwhile.
 """
 
@@ -21,10 +21,10 @@ from rbee.server.daemon import run_daemon
 from rbee.systemd.daemon import Notifier, state_directory
 
 WAIT = 5.0
-"""Seconds between two tries, less a random part: hives of one queen do not come in step."""
+"""Seconds between two tries, less a random part, so that hives of one queen do not all try at once."""
 
 GOING = 20.0
-"""Seconds that a queen who has her hives shut down has to be gone herself."""
+"""Seconds in which a queen that shuts down its hives should be gone itself."""
 
 CONNECT_TIMEOUT = 3.0
 
@@ -39,10 +39,10 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> No
 
 
 async def _await_return(queen: Membership) -> None:
-    """Until she has gone, for which she has GOING seconds, and is there again."""
+    """Wait until the queen has gone, at most GOING seconds, and then until it is back."""
     gone_by = asyncio.get_running_loop().time() + GOING
     is_gone = False
-    # Nothing tells of either: she does not know that anybody waits.
+    # There is no signal for either: the queen does not know that anybody waits.
     while True:
         is_there = await _is_there(queen.host, queen.port)
         is_gone = is_gone or not is_there or asyncio.get_running_loop().time() > gone_by

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class DaemonicExecutor(ThreadPoolExecutor):
-    """asyncio's own executor, in which names are looked up: as in_daemonic_thread(), no exit waits for it.
+    """The loop's default executor, which looks up names: as with in_daemonic_thread(), no exit waits for it.
 
     A resolver that does not answer keeps getaddrinfo(3) for 10 s and more.
     """
@@ -34,7 +34,7 @@ class DaemonicExecutor(ThreadPoolExecutor):
 
 
 async def in_daemonic_thread(work: Callable[[], Result]) -> Result:
-    """The result of blocking work, done in a thread that a wedged driver cannot keep the exit waiting with.
+    """Return the result of blocking work in a thread of its own, or raise its error; no exit waits for it.
 
     An executor's threads are joined at exit; a daemonic one is left where it hangs.
     """

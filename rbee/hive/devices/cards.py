@@ -10,7 +10,7 @@ from rbee.wire.devices import Gpu, GpuSample
 
 
 def read_cards(gpus: tuple[Gpu, ...], sensors: Sensors, nvml: Nvml) -> tuple[GpuSample, ...]:
-    """One sample for each. NVML is asked where there is a card of NVIDIA's that is not asleep."""
+    """Return one sample for each card. NVML is asked only if a card of NVIDIA's is not asleep."""
     awake = [
         gpu
         for gpu in gpus
@@ -30,7 +30,7 @@ def read_cards(gpus: tuple[Gpu, ...], sensors: Sensors, nvml: Nvml) -> tuple[Gpu
 
 
 def unread(gpus: tuple[Gpu, ...], problem: str) -> tuple[GpuSample, ...]:
-    """Cards of which nothing is known but that they were there."""
+    """Return samples without readings, of cards that could not be read."""
     return tuple(_sample(gpu, problem=problem) for gpu in gpus)
 
 

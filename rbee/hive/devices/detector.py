@@ -1,4 +1,4 @@
-"""One list of devices out of what the kernel, the PCI bus and NVML tell."""
+"""One list of devices, from the kernel, the PCI bus and NVML."""
 
 from __future__ import annotations
 
@@ -52,18 +52,17 @@ class Detector:
 
     @property
     def latest(self) -> Devices | None:
-        """What the last detection told."""
+        """The result of the last detection; None before the first."""
         return self._latest
 
     def detect(self) -> Devices:
-        """What there is now; returns within `nvml_timeout` seconds and the moment that sysfs takes.
+        """Return the present devices within `nvml_timeout` seconds and the moment that sysfs takes.
 
-        Raises nothing for a machine's sake: what could not be learnt is None, a card's
-        `problem` says why, and a finding says what kept detection from seeing all. The
-        findings' codes: no-driver, no-access, library-missing, module-missing,
-        driver-mismatch, timeout, interrupted, nvml-failed, pci-unreadable,
-        cpu-unreadable, too-many-gpus. A machine without an NVIDIA card or driver has no
-        finding for lacking NVIDIA's library.
+        Raises nothing: what is unknown is None, a card's `problem` says why, and a finding
+        says what kept detection from being complete. The findings' codes:
+        no-driver, no-access, library-missing, module-missing, driver-mismatch, timeout, interrupted,
+        nvml-failed, pci-unreadable, cpu-unreadable, too-many-gpus. A machine without an NVIDIA card
+        or driver has no finding for lacking NVIDIA's library.
         """
         cpu, cpu_findings = detect_cpu(self._root)
         cards, pci_findings = pci.scan(self._root)
@@ -82,19 +81,19 @@ class Detector:
         return found
 
     def read_cards(self) -> tuple[GpuSample, ...]:
-        """What the cards of the last detection do; detects first where there was none.
+        """Return what the cards of the last detection do; detects first if there was none.
 
-        May wait for a kernel driver that tells by sysfs, for NVML no longer than Nvml.read() does.
+        May wait for a kernel driver's files, and for NVML as long as Nvml.read().
         """
         gpus = (self._latest or self.detect()).gpus
         return read_cards(gpus, self._sensors, self._nvml)
 
     def fingerprint(self) -> str:
-        """Another word when the devices may be others than they were; waits for no driver."""
+        """Return a text that changes when the devices may have changed; waits for no driver."""
         return fingerprint(self._root, self._nvml.changes)
 
     def close(self) -> None:
-        """Let a detection that waits for NVML return now, so that nothing delays the hive's exit."""
+        """Have a detection that waits for NVML return now, so that it does not delay the hive's exit."""
         self._nvml.close()
 
 

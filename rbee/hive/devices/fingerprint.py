@@ -1,6 +1,6 @@
-"""A word that becomes another one when the devices may have become others.
+"""A text that changes when the devices may have changed.
 
-It goes with each heartbeat, and so is made of what the kernel tells without asking a driver.
+It is part of each heartbeat, and so is made of files that the kernel answers without asking a driver.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NODE = re.compile(r"nvidia(ctl|\d+)")
 
 
 def fingerprint(root: Path, nvml_changes: int) -> str:
-    """Of cards and their drivers, NVIDIA's driver, CPUs, RAM, and what may be had of these.
+    """Return the fingerprint of cards and their drivers, NVIDIA's driver, CPUs, RAM, and limits of these.
 
-    `nvml_changes` is Nvml's count.
-    Of the RAM the GiB count: a balloon of a virtual machine moves all the time.
+    `nvml_changes` is Nvml.changes. Of the RAM only whole GiB count: a virtual machine's balloon moves
+    all the time.
     """
     driver = root / "sys/module/nvidia"
     memory = re.match(r"MemTotal:\s+(\d{1,12}) kB", read_text(root / "proc/meminfo"))

@@ -19,20 +19,20 @@ LEAST_SPAN = 0.5
 """Seconds over which a share of the CPUs' time is an average at the least."""
 
 MOST_LOAD = 10**9
-"""What the contract takes for a load average."""
+"""The largest load average that a sample may have."""
 
 READINGS_MAX = 8
 """Readings that are kept; none is younger than half of LEAST_SPAN when the next is kept."""
 
 
 def load_averages(root: Path) -> tuple[float | None, float | None, float | None]:
-    """Over 1, 5 and 15 minutes."""
+    """Return the load averages of 1, 5 and 15 minutes; None if unknown."""
     one, five, fifteen, *_ = [*read_text(root / "proc/loadavg").split(), "", "", ""]
     return _number(one), _number(five), _number(fifteen)
 
 
 def memory(root: Path) -> tuple[int | None, int | None]:
-    """Bytes used and bytes in all; used is what no program could have without swapping."""
+    """Return bytes used and bytes in all; used is what a program could not get without swapping."""
     told = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
     total = int(told["MemTotal"]) * 1024 if "MemTotal" in told else None
     if total is None or "MemAvailable" not in told:
@@ -62,9 +62,9 @@ class CpuMeter:
         self._keep(self._reading())
 
     def look(self) -> tuple[float | None, float | None]:
-        """Percent of all CPUs together, and the seconds over which that is an average.
+        """Return the percentage of all CPUs together, and the seconds over which that is an average.
 
-        The earlier reading is the youngest that is LEAST_SPAN old: a look waits for nothing.
+        The earlier reading is the latest that is LEAST_SPAN old, so that this waits for nothing.
         """
         now = self._reading()
         before = next(

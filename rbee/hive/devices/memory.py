@@ -13,7 +13,7 @@ VRAM_TOTAL = "mem_info_vram_total"
 
 @dataclass(frozen=True, slots=True)
 class CardMemory:
-    """As Gpu has it; what is not known is None."""
+    """In bytes, as in Gpu; None is unknown."""
 
     kind: MemoryKind | None = None
     vram_bytes: int | None = None

@@ -72,7 +72,7 @@ class PciCard:
 
 
 def normal_address(text: str) -> str | None:
-    """An address as sysfs writes it, 0000:01:00.0; NVML writes 00000000:01:00.0. None if it is none."""
+    """Return an address as sysfs writes it, 0000:01:00.0; NVML writes 00000000:01:00.0. None if not valid."""
     match = _ADDRESS.fullmatch(text.strip().lower())
     if not match:
         return None
@@ -81,14 +81,14 @@ def normal_address(text: str) -> str | None:
 
 
 def place(address: str) -> tuple[int, int, int, int]:
-    """A normal address as numbers that sort: Intel's VMD has domains of five digits."""
+    """Return a normal address as numbers that sort: Intel's VMD has domains of five digits."""
     domain, bus, rest = address.split(":")
     device, function = rest.split(".")
     return int(domain, 16), int(bus, 16), int(device, 16), int(function, 16)
 
 
 def scan(root: Path) -> tuple[list[PciCard], list[Finding]]:
-    """The cards under `root`/sys that can compute, by address. Never raises.
+    """Return the cards under `root`/sys that can compute, in order of address, and findings. Never raises.
 
     A card is what has PCI class 03 (display controller), or class 1200 (processing
     accelerator) and AMD as its vendor: its Instincts without a screen. Left out are pure
@@ -104,7 +104,7 @@ def scan(root: Path) -> tuple[list[PciCard], list[Finding]]:
 
 
 def outline(root: Path) -> list[str]:
-    """Which cards scan() would find, and the driver that holds each: a line each, and quick.
+    """Return a line for each card that scan() would find, with its driver; quick.
 
     A driver is named from the moment in which it begins to look at its card; amdgpu is done when
     the card tells its memory and, like i915 and xe, has its sensors.

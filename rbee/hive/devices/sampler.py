@@ -1,4 +1,4 @@
-"""What the machine does right now, told to whoever looks."""
+"""Samples of what the machine does right now."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from rbee.wire.devices import GpuSample, Sample
 log = logging.getLogger("rbee")
 
 SHARED_FOR = 0.5
-"""Seconds for which a sample is also the answer to who looks next."""
+"""Seconds for which a sample is returned again."""
 
 CARDS_TIMEOUT = 3.0
-"""Seconds that a sample waits for the drivers of the cards; NVML has READ_TIMEOUT of them."""
+"""Seconds that a sample waits for the drivers of the cards; NVML's READ_TIMEOUT is less."""
 
 
 class Sampler:
-    """Samples when somebody looks; many who look at once share one sample.
+    """Takes a sample when asked; requests at the same time share one.
 
-    What the kernel itself tells is read at once. The cards' drivers may hang: they are asked in a
-    thread, one at any time, and a sample goes without what they have not told in time.
+    Files of the kernel are read at once. Drivers of cards may hang: they are asked in a thread, one at
+    any time, and a sample leaves out what they have not answered in time.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Sampler:
         self._reading_since = 0.0
 
     def fingerprint(self) -> str:
-        """The detector's, for a beat; with it goes a note of how busy the CPUs were, for the next look."""
+        """Return the detector's, for a heartbeat; also notes how busy the CPUs were, for the next sample."""
         self._meter.note()
         return self._detector.fingerprint()
 
     async def look(self) -> Sample:
-        """What is so now, or was less than SHARED_FOR ago."""
+        """Return a sample that is at most SHARED_FOR seconds old."""
         sampling = self._sampling
         if sampling is None or (sampling.done() and self._clock() - self._begun_at >= SHARED_FOR):
             sampling = self._sampling = asyncio.get_running_loop().create_task(self._sample())
             self._begun_at = self._clock()
-        # Who goes does not end it for the others.
+        # A caller that is cancelled does not end it for the others.
         return await asyncio.shield(sampling)
 
     async def close(self) -> None:
-        """End what is under way; the hive stops."""
+        """Cancel what is under way."""
         tasks = [task for task in (self._sampling, self._reading) if task is not None]
         for task in tasks:
             task.cancel()

@@ -16,7 +16,7 @@ LEAST_SPAN, MOST_SPAN = 0.25, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What one card tells; what it does not is None."""
+    """The readings of one card; None is unknown."""
 
     utilisation_percent: float | None = None
     memory_used_bytes: int | None = None
@@ -40,7 +40,7 @@ class Sensors:
         return status in (b"suspended", b"suspending")
 
     def read(self, address: str) -> Signs:
-        """What the card with this normal PCI address tells; may wait for its driver, never raises."""
+        """Return the readings of the card at this normal address; may wait for its driver, never raises."""
         function = self._bus / address
         if not function.exists():
             return Signs(problem="the card is gone from the PCI bus")

@@ -235,7 +235,7 @@ def test_a_token_that_is_none_is_never_repeated_and_nobody_is_asked(
 def test_what_is_no_invitation_is_named_with_the_cure_and_is_gone(hive: Hive, content: bytes) -> None:
     hive.invitation.write_bytes(content)
 
-    with pytest.raises(BadConfig, match="invitation is no invitation") as caught:
+    with pytest.raises(BadConfig, match="invitation is not a valid invitation") as caught:
         run(hive.guest.take_up_invitation())
 
     assert caught.value.hint == SYSTEM.rejoin

@@ -92,7 +92,7 @@ def test_what_is_no_membership_is_named_with_the_cure(hive: Hive, member: str, s
     with pytest.raises(BadConfig) as caught:
         hive.memberships.load()
 
-    assert f"{hive.path} is no membership" in caught.value.message
+    assert f"{hive.path} is not a valid membership" in caught.value.message
     assert caught.value.hint == SYSTEM.rejoin
     assert "PRIVATE KEY-----\n" not in caught.value.message
 
