@@ -230,7 +230,10 @@ class Uplink(Frames):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.transport = None
-        self._end()
+        if self._taking is None:
+            self._end()
+        else:  # its last beat says why it ends
+            self._taking.add_done_callback(lambda _: self._end())
 
     def when_ended(self, ended: Callable[[Uplink], None]) -> None:
         self._ended = ended

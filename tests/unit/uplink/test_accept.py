@@ -263,6 +263,24 @@ def test_a_beat_is_answered_by_its_ack_or_by_a_refusal() -> None:
     run(scenario())
 
 
+def test_a_last_beat_is_taken_before_the_end_of_its_connection_is_told() -> None:
+    told: list[str] = []
+
+    async def takes_a_while(beat: Heartbeat) -> HeartbeatAck:
+        await asyncio.sleep(0.01)
+        told.append(beat.state)
+        return HeartbeatAck("ok", 15_000)
+
+    async def scenario() -> None:
+        gone = PlayedHive(Uplink("gpu1", FIRST, "10.0.0.1", takes_a_while)).uplink
+        gone.when_ended(lambda _: told.append("ended"))
+        gone.received(replace(BEAT, state="stopping"))
+        gone.connection_lost(None)
+        await until(lambda: told == ["stopping", "ended"])
+
+    run(scenario())
+
+
 def test_a_beat_that_fails_in_a_way_that_nobody_foresaw_is_logged_and_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
