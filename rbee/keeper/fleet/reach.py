@@ -45,7 +45,7 @@ def connect(host: str, port: int, left: Callable[[float], float]) -> socket.sock
     except OSError as error:
         failure = cannot_connect(place, error)
         if isinstance(failure, NotRunning):
-            raise NotRunning(
+            raise Unreachable(
                 f"the machine refused the connection: {failure.message}",
                 hint=f"On the queen's machine: rbeectl tcp status; or her firewall rejects port {port}",
             ) from error

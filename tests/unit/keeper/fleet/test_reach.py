@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from rbee.errors import NotRunning, TimedOut, Unreachable
+from rbee.errors import TimedOut, Unreachable
 from rbee.keeper.fleet import reach
 
 
@@ -20,7 +20,9 @@ def most(seconds: float) -> float:
 def test_a_port_that_nobody_listens_on_is_refused_and_looked_at_on_her_machine() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(NotRunning, match=f"the machine refused the connection: .*127.0.0.1:{port}") as caught:
+    with pytest.raises(
+        Unreachable, match=f"the machine refused the connection: .*127.0.0.1:{port}"
+    ) as caught:
         reach.connect("127.0.0.1", port, most)
     assert "rbeectl tcp status" in (caught.value.hint or "")
 
