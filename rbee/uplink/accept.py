@@ -37,6 +37,9 @@ PROBE_TIMEOUT = 2.0
 DIAL_TIMEOUT = 10.0
 """Seconds in which a hive must have dialled a connection that the queen asked for; who asks may have less."""
 
+LAST_BEAT = 1.0
+"""Seconds in which a beat must be taken that came before the end of its connection."""
+
 CARRIERS_MAX = 8
 """Connections that a hive has dialled for requests, and so requests that it works on at once."""
 
@@ -234,6 +237,7 @@ class Uplink(Frames):
             self._end()
         else:  # its last beat says why it ends
             self._taking.add_done_callback(lambda _: self._end())
+            asyncio.get_running_loop().call_later(LAST_BEAT, self._end)
 
     def when_ended(self, ended: Callable[[Uplink], None]) -> None:
         self._ended = ended
