@@ -16,6 +16,9 @@ from rbee.systemd.unit import UnitState, said_by
 FAILING_TIMEOUT = 1.0
 """Seconds for a service that is just being restarted to fail again, which is when systemd knows why."""
 
+BACK_TIMEOUT = 3.0
+"""Seconds that a unit has, which is being restarted, to be back before that is a problem."""
+
 METRICS_UNIT = "rbee-metrics.service"
 
 
@@ -28,8 +31,8 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
         yield Complaint("neither the queen nor a hive is installed here", hint=with_packages("rbee"))
     for program in patient.programs:
         states = {unit: patient.bus.state(unit) for unit in (program.service, program.socket)}
-        if states[program.service].is_restarting and not states[program.service].has_reason:
-            states[program.service] = patient.bus.failing_state(program.service, timeout=FAILING_TIMEOUT)
+        if states[program.service].is_restarting:
+            states[program.service] = state_after_restart(patient.bus, program.service)
         for unit, state in states.items():
             yield from complain_of_file(unit, state, *patient.bus.file_state(unit))
         # A unit that cannot be started at all need not be told to have failed, too.
@@ -39,6 +42,19 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
     if patient.is_installed(HIVE):
         yield from complain_of_join(patient.bus.state(JOIN_UNIT))
     yield from complain_of_file(TARGET, patient.bus.state(TARGET), *patient.bus.file_state(TARGET))
+
+
+def state_after_restart(bus: Bus, unit: str) -> UnitState:
+    """What becomes of a unit that is being restarted: it is back in a moment, has failed, or is restarted on.
+
+    After a fault that was just mended, such as a stopped bus, it mostly is the first.
+    """
+    state = bus.await_state(
+        unit, lambda one: one.active == "active" or not one.is_restarting, timeout=BACK_TIMEOUT
+    )
+    if state.is_restarting and not state.has_reason:
+        state = bus.failing_state(unit, timeout=FAILING_TIMEOUT)
+    return state
 
 
 def complain_of_file(unit: str, state: UnitState, file_state: str, needs_reload: bool) -> Iterator[Complaint]:

@@ -55,6 +55,8 @@ class PlayedBus:
     silent: dict[str, RbeeError] = field(default_factory=dict)
     access: tuple[str, str, int] = ("", "", 0o660)
     pinged: list[str] = field(default_factory=list)
+    later: dict[str, list[UnitState]] = field(default_factory=dict)
+    """What units become while somebody waits."""
 
     def __enter__(self) -> PlayedBus:
         if "open" in self.silent:
@@ -71,6 +73,15 @@ class PlayedBus:
 
     def state(self, unit: str) -> UnitState:
         return self.states.get(unit, INACTIVE)
+
+    def has_job(self, unit: str) -> bool:
+        return False
+
+    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        assert timeout > 0
+        while not is_awaited(self.state(unit)) and self.later.get(unit):
+            self.states[unit] = self.later[unit].pop(0)
+        return self.state(unit)
 
     def active_state(self, unit: str) -> str:
         return self.states[unit].active

@@ -95,6 +95,14 @@ def test_a_unit_that_fails_and_is_restarted_for_ever_is_a_fault_and_says_of_what
     assert complaint.hint.splitlines()[1] == "sudo journalctl -u rbee-hive.service -e"
 
 
+def test_a_unit_that_is_back_in_a_moment_is_no_fault(bus: PlayedBus, root: Path) -> None:
+    restarting = replace(ACTIVE, active="activating", sub="auto-restart", result="exit-code", restarts=2)
+    bus.states[QUEEN_UNIT] = restarting
+    bus.later[QUEEN_UNIT] = [replace(restarting, sub="start", result="success"), replace(ACTIVE, restarts=2)]
+
+    assert asked(check_units, bus, root) == []
+
+
 def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: PlayedBus, root: Path) -> None:
     bus.states[QUEEN_UNIT] = replace(FAILED, result="start-limit-hit", exit_status=203)
 
