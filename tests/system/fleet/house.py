@@ -63,6 +63,15 @@ class Fleet:
         self.await_state(name, "online")
         return machine
 
+    @contextmanager
+    def visit(self, name: str) -> Iterator[Machine]:
+        """A machine with rbee-hive that has not joined, and goes at the end, whatever comes of the test."""
+        machine = self.boot(name)
+        try:
+            yield machine
+        finally:
+            self.retire(name)
+
     def retire(self, name: str) -> None:
         """Off, and forgotten by who asks for the fleet's hives."""
         machine = self.hives.pop(name)

@@ -261,17 +261,14 @@ def test_a_hive_of_another_queen_is_none_of_hers(fleet: Fleet, make_fleet: MakeF
     other = make_fleet(queen=SUITES[0], hives=1)
     copied = other.hives["gpu1"].run("cat", MEMBERSHIP).stdout
     # It believes that its queen is here, and brings her certificate.
-    gpu3 = fleet.boot("gpu3")
-    own = fleet.hives["gpu1"].run("cat", MEMBERSHIP).stdout.splitlines()[0]
-    gpu3.run("install", "-d", "-o", "rbee-hive", "-g", "rbee-hive", "-m", "0700", "/var/lib/rbee-hive")
-    mixed = "\n".join([own, *copied.splitlines()[1:], ""])
-    gpu3.run("install", "-o", "rbee-hive", "-m", "0600", "/dev/stdin", MEMBERSHIP, input=mixed)
-    gpu3.run("systemctl", "start", HIVE)
-    told = (
-        f"until systemctl show -P StatusText {HIVE} | grep -q 'does not know this hive'; do sleep 0.05; done"
-    )
-    gpu3.run("sh", "-c", told, timeout=15)
-    fleet.retire("gpu3")
+    with fleet.visit("gpu3") as gpu3:
+        own = fleet.hives["gpu1"].run("cat", MEMBERSHIP).stdout.splitlines()[0]
+        gpu3.run("install", "-d", "-o", "rbee-hive", "-g", "rbee-hive", "-m", "0700", "/var/lib/rbee-hive")
+        mixed = "\n".join([own, *copied.splitlines()[1:], ""])
+        gpu3.run("install", "-o", "rbee-hive", "-m", "0600", "/dev/stdin", MEMBERSHIP, input=mixed)
+        gpu3.run("systemctl", "start", HIVE)
+        is_told = f"systemctl show -P StatusText {HIVE} | grep -q 'does not know this hive'"
+        gpu3.run("sh", "-c", f"until {is_told}; do sleep 0.05; done", timeout=15)
 
 
 def test_refused_connections_are_no_end(fleet: Fleet) -> None:
@@ -284,46 +281,45 @@ def test_refused_connections_are_no_end(fleet: Fleet) -> None:
 
 
 def test_guessing_a_token_s_secret_gets_nowhere(fleet: Fleet) -> None:
-    gpu3 = fleet.boot("gpu3")
-    token_id, _, fingerprint = fleet.token().split(".")
-    guess = rbeectl(gpu3, "join", "queen", "--token", f"{token_id}.{'A' * 32}.{fingerprint}", user=None)
-    refused(guess, 1, "the token is not one of this queen's")
-    # It is told, with where it came from.
-    assert gpu3.address in fleet.told("join-refused")[-1]["MESSAGE"]
-    fleet.retire("gpu3")
+    with fleet.visit("gpu3") as gpu3:
+        token_id, _, fingerprint = fleet.token().split(".")
+        guess = rbeectl(gpu3, "join", "queen", "--token", f"{token_id}.{'A' * 32}.{fingerprint}", user=None)
+        refused(guess, 1, "the token is not one of this queen's")
+        # It is told, with where it came from.
+        assert gpu3.address in fleet.told("join-refused")[-1]["MESSAGE"]
 
 
 # What one machine may have her do and record
 
 
 def test_a_stranger_s_joins_fill_nothing_and_an_operator_sees_how_many_they_were(fleet: Fleet) -> None:
-    gpu3 = fleet.boot("gpu3")
-    token_id, _, fingerprint = fleet.token().split(".")
-    body = {
-        "token": f"{token_id}.{'A' * 32}.{fingerprint}", "name": "gpu3", "machine": "0" * 32,
-        "request": "no request", "version": "0.5.0",
-    }  # fmt: skip
-    put(gpu3, "/root/join.json", json.dumps(body))
-    before = len(fleet.told("join-refused"))
-    one = (
-        "curl --silent --insecure --output /dev/null --write-out '%{http_code}\\n' --data @/root/join.json "
-        "--header 'Content-Type: application/json' "
-        f"https://queen:{PORT}{FleetRoutes.JOIN.path}"
-    )
-    many = f"for _ in $(seq 60); do {one}; done"
-    statuses = gpu3.run("sh", "-c", many, timeout=60).stdout.split()
-    # The token is looked at first: of the request, which is none, nobody says a word.
-    assert statuses[:20] == ["403"] * 20
-    assert set(statuses[20:]) <= {"503", "403"}
-    assert statuses.count("503") >= 30
-    told = [entry["MESSAGE"] for entry in fleet.told("join-refused")][before:]
-    assert len(told) == AT_ONCE
-    assert all(gpu3.address in text for text in told)
-    # And a machine elsewhere is not in its way, nor is what operators did gone.
-    fleet.await_told("join-refused", count=before + AT_ONCE + 1, seconds=70)
-    last = fleet.told("join-refused")[-1]["MESSAGE"]
-    assert re.search(r"\(the same \d\d times more within 60 s\)$", last), last
-    fleet.retire("gpu3")
+    # An address of its own: of another's, refused joins have been counted before.
+    with fleet.visit("stranger") as stranger:
+        token_id, _, fingerprint = fleet.token().split(".")
+        body = {
+            "token": f"{token_id}.{'A' * 32}.{fingerprint}", "name": "stranger", "machine": "0" * 32,
+            "request": "no request", "version": "0.5.0",
+        }  # fmt: skip
+        put(stranger, "/root/join.json", json.dumps(body))
+        before = len(fleet.told("join-refused"))
+        one = (
+            "curl --silent --insecure --output /dev/null --write-out '%{http_code}\\n' "
+            "--data @/root/join.json --header 'Content-Type: application/json' "
+            f"https://queen:{PORT}{FleetRoutes.JOIN.path}"
+        )
+        many = f"for _ in $(seq 60); do {one}; done"
+        statuses = stranger.run("sh", "-c", many, timeout=60).stdout.split()
+        # The token is looked at first: of the request, which is none, nobody says a word.
+        assert statuses[:20] == ["403"] * 20
+        assert set(statuses[20:]) <= {"503", "403"}
+        assert statuses.count("503") >= 30
+        told = [entry["MESSAGE"] for entry in fleet.told("join-refused")][before:]
+        assert len(told) == AT_ONCE
+        assert all(stranger.address in text for text in told)
+        # And a machine elsewhere is not in its way, nor is what operators did gone.
+        fleet.await_told("join-refused", count=before + AT_ONCE + 1, seconds=70)
+        last = fleet.told("join-refused")[-1]["MESSAGE"]
+        assert re.search(r"\(the same \d\d times more within 60 s\)$", last), last
 
 
 def test_a_hive_that_dials_without_end_is_held_back_and_its_neighbour_is_not(fleet: Fleet) -> None:
