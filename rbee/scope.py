@@ -20,7 +20,6 @@ TARGET = "rbee.target"
 REDIAL_UNIT = "rbee-hive-redial.service"
 JOIN_UNIT = "rbee-hive-join.service"
 TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
-TCP_RETRY_UNIT = "queen-rbee-tcp-retry.service"
 FORGET_UNIT = "queen-rbee-forget.service"
 
 TCP_SOCKETS = "queen-tcp"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.scope import TCP_RETRY_UNIT, TCP_SOCKET_UNIT
+from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.text import printable
 
@@ -45,13 +45,13 @@ class Listener:
 
 
 def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
-    """None unless systemd tried to open the queen's TCP socket and failed.
+    """None unless the queen is open to other machines and systemd could not open her TCP socket.
 
-    Whoever wakes her resets what has failed; then it is known by the service that tries it again, or is about
-    to be started for it.
+    Waking her resets a unit that failed. So a socket that is not active beside a queen who is, and whose
+    condition held (that she is open), counts as well as one that has failed.
     """
     state = bus.active_state(TCP_SOCKET_UNIT)
-    if state != "failed" and (state == "active" or not _is_retried(bus)):
+    if state == "active" or (state != "failed" and not _is_missing(bus)):
         return None
     addresses = [address for kind, address in bus.listen_addresses(TCP_SOCKET_UNIT) if kind == "Stream"]
     ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
@@ -69,8 +69,8 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
     )
 
 
-def _is_retried(bus: Bus) -> bool:
-    return bus.active_state(TCP_RETRY_UNIT) in ("active", "activating") or bus.has_job(TCP_RETRY_UNIT)
+def _is_missing(bus: Bus) -> bool:
+    return bus.active_state(QUEEN_UNIT) == "active" and bus.condition_held(TCP_SOCKET_UNIT)
 
 
 def listeners(port: int, root: Path = Path("/")) -> list[Listener]:

@@ -21,6 +21,7 @@ from rbee.keeper.queen.queen import Queen
 from rbee.keeper.work import Deadline, Work
 from rbee.narration import Teller
 from rbee.systemd.bus import Bus
+from rbee.systemd.errors import PERSON_TIMEOUT
 from rbee.text import printable, printable_lines
 
 
@@ -52,7 +53,7 @@ class Session:
         """What a verb needs, with a bus, for as long as it is at work."""
         left = Deadline(self.timeout).left
         teller = self.teller()
-        with Bus() as bus:
+        with Bus(timeout=left(PERSON_TIMEOUT)) as bus:
             try:
                 yield Work(bus, teller, left)
             except BaseException:

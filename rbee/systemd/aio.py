@@ -17,8 +17,9 @@ Result = TypeVar("Result")
 class AsyncBus:
     """The same bus for an event loop: signals are pumped by the loop, jobs are awaited.
 
-    The calls themselves block for as long as systemd and polkit think, some milliseconds,
-    BUS_TIMEOUT at most.
+    The calls themselves block for as long as systemd and polkit think, some milliseconds, and at most
+    BUS_TIMEOUT. A job that was not confirmed by then is asked for again: systemd answers nobody while it
+    reads its unit files.
     """
 
     def __init__(self, bus: Bus, *, lost: Callable[[RbeeError], None]) -> None:
@@ -69,10 +70,12 @@ class AsyncBus:
         await self._await_job(self._bus.ask_stop, unit, timeout, "stop")
 
     async def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
-        job = self._asked(lambda: ask(unit))
-        future = self._jobs[job] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        job = await self._confirmed(lambda: ask(unit), deadline)
+        future = self._jobs[job] = loop.create_future()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(deadline):
                 result = await future
         except TimeoutError as error:
             raise TimedOut(
@@ -84,6 +87,16 @@ class AsyncBus:
             check_job(unit, result, lambda: self.state(unit), doing, scope=self._bus.scope)
         except UnitFailed as error:
             raise unusable(error) from error
+
+    async def _confirmed(self, ask: Callable[[], str], deadline: float) -> str:
+        """The job that `ask` asks for; twice is as well as once, as systemd merges a job with its like."""
+        while True:
+            try:
+                return self._asked(ask)
+            except TimedOut:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+            await asyncio.sleep(0)  # The loop's other work, which has waited for a whole call.
 
     def _asked(self, call: Callable[[], Result]) -> Result:
         try:

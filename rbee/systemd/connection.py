@@ -1,7 +1,7 @@
 """The D-Bus connection to systemd: calls that are bounded, signals that are handed out.
 
-pystemd's calls hold the interpreter's lock, so every call is bounded by BUS_TIMEOUT and waiting is
-done on the bus's descriptor, never inside the library.
+pystemd's calls hold the interpreter's lock, so every call is bounded and waiting is done on the bus's
+descriptor, never inside the library.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ _STRING = ord("s")
 class Connection:
     """Opened as a context; for one thread. Raises our own errors alone (rbee.systemd.errors)."""
 
-    def __init__(self, scope: Scope = SYSTEM) -> None:
+    def __init__(self, scope: Scope = SYSTEM, *, timeout: float = BUS_TIMEOUT) -> None:
+        """timeout: the seconds that one call may take."""
         self.scope = scope
+        self._timeout = timeout
         self._bus: Any = None
         self._callbacks: list[Any] = []
 
@@ -92,10 +94,12 @@ class Connection:
         self._match(unit_path(unit), b"org.freedesktop.DBus.Properties", b"PropertiesChanged", callback)
 
     def _match(self, path: bytes, interface: bytes, member: bytes, callback: Any) -> None:
-        with translated(f"listening to the {self.scope.kind} bus", self.scope):
+        with translated(f"listening to the {self.scope.kind} bus", self.scope, self._timeout):
             if not self._callbacks:
                 self._call_manager(b"Subscribe", [])
-            uninterrupted(lambda: self._bus.match_signal(_SYSTEMD, path, interface, member, callback))
+            uninterrupted(
+                lambda: self._bus.match_signal(_SYSTEMD, path, interface, member, callback), self._timeout
+            )
         # The library keeps a bare pointer to the callback.
         self._callbacks.append(callback)
 
@@ -126,22 +130,23 @@ class Connection:
 
     def call(self, method: bytes, *words: str, doing: str) -> Any:
         """The answer of a method of systemd's manager that takes strings; `doing` is for the error."""
-        with translated(doing, self.scope):
+        with translated(doing, self.scope, self._timeout):
             return self._call_manager(method, [(_STRING, word.encode()) for word in words])
 
     def manager_text(self, name: bytes, *, doing: str) -> str:
         """A property of systemd's manager."""
-        with translated(doing, self.scope):
+        with translated(doing, self.scope, self._timeout):
             value: bytes = uninterrupted(
-                lambda: self._bus.get_property(_SYSTEMD, _MANAGER_PATH, _MANAGER, name, b"s")
+                lambda: self._bus.get_property(_SYSTEMD, _MANAGER_PATH, _MANAGER, name, b"s"), self._timeout
             )
             return value.decode(errors="replace")
 
     def get(self, unit: str, interface: bytes, name: bytes, kind: bytes) -> Any:
         """A property of a unit; `kind` is its D-Bus signature."""
-        with translated(f"asking for {unit}", self.scope):
+        with translated(f"asking for {unit}", self.scope, self._timeout):
             return uninterrupted(
-                lambda: self._bus.get_property(_SYSTEMD, unit_path(unit), interface, name, kind)
+                lambda: self._bus.get_property(_SYSTEMD, unit_path(unit), interface, name, kind),
+                self._timeout,
             )
 
     def text(self, unit: str, interface: bytes, name: bytes) -> str:
@@ -150,7 +155,7 @@ class Connection:
         return value.decode(errors="replace")
 
     def ping(self, name: str) -> None:
-        """Have the owner of a bus name answer; one that can be activated is."""
+        """Have the owner of a bus name answer within BUS_TIMEOUT; one that can be activated is."""
         path = b"/" + name.replace(".", "/").encode()
         with translated(f"asking {name}", self.scope):
             uninterrupted(
@@ -159,7 +164,8 @@ class Connection:
 
     def _call_manager(self, method: bytes, arguments: list[tuple[int, bytes]]) -> Any:
         return uninterrupted(
-            lambda: self._bus.call_method(_SYSTEMD, _MANAGER_PATH, _MANAGER, method, arguments).body
+            lambda: self._bus.call_method(_SYSTEMD, _MANAGER_PATH, _MANAGER, method, arguments).body,
+            self._timeout,
         )
 
 

@@ -15,7 +15,14 @@ from rbee.scope import SYSTEM, Scope
 Result = TypeVar("Result")
 
 BUS_TIMEOUT = 3.0
-"""Seconds that one D-Bus call may take. The services' TimeoutStopSec= and WatchdogSec= are longer."""
+"""Seconds that one D-Bus call of a daemon may take, whose event loop stands still meanwhile. The services'
+TimeoutStopSec= and WatchdogSec= are longer."""
+
+PERSON_TIMEOUT = 25.0
+"""Seconds that one D-Bus call may take for which a person waits, as of systemctl: systemd that reads its unit
+files, on a machine with much to do, answers nobody until it is done."""
+
+_NO_ANSWER = "no answer within {timeout:g} s"
 
 # A part of the error's name or text, and what becomes of it: our error, its meaning, its cure (None: doctor).
 _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
@@ -30,18 +37,18 @@ _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
         "it is being stopped",
         "Wait for the stop to end, then try again.",
     ),
-    ("NoReply", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", None),
-    ("TimedOut", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", None),
-    ("Timeout", TimedOut, f"no answer within {BUS_TIMEOUT:g} s", None),
+    ("NoReply", TimedOut, _NO_ANSWER, None),
+    ("TimedOut", TimedOut, _NO_ANSWER, None),
+    ("Timeout", TimedOut, _NO_ANSWER, None),
 )
 
 
-def uninterrupted(call: Callable[[], Result]) -> Result:
+def uninterrupted(call: Callable[[], Result], timeout: float = BUS_TIMEOUT) -> Result:
     """Call again when a signal came in between (SIGTERM, say): sd-bus then gives up with EINTR.
 
     All that is called here may be said twice: systemd merges a job with its like.
     """
-    deadline = time.monotonic() + BUS_TIMEOUT
+    deadline = time.monotonic() + timeout
     while True:
         # sd-bus reads it at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
         os.environ["SYSTEMD_BUS_TIMEOUT"] = f"{max(0.1, deadline - time.monotonic()):.3f}s"
@@ -53,14 +60,17 @@ def uninterrupted(call: Callable[[], Result]) -> Result:
 
 
 @contextlib.contextmanager
-def translated(doing: str, scope: Scope = SYSTEM) -> Iterator[None]:
-    """Turn the library's errors into ours, about what was being done, with the cure as typed in the scope."""
+def translated(doing: str, scope: Scope = SYSTEM, timeout: float = BUS_TIMEOUT) -> Iterator[None]:
+    """Turn the library's errors into ours, about what was being done, with the cure as typed in the scope.
+
+    timeout: the seconds that the call was given.
+    """
     try:
         yield
     except Exception as error:
         if not _is_bus_error(error):
             raise
-        raise translate(doing, error, scope) from error
+        raise translate(doing, error, scope, timeout) from error
 
 
 def _is_bus_error(error: Exception) -> bool:
@@ -74,8 +84,8 @@ def _errno(error: Any) -> int:
     return abs(int(error.errno or 0))
 
 
-def translate(doing: str, error: Any, scope: Scope = SYSTEM) -> RbeeError:
-    """The error of ours for one of pystemd's."""
+def translate(doing: str, error: Any, scope: Scope = SYSTEM, timeout: float = BUS_TIMEOUT) -> RbeeError:
+    """The error of ours for one of pystemd's, of a call that had so many seconds."""
     # pystemd makes a class of each D-Bus error it knows and leaves the rest to DBusBaseError,
     # which has the name.
     name = f"{type(error).__name__} {getattr(error, 'err_name', '')}"
@@ -83,11 +93,9 @@ def translate(doing: str, error: Any, scope: Scope = SYSTEM) -> RbeeError:
     said = (message.decode(errors="replace") if isinstance(message, bytes) else str(message)).rstrip(".")
     for mark, kind, meaning, cure in _ERRORS:
         if mark in name or mark in said:
-            return kind(f"{doing}: {meaning} ({said})", hint=cure or scope.doctor)
+            return kind(f"{doing}: {meaning.format(timeout=timeout)} ({said})", hint=cure or scope.doctor)
     if doing == f"connecting to the {scope.kind} bus":
         if _errno(error) == errno.ETIMEDOUT:
-            return TimedOut(
-                f"the {scope.kind} bus did not greet us within {BUS_TIMEOUT:g} s", hint=scope.doctor
-            )
+            return TimedOut(f"the {scope.kind} bus did not greet us within {timeout:g} s", hint=scope.doctor)
         return Unreachable(f"the {scope.kind} bus does not answer ({said})", hint=scope.doctor)
     return UnitFailed(f"{doing}: {said}", hint=scope.doctor)

@@ -122,6 +122,10 @@ class Unit:
         pairs: list[tuple[bytes, bytes]] = self._get(SOCKET, b"Listen", b"a(ss)")
         return [(kind.decode(), address.decode(errors="replace")) for kind, address in pairs]
 
+    def condition_held(self) -> bool:
+        """Were the unit's Condition…= met when it was last to be started? False if it never was."""
+        return bool(self._get(UNIT, b"ConditionResult", b"b"))
+
     def has_job(self) -> bool:
         """Does systemd have a job for the unit, queued or running?"""
         job: tuple[int, bytes] = self._get(UNIT, b"Job", b"(uo)")

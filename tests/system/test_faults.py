@@ -13,8 +13,10 @@ from tests.system.house import (
     QUEEN,
     active,
     add_hive,
+    await_state,
     configure,
     curl,
+    put,
     rbeectl,
     rows,
     unit,
@@ -48,6 +50,34 @@ def test_a_wrong_setting_is_named_with_its_file(machine: Machine) -> None:
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 78
     assert "/etc/rbee/rbee.conf.d/50-test.conf: [Queen] HeartbeatIntervalSec=" in answer.err
+
+
+READS = 6.0
+"""Seconds for which systemd reads its unit files here: twice what one call of a daemon may take."""
+
+
+def read_unit_files(machine: Machine) -> None:
+    """Have systemd reload, and so answer nobody for READS seconds, as on a machine with much to do."""
+    generator = "/etc/systemd/system-generators/slow"
+    put(machine, generator, "#!/bin/sh\nread line < /etc/slow\ntrue\n")
+    machine.run("sh", "-c", f"chmod 755 {generator}; test -p /etc/slow || mkfifo /etc/slow")
+    # Opening it returns when the generator reads; it reads to the end, which is when the writer has gone.
+    held = f"systemctl daemon-reload & exec 3>/etc/slow; sleep {READS:g} & exec 3>&-"
+    machine.run("sh", "-c", f"( {held} ) >/dev/null 2>&1")
+    machine.run("rm", generator)
+
+
+def test_systemd_that_is_busy_for_seconds_is_waited_for_by_who_types_and_by_the_queen(
+    machine: Machine,
+) -> None:
+    read_unit_files(machine)
+    add_hive(machine)
+    assert rbeectl(machine, "remove-hive", "localhost").code == 0
+    read_unit_files(machine)
+    # The queen is awake: it is she who has systemd start the hive.
+    status, _ = curl(machine, "/add-hive", "--json", '{"host": "localhost"}')
+    assert status == 202
+    await_state(machine, "online", seconds=30)
 
 
 def test_a_hive_that_cannot_start_ends_the_story_in_an_error(machine: Machine) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from rbee.keeper.listener import Listener, closed_tcp, listeners
-from rbee.scope import TCP_RETRY_UNIT
+from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
 
@@ -26,14 +26,14 @@ class PlayedBus:
     active: str
     address: str
 
-    retry: str = "inactive"
-    is_queued: bool = False
+    queen: str = "active"
+    is_open: bool = False
 
     def active_state(self, unit: str) -> str:
-        return self.retry if unit == TCP_RETRY_UNIT else self.active
+        return self.queen if unit == QUEEN_UNIT else self.active
 
-    def has_job(self, unit: str) -> bool:
-        return unit == TCP_RETRY_UNIT and self.is_queued
+    def condition_held(self, unit: str) -> bool:
+        return unit == TCP_SOCKET_UNIT and self.is_open
 
     def state(self, unit: str) -> UnitState:
         return UnitState("loaded", self.active, self.active, result="resources")
@@ -94,18 +94,16 @@ def test_a_socket_that_has_not_failed_is_not_complained_of(active: str, taken: i
     assert closed_tcp(bus(active, f"[::]:{taken}")) is None
 
 
-@pytest.mark.parametrize(
-    ("retry", "is_queued"), [("active", False), ("activating", False), ("inactive", True)]
-)
-def test_a_socket_that_was_reset_is_known_by_who_tries_it_again(
-    taken: int, retry: str, is_queued: bool
-) -> None:
-    played = PlayedBus("inactive", f"[::]:{taken}", retry, is_queued)
-
-    closed = closed_tcp(cast(Bus, played))
+def test_a_socket_that_was_reset_is_missing_beside_a_queen_who_is_awake_and_open(taken: int) -> None:
+    closed = closed_tcp(cast(Bus, PlayedBus("inactive", f"[::]:{taken}", is_open=True)))
 
     assert closed is not None
     assert f"has port {taken}" in closed.message
+
+
+@pytest.mark.parametrize("queen", ["inactive", "activating", "deactivating"])
+def test_a_queen_who_is_not_awake_misses_no_socket(taken: int, queen: str) -> None:
+    assert closed_tcp(cast(Bus, PlayedBus("inactive", f"[::]:{taken}", queen, is_open=True))) is None
 
 
 def test_a_failed_socket_is_told_with_who_has_its_port_and_both_ways_out(taken: int) -> None:

@@ -71,6 +71,20 @@ def test_a_job_that_is_over_before_anybody_could_wait_is_heard() -> None:
     run(scenario())
 
 
+def test_a_job_that_systemd_has_not_confirmed_in_time_is_asked_for_again() -> None:
+    async def scenario() -> None:
+        async with a_bus() as (bus, systemd):
+            systemd.states[HIVE_UNIT] = ACTIVE
+            systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
+            await bus.start(HIVE_UNIT, timeout=5)
+            assert systemd.asked == [("start", HIVE_UNIT), ("start", HIVE_UNIT)]
+            systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
+            with pytest.raises(TimedOut, match="no answer within 3 s"):
+                await bus.start(HIVE_UNIT, timeout=0)
+
+    run(scenario())
+
+
 def test_a_job_that_fails_is_told_with_the_unit_s_own_words() -> None:
     async def scenario() -> None:
         async with a_bus() as (bus, systemd):
