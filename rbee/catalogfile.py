@@ -31,7 +31,7 @@ from rbee.wire.hives import HiveView
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
-VERSION = 2
+VERSION = 3
 """The newest version that this rbee knows: the number of files in queen/store/schema/."""
 
 BUSY_TIMEOUT = 5.0
@@ -152,6 +152,7 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
         ("table", "tokens"), ("table", "audit"),
         ("index", "hives_by_machine"), ("index", "hives_by_credential"),
     }),
+    frozenset(),  # a column
 )  # fmt: skip
 """What each file of queen/store/schema/ makes, by kind and name."""
 

@@ -70,7 +70,7 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
 
 
 def _is_missing(bus: Bus) -> bool:
-    return bus.active_state(QUEEN_UNIT) == "active" and bus.condition_held(TCP_SOCKET_UNIT)
+    return bus.active_state(QUEEN_UNIT) == "active" and bus.state(TCP_SOCKET_UNIT).condition_held
 
 
 def listeners(port: int, root: Path = Path("/")) -> list[Listener]:

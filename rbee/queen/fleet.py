@@ -26,7 +26,7 @@ from rbee.queen.access import TcpAccess
 from rbee.queen.authority import Identity
 from rbee.queen.hives.hives import Hives
 from rbee.queen.restraint import Restraint, network_of
-from rbee.queen.store.records import Actor, Joining, now_ms
+from rbee.queen.store.records import Actor, Joining, Row, now_ms
 from rbee.queen.store.store import Store
 from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
@@ -59,7 +59,8 @@ class Fleet:
 
     async def load(self) -> None:
         """Take up the credentials of the catalog."""
-        self._members = {row.credential: row.id for row in await self._catalog.hives.all() if row.credential}
+        rows = await self._catalog.hives.all()
+        self._members = {credential: row.id for row in rows for credential in row.credentials}
 
     # Tokens
 
@@ -138,8 +139,7 @@ class Fleet:
             self._access.authority.sign, asked.request, Identity(asked.name, credential)
         )
         row = await self._catalog.hives.join(joining, by={**peer.fields, "actor_credential": credential})
-        self._forget(row.id)
-        self._members[credential] = row.id
+        self._learn(row)
         # It proves its credential by a renewal, and for each join an operator gave a token.
         self._restraint.renewals.renew(row.id)
         self._hives.has_joined(row)
@@ -194,8 +194,9 @@ class Fleet:
         hive = self._hives.remote_hive(hive_id)
         hive.taken()
         try:
-            await self._catalog.hives.set_address(hive_id, peer.address, by=peer.fields)
+            await self._catalog.hives.set_address(hive_id, peer.address, peer.credential, by=peer.fields)
             await hive.standing.reload()
+            self._learn(hive.standing.row)
         except CatalogFailed as error:
             # It lives there all the same; the next connection has it written.
             log.error(
@@ -238,8 +239,12 @@ class Fleet:
     def is_member(self, hive_id: str) -> bool:
         return hive_id in self._members.values()
 
+    def _learn(self, row: Row) -> None:
+        self._forget(row.id)
+        self._members |= dict.fromkeys(row.credentials, row.id)
+
     def _forget(self, hive_id: str) -> None:
-        """Its credential is none any more."""
+        """None of its credentials is valid any more."""
         for credential, member in list(self._members.items()):
             if member == hive_id:
                 del self._members[credential]

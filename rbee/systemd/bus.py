@@ -39,9 +39,6 @@ class Bus(Connection):
     def has_job(self, unit: str) -> bool:
         return self.unit(unit).has_job()
 
-    def condition_held(self, unit: str) -> bool:
-        return self.unit(unit).condition_held()
-
     def failing_state(self, unit: str, *, timeout: float) -> UnitState:
         return self.unit(unit).failing_state(timeout=timeout)
 

@@ -34,6 +34,8 @@ class UnitState:
     status_text: str = ""
     main_pid: int = 0
     exit_status: int = 0
+    condition_held: bool = False
+    """Were a socket's Condition…= met when it was last to be started?"""
     restarts: int = 0
     """NRestarts: how often systemd has restarted it since somebody last started it."""
 
@@ -88,7 +90,11 @@ class Unit:
         )
         # A masked socket that had failed before has no such interface any more.
         if self.name.endswith(".socket") and state.load == "loaded":
-            return replace(state, result=self._text(SOCKET, b"Result"))
+            return replace(
+                state,
+                result=self._text(SOCKET, b"Result"),
+                condition_held=bool(self._get(UNIT, b"ConditionResult", b"b")),
+            )
         if not self.name.endswith(".service") or state.load != "loaded":
             return state
         return replace(
@@ -121,10 +127,6 @@ class Unit:
         """Kind (Stream, …) and address ([::]:8500) of each Listen…= of a socket unit."""
         pairs: list[tuple[bytes, bytes]] = self._get(SOCKET, b"Listen", b"a(ss)")
         return [(kind.decode(), address.decode(errors="replace")) for kind, address in pairs]
-
-    def condition_held(self) -> bool:
-        """Were the unit's Condition…= met when it was last to be started? False if it never was."""
-        return bool(self._get(UNIT, b"ConditionResult", b"b"))
 
     def has_job(self) -> bool:
         """Does systemd have a job for the unit, queued or running?"""

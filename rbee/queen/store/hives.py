@@ -108,19 +108,31 @@ class HiveStore:
             session, hive_id = transaction.session, asked.hive_id
             spend_token(session, asked, transaction.now_ms)
             _check_name(session, asked)
-            if _find(session, hive_id) is None:
+            row = _find(session, hive_id)
+            if row is None:
                 _insert(transaction, hive_id, hive_id, DEFAULT_PORT, asked.machine)
+            # The one that the hive has used, should it never learn of this one nor of any since.
+            former = row and (row.former_credential or row.credential)
             identity = {"credential": asked.credential, "address": asked.address, "wanted": True}
-            _write(transaction, hive_id, identity)
+            _write(transaction, hive_id, identity | {"former_credential": former})
             told = f"hive {hive_id} joined from {asked.address} with token {asked.token_id}"
             transaction.note(hive_id, f"{told}, as credential {asked.credential}", by)
             return _there(session, hive_id)
 
         return await self._writer.write(write)
 
-    async def set_address(self, hive_id: str, address: str, *, by: Actor) -> None:
-        """Store where a hive was last heard of."""
-        await self._set(hive_id, {"address": address}, f"hive {hive_id} is at {address}", by)
+    async def set_address(self, hive_id: str, address: str, credential: str | None, *, by: Actor) -> None:
+        """Store from where a hive has connected. By the credential of its last join, that of the one before
+        is forgotten."""
+
+        def write(transaction: Transaction) -> None:
+            row = _find(transaction.session, hive_id)
+            is_proven = row is not None and row.credential == credential
+            fields = {"address": address} | ({"former_credential": None} if is_proven else {})
+            if _update(transaction, hive_id, fields):
+                transaction.note(hive_id, f"hive {hive_id} is at {address}", by)
+
+        await self._writer.write(write)
 
     async def set_labels(
         self, hive_id: str, labels: Mapping[str, str], remove: Collection[str], *, by: Actor

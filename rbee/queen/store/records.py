@@ -46,12 +46,19 @@ class Row:
     address: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     cordoned: str | None = None
+    former_credential: str | None = None
+    """Of the join before, until the hive has used the credential of the last one: its answer may be lost."""
     problem: str | None = None
     """What of it could not be read, and stands here as if it were not there."""
 
     @property
     def is_remote(self) -> bool:
         return self.credential is not None
+
+    @property
+    def credentials(self) -> tuple[str, ...]:
+        """What its machine may prove itself by; none of the queen's own machine."""
+        return tuple(one for one in (self.credential, self.former_credential) if one is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ class Change:
 
 COLUMNS = (
     "id, host, port, status, devices, created_at_ms, updated_at_ms, wanted, machine, credential, "
-    "address, labels, cordoned"
+    "address, labels, cordoned, former_credential"
 )
 
 
@@ -104,6 +111,7 @@ class _Stored:
     address: Text | None
     labels: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)]
     cordoned: Text | None
+    former_credential: Text | None
     problem: Text | None = None
 
 
@@ -117,7 +125,7 @@ def read_hive(found: tuple[Any, ...]) -> Row:
     return Row(
         stored.id, stored.host, stored.port, stored.status, devices, stored.created_at_ms,
         stored.updated_at_ms, stored.wanted, stored.machine, stored.credential, stored.address,
-        {label.key: label.value for label in stored.labels}, stored.cordoned,
+        {label.key: label.value for label in stored.labels}, stored.cordoned, stored.former_credential,
         "; ".join(filter(None, [stored.problem, problem]))[:TEXT_LIMIT] or None,
     )  # fmt: skip
 

@@ -24,7 +24,6 @@ from rbee.scope import (
     QUEEN_UNIT,
     REDIAL_UNIT,
     TARGET,
-    TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
 )
 from rbee.server.app import Handler
@@ -68,7 +67,6 @@ class Bus:
             HIVE_UNIT: INACTIVE,
             HIVE_SOCKET_UNIT: LISTENING,
             TCP_SOCKET_UNIT: INACTIVE,
-            TCP_RETRY_UNIT: INACTIVE,
         }
         self.comes_to: dict[str, UnitState] = {}
         """What a unit is a moment later."""
@@ -76,7 +74,8 @@ class Bus:
         self.after_stop: dict[str, UnitState] = {}
         """What a unit is after it was stopped, if not inactive."""
 
-    def __call__(self) -> Bus:
+    def __call__(self, *, timeout: float) -> Bus:
+        assert timeout > 0
         return self
 
     def __enter__(self) -> Bus:

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from rbee.keeper.listener import Listener, closed_tcp, listeners
-from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
+from rbee.scope import QUEEN_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
 
@@ -32,11 +32,8 @@ class PlayedBus:
     def active_state(self, unit: str) -> str:
         return self.queen if unit == QUEEN_UNIT else self.active
 
-    def condition_held(self, unit: str) -> bool:
-        return unit == TCP_SOCKET_UNIT and self.is_open
-
     def state(self, unit: str) -> UnitState:
-        return UnitState("loaded", self.active, self.active, result="resources")
+        return UnitState("loaded", self.active, self.active, result="resources", condition_held=self.is_open)
 
     def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
         return [("Stream", self.address)]

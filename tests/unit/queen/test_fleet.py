@@ -319,17 +319,38 @@ def test_the_name_of_the_queen_s_own_hive_is_not_to_be_had(with_queen: With, nam
     with_queen(scenario)
 
 
-def test_joining_anew_ends_the_credential_of_before(with_queen: With) -> None:
+def test_joining_anew_ends_the_credential_of_before_once_the_new_one_is_used(with_queen: With) -> None:
     async def scenario(queen: Queen) -> None:
         first = await queen.member()
         second = await queen.member(address="10.0.0.9")
         assert second.credential != first.credential
+        assert queen.hives.view("gpu1").address == "10.0.0.9"
+        await queen.fleet.connect(second, INSTANCE, __version__)
         assert queen.fleet.hive_of(second) == "gpu1"
         with pytest.raises(UnknownHive, match="joined anew under another credential"):
             queen.fleet.hive_of(first)
-        assert queen.hives.view("gpu1").address == "10.0.0.9"
 
     with_queen(scenario)
+
+
+def test_a_hive_that_never_learns_of_its_new_credential_goes_on_with_the_one_it_has(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with a_queen(tmp_path / "state") as queen:
+            await queen.access.set(True)
+            used = await queen.member()
+            for _ in range(2):  # neither answer arrives
+                await queen.member()
+            await queen.fleet.connect(used, INSTANCE, __version__)
+        # Nor does it matter that the queen ends in between.
+        async with a_queen(tmp_path / "state") as again:
+            await again.fleet.connect(used, INSTANCE, __version__)
+            last = await again.credential()
+            assert set(again.fleet._members) == {used.credential, last.credential}
+            again.hives.uplinks.drop("gpu1")
+            await again.fleet.connect(last, INSTANCE, __version__)
+            assert set(again.fleet._members) == {last.credential}
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
 def test_who_lives_is_not_replaced_by_a_copy_that_joins_and_both_are_named(with_queen: With) -> None:
@@ -665,8 +686,8 @@ def test_what_machines_do_pushes_nothing_of_an_operator_s_out_of_the_audit(
         other = await queen.member("gpu2", machine=OTHER)
         await queen.hives.hive("gpu1").standing.set_cordon(SetCordon("broken"), OPERATOR)
         for number in range(20):
-            await queen.catalog.hives.set_address("gpu1", f"10.0.1.{number}", by=liar.fields)
-        await queen.catalog.hives.set_address("gpu2", "10.0.2.1", by=other.fields)
+            await queen.catalog.hives.set_address("gpu1", f"10.0.1.{number}", liar.credential, by=liar.fields)
+        await queen.catalog.hives.set_address("gpu2", "10.0.2.1", other.credential, by=other.fields)
         told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
         operators = [text for text in told if ("token" in text and "was made" in text) or "cordoned" in text]
         assert len(operators) == 3
@@ -800,6 +821,7 @@ def test_of_two_joins_at_once_one_credential_is_left(with_queen: With) -> None:
         await asyncio.gather(queen.join(token), queen.join(token))
         row = await queen.catalog.hives.find("gpu1")
         assert row is not None
+        await queen.fleet.connect(await queen.credential(), INSTANCE, __version__)
         assert queen.fleet._members == {row.credential: "gpu1"}
 
     with_queen(scenario)

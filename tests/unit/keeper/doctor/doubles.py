@@ -18,7 +18,6 @@ from rbee.scope import (
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     TARGET,
-    TCP_RETRY_UNIT,
     TCP_SOCKET_UNIT,
 )
 from rbee.systemd.bus import Bus
@@ -47,7 +46,6 @@ class PlayedBus:
             JOIN_UNIT: INACTIVE,
             TARGET: INACTIVE,
             TCP_SOCKET_UNIT: INACTIVE,
-            TCP_RETRY_UNIT: INACTIVE,
             POLKIT: ACTIVE,
         }
     )

@@ -246,6 +246,21 @@ async def test_a_machine_that_joins_again_keeps_its_row_and_gets_another_credent
     assert (row.credential, row.address) == ("d" * 16, "10.0.0.2")
 
 
+async def test_the_credential_that_a_hive_has_used_is_kept_until_it_uses_that_of_its_last_join(
+    store: Store,
+) -> None:
+    await with_token(store, uses_left=3)
+    first, second, third = (letter * 16 for letter in "cde")
+    for credential in (first, second, third):
+        row = await store.hives.join(replace(JOINING, credential=credential), by=BY)
+
+    assert row.credentials == (third, first)
+    for used, kept in ((first, (third, first)), (third, (third,))):
+        await store.hives.set_address("gpu1", "10.0.0.1", used, by=BY)
+        (row,) = await store.hives.all()
+        assert row.credentials == kept
+
+
 @pytest.mark.parametrize("name", ["gpu1", "GPU1"])
 async def test_the_name_of_another_machine_is_taken_in_whatever_case_and_costs_no_use(
     store: Store, name: str
@@ -325,6 +340,6 @@ async def test_another_address_is_told_and_the_same_is_not(store: Store, journal
     journal.told.clear()
 
     for address in ("10.0.0.1", "10.0.0.2", "10.0.0.2"):
-        await store.hives.set_address("gpu1", address, by=BY)
+        await store.hives.set_address("gpu1", address, "c" * 16, by=BY)
 
     assert journal.texts == ["hive gpu1 is at 10.0.0.2"]

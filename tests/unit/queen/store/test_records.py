@@ -15,6 +15,7 @@ GOOD = {
     "id": "a", "host": "a", "port": 8600, "status": "online", "devices": json.dumps(encode(DEVICES)),
     "created_at_ms": 1, "updated_at_ms": 2, "wanted": 1, "machine": "m", "credential": "c",
     "address": "10.0.0.1", "labels": '{"rack": "3"}', "cordoned": "loud",
+    "former_credential": "f",
 }  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def read(**other: Any) -> Row:
 
 def test_a_row_has_what_its_columns_have() -> None:
     assert read() == Row(
-        "a", "a", 8600, "online", DEVICES, 1, 2, True, "m", "c", "10.0.0.1", {"rack": "3"}, "loud"
+        "a", "a", 8600, "online", DEVICES, 1, 2, True, "m", "c", "10.0.0.1", {"rack": "3"}, "loud", "f",
     )  # fmt: skip
 
 
@@ -57,7 +58,9 @@ def test_a_bad_row_is_read_with_what_is_wrong_and_the_rest_of_it(
     assert row.machine == "m"
 
 
-@pytest.mark.parametrize("name", ["devices", "labels", "wanted", "cordoned", "port", "machine"])
+@pytest.mark.parametrize(
+    "name", ["devices", "labels", "wanted", "cordoned", "port", "machine", "former_credential"]
+)
 def test_a_field_is_stored_as_it_is_read(name: str) -> None:
     stored = as_stored(getattr(read(), name))
 

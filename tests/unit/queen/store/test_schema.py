@@ -56,6 +56,7 @@ def test_the_table_has_the_seed_s_columns_and_whether_the_hive_is_wanted(catalog
         ("address", "TEXT", 0, 0),
         ("labels", "TEXT", 1, 0),
         ("cordoned", "TEXT", 0, 0),
+        ("former_credential", "TEXT", 0, 0),
     ]
 
 
@@ -113,7 +114,7 @@ def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_kept(
     assert told == [True]
     assert stored(path, "PRAGMA user_version") == [(VERSION,)]
     assert [row[:8] for row in stored(path)] == v1
-    assert {row[8:] for row in stored(path)} == {(None, None, None, "{}", None)}
+    assert {row[8:] for row in stored(path)} == {(None, None, None, "{}", None, None)}
     # For who goes back to the release before.
     copy = path.with_name("catalog-1.db")
     assert stored(copy, "PRAGMA user_version") == [(1,)]
