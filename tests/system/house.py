@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +61,18 @@ def add_hive(machine: Machine) -> Answer:
 def put(machine: Machine, path: str, text: str) -> None:
     """A file of root's, readable for all, in a directory that is made if it is not there."""
     machine.run("install", "-D", "-m", "0644", "/dev/stdin", path, input=text)
+
+
+@contextmanager
+def altered(machine: Machine, path: str, old: str, new: str) -> Iterator[None]:
+    """A file in which a text, which has to be there, is another one."""
+    text = machine.run("cat", path).stdout
+    assert old in text, f"{path} has no {old!r}"
+    put(machine, path, text.replace(old, new))
+    try:
+        yield
+    finally:
+        put(machine, path, text)
 
 
 def configure(machine: Machine, text: str) -> None:

@@ -30,7 +30,7 @@ from tests.system.fleet.house import (
     fleet_of,
     refused,
 )
-from tests.system.house import HIVE, QUEEN, curl, main_pid, override, put, rbeectl, rows, unit
+from tests.system.house import HIVE, QUEEN, altered, curl, main_pid, override, put, rbeectl, rows, unit
 
 RESETS = struct.pack("ii", 1, 0)
 
@@ -208,6 +208,7 @@ def test_a_beat_for_another_hive_is_refused(fleet: Fleet) -> None:
 
 
 PACKAGES = "/usr/lib/python3/dist-packages"
+APP = f"{PACKAGES}/rbee/hive/app.py"
 
 LIE = """
 import json
@@ -235,24 +236,23 @@ def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> No
     queen, gpu1 = fleet.queen, fleet.hives["gpu1"]
     before = fleet.views()["gpu1"]
     put(gpu1, f"{PACKAGES}/lie.py", LIE.format(lie=lie))
-    source = f"{PACKAGES}/rbee/hive/app.py"
-    gpu1.run("cp", source, "/root/app.py")
-    gpu1.run("sed", "-i", "s/^        return answer$/        return __import__('lie').lie(answer)/", source)
     try:
-        gpu1.run("systemctl", "restart", HIVE)
-        added = rbeectl(queen, "add-hive", "gpu1", timeout=60)
-        refused(added, 1, "the beehive gpu1 did not tell its devices")
-        assert words in added.err
-        # It is asked again and again, and has this to say whenever it has answered.
-        deadline = time.monotonic() + 30
-        while words not in (shown := fleet.views()["gpu1"])["reason"]:
-            assert time.monotonic() < deadline, shown
-        # What is known of it is what was known, and why no more is.
-        assert shown["devices"] == before["devices"]
-        assert (shown["state"], words in shown["reason"]) == ("pending", True)
-        assert fleet.states()["gpu2"] == "online"
+        with altered(
+            gpu1, APP, "        return devices\n", "        return __import__('lie').lie(devices)\n"
+        ):
+            gpu1.run("systemctl", "restart", HIVE)
+            added = rbeectl(queen, "add-hive", "gpu1", timeout=60)
+            refused(added, 1, "the beehive gpu1 did not tell its devices")
+            assert words in added.err
+            # It is asked again and again, and has this to say whenever it has answered.
+            deadline = time.monotonic() + 30
+            while words not in (shown := fleet.views()["gpu1"])["reason"]:
+                assert time.monotonic() < deadline, shown
+            # What is known of it is what was known, and why no more is.
+            assert shown["devices"] == before["devices"]
+            assert (shown["state"], words in shown["reason"]) == ("pending", True)
+            assert fleet.states()["gpu2"] == "online"
     finally:
-        gpu1.run("cp", "/root/app.py", source)
         gpu1.run("systemctl", "restart", HIVE)
     fleet.await_state("gpu1", "online")
 
@@ -352,19 +352,19 @@ true
 
 def test_a_hive_s_line_is_no_word_of_the_queen_s(fleet: Fleet) -> None:
     gpu1 = fleet.hives["gpu1"]
-    source = f"{PACKAGES}/rbee/hive/app.py"
-    gpu1.run("cp", source, "/root/app.py")
-    gpu1.run("sed", "-i", "s/^from rbee.narration import DETECT_FAILED, DETECTED/"
-             "from rbee.narration import HIVE_ONLINE as DETECTED, DETECT_FAILED/", source)  # fmt: skip
     before = len(fleet.told("hive-online", hive="gpu1"))
+    imported = "from rbee.narration import DETECT_FAILED, DETECTED"
+    other = "from rbee.narration import HIVE_ONLINE as DETECTED, DETECT_FAILED"
     try:
-        gpu1.run("systemctl", "restart", HIVE)
-        fleet.await_told("hive-online", hive="gpu1", count=before + 1)
-        _, kept = curl(fleet.queen, "/v1/events/last?limit=50&hive=gpu1")
-        said = [(event["speaker"], event["event"]) for event in kept["events"] if "Detected" in event["text"]]
-        assert said[-1] == ("bee hive", "hive-said")
+        with altered(gpu1, APP, imported, other):
+            gpu1.run("systemctl", "restart", HIVE)
+            fleet.await_told("hive-online", hive="gpu1", count=before + 1)
+            _, kept = curl(fleet.queen, "/v1/events/last?limit=50&hive=gpu1")
+            said = [
+                (event["speaker"], event["event"]) for event in kept["events"] if "Detected" in event["text"]
+            ]
+            assert said[-1] == ("bee hive", "hive-said")
     finally:
-        gpu1.run("cp", "/root/app.py", source)
         gpu1.run("systemctl", "restart", HIVE)
     fleet.await_state("gpu1", "online")
     assert all("Detected" not in entry["MESSAGE"] for entry in fleet.told("hive-online")[before:])
