@@ -287,7 +287,7 @@ def _story_event(at: str | None, kind: str | None, data: str) -> StoryEvent:
     try:
         number = int("0" if at is None else at)
     except ValueError as error:
-        raise Unreachable(f"an event of the story is not as agreed: {error}") from error
+        raise Unreachable(f"an event of the job's story is not valid: {error}") from error
     return StoryEvent(number, kind or "message", _data(data))
 
 

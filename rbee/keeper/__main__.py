@@ -22,23 +22,24 @@ from rbee.text import printable
 
 
 def main() -> int:
+    """Run the command line; return the exit code."""
     open_streams()
     try:
         code = run()
         sys.stdout.flush()
     except OutputFailed as error:
-        if error.errno != errno.EPIPE:  # else whoever read our output has gone
+        if error.errno != errno.EPIPE:  # EPIPE: the reader of our output has gone
             print(f"rbeectl: the output could not be written: {error.strerror}", file=sys.stderr)
         code = 1
     else:
         return code
-    # Or Python would complain once more as it closes.
+    # Or Python would report the failure again as it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code
 
 
 def run() -> int:
-    """The verb, and what is said of its failure; the exit code."""
+    """Run the verb, and report its failure if there is one; return the exit code."""
     session = Session()
     try:
         cli.main(prog_name="rbeectl", standalone_mode=False, obj=session)
@@ -71,15 +72,15 @@ def run() -> int:
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
-    """Whether a line asks for JSON that could not be read as far as that; behind -- nothing is an option."""
+    """Does a command line that could not be parsed ask for JSON? After -- nothing is an option."""
     return "--json" in takewhile(lambda word: word != "--", arguments)
 
 
 def report(error: RbeeError, session: Session, stream: TextIO | None = None) -> int:
-    """Say what went wrong and how to mend it: to a person on stderr, to a program on stdout."""
+    """Report an error with its hint: as text on stderr, or as JSON on stdout; return its exit code."""
     if session.is_debugging:
         for part in traceback.format_exception(error):
-            # A frame has several lines; a message has those only that somebody put into a name.
+            # A frame has several lines. A message has one, unless a name in it has a line end.
             is_ours = part.startswith((" ", "\n", "Traceback"))
             for line in part.splitlines() if is_ours else [part.removesuffix("\n")]:
                 print(printable(line), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""rbeectl as a person types it: its verbs, each loaded when it is asked for, and what all of them take."""
+"""rbeectl's command line: the verbs, each loaded when it is called, and the options of all of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MODULES = {verb: module for verbs in SECTIONS.values() for verb, module in verbs
 
 
 class Verbs(Suggesting):
-    """Verbs that are modules: who lists hives does not pay for the doctor."""
+    """A group whose verbs are modules, imported when called: list-hives does not load the doctor."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -67,11 +67,11 @@ class Verbs(Suggesting):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, verbs in SECTIONS.items():
-            found = [(verb, self.get_command(ctx, verb)) for verb in verbs]
+            commands = [(verb, self.get_command(ctx, verb)) for verb in verbs]
             with formatter.section(section):
                 width = formatter.width - max(map(len, MODULES)) - 6
                 formatter.write_dl(
-                    [(verb, command.get_short_help_str(width)) for verb, command in found if command]
+                    [(verb, command.get_short_help_str(width)) for verb, command in commands if command]
                 )
 
 
@@ -81,5 +81,5 @@ class Verbs(Suggesting):
 def cli() -> None:
     """Run a few Linux machines with CPUs and GPUs as one.
 
-    What changes something wakes the queen for it; looking never wakes anything.
+    Verbs that change something wake the queen; verbs that only show something never wake anything.
     """

@@ -1,4 +1,4 @@
-"""The hives of the catalog, as the queen has them."""
+"""The hives of the queen's catalog: read, added and removed."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import Name, spelled
 
 SAMPLE_WAIT = 2.0
-"""Seconds that a hive has to tell what its machine does, before its figures are shown as not known."""
+"""Seconds to wait for a hive's sample, before its figures are shown as unknown."""
 
 SAMPLES_AT_ONCE = 16
-"""Hives that are asked at the same time."""
+"""Hives that are asked for a sample at the same time."""
 
 
 class Hives:
-    """What looks raises NotRunning where the queen is not awake; what adds or removes wakes her."""
+    """Reading raises NotRunning if the queen is not awake; adding and removing wake it."""
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen
 
-    # Looking
+    # Reading
 
     def all(self) -> tuple[HiveView, ...]:
         """Every hive of the catalog."""
         return _hives_of(self._queen.ask_if_awake(QueenRoutes.HIVES))
 
     def one(self, hive_id: str) -> HiveView:
-        """The hive of that name, in any case; UnknownHive suggests the near ones."""
+        """The hive of that name, in any letter case; UnknownHive suggests similar names."""
         checked(Name, "HIVE", hive_id)
         try:
             hive: HiveView = self._queen.ask_if_awake(QueenRoutes.HIVE, hive_id=hive_id)
@@ -47,36 +47,36 @@ class Hives:
         return hive
 
     def find(self, hive_id: str) -> HiveView | None:
-        """As one(), of an awake queen; None where she has none of that name."""
+        """As one(), for a queen that is awake; None if the catalog has no such hive."""
         return _named(hive_id, _hives_of(self._queen.ask(QueenRoutes.HIVES)))
 
     def near(self, hive_id: str) -> str:
-        """As did_you_mean(), among the hives of an awake queen."""
+        """As did_you_mean(), with the names of the hives, for a queen that is awake."""
         return did_you_mean(hive_id, (hive.id for hive in _hives_of(self._queen.ask(QueenRoutes.HIVES))))
 
     def samples(self, hives: Sequence[HiveView]) -> dict[str, Sample]:
-        """What the machines of those that are online do right now, asked at once.
+        """A sample of each hive that is online, by its id; all are asked at the same time.
 
-        Who has not told within SAMPLE_WAIT seconds is left out.
+        A hive that does not answer within SAMPLE_WAIT seconds is left out.
         """
         online = [hive.id for hive in hives if hive.state == "online"]
         if len(online) < 2:
-            found = [self._sample(hive_id) for hive_id in online]
+            samples = [self._sample(hive_id) for hive_id in online]
         else:
             from concurrent.futures import ThreadPoolExecutor  # a fleet only
 
             with ThreadPoolExecutor(min(len(online), SAMPLES_AT_ONCE), "sample") as threads:
-                found = list(threads.map(self._sample, online))
-        return {sample.hive_id: sample for sample in found if sample is not None}
+                samples = list(threads.map(self._sample, online))
+        return {sample.hive_id: sample for sample in samples if sample is not None}
 
     def last_events(self, hive_id: str, count: int) -> tuple[FeedEvent, ...]:
-        """What an awake queen narrated last of a hive, oldest first."""
+        """The last events of a hive that an awake queen keeps, oldest first; at most `count`."""
         limit = str(min(count, EVENTS_MAX))
         last: FeedEvents = self._queen.ask(QueenRoutes.LAST_EVENTS, hive=hive_id, limit=limit)
         return last.events
 
     def _listed(self, hive_id: str) -> HiveView:
-        """From the whole list: its names may be near, and a queen before 0.5.0 knows one spelling alone."""
+        """From the whole list: for similar names, and as a queen before 0.5.0 knows one spelling only."""
         hives = self.all()
         if (hive := _named(hive_id, hives)) is not None:
             return hive
@@ -90,16 +90,16 @@ class Hives:
         try:
             sample: Sample = self._queen.client.within(SAMPLE_WAIT).ask(QueenRoutes.SAMPLE, hive_id=hive_id)
         except RbeeError:
-            return None  # it went meanwhile, is of an older version, or hangs: its figures are not known
+            return None  # it has stopped, is of an older version, or hangs: its figures are unknown
         return sample
 
     # Changing
 
     def add(self, host: str, port: int | None) -> HiveView:
-        """Add a hive and see it online."""
+        """Add a hive and wait until it is online; UnitFailed if the job ends without that."""
         hive = jobs.do(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port)).hive
         if hive is None or hive.state != "online":
-            raise UnitFailed(f"the queen ended the story, and {host} is not online", hint="rbeectl status")
+            raise UnitFailed(f"the job has ended, and {host} is not online", hint="rbeectl status")
         return hive
 
     def begin_adding(self, host: str, port: int | None) -> JobStarted:
@@ -107,7 +107,7 @@ class Hives:
         return jobs.begin(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port))
 
     def remove(self, hive_id: str, *, is_forced: bool) -> bool:
-        """Stop a hive and forget it; False where it was not in the catalog."""
+        """Stop a hive and remove it from the catalog; False if it was not there."""
         self._about_to_remove(hive_id)
         force = str(int(is_forced))
         return jobs.do(self._queen, QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=force).was_there
@@ -121,16 +121,15 @@ class Hives:
     def _about_to_add(self, host: str, port: int | None) -> AddHive:
         request = decode(AddHive, {"host": host, "port": port})
         self._queen.wake()
-        told = f"Requesting queen to add {host} to hive catalog"
-        self._queen.work.teller.narrate(REQUESTING, told)
+        self._queen.work.teller.narrate(REQUESTING, f"Requesting queen to add {host} to hive catalog")
         return request
 
     def _about_to_remove(self, hive_id: str) -> None:
-        # What no hive can have for a name is not worth waking the queen for.
+        # An invalid name is refused before the queen is woken for it.
         checked(Name, "HIVE", hive_id)
         self._queen.wake()
-        told = f"Requesting queen to remove {hive_id} from hive catalog"
-        self._queen.work.teller.narrate(REQUESTING, told)
+        text = f"Requesting queen to remove {hive_id} from hive catalog"
+        self._queen.work.teller.narrate(REQUESTING, text)
 
 
 def _hives_of(listed: Listed) -> tuple[HiveView, ...]:

@@ -1,4 +1,4 @@
-"""A job of the queen's: having it begun, and following its story to the explicit end."""
+"""Jobs of the queen: starting one, and following its story to the explicit end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rbee.client.queen import StoryEvent
 from rbee.errors import BadInput, Disconnected, Interrupted, RbeeError, TimedOut, Unreachable, from_problem
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import Teller
+from rbee.scope import SYSTEM
 from rbee.wire.codec import Shape, decode
 from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted
@@ -16,14 +17,14 @@ from rbee.wire.routes import Route
 
 
 def begin(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) -> JobStarted:
-    """Have the queen begin a job, and return at once."""
+    """Have the queen start a job, and return at once."""
     return queen.ask(route, body, **values)
 
 
 def do(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) -> Done:
-    """Have the queen do a job, and relay its story; once more if she dies in the middle of it.
+    """Have the queen do a job, and relay its story; once more if the queen dies meanwhile.
 
-    All that is asked so may be asked twice: it goes on from wherever it is.
+    For requests that may be repeated: the second one finishes what the first has left undone.
     """
     try:
         return follow(queen.work.teller, queen.tell_story(route, body, **values))
@@ -33,9 +34,9 @@ def do(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) 
 
 
 def follow(teller: Teller, story: Iterator[StoryEvent]) -> Done:
-    """Relay a story to its explicit end; its error becomes ours.
+    """Relay a story to its end, and return its result or raise its error.
 
-    The job goes on where the person interrupts that, or has waited long enough: the error names it.
+    An interrupt or the end of --timeout does not end the job; the error that is raised then has its id.
     """
     job_id = None
     end: RbeeError | None = None
@@ -55,29 +56,30 @@ def follow(teller: Teller, story: Iterator[StoryEvent]) -> Done:
     except KeyboardInterrupt as error:
         if job_id is None:
             raise Interrupted("interrupted before the queen answered", hint="rbeectl status") from error
-        raise Interrupted(f"interrupted; job {job_id} goes on", hint=_log_of(job_id)) from error
+        raise Interrupted(f"interrupted; job {job_id} goes on", hint=log_of(job_id)) from error
     except TimedOut as error:
         if job_id is None:
             raise
-        raise TimedOut(f"{error.message}; job {job_id} goes on", hint=_log_of(job_id)) from error
+        raise TimedOut(f"{error.message}; job {job_id} goes on", hint=log_of(job_id)) from error
     if end is not None:
         raise end
     raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")
 
 
 def relay(teller: Teller, event: StoryEvent) -> None:
-    """Tell a line of a story; other events are passed over."""
+    """Narrate an event that is a line; ignore any other."""
     if event.kind == "line":
         teller.relay(_agreed(Line, event.data))
 
 
-def _log_of(job_id: str) -> str:
-    return f"sudo rbeectl logs -f --job {job_id}"
+def log_of(job_id: str) -> str:
+    """The command that follows the log of a job."""
+    return SYSTEM.rbeectl(f"logs -f --job {job_id}", as_root=True)
 
 
 def _agreed(kind: type[Shape], data: Any) -> Shape:
-    """The data of an event; what is not as agreed is the queen's fault, not the user's."""
+    """Decode the data of an event. If it is not valid, that is the queen's fault and not the user's."""
     try:
         return decode(kind, data)
     except BadInput as error:
-        raise Unreachable(f"an event of the story is not as agreed: {error.message}") from error
+        raise Unreachable(f"an event of the job's story is not valid: {error.message}") from error

@@ -1,4 +1,4 @@
-"""Why the queen's TCP socket is closed although she is open to other machines: who has its port."""
+"""Why the queen's TCP socket could not be opened: which process has its port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTENING = "0A"
 
 @dataclass(frozen=True, slots=True)
 class ClosedTcp:
-    """In a sentence what keeps hives on other machines from reaching the queen, and what helps."""
+    """Why hives on other machines cannot reach the queen, in one sentence, and the cure."""
 
     message: str
     hint: str
@@ -28,7 +28,7 @@ class ClosedTcp:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who listens on a port; `pid` is None where this user may not see whose descriptor it is."""
+    """A process that listens on a port; `pid` is None if this user may not see which one it is."""
 
     uid: int
     pid: int | None
@@ -45,10 +45,10 @@ class Listener:
 
 
 def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
-    """None unless the queen is open to other machines and systemd could not open her TCP socket.
+    """None unless the queen is open to other machines and systemd could not open its TCP socket.
 
-    Waking her resets a unit that failed. So a socket that is not active beside a queen who is, and whose
-    condition held (that she is open), counts as well as one that has failed.
+    Waking the queen resets a unit that has failed. So a socket that is not active although the queen is awake
+    and the socket's condition held (that it is open) counts as failed, too.
     """
     state = bus.active_state(TCP_SOCKET_UNIT)
     if state == "active" or (state != "failed" and not _is_missing(bus)):
@@ -74,14 +74,14 @@ def _is_missing(bus: Bus) -> bool:
 
 
 def listeners(port: int, root: Path = Path("/")) -> list[Listener]:
-    """Who listens on a TCP port of this machine, by proc_pid_net(5)'s tcp and tcp6, each process once."""
+    """The processes that listen on a TCP port of this machine, by tcp and tcp6 of proc_pid_net(5)."""
     owners: dict[str, int] = {}
     for name in ("tcp", "tcp6"):
         for fields in _rows(root / "proc/net" / name):
             if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
                 owners[fields[9]] = int(fields[7])
-    found = dict(_holders(root, set(owners)))
-    return [Listener(uid, *found.get(inode, (None, ""))) for inode, uid in owners.items()]
+    processes = dict(_holders(root, set(owners)))
+    return [Listener(uid, *processes.get(inode, (None, ""))) for inode, uid in owners.items()]
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -93,14 +93,14 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _holders(root: Path, inodes: set[str]) -> Iterator[tuple[str, tuple[int, str]]]:
-    """Of each of these sockets a process that has it, as far as this user may see: root sees all."""
+    """Inode, pid and command of a process that has each of these sockets open, if this user may see it."""
     for process in sorted((root / "proc").glob("[0-9]*"), key=lambda process: int(process.name)):
         for inode in _sockets_of(process) & inodes:
             yield inode, (int(process.name), _read(process / "comm").strip())
 
 
 def _sockets_of(process: Path) -> set[str]:
-    """The inodes of its sockets; none of somebody else's process, or of one that has ended meanwhile."""
+    """The inodes of its sockets; empty for another user's process, and for one that has ended meanwhile."""
     links = []
     with suppress(OSError):
         for descriptor in os.listdir(process / "fd"):

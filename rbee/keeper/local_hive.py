@@ -1,7 +1,7 @@
-"""The hive of this machine: of which queen it is, whether they are connected, and what helps if not.
+"""The hive of this machine: which queen it has, whether they are connected, and the cure if not.
 
-A queen on another machine is known by the hive's membership, which root alone may read, or by what the
-hive that runs says in its unit's status.
+The address of a queen on another machine is in the hive's membership, which only root may read, and in
+the status line of the hive's unit while it runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from rbee.wire.types import Host, Name, Port
 
 FOLDER = Path("var/lib/rbee-hive")
 MEMBERSHIPS = ("membership", "membership.new", "membership.old")
-"""That of now, and those of a hive that was cut off while it joined (rbee.hive.membership)."""
+"""The current one, and those of a hive that was interrupted while it joined (rbee.hive.membership)."""
 
 MEMBERSHIP_LIMIT = 64 * 1024
-"""Bytes of a membership that are read, which has some 4,000."""
+"""Bytes of a membership that are read; it has about 4,000."""
 
 JOIN = "sudo rbeectl join QUEEN:8500 --token TOKEN"
 START = f"sudo systemctl start {HIVE_UNIT}"
@@ -33,9 +33,9 @@ START = f"sudo systemctl start {HIVE_UNIT}"
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a hive has joined: its name, where its queen listens, and the certificate of her CA, in PEM.
+    """The hive's name, the address at which its queen listens, and the certificate of the queen's CA, in PEM.
 
-    The certificate is '' where a file has none; then nobody can use it.
+    `ca` is '' if the file has none; such a membership cannot be used.
     """
 
     hive_id: str
@@ -50,19 +50,19 @@ class Membership:
 
 
 def parse_membership(head: str) -> Membership:
-    """The first line of a membership's file, with its '# ' or without; ValueError if it is none."""
+    """Parse the first line of a membership's file, with its '# ' or without; ValueError if not valid."""
     try:
-        told = json.loads(head.removeprefix("# "))
+        fields = json.loads(head.removeprefix("# "))
         return Membership(
-            decode(Name, told["hive_id"]), decode(Host, told["host"]), decode(Port, told["port"]),
-            str(told.get("ca", "")),
+            decode(Name, fields["hive_id"]), decode(Host, fields["host"]), decode(Port, fields["port"]),
+            str(fields.get("ca", "")),
         )  # fmt: skip
     except (KeyError, TypeError, BadInput) as error:
         raise ValueError(f"it is not a membership: {error}") from error
 
 
 def read_membership(path: Path) -> Membership:
-    """That of a file, which belongs to user rbee-hive. Raises OSError and ValueError."""
+    """Read the membership in a file of user rbee-hive. Raises OSError, and ValueError if it is not valid."""
     with as_owner_of(path.parent):
         head = read_regular(path, MEMBERSHIP_LIMIT).partition(b"\n")[0]
     return parse_membership(head.decode())
@@ -70,7 +70,7 @@ def read_membership(path: Path) -> Membership:
 
 @dataclass(frozen=True, slots=True)
 class RemoteQueen:
-    """`queen` is HOST:PORT; `hive_id` None if this user may not read which hive it is."""
+    """`queen` is HOST:PORT; `hive_id` is None if this user may not read the membership."""
 
     queen: str
     hive_id: str | None = None
@@ -81,42 +81,46 @@ class RemoteQueen:
 
 
 def queen_dialled(hive: UnitState) -> RemoteQueen | None:
-    """The queen on another machine that a running hive says that it dials."""
+    """The queen on another machine that a running hive dials, from its unit's status line."""
     link = hivestatus.read(hive.status_text) if hive.is_active else None
     return RemoteQueen(link.queen) if link is not None and link.is_remote else None
 
 
 @dataclass(frozen=True, slots=True)
 class LocalHive:
-    """`redial` waits, while it is active, for a queen who has shut this hive down."""
+    """`redial` is the unit that waits for the queen to return after it has shut this hive down."""
 
     hive: UnitState
     redial: UnitState
 
     @classmethod
     def find(cls, bus: Bus) -> LocalHive:
+        """The state of this machine's hive, as systemd reports it."""
         return cls(bus.state(HIVE_UNIT), bus.state(REDIAL_UNIT))
 
     @property
     def is_installed(self) -> bool:
+        """Does systemd have the hive's unit?"""
         return self.hive.load != "not-found"
 
     @property
     def is_waiting(self) -> bool:
+        """Does it wait for a queen that has shut it down?"""
         return self.redial.active in ("activating", "active")
 
     @property
     def link(self) -> QueenLink | None:
-        """To its queen on another machine; None where nothing says that it has one."""
-        found = hivestatus.read(self.redial.status_text if self.is_waiting else self.hive.status_text)
-        return found if found is not None and found.is_remote else None
+        """Its link to a queen on another machine; None if no status line names one."""
+        link = hivestatus.read(self.redial.status_text if self.is_waiting else self.hive.status_text)
+        return link if link is not None and link.is_remote else None
 
     @property
     def is_connected(self) -> bool:
+        """Is it connected to its queen on another machine?"""
         return self.hive.is_active and self.link is not None and self.link.is_connected
 
     def remote_queen(self, root: Path = Path("/")) -> RemoteQueen | None:
-        """By its membership, where this user may read it, or by what the running hive says."""
+        """From its membership if this user may read it, else from the status line of the running hive."""
         try:
             membership = read_membership(root / FOLDER / MEMBERSHIPS[0])
         except (OSError, ValueError):
@@ -124,7 +128,7 @@ class LocalHive:
         return RemoteQueen(membership.queen, membership.hive_id)
 
     def describe(self) -> str:
-        """What is between this hive and its queen, in a sentence without its subject."""
+        """Its connection to its queen, as a sentence without a subject."""
         link = self.link
         if self.is_connected:
             assert link is not None
@@ -139,19 +143,19 @@ class LocalHive:
         return f"does not run: {HIVE_UNIT} is {self.hive.active}"
 
     def hint(self) -> str | None:
-        """What helps one that is not connected; None where it helps itself."""
+        """The cure for a hive that is not connected; None if it will reconnect by itself."""
         if self.hive.is_active:
             return JOIN if self.link is None else None
         return None if self.is_waiting else f"{START}\nIf it has joined no queen yet: {JOIN}"
 
 
 def no_queen(bus: Bus) -> NotRunning:
-    """Why what only a queen does cannot be done on a machine without one, and where it can."""
+    """The error on a machine without a queen; its hint says where to type the command instead."""
     hive = LocalHive.find(bus)
     if hive.link is not None:
         where = f"Type it on the machine of this hive's queen, {hive.link.queen}"
     elif hive.is_installed:
-        where = f"Type it on the queen's machine; to make this one a hive of hers: {JOIN}"
+        where = f"Type it on the queen's machine; to make this machine one of its hives: {JOIN}"
     else:
         where = "Type it on the queen's machine"
     return NotRunning(

@@ -1,10 +1,9 @@
-"""Watching what the queen narrates, for as long as somebody looks, and waking nobody.
+"""Following what the queen narrates, without waking it.
 
-Whether she is awake is systemd's to say, and when that changes its signal tells. Her socket is
-spoken to only while she is active and no job is queued that would change it: systemd starts a
-queen who is not active for anybody who connects. What is left is the moment between systemd's
-answer and the connection: a stop that begins in it may be followed by a start, as it may be for
-any client who was there already.
+systemd reports whether the queen is awake, and signals when that changes. The queen's socket is used
+only while its unit is active and no job is queued that would change that, as systemd starts a queen
+that is not active for any client that connects. One race is left: a stop that begins between systemd's
+answer and the connection may be followed by a start, as for any other client.
 """
 
 from __future__ import annotations
@@ -28,70 +27,72 @@ from rbee.wire.rows import read_row
 from rbee.wire.types import is_same_name
 
 LOOK_AGAIN = 3600.0
-"""Seconds after which a sleeping queen is looked at though no signal has come."""
+"""Seconds after which the state of a sleeping queen is read again, though no signal has come."""
 
 SETTLED = 5.0
-"""The same for one of whom systemd says that she wakes or stops, or nothing in time: it may be reloading."""
+"""The same while the queen wakes or stops, or if systemd does not answer in time: it may be reloading."""
 
 AFTERWARDS = 1.0
-"""Seconds after the end of a stream in which systemd must have noticed that its queen went."""
+"""Seconds after the end of a stream within which systemd reports that the queen has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueenIs:
-    """What the keeper itself says: of a queen who is not awake, or is again, or is and does not answer."""
+    """What the keeper itself reports: the queen is not awake, is awake again, or does not answer."""
 
     state: QueenState | Literal["silent"]
     text: str
 
 
-Told = FeedEvent | Gap | QueenIs
+Event = FeedEvent | Gap | QueenIs
 
 
 class Presence:
-    """Whether the queen is awake, by systemd's word alone."""
+    """Whether the queen is awake, as systemd reports it."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._is_news = True
+        self._has_changed = True
         for unit in (QUEEN_UNIT, QUEEN_SOCKET_UNIT):
             bus.on_unit_changed(unit, self._note)
 
     def look(self) -> QueenState | None:
-        """What she is; None while that is about to change, and where systemd does not say it in time."""
-        self._is_news = False
+        """The queen's state; None while it is about to change, or if systemd does not answer in time."""
+        self._has_changed = False
         try:
             state = queen_state(self._bus)
             if state in ("waking", "stopping"):
                 return None
-            # By a shutdown her socket goes after her, and a restart is a moment of sleep.
+            # In a shutdown the socket stops after the queen; in a restart the queen is asleep for a moment.
             units = (QUEEN_UNIT,) if state == "awake" else (QUEEN_UNIT, QUEEN_SOCKET_UNIT)
             return None if any(self._bus.has_job(unit) for unit in units) else state
         except TimedOut:
             return None
 
     def has_news(self) -> bool:
-        """Has systemd signalled a change since the last look? What has arrived is heard first."""
+        """Has systemd signalled a change since the last look()? Reads the signals that have arrived."""
         # A reply may have brought a signal along, which the descriptor then does not show.
         self._bus.pump()
-        return self._is_news
+        return self._has_changed
 
     def fileno(self) -> int:
+        """The bus connection's descriptor, for poll(2)."""
         return self._bus.fileno()
 
     def why_failed(self) -> str:
+        """Why the queen failed: its status line, its exit, or systemd's result."""
         state = self._bus.state(QUEEN_UNIT)
         return state.status_text or state.end or state.result
 
     def _note(self) -> None:
-        self._is_news = True
+        self._has_changed = True
 
 
 class Monitor:
-    """`hive`: its events only. At first come the last `lines` events, or those since `since_ms`.
+    """The events of `hive`, or of all: first the last `lines`, or those since `since_ms` (since 1970).
 
-    Beside a queen who is not awake nobody knows of earlier ones: then it begins with what comes.
-    `output` is a descriptor of which the reader's end is the monitor's, too (BrokenPipeError).
+    While the queen is not awake earlier events are unknown, and it begins with the next one. If the reader
+    of the descriptor `output` goes away, BrokenPipeError is raised.
     """
 
     def __init__(
@@ -113,24 +114,24 @@ class Monitor:
         self._since_ms = since_ms
         self._output = output
         self._at: str | None = None
-        """The last event that is known here."""
+        """The id of the last event that was received."""
         self._began_ms = time.time_ns() // 1_000_000
-        self._said: str = "awake"
+        self._reported: str = "awake"
 
-    def events(self) -> Iterator[Told]:
-        """What happens, for ever."""
+    def events(self) -> Iterator[Event]:
+        """The events as they happen, without end."""
         while True:
             state = self._presence.look()
             if state == "awake":
                 yield from self._follow()
                 continue
             if self._at is None and self._since_ms is None:
-                # By the wall clock, the only one that two processes and a file share.
+                # By the wall clock, the only one that both processes and the file share.
                 self._since_ms = self._began_ms
             if state is None:
                 self._wait(SETTLED)
             else:
-                yield from self._say(QueenIs(state, self._waiting_for(state)))
+                yield from self._report(QueenIs(state, self._waiting_for(state)))
                 self._wait(LOOK_AGAIN)
 
     def _waiting_for(self, state: QueenState) -> str:
@@ -139,24 +140,24 @@ class Monitor:
         after = {"asleep": "wakes", "absent": "is installed"}.get(state, "is turned on")
         return f"queen is {state}, waiting until she {after}."
 
-    def _say(self, told: QueenIs) -> Iterator[Told]:
-        """Once, until there is something else to say."""
-        if told.state != self._said:
-            self._said = told.state
-            yield told
+    def _report(self, queen: QueenIs) -> Iterator[Event]:
+        """Report a state once, until another one is reported."""
+        if queen.state != self._reported:
+            self._reported = queen.state
+            yield queen
 
-    def _follow(self) -> Iterator[Told]:
-        """One stream, to its end; then until systemd knows what became of the queen."""
+    def _follow(self) -> Iterator[Event]:
+        """Yield one stream to its end; then wait until systemd reports what became of the queen."""
         trouble: RbeeError | None = None
         try:
             yield from self._read()
         except (Disconnected, Stopping):
-            pass  # she was killed, or is being stopped
+            pass  # the queen was killed, or is being stopped
         except (TimedOut, Unreachable) as error:
-            self._left(AFTERWARDS)  # where the time that the person allows is over
+            self._left(AFTERWARDS)  # raises if --timeout is over
             trouble = error
         except NotRunning:
-            # Her socket is gone: with her, or she is awake and nobody can speak to her.
+            # The socket is gone: with the queen, or although it is awake, which is an error.
             if self._presence.look() == "awake":
                 raise
         until = time.monotonic() + AFTERWARDS
@@ -165,36 +166,36 @@ class Monitor:
             if span <= 0:
                 if trouble is not None:
                     text = f"queen does not answer, retrying: {trouble.message}"
-                    yield from self._say(QueenIs("silent", text))
+                    yield from self._report(QueenIs("silent", text))
                 return
             self._wait(span)
 
-    def _read(self) -> Iterator[Told]:
+    def _read(self) -> Iterator[Event]:
         if self._at is None and self._since_ms is None:
             yield from self._last()
         with closing(self._queen.watch(after=self._at, since_ms=self._since_ms)) as stream:
-            yield from self._say(QueenIs("awake", "queen is awake."))
+            yield from self._report(QueenIs("awake", "queen is awake."))
             silent_at = time.monotonic() + SILENCE
             while True:
                 for block in stream.take():
                     self._at = block.id
-                    yield from self._told(block)
+                    yield from self._events_of(block)
                 if stream.is_ended:
                     return
                 span = silent_at - time.monotonic()
                 if span <= 0:
-                    raise TimedOut(f"she was silent for {SILENCE:g} s")
+                    raise TimedOut(f"it was silent for {SILENCE:g} s")
                 if self._wait(span, stream):
                     stream.receive()
                     silent_at = time.monotonic() + SILENCE
 
-    def _last(self) -> Iterator[Told]:
+    def _last(self) -> Iterator[Event]:
         asked = {"limit": str(self._lines)} | ({"hive": self._hive} if self._hive else {})
         last = self._queen.ask(QueenRoutes.LAST_EVENTS, **asked)
         self._at = last.id
         yield from last.events
 
-    def _told(self, block: FeedBlock) -> Iterator[Told]:
+    def _events_of(self, block: FeedBlock) -> Iterator[Event]:
         if block.kind == "gap":
             yield _agreed(Gap, block)
         elif block.kind == "narrated":
@@ -203,7 +204,7 @@ class Monitor:
                 yield event
 
     def _wait(self, seconds: float, stream: FeedStream | None = None) -> bool:
-        """Until systemd has news, the stream something to read, which is returned, or the time is over."""
+        """Wait for a change of the queen's state or data on the stream, at most `seconds`; True for data."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._presence, select.POLLIN)
@@ -229,6 +230,6 @@ def _agreed(kind: type[Shape], block: FeedBlock) -> Shape:
         return decode(kind, block.data)
     except BadInput as error:
         raise RbeeError(
-            f"an event of the queen's is not as agreed: {error.message}",
+            f"an event from the queen is not valid: {error.message}",
             hint="rbeectl version says whether rbeectl is older than the queen.",
         ) from error

@@ -1,4 +1,4 @@
-"""The options that verbs share. Each is kept in the session, wherever on the line it stands."""
+"""The options that verbs share. Each is kept in the session, before the verb or after it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Decorator = Callable[[Verb], Verb]
 
 
 class Suggesting(click.Group):
-    """A group that suggests the near verb to who mistyped one."""
+    """A group that suggests similar verbs for one that was mistyped."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
-            # By ourselves: click takes a verb that begins with a sign for an option, and shows the help.
+            # Not by click, which takes a verb that begins with a punctuation mark for an option.
             near = did_you_mean(args[0], self.list_commands(ctx))
             ctx.fail(f"No such command '{args[0]}'{near or '.'}")
         return super().resolve_command(ctx, args)
 
 
-def _flag(name: str, field: str, value: bool, says: str, *, short: str = "", hidden: bool = False) -> Any:
+def _flag(name: str, field: str, value: bool, text: str, *, short: str = "", hidden: bool = False) -> Any:
     def keep(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
         if is_given:
             setattr(context.obj, field, value)
 
     return click.option(
         *filter(None, (short, name)),
-        is_flag=True, is_eager=True, expose_value=False, callback=keep, help=says, hidden=hidden,
+        is_flag=True, is_eager=True, expose_value=False, callback=keep, help=text, hidden=hidden,
     )  # fmt: skip
 
 
 def span(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
-    """A time span of systemd.time(7), in seconds: for the callback of an option."""
+    """The callback of an option that is a time span of systemd.time(7); in seconds."""
     if text is None:
         return None
     try:
@@ -83,8 +83,8 @@ _common = (
     _flag("--quiet", "is_quiet", True, "Print errors only.", short="-q"),
 )
 _tables = (
-    _flag("--no-legend", "has_legend", False, "No header and no hints, for scripts."),
-    _flag("--no-pager", "has_pager", False, "Do not pipe what is long into a pager."),
+    _flag("--no-legend", "has_legend", False, "Print no header and no hints, for scripts."),
+    _flag("--no-pager", "has_pager", False, "Do not pipe long output into a pager."),
     _flag("--full", "is_full", True, "Do not cut lines to the width of the terminal."),
 )
 
@@ -92,7 +92,7 @@ _tables = (
 def _seldom(*, hidden: bool) -> tuple[Any, ...]:
     return (
         _flag(
-            "--no-color", "has_colour", False, "Plain text on a terminal, too; so does NO_COLOR=1.",
+            "--no-color", "has_colour", False, "Print without colour on a terminal, too, as NO_COLOR=1 does.",
             hidden=hidden,
         ),
         _flag("--debug", "is_debugging", True, "Show the traceback of an error.", hidden=hidden),
@@ -100,42 +100,42 @@ def _seldom(*, hidden: bool) -> tuple[Any, ...]:
 
 
 everywhere = _together(*_common, *_tables, _timeout, *_seldom(hidden=False))
-"""For rbeectl itself: what stands before the verb."""
+"""The options of rbeectl itself, before the verb."""
 
 common = _together(*_common, *_seldom(hidden=True))
-"""For each verb."""
+"""For any verb."""
 
 watching = _together(*_common, *_seldom(hidden=True))
-"""For a verb that goes on until it is interrupted."""
+"""For a verb that runs until it is interrupted."""
 
 looking = _together(*_common, *_tables, _timeout, *_seldom(hidden=True))
 """For a verb that prints a table or a page."""
 
 changing = _together(*_common, _timeout, *_seldom(hidden=True))
-"""For a verb that changes something at once: there is nothing to wait for."""
+"""For a verb that changes something without a job: there is nothing to wait for."""
 
 doing = _together(
     *_common,
     click.option(
         "--wait/--no-wait", default=None, expose_value=False, is_eager=True, callback=_keep_waits,
-        help="Whether to wait until it is done, which is the default.",
+        help="Wait until it is done (the default), or do not.",
     ),
     _timeout,
     *_seldom(hidden=True),
 )  # fmt: skip
-"""For a verb that has something done."""
+"""For a verb that starts a job."""
 
 in_session = click.make_pass_decorator(Session)
 
 
 def _selector(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
-    from rbee.keeper.selectors import Selector  # where somebody selects
+    from rbee.keeper.selectors import Selector  # only if -l is given
 
     return Selector() if text is None else Selector.parse(text)
 
 
 selecting = click.option(
     "-l", "--selector", metavar="LABELS", callback=_selector,
-    help="Hives with these labels: KEY=VALUE, KEY!=VALUE, KEY, !KEY, between commas.",
+    help="Select hives by labels: KEY=VALUE, KEY!=VALUE, KEY, !KEY, separated by commas.",
 )  # fmt: skip
 """For a verb that lists hives."""

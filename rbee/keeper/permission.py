@@ -1,4 +1,4 @@
-"""Why somebody was refused, and what to do: the same words whether D-Bus or the socket said no."""
+"""Why a user was refused, and the cure: the same message for D-Bus and for the queen's socket."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rbee.errors import NotPermitted
 
 GROUP = "rbee"
 
-LOG_IN = "Log in again afterwards: a login knows the groups that there were when it began."
+LOG_IN = "Log in again afterwards: a login keeps the groups that it began with."
 NEW_LOGIN = f"newgrp {GROUP}\nOr log in again"
 
 Standing = Literal["in", "not-yet", "out", "no-group"]
 
 
 def standing(user: str | None = None) -> Standing:
-    """Where a user stands with the group; None is this process, whose login may be older than the group.
+    """Whether a user is in the group; None asks for this process, whose login may be older than that.
 
-    'not-yet' is a login that does not know of a membership that the user database has.
+    'not-yet' means that the user database has the membership, and this login does not.
     """
     try:
         group = grp.getgrnam(GROUP)
@@ -38,10 +38,10 @@ def standing(user: str | None = None) -> Standing:
 
 
 def groups_of(user: str) -> Collection[int]:
-    """The groups that a user gets at the next login; none of one whom no database knows.
+    """The ids of the groups that a user gets at the next login; () for a user who does not exist.
 
-    getgrouplist(3) asks each source of nsswitch.conf(5). A group's own list of members does not have those
-    whose membership only a directory (SSSD, LDAP) knows, nor those whose primary group it is.
+    getgrouplist(3) asks each source of nsswitch.conf(5). A group's own list of members lacks memberships
+    that only a directory (SSSD, LDAP) has, and the users whose primary group it is.
     """
     try:
         return os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
@@ -55,7 +55,7 @@ def explain(refusal: NotPermitted) -> NotPermitted:
         case "no-group":
             return NotPermitted(
                 f"{refusal.message}; there is no group {GROUP} on this machine",
-                # The package rbee-queen makes it: beside a hive alone there is none, and root is who may.
+                # The package rbee-queen makes it. Without a queen there is no such group, and only root may.
                 hint=shlex.join(["sudo", "rbeectl", *sys.argv[1:]]),
             )
         case "in":
@@ -77,7 +77,7 @@ def explain(refusal: NotPermitted) -> NotPermitted:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """What systemd or the queen's socket refuses within it, with the cure that fits this user."""
+    """Raise a refusal of systemd or of the queen's socket with the cure that fits this user."""
     try:
         yield
     except NotPermitted as error:
@@ -85,6 +85,7 @@ def explained() -> Iterator[None]:
 
 
 def user_name() -> str:
+    """The user that this process runs as; the uid, if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

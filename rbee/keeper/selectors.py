@@ -12,7 +12,7 @@ from rbee.wire.types import LabelKey, LabelValue
 
 @dataclass(frozen=True, slots=True)
 class _Term:
-    """`value` None asks for the key alone."""
+    """`value` is None if the term is about the key only."""
 
     key: str
     value: str | None
@@ -21,16 +21,17 @@ class _Term:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All of its terms must be so; one without terms takes every hive."""
+    """All of its terms must hold; one without terms selects every hive."""
 
     terms: tuple[_Term, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Selector:
-        """KEY=VALUE, KEY!=VALUE, KEY or !KEY, between commas; BadInput names what is none of these."""
+        """KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas; BadInput names a term that is not."""
         return cls(tuple(_term(part.strip()) for part in text.split(",")))
 
     def takes(self, hive: HiveView) -> bool:
+        """Has a hive the labels that are asked for?"""
         labels = {label.key: label.value for label in hive.labels}
         return all(
             (term.key in labels if term.value is None else labels.get(term.key) == term.value)
@@ -47,6 +48,6 @@ def _term(text: str) -> _Term:
         return _Term(decode(LabelKey, key), decode(LabelValue, value) if sign else None, is_wanted)
     except BadInput as error:
         raise BadInput(
-            f"-l takes KEY=VALUE, KEY!=VALUE, KEY or !KEY between commas, and '{text:.100}' is none",
+            f"-l takes KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas, and not '{text:.100}'",
             field="-l",
         ) from error

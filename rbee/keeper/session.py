@@ -1,4 +1,4 @@
-"""One run of rbeectl: what was asked for beside the verb, and how it is told."""
+"""One run of rbeectl: the options that all verbs share, and how output is printed."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Session:
 
     @cached_property
     def screen(self) -> Screen:
+        """What standard output can show."""
         return Screen.find(colour=self.has_colour)
 
     @property
@@ -50,7 +51,7 @@ class Session:
 
     @contextmanager
     def work(self) -> Iterator[Work]:
-        """What a verb needs, with a bus, for as long as it is at work."""
+        """What a verb needs while it runs: a bus, a narrator and a deadline."""
         left = Deadline(self.timeout).left
         teller = self.teller()
         with Bus(timeout=left(PERSON_TIMEOUT)) as bus:
@@ -63,12 +64,12 @@ class Session:
 
     @contextmanager
     def queen(self) -> Iterator[Queen]:
-        """As work(), with the queen of this machine; nobody is asked or woken by that alone."""
+        """As work(), with the queen of this machine; this alone sends and wakes nothing."""
         with self.work() as work:
             yield Queen(work, QueenClient(QUEEN_SOCKET, left=work.left))
 
     def teller(self) -> Teller:
-        """Whoever tells a story, line by line."""
+        """The narrator that prints a story line by line, as the options ask for it."""
         if self.as_json:
             return JsonLines(sys.stdout)
         if self.is_quiet:
@@ -80,18 +81,18 @@ class Session:
         return Terminal(sys.stdout, colour=self.screen.has_colour)
 
     def say(self, text: str) -> None:
-        """Print for a person, who may want it quiet."""
+        """Print for a person, unless --quiet is given."""
         if not self.is_quiet:
             click.echo(self._gated(text))
 
     def warn(self, text: str, hint: str) -> None:
-        """Say on stderr what a person has to know beside what was asked for, also with --quiet or --json."""
+        """Print a warning and its cure on stderr, with --quiet and --json too."""
         click.echo(f"rbeectl: {printable(text)}", err=True)
         for line in hint.splitlines():
             click.echo(f"  try: {printable(line)}", err=True)
 
     def show(self, draw: str | Callable[[Frame], str]) -> None:
-        """As say(), for what may be longer than the screen: a text, or what draws one in a frame.
+        """As say(), through a pager if longer than the screen; `draw` is a text, or draws one in a frame.
 
         A pager scrolls to the right, and gets lines that are not cut.
         """
@@ -106,8 +107,9 @@ class Session:
         page(text, self.screen)
 
     def _gated(self, text: str) -> str:
-        """Whatever is said of others, nothing in it steers the terminal of who reads it."""
+        """The text without control characters that came from outside and would steer the terminal."""
         return printable_lines(text, has_colour=self.screen.has_colour)
 
     def tell_json(self, value: Any) -> None:
+        """Print a value as one line of JSON."""
         click.echo(json.dumps(value))

@@ -1,4 +1,4 @@
-"""What a person typed: checked before anybody is asked, with the near name for one that was mistyped."""
+"""Names that a person typed: checked before they are used, and similar ones for one that is mistyped."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ NEAR_MAX = 5
 
 
 def checked(kind: Any, field: str, text: str) -> str:
-    """The text that was typed for `field`; BadInput, which does not repeat it, where it is no such thing."""
+    """The text that was typed for `field`; BadInput, which does not repeat it, if it is not a `kind`."""
     try:
-        found: str = decode(kind, text)
+        value: str = decode(kind, text)
     except BadInput as error:
         raise BadInput(f"{field} {error.message.removeprefix('the body ')}", field=field) from error
-    return found
+    return value
 
 
 def did_you_mean(typed: str, names: Iterable[str]) -> str:
-    """A sentence's end with the names that are near to what was typed; '' where none is.
+    """The end of a sentence, with the names that are similar to what was typed; '' if there are none.
 
-    Those that begin with it, or have it as one of their words, are meant before those that look like it.
+    Names that begin with it, or have it between their hyphens, come before those that are spelled alike.
     """
     known = list(names)
     near = [name for name in known if typed and (name.startswith(typed) or typed in name.split("-"))]
     if not near:
-        import difflib  # only for who mistyped
+        import difflib  # only for a mistyped name
 
         near = difflib.get_close_matches(typed, known, n=3)
     return f"; did you mean {' or '.join(near[:NEAR_MAX])}?" if near else ""

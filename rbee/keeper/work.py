@@ -1,4 +1,4 @@
-"""What a verb has at hand, whatever it does: systemd's bus, whoever tells the person, and a deadline."""
+"""What every verb has at hand: systemd's bus, a narrator for the person, and a deadline."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rbee.systemd.bus import Bus
 
 
 class Deadline:
-    """What the person allows a verb to take in all, in seconds; None is any time."""
+    """The seconds that a verb may take in all (--timeout); None if it may take any time."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._ends = None if seconds is None else time.monotonic() + seconds
 
     def left(self, most: float) -> float:
-        """As many seconds as a wait may take, `most` at the most; TimedOut where none are left."""
+        """The seconds that a wait may take, at most `most`; TimedOut if none are left."""
         if self._ends is None:
             return most
         left = self._ends - time.monotonic()
@@ -30,7 +30,7 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`left` bounds a wait by what is left of the deadline, in seconds, and raises TimedOut after it."""
+    """`left` is Deadline.left()."""
 
     bus: Bus
     teller: Teller

@@ -244,7 +244,7 @@ def check_job(
     state = ask_state()
     if result == "canceled" and state.load == "loaded":
         raise JobReplaced(
-            f"{unit} did not {doing}: somebody else has it stopped, started or restarted right now",
+            f"{unit} did not {doing}: somebody else is stopping, starting or restarting it",
             hint=scope.systemctl(f"status {unit}"),
         )
     causes = [f"its job ended as '{result}'"]

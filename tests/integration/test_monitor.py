@@ -18,7 +18,7 @@ import pytest
 import rbee.keeper.monitor
 from rbee.client.queen import QueenClient
 from rbee.errors import NotPermitted, NotRunning, TimedOut
-from rbee.keeper.monitor import Monitor, QueenIs, Told
+from rbee.keeper.monitor import Event, Monitor, QueenIs
 from rbee.keeper.work import Deadline
 from rbee.narration import ADDING, HIVE_ONLINE
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
@@ -38,7 +38,7 @@ class Watch:
         self.systemd = PlayedSystemd({QUEEN_UNIT: INACTIVE, QUEEN_SOCKET_UNIT: LISTENING})
         self.ended: BaseException | None = None
         self._reader, self._writer = os.pipe()
-        self._told: queue.SimpleQueue[Told | None] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._client = QueenClient(path, timeout=timeout)
         self._options = {"left": Deadline(None).left, "output": self._writer} | options
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -54,7 +54,7 @@ class Watch:
             self.ended = error
         self._told.put(None)
 
-    async def next(self) -> Told:
+    async def next(self) -> Event:
         """What it tells next."""
         told = await soon(asyncio.to_thread(self._told.get, timeout=PATIENCE))
         if told is None:

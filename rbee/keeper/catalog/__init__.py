@@ -1,1 +1,1 @@
-"""rbeectl catalog: a copy of the queen's catalog, a look at one, and putting one in its place."""
+"""rbeectl catalog: back up, check and restore the queen's catalog."""

@@ -1,4 +1,4 @@
-"""A copy of the catalog, from an awake queen into a file."""
+"""Copy the catalog from an awake queen into a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rbee.wire.routes import QueenRoutes
 
 
 def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = False) -> CatalogReport | None:
-    """Write a copy of the awake queen's catalog to a file, or to stdout for '-', where nothing is returned.
+    """Write a copy of the awake queen's catalog to a file, or to stdout for '-', and then return None.
 
-    A file appears under its name when it is complete, checked and on the disk, and not before.
+    The file gets its name when it is complete, checked and on the disk, and not before.
     """
     if target == "-" and sys.stdout.isatty():
         raise BadInput(
@@ -47,7 +47,7 @@ def _must_be_awake(queen_state: str, again: str) -> None:
         "failed": f"systemctl status {QUEEN_UNIT}",
     }
     raise NotRunning(
-        f"the queen is {queen_state}, and a copy of her catalog is made by her alone",
+        f"the queen is {queen_state}, and only an awake queen can copy its catalog",
         hint=wake.get(queen_state, f"systemctl start {QUEEN_UNIT}\n{again}"),
     )
 
@@ -57,7 +57,7 @@ def _target(target: str, *, is_forced: bool) -> Path:
         path = end_of(target, field="FILE", hint="rbeectl catalog backup FILE")
         if os.path.lexists(path) and not is_forced:
             raise BadInput(
-                f"{target} is there already",
+                f"{target} already exists",
                 hint=f"rbeectl catalog backup --force {shlex.quote(target)}",
                 field="FILE",
             )

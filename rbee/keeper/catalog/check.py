@@ -1,4 +1,4 @@
-"""Is a catalog sound: a file, or the queen's own?"""
+"""Check whether a catalog is sound: a file, or the queen's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rbee.wire.routes import QueenRoutes
 
 
 def check_own(queen: Queen) -> CatalogReport:
-    """Read the queen's own catalog: the queen herself while she is awake, root from the disk otherwise."""
+    """Check the queen's own catalog: by the queen if it is awake, else from the disk, as root."""
     state = queen.present_state()
     if state == "awake":
         report: CatalogReport = queen.ask(QueenRoutes.CHECK_CATALOG)
@@ -29,13 +29,13 @@ def check_own(queen: Queen) -> CatalogReport:
     path = location.own_path()
     if os.geteuid() != 0:
         raise NotPermitted(
-            f"the queen is {state}, and root alone may read {path} then",
+            f"the queen is {state}, and without it only root may read {path}",
             hint="sudo rbeectl catalog check",
         )
     with catalog_explained(path, "read"):
         if not path.parent.is_dir() or not os.path.lexists(path):
             raise NotRunning(
-                f"there is no catalog yet: the queen makes {path} when she first wakes",
+                f"there is no catalog yet: the queen makes {path} when it first wakes",
                 hint="rbeectl add-hive localhost",
             )
         with Lock.take(path, is_shared=True):
@@ -43,7 +43,7 @@ def check_own(queen: Queen) -> CatalogReport:
 
 
 def check_file(path: Path) -> CatalogReport:
-    """The report of a file. One with a log is read as a copy of both, where SQLite may write."""
+    """Check a file. If it has a log, a temporary copy of both is read, as SQLite has to write there."""
     try:
         if not path.is_file():
             raise _no_file(path)
@@ -66,7 +66,7 @@ def check_file(path: Path) -> CatalogReport:
 
 
 def copy_aside(source: Path, target: Path) -> None:
-    """Copy a file into a temporary folder; the file is not to blame for what is in the way there."""
+    """Copy a file into a temporary folder; if that is full, the error names the folder, not the file."""
     try:
         shutil.copyfile(source, target)
     except OSError as error:
@@ -77,5 +77,5 @@ def copy_aside(source: Path, target: Path) -> None:
 
 def _no_file(path: Path) -> RbeeError:
     if not os.path.lexists(path):
-        return BadInput(f"there is no {path}", field="FILE")
-    return BadInput(f"{path} is no file", field="FILE")
+        return BadInput(f"{path} does not exist", field="FILE")
+    return BadInput(f"{path} is not a file", field="FILE")

@@ -1,4 +1,4 @@
-"""Where the queen's catalog is, and what is said of a catalog that cannot be read or written."""
+"""Where the queen's catalog is, and the errors for one that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from rbee import catalogfile, config
 from rbee.files import explained, refused
 
 CATALOG = Path("/var/lib/queen-rbee/catalog.db")
-"""Where the catalog is unless Database= says otherwise; StateDirectory= of the queen's unit."""
+"""Where the catalog is unless Database= is set; StateDirectory= of the queen's unit."""
 
 
 def own_path() -> Path:
-    """The queen's catalog, as she finds it herself."""
+    """The path of the queen's catalog."""
     return config.load().queen.database or CATALOG
 
 
 def is_the_queens(file: str) -> bool:
-    """Is it the catalog that a queen may be writing right now?"""
+    """Is it the queen's own catalog, which may be being written right now?"""
     return os.path.realpath(file) == os.path.realpath(own_path())
 
 
 @contextmanager
 def catalog_explained(path: Path, done: str) -> Iterator[None]:
-    """What the operating system or SQLite refuses becomes words with a cure."""
+    """Give an error of the operating system or SQLite a hint; `done` is 'read' or 'written'."""
     try:
         with explained(path, done):
             yield

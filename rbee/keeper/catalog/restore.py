@@ -1,6 +1,4 @@
-"""Another catalog in the place of the queen's, which is touched here alone: by root, under the lock that an
-awake queen holds.
-"""
+"""Put another catalog in the place of the queen's: as root, under the lock that an awake queen holds."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """`report` is of the new catalog, None where there is none; `old` is where the one before is kept."""
+    """`report` is about the new catalog, None if there is none; `old` is where the previous one is kept."""
 
     path: Path
     report: CatalogReport | None
@@ -40,14 +38,14 @@ class Restored:
 
 
 def restore(file: str | None, *, path: Path | None = None, journal: Narrator | None = None) -> Restored:
-    """Put a file in the catalog's place, or with None nothing; what is there is kept beside it.
+    """Put a file in the catalog's place, or with None no file; the previous catalog is kept beside it.
 
-    Each step leaves either the old catalog whole, or a name by which the queen sees that she
-    must not start (unfinished_restore). First the file, for the log must never meet another one.
+    After each step either the old catalog is whole, or a file keeps the queen from starting
+    (unfinished_restore). The old file goes first: a log must never be beside another catalog.
     """
     if os.geteuid() != 0:
         again = "--empty" if file is None else shlex.quote(file)
-        raise NotPermitted("root alone may restore the catalog", hint=f"sudo rbeectl catalog restore {again}")
+        raise NotPermitted("only root may restore the catalog", hint=f"sudo rbeectl catalog restore {again}")
     target = path or location.own_path()
     source = Path(file) if file is not None else None
     if source is not None:
@@ -59,7 +57,7 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
         for suffix in ("", *LOGS):
             hand_to_owner_of(target.parent, log_of(target, suffix))
-        # From here on with no more rights than the queen has, in whose folder it is done.
+        # From here on with the rights of the queen's user, as the folder belongs to it.
         end.enter_context(as_owner_of(target.parent))
         with Lock.take(target) as lock:
             report = _prepare(whole, source, target, lock)
@@ -77,13 +75,13 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
             log_of(target, "-shm").unlink(missing_ok=True)
             lock.sync()
     if journal is not None:
-        _tell(journal, target, file, old)
+        _narrate(journal, target, file, old)
     return Restored(target, report, old)
 
 
-def _tell(journal: Narrator, target: Path, file: str | None, old: Path | None) -> None:
+def _narrate(journal: Narrator, target: Path, file: str | None, old: Path | None) -> None:
     what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
-    # Under sudo(8) the actor is who called it.
+    # Under sudo(8) the actor is the user who called it.
     asker = os.environ.get("SUDO_UID", str(os.geteuid()))
     journal.narrate(
         CATALOG_CHANGED,
@@ -95,7 +93,7 @@ def _tell(journal: Narrator, target: Path, file: str | None, old: Path | None) -
 
 
 def _make_folder(folder: Path) -> None:
-    """The state directory of a queen who was never started, as systemd would make it."""
+    """Make the state directory of a queen that was never started, as systemd would make it."""
     if folder.is_dir():
         return
     import pwd
@@ -109,11 +107,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lock) -> CatalogReport | None:
-    """The new catalog, whole and on the disk, under the name that says a restore has begun."""
+    """Write the new catalog to the disk, under the name that marks an unfinished restore."""
     new = Path(f"{target}.new")
     new.unlink(missing_ok=True)
     owner = os.fstat(lock.folder)
-    # A name that is there, or a link, is an error.
+    # A file or a link that already has the name is an error.
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(number, "wb") as copy:
@@ -127,7 +125,7 @@ def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lo
             if source is not None
             else None
         )
-        # An unfinished restore of before is replaced, and never away.
+        # Replaces an earlier unfinished restore in one step.
         os.rename(new, unfinished_restore(target))
         lock.sync()
     except BaseException:
@@ -138,7 +136,7 @@ def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lo
 
 @contextmanager
 def _single_file(source: Path) -> Iterator[BinaryIO]:
-    """A copy of a catalog with all of its log in it."""
+    """A copy of a catalog into which its log is merged."""
     with temporary_folder("catalog-") as folder:
         flat = folder / "catalog.db"
         with explained(source, "read"):
@@ -148,8 +146,8 @@ def _single_file(source: Path) -> Iterator[BinaryIO]:
         with catalog_explained(folder, "written"):
             with closing(sqlite3.connect(flat, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
-                # What was spent since would be good again. Of damage, check() says more; before version 2
-                # there are no tokens.
+                # Tokens that were spent since would be valid again. If it is damaged, check() says more;
+                # before version 2 there are no tokens.
                 with _unless_damaged():
                     connection.execute("UPDATE tokens SET is_revoked = 1 WHERE NOT is_revoked")
                     connection.execute(
@@ -171,29 +169,29 @@ def _unless_damaged() -> Iterator[None]:
 
 
 def _set_aside(target: Path, lock: Lock) -> Path | None:
-    """Give the catalog a second name and move its logs there; None where there was none.
+    """Give the catalog a second name, which is returned, and move its logs there; None if there is none.
 
-    A link, and not a new name: a restore that goes on where another was cut off knows by it
-    where the file's log has gone, or has to go.
+    A hard link, not a rename: by it a restore that continues an interrupted one finds where the log
+    is, or belongs.
     """
     old = _linked_name(target)
     if old is None:
         old = _free_name(target)
         if target.is_dir():
-            os.rename(target, old)  # which nothing can be linked to, and no log belongs to
+            os.rename(target, old)  # a folder cannot be linked, and has no log
         elif target.exists():
             os.link(target, old)
     for suffix in LOGS:
         if os.path.lexists(log_of(target, suffix)):
             os.rename(log_of(target, suffix), log_of(old, suffix))
-    # Before the new one comes: its name must not meet the old log, whatever reaches the disk first.
+    # Before the new one is there: it must never be beside the old log, whatever reaches the disk first.
     lock.sync()
     kept = [log_of(old, suffix) for suffix in ("", *LOGS) if os.path.lexists(log_of(old, suffix))]
     return kept[0] if kept else None
 
 
 def _take_back(target: Path, lock: Lock) -> None:
-    """Have the catalog as it was before a restore that failed; else it is one that has to be finished."""
+    """Undo a restore that failed; if that fails too, the restore is unfinished and has to be repeated."""
     with suppress(OSError):
         if not target.is_file():
             return
@@ -209,7 +207,7 @@ def _take_back(target: Path, lock: Lock) -> None:
 
 
 def _linked_name(target: Path) -> Path | None:
-    """The name under which a restore that was cut off has kept the very file that is in place."""
+    """The second name that an interrupted restore has given the file in place; None if there is none."""
     if not target.exists():
         return None
     kept = (one for one in target.parent.iterdir() if one.name.startswith(f"{target.name}."))

@@ -1,1 +1,1 @@
-"""rbeectl doctor: what may keep rbee from working on this machine, a check a file, listed in `checks`."""
+"""rbeectl doctor: what may keep rbee from working on this machine. One file a check, listed in `checks`."""

@@ -1,4 +1,4 @@
-"""The system bus: without it nobody reaches systemd."""
+"""The system bus, without which no program reaches systemd."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rbee.keeper.doctor.check import Complaint
 
 
 def complain_of_bus(error: RbeeError, root: Path) -> Complaint:
-    """Why nobody reaches systemd. Nothing but the file system can be asked now."""
+    """Why the bus cannot be used. Only the file system can be read to find out."""
     if not (root / "run/systemd/system").is_dir():
         return Complaint("systemd does not run this machine, and rbee is made of units of systemd")
     if isinstance(error, TimedOut):
         return Complaint(
             f"the system bus is there and does not answer ({error.message})",
-            # Does nothing to one that is not stopped; by PID 1's own socket, so that it works now.
+            # No effect on a bus that is not stopped. It uses PID 1's own socket, so it works without the bus.
             (("systemctl", "kill", "--signal=CONT", "dbus.service"),),
             hint="sudo systemctl status dbus",
         )
@@ -35,4 +35,5 @@ def complain_of_bus(error: RbeeError, root: Path) -> Complaint:
 
 
 def is_masking(path: Path) -> bool:
+    """Is it a link to /dev/null, by which systemd masks a unit?"""
     return path.is_symlink() and os.readlink(path) == os.devnull

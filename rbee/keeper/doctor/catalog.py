@@ -1,4 +1,4 @@
-"""The queen's catalog, which root alone may look at: can she write it?"""
+"""The queen's catalog, which only root may read: can the queen write to it?"""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rbee.keeper.doctor.patient import QUEEN, Patient
 from rbee.scope import QUEEN_UNIT
 
 LOCK_PATIENCE = 2.0
-"""Seconds after which a lock on the catalog that is still held is somebody who hangs.
+"""Seconds after which a lock that is still held is a problem.
 
-An honest backup or a query holds a lock to write for milliseconds, and the queen waits 5 s.
+A backup or a query holds a write lock for milliseconds, and the queen waits 5 s.
 """
 
 ROOM = 1024 * 1024
-"""Bytes that the catalog's file system has to have free: a few transactions."""
+"""Bytes that have to be free on the catalog's file system: a few transactions."""
 
 STATE_DIRECTORY = Path("var/lib/queen-rbee")
 
@@ -35,10 +35,10 @@ _AS_QUEEN = ("setpriv", f"--reuid={QUEEN.user}", f"--regid={QUEEN.user}", "--cle
 
 
 def check_catalog(patient: Patient) -> Iterator[Complaint]:
-    """Whose the files are, whether there is room, who holds a lock, and what is in it."""
+    """Owners and modes of the files, free space, locks of other processes, and the content."""
     if not patient.is_root:
         yield Complaint(
-            "the catalog is not looked at: that takes root", hint="sudo rbeectl doctor", is_fault=False
+            "the catalog is not checked: only root may read it", hint="sudo rbeectl doctor", is_fault=False
         )
         return
     directory, catalog = patient.root / STATE_DIRECTORY, patient.root / STATE_DIRECTORY / "catalog.db"
@@ -59,18 +59,19 @@ def check_catalog(patient: Patient) -> Iterator[Complaint]:
 
 
 def catalog_path(root: Path) -> Path:
+    """The catalog's path below `root`; BadConfig if rbee.conf cannot be used."""
     database = config.load(root).queen.database
     return root / (STATE_DIRECTORY / "catalog.db" if database is None else database.relative_to("/"))
 
 
 def complain_of_content(catalog: Path, root: Path) -> Iterator[Complaint]:
-    """Damage, another program's file, a newer version: what a queen who starts would refuse."""
+    """Damage, another program's file, a newer version: what keeps a queen from starting."""
     try:
         if os.path.lexists(catalog):
             # SQLite makes files beside a catalog that has a log.
             with as_owner_of(catalog.parent):
                 if not os.access(catalog, os.R_OK, effective_ids=True):
-                    return  # whose it is has been told
+                    return  # complain_of_owner() has reported it
                 catalogfile.check(catalog, name=Path(_shown(catalog, root)), way_out=catalogfile.WAY_OUT)
     except CatalogUnusable as error:
         yield Complaint(error.message, hint="; ".join((error.hint or "").splitlines()) or None)
@@ -83,6 +84,7 @@ def _beside(catalog: Path) -> tuple[Path, Path]:
 
 
 def complain_of_directory(directory: Path, root: Path) -> Iterator[Complaint]:
+    """Another owner or mode of the queen's state directory."""
     if not directory.is_dir():
         return  # StateDirectory= makes it
     found, shown = directory.stat(), _shown(directory, root)
@@ -97,37 +99,38 @@ def complain_of_directory(directory: Path, root: Path) -> Iterator[Complaint]:
 
 
 def complain_of_owner(path: Path, root: Path) -> Iterator[Complaint]:
-    """A file of the catalog that its queen cannot write, such as a copy that root put there."""
+    """A file of the catalog that the queen cannot write, such as a copy that root put there."""
     found, shown = path.lstat(), _shown(path, root)
     if stat.S_ISLNK(found.st_mode):
         yield Complaint(f"{shown} is a symbolic link, and is left alone", hint=f"ls -l {shown}")
         return
     if user_name(found.st_uid) != QUEEN.user and found.st_nlink > 1:
         yield Complaint(
-            f"{shown} belongs to {user_name(found.st_uid)}, has a name elsewhere, too, and is left alone",
+            f"{shown} belongs to {user_name(found.st_uid)}, has another name as well, and is left alone",
             hint=f"sudo find / -xdev -samefile {shown}",
         )
         return
     if user_name(found.st_uid) != QUEEN.user:
-        # The directory is the queen's: what she can put in place of the file must not become hers.
+        # The directory is the queen's: what it can put in place of the file must not become its own.
         yield Complaint(
             f"{shown} should belong to {_OWNER}, and is {access_of(found)}",
             (("chown", "--no-dereference", _OWNER, shown),),
         )
     if found.st_mode & 0o600 != 0o600:
-        # By herself, as chmod(1) follows a link that she puts there meanwhile.
+        # As the queen's user, because chmod(1) follows a link that could be put there meanwhile.
         mend = (*_AS_QUEEN, "chmod", "u+rw", shown)
         yield Complaint(f"{shown} should have mode 0600, and is {access_of(found)}", (mend,))
 
 
 def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:
+    """A file system that is read-only or full."""
     while not directory.is_dir() and directory != root:
         directory = directory.parent
     shown, found = _shown(directory, root), os.statvfs(directory)
     if found.f_flag & os.ST_RDONLY:
         yield Complaint(
             f"the file system of {shown} is read-only, and nothing can be written to the catalog",
-            # findmnt knows of a bind mount, too, which looks like its surroundings to stat(2).
+            # findmnt also finds a bind mount, which stat(2) does not tell from what is around it.
             hint="Find out why (sudo dmesg), then: "
             f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shlex.quote(shown)})",
         )
@@ -139,9 +142,10 @@ def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:
 
 
 def complain_of_lock(files: Sequence[Path], root: Path) -> Iterator[Complaint]:
+    """A process other than the queen that keeps the catalog locked for LOCK_PATIENCE."""
     holders = writers(files, root)
     if holders:
-        # Nothing tells when somebody else's lock is let go of.
+        # No signal comes when another process releases its lock.
         time.sleep(LOCK_PATIENCE)
         holders &= writers(files, root)
     for pid in sorted(holders):
@@ -149,17 +153,17 @@ def complain_of_lock(files: Sequence[Path], root: Path) -> Iterator[Complaint]:
         is_stopped = "\nState:\tT" in status or "\nState:\tt" in status
         command = _text(root / "proc" / str(pid) / "cmdline").replace("\0", " ").strip()[:100]
         yield Complaint(
-            f"process {pid} ({command or 'unknown'}) holds a lock on the catalog, and as long as it does"
-            " the queen cannot write; ended, it loses only what it has not committed",
-            # SQLite rolls back what it left half-done, however it ends. SIGTERM does not end who is stopped.
+            f"process {pid} ({command or 'unknown'}) holds a lock on the catalog, and until it is released"
+            " the queen cannot write; ending the process loses only what it has not committed",
+            # SQLite rolls back an unfinished transaction. SIGTERM does not end a process that is stopped.
             (("kill", *(["-KILL"] if is_stopped else []), str(pid)),),
         )
 
 
 def writers(files: Sequence[Path], root: Path) -> set[int]:
-    """The processes but the queen's that hold a lock to write on one of these files.
+    """The pids of processes other than the queen's that hold a write lock on one of these files.
 
-    By /proc/PID/fdinfo, not /proc/locks: on overlayfs and btrfs that one shows other device
+    From /proc/PID/fdinfo, not /proc/locks: on overlayfs and btrfs the latter has other device
     numbers than stat(2).
     """
     inodes = {(found.st_dev, found.st_ino) for found in map(os.lstat, files)}
@@ -169,7 +173,7 @@ def writers(files: Sequence[Path], root: Path) -> set[int]:
             if f"/{QUEEN_UNIT}" not in (process / "cgroup").read_text() and _has_write_lock(process, inodes):
                 pids.add(int(process.name))
         except OSError:
-            continue  # it ended while we looked
+            continue  # it has ended meanwhile
     return pids - {os.getpid()}
 
 

@@ -1,6 +1,6 @@
-"""What a check is, and what it finds: complaints, and the commands that are their cure.
+"""What a check is, and what it returns: complaints, with the commands that cure them.
 
-Looking changes nothing and wakes nobody. A complaint's cures are command lines, to be typed
+A check changes nothing and wakes nothing. A complaint's cures are command lines, to be typed
 by a person or run by `rbeectl doctor --fix`.
 """
 
@@ -15,17 +15,17 @@ from rbee.scope import TARGET
 Command = tuple[str, ...]
 
 RESTART = ("systemctl", "restart", TARGET)
-"""Services and sockets in one transaction (PartOf=); by itself a socket cannot start while its service runs.
+"""Restarts services and sockets in one transaction (PartOf=): a socket cannot start while its service runs.
 
-Who was awake is awake again afterwards, who was asleep stays asleep.
+What was awake is awake afterwards, what was asleep stays asleep.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What is wrong, in a sentence. `hint` is for what no command of ours can mend, or tells more.
+    """What is wrong, in one sentence. `hint` is for what no command can mend, or has details.
 
-    A complaint that is no fault is worth knowing, and changes no exit status.
+    A complaint that is not a fault is a note, and changes no exit status.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Complaint:
     is_fault: bool = True
 
 
-NO_BUS = Complaint("not looked at: the system bus does not answer", is_fault=False)
+NO_BUS = Complaint("not checked: the system bus does not answer", is_fault=False)
 
 
 def _of_any(_patient: Patient) -> bool:
@@ -43,7 +43,7 @@ def _of_any(_patient: Patient) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`well` is what is true where `look` has no complaints; `is_of_use` says whether a machine has that."""
+    """`well` is printed if `look` has no complaints; `is_of_use` says whether the check fits the machine."""
 
     name: str
     well: str

@@ -1,6 +1,6 @@
-"""Every check there is, in an order in which none is blamed for what an earlier one found.
+"""All checks, in the order in which they run: a cause before its consequences.
 
-The system bus is looked at before all of them: it is part of what they look at.
+The system bus is checked before all of them, because they use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHECKS = (
     Check("queens", "the hive of this machine has one queen", check_queens),
     Check(
         "catalog",
-        "the queen can write her catalog",
+        "the queen can write its catalog",
         check_catalog,
         is_of_use=lambda patient: patient.is_installed(QUEEN),
     ),

@@ -13,7 +13,7 @@ from rbee.wire.types import LOCALHOST
 
 
 def check_configuration(patient: Patient) -> Iterator[Complaint]:
-    """What keeps a daemon from starting is a fault, an unknown key is a note."""
+    """A fault for what keeps a daemon from starting, a note for an unknown key."""
     try:
         settings = config.load(patient.root)
     except BadConfig as error:
@@ -25,7 +25,7 @@ def check_configuration(patient: Patient) -> Iterator[Complaint]:
 
 
 def complain_of_id(patient: Patient, hive_id: str) -> Iterator[Complaint]:
-    """A name for the local hive that its queen does not know. Of one that has joined it does not count."""
+    """An Id= for the local hive that its queen does not know. A hive that has joined ignores Id=."""
     is_both = patient.is_installed(QUEEN) and patient.is_installed(HIVE)
     if not is_both or hive_id == LOCALHOST:
         return

@@ -1,7 +1,7 @@
-"""rbeectl doctor: has every check made, tells what they found, and mends if asked.
+"""rbeectl doctor: runs every check, prints the complaints, and mends if asked.
 
-The commands that are shown are those that --fix runs. After them everything is looked at
-again, and that second look decides.
+--fix runs the commands that are shown. After them every check runs again, and the last result
+counts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rbee.systemd.connection import SYSTEMD
 from rbee.text import printable
 
 ROUNDS = 4
-"""Times that --fix looks and mends: what a dead bus hid, say, is seen in the second round."""
+"""Times that --fix checks and mends: a second round finds, for instance, what a dead bus had hidden."""
 
 CURE_TIMEOUT = 300.0
-"""Seconds that one command of a cure may take; apt-get is the slowest of them."""
+"""Seconds for one command of a cure; apt-get is the slowest of them."""
 
 SETTLE_TIMEOUT = 35.0
 """Seconds for the units' jobs to end after the cures; TimeoutStartSec= is 30 s."""
@@ -36,7 +36,7 @@ SETTLE_TIMEOUT = 35.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one check came to; `well` is what is true where there are no complaints."""
+    """The result of one check; `well` is printed if there are no complaints."""
 
     check: str
     well: str
@@ -44,11 +44,12 @@ class Verdict:
 
     @property
     def faults(self) -> list[Complaint]:
+        """The complaints that are not mere notes."""
         return [complaint for complaint in self.complaints if complaint.is_fault]
 
 
 class Doctor:
-    """Looks, tells, and mends if asked. Each line goes to `stream`; None is a silent doctor."""
+    """Runs the checks, and mends if asked. Prints each line to `stream`; nothing if that is None."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Doctor:
         self.ran: list[Command] = []
 
     def look(self) -> list[Verdict]:
-        """Every check once, told as they come."""
+        """Run every check once, and print each result as it comes."""
         verdicts = []
         with ExitStack() as stack:
             bus, trouble = None, []
@@ -77,16 +78,16 @@ class Doctor:
             except RbeeError as error:
                 bus, trouble = None, [complain_of_bus(error, self._root)]
             verdicts.append(Verdict("bus", "the system bus answers", tuple(trouble)))
-            self._tell(verdicts[-1])
+            self._print(verdicts[-1])
             patient = Patient(bus, self._root, self._is_root, self._sudo_user)
             for check in self._checks:
                 if check.is_of_use(patient):
                     verdicts.append(Verdict(check.name, check.well, tuple(_asked(check, patient))))
-                    self._tell(verdicts[-1])
+                    self._print(verdicts[-1])
         return verdicts
 
     def mend(self) -> list[Verdict]:
-        """Look and mend until nothing is left that a command mends; the last look's verdicts."""
+        """Check and mend until no command is left to run; return the last verdicts. Only for root."""
         if not self._is_root:
             raise NotPermitted("only root may mend a machine", hint="sudo rbeectl doctor --fix")
         verdicts = self.look()
@@ -104,11 +105,11 @@ class Doctor:
         return verdicts
 
     def typed(self, command: Command) -> str:
-        """The command as this person types it; root's own shell needs no sudo, and may have none."""
+        """The command as this user types it: without sudo in root's own shell, where it may be missing."""
         is_roots_shell = self._is_root and self._sudo_user is None
         return ("" if is_roots_shell else "sudo ") + shlex.join(command)
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _print(self, verdict: Verdict) -> None:
         if not verdict.complaints:
             self._say(f"ok       {verdict.well}")
         for complaint in verdict.complaints:
@@ -140,14 +141,14 @@ class Doctor:
                     self._say(f"    {line}")
 
     def _settle(self) -> None:
-        """Wait for the jobs that the cures began: whom a restart of the target starts comes after it."""
+        """Wait for the jobs that the cures began: a restart of the target starts services after its end."""
         try:
             with self._open_bus() as bus:
                 bus.await_idle(
                     (QUEEN_UNIT, QUEEN_SOCKET_UNIT, HIVE_UNIT, HIVE_SOCKET_UNIT), timeout=SETTLE_TIMEOUT
                 )
         except RbeeError:
-            pass  # the next look says what is wrong
+            pass  # the next round reports what is wrong
 
     def _say(self, line: str) -> None:
         if self._stream is not None:
@@ -155,23 +156,24 @@ class Doctor:
 
 
 def _asked(check: Check, patient: Patient) -> Iterator[Complaint]:
-    """A check's complaints; that it cannot look is one of them."""
+    """A check's complaints; an error of the check is one of them."""
     try:
         yield from check.look(patient)
     except RbeeError as error:
-        yield Complaint(f"could not be looked at: {error.message}", hint=error.hint)
+        yield Complaint(f"could not be checked: {error.message}", hint=error.hint)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        yield Complaint(f"could not be looked at: {name}{error.strerror}")
+        yield Complaint(f"could not be checked: {name}{error.strerror}")
 
 
 def cures_of(verdicts: Sequence[Verdict]) -> list[Command]:
-    """Every command once, at its last place: a restart that two complaints ask for comes after the rest."""
+    """Every command once, in order; one that several complaints have is at its last place."""
     cures = [cure for verdict in verdicts for complaint in verdict.faults for cure in complaint.cures]
     return list(reversed(dict.fromkeys(reversed(cures))))
 
 
 def verdict_json(verdict: Verdict) -> dict[str, object]:
+    """A verdict as --json prints it."""
     return {
         "check": verdict.check,
         "ok": not verdict.faults,

@@ -1,4 +1,4 @@
-"""The users of the daemons, the group rbee, and whether whoever asks is in it."""
+"""The users of the daemons, the group rbee, and whether the caller is in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbee.keeper.doctor.patient import QUEEN, Patient
 
 
 def check_group(patient: Patient) -> Iterator[Complaint]:
-    """Have the packages made their users and the group, and is the person in it?"""
+    """Are the users and the group of the packages there, and is the caller in the group?"""
     for program in patient.programs:
         missing = [] if has_user(program.user) else [f"the user {program.user}"]
         if program is QUEEN and not has_group(permission.GROUP):

@@ -1,4 +1,4 @@
-"""The link of a hive to its queen on another machine."""
+"""The connection of a hive to its queen on another machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rbee.keeper.local_hive import LocalHive
 
 
 def check_link(patient: Patient) -> Iterator[Complaint]:
-    """Of a hive whose queen is on another machine: are they connected?"""
+    """Is a hive whose queen is on another machine connected to it?"""
     if patient.bus is None:
         yield NO_BUS
         return
     local = LocalHive.find(patient.bus)
     if local.is_connected or local.hive.load != "loaded" or local.hive.active == "failed":
-        return  # what is wrong with the unit is said of the unit
+        return  # check_units() reports what is wrong with the unit
     yield Complaint(
         f"this hive {local.describe()}",
         hint="; ".join((local.hint() or "").splitlines()) or None,
-        # One who waits, or was never asked to join, is as somebody wanted it.
+        # A hive that waits for its queen, or has never joined one, is as somebody wanted it.
         is_fault=local.hive.is_active and local.link is not None,
     )

@@ -1,4 +1,4 @@
-"""Users and groups by name, and whose a file is, in a phrase."""
+"""Users and groups by name, and the owner and mode of a file as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import stat
 
 
 def has_user(name: str) -> bool:
+    """Does the user database have this user?"""
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -17,6 +18,7 @@ def has_user(name: str) -> bool:
 
 
 def has_group(name: str) -> bool:
+    """Does the group database have this group?"""
     try:
         grp.getgrnam(name)
     except KeyError:
@@ -24,11 +26,14 @@ def has_group(name: str) -> bool:
     return True
 
 
-def access_of(found: os.stat_result) -> str:
-    return f"{user_name(found.st_uid)}:{group_name(found.st_gid)} with mode {stat.S_IMODE(found.st_mode):04o}"
+def access_of(status: os.stat_result) -> str:
+    """Such as 'root:rbee with mode 0660'."""
+    owner = f"{user_name(status.st_uid)}:{group_name(status.st_gid)}"
+    return f"{owner} with mode {stat.S_IMODE(status.st_mode):04o}"
 
 
 def user_name(uid: int) -> str:
+    """The name of a user; the number if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -36,6 +41,7 @@ def user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
+    """The name of a group; the number if there is none."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

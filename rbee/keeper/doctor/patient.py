@@ -1,4 +1,4 @@
-"""The machine that the doctor looks at, and the programs of rbee that it may have."""
+"""The machine that the doctor examines, and the programs of rbee that it may have."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rbee.systemd.bus import Bus
 
 @dataclass(frozen=True, slots=True)
 class Program:
+    """One of rbee's daemons; `launcher` is relative to the root, `path` is its socket's."""
+
     user: str
     package: str
     launcher: Path
@@ -33,9 +35,9 @@ HIVE = Program(
 
 @dataclass(frozen=True)
 class Patient:
-    """The machine that is looked at: its file system, its bus, and who asks.
+    """The machine that is examined: its file system, its bus, and the caller.
 
-    `bus` is None where the system bus does not answer; `sudo_user` is whom root acts for.
+    `bus` is None if the system bus does not answer; `sudo_user` is the user who called sudo.
     """
 
     bus: Bus | None
@@ -45,8 +47,9 @@ class Patient:
 
     @property
     def programs(self) -> list[Program]:
-        """Which of the two are installed here."""
+        """Those of queen and hive that are installed here."""
         return [program for program in (QUEEN, HIVE) if (self.root / program.launcher).exists()]
 
     def is_installed(self, program: Program) -> bool:
+        """Is this one installed here?"""
         return program in self.programs

@@ -1,4 +1,4 @@
-"""polkit, which lets those start units who are not root."""
+"""polkit, which lets users who are not root start units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
 
 
 def check_polkit(patient: Patient) -> Iterator[Complaint]:
-    """Is polkit there, does it answer, and has it the rules of rbee?"""
+    """Is polkit installed, does it answer, and are the rules of rbee there?"""
     if patient.bus is None:
         yield NO_BUS
         return
@@ -46,7 +46,7 @@ def check_polkit(patient: Patient) -> Iterator[Complaint]:
 
 
 def is_missing(path: Path) -> bool:
-    """Debian 12 shows the folder of the rules to root and polkit only: who may not look cannot say so."""
+    """Is the file missing? False if the folder may not be read: on Debian 12 only root and polkit may."""
     try:
         return not path.is_file()
     except PermissionError:
@@ -54,6 +54,7 @@ def is_missing(path: Path) -> bool:
 
 
 def complain_of_polkit(state: UnitState, file_state: str) -> Complaint | None:
+    """A polkit that is masked, not installed, or has failed."""
     only_root = "so that only root can turn rbee on and off"
     if state.load == "masked":
         return Complaint(f"{POLKIT} is masked, {only_root}", (unmask(POLKIT, file_state),))

@@ -1,4 +1,4 @@
-"""One queen for this machine's hive, who is here or on another machine."""
+"""This machine's hive must have one queen: here, or on another machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rbee.wire.types import LOCALHOST
 
 
 def check_queens(patient: Patient) -> Iterator[Complaint]:
-    """A machine with a queen whose hive has joined another."""
+    """Has the hive of a machine with a queen joined another queen?"""
     if patient.bus is None:
         yield NO_BUS
         return
@@ -31,8 +31,8 @@ def check_queens(patient: Patient) -> Iterator[Complaint]:
 def complain_of_two_queens(remote: RemoteQueen, root: Path, *, is_root: bool) -> Complaint:
     """A machine with a queen whose hive has joined another: no queen gets its heartbeats.
 
-    It is mended where somebody has added localhost to the queen here, who is the one that is wanted then.
-    Nothing is lost: what it has joined is put aside.
+    There is a cure if localhost has been added to the queen here: then this queen is the desired one.
+    Nothing is lost: the membership is renamed.
     """
     text = f"this machine has a queen of its own, and its hive is {remote}: neither gets its heartbeats"
     leave = "To leave the hive with the other queen: sudo apt remove rbee-queen"
@@ -41,7 +41,7 @@ def complain_of_two_queens(remote: RemoteQueen, root: Path, *, is_root: bool) ->
         ("runuser", "-u", HIVE.user, "--", "mv", "-T", f"/{FOLDER}/{name}", f"/{FOLDER}/{name}.aside")
         for name in there
     )
-    if put_aside and _is_wanted(root):
+    if put_aside and _is_desired(root):
         return Complaint(text, (*put_aside, ("systemctl", "try-restart", HIVE_UNIT)), hint=leave)
     return Complaint(
         text,
@@ -50,7 +50,7 @@ def complain_of_two_queens(remote: RemoteQueen, root: Path, *, is_root: bool) ->
     )
 
 
-def _is_wanted(root: Path) -> bool:
+def _is_desired(root: Path) -> bool:
     """Has somebody added this machine to the queen here?"""
     try:
         catalog = catalog_path(root)

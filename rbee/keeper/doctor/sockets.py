@@ -1,4 +1,4 @@
-"""The sockets' files, and whether anybody listens on them."""
+"""The sockets' files, and whether a process listens on them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def check_sockets(patient: Patient) -> Iterator[Complaint]:
         return
     if patient.is_installed(QUEEN) and (closed := closed_tcp(patient.bus, patient.root)):
         yield Complaint(closed.message, hint="; ".join(closed.hint.splitlines()))
-    heard = _listening_paths(patient.root)
+    listened = _listening_paths(patient.root)
     for program in listening:
         yield from complain_of_socket(
-            program.socket, program.path, patient.root, patient.bus.socket_access(program.socket), heard
+            program.socket, program.path, patient.root, patient.bus.socket_access(program.socket), listened
         )
 
 
@@ -50,11 +50,11 @@ def _listening_units(bus: Bus, programs: Sequence[Program]) -> list[Program]:
 
 
 def complain_of_socket(
-    unit: str, path: Path, root: Path, access: tuple[str, str, int], heard: set[str] | None
+    unit: str, path: Path, root: Path, access: tuple[str, str, int], listened: set[str] | None
 ) -> Iterator[Complaint]:
-    """What is wrong with the file of a socket whose unit is active.
+    """What is wrong with the file of a socket whose unit is active. Connecting would wake the queen.
 
-    Connecting would tell more, and would wake the queen.
+    `access` is user, group and mode; `listened` are the paths that are listened on, None if unknown.
     """
     try:
         found = (root / path.relative_to("/")).lstat()
@@ -62,16 +62,16 @@ def complain_of_socket(
         yield Complaint(f"systemd listens on {path}, and somebody deleted that file", (RESTART,))
         return
     if not stat.S_ISSOCK(found.st_mode):
-        yield Complaint(f"{path} is no socket", (("rm", "-r", str(path)), RESTART))
+        yield Complaint(f"{path} is not a socket", (("rm", "-r", str(path)), RESTART))
         return
-    if heard is not None and str(path) not in heard:
-        yield Complaint(f"nobody listens on {path}, though systemd takes {unit} for active", (RESTART,))
+    if listened is not None and str(path) not in listened:
+        yield Complaint(f"nobody listens on {path}, although systemd shows {unit} as active", (RESTART,))
         return
     user, group, mode = access
-    wanted = f"{user or 'root'}:{group or 'root'}"
-    if f"{user_name(found.st_uid)}:{group_name(found.st_gid)}" != wanted:
+    owner = f"{user or 'root'}:{group or 'root'}"
+    if f"{user_name(found.st_uid)}:{group_name(found.st_gid)}" != owner:
         yield Complaint(
-            f"{path} should belong to {wanted}, and is {access_of(found)}", (("chown", wanted, str(path)),)
+            f"{path} should belong to {owner}, and is {access_of(found)}", (("chown", owner, str(path)),)
         )
     if stat.S_IMODE(found.st_mode) != mode:
         yield Complaint(
@@ -90,5 +90,5 @@ def _listening_paths(root: Path) -> set[str] | None:
         lines = (root / "proc/net/unix").read_text(errors="replace").splitlines()[1:]
     except OSError:
         return None
-    found = [line.split(maxsplit=7) for line in lines]
-    return {words[7] for words in found if len(words) == 8 and int(words[3], 16) & 0x10000}
+    rows = [line.split(maxsplit=7) for line in lines]
+    return {row[7] for row in rows if len(row) == 8 and int(row[3], 16) & 0x10000}

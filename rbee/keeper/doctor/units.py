@@ -14,16 +14,16 @@ from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
 from rbee.systemd.unit import UnitState, said_by
 
 FAILING_TIMEOUT = 1.0
-"""Seconds for a service that is just being restarted to fail again, which is when systemd knows why."""
+"""Seconds to wait for a service that is being restarted to fail again: only then systemd has the reason."""
 
 BACK_TIMEOUT = 3.0
-"""Seconds that a unit has, which is being restarted, to be back before that is a problem."""
+"""Seconds for a unit that is being restarted to be back, before that is a problem."""
 
 METRICS_UNIT = "rbee-metrics.service"
 
 
 def check_units(patient: Patient) -> Iterator[Complaint]:
-    """Every unit of what is installed: its file first, then whether it has failed."""
+    """Every unit of the installed programs: its file first, then whether it has failed."""
     if patient.bus is None:
         yield NO_BUS
         return
@@ -35,7 +35,7 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
             states[program.service] = state_after_restart(patient.bus, program.service)
         for unit, state in states.items():
             yield from complain_of_file(unit, state, *patient.bus.file_state(unit))
-        # A unit that cannot be started at all need not be told to have failed, too.
+        # A unit that cannot be started at all is not reported as failed, too.
         if all(state.load == "loaded" for state in states.values()):
             yield from complain_of_failure(program, *states.values())
     yield from complain_of_metrics(patient.bus)
@@ -45,9 +45,9 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
 
 
 def state_after_restart(bus: Bus, unit: str) -> UnitState:
-    """What becomes of a unit that is being restarted: it is back in a moment, has failed, or is restarted on.
+    """Wait until a unit that is being restarted is active or has failed; return its state.
 
-    After a fault that was just mended, such as a stopped bus, it mostly is the first.
+    If it is still being restarted after BACK_TIMEOUT, wait until it fails once more, for the reason.
     """
     state = bus.await_state(
         unit, lambda one: one.active == "active" or not one.is_restarting, timeout=BACK_TIMEOUT
@@ -64,10 +64,10 @@ def complain_of_file(unit: str, state: UnitState, file_state: str, needs_reload:
         if unit.endswith(".socket") and state.is_active:
             # systemd closed the descriptor as it masked the unit, and leaves the unit active.
             cures = (*cures, RESTART)
-        yield Complaint(f"{unit} is masked: systemd refuses to start it and all that needs it", cures)
+        yield Complaint(f"{unit} is masked: systemd refuses to start it and what depends on it", cures)
     elif state.load == "not-found":
         yield Complaint(
-            f"the file of {unit} is gone, though its program is installed",
+            f"the file of {unit} is missing, although its program is installed",
             hint=f"Install the package again: sudo apt install --reinstall ./{_package_of(unit)}_*.deb",
         )
     elif state.load != "loaded":
@@ -76,13 +76,14 @@ def complain_of_file(unit: str, state: UnitState, file_state: str, needs_reload:
         )
     elif needs_reload:
         yield Complaint(
-            f"the file of {unit} or a drop-in was changed, and systemd still goes by the old one",
+            f"the file of {unit} or a drop-in was changed, and systemd still uses the old one",
             (("systemctl", "daemon-reload"),),
         )
 
 
 def unmask(unit: str, file_state: str) -> Command:
-    # Without --runtime systemctl looks into /etc only, and says nothing where it finds nothing.
+    """The command that unmasks a unit with this UnitFileState."""
+    # Without --runtime systemctl looks in /etc only, and reports nothing if the link is not there.
     return ("systemctl", "unmask", *(["--runtime"] if file_state == "masked-runtime" else []), unit)
 
 
@@ -93,7 +94,7 @@ def _package_of(unit: str) -> str:
 
 
 def complain_of_failure(program: Program, service: UnitState, socket: UnitState) -> Iterator[Complaint]:
-    """Whether service or socket have failed, told as one story: the one is mostly why the other did."""
+    """A service or a socket that has failed, in one complaint: mostly one is the cause of the other."""
     service_failed, socket_failed = service.active == "failed", socket.active == "failed"
     if service.is_restarting:
         yield complain_of_restarts(program, service)
@@ -108,14 +109,14 @@ def complain_of_failure(program: Program, service: UnitState, socket: UnitState)
         return
     causes = []
     if socket_failed:
-        causes.append(f"{program.socket} has failed and listens no more: {reason_of(socket)}")
+        causes.append(f"{program.socket} has failed and does not listen: {reason_of(socket)}")
     if service_failed:
-        said = f"; it said: {service.status_text}" if service.status_text else ""
-        causes.append(f"{program.service} has failed: {reason_of(service)}{said}")
-    # reset-failed also lets go of the start limit, which would refuse the next start.
+        status = f"; its status: {service.status_text}" if service.status_text else ""
+        causes.append(f"{program.service} has failed: {reason_of(service)}{status}")
+    # reset-failed also resets the start limit, which would refuse the next start.
     cures: list[Command] = [("systemctl", "reset-failed", program.service, program.socket)]
     if service_failed and service.exit_status in SETUPS:
-        # Forgetting is no cure: the next start fails as this one did.
+        # reset-failed is not a cure: the next start would fail as this one did.
         commands = [*cures, *([("systemctl", "start", program.socket)] if socket_failed else [])]
         afterwards = "; ".join(f"sudo {' '.join(command)}" for command in commands)
         hint = f"{where_to_look(program.service, service)}\nWhen that is mended: {afterwards}"
@@ -129,19 +130,19 @@ def complain_of_failure(program: Program, service: UnitState, socket: UnitState)
 
 
 def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
-    """Whether Prometheus gets the queen's metrics where somebody wants that: nobody watches a timer."""
+    """A failed metrics unit: nobody would notice, as a timer starts it."""
     state = bus.state(METRICS_UNIT)
     if state.active == "failed":
         yield Complaint(
-            f"{METRICS_UNIT} has failed, and Prometheus gets no metrics of the queen: {reason_of(state)}",
+            f"{METRICS_UNIT} has failed, and Prometheus gets no metrics from the queen: {reason_of(state)}",
             hint=where_to_look(METRICS_UNIT, state),
         )
 
 
 def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
-    """A service that fails at each start. It is 'activating', and never 'failed', while systemd tries on."""
+    """A service that fails at each start: 'activating', and never 'failed', while systemd retries."""
     count = (
-        f" again and again, {service.restarts} time{'s' if service.restarts != 1 else ''} so far"
+        f" repeatedly, {service.restarts} time{'s' if service.restarts != 1 else ''} so far"
         if service.restarts
         else ""
     )
@@ -152,40 +153,41 @@ def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
 
 
 def where_to_look(unit: str, state: UnitState) -> str:
+    """The hint for a unit that has failed: the cure for its exit status, or its journal."""
     return cure_for_exit(state.exit_status, unit) or f"sudo journalctl -u {unit} -e"
 
 
 def complain_of_join(state: UnitState) -> Iterator[Complaint]:
-    """An invitation that was left, and came to nothing; the hive is what it was before."""
+    """A join that has failed; the hive is what it was before."""
     if state.active == "failed":
-        told = said_by(state)[0] or reason_of(state)
+        why = said_by(state)[0] or reason_of(state)
         yield Complaint(
-            f"{JOIN_UNIT} has failed: {told}",
+            f"{JOIN_UNIT} has failed: {why}",
             (("systemctl", "reset-failed", JOIN_UNIT),),
             hint="To join a queen: sudo rbeectl join QUEEN:8500 --token TOKEN",
         )
 
 
 def reason_of(state: UnitState) -> str:
-    """Why a unit failed: systemd's Result, explained."""
+    """Why a unit failed: its Result= in systemd, explained."""
     if state.result == "exit-code":
         return f"it ended with {describe_exit(state.exit_status)}"
     if state.result in ("signal", "core-dump"):
         return f"it was ended by signal {state.exit_status}"
-    last = f"; at last it ended with {state.end}" if state.end else ""
+    last = f"; it last ended with {state.end}" if state.end else ""
     if state.result in ("", "success"):
-        return f"its last run is over{last}"
+        return f"its last run has ended{last}"
     return _RESULTS.get(state.result, f"its result is '{state.result}'") + last
 
 
 _RESULTS = {
     "start-limit-hit": "it was started too often in a row (start-limit-hit)",
-    "service-start-limit-hit": "its service was woken again and again and could not start"
+    "service-start-limit-hit": "its service was woken repeatedly and could not start"
     " (service-start-limit-hit)",
     "trigger-limit-hit": "its service was woken too often in a short time (trigger-limit-hit)",
     "timeout": "it did not start or stop in time (timeout)",
-    "watchdog": "it was stuck, and the watchdog ended it (watchdog)",
+    "watchdog": "it hung, and the watchdog ended it (watchdog)",
     "oom-kill": "the machine ran out of memory (oom-kill)",
     "resources": "systemd could not set up what it needs, such as its socket's file (resources)",
-    "protocol": "it did not say that it was ready (protocol)",
+    "protocol": "it did not report that it was ready (protocol)",
 }

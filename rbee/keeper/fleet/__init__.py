@@ -1,1 +1,1 @@
-"""Other machines: opening the queen to them, joining a queen elsewhere, and bringing a machine by ssh."""
+"""Other machines: opening the queen to them, joining a remote queen, and adding a machine by ssh."""

@@ -1,4 +1,4 @@
-"""A queen's address as it is typed, and those of this machine at which others find its queen."""
+"""A queen's address as it is typed, and the addresses of this machine at which others reach its queen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rbee.wire.types import QUEEN_PORT, Host
 
 
 def parse_address(text: str, *, field: str) -> tuple[str, int]:
-    """HOST:PORT, [ADDRESS]:PORT, or one without a port, which is QUEEN_PORT then."""
+    """Parse HOST[:PORT] or [ADDRESS][:PORT]; the port defaults to QUEEN_PORT. BadInput names `field`."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?", text)
     try:
         host = decode(Host, (found[1] or found[2]) if found else "")
@@ -28,7 +28,7 @@ def parse_address(text: str, *, field: str) -> tuple[str, int]:
 
 
 def _address_wanted(text: str) -> str:
-    """What somebody should have typed who typed this."""
+    """What should have been typed instead of an address that is not valid."""
     with suppress(ValueError):
         return f"have an IPv6 address in brackets: [{IPv6Address(text)}]:{QUEEN_PORT}"
     found = re.fullmatch(r"(.*:.*):([0-9]{1,5})", text)
@@ -47,7 +47,7 @@ def joined(host: str, port: int) -> str:
 
 
 def is_plain(address: str) -> bool:
-    """No name, and not one that counts on a link alone, as fe80::1%eth0 does."""
+    """Is it an IP address that is valid beyond one link, unlike fe80::1%eth0? False for a name."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -56,7 +56,7 @@ def is_plain(address: str) -> bool:
 
 
 def addresses_of(host: str, port: int) -> list[tuple[str, int]]:
-    """Those of this machine's at which a listener is found that listens on `host`."""
+    """The addresses of this machine at which a socket is reached that listens on `host`."""
     found = ip_address(host)
     if not found.is_unspecified:
         return [(host, port)]
@@ -64,17 +64,17 @@ def addresses_of(host: str, port: int) -> list[tuple[str, int]]:
 
 
 def reachable_at(listens: Sequence[str]) -> list[str]:
-    """HOST:PORT for each of this machine's addresses at which others find a queen who listens so.
+    """HOST:PORT for each address of this machine at which others reach a queen that listens on these.
 
-    First the one from which this machine itself goes out.
+    First the address that this machine uses for outgoing connections.
     """
-    places = [place for one in listens for place in addresses_of(*parse_address(one, field="listens"))]
+    reached = [pair for one in listens for pair in addresses_of(*parse_address(one, field="listens"))]
     first = _way_out()
-    return [joined(*one) for one in sorted(dict.fromkeys(places), key=lambda one: one[0] != first)]
+    return [joined(*one) for one in sorted(dict.fromkeys(reached), key=lambda one: one[0] != first)]
 
 
 def _way_out() -> str | None:
-    """This machine's address on the way to elsewhere, for which nothing is sent; None if there is no way."""
+    """This machine's address on the default route; None if there is none. Sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # RFC 5737: nobody has this address
@@ -84,9 +84,9 @@ def _way_out() -> str | None:
 
 
 def own_addresses(proc: Path = Path("/proc"), *, are_plain: bool = True) -> list[str]:
-    """The addresses of this machine as the kernel has them (proc(5)), IPv4 first.
+    """The addresses of this machine, from proc(5), IPv4 first.
 
-    `are_plain` leaves those out that others cannot know: of the loopback, and of a link alone.
+    `are_plain` leaves out those that other machines cannot use: of the loopback, and of one link.
     """
     found: list[str] = []
     try:
@@ -95,6 +95,6 @@ def own_addresses(proc: Path = Path("/proc"), *, are_plain: bool = True) -> list
         for line in (proc / "net/if_inet6").read_text().splitlines():
             found.append(str(IPv6Address(bytes.fromhex(line.split()[0]))))
     except (OSError, ValueError, IndexError):
-        pass  # IPv6 is off, or this is no such kernel: there is that much less to suggest
-    told = dict.fromkeys(found)
-    return [one for one in told if not are_plain or (is_plain(one) and not ip_address(one).is_loopback)]
+        pass  # IPv6 is off, or /proc has another format: there are fewer addresses to suggest
+    unique = dict.fromkeys(found)
+    return [one for one in unique if not are_plain or (is_plain(one) and not ip_address(one).is_loopback)]

@@ -1,6 +1,6 @@
-"""Making another machine a hive of this one's queen, by ssh.
+"""Make another machine a hive of this machine's queen, by ssh.
 
-Nothing is changed there before all has been looked at.
+Nothing is changed there before everything has been checked.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import is_same_name
 
 TOKEN_LIFE = 600
-"""Seconds of a token that goes straight to the machine it is for."""
+"""Seconds for which the token is valid that is handed to the machine."""
 
 AS_HIVE = ("setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--")
-"""Before what root has done in the folder of user rbee-hive, who can put a link in the place of any file."""
+"""Runs a command as user rbee-hive: in its folder it may have put a link in the place of any file."""
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
 
@@ -48,10 +48,10 @@ PUT = 'umask 077; rm -f -- "$1" && cat >"$1" && mv -fT -- "$1" "$0"'
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was typed, and what the queen knows of a hive of that name.
+    """What was typed, and what the queen knows about a hive of that name.
 
-    `is_member` is whether the catalog has it, `is_up` whether it beats, and `is_refused` whether she does
-    not take its credential any more.
+    `is_member`: the catalog has it. `is_up`: its heartbeats are received. `is_refused`: the queen refuses
+    its credential.
     """
 
     typed: Typed
@@ -61,16 +61,16 @@ class Request:
 
 
 def bring(queen: Queen, request: Request) -> None:
-    """Have the machine's hive run if it has joined as this name, where the queen is now; or have it join."""
+    """Start the machine's hive if it has joined under this name at the queen's address; else have it join."""
     typed, work = request.typed, queen.work
     tcp: Tcp = queen.ask(QueenRoutes.TCP)
     if not tcp.listens:
         raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
-    # Before the first word there: these are mistakes here.
+    # Before anything is done there: these are mistakes in the command.
     if typed.queen is not None:
         parse_address(typed.queen, field="--queen")
     debs = find_packages(typed.package) if typed.package else []
-    # Before ssh asks whatever it may ask.
+    # Before ssh may ask for a password.
     work.teller.narrate(LOOKING_AT_HOST, f"looking at {typed.host} by ssh")
     ssh = Ssh(typed.host, typed.user, work.left, work.teller.asking, typed)
     visit = Visit(queen, ssh, tcp, request)
@@ -82,7 +82,7 @@ def bring(queen: Queen, request: Request) -> None:
 
 
 class Visit:
-    """What is done on the other machine. `left_behind` is what is so there if it ends now."""
+    """The work on the other machine. `left_behind` says what has been changed there if it ends now."""
 
     def __init__(self, queen: Queen, ssh: Ssh, tcp: Tcp, request: Request) -> None:
         self._queen = queen
@@ -96,7 +96,7 @@ class Visit:
         self.left_behind = f"nothing was changed on {ssh.host}"
 
     def make(self, debs: list[Path]) -> None:
-        """All of it; `debs` are installed where rbee-hive is not."""
+        """Do all of it; `debs` are installed if rbee-hive is not."""
         ssh, units, name = self._ssh, self._units, self._name
         if units.state(QUEEN_UNIT).load == "loaded":
             if is_same_machine(ssh):
@@ -108,50 +108,50 @@ class Visit:
         if is_installed and debs:
             self._teller.narrate(LOOKING_AT_HOST, not_installed_again(name))
         is_known = is_installed and self._request.is_member
-        found = find_membership(ssh, name, self._tcp) if is_known else None
-        if found is None:
-            there = find_queen(ssh, self._tcp, self._request.typed.queen)
+        membership = find_membership(ssh, name, self._tcp) if is_known else None
+        if membership is None:
+            address = find_queen(ssh, self._tcp, self._request.typed.queen)
             # Before a token is made for it.
             ssh.become_root()
             if not is_installed:
                 self.left_behind = f"an apt that was begun on {name} may go on there"
                 install(ssh, self._teller, debs)
             self.left_behind = f"{name} has rbee-hive, and has not joined"
-            self._hand_over(*there)
-        elif not self._repair(found):
+            self._hand_over(*address)
+        elif not self._repair(membership):
             return
         self.left_behind = f"the hive of {name} is what it was, or starts by itself as what it has become"
         self._teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
-        with _said_of(name):
+        with _named_in_errors(name):
             restart_hive(units, self._left)
 
-    def _repair(self, found: Membership) -> bool:
-        """Have a hive of hers dial where she is, with a credential that she takes; False if it does already.
+    def _repair(self, membership: Membership) -> bool:
+        """Give a hive of this queen the queen's address, and a token if needed; False if it needs neither.
 
-        A new address is taken up with the credential that it has. Where she does not take that, and where
-        she has refused it before, it gets a token.
+        It keeps its credential with a new address. If the queen refuses the credential, now or before, the
+        hive gets a token.
         """
-        name, now = self._name, (found.host, found.port)
-        there = self._where_now(now)
+        name, now = self._name, (membership.host, membership.port)
+        address = self._queen_address(now)
         if self._request.is_refused:
-            self._hand_over(*there)
+            self._hand_over(*address)
             return True
-        if there == now:
+        if address == now:
             return not self._request.is_up
         if self._units.state(JOIN_UNIT).load != "loaded":  # 0.4.0: nothing proves the address
-            self._hand_over(*there)
+            self._hand_over(*address)
             return True
-        self._teller.narrate(HANDING_OVER, f"handing {name} the queen's new address, {joined(*there)}")
-        _invite(self._ssh, invitation(*there, name=None, token=None))
+        self._teller.narrate(HANDING_OVER, f"handing {name} the queen's new address, {joined(*address)}")
+        _invite(self._ssh, invitation(*address, name=None, token=None))
         try:
             take_up(self._units, self._left)
         except UnitFailed as error:
             self._teller.narrate(HANDING_OVER, f"{name} could not follow her there: {error.message}")
-            self._hand_over(*there)
+            self._hand_over(*address)
         return True
 
-    def _where_now(self, now: tuple[str, int]) -> tuple[str, int]:
-        """As typed; where it dials, if she answers there; or where she does."""
+    def _queen_address(self, now: tuple[str, int]) -> tuple[str, int]:
+        """The address that was typed; else `now`, if the queen answers there; else one where it does."""
         typed = self._request.typed.queen
         if typed is not None and parse_address(typed, field="--queen") != now:
             return find_queen(self._ssh, self._tcp, typed)
@@ -160,16 +160,16 @@ class Visit:
         return find_queen(self._ssh, self._tcp, typed)
 
     def _hand_over(self, host: str, port: int) -> None:
-        """Put an invitation there, with a token for this name and one use."""
+        """Leave an invitation on the machine, with a token for this name and one use."""
         name = self._name
         created: CreatedToken = self._queen.ask(QueenRoutes.CREATE_TOKEN, CreateToken(TOKEN_LIFE, 1, name))
-        telling = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
-        self._teller.narrate(HANDING_OVER, telling)
+        text = f"handing {name} the queen's address, {joined(host, port)}, and a token for one use"
+        self._teller.narrate(HANDING_OVER, text)
         _invite(self._ssh, invitation(host, port, name=name, token=created.text))
 
 
 @contextmanager
-def _said_of(name: str) -> Iterator[None]:
+def _named_in_errors(name: str) -> Iterator[None]:
     try:
         yield
     except UnitFailed as error:
@@ -177,14 +177,14 @@ def _said_of(name: str) -> Iterator[None]:
 
 
 def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
-    """Where that machine dials, if it is this hive, of a queen with these keys."""
+    """The membership of that machine, if it is for a hive of this name and a queen with these keys."""
     from rbee.tls import fingerprint
 
     head = ssh.run_as_root(*AS_HIVE, "sh", "-c", READ_HEAD, f"{STATE}/membership")
-    with suppress(ValueError, RbeeError):  # there is no membership, or none that it could use
-        found = parse_membership(head)
-        if is_same_name(name, found.hive_id) and fingerprint(found.ca) == tcp.fingerprint:
-            return found
+    with suppress(ValueError, RbeeError):  # there is no membership, or it is not valid
+        membership = parse_membership(head)
+        if is_same_name(name, membership.hive_id) and fingerprint(membership.ca) == tcp.fingerprint:
+            return membership
     return None
 
 
@@ -196,7 +196,7 @@ def _invite(ssh: Ssh, content: str) -> None:
 
 
 def not_installed_again(name: str) -> str:
-    """What --install does on a machine that has the package."""
+    """The message if --install is given for a machine that has the package."""
     return f"{name} has rbee-hive already: --install changes nothing there"
 
 

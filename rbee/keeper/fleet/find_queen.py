@@ -1,4 +1,4 @@
-"""Where another machine finds the queen: an address is tried from there, before anything is changed there."""
+"""At which address another machine reaches the queen: tried from there, before anything is changed."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from rbee.keeper.fleet.ssh import Ssh
 from rbee.wire.fleet import Tcp
 
 REACH_TIMEOUT = 8.0
-"""Seconds for the connection from there to the queen, and for her answer."""
+"""Seconds for the connection from there to the queen, and for its answer."""
 
 OTHERS = 8
-"""Addresses of this machine that are tried, where the one that ssh came from leads nowhere."""
+"""Addresses of this machine that are tried if the one that ssh came from does not work."""
 
 MARK = "rbeectl is through"
 
 TUNNEL = (
     f'exec 3<>"/dev/tcp/$0/$1" && printf "\\n{MARK}\\n" && {{ cat <&3 & cat >&3; kill "$!" 2>/dev/null; }}'
 )
-"""For bash, which every Debian has: a connection over there that is spoken through from here."""
+"""For bash, which every Debian has: a TCP connection from the other machine, relayed to here."""
 
 HANG_UP = 20
-"""Seconds after which it goes by itself over there."""
+"""Seconds after which the relay ends by itself."""
 
 
 def find_queen(ssh: Ssh, tcp: Tcp, queen: str | None) -> tuple[str, int]:
-    """Host and port at which she answers from there: as typed, or where ssh came from."""
+    """Host and port at which the queen answers from there: as typed, or where ssh came from.
+
+    Unreachable if it does not; its hint names other addresses that work.
+    """
     listens = [parse_address(one, field="listens") for one in tcp.listens]
     port = listens[0][1]
     if queen is not None:
@@ -56,7 +59,7 @@ def find_queen(ssh: Ssh, tcp: Tcp, queen: str | None) -> tuple[str, int]:
 
 
 def try_from_there(ssh: Ssh, host: str, port: int, tcp: Tcp) -> str:
-    """Why she does not answer there, '' if she does: the queen whose keys these are, and nobody else."""
+    """Why the queen with these keys does not answer at an address, tried from there; '' if it does."""
     bash = f"timeout {HANG_UP} bash -c '{TUNNEL}' {host} {port}"
     pipes = ssh.pipes(f"env LC_ALL=C {bash}")
     try:
@@ -75,17 +78,17 @@ def try_from_there(ssh: Ssh, host: str, port: int, tcp: Tcp) -> str:
     return "something else than this queen answers there"
 
 
-def _why_not(ssh: Ssh, host: str, said: list[str]) -> str:
-    """In bash's words, whose last line tells of a name that is not known that the argument is invalid."""
-    for line in said:
-        before, _, words = line.rpartition(": ")
+def _why_not(ssh: Ssh, host: str, err: list[str]) -> str:
+    """The reason in bash's error; if the name is unknown, its last line says only 'Invalid argument'."""
+    for line in err:
+        before, _, reason = line.rpartition(": ")
         if before.endswith(f": {host}"):
-            return f"the name {host} is not known on {ssh.host} ({words})"
-    return said[-1].rpartition(": ")[2] if said else "bash there did not connect"
+            return f"the name {host} is not known on {ssh.host} ({reason})"
+    return err[-1].rpartition(": ")[2] if err else "bash there did not connect"
 
 
 def _ca_of(pipes: Pipes, timeout: float) -> str:
-    """The CA's certificate, in PEM, of the queen at the other end: TLS is spoken here, as a hive does."""
+    """The certificate, in PEM, of the CA of the queen at the other end, asked for over TLS as a hive does."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     talk = tls.trusting_context().wrap_bio(incoming, outgoing, server_hostname=tls.QUEEN_NAME)
     answer = b""
@@ -98,7 +101,7 @@ def _ca_of(pipes: Pipes, timeout: float) -> str:
                 has_asked = True
             answer += talk.read(CHUNK)
             if len(answer) > CHUNK:
-                raise Unreachable("it answers, and not as a queen does")
+                raise Unreachable("it answers, but not as a queen does")
         except ssl.SSLWantReadError:
             if not pipes.exchange(outgoing.read(), lambda: bool(pipes.out), timeout):
                 raise Unreachable("it closed the connection") from None

@@ -1,4 +1,4 @@
-"""Is the machine that somebody names, or that ssh leads to, this one?"""
+"""Is the machine that a host name or ssh leads to this one?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rbee.keeper.fleet.ssh import Ssh
 from rbee.wire.types import LOCALHOST
 
 IDENTITY = ("/etc/machine-id", "/proc/sys/kernel/random/boot_id")
-"""An image that was copied has the same machine-id, and a container the boot of its host, but not both."""
+"""A copied image has the same machine-id, and a container the boot id of its host, but not both."""
 
 
 def is_here(host: str) -> bool:
-    """By its name or one of its addresses. What only ssh's configuration knows is another machine.
+    """Is it this machine, by its name or one of its addresses? False for an alias of ssh's configuration.
 
-    A name is looked up only if it begins as this machine's own does.
+    A name is looked up only if its first part is that of this machine's name.
     """
     name = host.strip("[]").partition("%")[0].removesuffix(".").lower()
     try:
@@ -45,7 +45,7 @@ def _addresses(name: str) -> list[str]:
 
 
 def is_same_machine(ssh: Ssh) -> bool:
-    """Has ssh led back to here, by whatever name?"""
+    """Does this ssh connection lead back to this machine?"""
     there = ssh.run("sh", "-c", f"cat {' '.join(IDENTITY)} 2>/dev/null || :").split()
     try:
         here = [Path(one).read_text().strip() for one in IDENTITY]

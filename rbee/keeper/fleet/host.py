@@ -1,4 +1,4 @@
-"""A host that is to be a hive: seen to by ssh where it is another machine, and then added."""
+"""Make a host a hive: prepared by ssh if it is another machine, and then added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rbee.wire.types import LOCALHOST, Name, is_same_name
 
 
 def bring_and_add(queen: Queen, typed: Typed) -> HiveView:
-    """As bring_host() and Hives.add(); a hive whose credential the queen refuses joins her anew."""
+    """bring_host(), then Hives.add(); a hive whose credential the queen refuses joins again in between."""
     hives = Hives(queen)
     is_brought = bring_host(queen, typed)
     try:
@@ -26,13 +26,13 @@ def bring_and_add(queen: Queen, typed: Typed) -> HiveView:
 
 
 def bring_host(queen: Queen, typed: Typed, *, is_refused: bool = False) -> bool:
-    """Where a host is another machine, see to it by ssh that its hive has joined and runs.
+    """If a host is another machine, make its hive join and run, by ssh; False if ssh was not needed.
 
-    `is_refused` says that the queen does not take its credential. False where ssh was not needed.
+    `is_refused` says that the queen refuses its credential.
     """
     if is_same_name(LOCALHOST, typed.host):
         return False
-    # For other machines alone: ssh, TLS and all.
+    # Only for other machines, as they import ssh and TLS.
     from rbee.keeper.fleet.bring import Request, bring, not_installed_again
     from rbee.keeper.fleet.here import is_here
     from rbee.keeper.fleet.invitation import is_this_machine
@@ -41,11 +41,11 @@ def bring_host(queen: Queen, typed: Typed, *, is_refused: bool = False) -> bool:
         raise is_this_machine(typed.host, typed.port)
     checked(Name, "HOST", typed.host)
     queen.wake()
-    found = Hives(queen).find(typed.host)
-    is_up = found is not None and found.last_beat_ms is not None and found.state not in ("offline", "unknown")
-    if is_up and typed.queen is None:  # it beats: whatever is wrong with it, ssh is no help
+    hive = Hives(queen).find(typed.host)
+    is_up = hive is not None and hive.last_beat_ms is not None and hive.state not in ("offline", "unknown")
+    if is_up and typed.queen is None:  # its heartbeats are received: ssh could not mend anything
         if typed.package is not None:
             queen.work.teller.narrate(LOOKING_AT_HOST, not_installed_again(typed.host))
         return False
-    bring(queen, Request(typed, found is not None, is_up, is_refused))
+    bring(queen, Request(typed, hive is not None, is_up, is_refused))
     return True

@@ -1,6 +1,6 @@
-"""An invitation has a machine's hive join a queen: what is in it, its taking up, and who cannot have one.
+"""An invitation makes a machine's hive join a queen: its content, accepting it, and machines that cannot.
 
-The machine is this one or another. Where the taking up fails, its hive is what it was before.
+The machine is this one or another. If accepting it fails, the hive is what it was before.
 """
 
 from __future__ import annotations
@@ -25,50 +25,52 @@ STOP_TIMEOUT = 20.0
 START_TIMEOUT = 35.0
 
 RESTARTS = 5
-"""Times that a hive is started while others have it restarted, too."""
+"""Times that starting a hive is tried while somebody else restarts it, too."""
 
 JOIN_TIMEOUT = 45.0
-"""Seconds for rbee-hive-join.service, which systemd gives 40."""
+"""Seconds for rbee-hive-join.service; systemd allows it 40."""
 
 
 def invitation(host: str, port: int, *, name: str | None, token: str | None) -> str:
+    """The content of an invitation's file; without a token, the hive keeps its credential."""
     return json.dumps({"host": host, "port": port, "name": name, "token": token}) + "\n"
 
 
 def has_queen(name: str, where: str = "") -> RbeeError:
-    """`where` is what comes before a command that is for another machine."""
+    """The error for a machine that has a queen; `where` precedes commands for another machine ('ssh …')."""
     return RbeeError(
-        f"{name} has a queen of its own: a machine is hers, or a hive of another",
-        hint=f"What that queen has: {where}rbeectl list-hives\n"
-        f"If nobody needs her any more: {where}sudo apt remove rbee-queen",
+        f"{name} has a queen of its own, and cannot be the hive of another",
+        hint=f"To see that queen's hives: {where}rbeectl list-hives\n"
+        f"If it is not needed any more: {where}sudo apt remove rbee-queen",
     )
 
 
 def is_this_machine(host: str, port: int | None) -> BadInput:
+    """The error for a host that is this machine."""
     again = f"rbeectl add-hive {LOCALHOST}" + ("" if port is None else f" --port {port}")
     return BadInput(f"{host} is this machine", hint=again, field="HOST")
 
 
 def restart_hive(
-    bus: Units, left: Callable[[float], float], tell: Callable[[str], None] = lambda _unit: None
+    bus: Units, left: Callable[[float], float], on_start: Callable[[str], None] = lambda _unit: None
 ) -> None:
-    """Have an invitation taken up, if there is one, and then the hive started with what came of it.
+    """Have an invitation accepted, if there is one, and then restart the hive with the new membership.
 
-    The hive runs on until it has been. Where that, or the start, fails, the hive is what it was before,
-    and the error says so. `tell` is called with each unit that is about to be started.
+    The hive runs until the restart. If either fails, the hive is what it was before, and the error says
+    so. `on_start` is called with each unit that is about to be started.
     """
     was_up = not bus.state(HIVE_UNIT).is_stopped or not bus.state(REDIAL_UNIT).is_stopped
     if bus.state(JOIN_UNIT).load == "loaded":
-        # Before 0.5.0 the hive itself takes it up as it starts.
-        tell(JOIN_UNIT)
+        # Before 0.5.0 the hive itself accepts it as it starts.
+        on_start(JOIN_UNIT)
         take_up(bus, left)
     stop_within, start_within = left(STOP_TIMEOUT), left(START_TIMEOUT)
-    tell(HIVE_UNIT)
+    on_start(HIVE_UNIT)
     try:
         _start_anew(bus, stop_within, start_within)
     except BaseException as error:
         if was_up:
-            # It goes back by itself to the membership with which it was ready last.
+            # By itself it returns to the membership with which it was last ready.
             with suppress(RbeeError):
                 bus.reset_failed(HIVE_UNIT)
                 bus.start(HIVE_UNIT, timeout=START_TIMEOUT)
@@ -78,19 +80,18 @@ def restart_hive(
 
 
 def check_no_join(bus: Units) -> None:
-    """Another join's answer would be taken for this one's."""
+    """RbeeError if another join is running: its result would be taken for this one's."""
     if not bus.state(JOIN_UNIT).is_stopped:
         raise RbeeError(
-            f"another join is under way: {JOIN_UNIT} runs, for 40 s at most; wait for its end, or stop it",
+            f"another join is running: {JOIN_UNIT} ends within 40 s; wait for it, or stop it",
             hint=f"sudo systemctl stop {JOIN_UNIT}",
         )
 
 
 def _start_anew(bus: Units, stop_within: float, start_within: float) -> None:
-    """Stop the hive and start it, as may do another operator at the same time.
+    """Stop the hive and start it, while another operator may be doing the same.
 
-    systemd cancels the job of whoever came first. The stop of the one is as good as that of the other,
-    and two starts are one.
+    Then systemd cancels the first of two jobs, which is no error: one stop and one start are enough.
     """
     with suppress(JobReplaced):
         bus.stop(HIVE_UNIT, timeout=stop_within)
@@ -103,26 +104,26 @@ def _start_anew(bus: Units, stop_within: float, start_within: float) -> None:
 
 
 def take_up(bus: Units, left: Callable[[float], float]) -> None:
-    """Have rbee-hive-join take up the invitation that there is; the hive that runs is not touched."""
+    """Have rbee-hive-join accept the invitation; the running hive is not touched. UnitFailed if it fails."""
     try:
         bus.start(JOIN_UNIT, timeout=left(JOIN_TIMEOUT))
     except UnitFailed as error:
         state = bus.state(JOIN_UNIT)
-        # Of one that died otherwise, its last words say nothing.
-        said = said_by(state)[0] if state.exit_status == BadConfig.exit_code else ""
-        told = f"{said or error.message}{still(bus)}"
+        # With any other exit status the status line is not the reason.
+        reason = said_by(state)[0] if state.exit_status == BadConfig.exit_code else ""
+        message = f"{reason or error.message}{still(bus)}"
         with suppress(RbeeError):
             bus.reset_failed(JOIN_UNIT)  # nothing is broken
-        raise UnitFailed(told, hint=error.hint) from error
+        raise UnitFailed(message, hint=error.hint) from error
     except BaseException:
         with suppress(RbeeError):
-            bus.stop(JOIN_UNIT, timeout=STOP_TIMEOUT)  # or it would join when nobody waits for it any more
+            bus.stop(JOIN_UNIT, timeout=STOP_TIMEOUT)  # or it would join after all
             if bus.state(JOIN_UNIT).active == "failed":
-                bus.reset_failed(JOIN_UNIT)  # to be ended is no fault
+                bus.reset_failed(JOIN_UNIT)  # it was ended on purpose
         raise
 
 
 def still(bus: Units) -> str:
-    """The end of a sentence, with what a hive that runs is all the same."""
-    found = queen_dialled(bus.state(HIVE_UNIT))
-    return f"; the machine is still {found}" if found else ""
+    """The end of a sentence, with the queen that a running hive still has; '' if it has none."""
+    queen = queen_dialled(bus.state(HIVE_UNIT))
+    return f"; the machine is still {queen}" if queen else ""

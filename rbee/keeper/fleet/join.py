@@ -1,4 +1,4 @@
-"""Having this machine's hive join a queen on another, or follow one who moved."""
+"""Make this machine's hive join a remote queen, or follow a queen that has moved."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from rbee.keeper.fleet.invitation import (
 from rbee.keeper.local_hive import MEMBERSHIP_LIMIT, Membership, read_membership
 from rbee.keeper.work import Work
 from rbee.narration import COMPARING_KEYS, JOINING_QUEEN, REACHING_QUEEN, STARTING_HIVE, Teller
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.bus import Bus
 
 
 def check_join(address: str, token: str | None) -> tuple[str, int]:
-    """The queen's host and port, if this user may join her with what was typed."""
+    """The queen's host and port; raises if what was typed is not valid, or this user may not join."""
     queen = parse_address(address, field="QUEEN")
     if token is not None:
         from rbee.tls import read_token
 
         read_token(token)
     if os.geteuid() != 0:
-        raise NotPermitted("joining a queen is root's", hint=f"sudo rbeectl join {address} --token TOKEN")
+        hint = SYSTEM.rbeectl(f"join {address} --token TOKEN", as_root=True)
+        raise NotPermitted("only root may make this machine join a queen", hint=hint)
     if token is None and not Path(STATE, "membership").exists():
         raise BadInput(
-            "--token is needed: this machine is no hive of a queen elsewhere yet",
+            "--token is needed: this machine is not yet a hive of a queen on another machine",
             hint="On the queen's machine: rbeectl token create",
             field="--token",
         )
@@ -46,9 +47,9 @@ def check_join(address: str, token: str | None) -> tuple[str, int]:
 
 
 def join(work: Work, queen: tuple[str, int], *, token: str | None, name: str | None) -> Membership:
-    """Have this machine's hive join a queen elsewhere, or follow one who moved; what it is then.
+    """Make this machine's hive join a remote queen, or follow one that has moved; return its membership.
 
-    Who interrupts that is told what has come of it.
+    If it is interrupted, the error says whether the machine has joined.
     """
     bus = work.bus
     if bus.state(QUEEN_UNIT).load == "loaded":
@@ -59,24 +60,24 @@ def join(work: Work, queen: tuple[str, int], *, token: str | None, name: str | N
     folder = Path(STATE)
     before = _heads(folder)
     try:
-        _look_at(work, queen, token)
+        _check_queen(work, queen, token)
         _invite(folder, invitation(*queen, name=name, token=token))
-        restart_hive(bus, work.left, partial(_tell_joining, work.teller, queen, token))
+        restart_hive(bus, work.left, partial(_narrate_start, work.teller, queen, token))
     except KeyboardInterrupt as error:
         raise _interrupted(bus, is_joined=_heads(folder) != before) from error
-    told = _membership(folder / "membership")
-    if (told.host, told.port) != queen:
+    joined_now = _membership(folder / "membership")
+    if (joined_now.host, joined_now.port) != queen:
         raise RbeeError(
-            f"somebody else had this machine join meanwhile: it is the hive {told.hive_id} of the queen "
-            f"at {told.queen}",
+            f"somebody else made this machine join meanwhile: it is the hive {joined_now.hive_id} of the "
+            f"queen at {joined_now.queen}",
             hint="Join again, with another token",
         )
-    return told
+    return joined_now
 
 
-def _look_at(work: Work, queen: tuple[str, int], token: str | None) -> None:
-    """Before anything is changed: is she reached, and is she the one that the token is of?"""
-    from rbee.keeper.fleet.reach import check_keys, connect  # with TLS, once all else is known to be right
+def _check_queen(work: Work, queen: tuple[str, int], token: str | None) -> None:
+    """Before anything is changed: can the queen be reached, and is the token one of its own?"""
+    from rbee.keeper.fleet.reach import check_keys, connect  # late, as it imports TLS
 
     try:
         work.teller.narrate(REACHING_QUEEN, f"reaching the queen at {joined(*queen)}")
@@ -91,7 +92,7 @@ def _look_at(work: Work, queen: tuple[str, int], token: str | None) -> None:
 
 
 def _invite(folder: Path, content: str) -> None:
-    account = pwd.getpwnam("rbee-hive")
+    account = pwd.getpwnam(SYSTEM.hive_user)
     if not folder.is_dir():
         with explained(folder, "made"):
             folder.mkdir(mode=0o700)
@@ -101,7 +102,7 @@ def _invite(folder: Path, content: str) -> None:
         write_whole(Path(INVITATION), content.encode(), mode=0o600)
 
 
-def _tell_joining(teller: Teller, queen: tuple[str, int], token: str | None, unit: str) -> None:
+def _narrate_start(teller: Teller, queen: tuple[str, int], token: str | None, unit: str) -> None:
     host = queen[0]
     if unit == HIVE_UNIT:
         teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT}")
@@ -112,7 +113,7 @@ def _tell_joining(teller: Teller, queen: tuple[str, int], token: str | None, uni
 
 
 def _heads(folder: Path) -> list[bytes]:
-    """What has been joined, for the hive that runs or for its next start."""
+    """The content of the memberships, the running hive's and the one for its next start."""
     heads = []
     for name in ("membership", "membership.new"):
         with suppress(OSError), as_owner_of(folder):
@@ -123,12 +124,12 @@ def _heads(folder: Path) -> list[bytes]:
 def _interrupted(bus: Bus, *, is_joined: bool) -> Interrupted:
     if is_joined:
         return Interrupted(
-            "interrupted; this machine has joined, and its hive is to be started with that",
-            hint=f"sudo systemctl restart {HIVE_UNIT}",
+            "interrupted; this machine has joined, and its hive has to be restarted",
+            hint=SYSTEM.systemctl(f"restart {HIVE_UNIT}", as_root=True),
         )
     return Interrupted(
         f"interrupted; this machine has not joined{still(bus)}",
-        hint="The queen may have taken the token all the same: rbeectl token list, on her machine",
+        hint="The token may have been spent all the same; on the queen's machine: rbeectl token list",
     )
 
 

@@ -1,4 +1,4 @@
-"""Installing rbee-hive on another machine, by the apt there."""
+"""Install rbee-hive on another machine, with apt."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from rbee.keeper.fleet.ssh import Ssh
 from rbee.narration import LOOKING_AT_HOST, WAITING_FOR_APT, Teller
 
 INSTALL_TIMEOUT = 600.0
-"""Seconds for apt on the other machine, and for the copying of each package."""
+"""Seconds for apt on the other machine, and for copying each package."""
 
 LOCK_TIMEOUT = 60
-"""Seconds for which another apt may keep its lock: the one of the night's upgrades, say."""
+"""Seconds to wait for another apt to release its lock, such as unattended-upgrades."""
 
 LOCKED = re.compile(r"Could not get lock \S+(?: It is held by process ([0-9]+)(?: \((\S+?)\))?)?")
-"""In what apt says, by LC_ALL=C."""
+"""In apt's error message, with LC_ALL=C."""
 
 
 def find_packages(package: Path) -> list[Path]:
-    """Of a folder those that a hive needs, and rbeectl's where it is there, or the one package."""
+    """The packages to install: of a folder those of a hive, and rbeectl's if it is there; or the one file.
+
+    BadInput if rbee-hive is not among them.
+    """
     with explained(package, "read", partial(BadInput, field="--install")):
         is_folder = stat.S_ISDIR(package.stat().st_mode)
         found = sorted(package.glob("*.deb")) if is_folder else [package]
@@ -43,7 +46,7 @@ def find_packages(package: Path) -> list[Path]:
 
 
 def install(ssh: Ssh, teller: Teller, debs: list[Path]) -> None:
-    """Copy them there, and have apt install them with what they need."""
+    """Copy packages to the machine, and have apt install them with their dependencies."""
     teller.narrate(LOOKING_AT_HOST, f"installing {', '.join(one.name for one in debs)} on {ssh.host}")
     folder = ssh.run("mktemp", "-d").strip()
     try:
@@ -54,7 +57,7 @@ def install(ssh: Ssh, teller: Teller, debs: list[Path]) -> None:
         ssh.run("chmod", "-R", "a+rX", folder)
         hive = [f"{folder}/{deb.name}" for deb in debs if not _is_command(deb)]
         _apt_install(ssh, teller, hive)
-        # By itself, as it recommends a queen, where the apt there knows of one.
+        # In a run of its own, as it recommends a queen, which apt may find in its archive.
         if command := [f"{folder}/{deb.name}" for deb in debs if _is_command(deb)]:
             _apt_install(ssh, teller, ["--no-install-recommends", *command])
     finally:
@@ -67,7 +70,7 @@ def _is_command(deb: Path) -> bool:
 
 
 def _apt_install(ssh: Ssh, teller: Teller, paths: list[str]) -> None:
-    """At once, or as soon as another apt has let go of its lock; `paths` may begin with an option."""
+    """Run apt-get install, again if another apt holds the lock; `paths` may begin with an option."""
     try:
         _apt_get(ssh, paths, lock_timeout=0)
     except CommandFailed as error:
@@ -78,8 +81,8 @@ def _apt_install(ssh: Ssh, teller: Teller, paths: list[str]) -> None:
         return
     holder = f"process {held[1]}" if held[1] else "another process"
     holder += f" ({held[2]})" if held[2] else ""
-    told = f"apt on {ssh.host} is locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it"
-    teller.narrate(WAITING_FOR_APT, told)
+    text = f"apt on {ssh.host} is locked by {holder}; waiting up to {LOCK_TIMEOUT} s for it"
+    teller.narrate(WAITING_FOR_APT, text)
     try:
         _apt_get(ssh, paths, lock_timeout=LOCK_TIMEOUT)
     except CommandFailed as error:

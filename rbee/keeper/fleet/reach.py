@@ -1,6 +1,6 @@
-"""Whether a queen on another machine is reached from here, and is the one that a token is of.
+"""Can a remote queen be reached from here, and is it the one that a token is from?
 
-Looked at before a hive is made to join her: what is wrong with an address is known within seconds then.
+Checked before a hive joins it, so that a wrong address is known within seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rbee.keeper.fleet.address import joined
 from rbee.wire.routes import FleetRoutes
 
 REACH_TIMEOUT = 5.0
-"""Seconds for the connection, and for the answer: a packet that is lost is sent again after 1 s and 3 s."""
+"""Seconds for the connection, and for the answer: a lost packet is sent again after 1 s and 3 s."""
 
 ANSWER_LIMIT = 65536
 
@@ -28,7 +28,7 @@ CA_REQUEST = (
 
 
 def connect(host: str, port: int, left: Callable[[float], float]) -> socket.socket:
-    """A connection to the queen's port; the error says what to look at, first of all on her machine."""
+    """Connect to the queen's port; the error's hint says what to check, first on the queen's machine."""
     place = joined(host, port)
     timeout = left(REACH_TIMEOUT)
     try:
@@ -47,7 +47,7 @@ def connect(host: str, port: int, left: Callable[[float], float]) -> socket.sock
         if isinstance(failure, NotRunning):
             raise Unreachable(
                 f"the machine refused the connection: {failure.message}",
-                hint=f"On the queen's machine: rbeectl tcp status; or her firewall rejects port {port}",
+                hint=f"On the queen's machine: rbeectl tcp status; or its firewall rejects port {port}",
             ) from error
         raise failure from error
 
@@ -55,30 +55,30 @@ def connect(host: str, port: int, left: Callable[[float], float]) -> socket.sock
 def check_keys(
     channel: socket.socket, host: str, port: int, fingerprint: str, left: Callable[[float], float]
 ) -> None:
-    """WrongQueen where whoever is at the other end has other keys than the token's queen.
+    """WrongQueen if the other end has other keys than the queen that the token is from.
 
-    Nothing of the token is shown to anybody; TLS is spoken as a hive does.
+    Nothing of the token is sent; TLS is used as a hive does.
     """
     place, timeout = joined(host, port), left(REACH_TIMEOUT)
     try:
         ca = _ca(channel, timeout)
     except TimeoutError as error:
         raise TimedOut(
-            f"{place} took the connection and said nothing within {timeout:g} s",
-            hint="Is it the queen's port? On her machine: rbeectl tcp status; "
+            f"{place} accepted the connection and sent nothing within {timeout:g} s",
+            hint="Is it the queen's port? On the queen's machine: rbeectl tcp status; "
             f"sudo ss -ltnp 'sport = :{port}'",
         ) from error
     except OSError as error:
         raise cannot_connect(place, error) from error
     if not tls.has_fingerprint(ca, fingerprint):
         raise WrongQueen(
-            f"whoever answers at {place} is not the queen that the token is of",
-            hint="Look at the address, and at the token: rbeectl token create, on the queen's machine",
+            f"whoever answers at {place} is not the queen that the token is from",
+            hint="Check the address, or make a new token on the queen's machine: rbeectl token create",
         )
 
 
 def _ca(channel: socket.socket, timeout: float) -> str:
-    """The certificate of the other side's CA, in PEM; '' where it tells none. Raises OSError."""
+    """The certificate of the other side's CA, in PEM; '' if it sends none. Raises OSError."""
     channel.settimeout(timeout)
     with tls.trusting_context().wrap_socket(channel, server_hostname=tls.QUEEN_NAME) as talk:
         talk.sendall(CA_REQUEST)

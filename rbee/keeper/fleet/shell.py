@@ -1,7 +1,7 @@
-"""A shell on another machine that stays open: commands one after the other, each with its exit status.
+"""A shell on another machine that stays open: runs one command after the other, with its exit status.
 
-What a login shell prints of its own (an echo in .bashrc, a message of the day) comes before a mark that
-nobody else knows, and is passed over. Commands run with LC_ALL=C, so that what is read has one language.
+What a login shell prints by itself (an echo in .bashrc, a message of the day) comes before a random mark
+and is ignored. Commands run with LC_ALL=C, so that their output is in English.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LOOP = (
     'printf "\\n%s\\n" "$0"; printf "\\n%s\\n" "$0" >&2; '
     'while read -r script content; do eval "$(head -c "$script")"; done'
 )
-"""A line with two sizes, then a script, then what the script reads. In one line, which any login shell
-quotes alike; `read` takes a pipe byte by byte, and `head -c` no more than it was told.
+"""It reads a line with two sizes, then a script, then the script's input. In one line, which every login
+shell quotes alike; `read` takes a pipe byte by byte, and `head -c` no more than its argument.
 """
 
 CHUNK = 65536
@@ -32,16 +32,16 @@ CHUNK = 65536
 def reason(out: str, err: str) -> str:
     """Why a command failed, from both of its streams: apt explains itself on stdout."""
     ends = [end for end in (last_lines(out), last_lines(err)) if end]
-    return " | ".join(ends) or "it did not say why"
+    return " | ".join(ends) or "it gave no reason"
 
 
 class Pipes:
-    """A process with three pipes, with which one speaks within a deadline."""
+    """A process with three pipes, which are written and read within a deadline."""
 
     def __init__(
         self, command: Sequence[str], *, is_detached: bool = False, environ: dict[str, str] | None = None
     ) -> None:
-        """`is_detached` takes the terminal away from it, so that it can ask nobody."""
+        """`is_detached` takes the terminal from it, so that it cannot ask for anything."""
         self.out = bytearray()
         self.err = bytearray()
         self._process = subprocess.Popen(
@@ -57,7 +57,7 @@ class Pipes:
         os.set_blocking(stdin.fileno(), False)
 
     def exchange(self, data: bytes, is_done: Callable[[], bool], timeout: float) -> bool:
-        """Send, and read until `is_done`; False if the process ended before. TimedOut after `timeout` s."""
+        """Write `data` and read until `is_done`; False if the process ended. TimedOut after `timeout` s."""
         deadline = time.monotonic() + timeout
         left = memoryview(data)
         with selectors.DefaultSelector() as selector:
@@ -87,7 +87,7 @@ class Pipes:
         except BlockingIOError:
             return 0
         except BrokenPipeError:
-            return len(data)  # it has ended, and what it said of it is still to be read
+            return len(data)  # it has ended, and its error output is still to be read
 
     def _read(self, descriptor: int) -> bool:
         """False at the end of the stream."""
@@ -103,6 +103,7 @@ class Pipes:
         return self._process.poll()
 
     def close(self) -> None:
+        """Kill the process, and close the pipes."""
         self._process.kill()
         self._process.wait()
         with suppress(OSError):
@@ -114,7 +115,7 @@ class Pipes:
 
 
 class Shell:
-    """`command` makes of a command line for a login shell one that goes there; `machine` is for messages."""
+    """`command` turns a line for a login shell into one that runs it there; `machine` is for messages."""
 
     def __init__(
         self,
@@ -125,22 +126,23 @@ class Shell:
         is_detached: bool = True,
         environ: dict[str, str] | None = None,
     ) -> None:
-        """`before` are words before the shell: sudo's, for instance."""
+        """`before` is what precedes the shell on its command line, such as sudo."""
         self.mark = f"rbeectl-{secrets.token_hex(8)}"
         self._machine = machine
-        words = ["env", "LC_ALL=C", *before, "sh", "-c", LOOP, self.mark]
-        self.pipes = Pipes(command(shlex.join(words)), is_detached=is_detached, environ=environ)
+        argv = ["env", "LC_ALL=C", *before, "sh", "-c", LOOP, self.mark]
+        self.pipes = Pipes(command(shlex.join(argv)), is_detached=is_detached, environ=environ)
 
     @property
     def is_ready(self) -> bool:
+        """Has the shell started, or its command ended?"""
         return self._is_marked(self.pipes.out) and self._is_marked(self.pipes.err)
 
     def await_ready(self, timeout: float) -> bool:
-        """False if it ended instead; what was said is in `pipes` then."""
+        """Wait until the shell has started; False if it ended instead: its output is in `pipes`."""
         return self.pipes.exchange(b"", lambda: self.is_ready, timeout)
 
     def run(self, argv: Sequence[str], content: bytes, timeout: float) -> str:
-        """What the command says on stdout; CommandFailed, TimedOut, or Unreachable if the shell is gone."""
+        """Run a command; return its stdout. CommandFailed, TimedOut, or Unreachable if the shell is gone."""
         self.pipes.out.clear()
         self.pipes.err.clear()
         script = (
@@ -170,6 +172,7 @@ class Shell:
         return out
 
     def close(self) -> None:
+        """End the shell."""
         self.pipes.close()
 
     def _is_marked(self, stream: bytearray) -> bool:
@@ -177,6 +180,6 @@ class Shell:
         return place >= 0 and stream.find(b"\n", place + 1) >= 0
 
     def _before_mark(self, stream: bytearray) -> tuple[str, int]:
-        """What came before the mark, and the number behind it, 0 without one."""
-        said, _, behind = stream.decode(errors="replace").partition(f"\n{self.mark}")
-        return said, int(behind.partition("\n")[0] or 0)
+        """The output before the mark, and the exit status after it, 0 if there is none."""
+        before, _, behind = stream.decode(errors="replace").partition(f"\n{self.mark}")
+        return before, int(behind.partition("\n")[0] or 0)

@@ -1,6 +1,6 @@
-"""The operator's own ssh to another machine, and what is run there, as the user or as root.
+"""The operator's own ssh to another machine, and commands there, as the user or as root.
 
-One connection for all of it, so that a person is asked for a password once.
+All of them share one connection, so that a password is asked for once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rbee.keeper.fleet.typed import Typed
 from rbee.text import last_lines, shown_span
 
 CONNECT_TIMEOUT = 10
-"""Seconds that ssh has for the connection; a person may take LOGIN_TIMEOUT for a password."""
+"""Seconds for ssh to connect; a person has LOGIN_TIMEOUT to type a password."""
 
 LOGIN_TIMEOUT = 120.0
 
@@ -36,16 +36,16 @@ SUN_PATH = 107
 """Bytes of a Unix socket's path, unix(7), without the 0 at its end."""
 
 SSH_SUFFIX = 17
-"""Bytes that ssh puts behind ControlPath= while it makes the socket: a dot and 16 random characters."""
+"""Bytes that ssh appends to ControlPath= while it makes the socket: a dot and 16 random characters."""
 
 ABOUT = (
     """printf 'rbeectl: %s %s %s %s\\n' """
     """"${SSH_CONNECTION%% *}" "$(id -u)" "$(id -un)" "$(command -v sudo)\""""
 )
-"""Of this machine its address, as the other sees it; of the other who one is there, and where sudo is."""
+"""Prints this machine's address, as the other one sees it, and the user there and the path of sudo."""
 
 ASKS = ("Permission denied", "Host key verification failed", "Too many authentication failures")
-"""What ssh says, in English everywhere, when it needs somebody to ask."""
+"""In ssh's messages, always in English, if it needs to ask a person."""
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 
@@ -53,10 +53,10 @@ OTHER_WAY = "Or on that machine: sudo rbeectl join QUEEN:8500 --token TOKEN"
 
 
 class Ssh:
-    """`host` is what ssh takes for one, `user` who to be there; None leaves that to ssh's configuration.
+    """`host` as ssh takes it; `user` is the login there, None for that of ssh's configuration.
 
-    `left` makes of a wait's bound what is left of a deadline; in the context `asking` nobody else writes
-    to the terminal.
+    `left` bounds a wait by what is left of a deadline; while the context `asking` is entered nothing else
+    writes to the terminal.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Ssh:
         self.left = left
         self.asking = asking
         self.own_address = ""
-        """Of this machine, as the other sees it: not an IP address, where ssh goes by a ProxyCommand=."""
+        """This machine's address, as the other one sees it; not an IP address if ssh uses a ProxyCommand=."""
         self.account = Account("", 0, False)
         self._folder = ""
         self._shell: Shell | None = None
@@ -96,35 +96,35 @@ class Ssh:
         self._close()
 
     def run(self, *argv: str, content: bytes = b"", timeout: float = COMMAND_TIMEOUT) -> str:
-        """What a command says; its failure, or that of the connection, is an error."""
+        """Run a command and return its stdout. Raises as Shell.run() does."""
         assert self._shell is not None
         return self._shell.run(argv, content, self.left(timeout))
 
     def run_as_root(self, *argv: str, content: bytes = b"", timeout: float = COMMAND_TIMEOUT) -> str:
-        """As run(), by sudo where the login is not root's."""
+        """As run(), with sudo if the login is not root."""
         return self.become_root().run(argv, content, self.left(timeout))
 
     def become_root(self) -> Shell:
-        """Root's shell, for which sudo may want a password, once; NotPermitted where there is no way."""
+        """A shell of root, for which sudo may ask for a password once; NotPermitted if that is refused."""
         assert self._shell is not None
         if self._root is None:
             self._root = become_root(self) if self.account.uid else self._shell
         return self._root
 
     def shell(self, *before: str) -> Shell:
-        """One more shell there over the same connection, with these words before it."""
+        """One more shell there over the same connection, with `before` in front of it."""
         return Shell(self.host, self._command, before=before)
 
     def pipes(self, line: str) -> Pipes:
-        """A command line there, for its login shell, over the same connection."""
+        """Run a command line in the login shell there, over the same connection."""
         return Pipes(self._command(line), is_detached=True)
 
     def _log_in(self) -> None:
-        """First where nothing can be asked, so that a question finds the terminal undisturbed."""
+        """Try without questions first; only if ssh has to ask, again with the terminal to itself."""
         environ = {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
         shell = self._shell = Shell(self.host, self._silent_command, environ=environ)
         is_ready = self._await(shell)
-        if not is_ready and any(words in shell.pipes.err.decode(errors="replace") for words in ASKS):
+        if not is_ready and any(text in shell.pipes.err.decode(errors="replace") for text in ASKS):
             shell.close()
             with self.asking():
                 shell = self._shell = Shell(self.host, self._command, is_detached=False)
@@ -134,7 +134,7 @@ class Ssh:
         about = self.run("sh", "-c", ABOUT)
         found = re.search(r"^rbeectl: (\S+) ([0-9]+) (\S+) ?(\S*)$", about, re.MULTILINE)
         if found is None:
-            raise RbeeError(f"{self.target} does not say who one is there: {last_lines(about)}")
+            raise RbeeError(f"{self.target} does not report the user there: {last_lines(about)}")
         self.own_address = found[1]
         self.account = Account(found[3], int(found[2]), bool(found[4]))
 
@@ -152,10 +152,10 @@ class Ssh:
     def _no_login(self, pipes: Pipes) -> RbeeError:
         out, err = pipes.out.decode(errors="replace"), pipes.err.decode(errors="replace")
         if pipes.status != 255:
-            # A banner is on stderr, before whatever is there in place of a shell speaks.
+            # A banner is on stderr; the output of what runs in place of a shell is on stdout.
             said = last_lines(out) or last_lines(err) or "nothing"
             return RbeeError(
-                f"ssh to {self.target} runs no commands there, but says: {said}",
+                f"ssh to {self.target} runs no commands there, but prints: {said}",
                 hint=f"ssh {self.target} id; then again",
             )
         if CHANGED in err:
@@ -164,12 +164,12 @@ class Ssh:
         if "Permission denied" in err and self.target == self.host:
             hints.insert(1, f"As another user there: rbeectl add-hive root@{self.host}")
         return Unreachable(
-            f"ssh to {self.target} failed: {last_lines(err) or 'it did not say why'}",
+            f"ssh to {self.target} failed: {last_lines(err) or 'it gave no reason'}",
             hint="\n".join(hints),
         )
 
     def _changed_key(self, err: str) -> RbeeError:
-        """ssh says in a dozen lines what matters in two of them."""
+        """Of ssh's dozen lines about a changed host key, the two that matter."""
         known = re.search(r"^Offending .*$", err, re.MULTILINE)
         remove = re.search(r"^ *(ssh-keygen -f .*)$", err, re.MULTILINE)
         cure = remove[1].strip() if remove else f"ssh-keygen -R {self.host}"
@@ -191,7 +191,7 @@ class Ssh:
             f"ControlPath={self._folder}/s",
             "ControlPersist=60",
             f"ConnectTimeout={CONNECT_TIMEOUT}",
-            # What the configuration has for people at this machine.
+            # Settings of ssh's configuration that are for interactive sessions.
             "ClearAllForwardings=yes",
             "RemoteCommand=none",
             *more,
@@ -203,7 +203,7 @@ class Ssh:
             if shell is not None:
                 shell.close()
         if os.path.exists(f"{self._folder}/s"):
-            # One that hangs goes by itself, ControlPersist= after its last use.
+            # If it hangs it ends by itself, ControlPersist= after its last use.
             with suppress(subprocess.TimeoutExpired):
                 subprocess.run(
                     [*self._options(), "-O", "exit", "--", self.target],
@@ -214,9 +214,9 @@ class Ssh:
 
 
 def _private_folder() -> str:
-    """One for ssh's socket, of which the path has a bound that a long $TMPDIR exceeds.
+    """Make a folder for ssh's socket, whose path has a limit that a long $TMPDIR exceeds.
 
-    ControlPath= has marks of its own as well, % and ${, and so only what is plain will do.
+    In ControlPath= % and ${ are special, so a path with such characters is not used.
     """
     named = os.environ.get("TMPDIR", "/tmp")  # noqa: S108  # mkdtemp makes the folder, with 0700
     failure: OSError | None = None

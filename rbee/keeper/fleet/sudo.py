@@ -1,4 +1,4 @@
-"""Becoming root on another machine by the sudo there, whose password is asked for on the terminal here."""
+"""Become root on another machine with sudo, whose password is asked for on the terminal here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rbee.keeper.fleet.typed import Typed
 from rbee.text import printable
 
 SUDO_TIMEOUT = 90.0
-"""Seconds: a sudo that asks a directory, or a name server that is gone, takes its time."""
+"""Seconds: sudo may wait for a directory, or for a name server that does not answer."""
 
 PROMPT = "rbeectl asks for sudo"
-"""What sudo is to prompt with, to be found in what it says."""
+"""The prompt that sudo is given, by which its question is recognized."""
 
 TERMINAL = "/dev/tty"
 
 REFUSALS = ("is not in the sudoers file", "is not allowed to", "may not run sudo")
-"""Of sudo, in English by LC_ALL=C."""
+"""In sudo's messages, in English because of LC_ALL=C."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who one is on the other machine."""
+    """The user on the other machine that ssh logs in as."""
 
     name: str
     uid: int
@@ -45,11 +45,12 @@ class Login(Protocol):
     left: Callable[[float], float]
     asking: Callable[[], AbstractContextManager[None]]
 
-    def shell(self, *before: str) -> Shell: ...
+    def shell(self, *before: str) -> Shell:
+        """One more shell there, with `before` in front of it."""
 
 
 def become_root(ssh: Login) -> Shell:
-    """A shell of root's. sudo says itself whether it wants a password; nothing here keeps one."""
+    """A shell of root. sudo decides whether it wants a password, which is not kept. NotPermitted."""
     if not ssh.account.has_sudo:
         raise NotPermitted(
             f"{ssh.account.name} is not root on {ssh.host}, and sudo is not installed there",
@@ -67,7 +68,7 @@ def become_root(ssh: Login) -> Shell:
 
 
 def _answer(ssh: Login, shell: Shell) -> None:
-    """Until the shell is root's, a password for each prompt of sudo's; it is sudo that counts the tries."""
+    """Answer each prompt of sudo with a password until the shell has started; sudo counts the tries."""
     asked, password = 0, b""
     err = shell.pipes.err
     while True:
@@ -78,9 +79,9 @@ def _answer(ssh: Login, shell: Shell) -> None:
         try:
             is_alive = shell.pipes.exchange(password, is_done, ssh.left(SUDO_TIMEOUT))
         except TimedOut as error:
-            said = _last_words(shell)
+            said = _last_message(shell)
             raise TimedOut(
-                f"sudo on {ssh.host} neither asked nor began within {SUDO_TIMEOUT:g} s"
+                f"sudo on {ssh.host} neither asked for a password nor ran within {SUDO_TIMEOUT:g} s"
                 + (f": {said}" if said else ""),
                 hint=f"ssh -t {ssh.target} sudo true",
             ) from error
@@ -114,17 +115,17 @@ def _ask(ssh: Login, *, is_again: bool) -> bytes:
 
 
 def _free(ssh: Login) -> str:
-    """The line of sudoers that helps where nobody is there to type."""
+    """The hint with the line of sudoers by which no password is needed."""
     user = ssh.account.name
     line = f"{user} ALL=(root) NOPASSWD: ALL"
     return f"Or on {ssh.host}, sudo visudo -f /etc/sudoers.d/{user.replace('.', '_')}, with the line: {line}"
 
 
 def _refusal(ssh: Login, shell: Shell, asked: int) -> RbeeError:
-    """What sudo's last words mean, which has ended."""
-    user, host, said = ssh.account.name, ssh.host, _last_words(shell)
+    """The error for a sudo that has ended, by its last message."""
+    user, host, said = ssh.account.name, ssh.host, _last_message(shell)
     other = ssh.typed.by("root")
-    if any(words in said for words in REFUSALS):
+    if any(refusal in said for refusal in REFUSALS):
         return NotPermitted(
             f"{user} may not use sudo on {host}: {said}",
             hint=f"{other}\nOr on {host}, as root: adduser {user} sudo",
@@ -135,12 +136,12 @@ def _refusal(ssh: Login, shell: Shell, asked: int) -> RbeeError:
             hint=f"ssh -t {ssh.target} sudo true\n{other}",
         )
     return NotPermitted(
-        f"sudo on {host} did not let {user} become root: {said or 'it did not say why'}",
+        f"sudo on {host} did not let {user} become root: {said or 'it gave no reason'}",
         hint=f"ssh -t {ssh.target} sudo true\n{other}",
     )
 
 
-def _last_words(shell: Shell) -> str:
-    """What sudo said after its last prompt; the lecture comes before."""
+def _last_message(shell: Shell) -> str:
+    """What sudo printed after its last prompt, without its lecture, which comes before."""
     said = shell.pipes.err.decode(errors="replace").rpartition(PROMPT)[2]
     return reason("", said) if said.strip() else ""

@@ -1,4 +1,4 @@
-"""Opening the queen to other machines, on her own: where she listens is a drop-in, and a restart."""
+"""Open the queen to other machines or close it; the address is a drop-in of its TCP socket."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nLi
 
 
 def set_tcp(queen: Queen, *, is_open: bool, address: str | None = None) -> Tcp:
-    """Open the queen to other machines, at `address` from now on if one is given, or close her.
+    """Open the queen to other machines, from now on at `address` if one is given, or close it.
 
-    Where that fails she listens as before, and the error says so.
+    If that fails, the queen listens as before, and the error says so.
     """
     before: Tcp = queen.ask(QueenRoutes.TCP)
     old = new = None
@@ -42,37 +42,37 @@ def set_tcp(queen: Queen, *, is_open: bool, address: str | None = None) -> Tcp:
             _put_dropin(queen.work.bus, new)
         return _switch_tcp(queen, is_open=is_open, moved=new != old)
     except BaseException as error:
-        told = _go_back(queen, before, dropin=old, moved=new != old)
+        outcome = _go_back(queen, before, dropin=old, moved=new != old)
         if isinstance(error, UnitFailed):
-            raise UnitFailed(f"{error.message}; {told}", hint=error.hint) from error
+            raise UnitFailed(f"{error.message}; {outcome}", hint=error.hint) from error
         raise
 
 
 def _switch_tcp(queen: Queen, *, is_open: bool, moved: bool) -> Tcp:
-    """A socket cannot join a queen who runs, so she is restarted."""
+    """Set whether the queen is open, and restart it if needed: a running service gets no new socket."""
     bus, teller = queen.work.bus, queen.work.teller
-    told: Tcp = queen.ask(QueenRoutes.SET_TCP, SetTcp(is_open))
-    if bool(told.listens) == is_open and not moved:
-        return told
+    tcp: Tcp = queen.ask(QueenRoutes.SET_TCP, SetTcp(is_open))
+    if bool(tcp.listens) == is_open and not moved:
+        return tcp
     if is_open:
         teller.narrate(OPENING_TCP, "restarting the queen with her TCP socket; hives reconnect")
     else:
         teller.narrate(CLOSING_TCP, "restarting the queen without her TCP socket")
     _restart_queen(bus, queen.work.left)
-    told = queen.ask(QueenRoutes.TCP)
-    if bool(told.listens) != is_open:
+    tcp = queen.ask(QueenRoutes.TCP)
+    if bool(tcp.listens) != is_open:
         state = bus.state(TCP_SOCKET_UNIT)
         raise UnitFailed(
             f"{TCP_SOCKET_UNIT} is {state.active} ({state.result or state.sub})",
             hint=f"systemctl status {TCP_SOCKET_UNIT}; sudo journalctl -u {TCP_SOCKET_UNIT} -e",
         )
-    return told
+    return tcp
 
 
 def _restart_queen(bus: Bus, left: Callable[[float], float]) -> None:
-    """Her TCP socket with her: it is part of her unit, and her own start opens it.
+    """Restart the queen, and with it its TCP socket (PartOf=), which its start opens.
 
-    In one job: a hive or a person who speaks to her socket between a stop and a start would wake her.
+    In one job: between a stop and a start any client of its Unix socket would wake it.
     """
     if bus.active_state(TCP_SOCKET_UNIT) == "failed":
         bus.reset_failed(TCP_SOCKET_UNIT)
@@ -80,10 +80,10 @@ def _restart_queen(bus: Bus, left: Callable[[float], float]) -> None:
 
 
 def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) -> str:
-    """Have the queen listen as before; the end of a sentence with what has come of that."""
+    """Make the queen listen as before; return the end of a sentence with the outcome."""
 
     def most(seconds: float) -> float:
-        return seconds  # whatever the deadline was: she is not left half-way
+        return seconds  # regardless of --timeout: the queen must not be left half-way
 
     bus = queen.work.bus
     try:
@@ -97,21 +97,21 @@ def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) ->
     except RbeeError as error:
         return f"going back failed, too: {error}"
     if now.listens != before.listens:
-        return f"she does not listen on {', '.join(before.listens)} any more, either"
-    return f"the queen listens on {', '.join(now.listens) or 'her own machine alone'}, as before"
+        return f"the queen does not listen on {', '.join(before.listens)} any more, either"
+    return f"the queen listens on {', '.join(now.listens) or 'its own machine only'}, as before"
 
 
 def check_listen(text: str) -> str:
-    """What was typed as ListenStream= has it, if this user may set it."""
+    """Return what was typed as ListenStream= takes it. BadInput; NotPermitted if the user is not root."""
     host, port = parse_address(text, field="--listen")
     try:
         ip_address(host)
     except ValueError as error:
-        told = "--listen must have an IP address, as a socket unit knows no names"
-        raise BadInput(told, field="--listen") from error
+        message = "--listen must have an IP address, as a socket unit takes no host names"
+        raise BadInput(message, field="--listen") from error
     if os.geteuid() != 0:
         raise NotPermitted(
-            f"the address is a drop-in in {DROPIN.parent}, which is root's",
+            f"only root may set the address, a drop-in in {DROPIN.parent}",
             hint=f"sudo rbeectl tcp enable --listen {text}",
         )
     _check_free(host, port)
@@ -119,9 +119,9 @@ def check_listen(text: str) -> str:
 
 
 def _check_free(host: str, port: int) -> None:
-    """BadInput where systemd could not listen there: it would find out after the queen has been stopped."""
+    """BadInput if systemd could not listen there: it would fail only after the queen has been stopped."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the socket unit has it, so that the queen's own socket is not in the way.
+        # As the socket unit has them, so that the queen's own socket is no conflict.
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             probe.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
@@ -129,7 +129,7 @@ def _check_free(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise BadInput(
-                    f"another program listens on port {port} already",
+                    f"another program already listens on port {port}",
                     hint=f"sudo ss -ltnp 'sport = :{port}'", field="--listen",
                 ) from error  # fmt: skip
             raise BadInput(
@@ -147,7 +147,7 @@ def _dropin() -> bytes | None:
 
 
 def _put_dropin(bus: Bus, content: bytes | None) -> None:
-    """Write what says where the TCP socket listens, as root, or take it away."""
+    """Write the drop-in of the TCP socket, as root, or remove it, and reload systemd."""
     with explained(DROPIN, "written"):
         if content is None:
             DROPIN.unlink(missing_ok=True)

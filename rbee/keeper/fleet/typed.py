@@ -1,4 +1,4 @@
-"""What was typed after rbeectl add-hive, to be typed again: hints lose none of it."""
+"""The command line of rbeectl add-hive, which hints repeat with all of its options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """As the options of the verb have it; None was not typed. str() is the command line."""
+    """The options of add-hive; None if not typed. str() is the command line."""
 
     host: str
     user: str | None = None
@@ -18,20 +18,20 @@ class Typed:
     port: int | None = None
 
     def __str__(self) -> str:
-        words = ["rbeectl", "add-hive", self.host if self.user is None else f"{self.user}@{self.host}"]
+        line = ["rbeectl", "add-hive", self.host if self.user is None else f"{self.user}@{self.host}"]
         for option, value in (("--queen", self.queen), ("--install", self.package), ("--port", self.port)):
             if value is not None:
-                words += [option, str(value)]
-        return shlex.join(words)
+                line += [option, str(value)]
+        return shlex.join(line)
 
     def by(self, user: str) -> str:
-        """The same as another user over there."""
+        """The command line with another user on the host."""
         return str(replace(self, user=user))
 
     def at(self, queen: str) -> str:
-        """The same with the queen at this address."""
+        """The command line with another address of the queen."""
         return str(replace(self, queen=queen))
 
     def installing(self) -> str:
-        """The same with packages, of which the folder is still to be named."""
+        """The command line with --install; the person has to fill in the folder."""
         return str(self) if self.package is not None else f"{self} --install FOLDER"

@@ -1,1 +1,1 @@
-"""What rbeectl prints, and on what: a story's lines, tables, a screen that is drawn anew."""
+"""What rbeectl prints: the lines of a story, tables, and screens that are redrawn."""

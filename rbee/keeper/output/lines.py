@@ -1,4 +1,4 @@
-"""A story's lines as they are printed: for a person on any terminal or pipe, and for a program."""
+"""Printing the lines of a story: for a person on a terminal or in a pipe, and for a program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIDTH = len("(bee keeper) ")
 
 
 class Terminal(Teller):
-    """For a person: '(queen bee)  text', in colour where asked; what could steer a terminal is escaped."""
+    """For a person: '(queen bee)  text', in colour if asked for; control characters are escaped."""
 
     def __init__(self, stream: TextIO, *, colour: bool = False) -> None:
         self._stream = stream
@@ -30,7 +30,7 @@ class Terminal(Teller):
 
 
 def dressed(line: Line, *, colour: bool, text: str | None = None) -> tuple[str, str]:
-    """The speaker in its column, and the line's text, or as much of it as `text` has."""
+    """The speaker, padded to its column, and the text; `text` replaces that of the line, cut to fit."""
     name, text = f"({line.speaker})".ljust(_WIDTH), printable(line.text) if text is None else text
     if not colour:
         return name, text
@@ -39,7 +39,7 @@ def dressed(line: Line, *, colour: bool, text: str | None = None) -> tuple[str, 
 
 
 class JsonLines(Teller):
-    """For a program: each as a JSON object on a line of its own, event 'line', or 'job' for the job."""
+    """For a program: a JSON object per line, with event 'line', or 'job' for the job."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -48,11 +48,11 @@ class JsonLines(Teller):
         print(json.dumps({"event": "job", **encode(job)}), file=self._stream, flush=True)
 
     def relay(self, line: Line) -> None:
-        told = {
+        fields = {
             "event": "line",
             "kind": line.event,
             "speaker": line.speaker,
             "text": line.text,
             "at": line.at,
         }
-        print(json.dumps(told), file=self._stream, flush=True)
+        print(json.dumps(fields), file=self._stream, flush=True)

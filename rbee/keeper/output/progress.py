@@ -1,8 +1,8 @@
-"""A story on a terminal: the step that is under way has a spinner, and those behind it how long they took.
+"""A story on a terminal: the current step has a spinner, and each finished one the time that it took.
 
-When the story is over it collapses to what a pipe would have got. Only what stands on the screen is
-drawn anew: where that is not certain, as after a resize, the steps stay as they are. The cursor is
-never hidden, so that an end of any kind leaves a terminal that is in order.
+When the story ends, it is redrawn as it would be in a pipe. If it is uncertain what is on the screen,
+as after a resize, the steps stay as they are. The cursor is never hidden, so that no kind of end
+leaves a terminal without one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TICK = 0.1
 """Seconds between two frames of the spinner."""
 
 ROOM_FOR_TIME = 24
-"""Columns of a terminal that is too narrow to say how long a step took."""
+"""Columns of a terminal that is too narrow to show how long a step took."""
 
 _SPINNERS = {True: "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", False: "|/-\\"}
 _DONE = {True: "✓", False: "+"}
@@ -30,7 +30,7 @@ _FAILED = {True: "✗", False: "x"}
 
 
 class Progress(Teller):
-    """For a terminal that can go back to the beginning of a line and up; `find` looks at it again."""
+    """For a terminal on which the cursor can be moved; `find` reads its size again."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class Progress(Teller):
         self._is_over = threading.Event()
         self._is_asking = False
         self._is_whole = True
-        """Whether all that stands on the screen below the first step is the story's."""
+        """Is everything on the screen below the first step part of the story?"""
         self._spinner: threading.Thread | None = None
 
     def relay(self, line: Line) -> None:
         with self._drawing:
             if self._is_over.is_set():
-                return  # a shutdown's story is told beside the verb, and may be cut short by its end
+                return  # a shutdown's story comes from a thread, and may go on after the verb has ended
             self._finish(_DONE)
             self._lines.append(line)
             self._began = self._clock()
@@ -77,7 +77,7 @@ class Progress(Teller):
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Leave the line below the step to the question, and what is on the screen then as it is."""
+        """Leave the line below the step to a question; after that the steps are not redrawn."""
         with self._drawing:
             if self._lines:
                 self._draw(" ")
@@ -101,13 +101,13 @@ class Progress(Teller):
                 self._frame += 1
 
     def _finish(self, marks: dict[bool, str]) -> None:
-        """Put mark and time to the step that was under way."""
+        """Mark the current step as finished, with the time that it took."""
         if self._lines:
             self._draw(marks[self._screen.has_unicode], f"{self._clock() - self._began:.2f}s")
             self._write("\n")
 
     def _draw(self, mark: str, took: str = "") -> None:
-        """The last line anew. It never reaches the last column, or the terminal would begin another."""
+        """Redraw the last line, without its last column, after which a terminal would begin another line."""
         name, text = dressed(self._lines[-1], colour=False)
         room = (self._screen.columns or 80) - 1
         took = f"  {took}" if took and room > ROOM_FOR_TIME else ""
@@ -118,14 +118,14 @@ class Progress(Teller):
         self._write(f"\r\033[K{head}{bright_text}{took}")
 
     def _collapse(self) -> None:
-        """Draw the story as a pipe gets it, in the place of the steps, if all of them are still there."""
+        """Replace the steps with the story as a pipe gets it, if all of them are still on the screen."""
         now = self._find()
         if (now.columns, now.lines) != (self._screen.columns, self._screen.lines) or not self._is_whole:
             return
         if not self._lines or len(self._lines) >= self._screen.lines:
             return
-        told = "".join("".join(dressed(line, colour=self._screen.has_colour)) + "\n" for line in self._lines)
-        self._write(f"\033[{len(self._lines)}A\r\033[J{told}")
+        story = "".join("".join(dressed(line, colour=self._screen.has_colour)) + "\n" for line in self._lines)
+        self._write(f"\033[{len(self._lines)}A\r\033[J{story}")
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

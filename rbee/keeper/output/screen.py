@@ -1,4 +1,4 @@
-"""What standard output can show: colour, characters, width; and the pager for what is longer than it is."""
+"""What standard output can show: colour, characters, size; and the pager for longer output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """`columns` is None where nothing is cut: in a pipe, and in a file.
+    """`columns` is None if lines are not cut: in a pipe or a file.
 
-    `can_redraw` is for a terminal that knows control sequences, though perhaps no colour.
+    `can_redraw` is a terminal with control sequences, though perhaps without colour.
     """
 
     is_terminal: bool
@@ -28,7 +28,7 @@ class Screen:
 
     @classmethod
     def find(cls, *, colour: bool = True) -> Self:
-        """Colour on a terminal that can, unless NO_COLOR (no-color.org) or `colour` says no."""
+        """That of sys.stdout; with colour if the terminal can, and NO_COLOR (no-color.org) is not set."""
         is_terminal = sys.stdout.isatty()
         is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
         size = shutil.get_terminal_size()
@@ -42,14 +42,15 @@ class Screen:
         )
 
     def sized(self, columns: int, lines: int) -> Screen:
+        """The same screen with another size."""
         return replace(self, columns=columns, lines=lines)
 
     def dress(self, text: str, code: str) -> str:
-        """The text in a colour or weight, by its SGR code; as it is where there is no colour."""
+        """The text in a colour or weight, by its SGR code; unchanged on a screen without colour."""
         return f"\033[{code}m{text}\033[0m" if self.has_colour and code else text
 
     def cut(self, line: str, columns: int | None = None) -> str:
-        """The line, or as much of it as fits, with an ellipsis; for lines without colour."""
+        """The line, or as much of it as fits and an ellipsis; for lines without colour."""
         room = self.columns if columns is None else columns
         if room is None or width(line) <= room:
             return line
@@ -60,7 +61,7 @@ class Screen:
 
 
 def width(text: str) -> int:
-    """The columns that a text takes on a terminal: two for a wide character, none for one that combines."""
+    """The columns of a text on a terminal: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(
@@ -78,7 +79,7 @@ def _speaks_unicode() -> bool:
 
 
 def needs_pager(text: str, screen: Screen) -> bool:
-    """Is a text longer than the terminal, and shown by a pager then, as systemctl does?"""
+    """Is a text longer than the terminal, and is there a pager for it? As systemctl decides it."""
     is_long = screen.is_terminal and text.count("\n") >= screen.lines - 1
     return is_long and _own_pager() not in ("", "cat") and sys.stdin.isatty()
 
@@ -87,12 +88,12 @@ def page(text: str, screen: Screen) -> None:
     """Show a text through a pager."""
     pager = _own_pager()
     if pager is not None:
-        os.environ["PAGER"] = pager  # what click looks at
-    # systemd's own: quit if it fits, keep colours, chop lines, leave the screen as it is.
+        os.environ["PAGER"] = pager  # which click reads
+    # systemd's default: quit if it fits, keep colours, chop lines, do not clear the screen.
     os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
     click.echo_via_pager(text + "\n", color=screen.has_colour)
 
 
 def _own_pager() -> str | None:
-    """$SYSTEMD_PAGER and $PAGER name another one than less; with 'cat' or nothing in it there is none."""
+    """The pager of $SYSTEMD_PAGER or $PAGER; 'cat' or '' is no pager, None is less."""
     return os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))

@@ -1,4 +1,4 @@
-"""Where rbeectl prints to: streams that say of a failed write that it was one of theirs."""
+"""rbeectl's standard output and error: a failed write to stdout raises an error of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbee.text import printable_lines
 
 
 class OutputFailed(OSError):
-    """The operating system refused a write to standard output: a full disk, a reader who has gone."""
+    """A write to standard output failed, as on a full disk or if the reader has gone."""
 
 
 class _Output(io.FileIO):
@@ -23,7 +23,7 @@ class _Output(io.FileIO):
 
 
 class _Complaints(io.FileIO):
-    """What cannot be written there can be said nowhere: the exit code has to do."""
+    """A failed write to stderr is ignored: there is no other place to report it, but the exit code."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int | None:  # type: ignore[override]  # of typeshed: any Buffer
         try:
@@ -33,7 +33,7 @@ class _Complaints(io.FileIO):
 
 
 class _Complaining(io.TextIOWrapper):
-    """Lets nothing through that could steer a terminal: a traceback, too, repeats what came from outside."""
+    """Escapes control characters: even a traceback may repeat text that came from outside."""
 
     def write(self, text: str, /) -> int:
         super().write(printable_lines(text))
@@ -41,11 +41,11 @@ class _Complaining(io.TextIOWrapper):
 
 
 def open_streams() -> None:
-    """Have sys.stdout and sys.stderr be streams that show what they cannot encode as an escape."""
+    """Replace sys.stdout and sys.stderr with streams that escape what they cannot encode."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # closed by the caller: what is said there goes nowhere
+        except OSError:  # closed by the caller: its output is discarded
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = _opened(sys.stdout, sys.__stdout__, _Output, 1, io.TextIOWrapper)
     sys.stderr = _opened(sys.stderr, sys.__stderr__, _Complaints, 2, _Complaining)
@@ -58,7 +58,7 @@ def _opened(
     number: int,
     text: type[io.TextIOWrapper],
 ) -> TextIO:
-    """Another stream in place of Python's own; one that somebody has put there stays."""
+    """A stream in place of Python's own; one that is not Python's is kept."""
     if now is not original and now is not None:
         now.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]  # it is no TextIO by type
         return now

@@ -1,4 +1,4 @@
-"""What rbeectl prints for people: tables, and times as words."""
+"""Tables for people, and how figures and times are shown in them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rbee.wire.fleet import TokenView
 from rbee.wire.hives import HiveView
 
 LEAST_COLUMN = 8
-"""Columns of the terminal that a cell keeps at the least, and its header's own."""
+"""Columns of the terminal that a cell keeps at least; it also keeps its header's width."""
 
 LEAST_KEY = 20
-"""The same for the cell that a table is looked at for, where it goes on beyond the screen's edge."""
+"""The same for the key column, when lines are not cut at the edge of the screen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How a table is drawn: with its header or without, and what becomes of a line that is too long.
+    """How a table is drawn: with a header or without, and for which screen, None for any width.
 
-    It is cut to the screen that there is; in one that scrolls it goes on to the right.
+    Lines are cut to the screen, unless it scrolls to the right.
     """
 
     has_header: bool = True
@@ -35,9 +35,11 @@ class Frame:
     scrolls: bool = False
 
     def fit(self, line: str) -> str:
+        """The line, cut to the screen if it does not scroll."""
         return line if self.screen is None or self.scrolls else self.screen.cut(line)
 
     def cell(self, text: str, columns: int) -> str:
+        """The text of a cell, cut and padded to so many columns."""
         if self.screen is not None:
             text = self.screen.cut(text, columns)
         return text + " " * (columns - width(text))
@@ -51,8 +53,8 @@ def table(
 ) -> str:
     """Left-aligned columns, two spaces apart, without trailing blanks.
 
-    `key` is the column that people look for: on a screen the widest cells up to it give way, so that it
-    is seen beside any name.
+    `key` is the column that people look for: on a screen the widest columns up to it are narrowed, so that
+    it stays visible beside long names.
     """
     lines = [[printable(cell) for cell in row] for row in rows]
     if frame.has_header:
@@ -66,13 +68,13 @@ def table(
 def _narrowed(
     header: Sequence[str], widths: Sequence[int], key: int, room: int, keeps_key: bool
 ) -> list[int]:
-    """Widths with which the columns up to `key` fit into the room, as far as each keeps its least."""
+    """Widths with which the columns up to `key` fit into `room`, as far as their least widths allow."""
     narrow = list(widths[: key + 1])
     giving = range(key if keeps_key else key + 1)
     if keeps_key:
         narrow[key] = min(narrow[key], LEAST_KEY)
     least = [max(LEAST_COLUMN, width(name)) for name in header]
-    # Of what comes after them the line shows an ellipsis at the least.
+    # For the columns after the key there is at least an ellipsis.
     room -= 0 if len(header) == key + 1 else 2
     while sum(narrow) + 2 * key > room:
         widest = max(
@@ -87,6 +89,7 @@ def _narrowed(
 
 
 def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) -> str:
+    """The table of list-hives; ages are counted to `now_ms` (since 1970)."""
     rows = [
         (
             hive.id,
@@ -113,21 +116,24 @@ def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) ->
 
 
 def with_problem(text: str, row: HiveView | TokenView | AuditEntry | FeedEvent | Gpu) -> str:
-    """What people look for in a row, and what of the row could not be read."""
+    """The text of a cell, with what could not be read of its row, if anything."""
     return f"{text} [{row.problem}]" if row.problem else text
 
 
 def labels(hive: HiveView) -> str:
+    """Such as 'rack=3,spare='; '' if there are none."""
     return ",".join(f"{label.key}={label.value}" for label in hive.labels)
 
 
 def address(hive: HiveView) -> str:
+    """Where a hive on another machine last connected from, or HOST:PORT of the catalog."""
     if hive.is_remote:
         return hive.address or "-"
     return f"{hive.host}:{hive.port}"
 
 
 def tokens_table(tokens: Iterable[TokenView], now_ms: int, frame: Frame = WHOLE) -> str:
+    """The table of token list."""
     rows = [
         (
             token.id,
@@ -151,6 +157,7 @@ def _token_state(token: TokenView, now_ms: int) -> str:
 
 
 def audit_table(entries: Iterable[AuditEntry], frame: Frame = WHOLE) -> str:
+    """The table of audit."""
     rows = [
         (clock(entry.at_ms * 1000), _actor(entry), with_problem(entry.text, entry), entry.hive or "-")
         for entry in entries
@@ -165,28 +172,29 @@ def _actor(entry: AuditEntry) -> str:
 
 
 def user(uid: int) -> str:
-    """As people know it, and as the journal has it."""
+    """The number, which the journal has, and the name, if there is one."""
     try:
         return f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
     except KeyError:
         return f"uid {uid}"
 
 
-def devices_in_words(hive: HiveView) -> list[tuple[str, str]]:
-    """Name and description of each device, and what kept detection from seeing all."""
-    told = [(device, f"{name}, {size}") for _, device, name, size, *_ in device_rows(hive)]
+def device_lines(hive: HiveView) -> list[tuple[str, str]]:
+    """Name and description of each device, and each finding of the detection."""
+    lines = [(device, f"{name}, {size}") for _, device, name, size, *_ in device_rows(hive)]
     findings = hive.devices.findings if hive.devices is not None else ()
-    return told + [("Finding", f"{finding.detail} ({finding.code})") for finding in findings]
+    return lines + [("Finding", f"{finding.detail} ({finding.code})") for finding in findings]
 
 
 def devices_table(hives: Iterable[HiveView], frame: Frame = WHOLE) -> str:
+    """The devices of hives, as add-hive shows them."""
     rows = [row for hive in hives for row in device_rows(hive)]
     header = ("HIVE", "DEVICE", "NAME", "MEMORY", "DRIVER", "ADDRESS", "UUID")
     return table(header, rows, frame, key="MEMORY")
 
 
 def live_table(hives: Iterable[HiveView], samples: Mapping[str, Sample], frame: Frame = WHOLE) -> str:
-    """As devices_table(), with what the devices do right now."""
+    """The table of list-devices: as devices_table(), with current use; '-' for a hive without a sample."""
     rows = []
     for hive in hives:
         sample = samples.get(hive.id)
@@ -199,7 +207,7 @@ def live_table(hives: Iterable[HiveView], samples: Mapping[str, Sample], frame: 
 
 
 def _use(sample: Sample | None, number: int) -> tuple[str, int | None, str, str]:
-    """Use, bytes of memory in use, temperature and power: of the processor for -1, else of that GPU."""
+    """Use, bytes of memory in use, temperature and power, of the GPU with this index; -1 is the processor."""
     if sample is None:
         return "-", None, "-", "-"
     if number == -1:
@@ -212,28 +220,34 @@ def _use(sample: Sample | None, number: int) -> tuple[str, int | None, str, str]
 
 
 def percent(value: float | None) -> str:
+    """Such as '42%'; '-' if unknown."""
     return "-" if value is None else f"{value:.0f}%"
 
 
 def celsius(value: float | None) -> str:
+    """Such as '61 C'; '-' if unknown."""
     return "-" if value is None else f"{value:.0f} C"
 
 
 def watts(value: float | None) -> str:
+    """Such as '250 W'; '-' if unknown."""
     return "-" if value is None else f"{value:.0f} W"
 
 
 def memory_use(used: int | None, total: int | None) -> str:
+    """Such as '2.0 / 23.5 GiB', of bytes."""
     if used is None:
         return memory(total)
     return f"{gib(used)} / {memory(total)}"
 
 
 def gib(count: int) -> str:
+    """Bytes in GiB, without the unit."""
     return f"{count / 2**30:.1f}"
 
 
 def device_rows(hive: HiveView) -> list[tuple[str, ...]]:
+    """Hive, device, name, memory, driver, PCI address and UUID: the processor first, then each GPU."""
     if hive.devices is None:
         return [(hive.id, "-", "not known yet", "-", "-", "-", "-")]
     cpu = hive.devices.cpu
@@ -262,14 +276,14 @@ def _gpu_cells(gpu: Gpu) -> tuple[str, ...]:
 
 
 def gpu_memory(gpu: Gpu) -> str:
-    """A card's own memory; of one that computes in the machine's, how much of that, if its driver says."""
+    """A card's own memory; for one that uses the machine's, how much of it, if the driver reports that."""
     if gpu.memory_kind != "shared":
         return memory(gpu.memory_bytes)
     return "shared" if gpu.memory_bytes is None else f"{memory(gpu.memory_bytes)} shared"
 
 
 def findings(hives: Iterable[HiveView]) -> list[str]:
-    """What kept detection from seeing all there is, a line each."""
+    """What kept the detection from finding every device, a line each."""
     return [
         printable(f"{hive.id}: {finding.detail} ({finding.code})")
         for hive in hives
@@ -285,15 +299,17 @@ def _devices_in_short(hive: HiveView) -> str:
 
 
 def memory(count: int | None) -> str:
+    """Bytes, such as '23.5 GiB'; 'unknown' for None."""
     return f"{gib(count)} GiB" if count is not None else "unknown"
 
 
 def ago(then_ms: int, now_ms: int) -> str:
+    """Such as '2min 3s ago'."""
     return f"{span(then_ms, now_ms)} ago"
 
 
 def span(then_ms: int, now_ms: int) -> str:
-    """As systemctl says it, in its two largest units."""
+    """The time between, in its two largest units, as systemctl shows it."""
     seconds = max(0, (now_ms - then_ms) // 1000)
     spans = []
     for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):

@@ -1,4 +1,4 @@
-"""A frame of `rbeectl top`: what each hive's machine does right now, in lines with colours."""
+"""A frame of `rbeectl top`: the current load of each hive's machine, in lines with colours."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rbee.wire.hives import HiveView
 Tone = Literal["plain", "bold", "good", "warning", "bad"]
 
 SGR: Mapping[Tone, str] = {"plain": "", "bold": "1", "good": "32", "warning": "33", "bad": "31"}
-"""How a tone looks where colours are asked for by number."""
+"""The SGR code of each tone, for text with escape sequences."""
 
 Segment = tuple[str, Tone]
 Row = list[Segment]
 
 BAR_FROM, HEAT_FROM, NAME_FROM = 70, 85, 110
-"""Columns of a terminal from which on there is room for bars, for heat and power, and for names."""
+"""The columns that a terminal needs for bars, for temperature and power, and for names."""
 
 WARNING, BAD = 70.0, 90.0
-"""Percent from which on something is nearly full, and as good as full."""
+"""Percent from which on something is nearly full, and practically full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a frame shows. `hives` is None while the queen is not awake to tell; `queen` says how she is."""
+    """What a frame shows; `queen` is its state, and `hives` is None while it is not awake."""
 
     clock: str
     now_ms: int
@@ -44,7 +44,7 @@ def frame(moment: Moment, screen: Screen) -> list[Row]:
     columns = screen.columns or 120
     rows: list[Row] = [[(_headline(moment), "bold")], []]
     if moment.hives is None:
-        rows.append([(f"The queen is {moment.queen}: nobody is asked until she wakes.", "warning")])
+        rows.append([(f"The queen is {moment.queen}: nothing is known until it wakes.", "warning")])
     elif not moment.hives:
         rows.append([("No hives. Add this machine: rbeectl add-hive localhost", "plain")])
     else:
@@ -64,7 +64,7 @@ def _headline(moment: Moment) -> str:
 
 
 LEAST_NAME = 9
-"""Columns that a hive's name has at the least: its figures have to be seen, too."""
+"""Columns that are left for a hive's name on a narrow terminal, beside its figures."""
 
 
 def _table(moment: Moment, columns: int, screen: Screen) -> Iterator[Row]:
@@ -94,7 +94,7 @@ def _lines(hive: HiveView, moment: Moment, columns: int, screen: Screen) -> Iter
         yield [[(f"{name}  ", "plain"), (f"{hive.state} {since}: {printable(hive.reason)}", tone)]]
         return
     if sample is None:
-        yield [[(f"{name}  ", "plain"), ("online, and does not tell what its machine does", "warning")]]
+        yield [[(f"{name}  ", "plain"), ("online, but sends no figures", "warning")]]
         return
     bars = columns >= BAR_FROM
     load = "" if sample.load_1 is None else f" load {sample.load_1:.2f}"
@@ -130,7 +130,7 @@ def _gpu(gpu: GpuSample, card: Gpu | None, columns: int, bars: bool, screen: Scr
 
 
 def _fit(cells: list[Row], name: str | None, columns: int) -> list[Row]:
-    """The cells that there is room for."""
+    """The cells that fit into so many columns."""
     shown = cells if columns >= HEAT_FROM else cells[:4]
     return [*shown, [(printable(name or "-"), "plain")]] if columns >= NAME_FROM else shown
 
@@ -166,7 +166,7 @@ def _width(row: Row) -> int:
 
 
 def _cut(row: Row, columns: int, screen: Screen) -> Row:
-    """As much of a row as fits, without blanks at its end."""
+    """The row, cut to so many columns, without blanks at its end."""
     shown: Row = []
     left = columns
     for text, tone in row:

@@ -1,1 +1,1 @@
-"""The queen as rbeectl has her: how she is by systemd's word, waking her, asking her, turning her off."""
+"""The queen as rbeectl sees it: its state, waking it, requests to it, turning it off."""

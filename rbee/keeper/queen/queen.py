@@ -1,4 +1,4 @@
-"""The queen of this machine: how she is, waking her, and what is asked of her."""
+"""The queen of this machine: its state, waking it, and requests to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rbee.wire.routes import Answer, QueenRoutes, Route
 
 
 class Queen:
-    """For the length of a verb. She is woken by what says so alone."""
+    """For the length of a verb. Only the methods that say so wake the queen."""
 
     def __init__(self, work: Work, client: QueenClient) -> None:
         self.work = work
@@ -28,30 +28,30 @@ class Queen:
         self._is_told_awake = False
         self._is_version_known = False
 
-    # How she is
+    # Its state
 
     def state(self) -> QueenState:
-        """As systemd says it; nobody is woken to tell."""
+        """As systemd reports it, without waking the queen."""
         return states.queen_state(self.work.bus)
 
     def present_state(self) -> QueenState:
-        """NotRunning where none is installed."""
+        """As state(); NotRunning if no queen is installed."""
         return states.present_state(self.work.bus)
 
     def settled_state(self) -> QueenState:
-        """Raises why there is none, or why she cannot run."""
+        """As state(); raises why there is no queen, or why it cannot run."""
         return states.settled_state(self.work.bus, self.work.left)
 
     def version(self) -> str:
-        """Of the program that runs, whichever is installed."""
+        """The version of the running queen, which may be older than the one that is installed."""
         with reached():
             version: str = self.client.ask(QueenRoutes.HEALTH).version
         return version
 
-    # Waking her
+    # Waking it
 
     def wake(self) -> None:
-        """Returns when she serves; the person is told."""
+        """Wake the queen, and return when it serves; narrates that."""
         if wake.can_be_woken(self.work.bus):
             self.work.teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
             wake.have_awake(self.work)
@@ -60,53 +60,53 @@ class Queen:
             self.work.teller.narrate(QUEEN_AWAKE, "queen is awake and healthy.")
 
     def begin_waking(self) -> None:
-        """Have her started, if she is not awake, and wait for nothing."""
+        """Have the queen started, if it is not awake, without waiting for it."""
         wake.begin_waking(self.work)
 
     def await_return(self, lost: Disconnected) -> None:
-        """Until she is back who died; raises `lost` if she was told to go."""
+        """Wait until a queen that died is back; raises `lost` if it was stopped on purpose."""
         wake.await_return(self.work, lost)
 
-    # Asking her
+    # Requests to it
 
     def ask(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
-        """What a queen answers whom systemd says to be awake.
+        """The answer of a queen that is awake.
 
-        VersionSkew, before she is asked, where she is older than what is asked for.
+        VersionSkew, before the request is sent, if the queen is older than its route.
         """
         self._check_version(route)
         with reached():
             return self.client.ask(route, body, **values)
 
     def ask_woken(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
-        """What the queen answers, who is woken for it; that is no story."""
+        """As ask(); wakes the queen first, without narrating that."""
         wake.have_awake(self.work)
         return self.ask(route, body, **values)
 
     def ask_if_awake(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
-        """What the queen answers; NotRunning where she is not awake."""
+        """As ask(); NotRunning if the queen is not awake."""
         states.check_awake(self.work.bus, self.work.left)
         return self.ask(route, body, **values)
 
     def fetch(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
-        """The file that an awake queen answers with, in parts."""
+        """The file that an awake queen returns, in parts."""
         self._check_version(route)
         with reached():
             yield from self.client.fetch(route, accept=accept)
 
     def fetch_if_awake(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
-        """As fetch(); NotRunning where she is not awake."""
+        """As fetch(); NotRunning if the queen is not awake."""
         states.check_awake(self.work.bus, self.work.left)
         yield from self.fetch(route, accept=accept)
 
     def tell_story(self, route: Route[Any], body: Any = None, **values: str) -> Iterator[StoryEvent]:
-        """The events of the job that an awake queen does, to its 'done' or 'error'."""
+        """The events of a job that an awake queen starts, to its 'done' or 'error'."""
         self._check_version(route)
         with reached():
             yield from self.client.tell_story(route, body, **values)
 
     def check_version(self) -> None:
-        """VersionSkew for an awake queen who is older than rbeectl; she is asked once a verb."""
+        """VersionSkew if the queen, which is awake, is older than rbeectl; asks for its version once."""
         if not self._is_version_known:
             check_version(self.version())
             self._is_version_known = True
@@ -118,13 +118,13 @@ class Queen:
 
 @contextmanager
 def reached() -> Iterator[None]:
-    """What her socket refuses, with the cure that fits this user and this machine."""
+    """Raise what the queen's socket refuses with the cure that fits this user and this machine."""
     try:
         with explained():
             yield
     except NotRunning as error:
         raise Unreachable(
             f"the queen is awake, and {error.message}",
-            # Her socket was taken away; systemd makes it again, folder and all, when it next starts it.
+            # The socket's file was removed; systemd makes it again, and its folder, at its next start.
             hint=f"rbeectl shutdown; rbeectl add-hive localhost\n{SYSTEM.doctor}",
         ) from error

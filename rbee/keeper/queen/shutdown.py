@@ -1,4 +1,4 @@
-"""Turning everything off: the queen tells the story of it, and systemd's word on the units is what counts."""
+"""Turning everything off: the queen narrates it, and the states of the units decide whether it is done."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from rbee.scope import FORGET_UNIT, TARGET
 from rbee.wire.routes import QueenRoutes
 
 ANSWER_TIMEOUT = 2.0
-"""Seconds that a queen has to take a shutdown, before systemd stops her without her word."""
+"""Seconds for the queen to accept a shutdown, before systemd stops it all the same."""
 
 
 def begin_shutdown(queen: Queen) -> None:
-    """Have systemd stop everything, and wait for nothing."""
+    """Have systemd stop everything, without waiting for it."""
     if queen.state() == "awake":
-        with suppress(RbeeError):  # systemd stops her all the same
+        with suppress(RbeeError):  # systemd stops it all the same
             queen.client.within(ANSWER_TIMEOUT).ask(QueenRoutes.SHUTDOWN)
     with explained():
         queen.work.bus.ask_stop(TARGET)
 
 
 def shut_down(queen: Queen) -> None:
-    """Stop everything, hives first; returns when units and sockets are stopped."""
+    """Stop everything, hives first; returns when units and sockets are stopped, or raises UnitFailed."""
     work = queen.work
-    telling: threading.Thread | None = None
+    narrating: threading.Thread | None = None
     if queen.state() == "awake":
         work.teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
-        telling = _tell(queen)
+        narrating = _narrate(queen)
     with explained():
         up = _stop_everything(work)
-    if telling is not None:
-        telling.join(work.left(ANSWER_TIMEOUT))
+    if narrating is not None:
+        narrating.join(work.left(ANSWER_TIMEOUT))
     for unit, state in up.items():
         raise UnitFailed(f"{unit} is still {state}", hint=f"systemctl status {unit}")
     if work.bus.state(FORGET_UNIT).load == "loaded":
-        # A queen who crashed before left word that she is to be woken at the next boot.
+        # A queen that crashed before has left the file that has it woken at the next boot.
         work.bus.start(FORGET_UNIT, timeout=work.left(STOP_TIMEOUT))
 
 
 def _stop_everything(work: Work) -> dict[str, str]:
-    """Stop the target, again if somebody woke a unit meanwhile; what still runs, with its state."""
+    """Stop the target, again if a unit was woken meanwhile; the units that still run, with their states."""
     up: dict[str, str] = {}
     for _ in range(STOP_TRIES):
         work.bus.stop(TARGET, timeout=work.left(STOP_TIMEOUT))
@@ -59,25 +59,25 @@ def _stop_everything(work: Work) -> dict[str, str]:
     return up
 
 
-def _tell(queen: Queen) -> threading.Thread:
-    """Ask the queen and tell her story beside the main thread, which waits for systemd.
+def _narrate(queen: Queen) -> threading.Thread:
+    """Request the shutdown and relay its story in a thread, while the main thread waits for systemd.
 
-    A queen that hangs does not answer; then there is no story, and systemd stops her all the same.
+    A queen that hangs does not answer; then there is no story, and systemd stops it all the same.
     """
     taken = threading.Event()
 
-    def tell() -> None:
+    def narrate() -> None:
         try:
             for event in queen.client.tell_story(QueenRoutes.SHUTDOWN):
                 taken.set()
                 relay(queen.work.teller, event)
         except RbeeError:
-            # Her end may cut the story short; systemd's word on the units is what counts.
+            # The queen's end may cut the story short; the states of the units decide.
             pass
         finally:
             taken.set()
 
-    telling = threading.Thread(target=tell, name="story", daemon=True)
-    telling.start()
+    thread = threading.Thread(target=narrate, name="story", daemon=True)
+    thread.start()
     taken.wait(queen.work.left(ANSWER_TIMEOUT))
-    return telling
+    return thread

@@ -1,4 +1,4 @@
-"""Sending the queen to sleep: her sockets go on listening for whoever wakes her."""
+"""Sending the queen to sleep: its sockets stay open, and the next client wakes it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from rbee.keeper.queen.state import present_state, queen_state
 from rbee.keeper.queen.wake import reset_failed
 from rbee.keeper.work import Work
 from rbee.narration import SENDING_TO_SLEEP
-from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
 
 STOP_TIMEOUT = 20.0
 """Seconds for the whole cascade; two services with TimeoutStopSec=5s each fit into it."""
 
 STOP_TRIES = 3
-"""Times that everything is told to stop: who adds a hive meanwhile may have woken it again."""
+"""Times that everything is stopped: somebody who adds a hive meanwhile wakes it again."""
 
 
 def put_to_sleep(work: Work, *, waits: bool = True) -> None:
-    """Stop the queen, and the local hive with her, and leave their sockets listening."""
+    """Stop the queen and with it the local hive, and leave their sockets listening."""
     state = present_state(work.bus)
     with explained():
         if state not in ("asleep", "off"):
@@ -28,7 +28,7 @@ def put_to_sleep(work: Work, *, waits: bool = True) -> None:
                 return
             _stop(work)
         for unit in (QUEEN_SOCKET_UNIT, HIVE_SOCKET_UNIT):
-            # After a shutdown, or a burst of deaths, nobody listens for who would wake her.
+            # After a shutdown or several failures in a row, the socket does not listen.
             unit_state = work.bus.state(unit)
             if unit_state.load == "loaded" and not unit_state.is_active:
                 reset_failed(work.bus)
@@ -36,12 +36,13 @@ def put_to_sleep(work: Work, *, waits: bool = True) -> None:
 
 
 def _stop(work: Work) -> None:
-    """Stop her, again if somebody woke her meanwhile."""
+    """Stop the queen, again if somebody woke it meanwhile."""
     for _ in range(STOP_TRIES):
         work.bus.stop(QUEEN_UNIT, timeout=work.left(STOP_TIMEOUT))
         state = queen_state(work.bus)
         if state in ("asleep", "off", "failed"):
             return
     raise UnitFailed(
-        f"somebody wakes the queen again and again: {QUEEN_UNIT} is {state}", hint="sudo rbeectl logs -n 20"
+        f"the queen is woken each time that it is stopped: {QUEEN_UNIT} is {state}",
+        hint=SYSTEM.rbeectl("logs -n 20", as_root=True),
     )

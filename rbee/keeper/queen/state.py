@@ -1,4 +1,4 @@
-"""How the queen is, as systemd says it; nobody is woken to tell."""
+"""The state of the queen, as systemd reports it, without waking the queen."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState, said_by
 
 RETURN_TIMEOUT = 2.0
-"""Seconds in which systemd must have brought a queen back who died while she was asked."""
+"""Seconds within which systemd must have restarted a queen that died during a request."""
 
 QueenState = Literal["absent", "off", "asleep", "waking", "awake", "stopping", "failed"]
-"""'absent' is one that is not installed on this machine."""
+"""'absent' means that no queen is installed on this machine."""
 
 HINTS: dict[QueenState, str] = {
     "absent": with_packages("rbee"),
     "off": "rbeectl wake",
     "asleep": "rbeectl wake",
     "waking": "Ask again in a moment.",
-    "stopping": "rbeectl wake, once she has stopped",
+    "stopping": "rbeectl wake, once it has stopped",
     "failed": SYSTEM.doctor,
 }
-"""What helps those who need her awake."""
+"""The hint for a user who needs the queen awake, by its state."""
 
 
 def queen_state(bus: Bus) -> QueenState:
-    """What the queen is, as systemd says."""
+    """The state of the queen, from the states of its service and its socket."""
     active = bus.active_state(QUEEN_UNIT)
     if active == "inactive":
         if bus.active_state(QUEEN_SOCKET_UNIT) == "active":
@@ -43,20 +43,20 @@ def queen_state(bus: Bus) -> QueenState:
 
 
 def present_state(bus: Bus) -> QueenState:
-    """As queen_state(); NotRunning where no queen is installed, with where one is."""
+    """As queen_state(); NotRunning if no queen is installed, with the address of this hive's queen."""
     state = queen_state(bus)
     if state == "absent":
-        from rbee.keeper.local_hive import no_queen  # with what its hive says, where there is none
+        from rbee.keeper.local_hive import no_queen  # only on a machine without a queen
 
         raise no_queen(bus)
     return state
 
 
 def settled_state(bus: Bus, left: Callable[[float], float]) -> QueenState:
-    """As queen_state(), but why there is no queen, or why she cannot run, is raised.
+    """As queen_state(), but raises why there is no queen, or why it cannot run.
 
-    One who cannot run may be started again and again by whoever waits at her sockets: she says why at
-    each end.
+    A queen that cannot run may be started repeatedly by clients that wait at its sockets; each time its
+    status line has the reason.
     """
     state = present_state(bus)
     if state not in ("failed", "waking"):
@@ -66,23 +66,23 @@ def settled_state(bus: Bus, left: Callable[[float], float]) -> QueenState:
     if ended.exit_status == BadConfig.exit_code:
         raise BadConfig(message, hint=hint)
     if state == "failed":
-        raise NotRunning(f"{message}; looking does not wake her", hint=HINTS["failed"])
+        raise NotRunning(f"{message}; looking does not wake it", hint=HINTS["failed"])
     return queen_state(bus)
 
 
 def check_awake(bus: Bus, left: Callable[[float], float]) -> None:
-    """NotRunning, with what helps, where she is not awake."""
+    """NotRunning, with a hint, if the queen is not awake."""
     state = settled_state(bus, left)
     if state != "awake":
-        raise NotRunning(f"the queen is {state}; looking does not wake her", hint=HINTS[state])
+        raise NotRunning(f"the queen is {state}; looking does not wake it", hint=HINTS[state])
 
 
 def has_ended(state: UnitState) -> bool:
-    """Is she up, or is known how she ended? Of one who starts anew it is not, until she has ended again."""
+    """Does the queen run, or is it known how it ended? While it is restarted, neither is known."""
     return state.is_active or state.exit_status != 0 or state.is_stopped
 
 
 def why_failed(state: UnitState) -> tuple[str, str]:
-    """What a queen said of her end, and what helps."""
-    said, *cures = said_by(state)
-    return f"the queen has failed: {said or state.result}", "\n".join(cures) or HINTS["failed"]
+    """The message and the hint for a queen that has failed, from its status line."""
+    reason, *cures = said_by(state)
+    return f"the queen has failed: {reason or state.result}", "\n".join(cures) or HINTS["failed"]

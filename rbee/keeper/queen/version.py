@@ -1,4 +1,4 @@
-"""Whether the queen who runs is one that this rbeectl can ask: she may run since before an upgrade."""
+"""Can this rbeectl use the running queen? It may be older, running since before an upgrade."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SINCE_EVER = frozenset(
         QueenRoutes.SHUTDOWN,
     )
 )
-"""Routes of 0.1.0, which every queen serves: for these nobody asks for her version first."""
+"""Routes of 0.1.0, which every queen serves: its version is not checked before these."""
 
 RESTART = f"sudo systemctl try-restart {QUEEN_UNIT}"
-"""What has a queen of an older version run as the one that is installed."""
+"""Restarts a queen that is older than the one that is installed."""
 
 
 def numbers_of(version: str) -> list[int]:
@@ -32,10 +32,10 @@ def numbers_of(version: str) -> list[int]:
 
 
 def check_version(queen: str, own: str = __version__) -> None:
-    """VersionSkew for a queen whose minor version is older than rbeectl's: routes came in between."""
+    """VersionSkew if the queen's minor version is older than rbeectl's, and so may lack a route."""
     if numbers_of(queen)[:2] < numbers_of(own)[:2]:
         raise VersionSkew(
-            f"the queen of this machine runs as version {queen}, and rbeectl {own} asks for what came later",
-            hint=f"{RESTART}\nIf she is of version {queen} then, too: upgrade rbee-queen on this machine, "
+            f"the queen that runs on this machine is version {queen}, which is too old for rbeectl {own}",
+            hint=f"{RESTART}\nIf it is still version {queen} after that: upgrade rbee-queen on this machine, "
             f"{UPGRADE}",
         )

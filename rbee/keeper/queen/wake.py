@@ -1,4 +1,4 @@
-"""Waking the queen, and having her back who died meanwhile."""
+"""Waking the queen, and waiting for its return after it died."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import unusable
 
 START_TIMEOUT = 35.0
-"""Seconds for the queen's start job; her TimeoutStartSec= is 30 s, so that systemd's word comes first."""
+"""Seconds for the queen's start job; longer than its TimeoutStartSec=30s, so that systemd reports first."""
 
 UNITS = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT)
-"""What a queen's machine runs of rbee, in the order of a shutdown."""
+"""rbee's units on the queen's machine, in the order of a shutdown."""
 
 
 def can_be_woken(bus: Bus) -> bool:
-    """False for a queen who is awake; NotRunning where none is installed."""
+    """False if the queen is awake; NotRunning if none is installed."""
     return present_state(bus) != "awake"
 
 
 def begin_waking(work: Work) -> None:
-    """Have systemd start her, if she is not awake, and wait for nothing."""
+    """Have systemd start the queen, if it is not awake, without waiting for it."""
     if can_be_woken(work.bus):
         work.teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
         with explained():
@@ -34,7 +34,7 @@ def begin_waking(work: Work) -> None:
 
 
 def have_awake(work: Work) -> None:
-    """Have her serve; one who dies on the way is awaited once more."""
+    """Start the queen, if it is not awake, and wait until it serves; if it dies meanwhile, wait once more."""
     if can_be_woken(work.bus):
         try:
             _start(work, timeout=START_TIMEOUT)
@@ -43,7 +43,7 @@ def have_awake(work: Work) -> None:
 
 
 def await_return(work: Work, lost: Disconnected) -> None:
-    """Wait until systemd has brought a queen back who died; raises `lost` if she was told to go."""
+    """Wait until systemd has restarted a queen that died; raises `lost` if it was stopped on purpose."""
     if queen_state(work.bus) in ("asleep", "off"):
         raise lost
     work.teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
@@ -58,7 +58,7 @@ def await_return(work: Work, lost: Disconnected) -> None:
 
 
 def reset_failed(bus: Bus) -> None:
-    """A burst of deaths ends in start-limit-hit, for the service and for who listens for it."""
+    """Several failures in a row end in start-limit-hit, for the service and for its sockets."""
     for unit in UNITS:
         if bus.active_state(unit) == "failed":
             bus.reset_failed(unit)
@@ -71,9 +71,10 @@ def _start(work: Work, *, timeout: float, undo_stop: bool = True) -> None:
 
 
 def _wake_again(work: Work, failed: UnitFailed) -> None:
-    """One who died on the way is started anew by systemd; raises `failed` if that did not help either.
+    """Wait for a queen that died while starting, which systemd restarts; raises `failed` if that fails, too.
 
-    So is one who cannot run at all, by whoever waits at her sockets: she says why at each end.
+    A queen that cannot run at all is restarted by clients that wait at its sockets; each time its status
+    line has the reason.
     """
     if failed.exit_status != BadConfig.exit_code and queen_state(work.bus) == "waking":
         ended = work.bus.await_state(QUEEN_UNIT, has_ended, timeout=work.left(RETURN_TIMEOUT))
@@ -84,7 +85,7 @@ def _wake_again(work: Work, failed: UnitFailed) -> None:
         try:
             return _start(work, timeout=RETURN_TIMEOUT, undo_stop=False)
         except (UnitFailed, TimedOut):
-            pass  # what she died of at first says more
+            pass  # the first failure says more
     failure = unusable(failed)
     for line in journal_tail("--unit", QUEEN_UNIT):
         failure.add_note(line)

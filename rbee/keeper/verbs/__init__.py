@@ -1,1 +1,1 @@
-"""rbeectl's verbs: each takes its arguments apart, has the keeper do it, and prints what came of it."""
+"""rbeectl's verbs: each parses its arguments, has the keeper do the work, and prints the result."""

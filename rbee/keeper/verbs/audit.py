@@ -1,4 +1,4 @@
-"""Who changed what."""
+"""rbeectl audit: who changed what, and when."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import Name
 
 
-@click.command(short_help="Show who changed what in catalog, tokens and labels.")
+@click.command(short_help="Show who changed hives, tokens and labels.")
 @click.argument("hive", required=False)
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 1000), default=100, show_default=True, help="How many, at most."
+    "-n", "--lines", type=click.IntRange(0, 1000), default=100, show_default=True, help="How many changes."
 )
 @looking
 @in_session
 def audit(session: Session, hive: str | None, lines: int) -> None:
-    """Show the last changes of catalog, tokens and labels, of HIVE or of all, and who made them."""
+    """Show the latest changes of hives, tokens and labels, and who made them; of HIVE only, if given."""
     about = {} if hive is None else {"hive": checked(Name, "HIVE", hive)}
     with session.queen() as queen:
-        found: Audit = queen.ask_if_awake(QueenRoutes.AUDIT, limit=str(lines), **about)
+        changes: Audit = queen.ask_if_awake(QueenRoutes.AUDIT, limit=str(lines), **about)
     if session.as_json:
-        session.tell_json(encode(found))
-    elif found.entries:
-        session.show(lambda frame: tables.audit_table(found.entries, frame))
+        session.tell_json(encode(changes))
+    elif changes.entries:
+        session.show(lambda frame: tables.audit_table(changes.entries, frame))
     elif session.has_legend and lines:
         session.say("No changes yet")

@@ -1,4 +1,4 @@
-"""The doctor's diagnosis, as it is printed."""
+"""rbeectl doctor: runs the checks, and prints the diagnosis."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import click
 from rbee.errors import RbeeError
 from rbee.keeper.options import common, in_session
 from rbee.keeper.session import Session
+from rbee.scope import SYSTEM
 from rbee.systemd.bus import Bus
 
 
 @click.command(short_help="Find what keeps rbee from working here, and mend it.")
-@click.option("--fix", is_flag=True, help="Run the commands that are shown; as root.")
+@click.option("--fix", is_flag=True, help="Run the commands that it shows, as root.")
 @common
 @in_session
 def doctor(session: Session, fix: bool) -> None:
     """Find what keeps rbee from working on this machine, and show the commands that mend it.
 
-    Looking wakes nobody and changes nothing. Exits 1 if a problem is left.
+    Without --fix it changes nothing, and it never wakes the queen. Exits 1 if a problem is left.
     """
-    from rbee.keeper.doctor.doctor import Doctor, verdict_json  # here: no other verb pays for it
+    from rbee.keeper.doctor.doctor import Doctor, verdict_json  # late, as no other verb needs it
 
     at_work = Doctor(Bus, None if session.as_json or session.is_quiet else sys.stdout)
     verdicts = at_work.mend() if fix else at_work.look()
@@ -40,7 +41,9 @@ def doctor(session: Session, fix: bool) -> None:
 
 
 def diagnosis(faults: int, curable: int, *, has_mended: bool) -> str:
+    """The last line: how many problems are left, and how to mend those that have commands."""
     if not faults:
         return "All is well now." if has_mended else "All is well."
     left = f"{faults} problem{'s' if faults > 1 else ''}{' left' if has_mended else ''}."
-    return left + (" Mend with the commands shown, or: sudo rbeectl doctor --fix" if curable else "")
+    mend = SYSTEM.rbeectl("doctor --fix", as_root=True)
+    return left + (f" Run the commands shown, or: {mend}" if curable else "")

@@ -1,4 +1,4 @@
-"""The help of rbeectl, and of each verb, for people who type it as a verb."""
+"""rbeectl help: the help of rbeectl or of a verb, as --help prints it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def help(context: click.Context, session: Session, verb: tuple[str, ...]) -> Non
     command: click.Command = context.command
     for word in verb:
         if not isinstance(command, click.Group):
-            context.fail(f"'{context.info_name}' has no verbs, and no help of '{word:.100}'")
-        name, found, _ = command.resolve_command(context, [word])
-        assert found is not None, name
-        command, context = found, click.Context(found, info_name=name, parent=context)
+            context.fail(f"'{context.info_name}' has no verb '{word:.100}'")
+        name, verb_command, _ = command.resolve_command(context, [word])
+        assert verb_command is not None, name
+        command, context = verb_command, click.Context(verb_command, info_name=name, parent=context)
     text = command.get_help(context)
     if session.as_json:
         session.tell_json({"text": text})

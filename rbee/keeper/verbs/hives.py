@@ -1,4 +1,4 @@
-"""The hives of the catalog: adding, removing and listing them, and what they have."""
+"""rbeectl add-hive, remove-hive, list-hives and list-devices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
+from rbee.keeper.jobs import log_of
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.output import tables
@@ -27,28 +28,28 @@ NO_SUCH_HIVES = "No hive has these labels"
 
 @click.command("add-hive")
 @click.argument("host", metavar="[USER@]HOST")
-@click.option("--port", type=int, help="The port kept in the hive's row; 8600 for a new one.")
+@click.option("--port", type=int, help="Port to store in the catalog; 8600 for a new hive.")
 @click.option("--user", metavar="USER", help="SSH user on HOST; needs root or sudo.")
 @click.option(
     "--queen",
     "address",
     metavar="ADDRESS[:PORT]",
-    help="Where HOST finds the queen, if not where ssh came from.",
+    help="Address at which HOST reaches the queen, if not the one that ssh uses.",
 )
 @click.option(
-    "--install", "package", metavar="PATH", help="Install rbee-hive there from this .deb or folder."
+    "--install", "package", metavar="PATH", help="Install rbee-hive on HOST from this .deb or folder."
 )
 @doing
 @in_session
 def add_hive(
     session: Session, host: str, port: int | None, user: str | None, address: str | None, package: str | None
 ) -> None:
-    """Add HOST to the hive catalog and see it online.
+    """Add HOST to the hive catalog, and wait until its hive is online.
 
-    HOST is localhost, or a machine that your ssh knows by that name: it joins by ssh, where it has not
-    yet. A hive that is there already goes on from wherever it is.
+    HOST is localhost, or another machine by the name that ssh knows: if it has not joined, it joins by
+    ssh. Adding a hive again starts it if it is offline.
     """
-    from rbee.keeper.fleet.host import bring_and_add, bring_host  # lists need neither
+    from rbee.keeper.fleet.host import bring_and_add, bring_host  # only here
     from rbee.keeper.fleet.typed import Typed
 
     host, user = split_user(host, user)
@@ -56,7 +57,7 @@ def add_hive(
     with session.queen() as queen:
         if not session.waits:
             bring_host(queen, typed)
-            tell_begun(session, Hives(queen).begin_adding(host, port))
+            print_begun(session, Hives(queen).begin_adding(host, port))
             return
         hive = bring_and_add(queen, typed)
     if session.as_json:
@@ -67,7 +68,7 @@ def add_hive(
 
 
 def split_user(host: str, user: str | None) -> tuple[str, str | None]:
-    """HOST and USER of what ssh, too, takes as USER@HOST; the hive's name is HOST alone."""
+    """HOST and USER of USER@HOST, as ssh takes it; the hive's name is HOST alone. BadInput."""
     before, at, machine = host.rpartition("@")
     if not at:
         return host, user
@@ -75,7 +76,7 @@ def split_user(host: str, user: str | None) -> tuple[str, str | None]:
         raise BadInput("HOST must have a user before its @, or no @", field="HOST")
     if user not in (None, before):
         raise BadInput(
-            "HOST must not have another user before its @ than --user has",
+            "HOST has another user before its @ than --user",
             hint=f"rbeectl add-hive {machine} --user {user}",
             field="HOST",
         )
@@ -84,18 +85,18 @@ def split_user(host: str, user: str | None) -> tuple[str, str | None]:
 
 @click.command("remove-hive")
 @click.argument("hive")
-@click.option("--force", is_flag=True, help="Also one on another machine that cannot be told.")
+@click.option("--force", is_flag=True, help="Also remove a hive on another machine that cannot be reached.")
 @doing
 @in_session
 def remove_hive(session: Session, hive: str, force: bool) -> None:
-    """Stop HIVE and take it out of the hive catalog.
+    """Stop HIVE and remove it from the hive catalog.
 
-    One on another machine is told to forget its queen, and keeps its packages.
+    On another machine the hive forgets its queen; its packages stay installed.
     """
     with session.queen() as queen:
         hives = Hives(queen)
         if not session.waits:
-            tell_begun(session, hives.begin_removing(hive, is_forced=force))
+            print_begun(session, hives.begin_removing(hive, is_forced=force))
             return
         was_there = hives.remove(hive, is_forced=force)
         near = "" if was_there else hives.near(hive)
@@ -107,12 +108,12 @@ def remove_hive(session: Session, hive: str, force: bool) -> None:
         session.say(f"Hive {printable(hive)} was not in the hive catalog{near}")
 
 
-def tell_begun(session: Session, job: JobStarted) -> None:
-    """Say which job it is that nobody waits for."""
+def print_begun(session: Session, job: JobStarted) -> None:
+    """Print the id of a job that was started with --no-wait."""
     if session.as_json:
         session.tell_json({"event": "job", **encode(job)})
     else:
-        session.say(f"Job {job.job_id} goes on; follow it: sudo rbeectl logs -f --job {job.job_id}")
+        session.say(f"Job {job.job_id} goes on; follow it: {log_of(job.job_id)}")
 
 
 @click.command("list-hives")
@@ -120,35 +121,35 @@ def tell_begun(session: Session, job: JobStarted) -> None:
 @looking
 @in_session
 def list_hives(session: Session, selector: Selector) -> None:
-    """List the hives of the catalog and who is alive."""
+    """List the hives of the catalog, with their states."""
     with session.queen() as queen:
-        there = Hives(queen).all()
+        every = Hives(queen).all()
         closed = closed_tcp(queen.work.bus)
-    hives = tuple(hive for hive in there if selector.takes(hive))
+    hives = tuple(hive for hive in every if selector.takes(hive))
     if session.as_json:
         session.tell_json(encode(Listed(hives)))
     elif hives:
         session.show(lambda frame: hives_page(hives, frame))
     elif session.has_legend:
-        session.say(NO_SUCH_HIVES if there else NO_HIVES)
+        session.say(NO_SUCH_HIVES if every else NO_HIVES)
     if closed:
         session.warn(closed.message, closed.hint)
 
 
-@click.command("list-devices", short_help="List the devices of hives, and what they do.")
+@click.command("list-devices", short_help="List the devices of hives, and their current use.")
 @click.argument("hive", required=False)
 @selecting
 @looking
 @in_session
 def list_devices(session: Session, hive: str | None, selector: Selector) -> None:
-    """List the devices of HIVE, or of every hive, and what they do right now."""
+    """List the devices of HIVE, or of every hive, and their current use."""
     with session.queen() as queen:
         known = Hives(queen)
-        there = [known.one(hive)] if hive is not None else list(known.all())
-        hives = [one for one in there if selector.takes(one)]
+        every = [known.one(hive)] if hive is not None else list(known.all())
+        hives = [one for one in every if selector.takes(one)]
         samples = known.samples(hives)
     if session.as_json:
-        told = [
+        listed = [
             {
                 "id": one.id,
                 "state": one.state,
@@ -157,18 +158,20 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
             }
             for one in hives
         ]
-        session.tell_json({"hives": told})
+        session.tell_json({"hives": listed})
     elif hives:
-        found = tables.findings(hives) if session.has_legend else []
-        session.show(lambda frame: "\n".join([tables.live_table(hives, samples, frame), *found]))
+        notes = tables.findings(hives) if session.has_legend else []
+        session.show(lambda frame: "\n".join([tables.live_table(hives, samples, frame), *notes]))
     elif session.has_legend:
-        session.say(NO_SUCH_HIVES if there else NO_HIVES)
+        session.say(NO_SUCH_HIVES if every else NO_HIVES)
 
 
 def hives_page(hives: Iterable[HiveView], frame: Frame) -> str:
+    """The table of hives, with ages up to now."""
     return tables.hives_table(hives, tables.now_ms(), frame)
 
 
 def devices_page(hives: list[HiveView], frame: Frame) -> str:
+    """The table of devices, and what kept the detection from finding all."""
     page = tables.devices_table(hives, frame)
     return "\n".join([page, *(tables.findings(hives) if frame.has_header else ())])

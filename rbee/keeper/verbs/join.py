@@ -1,4 +1,4 @@
-"""This machine, as a hive of a queen on another."""
+"""rbeectl join: make this machine a hive of a queen on another machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rbee.text import NotUtf8, decoded
 from rbee.wire.types import Name
 
 
-@click.command(short_help="Make this machine a hive of a queen on another; as root.")
+@click.command(short_help="Make this machine a hive of a remote queen, as root.")
 @click.argument("queen")
 @click.option("--token", "shown", metavar="TOKEN", help="From rbeectl token create; '-' reads it from stdin.")
-@click.option("--name", metavar="NAME", help="The hive's name: this machine's, if not given.")
+@click.option("--name", metavar="NAME", help="Name of the hive; the machine's host name if not given.")
 @changing
 @in_session
 def join(session: Session, queen: str, shown: str | None, name: str | None) -> None:
-    """Make this machine a hive of the queen at QUEEN, which is HOST or HOST:PORT; as root.
+    """Make this machine a hive of the queen at QUEEN, which is HOST or HOST:PORT, as root.
 
     Without a token, a hive that has joined follows its queen to another address.
     """
@@ -46,4 +46,4 @@ def _token_from_stdin() -> str:
     try:
         return decoded(sys.stdin.buffer.readline()).strip()
     except NotUtf8 as error:
-        raise BadInput(f"--token: what stdin has is no token: {error}", field="--token") from error
+        raise BadInput(f"--token: the input is not a token: {error}", field="--token") from error

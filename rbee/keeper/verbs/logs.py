@@ -1,4 +1,4 @@
-"""What rbee wrote into the journal, shown by journalctl."""
+"""rbeectl logs: rbee's entries in the journal, shown by journalctl."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from rbee.keeper.typed import checked
 from rbee.wire.types import JobId, Name
 
 REST = "rbee.journalctl"
-"""Where a context keeps what stands after '--'."""
-
+"""The key in a context's meta of the arguments after '--'."""
 
 LOOK_TIMEOUT = 2.0
-"""Seconds for the queen to say whether a hive is in her catalog: the log is wanted most when she hangs."""
+"""Seconds to ask the queen whether it has a hive: the log is needed most when the queen hangs."""
 
 
 class Logs(click.Command):
-    """click forgets where '--' stood, and what stands after it is journalctl's."""
+    """Keeps the arguments after '--' for journalctl; click does not remember where '--' was."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -42,10 +41,10 @@ class Logs(click.Command):
     options_metavar="[OPTIONS]",
 )
 @click.argument("hive", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Show what comes, too.")
-@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="The last N entries only.")
-@click.option("-x", "--catalog", is_flag=True, help="Explain the entries.")
-@click.option("--job", metavar="ID", help="The entries of one job only.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new entries.")
+@click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Show the last N entries only.")
+@click.option("-x", "--catalog", is_flag=True, help="Show explanations of the entries, too.")
+@click.option("--job", metavar="ID", help="Show the entries of this job only.")
 @looking
 @in_session
 @click.pass_context
@@ -53,13 +52,13 @@ def logs(
     context: click.Context, session: Session, hive: str | None, follow: bool, lines: int | None,
     catalog: bool, job: str | None,
 ) -> None:  # fmt: skip
-    """Show the journal of the queen and her hives, of HIVE, or of one job.
+    """Show the journal of the queen and its hives, of HIVE, or of one job.
 
-    This is journalctl(1) with the right matches. What stands after '--' goes to it as it is, such as:
+    It runs journalctl(1) with the matches for rbee. Arguments after '--' are passed on to it, such as:
 
         rbeectl logs -- --since=-1h -o verbose
 
-    Who may not read the journal may see what happens by rbeectl monitor.
+    Users who may not read the journal can use rbeectl monitor.
     """
     if hive is not None:
         checked(Name, "HIVE", hive)
@@ -83,13 +82,13 @@ def logs(
     if not session.has_colour:
         os.environ["SYSTEMD_COLORS"] = "false"
     try:
-        os.execvp(command[0], command)  # noqa: S606  # no shell, and no child: journalctl is what is asked for
+        os.execvp(command[0], command)  # noqa: S606  # no shell; it replaces this process
     except OSError as error:
         raise RbeeError(f"journalctl cannot be run: {reason(error)}", hint="command -v journalctl") from error
 
 
 def not_readable(session: Session, hive: str | None) -> NotPermitted:
-    """Why nothing is shown, and where the same is narrated to whoever may speak to the queen."""
+    """The error for a user who may not read the journal; its hint names rbeectl monitor."""
     hints = [shlex.join(["sudo", "rbeectl", *sys.argv[1:]])]
     with session.work() as work:
         if queen_state(work.bus) != "absent":
@@ -101,11 +100,11 @@ def not_readable(session: Session, hive: str | None) -> NotPermitted:
 
 
 def in_catalog(session: Session, hive: str) -> str:
-    """The name as the catalog has it; UnknownHive for one of whom an awake queen does not know."""
+    """The name as the catalog has it; UnknownHive if an awake queen does not have it."""
     try:
         with replace(session, timeout=LOOK_TIMEOUT).queen() as queen:
             return Hives(queen).one(hive).id
     except UnknownHive:
         raise
     except RbeeError:
-        return hive  # nobody can be asked now, and the journal is there all the same
+        return hive  # the queen cannot be asked; the journal can be read without it

@@ -1,4 +1,4 @@
-"""The queen's metrics: for eyes, and for node_exporter's textfile collector."""
+"""rbeectl metrics: the queen's metrics, printed or for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ DOWN = """\
 # TYPE rbee_queen_up gauge
 rbee_queen_up 0
 """
-"""What is written of a queen who does not answer."""
+"""The content of the file if the queen does not answer."""
 
 
 @click.command(short_help="Print the queen's metrics as OpenMetrics.")
-@click.option("--textfile", metavar="FILE", help="Into FILE, for node_exporter's textfile collector.")
+@click.option("--textfile", metavar="FILE", help="Write to FILE, for node_exporter's textfile collector.")
 @looking
 @in_session
 def metrics(session: Session, textfile: str | None) -> None:
     """Print the queen's metrics as OpenMetrics.
 
-    Into a FILE they go in Prometheus's older text format, which is what node_exporter reads, and then
-    a queen who is not awake is no error: the file says that she is not up.
+    A FILE is written in Prometheus's older text format, which node_exporter reads. If the queen is not
+    awake, that is not an error, and the file has rbee_queen_up 0.
     """
     if textfile is not None:
         write_textfile(session, target(textfile))
         return
     with session.queen() as queen:
-        told = b"".join(queen.fetch_if_awake(QueenRoutes.METRICS)).decode()
+        text = b"".join(queen.fetch_if_awake(QueenRoutes.METRICS)).decode()
     if session.as_json:
-        session.tell_json({"media_type": QueenRoutes.METRICS.media_type, "text": told})
+        session.tell_json({"media_type": QueenRoutes.METRICS.media_type, "text": text})
     else:
-        # Nor with a colour: all of it is others' words.
-        session.show(printable_lines(told.rstrip("\n")))
+        # Without any escape sequence: labels have text from outside.
+        session.show(printable_lines(text.rstrip("\n")))
 
 
 def target(textfile: str) -> Path:
+    """The file that --textfile names; BadInput if it cannot be one."""
     if textfile == "-":
-        raise BadInput("--textfile is for a file, and - is none", hint="rbeectl metrics", field="--textfile")
+        raise BadInput("--textfile takes a file, and not -", hint="rbeectl metrics", field="--textfile")
     try:
         return end_of(textfile, field="--textfile", hint="rbeectl metrics, which prints them")
     except OSError as error:
@@ -57,11 +58,12 @@ def target(textfile: str) -> Path:
 
 
 def write_textfile(session: Session, path: Path) -> None:
+    """Write the metrics to a file; DOWN if the queen does not answer."""
     try:
         with session.queen() as queen:
             content = b"".join(queen.fetch_if_awake(QueenRoutes.METRICS, accept="text/plain"))
     except RbeeError as error:
-        # First of all: what an older run wrote would say for ever that she is up.
+        # Before anything else: the file of an earlier run would report the queen as up for ever.
         replace(path, [DOWN.encode()])
         if not isinstance(error, NotRunning):
             raise
@@ -74,7 +76,7 @@ def write_textfile(session: Session, path: Path) -> None:
 
 
 def replace(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that is there whole or not at all: it is read at any moment, by another user."""
+    """Replace a file in one step: another user may read it at any moment."""
     new: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -90,5 +92,5 @@ def replace(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def _refused(error: OSError, path: Path) -> RbeeError:
-    told = refused(error, path, "written")
-    return type(told)(f"--textfile: {told.message}", hint=told.hint, field="--textfile")
+    failure = refused(error, path, "written")
+    return type(failure)(f"--textfile: {failure.message}", hint=failure.hint, field="--textfile")

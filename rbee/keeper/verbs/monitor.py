@@ -1,4 +1,4 @@
-"""What happens, as it happens."""
+"""rbeectl monitor: events as they happen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from rbee.config import parse_span
 from rbee.errors import BadInput, Interrupted
-from rbee.keeper.monitor import Monitor, QueenIs, Told
+from rbee.keeper.monitor import Event, Monitor, QueenIs
 from rbee.keeper.options import in_session, watching
 from rbee.keeper.output.tables import with_problem
 from rbee.keeper.queen.queen import Queen, reached
@@ -24,39 +24,39 @@ from rbee.wire.events import EVENTS_MAX, FeedEvent, Gap
 from rbee.wire.types import Name
 
 
-@click.command(short_help="Show what happens, as it happens.")
+@click.command(short_help="Show events as they happen.")
 @click.argument("hive", required=False)
 @click.option(
     "-n",
     "--lines",
     type=click.IntRange(0, EVENTS_MAX),
     metavar="N",
-    help="Begin with the last N events; 10.",
+    help="Begin with the last N events; 10 if not given.",
 )
-@click.option("--since", metavar="TIME", help="Begin with what came since then, such as -10min, or with all.")
+@click.option("--since", metavar="TIME", help="Begin with the events since TIME, such as -10min, or all.")
 @watching
 @in_session
 def monitor(session: Session, hive: str | None, lines: int | None, since: str | None) -> None:
-    """Show what happens to the queen and her hives, or to HIVE, as it happens, until interrupted.
+    """Show the events of the queen and its hives, or of HIVE, as they happen, until interrupted.
 
-    Beside a queen who is not awake it waits and wakes nobody. It goes on where it was when she
-    is back. TIME is 'all', 'today', a span as in '10min ago', or as in '2026-01-31 12:00'.
+    While the queen is not awake it waits, without waking it, and then continues where it stopped.
+    TIME is 'all', 'today', a time span such as '10min ago', or a time such as '2026-01-31 12:00'.
     """
     if lines is not None and since is not None:
-        raise click.UsageError("--lines and --since do not go together")
+        raise click.UsageError("--lines and --since cannot be used together")
     about = hive if hive is None else checked(Name, "HIVE", hive)
     since_ms = None if since is None else moment_ms(since)
-    shown = ToldAsJson(session) if session.as_json else ToldInLines(session)
+    printer = AsJson(session) if session.as_json else AsLines(session)
     try:
         with session.queen() as queen:
-            for told in happening(queen, about, lines=10 if lines is None else lines, since_ms=since_ms):
-                shown.show(told)
+            for event in happening(queen, about, lines=10 if lines is None else lines, since_ms=since_ms):
+                printer.show(event)
     except KeyboardInterrupt as error:
         raise SystemExit(Interrupted.exit_code) from error
 
 
-def happening(queen: Queen, hive: str | None, *, lines: int, since_ms: int | None) -> Iterator[Told]:
-    """What happens, for ever, to one hive or to all; see Monitor."""
+def happening(queen: Queen, hive: str | None, *, lines: int, since_ms: int | None) -> Iterator[Event]:
+    """The events of one hive or of all, without end; see Monitor."""
     if queen.present_state() == "awake":
         queen.check_version()
     work = queen.work
@@ -68,7 +68,7 @@ def happening(queen: Queen, hive: str | None, *, lines: int, since_ms: int | Non
 
 
 def moment_ms(text: str) -> int:
-    """A time as journalctl's --since takes it, or nearly so, in milliseconds since 1970."""
+    """Parse a TIME of --since, in milliseconds since 1970; BadInput if it is not one."""
     now = time.time()
     span = text.removesuffix(" ago") if text.endswith(" ago") else text.removeprefix("-")
     try:
@@ -86,37 +86,39 @@ def moment_ms(text: str) -> int:
         ) from error
 
 
-class ToldAsJson:
-    """A JSON object a line: 'narrated', 'gap', or 'queen' for what the keeper itself says of her."""
+class AsJson:
+    """A JSON object per line: 'narrated', 'gap', or 'queen' for the queen's state, from the keeper."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def show(self, told: Told) -> None:
-        if isinstance(told, QueenIs):
-            line = {"event": "queen", "state": told.state, "text": told.text}
-        elif isinstance(told, Gap):
-            line = {"event": "gap", **encode(told)}
+    def show(self, event: Event) -> None:
+        """Print an event."""
+        if isinstance(event, QueenIs):
+            line = {"event": "queen", "state": event.state, "text": event.text}
+        elif isinstance(event, Gap):
+            line = {"event": "gap", **encode(event)}
         else:
-            fields = encode(told)
+            fields = encode(event)
             line = {"event": "narrated", "kind": fields.pop("event"), **fields}
         self._session.tell_json(line)
 
 
-class ToldInLines:
+class AsLines:
     """For a person: time, hive, kind and text of each event, in journalctl's colours."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._day = date.today()
 
-    def show(self, told: Told) -> None:
-        if isinstance(told, QueenIs):
-            self._session.say(f"-- {printable(told.text)} --")
-        elif isinstance(told, Gap):
-            click.echo("-- Some events are missing here: the queen knows nothing of them any more. --")
+    def show(self, event: Event) -> None:
+        """Print an event."""
+        if isinstance(event, QueenIs):
+            self._session.say(f"-- {printable(event.text)} --")
+        elif isinstance(event, Gap):
+            click.echo("-- Some events are missing here: the queen does not have them any more. --")
         else:
-            self._show_event(told)
+            self._show_event(event)
 
     def _show_event(self, event: FeedEvent) -> None:
         at = datetime.fromisoformat(event.at).astimezone()

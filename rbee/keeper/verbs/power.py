@@ -1,4 +1,4 @@
-"""Turning the queen on and off."""
+"""rbeectl wake, sleep and shutdown."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from rbee.keeper.session import Session
 @doing
 @in_session
 def wake(session: Session) -> None:
-    """Wake the queen; she wakes the hives that are wanted."""
+    """Wake the queen, which wakes its hives."""
     with session.queen() as queen:
         if session.waits:
             queen.wake()
         else:
             queen.begin_waking()
         closed = closed_tcp(queen.work.bus) if session.waits else None
-    tell_done(session, "awake", "Queen is awake" if session.waits else "Queen is being woken")
+    print_done(session, "awake", "Queen is awake" if session.waits else "Queen is being woken")
     if closed:
         session.warn(closed.message, closed.hint)
 
 
-@click.command(short_help="Stop the queen; who speaks to her wakes her.")
+@click.command(short_help="Stop the queen until a client wakes it.")
 @doing
 @in_session
 def sleep(session: Session) -> None:
     """Stop the queen and this machine's hive, and leave their sockets listening.
 
-    Whoever speaks to her wakes her.
+    The next client that connects wakes the queen.
     """
     with session.work() as work:
         put_to_sleep(work, waits=session.waits)
-    tell_done(session, "asleep", "Queen is asleep" if session.waits else "Queen is being stopped")
+    print_done(session, "asleep", "Queen is asleep" if session.waits else "Queen is being stopped")
 
 
 @click.command(short_help="Stop the queen, all hives and their sockets.")
 @doing
 @in_session
 def shutdown(session: Session) -> None:
-    """Stop the queen, all hives and their sockets; returns when they are stopped.
+    """Stop the queen, all hives and their sockets, and wait until they are stopped.
 
-    On a machine without a queen it stops its hive alone.
+    On a machine without a queen it stops only the hive.
     """
     with session.queen() as queen:
         state = queen.state()
@@ -55,18 +55,19 @@ def shutdown(session: Session) -> None:
         else:
             begin_shutdown(queen)
     if state == "absent":
-        who, verb = "This machine's hive", "is"
+        subject, verb = "This machine's hive", "is"
     else:
-        who, verb = "Queen and hives", "are"
-    tell_done(
+        subject, verb = "Queen and hives", "are"
+    print_done(
         session,
         "absent" if state == "absent" else "off",
-        f"{who} {verb} {'off' if session.waits else 'being stopped'}",
+        f"{subject} {verb} {'off' if session.waits else 'being stopped'}",
     )
 
 
-def tell_done(session: Session, queen: str, said: str) -> None:
+def print_done(session: Session, queen: str, text: str) -> None:
+    """Print the state that the queen has now, or will have."""
     if session.as_json:
         session.tell_json({"event": "done" if session.waits else "begun", "queen": queen})
     else:
-        session.say(said)
+        session.say(text)

@@ -1,4 +1,4 @@
-"""All that is known of a hive, as systemctl show tells a unit's properties."""
+"""rbeectl show: the properties of a hive, as systemctl show prints a unit's."""
 
 from __future__ import annotations
 
@@ -21,16 +21,13 @@ from rbee.wire.hives import HiveView
 @click.command()
 @click.argument("hive")
 @click.option(
-    "-p", "--property", "wanted", multiple=True, metavar="NAME", help="This one only; again for more."
+    "-p", "--property", "wanted", multiple=True, metavar="NAME", help="Show only this property; repeatable."
 )
-@click.option("--value", is_flag=True, help="The values without their names.")
+@click.option("--value", is_flag=True, help="Show the values without the names.")
 @looking
 @in_session
 def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> None:
-    """Show the properties of HIVE, one a line as NAME=VALUE.
-
-    What is not known is empty.
-    """
+    """Show the properties of HIVE, one NAME=VALUE a line. A value that is unknown is empty."""
     with session.queen() as queen:
         hives = Hives(queen)
         found = hives.one(hive)
@@ -47,21 +44,21 @@ def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> N
 
 
 def _chosen(known: dict[str, str], wanted: Sequence[str]) -> list[str]:
-    """The names that were asked for, apart by commas too; all of them for none."""
+    """The names that were asked for, which may contain commas; all of them if none were."""
     names = [name for part in wanted for name in part.split(",")] or list(known)
     for name in names:
         if name not in known:
             raise BadInput(
                 f"a hive has no property '{name:.100}'{did_you_mean(name, known)}",
-                hint="rbeectl show HIVE, which shows all",
+                hint="rbeectl show HIVE",
                 field="--property",
             )
     return names
 
 
 def properties(hive: HiveView) -> dict[str, str]:
-    """Each property by its name: times in words, bytes as numbers, '' for what is not known."""
-    told = {
+    """Each property by its name: times as text, memory in bytes, '' for an unknown value."""
+    values = {
         "Id": hive.id,
         "Host": hive.host,
         "Port": str(hive.port),
@@ -81,13 +78,13 @@ def properties(hive: HiveView) -> dict[str, str]:
         "AddedTimestamp": _time(hive.created_at_ms),
         "ChangedTimestamp": _time(hive.updated_at_ms),
     }
-    return told if hive.devices is None else told | device_properties(hive.devices)
+    return values if hive.devices is None else values | device_properties(hive.devices)
 
 
 def device_properties(devices: Devices) -> dict[str, str]:
-    """What the machine has."""
+    """The properties of a machine's devices."""
     cpu = devices.cpu
-    told = {
+    values = {
         "CPUModel": cpu.model or "",
         "CPUSockets": _number(cpu.sockets),
         "CPUCores": _number(cpu.cores),
@@ -98,7 +95,7 @@ def device_properties(devices: Devices) -> dict[str, str]:
         "GPUs": str(len(devices.gpus)),
     }
     for gpu in devices.gpus:
-        told |= {
+        values |= {
             f"GPU{gpu.index}Name": gpu.name or "",
             f"GPU{gpu.index}Vendor": gpu.vendor,
             f"GPU{gpu.index}UUID": gpu.uuid or "",
@@ -109,12 +106,12 @@ def device_properties(devices: Devices) -> dict[str, str]:
             f"GPU{gpu.index}PCIAddress": gpu.pci_address or "",
             f"GPU{gpu.index}Problem": gpu.problem or "",
         }
-    return told | {"Findings": " ".join(finding.code for finding in devices.findings)}
+    return values | {"Findings": " ".join(finding.code for finding in devices.findings)}
 
 
 def live_properties(sample: Sample) -> dict[str, str]:
-    """What the machine does right now."""
-    told = {
+    """The properties of a machine's current load."""
+    values = {
         "LoadAverage1": _number(sample.load_1),
         "LoadAverage5": _number(sample.load_5),
         "LoadAverage15": _number(sample.load_15),
@@ -122,13 +119,13 @@ def live_properties(sample: Sample) -> dict[str, str]:
         "MemoryUsed": _number(sample.memory_used_bytes),
     }
     for gpu in sample.gpus:
-        told |= {
+        values |= {
             f"GPU{gpu.index}Percent": _number(gpu.utilisation_percent),
             f"GPU{gpu.index}MemoryUsed": _number(gpu.memory_used_bytes),
             f"GPU{gpu.index}TemperatureCelsius": _number(gpu.temperature_celsius),
             f"GPU{gpu.index}PowerWatts": _number(gpu.power_watts),
         }
-    return told
+    return values
 
 
 def _time(then_ms: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The queen, this machine's hive and all hives at a glance, as systemctl status shows a unit."""
+"""rbeectl status: the queen, this machine's hive and all hives, as systemctl status shows units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rbee.keeper.queen.queen import Queen
 from rbee.keeper.queen.state import QueenState
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.hives import NO_HIVES, hives_page
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, SYSTEM
 from rbee.systemd.exitstatus import cure_for_exit
 from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
@@ -34,7 +34,7 @@ from rbee.wire.routes import QueenRoutes
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What is shown without HIVE; `hives` is None where the queen is not awake to tell, or refused."""
+    """What is shown without HIVE; `hives` is None if the queen is not awake, or refused the request."""
 
     queen_state: QueenState
     queen: UnitState
@@ -45,23 +45,24 @@ class Overview:
 
     @property
     def has_queen(self) -> bool:
-        """Is one installed on this machine?"""
+        """Is a queen installed on this machine?"""
         return self.queen_state != "absent"
 
     @property
     def is_up(self) -> bool:
+        """Is the queen awake; or, on a machine without one, is the hive connected to its queen?"""
         return self.queen_state == "awake" if self.has_queen else self.local.is_connected
 
 
 def look_around(queen: Queen) -> Overview:
-    """The queen, this machine's hive, and all hives if she is awake."""
+    """The queen, this machine's hive, and all hives if the queen is awake."""
     state, bus = queen.state(), queen.work.bus
     hives, refused = None, None
     if state == "awake":
         try:
             hives = queen.ask(QueenRoutes.HIVES).hives
         except NotPermitted as error:
-            refused = error  # the units are anybody's to see, the hives are not
+            refused = error  # any user may see the units, but not the hives
     tcp = closed_tcp(bus) if state == "awake" else None
     return Overview(state, bus.state(QUEEN_UNIT), LocalHive.find(bus), hives, refused, tcp)
 
@@ -74,26 +75,26 @@ def look_around(queen: Queen) -> Overview:
     type=click.IntRange(0),
     default=10,
     metavar="N",
-    help="So many lines of HIVE's journal; 10.",
+    help="Show the last N lines of HIVE's log; 10 if not given.",
 )
 @looking
 @in_session
 def status(session: Session, hive: str | None, lines: int) -> None:
     """Show the queen, the hive of this machine and all hives; or HIVE alone, with its devices and log.
 
-    Exits 3 if the queen is not awake, or HIVE is not online. A machine without a queen shows its hive and
-    where the queen is; then it exits 3 if they are not connected.
+    Exits 3 if the queen is not awake, or HIVE is not online. On a machine without a queen it shows the hive
+    and the address of its queen, and exits 3 if they are not connected.
     """
     with session.queen() as queen:
         if hive is not None:
             hives = Hives(queen)
-            found = hives.one(hive)
-            log = last_lines(hives, found.id, lines)
+            view = hives.one(hive)
+            log = last_lines(hives, view.id, lines)
         else:
             overview = look_around(queen)
     if hive is not None:
-        show_hive(session, found, log)
-        is_up = found.state == "online"
+        show_hive(session, view, log)
+        is_up = view.state == "online"
     else:
         show_overview(session, overview)
         is_up = overview.is_up
@@ -102,6 +103,7 @@ def status(session: Session, hive: str | None, lines: int) -> None:
 
 
 def show_overview(session: Session, overview: Overview) -> None:
+    """Print the overview; warns if the queen's TCP socket could not be opened."""
     if session.as_json:
         session.tell_json(overview_json(overview))
     else:
@@ -111,7 +113,7 @@ def show_overview(session: Session, overview: Overview) -> None:
 
 
 def last_lines(hives: Hives, hive: str, lines: int) -> list[str]:
-    """The last lines of the journal; for who may not read it, those that the queen keeps."""
+    """A hive's last lines in the journal; if this user may not read it, the last events of the queen."""
     if not lines:
         return []
     return journal_tail(*matches(hive), lines=lines) or [
@@ -121,6 +123,7 @@ def last_lines(hives: Hives, hive: str, lines: int) -> list[str]:
 
 
 def show_hive(session: Session, hive: HiveView, log: list[str]) -> None:
+    """Print one hive, and the lines of its log."""
     if session.as_json:
         session.tell_json({"hive": encode(hive), "log": log})
     else:
@@ -141,7 +144,7 @@ def hive_page(hive: HiveView, screen: Screen, frame: Frame) -> str:
         ("Version", hive.version or ""),
         ("Last beat", tables.ago(hive.last_beat_ms, now) if hive.last_beat_ms else ""),
     ]
-    rows += [(device, what) for device, what in tables.devices_in_words(hive)]
+    rows += [(device, what) for device, what in tables.device_lines(hive)]
     mark = dot(DOTS.get(hive.state, "inactive"), screen)
     return "\n".join(
         [
@@ -154,14 +157,15 @@ def hive_page(hive: HiveView, screen: Screen, frame: Frame) -> str:
 INSTALL = "sudo apt install rbee-hive"
 
 DOTS: Mapping[State, str] = {"online": "active", "suspect": "waiting", "offline": "failed"}
-"""Which of systemd's states a hive's is shown like; the others as inactive."""
+"""The state of systemd whose dot a hive's state gets; others get that of inactive."""
 
 
 def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
+    """The overview as text."""
     if not overview.has_queen:
         return lone_page(overview.local, screen, frame)
     parts = [
-        unit_page(QUEEN_UNIT, queen_words(overview), overview.queen, screen),
+        unit_page(QUEEN_UNIT, f"the queen is {overview.queen_state}", overview.queen, screen),
         "\n".join(
             [
                 unit_page(HIVE_UNIT, "the hive of this machine", overview.local.hive, screen),
@@ -179,33 +183,30 @@ def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
 
 
 def lone_page(lone: LocalHive, screen: Screen, frame: Frame) -> str:
-    """A machine that has no queen."""
+    """The overview of a machine without a queen."""
     if not lone.is_installed:
         return f"Neither a queen nor a hive is installed here. To be a hive: {INSTALL}"
     parts = [unit_page(HIVE_UNIT, "the hive of this machine", lone.hive, screen)]
     if lone.is_waiting:
         parts.append(unit_page(REDIAL_UNIT, "waits for this hive's queen", lone.redial, screen))
-    said = f"This hive {printable(lone.describe())}"
-    hint = lone.hint() if frame.has_header else None
-    return "\n\n".join([*parts, "\n".join([said, *(f"  try: {line}" for line in (hint or "").splitlines())])])
-
-
-def queen_words(overview: Overview) -> str:
-    return f"the queen is {overview.queen_state}"
+    state = f"This hive {printable(lone.describe())}"
+    hint = (lone.hint() if frame.has_header else None) or ""
+    return "\n\n".join([*parts, "\n".join([state, *(f"  try: {line}" for line in hint.splitlines())])])
 
 
 def two_queens(overview: Overview) -> list[str]:
-    """Of a machine with a queen whose hive has joined another."""
+    """Lines about a hive that has joined another queen than the one on its machine."""
     remote = overview.local.remote_queen() if overview.queen.load != "not-found" else None
     if remote is None:
         return []
     return [
         f"    Problem: it is {printable(str(remote))}, and this machine has a queen of its own",
-        "        Try: sudo rbeectl doctor",
+        f"        Try: {SYSTEM.doctor}",
     ]
 
 
 def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
+    """A unit as systemctl status shows it, with the cure for its exit status."""
     since = f" since {tables.moment(state.since_us)}" if state.since_us else ""
     lines = [
         f"{dot(state.active, screen)} {unit} - {name}",
@@ -224,13 +225,14 @@ def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
 
 
 def dot(active: str, screen: Screen) -> str:
-    """systemctl's state dot: green where active, red where failed; an asterisk where there is no dot."""
+    """systemctl's state dot: green if active, red if failed; an asterisk on a screen without Unicode."""
     code = {"active": "32", "reloading": "32", "waiting": "33", "failed": "31"}.get(active, "")
     mark = "●" if code else "○"
     return screen.dress(mark if screen.has_unicode else "*", code)
 
 
 def overview_json(overview: Overview) -> dict[str, Any]:
+    """The overview as --json prints it."""
     return {
         "queen": {"state": overview.queen_state, "unit": QUEEN_UNIT, **unit_json(overview.queen)},
         "hive": {"unit": HIVE_UNIT, **unit_json(overview.local.hive)},
@@ -241,13 +243,14 @@ def overview_json(overview: Overview) -> dict[str, Any]:
 
 
 def lone_json(lone: LocalHive) -> dict[str, Any] | None:
-    """The queen of this machine's hive, where she is on another machine."""
+    """The remote queen of this machine's hive; None if it has none."""
     if lone.link is None:
         return None
     return {"address": lone.link.queen, "connected": lone.is_connected, "waiting": lone.is_waiting}
 
 
 def unit_json(state: UnitState) -> dict[str, Any]:
+    """A unit's state as --json prints it; times in milliseconds since 1970."""
     return {
         "active": state.active,
         "sub": state.sub,

@@ -1,4 +1,4 @@
-"""Tokens, with which machines join as hives."""
+"""rbeectl token: make, list and revoke the tokens with which machines join."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rbee.keeper.output import tables
 from rbee.keeper.output.tables import now_ms
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
+from rbee.scope import SYSTEM
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.fleet import CreatedToken, CreateToken, Tokens
@@ -25,21 +26,21 @@ def token() -> None:
     """Make, list or revoke tokens, with which machines join as hives."""
 
 
-@token.command("create", short_help="Make a token and print it, this once.")
-@click.option("--ttl", callback=span, metavar="SPAN", help="How long it can be used: 1h if not given.")
-@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How often.")
-@click.option("--hive", metavar="NAME", help="For a hive of this name alone.")
+@token.command("create", short_help="Make a token and print it.")
+@click.option("--ttl", callback=span, metavar="SPAN", help="How long the token is valid; 1h if not given.")
+@click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Number of joins.")
+@click.option("--hive", metavar="NAME", help="Allow only this hive name.")
 @changing
 @in_session
 def create_token(session: Session, ttl: float | None, uses: int, hive: str | None) -> None:
-    """Make a token and print it. It is stored as a hash alone, and never shown again."""
+    """Make a token and print it. Only its hash is stored, so it cannot be shown again."""
     if hive is not None:
         checked(Name, "--hive", hive)
     if ttl is not None and not 1 <= ttl <= 30 * 86400:
         raise BadInput("--ttl must be from 1s to 30d", field="--ttl")
-    asked = CreateToken(round(ttl) if ttl is not None else 3600, uses, hive)
+    request = CreateToken(round(ttl) if ttl is not None else 3600, uses, hive)
     with session.queen() as queen:
-        made: CreatedToken = queen.ask_woken(QueenRoutes.CREATE_TOKEN, asked)
+        made: CreatedToken = queen.ask_woken(QueenRoutes.CREATE_TOKEN, request)
         listens = queen.ask_woken(QueenRoutes.TCP).listens
     if session.as_json:
         session.tell_json(encode(made))
@@ -51,40 +52,41 @@ def create_token(session: Session, ttl: float | None, uses: int, hive: str | Non
 
 
 def joining_lines(listens: Sequence[str], token: str, hive: str | None = None) -> Iterator[str]:
-    """What to type on a machine that is to join, with an address at which it finds the queen."""
+    """Lines with the command to type on a machine that is to join, with an address of the queen."""
     from rbee.keeper.fleet.address import reachable_at
 
     if not listens:
-        yield "Nobody can join yet, as the queen is not open to other machines: rbeectl tcp enable"
+        yield "No machine can join yet, as the queen is not open to other machines: rbeectl tcp enable"
         return
     first, *others = reachable_at(listens) or [f"ADDRESS:{listens[0].rpartition(':')[2]}"]
     named = f" --name {hive}" if hive else ""
-    yield f"On the machine that is to join: sudo rbeectl join {first} --token {token}{named}"
+    command = SYSTEM.rbeectl(f"join {first} --token {token}{named}", as_root=True)
+    yield f"On the machine that is to join: {command}"
     if others:
-        yield f"Where it does not reach {first}, one of: {' '.join(others)}"
+        yield f"If it does not reach {first}, use one of: {' '.join(others)}"
 
 
 @token.command("list", short_help="List the tokens.")
 @looking
 @in_session
 def list_tokens(session: Session) -> None:
-    """List the tokens, never their secrets."""
+    """List the tokens, without their secrets."""
     with session.queen() as queen:
-        found: Tokens = queen.ask_if_awake(QueenRoutes.TOKENS)
+        listed: Tokens = queen.ask_if_awake(QueenRoutes.TOKENS)
     if session.as_json:
-        session.tell_json(encode(found))
-    elif found.tokens:
-        session.show(lambda frame: tables.tokens_table(found.tokens, now_ms(), frame))
+        session.tell_json(encode(listed))
+    elif listed.tokens:
+        session.show(lambda frame: tables.tokens_table(listed.tokens, now_ms(), frame))
     elif session.has_legend:
         session.say("No tokens. Make one: rbeectl token create")
 
 
-@token.command("revoke", short_help="Let nobody join with a token any more.")
+@token.command("revoke", short_help="Revoke a token, so that no machine can join with it.")
 @click.argument("token_id", metavar="TOKEN")
 @changing
 @in_session
 def revoke_token(session: Session, token_id: str) -> None:
-    """Let nobody join any more with the token whose id, or whose text, is TOKEN."""
+    """Revoke the token whose id or text is TOKEN, so that no machine can join with it."""
     token_id = checked(TokenId, "TOKEN", token_id.partition(".")[0])
     with session.queen() as queen:
         revoked = queen.ask_woken(QueenRoutes.REVOKE_TOKEN, token_id=token_id)

@@ -1,4 +1,4 @@
-"""What the machines of all hives do right now, drawn anew again and again."""
+"""rbeectl top: the live CPU, memory and GPU usage of all hives."""
 
 from __future__ import annotations
 
@@ -31,22 +31,27 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Show live CPU, memory and GPU usage.")
 @click.option(
-    "-d", "--delay", callback=span, default="2s", metavar="SPAN", help="Time between two frames; 2s."
+    "-d",
+    "--delay",
+    callback=span,
+    default="2s",
+    metavar="SPAN",
+    help="Time between updates; 2s if not given.",
 )
-@click.option("-n", "--iterations", type=click.IntRange(1), metavar="N", help="End after N frames.")
+@click.option("-n", "--iterations", type=click.IntRange(1), metavar="N", help="End after N updates.")
 @looking
 @in_session
 def top(session: Session, delay: float, iterations: int | None) -> None:
-    """Show what the machines of the hives do right now: their load, memory and GPUs.
+    """Show the live load, memory and GPU usage of all hives.
 
-    On a terminal the screen is drawn anew until 'q' or Ctrl-C; elsewhere one frame comes after the other.
+    On a terminal the screen is updated until 'q' or Ctrl-C; elsewhere one update is printed after another.
     """
     numbers: Iterable[int] = itertools.count() if iterations is None else range(iterations)
     with session.queen() as queen:
-        Hives(queen).all()  # who sleeps at the beginning is not waited for
+        Hives(queen).all()  # NotRunning, if the queen is not awake at the beginning
         look = partial(_look, queen)
         if session.as_json:
-            _one_after_the_other(look, numbers, delay, lambda moment: session.tell_json(_told(moment)))
+            _one_after_the_other(look, numbers, delay, lambda moment: session.tell_json(_as_json(moment)))
         elif session.screen.can_redraw and sys.stdin.isatty() and not session.is_quiet:
             _on_screen(session.screen, look, numbers, delay)
         else:
@@ -56,27 +61,27 @@ def top(session: Session, delay: float, iterations: int | None) -> None:
 
 
 def _look(queen: Queen) -> Moment:
-    """What is so now. A queen who is not awake is not asked."""
+    """The hives and their samples now; no request is sent to a queen that is not awake."""
     clock = f"{datetime.now().astimezone():%H:%M:%S}"
     try:
         hives = Hives(queen)
-        there = hives.all()
-        return Moment(clock, now_ms(), "awake", there, hives.samples(there))
+        every = hives.all()
+        return Moment(clock, now_ms(), "awake", every, hives.samples(every))
     except NotRunning:
         return Moment(clock, now_ms(), queen.state(), None, {})
 
 
 def _one_after_the_other(
-    look: Callable[[], Moment], numbers: Iterable[int], delay: float, tell: Callable[[Moment], None]
+    look: Callable[[], Moment], numbers: Iterable[int], delay: float, show: Callable[[Moment], None]
 ) -> None:
     for number in numbers:
         if number:
             time.sleep(delay)
-        tell(look())
+        show(look())
         sys.stdout.flush()
 
 
-def _told(moment: Moment) -> dict[str, Any]:
+def _as_json(moment: Moment) -> dict[str, Any]:
     hives = None
     if moment.hives is not None:
         samples = {hive_id: encode(sample) for hive_id, sample in moment.samples.items()}
@@ -95,7 +100,7 @@ def _on_screen(screen: Screen, look: Callable[[], Moment], numbers: Iterable[int
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
 
-    # Or the terminal would be left as curses has it.
+    # Without it curses would not restore the terminal.
     before = signal.signal(signal.SIGTERM, stop)
     try:
         curses.wrapper(lambda window: _draw(window, screen, look, numbers, delay))
@@ -112,14 +117,14 @@ def _draw(
 ) -> None:
     import curses
 
-    looks = _looks(screen)
-    with suppress(curses.error):  # a terminal that cannot hide it; curses itself shows it again
+    attributes = _attributes(screen)
+    with suppress(curses.error):  # a terminal that cannot hide the cursor; curses itself restores it
         curses.curs_set(0)
     for _ in numbers:
         moment = look()
         ends = time.monotonic() + delay
         while True:
-            _put(window, frame(moment, _sized(screen, window)), looks)
+            _put(window, frame(moment, _sized(screen, window)), attributes)
             left = ends - time.monotonic()
             window.timeout(max(0, round(left * 1000)))
             key = window.getch()
@@ -129,11 +134,11 @@ def _draw(
                 break
 
 
-def _looks(screen: Screen) -> dict[Tone, int]:
+def _attributes(screen: Screen) -> dict[Tone, int]:
     """curses' attributes for each tone."""
     import curses
 
-    looks: dict[Tone, int] = {
+    attributes: dict[Tone, int] = {
         "plain": 0,
         "bold": curses.A_BOLD,
         "good": 0,
@@ -147,17 +152,17 @@ def _looks(screen: Screen) -> dict[Tone, int]:
         )  # fmt: skip
         for number, (tone, colour) in enumerate(colours, start=1):
             curses.init_pair(number, colour, -1)
-            looks[tone] = curses.color_pair(number)
-    return looks
+            attributes[tone] = curses.color_pair(number)
+    return attributes
 
 
 def _sized(screen: Screen, window: curses.window) -> Screen:
     lines, columns = window.getmaxyx()
-    # Not into the last column of the last line: curses takes that for an error.
+    # Without the last column: writing to the last one of the last line is an error for curses.
     return screen.sized(columns - 1, lines)
 
 
-def _put(window: curses.window, rows: list[list[tuple[str, Tone]]], looks: dict[Tone, int]) -> None:
+def _put(window: curses.window, rows: list[list[tuple[str, Tone]]], attributes: dict[Tone, int]) -> None:
     import curses
 
     window.erase()
@@ -165,7 +170,7 @@ def _put(window: curses.window, rows: list[list[tuple[str, Tone]]], looks: dict[
         try:
             window.move(number, 0)
             for text, tone in row:
-                window.addstr(text, looks[tone])
+                window.addstr(text, attributes[tone])
         except curses.error:
-            break  # the terminal became smaller meanwhile; the next frame knows
+            break  # the terminal has become smaller; the next frame has its size
     window.refresh()

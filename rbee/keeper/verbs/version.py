@@ -1,4 +1,4 @@
-"""What is installed and what runs, and whether they fit."""
+"""rbeectl version: the versions that are installed and that run, and where they differ."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rbee.keeper.queen.queen import Queen
 from rbee.keeper.queen.state import QueenState
 from rbee.keeper.queen.version import RESTART, numbers_of
 from rbee.keeper.session import Session
-from rbee.scope import HIVE_UNIT
+from rbee.scope import HIVE_UNIT, SYSTEM
 from rbee.wire.hives import HiveView
 from rbee.wire.routes import QueenRoutes
 
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What queen and hives say they are; `queen` is None where she is not awake to tell.
+    """The versions of queen and hives; `queen` is None if it is not awake.
 
-    `lone` is the hive of a machine that has no queen.
+    `lone` is the hive of a machine without a queen.
     """
 
     queen_state: QueenState
@@ -33,7 +33,7 @@ class Versions:
 
 
 def find_versions(queen: Queen) -> Versions:
-    """What runs here, as far as somebody is awake to tell."""
+    """The versions that run, if the queen is awake."""
     state = queen.state()
     if state == "awake":
         return Versions(state, queen.version(), queen.ask(QueenRoutes.HIVES).hives)
@@ -41,51 +41,54 @@ def find_versions(queen: Queen) -> Versions:
     return Versions(state, None, (), lone)
 
 
-@click.command(short_help="Show the versions of all that runs.")
+@click.command(short_help="Show the versions of rbeectl, queen and hives.")
 @looking
 @in_session
 def version(session: Session) -> None:
-    """Show the versions of rbeectl, of the queen and of the hives that run, and say where they differ.
+    """Show the versions of rbeectl, the queen and the hives, and where they differ.
 
-    A queen who is not awake is not asked.
+    It does not wake the queen.
     """
     with session.queen() as queen:
-        found = find_versions(queen)
+        versions = find_versions(queen)
     if session.as_json:
         session.tell_json(
             {
                 "rbeectl": __version__,
-                "queen": {"state": found.queen_state, "version": found.queen},
+                "queen": {"state": versions.queen_state, "version": versions.queen},
                 "hives": [
-                    {"id": hive.id, "state": hive.state, "version": hive.version} for hive in found.hives
+                    {"id": hive.id, "state": hive.state, "version": hive.version} for hive in versions.hives
                 ],
             }
         )
         return
-    rows = [("rbeectl", __version__, ""), ("queen", found.queen or "-", _queen_note(found))]
-    rows += [(f"hive {hive.id}", hive.version or "-", _hive_note(hive, found.queen)) for hive in found.hives]
+    rows = [("rbeectl", __version__, ""), ("queen", versions.queen or "-", _queen_note(versions))]
+    rows += [
+        (f"hive {hive.id}", hive.version or "-", _hive_note(hive, versions.queen)) for hive in versions.hives
+    ]
     session.show(lambda frame: tables.table(("PROGRAM", "VERSION", "NOTE"), rows, frame, key="NOTE"))
 
 
-def _queen_note(found: Versions) -> str:
-    if found.lone is not None:
-        link = found.lone.link
-        return f"she is on another machine, {link.queen}" if link else "there is none on this machine"
-    if found.queen is None:
-        return f"she is {found.queen_state}"
-    if found.queen != __version__:
+def _queen_note(versions: Versions) -> str:
+    if versions.lone is not None:
+        link = versions.lone.link
+        return f"it is on another machine, {link.queen}" if link else "there is no queen on this machine"
+    if versions.queen is None:
+        return f"it is {versions.queen_state}"
+    if versions.queen != __version__:
         return f"the package has {__version__}: {RESTART}"
     return ""
 
 
 def _hive_note(hive: HiveView, queen: str | None) -> str:
-    """Which machine has to do what, where a hive and its queen are of two versions."""
+    """What to do, and on which machine, if a hive and its queen have different versions."""
     if hive.version is None:
         return f"it is {hive.state}"
     if not hive.is_remote:
         if hive.version == __version__:
             return ""
-        return f"the package has {__version__}: sudo systemctl try-restart {HIVE_UNIT}"
+        restart = SYSTEM.systemctl(f"try-restart {HIVE_UNIT}", as_root=True)
+        return f"the package has {__version__}: {restart}"
     if queen is None or hive.version == queen:
         return ""
     if numbers_of(hive.version) > numbers_of(queen):

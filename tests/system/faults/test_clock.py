@@ -76,7 +76,7 @@ def test_keys_that_were_made_while_the_clock_was_ahead_are_named_and_mended(
         looked = rbeectl(queen, "doctor", user=None)
         assert looked.code == 1, looked
         assert f"problem  keys: {told}" in looked.out
-        assert "Nobody has joined" in looked.out
+        assert "No hive has joined" in looked.out
         mended = rbeectl(queen, "doctor", "--fix", user=None)
         assert mended.code == 0, mended
         assert rbeectl(queen, "tcp", "status", "--json").json["problem"] is None
@@ -89,7 +89,7 @@ def test_keys_that_were_made_while_the_clock_was_ahead_are_named_and_mended(
         before = queen.run("cat", "/var/lib/queen-rbee/tls/ca.crt").stdout
         looked = rbeectl(queen, "doctor", "--fix", user=None)
         assert looked.code == 1, looked
-        assert "Of its hives 1 has joined, and with new keys each has to join again" in looked.out
+        assert "1 hive has joined, and with new keys each has to join again" in looked.out
         assert queen.run("cat", "/var/lib/queen-rbee/tls/ca.crt").stdout == before
 
 

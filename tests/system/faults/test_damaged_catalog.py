@@ -161,7 +161,7 @@ def test_each_kind_of_damage_is_refused_in_one_line_and_the_way_out_that_it_name
         assert said in unit(machine, QUEEN)["StatusText"]
         assert files(machine) == broken, f"she wrote to a catalog that she must not touch: {damage}"
         done = the_way_out(machine, answer)
-        kept = re.search(r"The catalog before is (\S+)", done.out)
+        kept = re.search(r"The previous catalog is (\S+)", done.out)
         assert kept
         assert machine.run("sha256sum", kept[1]).stdout.split()[0] == broken["./catalog.db"], damage
         assert [one["created_at_ms"] for one in rows(machine)] == [row["created_at_ms"]], damage
@@ -268,7 +268,7 @@ def test_an_awake_queens_catalog_cannot_be_restored_and_the_refusal_names_her(ma
     # Ada's own backup; the one before is kept, and is a catalog like any other.
     done = type_in(machine, tries(by_ada)[0])
     assert done.code == 0, done
-    kept = re.search(r"The catalog before is (\S+)", done.out)
+    kept = re.search(r"The previous catalog is (\S+)", done.out)
     assert kept
     (told,) = machine.journal("RBEE_EVENT=catalog-changed", "SYSLOG_IDENTIFIER=rbeectl")
     assert (

@@ -76,7 +76,7 @@ def test_once_it_has_joined_its_status_is_of_itself_and_of_its_queen(gpu1: Machi
         assert looked.code == 0, looked
         assert "catalog" not in looked.out
         assert "ok       this hive is connected to its queen" in looked.out
-    assert f"she is on another machine, queen:{PORT}" in on_it(gpu1, "version").out
+    assert f"it is on another machine, queen:{PORT}" in on_it(gpu1, "version").out
 
 
 @pytest.mark.parametrize("verb", HERS, ids=" ".join)

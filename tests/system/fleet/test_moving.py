@@ -89,7 +89,7 @@ def test_a_mistyped_join_leaves_the_hive_that_there_is_alone(fleet: Fleet) -> No
     fails("nobody listens on queen:8501", "queen:8501")
     fails("the name in nowhere:8500 is not known", "nowhere", "--token", fleet.token())
     fails("has been revoked", "queen", "--token", spent)
-    fails("is not the queen that the token is of", "queen", "--token", f"{token_id}.{secret}.{'0' * 64}")
+    fails("is not the queen that the token is from", "queen", "--token", f"{token_id}.{secret}.{'0' * 64}")
     fails("this machine is the hive gpu1 already", "queen", "--token", fleet.token(), "--name", "gpu9")
     # Somebody who accepts, and says nothing.
     with Relay((fleet.bridge.host("mute"), PORT), (fleet.queen.address, PORT)) as relay:

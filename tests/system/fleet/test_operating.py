@@ -122,7 +122,7 @@ def test_labels_select_and_a_cordon_says_why(fleet: Fleet) -> None:
     assert "cordoned: a fan is loud" in rbeectl(queen, "list-hives", "--full").out
     assert rbeectl(queen, "show", "gpu1", "-p", "Cordoned", "--value").out == "a fan is loud\n"
     assert rbeectl(queen, "uncordon", "gpu1").out == "Hive gpu1 is not cordoned\n"
-    refused(rbeectl(queen, "cordon", "gpu1", " "), 2, "REASON must say something")
+    refused(rbeectl(queen, "cordon", "gpu1", " "), 2, "REASON must not be empty")
 
 
 def test_who_did_what_is_in_the_audit_and_in_the_journal(fleet: Fleet) -> None:
@@ -249,7 +249,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_open_as_she_was(
     takes(9000)
     for listen, words in (
         ("192.0.2.1:9000", "this machine does not have the address 192.0.2.1"),
-        (f"{queen.address}:9000", "another program listens on port 9000 already"),
+        (f"{queen.address}:9000", "another program already listens on port 9000"),
     ):
         refused(rbeectl(queen, "tcp", "enable", "--listen", listen, user=None), 2, words)
         assert (listens(), unit(queen, QUEEN)["MainPID"]) == (before, pid)
@@ -265,7 +265,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_open_as_she_was(
     takes(8500)
     told = rbeectl(queen, "tcp", "enable")
     refused(told, 1, f"{TCP_SOCKET} is failed")
-    assert "the queen listens on her own machine alone, as before" in told.err
+    assert "the queen listens on its own machine only, as before" in told.err
     shown = rbeectl(queen, "tcp", "status", "--json").json
     assert (shown["is_open"], shown["listens"]) == (False, [])
     assert active(queen, QUEEN) == ["active"]

@@ -71,7 +71,7 @@ def test_a_login_that_prints_is_none_the_worse_and_one_that_runs_nothing_is_told
     fleet.await_state("gpu1", "offline")
     restart_sshd(gpu1, "Match User grace\nForceCommand echo This account is for tunnels.\n")
     told = rbeectl(queen, "add-hive", "grace@gpu1", timeout=60)
-    refused(told, 1, "ssh to grace@gpu1 runs no commands there, but says: ")
+    refused(told, 1, "ssh to grace@gpu1 runs no commands there, but prints: ")
     assert "This account is for tunnels." in told.err
     assert "try: ssh grace@gpu1 id; then again" in told.err
 

@@ -173,7 +173,7 @@ def test_to_a_queen_with_another_fingerprint_no_token_is_shown(
     error = failing(serving, hive, queen, tls.token_text("0" * 8, SECRET, other.fingerprint))
 
     assert type(error) is WrongQueen
-    assert "is not the queen that the token is of" in error.message
+    assert "is not the queen that the token is from" in error.message
     assert [path for path, _ in queen.seen] == ["/v1/ca"]
     assert not hive.invitation.exists()
 

@@ -192,7 +192,7 @@ def test_looking_wakes_nobody(bus: Bus, rbeectl: Rbeectl, arguments: tuple[str, 
     ran = rbeectl(*arguments)
 
     assert (ran.code, ran.out) == (3, "")
-    assert ran.err == "rbeectl: the queen is asleep; looking does not wake her\n  try: rbeectl wake\n"
+    assert ran.err == "rbeectl: the queen is asleep; looking does not wake it\n  try: rbeectl wake\n"
     assert bus.asked == []
 
 

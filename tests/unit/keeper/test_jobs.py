@@ -65,7 +65,7 @@ def test_a_story_that_is_not_as_agreed_is_the_queen_s_fault(
     ran = with_queen({QueenRoutes.ADD_HIVE: story(*told)}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == Unreachable.exit_code
-    assert ran.err.startswith("rbeectl: an event of the story is not as agreed: ")
+    assert ran.err.startswith("rbeectl: an event of the job's story is not valid: ")
 
 
 def test_a_program_reads_the_story_as_json_lines(bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:

@@ -66,8 +66,7 @@ def test_who_is_not_in_the_group_is_told_how_to_get_in(monkeypatch: pytest.Monke
 
     assert explained() == (
         f"{REFUSAL}: only group rbee and root may do this, and vince is not in it",
-        "sudo adduser vince rbee\n"
-        "Log in again afterwards: a login knows the groups that there were when it began.",
+        "sudo adduser vince rbee\nLog in again afterwards: a login keeps the groups that it began with.",
         77,
     )
 

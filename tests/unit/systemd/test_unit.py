@@ -106,7 +106,7 @@ def test_a_unit_that_is_never_failed_may_be_restarted_again_and_again(
 
 
 def test_a_job_whose_place_another_took_is_no_failure_of_the_unit() -> None:
-    with pytest.raises(JobReplaced, match="somebody else has it stopped, started or restarted right now"):
+    with pytest.raises(JobReplaced, match="somebody else is stopping, starting or restarting it"):
         check_job(HIVE_UNIT, "canceled", lambda: UnitState("loaded", "deactivating", "stop-sigterm"), "start")
 
 

@@ -54,7 +54,7 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(path: Path, tmp_path: P
     target = tmp_path / "copy.db"
     target.write_bytes(b"the one before")
 
-    with pytest.raises(BadInput, match="is there already") as caught:
+    with pytest.raises(BadInput, match="already exists") as caught:
         backup(queen([content]), "awake", str(target))
     assert caught.value.hint == f"rbeectl catalog backup --force {target}"
     assert target.read_bytes() == b"the one before"

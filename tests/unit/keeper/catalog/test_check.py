@@ -116,9 +116,9 @@ def test_the_check_knows_all_that_each_migration_makes() -> None:
 
 
 def test_a_file_that_is_not_there_is_wrong_input(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no"):
+    with pytest.raises(BadInput, match="does not exist"):
         check_file(tmp_path / "none.db")
-    with pytest.raises(BadInput, match="is no file"):
+    with pytest.raises(BadInput, match="is not a file"):
         check_file(tmp_path)
 
 

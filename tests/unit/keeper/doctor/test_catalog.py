@@ -67,7 +67,7 @@ def test_a_catalog_that_is_not_the_queen_s_is_given_to_her_and_a_link_is_left_al
     os.link(catalog, other)
     (complaint,) = complain_of_owner(catalog, root)
     assert complaint.cures == ()
-    assert "has a name elsewhere, too, and is left alone" in complaint.text
+    assert "has another name as well, and is left alone" in complaint.text
     catalog.unlink()
     catalog.symlink_to("/etc/shadow")
     (complaint,) = complain_of_owner(catalog, root)

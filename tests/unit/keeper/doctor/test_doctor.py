@@ -137,8 +137,8 @@ def test_a_check_that_cannot_look_says_so_and_the_others_go_on(bus: PlayedBus) -
     stream = io.StringIO()
     *_, last = doctor(bus, refused, unreadable, stream=stream).look()
 
-    assert "problem  refused: could not be looked at: asking for x: no\n  hint: why\n" in stream.getvalue()
-    assert last.faults[0].text == "could not be looked at: /nonexistent/file: No such file or directory"
+    assert "problem  refused: could not be checked: asking for x: no\n  hint: why\n" in stream.getvalue()
+    assert last.faults[0].text == "could not be checked: /nonexistent/file: No such file or directory"
 
 
 def test_a_silent_systemd_is_the_bus_s_fault_and_the_checks_know_it(bus: PlayedBus, root: Path) -> None:

@@ -39,7 +39,7 @@ GOOD, FUTURE, PAST = (-1, 1), (1, 2), (-2, -1)
         (
             "var/lib/queen-rbee/tls/ca.crt",
             FUTURE,
-            "CA is not valid before .* Nobody has joined",
+            "CA is not valid before .* No hive has joined",
             True,
         ),
         ("var/lib/queen-rbee/tls/ca.crt", PAST, "queen's CA has expired on", True),
@@ -81,7 +81,7 @@ def test_new_keys_cost_the_hives_that_have_joined_and_are_left_to_a_person(
 
     (complaint,) = asked(check_keys, bus, root, is_root=True)
 
-    assert "Of its hives 2 have joined, and with new keys each has to join again" in complaint.text
+    assert "2 hives have joined, and with new keys each has to join again" in complaint.text
     assert complaint.cures == ()
     assert "sudo rm -r /var/lib/queen-rbee/tls; sudo systemctl try-restart" in (complaint.hint or "")
 

@@ -87,7 +87,7 @@ def test_a_unit_that_fails_and_is_restarted_for_ever_is_a_fault_and_says_of_what
 
     assert complaint.is_fault
     assert complaint.text.startswith(
-        "rbee-hive.service fails and is restarted again and again, 7 times so far: it ended with exit status "
+        "rbee-hive.service fails and is restarted repeatedly, 7 times so far: it ended with exit status "
         "226/NAMESPACE: systemd could not set up its view of the file system"
     )
     assert complaint.hint is not None
@@ -108,9 +108,7 @@ def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: Pl
 
     (complaint,) = asked(check_units, bus, root)
 
-    assert (
-        "(start-limit-hit); at last it ended with exit status 203/EXEC: systemd could not" in complaint.text
-    )
+    assert "(start-limit-hit); it last ended with exit status 203/EXEC: systemd could not" in complaint.text
     assert complaint.hint is not None
     assert complaint.hint.startswith("systemctl show -p ExecStart queen-rbee.service\n")
 
@@ -136,7 +134,7 @@ def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: 
 
     (complaint,) = asked(check_units, bus, root)
 
-    assert complaint.text.endswith("Prometheus gets no metrics of the queen: it ended with exit status 1")
+    assert complaint.text.endswith("Prometheus gets no metrics from the queen: it ended with exit status 1")
     assert complaint.hint == "sudo journalctl -u rbee-metrics.service -e"
 
 

@@ -83,8 +83,7 @@ def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, elsewhere: Elsew
 
     assert (ran.code, ran.out, bus.asked) == (2, "", [])
     assert ran.err == (
-        "rbeectl: HOST must not have another user before its @ than --user has\n"
-        "  try: rbeectl add-hive gpu1 --user root\n"
+        "rbeectl: HOST has another user before its @ than --user\n  try: rbeectl add-hive gpu1 --user root\n"
     )
 
 
@@ -299,8 +298,8 @@ def test_a_machine_with_a_queen_of_its_own_is_left_alone(
 
     assert ran.code == 1
     assert "gpu1 has a queen of its own" in ran.err
-    assert "try: What that queen has: ssh -t gpu1 rbeectl list-hives\n" in ran.err
-    assert "try: If nobody needs her any more: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
+    assert "try: To see that queen's hives: ssh -t gpu1 rbeectl list-hives\n" in ran.err
+    assert "try: If it is not needed any more: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
     assert elsewhere.programs == ["sh"]  # which reads whose machine it is
 
 

@@ -100,7 +100,7 @@ def test_a_join_that_another_has_overtaken_is_not_called_done(
 
     assert ran.code == 1
     assert (
-        "somebody else had this machine join meanwhile: it is the hive gpu1 of the queen at other:8500"
+        "somebody else made this machine join meanwhile: it is the hive gpu1 of the queen at other:8500"
         in (ran.err)
     )
 
@@ -142,7 +142,7 @@ def test_who_does_not_wait_for_the_join_has_it_stopped(bus: Bus, rbeectl: Rbeect
     ("is_joined", "words"),
     [
         (False, "interrupted; this machine has not joined; the machine is still a hive of the queen at"),
-        (True, "interrupted; this machine has joined, and its hive is to be started with that"),
+        (True, "interrupted; this machine has joined, and its hive has to be restarted"),
     ],
 )
 def test_who_interrupts_a_join_is_told_what_has_come_of_it(
@@ -220,7 +220,8 @@ def test_joining_is_root_s(
 
     assert ran.code == 77
     assert ran.err == (
-        "rbeectl: joining a queen is root's\n  try: sudo rbeectl join queen:9000 --token TOKEN\n"
+        "rbeectl: only root may make this machine join a queen\n"
+        "  try: sudo rbeectl join queen:9000 --token TOKEN\n"
     )
 
 

@@ -74,7 +74,7 @@ def read_all(channel: socket.socket) -> None:
 
 
 def test_who_takes_the_connection_and_says_nothing_is_told_apart_from_a_firewall() -> None:
-    told = "took the connection and said nothing within 0.3 s"
+    told = "accepted the connection and sent nothing within 0.3 s"
     with answering(read_all) as (channel, port), pytest.raises(TimedOut, match=f"127.0.0.1:{port} {told}"):
         reach.check_keys(channel, "127.0.0.1", port, "f" * 64, lambda _most: 0.3)
 

@@ -63,4 +63,4 @@ def test_a_connection_that_is_lost_in_the_middle_is_said_to_be(there: There) -> 
 
 
 def test_who_says_nothing_is_not_quoted() -> None:
-    assert reason("", "\n") == "it did not say why"
+    assert reason("", "\n") == "it gave no reason"

@@ -150,7 +150,7 @@ def test_a_login_that_runs_nothing_is_said_to(there: There) -> None:
     there.play("echo 'No trespassing' >&2; echo 'This account is currently not available.'; exit 1")
     with (
         pytest.raises(
-            RbeeError, match="ssh to gpu1 runs no commands there, but says: This account is"
+            RbeeError, match="ssh to gpu1 runs no commands there, but prints: This account is"
         ) as caught,
         Ssh("gpu1", None),
     ):

@@ -138,6 +138,6 @@ def test_a_sudo_that_hangs_is_given_up_with_what_it_said(
     there.uid(1000)
     there.program("sudo", "echo 'sudo: unable to resolve host gpu1' >&2; exec sleep 30")
     monkeypatch.setattr(rbee.keeper.fleet.sudo, "SUDO_TIMEOUT", 0.5)
-    told = "sudo on gpu1 neither asked nor began within 0.5 s: sudo: unable to resolve host gpu1"
+    told = "sudo on gpu1 neither asked for a password nor ran within 0.5 s: sudo: unable to resolve host gpu1"
     with Ssh("gpu1", "grace") as ssh, pytest.raises(TimedOut, match=told):
         ssh.run_as_root("true")

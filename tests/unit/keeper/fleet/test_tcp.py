@@ -33,7 +33,7 @@ def test_enabling_restarts_her_with_the_socket_and_says_so_first(
         "(bee keeper) restarting the queen with her TCP socket; hives reconnect",
         f"The queen listens on [::]:8500; fingerprint {FINGERPRINT}",
         "On the machine that is to join: sudo rbeectl join 10.0.0.5:8500 --token TOKEN",
-        "Where it does not reach 10.0.0.5:8500, one of: 10.9.9.9:8500 [fd00::5]:8500",
+        "If it does not reach 10.0.0.5:8500, use one of: 10.9.9.9:8500 [fd00::5]:8500",
         "For a TOKEN: rbeectl token create",
     ]
     assert awake.asked == [("restart", QUEEN_UNIT)]
@@ -55,7 +55,7 @@ def test_disabling_restarts_her_without_the_socket(
 ) -> None:
     ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "disable"))
 
-    assert ran.out.splitlines()[-1] == "The queen listens on her own machine alone"
+    assert ran.out.splitlines()[-1] == "The queen listens on its own machine only"
     assert awake.asked == [("restart", QUEEN_UNIT)]
 
 
@@ -72,7 +72,7 @@ def test_a_socket_that_does_not_open_is_named_with_where_to_look(
     ran = with_queen(queen.handlers, lambda: rbeectl("tcp", "enable"))
 
     assert ran.code == 1
-    assert f"{TCP_SOCKET_UNIT} is failed (resources); the queen listens on her own machine alone" in ran.err
+    assert f"{TCP_SOCKET_UNIT} is failed (resources); the queen listens on its own machine only" in ran.err
     # She is not left half-open, to try it again at her next start.
     assert queen.asked == [SetTcp(True), SetTcp(False)]
     assert f"try: systemctl status {TCP_SOCKET_UNIT}" in ran.err
@@ -149,7 +149,7 @@ def test_an_address_where_nobody_can_listen_is_refused_before_anything_is_change
         port = other.getsockname()[1]
         ran = rbeectl("tcp", "enable", "--listen", f"127.0.0.1:{port}")
     assert ran.code == 2
-    assert f"another program listens on port {port} already" in ran.err
+    assert f"another program already listens on port {port}" in ran.err
     assert list(tmp_path.iterdir()) == []
     assert bus.asked == []
 

@@ -69,14 +69,14 @@ def test_a_hive_that_is_not_online_says_why() -> None:
 def test_a_hive_that_does_not_tell_says_so() -> None:
     *_, line = text(at(HIVE_VIEW, samples={}))
 
-    assert line == "localhost  online, and does not tell what its machine does"
+    assert line == "localhost  online, but sends no figures"
 
 
 @pytest.mark.parametrize("queen", ["asleep", "off", "failed"])
 def test_a_queen_who_went_is_said_to_have_gone(queen: str) -> None:
     *_, line = text(Moment("12:00:00", 0, queen, None, {}))
 
-    assert line == f"The queen is {queen}: nobody is asked until she wakes."
+    assert line == f"The queen is {queen}: nothing is known until it wakes."
 
 
 def test_an_empty_catalog_says_how_to_begin() -> None:

@@ -38,7 +38,7 @@ def test_a_queen_who_is_woken_again_and_again_is_said_not_to_sleep(awake: Bus, r
 
     assert ran.code == UnitFailed.exit_code
     assert awake.asked == [("stop", QUEEN_UNIT)] * 3
-    assert "somebody wakes the queen again and again" in ran.err
+    assert "the queen is woken each time that it is stopped" in ran.err
 
 
 def test_sleeping_without_waiting_only_asks(awake: Bus, rbeectl: Rbeectl) -> None:

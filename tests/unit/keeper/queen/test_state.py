@@ -45,12 +45,12 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
         {
-            "failed": "rbeectl: the queen has failed: signal; looking does not wake her",
-        }.get(word, f"rbeectl: the queen is {word}; looking does not wake her"),
+            "failed": "rbeectl: the queen has failed: signal; looking does not wake it",
+        }.get(word, f"rbeectl: the queen is {word}; looking does not wake it"),
         {
             "failed": "  try: sudo rbeectl doctor",
             "waking": "  try: Ask again in a moment.",
-            "stopping": "  try: rbeectl wake, once she has stopped",
+            "stopping": "  try: rbeectl wake, once it has stopped",
         }.get(word, "  try: rbeectl wake"),
     ]
     assert bus.asked == []
@@ -78,7 +78,7 @@ def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
         "rbeectl: there is no queen on this machine",
-        f"  try: Type it on the queen's machine; to make this one a hive of hers: {JOIN}",
+        f"  try: Type it on the queen's machine; to make this machine one of its hives: {JOIN}",
         "  try: To have one here, with rbee's packages in this folder: sudo apt install ./*.deb",
     ]
     assert bus.asked == []

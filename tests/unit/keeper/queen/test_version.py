@@ -25,7 +25,7 @@ def test_a_queen_of_the_same_minor_version_or_a_newer_one_can_be_asked(queen: st
 
 @pytest.mark.parametrize("queen", ["0.4.9", "0.0.1"])
 def test_an_older_one_is_named_with_what_has_her_run_as_a_newer(queen: str) -> None:
-    with pytest.raises(VersionSkew, match=f"runs as version {queen}, and rbeectl 0.5.1 asks") as caught:
+    with pytest.raises(VersionSkew, match=f"is version {queen}, which is too old for") as caught:
         check_version(queen, "0.5.1")
 
     restart, upgrade = (caught.value.hint or "").splitlines()
@@ -44,8 +44,8 @@ def test_an_older_queen_is_known_by_her_version_before_she_misses_a_route(
 
     assert ran.code == VersionSkew.exit_code
     assert ran.err.splitlines()[:2] == [
-        f"rbeectl: the queen of this machine runs as version 0.1.0, and rbeectl {__version__} asks for what "
-        "came later",
+        "rbeectl: the queen that runs on this machine is version 0.1.0, which is too old for rbeectl "
+        f"{__version__}",
         "  try: sudo systemctl try-restart queen-rbee.service",
     ]
 

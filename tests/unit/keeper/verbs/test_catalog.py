@@ -40,7 +40,7 @@ def test_a_backup_of_a_sleeping_queen_exits_3_and_wakes_nobody(bus: Bus, rbeectl
 
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
-        "rbeectl: the queen is asleep, and a copy of her catalog is made by her alone",
+        "rbeectl: the queen is asleep, and only an awake queen can copy its catalog",
         "  try: systemctl start queen-rbee.service",
         "  try: rbeectl catalog backup copy.db",
     ]

@@ -21,7 +21,7 @@ def test_help_is_a_verb_too(rbeectl: Rbeectl, verb: list[str]) -> None:
     [
         (["list"], "No such command 'list'; did you mean list-hives or list-devices?"),
         (["token", "creat"], "No such command 'creat'; did you mean create?"),
-        (["wake", "up"], "'wake' has no verbs, and no help of 'up'"),
+        (["wake", "up"], "'wake' has no verb 'up'"),
     ],
     ids=lambda one: one if isinstance(one, str) else " ".join(one),
 )

@@ -92,7 +92,7 @@ def test_a_token_that_an_editor_saved_in_utf_16_is_called_so(
     ran = rbeectl("join", "queen.example", "--token", "-")
 
     assert (ran.code, bus.asked) == (2, [])
-    assert "--token: what stdin has is no token: it is text in UTF-16, and must be UTF-8" in ran.err
+    assert "--token: the input is not a token: it is text in UTF-16, and must be UTF-8" in ran.err
 
 
 def stdin_of(content: bytes) -> io.TextIOWrapper:

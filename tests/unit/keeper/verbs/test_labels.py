@@ -65,5 +65,5 @@ def test_a_cordon_has_a_reason(awake: Bus, rbeectl: Rbeectl, with_queen: WithQue
     )
     assert with_queen(handlers, lambda: rbeectl("uncordon", "gpu1")).out == "Hive gpu1 is not cordoned\n"
     assert asked == [SetCordon("a fan is loud"), SetCordon(None)]
-    assert "REASON must say something" in rbeectl("cordon", "gpu1", " ").err
+    assert "REASON must not be empty" in rbeectl("cordon", "gpu1", " ").err
     assert "REASON must have 0 to 2000 characters" in rbeectl("cordon", "gpu1", "x" * 2001).err

@@ -13,11 +13,11 @@ import pytest
 
 import rbee.keeper.verbs.monitor
 from rbee.errors import BadInput, NotPermitted
-from rbee.keeper.monitor import QueenIs, Told
+from rbee.keeper.monitor import Event, QueenIs
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
-from rbee.keeper.verbs.monitor import ToldInLines, moment_ms
+from rbee.keeper.verbs.monitor import AsLines, moment_ms
 from rbee.wire.events import FeedEvent, Gap
 from tests.unit.keeper.doubles import JOB, Bus, Ran, Rbeectl
 
@@ -41,10 +41,10 @@ Asked = list[tuple[tuple[Any, ...], dict[str, Any]]]
 def happens(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
     """Has these things happen, and then what ends it; gives what the keeper is asked."""
 
-    def prepare(*told: Told, ends: BaseException | None = None) -> Asked:
+    def prepare(*told: Event, ends: BaseException | None = None) -> Asked:
         asked: Asked = []
 
-        def happening(_queen: Queen, *arguments: Any, **options: Any) -> Iterator[Told]:
+        def happening(_queen: Queen, *arguments: Any, **options: Any) -> Iterator[Event]:
             asked.append((arguments, options))
             yield from told
             raise ends or KeyboardInterrupt
@@ -72,7 +72,7 @@ def test_a_line_an_event_with_time_hive_and_kind(happens: Happens, rbeectl: Rbee
         "-- queen is asleep, waiting until she wakes. --",
         "12:00:01 localhost hive-online       it is online",
         "12:00:01 -         hive-online       queen-rbee is awake",
-        "-- Some events are missing here: the queen knows nothing of them any more. --",
+        "-- Some events are missing here: the queen does not have them any more. --",
     ]
 
 
@@ -146,7 +146,7 @@ def test_priorities_have_journalctls_colours(
     session = Session()
     session.screen = Screen(True, True, True, True, 80, 24)
 
-    ToldInLines(session).show(event("text", priority))
+    AsLines(session).show(event("text", priority))
 
     assert said[0].endswith(f" \033[{code}mtext\033[0m" if code else " text")
 

@@ -36,4 +36,4 @@ def test_keys_with_which_nobody_can_join_are_named(
     told = with_queen(handlers, lambda: rbeectl("tcp", "status", "--json")).json[0]
     assert told["problem"] == "the CA is not valid before 2027"
     opened = with_queen(handlers, lambda: rbeectl("tcp", "enable"))
-    assert "Nobody can join: the CA is not valid before 2027. Try: sudo rbeectl doctor" in opened.out
+    assert "No hive can join: the CA is not valid before 2027. Try: sudo rbeectl doctor" in opened.out

@@ -25,7 +25,7 @@ def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(bus: B
     assert ran.out.splitlines()[2].split(maxsplit=2) == [
         "queen",
         "-",
-        "she is on another machine, queen:8500",
+        "it is on another machine, queen:8500",
     ]
 
 
@@ -81,7 +81,7 @@ def test_an_asleep_queen_is_not_asked_for_her_version(bus: Bus, rbeectl: Rbeectl
     ran = rbeectl("version")
 
     assert ran.code == 0
-    assert ran.out.splitlines()[2].split() == ["queen", "-", "she", "is", "asleep"]
+    assert ran.out.splitlines()[2].split() == ["queen", "-", "it", "is", "asleep"]
     assert rbeectl("version", "--json").json == [
         {"rbeectl": __version__, "queen": {"state": "asleep", "version": None}, "hives": []}
     ]
