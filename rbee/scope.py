@@ -44,6 +44,8 @@ class Scope:
     config_folders: tuple[Path, ...]
     queen_user: str
     hive_user: str
+    dropins: Path
+    """Where an administrator's drop-ins for units are."""
     group: str | None
     """Whose members may use the queen; None if nobody but the user may."""
 
@@ -63,6 +65,11 @@ class Scope:
     def hive_state(self) -> Path:
         return self.state / HIVE_PROGRAM
 
+    @property
+    def catalog(self) -> Path:
+        """The queen's catalog, unless Database= is set."""
+        return self.queen_state / "catalog.db"
+
     # How a hint is typed
 
     def as_root(self, command: str) -> str:
@@ -80,6 +87,10 @@ class Scope:
     def journalctl(self, words: str) -> str:
         """Reading the journal of the system is root's, and a user's own is the user's."""
         return self.as_root(f"journalctl{self._option} {words}")
+
+    def where_to_look(self, unit: str) -> str:
+        """The hint for a unit that has failed: its status and its journal."""
+        return f"{self.systemctl(f'status {unit}')}; {self.journalctl(f'-u {unit} -e')}"
 
     @property
     def doctor(self) -> str:
@@ -103,6 +114,7 @@ SYSTEM = Scope(
     config_folders=(Path("etc/rbee"), Path("usr/local/lib/rbee"), Path("usr/lib/rbee")),
     queen_user="queen-rbee",
     hive_user="rbee-hive",
+    dropins=Path("/etc/systemd/system"),
     group="rbee",
 )
 """rbee of the whole machine."""
@@ -121,6 +133,7 @@ def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
         config_folders=(config.relative_to("/") / "rbee", *SYSTEM.config_folders[1:]),
         queen_user=account.pw_name,
         hive_user=account.pw_name,
+        dropins=config / "systemd/user",
         group=None,
     )
 

@@ -14,21 +14,21 @@ from rbee import hivestatus
 from rbee.errors import BadInput, NotRunning, with_packages
 from rbee.files import as_owner_of, read_regular
 from rbee.hivestatus import QueenLink
-from rbee.scope import HIVE_UNIT, REDIAL_UNIT
+from rbee.scope import HIVE_UNIT, REDIAL_UNIT, SYSTEM
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import decode
 from rbee.wire.types import Host, Name, Port
 
-FOLDER = Path("var/lib/rbee-hive")
+FOLDER = SYSTEM.hive_state.relative_to("/")
 MEMBERSHIPS = ("membership", "membership.new", "membership.old")
 """The current one, and those of a hive that was interrupted while it joined (rbee.hive.membership)."""
 
 MEMBERSHIP_LIMIT = 64 * 1024
 """Bytes of a membership that are read; it has about 4,000."""
 
-JOIN = "sudo rbeectl join QUEEN:8500 --token TOKEN"
-START = f"sudo systemctl start {HIVE_UNIT}"
+JOIN = SYSTEM.rejoin
+START = SYSTEM.systemctl(f"start {HIVE_UNIT}", as_root=True)
 
 
 @dataclass(frozen=True, slots=True)

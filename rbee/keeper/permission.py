@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from typing import Literal
 
 from rbee.errors import NotPermitted
+from rbee.scope import SYSTEM
 
-GROUP = "rbee"
+GROUP = SYSTEM.group or ""
+"""Whose members may use the queen."""
 
 LOG_IN = "Log in again afterwards: a login keeps the groups that it began with."
 NEW_LOGIN = f"newgrp {GROUP}\nOr log in again"
@@ -56,12 +58,10 @@ def explain(refusal: NotPermitted) -> NotPermitted:
             return NotPermitted(
                 f"{refusal.message}; there is no group {GROUP} on this machine",
                 # The package rbee-queen makes it. Without a queen there is no such group, and only root may.
-                hint=shlex.join(["sudo", "rbeectl", *sys.argv[1:]]),
+                hint=SYSTEM.rbeectl(shlex.join(sys.argv[1:]), as_root=True),
             )
         case "in":
-            return NotPermitted(
-                f"{refusal.message}, though you are in group {GROUP}", hint="sudo rbeectl doctor"
-            )
+            return NotPermitted(f"{refusal.message}, though you are in group {GROUP}", hint=SYSTEM.doctor)
         case "not-yet":
             return NotPermitted(
                 f"you were added to group {GROUP}, and this login does not know it yet",

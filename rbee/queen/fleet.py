@@ -28,6 +28,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.restraint import Restraint, network_of
 from rbee.queen.store.records import Actor, Joining, Row, now_ms
 from rbee.queen.store.store import Store
+from rbee.scope import SYSTEM
 from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
 from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, TokenView
@@ -81,7 +82,7 @@ class Fleet:
         if found is None:
             raise UnknownHive(
                 "this machine was removed from the hive catalog, or joined anew under another credential",
-                hint="To join again: sudo rbeectl join QUEEN:8500 --token TOKEN",
+                hint=f"To join again: {SYSTEM.rejoin}",
             )
         return found
 
@@ -122,7 +123,7 @@ class Fleet:
         if asked.name == LOCALHOST:
             raise _reserved(
                 "name",
-                hint="By a name of its own: sudo rbeectl join QUEEN:8500 --token TOKEN --name NAME",
+                hint=f"By a name of its own: {SYSTEM.rejoin} --name NAME",
             )
         token_id, secret, fingerprint = tls.read_token(asked.token)
         if fingerprint != self._access.authority.fingerprint:

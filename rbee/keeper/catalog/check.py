@@ -16,6 +16,7 @@ from rbee.files import FORBIDDEN, NO_ROOM, no_temporary_folder, reason, refused,
 from rbee.keeper.catalog import location
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
+from rbee.scope import SYSTEM
 from rbee.wire.catalog import CatalogReport
 from rbee.wire.routes import QueenRoutes
 
@@ -30,7 +31,7 @@ def check_own(queen: Queen) -> CatalogReport:
     if os.geteuid() != 0:
         raise NotPermitted(
             f"the queen is {state}, and without it only root may read {path}",
-            hint="sudo rbeectl catalog check",
+            hint=SYSTEM.rbeectl("catalog check", as_root=True),
         )
     with catalog_explained(path, "read"):
         if not path.parent.is_dir() or not os.path.lexists(path):
@@ -58,7 +59,7 @@ def check_file(path: Path) -> CatalogReport:
         if error.errno in FORBIDDEN and os.geteuid() != 0:
             raise NotPermitted(
                 f"{path} cannot be read: {reason(error)}",
-                hint=f"sudo rbeectl catalog check {shlex.quote(str(path))}",
+                hint=SYSTEM.rbeectl(f"catalog check {shlex.quote(str(path))}", as_root=True),
             ) from error
         raise refused(error, path, "read", CatalogUnusable) from error
     except sqlite3.Error as error:

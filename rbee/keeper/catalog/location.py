@@ -11,14 +11,12 @@ from pathlib import Path
 
 from rbee import catalogfile, config
 from rbee.files import explained, refused
-
-CATALOG = Path("/var/lib/queen-rbee/catalog.db")
-"""Where the catalog is unless Database= is set; StateDirectory= of the queen's unit."""
+from rbee.scope import SYSTEM
 
 
 def own_path() -> Path:
     """The path of the queen's catalog."""
-    return config.load().queen.database or CATALOG
+    return config.load().queen.database or SYSTEM.catalog
 
 
 def is_the_queens(file: str) -> bool:

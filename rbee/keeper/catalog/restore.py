@@ -21,9 +21,8 @@ from rbee.keeper.catalog import location
 from rbee.keeper.catalog.check import check_file, copy_aside
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.narration import CATALOG_CHANGED, Narrator
+from rbee.scope import SYSTEM
 from rbee.wire.catalog import CatalogReport
-
-QUEEN_USER = "queen-rbee"
 
 RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
 
@@ -44,8 +43,7 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
     (unfinished_restore). The old file goes first: a log must never be beside another catalog.
     """
     if os.geteuid() != 0:
-        again = "--empty" if file is None else shlex.quote(file)
-        raise NotPermitted("only root may restore the catalog", hint=f"sudo rbeectl catalog restore {again}")
+        raise _only_root("--empty" if file is None else shlex.quote(file))
     target = path or location.own_path()
     source = Path(file) if file is not None else None
     if source is not None:
@@ -79,6 +77,11 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
     return Restored(target, report, old)
 
 
+def _only_root(argument: str) -> NotPermitted:
+    hint = SYSTEM.rbeectl(f"catalog restore {argument}", as_root=True)
+    return NotPermitted("only root may restore the catalog", hint=hint)
+
+
 def _narrate(journal: Narrator, target: Path, file: str | None, old: Path | None) -> None:
     what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
     # Under sudo(8) the actor is the user who called it.
@@ -99,9 +102,9 @@ def _make_folder(folder: Path) -> None:
     import pwd
 
     try:
-        user = pwd.getpwnam(QUEEN_USER)
+        user = pwd.getpwnam(SYSTEM.queen_user)
     except KeyError:
-        raise NotRunning(f"there is no user {QUEEN_USER}", hint=with_packages("rbee-queen")) from None
+        raise NotRunning(f"there is no user {SYSTEM.queen_user}", hint=with_packages("rbee-queen")) from None
     folder.mkdir(mode=0o700)
     os.chown(folder, user.pw_uid, user.pw_gid)
 

@@ -16,7 +16,7 @@ from rbee.files import as_owner_of
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.owners import access_of, group_name, has_user, user_name
 from rbee.keeper.doctor.patient import QUEEN, Patient
-from rbee.scope import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT, SYSTEM
 
 LOCK_PATIENCE = 2.0
 """Seconds after which a lock that is still held is a problem.
@@ -27,7 +27,7 @@ A backup or a query holds a write lock for milliseconds, and the queen waits 5 s
 ROOM = 1024 * 1024
 """Bytes that have to be free on the catalog's file system: a few transactions."""
 
-STATE_DIRECTORY = Path("var/lib/queen-rbee")
+STATE_DIRECTORY = SYSTEM.queen_state.relative_to("/")
 
 _OWNER = f"{QUEEN.user}:{QUEEN.user}"
 
@@ -38,7 +38,7 @@ def check_catalog(patient: Patient) -> Iterator[Complaint]:
     """Owners and modes of the files, free space, locks of other processes, and the content."""
     if not patient.is_root:
         yield Complaint(
-            "the catalog is not checked: only root may read it", hint="sudo rbeectl doctor", is_fault=False
+            "the catalog is not checked: only root may read it", hint=SYSTEM.doctor, is_fault=False
         )
         return
     directory, catalog = patient.root / STATE_DIRECTORY, patient.root / STATE_DIRECTORY / "catalog.db"

@@ -8,7 +8,7 @@ from rbee import config
 from rbee.errors import BadConfig
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
-from rbee.scope import HIVE_UNIT
+from rbee.scope import HIVE_UNIT, SYSTEM
 from rbee.wire.types import LOCALHOST
 
 
@@ -30,8 +30,9 @@ def complain_of_id(patient: Patient, hive_id: str) -> Iterator[Complaint]:
     if not is_both or hive_id == LOCALHOST:
         return
     place = config.where_set("Hive", "Id", patient.root)
+    restart = SYSTEM.systemctl(f"restart {HIVE_UNIT}", as_root=True)
     yield Complaint(
         f"the hive on this machine calls itself {hive_id}, by [Hive] Id= in {place}: its queen knows it as "
         f"{LOCALHOST} only, and takes no heartbeat of it",
-        hint=f"Delete the line Id={hive_id} in {place}; then: sudo systemctl restart {HIVE_UNIT}",
+        hint=f"Delete the line Id={hive_id} in {place}; then: {restart}",
     )

@@ -19,7 +19,7 @@ from rbee.keeper.doctor.bus import complain_of_bus
 from rbee.keeper.doctor.check import Check, Command, Complaint
 from rbee.keeper.doctor.checks import CHECKS
 from rbee.keeper.doctor.patient import Patient
-from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.bus import Bus
 from rbee.systemd.connection import SYSTEMD
 from rbee.text import printable
@@ -89,7 +89,8 @@ class Doctor:
     def mend(self) -> list[Verdict]:
         """Check and mend until no command is left to run; return the last verdicts. Only for root."""
         if not self._is_root:
-            raise NotPermitted("only root may mend a machine", hint="sudo rbeectl doctor --fix")
+            hint = SYSTEM.rbeectl("doctor --fix", as_root=True)
+            raise NotPermitted("only root may mend a machine", hint=hint)
         verdicts = self.look()
         for _ in range(ROUNDS):
             cures = cures_of(verdicts)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee import config
-from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import (
+    HIVE_PROGRAM,
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_PROGRAM,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    SYSTEM,
+)
 from rbee.systemd.bus import Bus
 
 
@@ -22,14 +29,16 @@ class Program:
     path: Path
 
 
+LAUNCHERS = Path("usr/libexec/rbee")
+
 QUEEN = Program(
-    "queen-rbee", "rbee-queen", Path("usr/libexec/rbee/queen-rbee"),
-    QUEEN_UNIT, QUEEN_SOCKET_UNIT, config.QUEEN_SOCKET,
+    SYSTEM.queen_user, "rbee-queen", LAUNCHERS / QUEEN_PROGRAM,
+    QUEEN_UNIT, QUEEN_SOCKET_UNIT, SYSTEM.queen_socket,
 )  # fmt: skip
 
 HIVE = Program(
-    "rbee-hive", "rbee-hive", Path("usr/libexec/rbee/rbee-hive"),
-    HIVE_UNIT, HIVE_SOCKET_UNIT, config.HIVE_SOCKET,
+    SYSTEM.hive_user, "rbee-hive", LAUNCHERS / HIVE_PROGRAM,
+    HIVE_UNIT, HIVE_SOCKET_UNIT, SYSTEM.hive_socket,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from rbee.keeper.doctor.catalog import catalog_path
 from rbee.keeper.doctor.check import NO_BUS, Command, Complaint
 from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient
 from rbee.keeper.local_hive import FOLDER, MEMBERSHIPS, LocalHive, RemoteQueen
-from rbee.scope import HIVE_UNIT
+from rbee.scope import HIVE_UNIT, SYSTEM
 from rbee.wire.types import LOCALHOST
 
 
@@ -46,7 +46,7 @@ def complain_of_two_queens(remote: RemoteQueen, root: Path, *, is_root: bool) ->
     return Complaint(
         text,
         hint=f"{leave}\nTo make it the hive of the queen here: rbeectl add-hive {LOCALHOST}; "
-        "sudo rbeectl doctor --fix",
+        + SYSTEM.rbeectl("doctor --fix", as_root=True),
     )
 
 

@@ -10,6 +10,7 @@ from rbee.keeper.doctor.check import NO_BUS, RESTART, Command, Complaint
 from rbee.keeper.doctor.owners import access_of, group_name, user_name
 from rbee.keeper.doctor.patient import QUEEN, Patient, Program
 from rbee.keeper.listener import closed_tcp
+from rbee.scope import SYSTEM
 from rbee.systemd.bus import Bus
 
 
@@ -18,18 +19,18 @@ def check_sockets(patient: Patient) -> Iterator[Complaint]:
     if not patient.programs:
         return
     listening = [] if patient.bus is None else _listening_units(patient.bus, patient.programs)
-    place = patient.root / "run/rbee"
-    if not place.is_dir():
+    folder = patient.root / SYSTEM.runtime.relative_to("/")
+    if not folder.is_dir():
         make: list[Command] = [("systemd-tmpfiles", "--create", "rbee.conf")]
         yield Complaint(
-            "/run/rbee is gone, and with it the sockets by which queen and hive are reached",
+            f"{SYSTEM.runtime} is gone, and with it the sockets by which queen and hive are reached",
             (*make, *([RESTART] if listening else [])),
         )
         return
-    found = place.stat()
+    found = folder.stat()
     if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (0, 0, 0o755):
         yield Complaint(
-            f"/run/rbee should be root's with mode 0755, and is {access_of(found)}",
+            f"{SYSTEM.runtime} should be root's with mode 0755, and is {access_of(found)}",
             (("systemd-tmpfiles", "--create", "rbee.conf"),),
         )
     if patient.bus is None:

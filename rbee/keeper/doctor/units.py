@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rbee.errors import BadConfig, with_packages
 from rbee.keeper.doctor.check import NO_BUS, RESTART, Command, Complaint
 from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient, Program
-from rbee.scope import JOIN_UNIT, TARGET
+from rbee.scope import JOIN_UNIT, SYSTEM, TARGET
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import NO_SOCKET
 from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
@@ -118,7 +118,7 @@ def complain_of_failure(program: Program, service: UnitState, socket: UnitState)
     if service_failed and service.exit_status in SETUPS:
         # reset-failed is not a cure: the next start would fail as this one did.
         commands = [*cures, *([("systemctl", "start", program.socket)] if socket_failed else [])]
-        afterwards = "; ".join(f"sudo {' '.join(command)}" for command in commands)
+        afterwards = "; ".join(SYSTEM.as_root(" ".join(command)) for command in commands)
         hint = f"{where_to_look(program.service, service)}\nWhen that is mended: {afterwards}"
         yield Complaint("; ".join(causes), hint=hint)
         return
@@ -154,7 +154,7 @@ def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
 
 def where_to_look(unit: str, state: UnitState) -> str:
     """The hint for a unit that has failed: the cure for its exit status, or its journal."""
-    return cure_for_exit(state.exit_status, unit) or f"sudo journalctl -u {unit} -e"
+    return cure_for_exit(state.exit_status, unit) or SYSTEM.journalctl(f"-u {unit} -e")
 
 
 def complain_of_join(state: UnitState) -> Iterator[Complaint]:
@@ -164,7 +164,7 @@ def complain_of_join(state: UnitState) -> Iterator[Complaint]:
         yield Complaint(
             f"{JOIN_UNIT} has failed: {why}",
             (("systemctl", "reset-failed", JOIN_UNIT),),
-            hint="To join a queen: sudo rbeectl join QUEEN:8500 --token TOKEN",
+            hint=f"To join a queen: {SYSTEM.rejoin}",
         )
 
 

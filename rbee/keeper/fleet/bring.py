@@ -30,7 +30,7 @@ from rbee.keeper.fleet.units import RemoteUnits
 from rbee.keeper.local_hive import Membership, parse_membership
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE
-from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.wire.fleet import CreatedToken, CreateToken, Tcp
 from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import is_same_name
@@ -38,7 +38,7 @@ from rbee.wire.types import is_same_name
 TOKEN_LIFE = 600
 """Seconds for which the token is valid that is handed to the machine."""
 
-AS_HIVE = ("setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--")
+AS_HIVE = ("setpriv", f"--reuid={SYSTEM.hive_user}", f"--regid={SYSTEM.hive_user}", "--clear-groups", "--")
 """Runs a command as user rbee-hive: in its folder it may have put a link in the place of any file."""
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
@@ -189,7 +189,7 @@ def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
 
 
 def _invite(ssh: Ssh, content: str) -> None:
-    owned = ("-o", "rbee-hive", "-g", "rbee-hive")
+    owned = ("-o", SYSTEM.hive_user, "-g", SYSTEM.hive_user)
     ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
     aside = f"{STATE}/.invitation.new"
     ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())

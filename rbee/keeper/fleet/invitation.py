@@ -11,14 +11,13 @@ from contextlib import suppress
 
 from rbee.errors import BadConfig, BadInput, JobReplaced, RbeeError, UnitFailed
 from rbee.keeper.local_hive import queen_dialled
-from rbee.scope import HIVE_UNIT, JOIN_UNIT, REDIAL_UNIT
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, REDIAL_UNIT, SYSTEM
 from rbee.systemd.unit import Units, said_by
 from rbee.wire.types import LOCALHOST
 
-STATE = "/var/lib/rbee-hive"
+STATE = str(SYSTEM.hive_state)
 
 INVITATION = f"{STATE}/invitation"
-
 
 STOP_TIMEOUT = 20.0
 
@@ -84,7 +83,7 @@ def check_no_join(bus: Units) -> None:
     if not bus.state(JOIN_UNIT).is_stopped:
         raise RbeeError(
             f"another join is running: {JOIN_UNIT} ends within 40 s; wait for it, or stop it",
-            hint=f"sudo systemctl stop {JOIN_UNIT}",
+            hint=SYSTEM.systemctl(f"stop {JOIN_UNIT}", as_root=True),
         )
 
 

@@ -20,6 +20,7 @@ from rbee.files import no_temporary_folder
 from rbee.keeper.fleet.shell import Pipes, Shell, reason
 from rbee.keeper.fleet.sudo import Account, become_root
 from rbee.keeper.fleet.typed import Typed
+from rbee.scope import SYSTEM
 from rbee.text import last_lines, shown_span
 
 CONNECT_TIMEOUT = 10
@@ -49,7 +50,7 @@ ASKS = ("Permission denied", "Host key verification failed", "Too many authentic
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 
-OTHER_WAY = "Or on that machine: sudo rbeectl join QUEEN:8500 --token TOKEN"
+OTHER_WAY = f"Or on that machine: {SYSTEM.rejoin}"
 
 
 class Ssh:

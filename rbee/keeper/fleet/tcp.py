@@ -7,14 +7,13 @@ import os
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
 
 from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
 from rbee.keeper.fleet.address import parse_address
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import CLOSING_TCP, OPENING_TCP
-from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
+from rbee.scope import QUEEN_UNIT, SYSTEM, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.wire.fleet import SetTcp, Tcp
 from rbee.wire.routes import QueenRoutes
@@ -23,7 +22,7 @@ STOP_TIMEOUT = 20.0
 
 START_TIMEOUT = 35.0
 
-DROPIN = Path("/etc/systemd/system/queen-rbee-tcp.socket.d/50-listen.conf")
+DROPIN = SYSTEM.dropins / f"{TCP_SOCKET_UNIT}.d/50-listen.conf"
 
 DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream=%s\n"
 
@@ -64,7 +63,7 @@ def _switch_tcp(queen: Queen, *, is_open: bool, moved: bool) -> Tcp:
         state = bus.state(TCP_SOCKET_UNIT)
         raise UnitFailed(
             f"{TCP_SOCKET_UNIT} is {state.active} ({state.result or state.sub})",
-            hint=f"systemctl status {TCP_SOCKET_UNIT}; sudo journalctl -u {TCP_SOCKET_UNIT} -e",
+            hint=SYSTEM.where_to_look(TCP_SOCKET_UNIT),
         )
     return tcp
 
@@ -112,7 +111,7 @@ def check_listen(text: str) -> str:
     if os.geteuid() != 0:
         raise NotPermitted(
             f"only root may set the address, a drop-in in {DROPIN.parent}",
-            hint=f"sudo rbeectl tcp enable --listen {text}",
+            hint=SYSTEM.rbeectl(f"tcp enable --listen {text}", as_root=True),
         )
     _check_free(host, port)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,7 +6,7 @@ import re
 
 from rbee import __version__
 from rbee.errors import UPGRADE, VersionSkew
-from rbee.scope import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT, SYSTEM
 from rbee.wire.routes import QueenRoutes
 
 SINCE_EVER = frozenset(
@@ -22,7 +22,7 @@ SINCE_EVER = frozenset(
 )
 """Routes of 0.1.0, which every queen serves: its version is not checked before these."""
 
-RESTART = f"sudo systemctl try-restart {QUEEN_UNIT}"
+RESTART = SYSTEM.systemctl(f"try-restart {QUEEN_UNIT}", as_root=True)
 """Restarts a queen that is older than the one that is installed."""
 
 

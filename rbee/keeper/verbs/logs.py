@@ -17,6 +17,7 @@ from rbee.keeper.options import in_session, looking
 from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
+from rbee.scope import SYSTEM
 from rbee.wire.types import JobId, Name
 
 REST = "rbee.journalctl"
@@ -89,7 +90,7 @@ def logs(
 
 def not_readable(session: Session, hive: str | None) -> NotPermitted:
     """The error for a user who may not read the journal; its hint names rbeectl monitor."""
-    hints = [shlex.join(["sudo", "rbeectl", *sys.argv[1:]])]
+    hints = [SYSTEM.rbeectl(shlex.join(sys.argv[1:]), as_root=True)]
     with session.work() as work:
         if queen_state(work.bus) != "absent":
             hints.insert(0, shlex.join(["rbeectl", "monitor", *([hive] if hive else [])]))

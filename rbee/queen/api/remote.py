@@ -13,6 +13,7 @@ from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
 from rbee.queen.access import TcpAccess
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
+from rbee.scope import SYSTEM
 from rbee.server.app import Handler, build_app
 from rbee.server.peer import RemotePeer
 from rbee.server.requests import read_shape, remote_peer_of
@@ -37,7 +38,7 @@ def admit(peer: RemotePeer, route: Route[Any]) -> None:
     if peer.credential is None and route not in OPEN:
         raise NotPermitted(
             "over TCP the queen serves hives alone, and a hive shows its certificate",
-            hint="To join: sudo rbeectl join QUEEN:8500 --token TOKEN",
+            hint=f"To join: {SYSTEM.rejoin}",
         )
 
 

@@ -15,7 +15,7 @@ from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.standing import ENDS, STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.exitstatus import describe_exit
 from rbee.systemd.unit import UnitState
@@ -233,15 +233,16 @@ def fault_of(health: HiveHealth) -> UnitFailed | None:
     if health.is_remote_queen:
         return UnitFailed(
             f"the hive on this machine is the hive {health.hive_id} of the queen at {health.queen}",
-            hint="To make it this queen's hive: sudo rbeectl doctor --fix; rbeectl add-hive localhost\n"
+            hint=f"To make it this queen's hive: {SYSTEM.doctor} --fix; rbeectl add-hive localhost\n"
             "To leave it with the other queen: sudo apt remove rbee-queen",
         )
     if health.hive_id not in (None, LOCALHOST):
         place = _where_set("Id")
+        restart = SYSTEM.systemctl(f"restart {HIVE_UNIT}", as_root=True)
         return UnitFailed(
             f"the hive on this machine calls itself {health.hive_id}, by [Hive] Id= in {place}: "
             f"its queen knows it as {LOCALHOST} only",
-            hint=f"Delete the line Id={health.hive_id} in {place}; then: sudo systemctl restart {HIVE_UNIT}; "
+            hint=f"Delete the line Id={health.hive_id} in {place}; then: {restart}; "
             f"rbeectl add-hive {LOCALHOST}",
         )
     return None

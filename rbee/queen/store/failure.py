@@ -12,6 +12,7 @@ from rbee import catalogfile
 from rbee.catalogfile import LOGS, log_of
 from rbee.errors import CatalogFailed, CatalogUnusable, RbeeError
 from rbee.files import trouble
+from rbee.scope import SYSTEM
 
 Kind = type[CatalogFailed] | type[CatalogUnusable]
 
@@ -28,7 +29,7 @@ def explain(
     if catalogfile.error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         if (lack := _lack_of(path.parent)) is not None:
             return catalogfile.no_place(kind, path, lack)
-        return kind(f"{path} is kept locked by another process ({error})", hint="sudo rbeectl doctor")
+        return kind(f"{path} is kept locked by another process ({error})", hint=SYSTEM.doctor)
     folder = path.parent
     if catalogfile.error_code(error) == sqlite3.SQLITE_FULL:
         cause: OSError | None = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -59,7 +60,7 @@ def _refused_by_disk(kind: Kind, path: Path, cause: OSError | None) -> RbeeError
     if number in (errno.ENOENT, errno.ENOTDIR):
         return kind(
             f"{path} cannot be made: there is no folder {folder}",
-            hint=f"sudo install -d -o queen-rbee -g queen-rbee -m 0700 {folder}",
+            hint=f"sudo install -d -o {SYSTEM.queen_user} -g {SYSTEM.queen_user} -m 0700 {folder}",
         )
     return None
 
@@ -71,7 +72,7 @@ def _refused_by_mode(kind: Kind, path: Path) -> RbeeError | None:
             mode = "0700" if one is folder else "0600"
             return kind(
                 f"{path} cannot be used: {one} is not open to the queen",
-                hint=f"sudo chown queen-rbee: {one}\nsudo chmod {mode} {one}",
+                hint=f"sudo chown {SYSTEM.queen_user}: {one}\nsudo chmod {mode} {one}",
             )
     return None
 
