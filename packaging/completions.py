@@ -23,7 +23,7 @@ from rbee.keeper.cli import cli
 HEAD = "# {name} completion for rbeectl(1){mode}\n# Written by packaging/completions.py; change that.\n"
 
 NAMES = """rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4"""
-"""The hives of an awake queen. Reading never wakes her: while she sleeps there are no names."""
+"""The hives of an awake queen. Reading never wakes it: while it sleeps there are no names."""
 
 KINDS = {"host": "host", "hive": "hive", "file": "file", "verb": "verb"}
 """What an argument is, by its name."""
@@ -51,14 +51,17 @@ def options_of(command: click.Command) -> list[click.Option]:
 
 
 def names_of(option: click.Option) -> tuple[str, ...]:
+    """Its long and short names, also those that turn it off."""
     return (*option.opts, *option.secondary_opts)
 
 
 def takes_value(option: click.Option) -> bool:
+    """Is it an option with a value?"""
     return not option.is_flag and not option.count
 
 
 def describe(path: tuple[str, ...], command: click.Command) -> Verb:
+    """What the completions need to know of a command."""
     options = options_of(command)
     arguments = [one.name for one in command.params if isinstance(one, click.Argument)]
     return Verb(
@@ -71,6 +74,7 @@ def describe(path: tuple[str, ...], command: click.Command) -> Verb:
 
 
 def verbs_below(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[Verb]:
+    """The verbs of a group, and of the groups in it."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -91,7 +95,7 @@ GROUPS = {
 
 
 def first_words() -> list[tuple[str, str]]:
-    """What may stand as the verb, each once, with its help."""
+    """The first words of all verbs, each once, with its help."""
     told: dict[str, str] = {}
     for verb in VERBS:
         command = cli.get_command(click.Context(cli), verb.path[0])
@@ -104,6 +108,7 @@ def first_words() -> list[tuple[str, str]]:
 
 
 def bash() -> str:
+    """The completions for bash."""
     cases = []
     for verb in VERBS:
         options = " ".join(name for names, _ in verb.options for name in names)
@@ -152,7 +157,7 @@ _rbeectl()
         return
     fi
     if [[ $argument == hive ]]; then
-        # What stands after the hive, as a label does, is none.
+        # After the hive come other arguments, such as labels.
         for ((i = 1; i < COMP_CWORD; i++)); do
             [[ ${{COMP_WORDS[i]}} == -* || " $valued " == *" ${{COMP_WORDS[i - 1]}} "* ]] || ((++given))
         done
@@ -160,7 +165,7 @@ _rbeectl()
     fi
     case $argument in
         host) words=localhost ;;
-        # Reading never wakes the queen: while she sleeps there are no names.
+        # Reading never wakes the queen: while it sleeps there are no names.
         hive) words=$({NAMES}) ;;
         file)
             compopt -o filenames 2>/dev/null
@@ -196,6 +201,7 @@ def _zsh_options(verb: Verb) -> list[str]:
 
 
 def zsh() -> str:
+    """The completions for zsh."""
     arguments = {
         "host": "'1:host:(localhost)'", "hive": "'1:hive:_rbeectl_hives'", "file": "'1:file:_files'",
         "verb": "'1:verb:{_describe -t verbs verb verbs}'",
@@ -259,7 +265,7 @@ _rbeectl() {{
     esac
 }}
 
-# Reading never wakes the queen: while she sleeps there are no names.
+# Reading never wakes the queen: while it sleeps there are no names.
 _rbeectl_hives() {{
     local -a hives
     hives=(${{(f)"$({NAMES})"}})
@@ -285,9 +291,10 @@ def _fish_option(names: tuple[str, ...], said: str, verb: Verb, condition: str) 
 
 
 def fish() -> str:
+    """The completions for fish."""
     words = " ".join(word for word, _ in first_words())
     lines = [
-        "# Reading never wakes the queen: while she sleeps there are no names.",
+        "# Reading never wakes the queen: while it sleeps there are no names.",
         "function __rbeectl_hives",
         f"    {NAMES}",
         "end",
@@ -333,6 +340,7 @@ FILES_OF = {"rbeectl.bash": bash, "_rbeectl": zsh, "rbeectl.fish": fish}
 
 
 def main() -> int:
+    """Write the completions into the directory that is given, or into packaging/completions."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("completions")
     for name, write in FILES_OF.items():
         (directory / name).write_text(write())

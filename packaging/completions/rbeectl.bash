@@ -65,7 +65,7 @@ _rbeectl()
         return
     fi
     if [[ $argument == hive ]]; then
-        # What stands after the hive, as a label does, is none.
+        # After the hive come other arguments, such as labels.
         for ((i = 1; i < COMP_CWORD; i++)); do
             [[ ${COMP_WORDS[i]} == -* || " $valued " == *" ${COMP_WORDS[i - 1]} "* ]] || ((++given))
         done
@@ -73,7 +73,7 @@ _rbeectl()
     fi
     case $argument in
         host) words=localhost ;;
-        # Reading never wakes the queen: while she sleeps there are no names.
+        # Reading never wakes the queen: while it sleeps there are no names.
         hive) words=$(rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
         file)
             compopt -o filenames 2>/dev/null

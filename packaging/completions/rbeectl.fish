@@ -1,7 +1,7 @@
 # fish completion for rbeectl(1)
 # Written by packaging/completions.py; change that.
 
-# Reading never wakes the queen: while she sleeps there are no names.
+# Reading never wakes the queen: while it sleeps there are no names.
 function __rbeectl_hives
     rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
 end

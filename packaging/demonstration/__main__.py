@@ -25,6 +25,7 @@ from demonstration.steps import StepFailed, done, say
 
 
 def main() -> int:
+    """The program packaging/demo."""
     parser = argparse.ArgumentParser(prog="packaging/demo", description=__doc__)
     parser.add_argument("--suite", choices=SUITES, default="bookworm", help="which Debian: 12 or 13")
     parser.add_argument("--shell", action="store_true", help="leave me inside the machine to play")
@@ -49,6 +50,7 @@ def main() -> int:
 
 
 def demonstrate(suite: str, directory: Path, *, wants_shell: bool, fleet: int | None) -> None:
+    """Shows one machine, or a fleet of so many hives."""
     say(f"🚀 rbee on a disposable Debian ({suite}), under its own systemd\n")
     sweep()
     debs = build(directory)
@@ -64,6 +66,7 @@ def demonstrate(suite: str, directory: Path, *, wants_shell: bool, fleet: int | 
 
 
 def build(directory: Path) -> list[Path]:
+    """Builds the packages into a folder, and returns them."""
     began = time.monotonic()
     with subprocess.Popen([PACKAGING / "deb", directory], stdout=subprocess.PIPE) as builder:
         try:

@@ -13,7 +13,7 @@ from testbed.trees import SUITES, Trees
 from demonstration.steps import StepFailed, done, expect_states, say, show
 
 QUICK = "[Queen]\nHeartbeatIntervalSec=2s\nHeartbeatGraceSec=1s\n"
-"""Beats so quick that nobody has to wait for the end of the demonstration."""
+"""A short heartbeat interval, so that the demonstration does not take long."""
 
 
 def demonstrate_fleet(trees: Trees, debs: Sequence[Path], suite: str, count: int) -> None:
@@ -51,6 +51,7 @@ def demonstrate_fleet(trees: Trees, debs: Sequence[Path], suite: str, count: int
 
 
 def join_by_ssh(queen: Machine, name: str, machine: Machine) -> None:
+    """A machine joins by rbeectl add-hive on the queen's machine."""
     began = time.monotonic()
     say(f"\n🐝 {name} joins, by the operator's own ssh...")
     machine.run("ssh-keygen", "-A")
@@ -64,6 +65,7 @@ def join_by_ssh(queen: Machine, name: str, machine: Machine) -> None:
 
 
 def join_by_token(queen: Machine, name: str, machine: Machine) -> None:
+    """A machine joins by rbeectl join, with a token."""
     began = time.monotonic()
     say(f"\n🐝 {name} joins, by a token...")
     token = show(queen, "rbeectl", "token", "create", user="ada").strip()
@@ -72,6 +74,7 @@ def join_by_token(queen: Machine, name: str, machine: Machine) -> None:
 
 
 def kill(queen: Machine, name: str, machine: Machine) -> None:
+    """Kills a hive's process; the queen notices at once."""
     began = time.monotonic()
     say(f"\n💀 {name}'s hive is killed...")
     show(machine, "systemctl", "kill", "--signal=KILL", "rbee-hive.service")
@@ -85,6 +88,7 @@ def kill(queen: Machine, name: str, machine: Machine) -> None:
 
 
 def cut_off(queen: Machine, name: str, machine: Machine) -> None:
+    """Cuts a machine's link; the queen notices after a while."""
     began = time.monotonic()
     say(f"\n✂️  {name} is cut off from the network...")
     machine.cut()
@@ -93,8 +97,9 @@ def cut_off(queen: Machine, name: str, machine: Machine) -> None:
 
 
 def shut_down(queen: Machine, hives: dict[str, Machine]) -> None:
+    """Shuts down the queen and all hives that it reaches."""
     began = time.monotonic()
-    say("\n🌙 shutting down: the queen, and with her the hives that she can reach...")
+    say("\n🌙 shutting down: the queen, and with it the hives that it can reach...")
     show(queen, "rbeectl", "shutdown", user="ada")
     expect_states(queen, "inactive", ("queen-rbee.service", "queen-rbee.socket", "queen-rbee-tcp.socket"))
     reached = list(hives)[: len(hives) - (len(hives) > 1)]
@@ -105,7 +110,7 @@ def shut_down(queen: Machine, hives: dict[str, Machine]) -> None:
 
 
 def expect(queen: Machine, states: dict[str, str], what: str, began: float | None = None) -> None:
-    """Until these hives have these states, within 20 s."""
+    """Waits until these hives have these states, at most 20 s."""
     deadline = time.monotonic() + 20
     while True:
         listed = queen.run("rbeectl", "list-hives", "--json", user="ada").stdout
@@ -115,4 +120,4 @@ def expect(queen: Machine, states: dict[str, str], what: str, began: float | Non
             return
         if time.monotonic() > deadline:
             raise StepFailed(f"The hives should be {states}, and are {found}.")
-        time.sleep(0.1)  # the queen tells her own machine of changes, not this one
+        time.sleep(0.1)  # there is no signal for it outside the queen's machine

@@ -19,6 +19,7 @@ NARRATED = "Sending first heartbeat to queen"
 
 
 def demonstrate_machine(trees: Trees, debs: list[Path], suite: str, *, wants_shell: bool) -> None:
+    """Shows rbee on one machine, from the installation to the shutdown."""
     tree = trees.base(suite)
     bind, bind_ro = nvidia_paths()
     began = time.monotonic()
@@ -37,6 +38,7 @@ def demonstrate_machine(trees: Trees, debs: list[Path], suite: str, *, wants_she
 
 
 def install_as_a_person(machine: Machine, debs: list[Path]) -> None:
+    """Installs the packages with apt, as in the README."""
     began = time.monotonic()
     say("📦 installing...")
     prompt(machine, "root", "apt install ./*.deb")
@@ -49,6 +51,7 @@ def install_as_a_person(machine: Machine, debs: list[Path]) -> None:
 
 
 def add_hive(machine: Machine) -> None:
+    """Adds localhost, and checks the story."""
     began = time.monotonic()
     say("\n🐝 adding localhost to the hive catalog...")
     told = show(machine, "rbeectl", "add-hive", "localhost", user="ada")
@@ -65,6 +68,7 @@ def add_hive(machine: Machine) -> None:
 
 
 def look_around(machine: Machine, *, gpus: int) -> None:
+    """Shows units, journal, hives and devices."""
     say("\n🔎 what systemd and the journal say...")
     show(
         machine,
@@ -94,8 +98,9 @@ def look_around(machine: Machine, *, gpus: int) -> None:
 
 
 def shut_down(machine: Machine) -> None:
+    """Shuts down, and checks that everything is off."""
     began = time.monotonic()
-    say("\n🌙 shutting down: the queen, and with her the hive...")
+    say("\n🌙 shutting down: the queen, and with it the hive...")
     show(machine, "rbeectl", "shutdown", user="ada")
     expect_states(machine, "inactive", UNITS)
     for user in USERS:
@@ -105,6 +110,7 @@ def shut_down(machine: Machine) -> None:
 
 
 def play(machine: Machine) -> None:
+    """Opens a shell for a user in group rbee."""
     say("\n🐝 You are ada, in group rbee; leave with exit. The machine is gone then. Try:")
     say(
         "     rbeectl add-hive localhost\n     systemctl status queen-rbee rbee-hive\n     rbeectl shutdown\n"

@@ -1,4 +1,4 @@
-"""How a step of the demonstration is shown, and held to what it should bring about."""
+"""Shows a step of the demonstration, and checks its result."""
 
 import signal
 import threading
@@ -10,24 +10,27 @@ from testbed.machine import Machine
 
 
 class StepFailed(Exception):
-    """A step of the demonstration did not hold; the message says which and how."""
+    """A step of the demonstration failed; the message says which and how."""
 
 
 def say(line: str) -> None:
+    """Prints a line at once."""
     print(line, flush=True)
 
 
 def done(what: str, began: float | None = None) -> None:
+    """Reports a finished step, and its time if `began` is given (time.monotonic())."""
     say(f"✅ {what}" + (f" ({time.monotonic() - began:.1f} s)" if began is not None else ""))
 
 
 def prompt(machine: Machine, user: str, command: str) -> None:
+    """Shows a command as it is typed on a machine."""
     host = machine.run("hostname").stdout.strip()
     say(f"   {user}@{host}:~{'#' if user == 'root' else '$'} {command}")
 
 
 def show(machine: Machine, *argv: str, user: str | None = None, timeout: float = 60) -> str:
-    """What a person types, and what comes back, as it comes; it has to succeed."""
+    """Runs a command in a machine, and shows it and its output; StepFailed if it fails."""
     prompt(machine, user or "root", " ".join(argv))
     process = machine.popen("sh", "-c", 'exec "$@" 2>&1', "sh", *argv, user=user)
     assert process.stdout
@@ -44,6 +47,7 @@ def show(machine: Machine, *argv: str, user: str | None = None, timeout: float =
 
 @contextmanager
 def overdue(seconds: float, act: Callable[[], None]) -> Iterator[None]:
+    """Calls `act` if the body takes longer."""
     timer = threading.Timer(seconds, act)
     timer.start()
     try:
@@ -54,6 +58,7 @@ def overdue(seconds: float, act: Callable[[], None]) -> Iterator[None]:
 
 
 def expect_states(machine: Machine, state: str, units: tuple[str, ...]) -> None:
+    """StepFailed unless all units are in this state."""
     for unit in units:
         is_now = machine.run("systemctl", "is-active", unit, check=False).stdout.strip()
         if is_now != state:

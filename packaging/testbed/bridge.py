@@ -24,15 +24,16 @@ FORWARDING = "3"
 
 
 class Plugged(Protocol):
-    """A machine, as far as its network needs to know it."""
+    """What a bridge needs of a machine."""
 
     hostname: str
 
-    def write_names(self, names: Mapping[str, str]) -> None: ...
+    def write_names(self, names: Mapping[str, str]) -> None:
+        """Write these addresses by name as the machine's /etc/hosts."""
 
 
 class Bridge:
-    """A network for machines, from with to its end: they reach each other and this computer, nothing else.
+    """A network for machines, as a context: they reach each other and this computer, nothing else.
 
     They know each other by hostname, also one that has ended. It outlives its machines.
     """
@@ -88,7 +89,7 @@ class Bridge:
         return address
 
     def host(self, name: str) -> str:
-        """One more address of this computer's, which the machines know by this name: for a relay, say."""
+        """One more address of this computer, which the machines know by this name, such as for a relay."""
         with self._lock:
             if name in self.names:
                 raise MachineError(f"There is a {name} on {self.name} already")
@@ -111,6 +112,7 @@ class Bridge:
             return self.names[machine.hostname]
 
     def leave(self, machine: Plugged) -> None:
+        """Forget a machine that has ended; its address stays reserved for its name."""
         with self._lock, suppress(ValueError):  # if it was refused
             self._machines.remove(machine)
 
@@ -144,7 +146,7 @@ class Link:
             self._await_forwarding()
 
     def cut(self) -> None:
-        """Pulls the plug: the machine sees its carrier gone. It stays out over a reboot, until mend."""
+        """Cuts the link: the machine loses its carrier. It stays cut over a reboot, until mend()."""
         self._is_cut = True
         ip("link", "set", self._name, "down")
 

@@ -16,10 +16,11 @@ class Cgroup:
         self.path = self._hierarchies[0] / self._place
 
     def make(self) -> None:
+        """Makes the cgroup."""
         self.path.mkdir()
 
     def freeze(self, is_frozen: bool) -> None:
-        """Returns when all processes in it have stopped, or go on."""
+        """Freezes or thaws all processes in it; MachineError after 5 s."""
         (self.path / "cgroup.freeze").write_text(f"{is_frozen:d}")
         deadline = time.monotonic() + 5
         while f"frozen {is_frozen:d}" not in (self.path / "cgroup.events").read_text():
@@ -28,6 +29,7 @@ class Cgroup:
             time.sleep(0.005)
 
     def remove(self) -> None:
+        """Removes the cgroup and those in it."""
         # systemd-nspawn makes the same place in systemd's legacy hierarchy, where there is one.
         for hierarchy in self._hierarchies:
             for directory, _, _ in os.walk(hierarchy / self._place, topdown=False):
@@ -35,6 +37,7 @@ class Cgroup:
 
 
 def remove_cgroup(path: Path) -> None:
+    """Removes a cgroup as soon as its processes have gone; MachineError after 5 s."""
     deadline = time.monotonic() + 5
     while True:
         try:

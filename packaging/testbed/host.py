@@ -9,7 +9,7 @@ CHECKOUT = PACKAGING.parent
 
 
 class MachineError(Exception):
-    """A machine, its tree or a command in it failed; the message says all there is to know."""
+    """A machine, its tree or a command in it failed; the message has the output."""
 
 
 def why_not() -> str | None:
@@ -22,12 +22,12 @@ def family(pid: int) -> str:
     return f"rbee-{pid}-"
 
 
-def ip(*words: str, inside: int = 0) -> str:
-    """What this computer's ip says; inside: of the network of the process with that ID."""
+def ip(*arguments: str, inside: int = 0) -> str:
+    """Runs ip(8) and returns its output; inside: in the network of the process with that ID."""
     enter = ["nsenter", f"--target={inside}", "--net", "--"] if inside else []
     try:
         done = subprocess.run(
-            [*enter, "ip", *words],
+            [*enter, "ip", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -35,13 +35,15 @@ def ip(*words: str, inside: int = 0) -> str:
     except FileNotFoundError:
         raise MachineError("There is no ip for a bridge. Install it with: apt install iproute2") from None
     if done.returncode:
-        raise MachineError(said(["ip", *words], f"exit code {done.returncode}", done.stdout, done.stderr))
+        raise MachineError(said(["ip", *arguments], f"exit code {done.returncode}", done.stdout, done.stderr))
     return done.stdout
 
 
 def tail(text: str, lines: int = 30) -> str:
+    """The last lines of a text."""
     return "\n".join(text.splitlines()[-lines:])
 
 
 def said(argv: Sequence[str], how: str, out: str, err: str) -> str:
+    """The message for a command that failed, with its output."""
     return "\n".join(filter(None, [f"{' '.join(argv)}: {how}", out.rstrip(), err.rstrip()]))

@@ -28,6 +28,7 @@ class Layers:
         return ["nsenter", f"--target={self._holder.pid}", "--mount", "--root", "--wd", "--"]
 
     def remove(self) -> None:
+        """Ends the process, and with it the mounts."""
         end(self._holder)
 
     def write_names(self, hostname: str, names: Mapping[str, str]) -> None:

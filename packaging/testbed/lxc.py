@@ -1,4 +1,4 @@
-"""What LXC makes of a machine: a guest with limits, whose /proc and /sys are lxcfs's."""
+"""Makes a machine a guest as LXC does: with limits, and /proc and /sys of lxcfs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ exec lxcfs -f /var/lib/lxcfs
 
 
 class Limits:
-    """Of one machine's memory and processors: the kernel's own, set from outside of it.
+    """The kernel's limits of one machine's memory and processors, set from outside of it.
 
-    By a cgroup of version 1 where this computer has the controllers there, else by the machine's own.
+    With a cgroup of version 1 if this computer has the controllers there, else with the machine's own.
     """
 
     def __init__(self) -> None:
@@ -36,27 +36,27 @@ class Limits:
         self._made: list[Path] = []
 
     def hold(self, machine: Machine, *, memory_bytes: int, cpus: str) -> None:
-        """OSError where this computer has no such controller at all."""
-        places = {controller: _legacy_place(controller) for controller in ("memory", "cpuset")}
-        for controller, place in places.items():
-            if place:
+        """Sets the limits; OSError if this computer has no such controller."""
+        folders = {controller: _legacy_place(controller) for controller in ("memory", "cpuset")}
+        for controller, folder in folders.items():
+            if folder:
                 self.legacy.append(controller)
-                self._made.append(place / machine.name)
+                self._made.append(folder / machine.name)
                 self._made[-1].mkdir()
-        if memory := places["memory"]:
+        if memory := folders["memory"]:
             (memory / machine.name / "memory.limit_in_bytes").write_text(str(memory_bytes))
         else:
             (machine.cgroup.path / "memory.max").write_text(str(memory_bytes))
-        if cpuset := places["cpuset"]:
+        if cpuset := folders["cpuset"]:
             (cpuset / machine.name / "cpuset.mems").write_text((cpuset / "cpuset.mems").read_text())
             (cpuset / machine.name / "cpuset.cpus").write_text(cpus)
         else:
             (machine.cgroup.path / "cpuset.cpus").write_text(cpus)
-        for folder in self._made:
-            (folder / "cgroup.procs").write_text(str(machine.leader))
+        for made in self._made:
+            (made / "cgroup.procs").write_text(str(machine.leader))
 
     def remove(self) -> None:
-        """Once the machine is gone."""
+        """Removes the cgroups, once the machine has ended."""
         for folder in self._made:
             remove_cgroup(folder)
 

@@ -1,4 +1,4 @@
-"""Disposable machines: a real Debian under a systemd of its own, booted in a blink and thrown away.
+"""Disposable machines: a real Debian under its own systemd, booted quickly and thrown away.
 
     with Machine(tree) as machine:
         machine.run("rbeectl", "add-hive", "localhost", user="ada")
@@ -37,7 +37,7 @@ POWEROFF_SECONDS = 20.0
 
 
 class Machine(Commands):
-    """One booted machine, from with to its end. What it leaves outside its tree is nothing."""
+    """One booted machine, as a context. It leaves nothing behind outside its tree."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Machine(Commands):
             self._ends.close()
 
     def poweroff(self) -> None:
-        """As its owner does it; only then has everything in it been stopped in order."""
+        """Shuts the machine down in order."""
         self.run("systemctl", "poweroff", check=False)
         self._wait_end("power off")
 
@@ -133,7 +133,7 @@ class Machine(Commands):
         self._boot()
 
     def cut(self) -> None:
-        """Pulls the machine's plug out of the bridge; it sees its carrier gone, and keeps its address.
+        """Cuts the machine's link to the bridge; it loses its carrier, and keeps its address.
 
         It stays out over a reboot, until mend.
         """
@@ -203,7 +203,7 @@ class Machine(Commands):
             )
 
     def _await_ready(self, notify: socket.socket) -> None:
-        """systemd-nspawn tells who the leader is, and then, with --notify-ready, that it has booted."""
+        """Waits for systemd-nspawn to report the leader's pid, and then, with --notify-ready, the boot."""
         deadline = time.monotonic() + BOOT_SECONDS
         assert self._nspawn
         with watched(self._nspawn) as ended:

@@ -30,13 +30,14 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[int]:
 
 
 def tied_to_us() -> list[str]:
-    """Has the machine go down even if we are killed. (The kernel ties it to a thread, not to us all.)"""
+    """A command prefix by which the machine ends even if we are killed; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return []
     return ["setpriv", "--pdeathsig=TERM", "--"]
 
 
 def children(pid: int) -> list[int]:
+    """The pids of its children."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -60,5 +61,6 @@ def kill_inside(process: subprocess.Popen[str]) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and waits for it."""
     process.kill()
     process.communicate()

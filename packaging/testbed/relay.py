@@ -1,11 +1,11 @@
-"""A wire between the ends of TCP that is slow, loses, goes silent or breaks: the kernel here has no netem.
+"""A TCP relay that delays, loses, goes silent or breaks, as the kernel here has no netem.
 
     with Relay((bridge.host("gpu1-far"), 22), (gpu1.address, 22), delay=0.1) as relay:
         ...
         relay.blackhole()
 
-Up is from who connects to the target, down is back. Two things it cannot imitate: the relay accepts who
-connects at once, whatever becomes of the target; and the target sees the relay's address.
+Up is from the client to the target, down is back. Two things differ from a real network: the relay accepts
+a client at once, even if the target does not; and the target sees the relay's address.
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ class Relay:
             self._loop.close()
 
     def blackhole(self, direction: Direction = "both") -> None:
-        """From now on nothing comes out there, no end nor reset either; what goes in is held back."""
+        """From now on nothing is passed on, no end or reset either; what comes in is held back."""
         self._do(self._let_flow(direction, flows=False))
 
     def heal(self, direction: Direction = "both") -> None:
-        """What was held back comes out, as TCP would have sent it again."""
+        """Passes on what was held back, as TCP would have sent it again."""
         self._do(self._let_flow(direction, flows=True))
 
     def reset_all(self) -> int:

@@ -123,6 +123,7 @@ class Trees:
 
     @staticmethod
     def default_cache() -> Path:
+        """The folder of the cached trees."""
         return Path(os.environ.get("RBEE_CACHE") or "/var/cache/rbee-trees")
 
     def base(self, suite: str) -> Path:
@@ -179,12 +180,12 @@ class Trees:
     def installed(self, suite: str, debs: Collection[Path]) -> Path:
         """The base with these packages installed as a person does it, in a booted machine.
 
-        Two people live there: ada, in group rbee, and mallory, who is not.
+        It has two users: ada, who is in group rbee, and mallory, who is not.
         """
         return self._installed(suite, debs, family="installed", people=("ada", "mallory"))
 
     def hive(self, suite: str, debs: Collection[Path]) -> Path:
-        """The base with what a machine needs that is only a hive, and rbeectl; nobody lives there."""
+        """The base with the packages of a hive and rbeectl, and without users."""
         wanted = [deb for deb in debs if deb.name.startswith(("python3-rbee_", "rbee-hive_", "rbeectl_"))]
         return self._installed(suite, wanted, family="hive", people=())
 
@@ -377,7 +378,7 @@ def _remove_tree(tree: Path) -> None:
 
 
 def install(machine: Machine, debs: Collection[Path], *options: str) -> str:
-    """apt install ./*.deb, as README says it; returns apt's own words."""
+    """apt install ./*.deb, as in the README; returns apt's output."""
     for deb in debs:
         machine.copy_in(deb, f"/root/debs/{deb.name}")
     try:
@@ -388,7 +389,7 @@ def install(machine: Machine, debs: Collection[Path], *options: str) -> str:
 
 
 def install_from_archive(machine: Machine, *packages: str, recommends: bool = False) -> str:
-    """apt-get install in a machine that has the archive bound to ARCHIVE_INSIDE; returns apt's own words."""
+    """apt-get install in a machine that has the archive bound to ARCHIVE_INSIDE; returns apt's output."""
     sources = (
         f"--option=Dir::Etc::sourcelist={ARCHIVE_INSIDE}/sources.list",
         "--option=Dir::Etc::sourceparts=/dev/null",
@@ -401,6 +402,7 @@ def install_from_archive(machine: Machine, *packages: str, recommends: bool = Fa
 
 
 def add_person(machine: Machine, name: str) -> None:
+    """Adds a user with a home and a shell."""
     machine.run("adduser", "--quiet", "--disabled-password", "--gecos", "", name)
 
 

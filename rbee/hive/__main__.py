@@ -19,6 +19,7 @@ from rbee.wire.hives import MachineEnd
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
+    """Run the hive until it is stopped; return its exit status."""
     is_told_to_stop = stop_signal()
     asyncio.get_running_loop().set_default_executor(DaemonicExecutor())
     settings = config.load(scope=scope)
@@ -45,6 +46,7 @@ def _machine_end(scope: Scope) -> MachineEnd | None:
 
 
 def main() -> int:
+    """The program rbee-hive."""
     return run_daemon(HIVE_PROGRAM, HIVE_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 

@@ -216,6 +216,7 @@ def own_name() -> str:
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> None:
+    """Accept the invitation, if there is one; raises RbeeError."""
     notifier.status("joining")
     try:
         joined = await Guest(state_directory(scope.hive_state), scope=scope).take_up_invitation()
@@ -231,6 +232,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> No
 
 
 def main() -> int:
+    """The program rbee-hive-join."""
     return run_daemon("rbee-hive-join", JOIN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 

@@ -30,6 +30,7 @@ CONNECT_TIMEOUT = 3.0
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> None:
+    """Wait until the queen accepts connections; raises RbeeError."""
     membership = Memberships(state_directory(scope.hive_state), scope).load()
     if membership is None:
         raise BadConfig("this machine is no hive of a queen on another", hint=scope.rejoin)
@@ -62,6 +63,7 @@ async def _is_there(host: str, port: int) -> bool:
 
 
 def main() -> int:
+    """The program rbee-hive-redial."""
     return run_daemon("rbee-hive-redial", HIVE_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 

@@ -1,4 +1,4 @@
-"""The bus in an event loop: jobs are awaited, and signals handed out as they come."""
+"""The bus in an event loop: jobs are awaited, and signals delivered as they come."""
 
 from __future__ import annotations
 
@@ -17,51 +17,58 @@ Result = TypeVar("Result")
 class AsyncBus:
     """The same bus for an event loop: signals are pumped by the loop, jobs are awaited.
 
-    The calls themselves block for as long as systemd and polkit think, some milliseconds, and at most
-    BUS_TIMEOUT. A job that was not confirmed by then is asked for again: systemd answers nobody while it
-    reads its unit files.
+    The calls themselves block until systemd and polkit answer: some milliseconds, BUS_TIMEOUT at most. A job
+    that was not confirmed by then is requested again: systemd answers no call while it reads its unit files.
     """
 
     def __init__(self, bus: Bus, *, lost: Callable[[RbeeError], None]) -> None:
-        """`lost` is called once if the bus goes away: from then on nothing is heard."""
+        """`lost` is called once if the bus goes away: from then on there are no signals."""
         self._bus = bus
         self._lost = lost
         self._jobs: dict[str, asyncio.Future[str]] = {}
         self._fd: int | None = None
 
     def attach(self) -> None:
+        """Receive signals in the running loop, until detach()."""
         self._bus.on_job_removed(self._job_removed)
-        # Kept: a bus that is gone has no descriptor, and the loop would go on with its number.
+        # Kept, as a bus that is gone has no descriptor, and the loop would keep its number.
         self._fd = self._bus.fileno()
         asyncio.get_running_loop().add_reader(self._fd, self._pump)
 
     def detach(self) -> None:
+        """Receive no more signals."""
         fd, self._fd = self._fd, None
         if fd is not None:
             asyncio.get_running_loop().remove_reader(fd)
 
     def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        """As Bus.on_unit_changed()."""
         self._bus.on_unit_changed(unit, heard)
 
     def state(self, unit: str) -> UnitState:
+        """As Bus.state()."""
         return self._asked(lambda: self._bus.state(unit))
 
     def has_job(self, unit: str) -> bool:
+        """As Bus.has_job()."""
         return self._asked(lambda: self._bus.has_job(unit))
 
     def machine_end(self) -> MachineEnd | None:
+        """As Bus.machine_end()."""
         return self._asked(self._bus.machine_end)
 
     def ask_stop(self, unit: str) -> str:
+        """As Bus.ask_stop()."""
         return self._asked(lambda: self._bus.ask_stop(unit))
 
     def reset_failed(self, unit: str) -> None:
+        """As Bus.reset_failed()."""
         self._asked(lambda: self._bus.reset_failed(unit))
 
     async def start(self, unit: str, *, timeout: float) -> None:
-        """As Bus.start(), but Stopping where the unit or the queen herself is being stopped.
+        """As Bus.start(), but raises Stopping if the unit or the queen is being stopped.
 
-        A shutdown must not be undone by a hive that was just to be woken.
+        Waking a hive must not undo a shutdown.
         """
         await self._await_job(self._bus.ask_start_unless_stopping, unit, timeout, "start")
 
@@ -102,8 +109,8 @@ class AsyncBus:
         try:
             return call()
         finally:
-            # A blocking call may have read signals into the library's own queue, where the
-            # descriptor no longer tells of them.
+            # A blocking call may have read signals into the library's own queue, and then the
+            # descriptor does not become readable for them.
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:

@@ -12,13 +12,14 @@ from rbee.text import shown_span
 from rbee.wire.hives import MachineEnd
 
 REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
-"""Whichever is started, the machine is back afterwards (systemd.special(7))."""
+"""The targets after which the machine boots again (systemd.special(7))."""
 
 
 class Bus(Connection):
-    """The units of a scope, and systemd itself. A method that takes a unit's name does what Unit's does."""
+    """The units of a scope, and systemd itself. A method with a unit's name is Unit's, for that unit."""
 
     def unit(self, name: str) -> Unit:
+        """The unit of that name, whether it exists or not."""
         return Unit(self, name)
 
     def state(self, unit: str) -> UnitState:
@@ -69,7 +70,7 @@ class Bus(Connection):
     # systemd itself
 
     def await_idle(self, units: Iterable[str], *, timeout: float) -> None:
-        """Until systemd has no job for any of these units; TimedOut after `timeout` seconds."""
+        """Wait until systemd has no job for any of these units; TimedOut after `timeout` seconds."""
         self.on_job_removed(lambda job, result: None)
         deadline = time.monotonic() + timeout
         self.pump()
@@ -87,7 +88,7 @@ class Bus(Connection):
         self.call(b"Reload", doing="reloading the unit files")
 
     def machine_end(self) -> MachineEnd | None:
-        """What the machine does, if systemd is about to stop everything; None while it runs on."""
+        """How the machine ends, if systemd is stopping everything; None if it is not."""
         if self.manager_text(b"SystemState", doing="asking systemd how the machine is") != "stopping":
             return None
         return "rebooting" if any(self.has_job(unit) for unit in REBOOTS) else "shutting-down"

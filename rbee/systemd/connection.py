@@ -32,10 +32,10 @@ _STRING = ord("s")
 
 
 class Connection:
-    """Opened as a context; for one thread. Raises our own errors alone (rbee.systemd.errors)."""
+    """Opened as a context; for one thread. Raises only our own errors (rbee.systemd.errors)."""
 
     def __init__(self, scope: Scope = SYSTEM, *, timeout: float = BUS_TIMEOUT) -> None:
-        """timeout: the seconds that one call may take."""
+        """`timeout` is the seconds that one call may take."""
         self.scope = scope
         self._timeout = timeout
         self._bus: Any = None
@@ -54,7 +54,7 @@ class Connection:
         return self
 
     def _await_greeting(self) -> None:
-        """Until the bus has given us a name: of a daemon that hangs, sd-bus itself waits 90 s for that."""
+        """Wait until the bus has given us a name; sd-bus itself would wait 90 s for a bus that hangs."""
         deadline = time.monotonic() + BUS_TIMEOUT
         with translated(f"connecting to the {self.scope.kind} bus", self.scope):
             # The first message for us is NameAcquired. The library waits here and not we on the
@@ -75,21 +75,21 @@ class Connection:
 
     # Signals
 
-    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
-        """Call `heard` with object path and result of each job that ends, from within pump()."""
+    def on_job_removed(self, on_removed: Callable[[str, str], None]) -> None:
+        """Call `on_removed` with object path and result of each job that ends, from within pump()."""
 
         def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
             message.process_reply(False)
             _number, job, _unit, result = message.body
-            heard(job.decode(), result.decode())
+            on_removed(job.decode(), result.decode())
 
         self._match(_MANAGER_PATH, _MANAGER, b"JobRemoved", callback)
 
-    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
-        """Call `heard` whenever a property of the unit changes, from within pump()."""
+    def on_unit_changed(self, unit: str, on_change: Callable[[], None]) -> None:
+        """Call `on_change` whenever a property of the unit changes, from within pump()."""
 
         def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
-            heard()
+            on_change()
 
         self._match(unit_path(unit), b"org.freedesktop.DBus.Properties", b"PropertiesChanged", callback)
 
@@ -104,22 +104,23 @@ class Connection:
         self._callbacks.append(callback)
 
     def fileno(self) -> int:
+        """The descriptor of the connection, for poll(2)."""
         return int(self._bus.get_fd())
 
     def pump(self) -> None:
-        """Hand out every signal that has arrived; never waits."""
+        """Deliver every signal that has arrived; never waits."""
         with translated(f"listening to the {self.scope.kind} bus", self.scope):
-            # process() does one step a call and does not say whether there is more: an empty
+            # process() does one step per call and does not report whether there is more: an empty
             # result may also be a step of its own (a write, a reply), so three in a row end it.
             empty = 0
             while empty < 3:
                 empty = empty + 1 if self._bus.process().is_empty() else 0
 
     def wait(self, seconds: float) -> None:
-        """Wait until something arrives, `seconds` at most, and hand it out.
+        """Wait until a message arrives, at most `seconds`, and deliver it.
 
-        A reply may have brought a signal along, which the descriptor then does not show: whoever waits
-        for a state and not for a signal alone waits for a fraction of a second at once.
+        A signal that came with a reply does not make the descriptor readable: to wait for a state, call
+        this with a fraction of a second, repeatedly.
         """
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
@@ -128,10 +129,10 @@ class Connection:
 
     # Calls
 
-    def call(self, method: bytes, *words: str, doing: str) -> Any:
+    def call(self, method: bytes, *arguments: str, doing: str) -> Any:
         """The answer of a method of systemd's manager that takes strings; `doing` is for the error."""
         with translated(doing, self.scope, self._timeout):
-            return self._call_manager(method, [(_STRING, word.encode()) for word in words])
+            return self._call_manager(method, [(_STRING, argument.encode()) for argument in arguments])
 
     def manager_text(self, name: bytes, *, doing: str) -> str:
         """A property of systemd's manager."""
@@ -155,7 +156,7 @@ class Connection:
         return value.decode(errors="replace")
 
     def ping(self, name: str) -> None:
-        """Have the owner of a bus name answer within BUS_TIMEOUT; one that can be activated is."""
+        """Ping the owner of a bus name, which is activated if it can be; it has BUS_TIMEOUT to answer."""
         path = b"/" + name.replace(".", "/").encode()
         with translated(f"asking {name}", self.scope):
             uninterrupted(
@@ -181,8 +182,8 @@ def unit_path(unit: str) -> bytes:
 def _dbus_class() -> Any:
     """pystemd's connection to D-Bus, without the package around it.
 
-    That would import lxml, for an interface that we do not use, and cost every rbeectl and
-    the queen 30 ms. So the package is found and not run, where nobody has imported it yet.
+    The package imports lxml, for an interface that we do not use, which would take every rbeectl and
+    the queen 30 ms. So it is located and not executed, unless it has been imported already.
     """
     if "pystemd" not in sys.modules and (spec := find_spec("pystemd")) is not None:
         sys.modules["pystemd"] = module_from_spec(spec)

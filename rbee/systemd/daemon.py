@@ -12,17 +12,17 @@ from rbee.errors import BadConfig, RbeeError
 from rbee.text import printable, shortened
 
 STATUS_LIMIT = 500
-"""Characters of a unit's status text; of a longer one beginning and end are kept, which say what and why."""
+"""Characters of a unit's status text; a longer one keeps its beginning and its end."""
 
 NO_SOCKET = "systemd handed over no socket"
-"""What a daemon says that was started without systemd, or by a socket unit that has lost its socket."""
+"""The error of a daemon that was started without systemd, or whose socket unit has lost its socket."""
 
 
 def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
     """The listening sockets that systemd handed over, by FileDescriptorName=; BadConfig if there are none.
 
     By name, because their order is not stable where several socket units feed one service.
-    The variables are taken out of the environment, so that no child believes them its own.
+    The variables are removed from the environment, so that no child takes them for its own.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "0")
     names = [name or "unknown" for name in environ.pop("LISTEN_FDNAMES", "").split(":")]
@@ -38,16 +38,16 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
 
 
 TRY = "; try: "
-"""What stands before each cure in a status text."""
+"""Precedes each cure in a status text."""
 
 
 def failure_in_a_line(error: RbeeError) -> str:
-    """What ended a daemon, with its cures, as a unit's status text; check_job() takes it apart again."""
+    """The error that ended a daemon, with its cures, as a status text; check_job() splits it again."""
     return TRY.join([error.message, *(error.hint or "").splitlines()])
 
 
 class Notifier:
-    """sd_notify(3). Outside systemd ($NOTIFY_SOCKET unset) it says nothing."""
+    """sd_notify(3). Without systemd ($NOTIFY_SOCKET unset) it does nothing."""
 
     def __init__(self) -> None:
         from sdnotify import SystemdNotifier
@@ -55,36 +55,40 @@ class Notifier:
         self._notifier = SystemdNotifier()
 
     def ready(self, status: str) -> None:
+        """The service has started, and serves."""
         self._send("READY=1", status)
 
     def status(self, status: str) -> None:
+        """Set the status line of the unit."""
         self._send("", status)
 
     def stopping(self, status: str) -> None:
+        """The service is about to end."""
         self._send("STOPPING=1", status)
 
     def extend(self, seconds: float) -> None:
-        """Ask for so much time from now on, where the unit's own timeout would end what is under way."""
+        """Ask for so much time from now on, if the unit's own timeout is too short for a start or a stop."""
         self._notifier.notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def alive(self) -> None:
+        """Reset the watchdog."""
         self._notifier.notify("WATCHDOG=1")
 
     def _send(self, state: str, status: str) -> None:
         line = shortened(printable(" ".join(status.split())), STATUS_LIMIT)
         message = f"{state}\nSTATUS={line}".lstrip()
-        # sdnotify encodes latin-1, systemd wants UTF-8: hand it text that comes out as that.
+        # sdnotify encodes as latin-1, and systemd expects UTF-8: pass text that becomes UTF-8 by that.
         self._notifier.notify(message.encode().decode("latin-1"))
 
 
 def invocation_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Of the unit that this process is (systemd.exec(5)): new with each of its starts."""
-    found = environ.get("INVOCATION_ID", "")
-    return found if re.fullmatch("[0-9a-f]{32}", found) else None
+    """The invocation ID of this process's unit (systemd.exec(5)), new with each start; None without one."""
+    value = environ.get("INVOCATION_ID", "")
+    return value if re.fullmatch("[0-9a-f]{32}", value) else None
 
 
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Half of WatchdogSec= in seconds, as sd_watchdog_enabled(3) advises; None where there is none."""
+    """Half of WatchdogSec= in seconds, as sd_watchdog_enabled(3) advises; None if there is no watchdog."""
     usec = environ.get("WATCHDOG_USEC", "")
     if not re.fullmatch("[0-9]{1,18}", usec) or environ.get("WATCHDOG_PID", str(os.getpid())) != str(
         os.getpid()
@@ -94,6 +98,6 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
 
 
 def state_directory(default: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the daemon keeps what outlives it: its unit's StateDirectory=, `default` without one."""
+    """The StateDirectory= of the daemon's unit; `default` without one."""
     # Several would be separated by colons; our units have one each.
     return Path(environ.get("STATE_DIRECTORY", default))

@@ -1,4 +1,4 @@
-"""Errors of the bus, and what they become: nobody above this room sees one of the library's."""
+"""Translates errors of the bus into ours: no other room sees one of the library's."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rbee.scope import SYSTEM, Scope
 Result = TypeVar("Result")
 
 BUS_TIMEOUT = 3.0
-"""Seconds that one D-Bus call of a daemon may take, whose event loop stands still meanwhile. The services'
+"""Seconds that one D-Bus call of a daemon may take, as it blocks the event loop. The services'
 TimeoutStopSec= and WatchdogSec= are longer."""
 
 PERSON_TIMEOUT = 25.0
-"""Seconds that one D-Bus call may take for which a person waits, as of systemctl: systemd that reads its unit
-files, on a machine with much to do, answers nobody until it is done."""
+"""Seconds that one D-Bus call of rbeectl may take, as of systemctl: on a busy machine systemd may take that
+long to read its unit files, and answers no call meanwhile."""
 
 _NO_ANSWER = "no answer within {timeout:g} s"
 
-# A part of the error's name or text, and what becomes of it: our error, its meaning, its cure (None: doctor).
+# A part of the error's name or text, and our error for it, its meaning, its cure (None: doctor).
 _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
     ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", None),
     ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
@@ -44,9 +44,9 @@ _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
 
 
 def uninterrupted(call: Callable[[], Result], timeout: float = BUS_TIMEOUT) -> Result:
-    """Call again when a signal came in between (SIGTERM, say): sd-bus then gives up with EINTR.
+    """Repeat a call that a signal such as SIGTERM has interrupted: sd-bus then fails with EINTR.
 
-    All that is called here may be said twice: systemd merges a job with its like.
+    Every call here may be repeated: systemd merges a job with an equal one.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -61,9 +61,9 @@ def uninterrupted(call: Callable[[], Result], timeout: float = BUS_TIMEOUT) -> R
 
 @contextlib.contextmanager
 def translated(doing: str, scope: Scope = SYSTEM, timeout: float = BUS_TIMEOUT) -> Iterator[None]:
-    """Turn the library's errors into ours, about what was being done, with the cure as typed in the scope.
+    """Turn the library's errors into ours; `doing` begins the message, and the hint is for the scope.
 
-    timeout: the seconds that the call was given.
+    `timeout` is the seconds that the call had.
     """
     try:
         yield

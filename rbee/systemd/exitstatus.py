@@ -1,6 +1,6 @@
-"""What systemd's own exit statuses mean: those of a process that systemd made and could not make ready.
+"""systemd's own exit statuses: of a process that systemd could not prepare for its program.
 
-The program never ran, so neither its log nor its status text says anything; only the number does.
+The program never ran, so neither its log nor its status text has the reason, but only the number.
 `systemd-analyze exit-status` prints the same list, and systemd.exec(5) has it under "Process exit codes".
 """
 
@@ -13,8 +13,8 @@ from rbee.scope import SYSTEM, Scope
 
 
 class Setup(NamedTuple):
-    """One step of the way to a unit's program: systemd's name for it, what failed, and which settings ask
-    for it, as `systemctl show` calls them."""
+    """One step before a unit's program: systemd's name for it, what failed, and the settings that ask for
+    it, as `systemctl show` calls them."""
 
     name: str
     failure: str
@@ -74,11 +74,11 @@ SETUPS: Mapping[int, Setup] = {
     244: Setup("BPF", "restrict its file systems by BPF", ("RestrictFileSystems",)),
     245: Setup("KSM", "set its merging of memory pages", ("MemoryKSM",)),
 }
-"""Without 255, which programs of all kinds end with, too."""
+"""Without 255, which many programs use as well."""
 
 
 def describe_exit(status: int) -> str:
-    """'exit status 1', or what systemd could not do where the status is one of its own."""
+    """'exit status 1', or what systemd could not do if the status is one of its own."""
     setup = SETUPS.get(status)
     if setup is None:
         return f"exit status {status}"
@@ -86,7 +86,7 @@ def describe_exit(status: int) -> str:
 
 
 def cure_for_exit(status: int, unit: str, scope: Scope = SYSTEM) -> str | None:
-    """Command lines, one a line, that show what systemd could not do and why; None for a program's own."""
+    """Commands, one a line, that show what systemd could not do and why; None for a program's own status."""
     setup = SETUPS.get(status)
     if setup is None:
         return None

@@ -1,11 +1,11 @@
-"""The journal, as journalctl(1) shows it to whoever asks."""
+"""The journal, as journalctl(1) shows it to this user."""
 
 from __future__ import annotations
 
 
 def journal_tail(*matches: str, lines: int = 5) -> list[str]:
     """The last lines of the journal that match; [] if the caller may not read them, or after 3 s."""
-    import subprocess  # only where something failed, and where somebody looks at a hive
+    import subprocess  # only for failures, and to show a hive
 
     command = ["journalctl", "--quiet", "--no-pager", f"--lines={lines}", *matches]
     try:

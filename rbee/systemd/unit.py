@@ -19,11 +19,11 @@ from rbee.text import shown_span
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What systemd says of a unit, in systemd's words (org.freedesktop.systemd1(5)).
+    """The state of a unit, with systemd's names (org.freedesktop.systemd1(5)).
 
-    `result` is empty for a unit that is neither service nor socket, the rest after it for one
-    that is no service; `since_us` is the wall clock, in microseconds, of the last change of
-    `active`, 0 if it never changed.
+    `result` is empty for a unit that is neither service nor socket; the fields after it are only for
+    services. `since_us` is the time of the last change of `active`, in microseconds since 1970, 0 if it
+    never changed.
     """
 
     load: str
@@ -41,7 +41,7 @@ class UnitState:
 
     @property
     def is_restarting(self) -> bool:
-        """Does systemd bring it up again and again, as it fails? Then it is never 'failed'."""
+        """Does systemd restart it each time that it fails? Then it is never 'failed'."""
         if self.sub.startswith("auto-restart"):  # and 'auto-restart-queued', since systemd 254
             return True
         is_failing = self.active == "deactivating" and self.result not in ("", "success")
@@ -49,25 +49,27 @@ class UnitState:
 
     @property
     def end(self) -> str:
-        """How the last process ended, with what systemd means by it; '' where the result says it all."""
+        """How the last process ended, explained; '' if the result has nothing to add."""
         if self.result in ("signal", "core-dump"):
             return f"signal {self.exit_status}"
-        # Of the other results the number may be a signal's, which is never so high.
+        # With another result the number may be a signal, which is below 200.
         if (self.result == "exit-code" and self.exit_status) or self.exit_status >= 200:
             return describe_exit(self.exit_status)
         return ""
 
     @property
     def has_reason(self) -> bool:
-        """Does it say what it failed of? Properties come one by one, and a restart in between clears some."""
+        """Does it have the reason of a failure? Properties are read one by one, and a restart clears some."""
         return bool(self.end) or self.result not in ("", "success", "exit-code")
 
     @property
     def is_active(self) -> bool:
+        """Does it run, or listen?"""
         return self.active in ("active", "reloading")
 
     @property
     def is_stopped(self) -> bool:
+        """Does it not run, after a failure or not?"""
         return self.active in ("inactive", "failed")
 
 
@@ -81,7 +83,7 @@ class Unit:
     # What it is
 
     def state(self) -> UnitState:
-        """What the unit is doing now. A unit that is not there has load 'not-found'."""
+        """The unit's state now. A unit that does not exist has load 'not-found'."""
         state = UnitState(
             load=self._text(UNIT, b"LoadState"),
             active=self._text(UNIT, b"ActiveState"),
@@ -107,11 +109,11 @@ class Unit:
         )
 
     def active_state(self) -> str:
-        """ActiveState alone: one call instead of nine, for who only wants to know whether."""
+        """ActiveState only: one call instead of nine."""
         return self._text(UNIT, b"ActiveState")
 
     def file_state(self) -> tuple[str, bool]:
-        """UnitFileState ('enabled', 'masked-runtime', …; '' where there is no file) and NeedDaemonReload."""
+        """UnitFileState ('enabled', 'masked-runtime', …; '' without a file) and NeedDaemonReload."""
         needs_reload: int = self._get(UNIT, b"NeedDaemonReload", b"b")
         return self._text(UNIT, b"UnitFileState"), bool(needs_reload)
 
@@ -134,7 +136,7 @@ class Unit:
         return job[0] != 0
 
     def await_state(self, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
-        """What the unit is, once it is as it `is_awaited`; after `timeout` seconds whatever it is then."""
+        """Wait until the state `is_awaited`, and return it; after `timeout` seconds return the state then."""
         self._connection.on_unit_changed(self.name, lambda: None)
         deadline = time.monotonic() + timeout
         self._connection.pump()
@@ -146,15 +148,15 @@ class Unit:
             self._connection.wait(min(left, 0.05))
 
     def failing_state(self, *, timeout: float) -> UnitState:
-        """The state of a unit that is being restarted, once it tells what it failed of: while the next try
-        is under way its result is 'success'. After `timeout` seconds whatever it is then."""
+        """The state of a unit that is being restarted, once it has the reason: during the next start its
+        result is 'success'. After `timeout` seconds the state then."""
         return self.await_state(lambda one: one.has_reason or not one.is_restarting, timeout=timeout)
 
     # What is done to it
 
     def ask_start(self, *, undo_stop: bool = True) -> str:
-        """StartUnit: queue the job and return its object path. It takes the place of a job to stop; without
-        `undo_stop`, Stopping is raised where somebody has this unit, or one it needs, stopped."""
+        """StartUnit: queue the job and return its object path. It replaces a stop job; without `undo_stop`,
+        Stopping is raised if this unit, or one that it needs, is being stopped."""
         return self._ask(b"StartUnit", "replace" if undo_stop else "fail", "starting")
 
     def ask_stop(self) -> str:
@@ -162,7 +164,7 @@ class Unit:
         return self._ask(b"StopUnit", "replace", "stopping")
 
     def ask_restart(self, *, undo_stop: bool = True) -> str:
-        """RestartUnit: queue the job and return its object path; of `undo_stop` as ask_start()."""
+        """RestartUnit: queue the job and return its object path; `undo_stop` as in ask_start()."""
         return self._ask(b"RestartUnit", "replace" if undo_stop else "fail", "restarting")
 
     def reset_failed(self) -> None:
@@ -172,17 +174,17 @@ class Unit:
     def start(self, *, timeout: float, undo_stop: bool = True) -> None:
         """Start the unit and await its job: for a Type=notify service, until READY=1.
 
-        Raises UnitFailed when the job did not end well, TimedOut after `timeout` seconds, and
-        without `undo_stop` Stopping where somebody is having the unit stopped.
+        Raises UnitFailed if the job failed, TimedOut after `timeout` seconds, and without
+        `undo_stop` Stopping if the unit is being stopped.
         """
         self._await_job(lambda: self.ask_start(undo_stop=undo_stop), timeout, "start")
 
     def stop(self, *, timeout: float) -> None:
-        """Stop the unit and await its job; of a unit that is not active that is at once."""
+        """Stop the unit and await its job; returns at once if it is not active."""
         self._await_job(self.ask_stop, timeout, "stop")
 
     def restart(self, *, timeout: float) -> None:
-        """Stop the unit and start it in one job, which nobody who starts it meanwhile comes between."""
+        """Stop the unit and start it in one job, so that no other start comes in between."""
         self._await_job(self.ask_restart, timeout, "restart")
 
     def _await_job(self, ask: Callable[[], str], timeout: float, doing: str) -> None:
@@ -215,15 +217,19 @@ class Unit:
 
 
 class Units(Protocol):
-    """The units of a machine: of this one by its bus, or of another."""
+    """The units of a machine: of this one by its bus, or of another by ssh."""
 
-    def state(self, unit: str) -> UnitState: ...
+    def state(self, unit: str) -> UnitState:
+        """As Unit.state()."""
 
-    def start(self, unit: str, *, timeout: float) -> None: ...
+    def start(self, unit: str, *, timeout: float) -> None:
+        """As Unit.start()."""
 
-    def stop(self, unit: str, *, timeout: float) -> None: ...
+    def stop(self, unit: str, *, timeout: float) -> None:
+        """As Unit.stop()."""
 
-    def reset_failed(self, unit: str) -> None: ...
+    def reset_failed(self, unit: str) -> None:
+        """As Unit.reset_failed()."""
 
 
 def check_job(
@@ -235,9 +241,9 @@ def check_job(
     cure: Callable[[str, UnitState], str] | None = None,
     scope: Scope = SYSTEM,
 ) -> None:
-    """Raise UnitFailed, with what systemd and the unit itself say of it, unless the job was done.
+    """Raise UnitFailed, with systemd's result and the unit's status text, unless the job was done.
 
-    `cure` is what to try where the unit itself names nothing, for a unit of another machine.
+    `cure` makes the hint if the unit itself has none, for a unit of another machine.
     """
     if result in ("done", "skipped"):
         return
@@ -253,19 +259,19 @@ def check_job(
     said, *cures = said_by(state)
     if said:
         causes.append(f"it said: {said}")
-    # Given up on, it is still the last end that the unit speaks of.
+    # At the start limit, the status text is still that of the last end.
     if state.result not in ("exit-code", "start-limit-hit") or said == NO_SOCKET:
-        cures = []  # of an earlier end, or for who starts the program by hand
+        cures = []  # of an earlier end, or for a start by hand
     hint = "\n".join(cures) or (cure(unit, state) if cure else cure_of(unit, state, scope))
     failed = UnitFailed(f"{unit} did not {doing}: {', '.join(causes)}", hint=hint)
-    # Given up on, systemd keeps the status of the last end.
+    # At the start limit, systemd keeps the status of the last end.
     if state.result in ("exit-code", "start-limit-hit"):
         failed.exit_status = state.exit_status
     raise failed
 
 
 def unusable(error: UnitFailed) -> UnitFailed | BadConfig:
-    """The same as BadConfig, where the exit status says that: see EX_CONFIG, sysexits(3)."""
+    """The same error as BadConfig, if the exit status is EX_CONFIG of sysexits(3)."""
     if error.exit_status == BadConfig.exit_code:
         return BadConfig(error.message, hint=error.hint)
     return error
@@ -277,7 +283,7 @@ def said_by(state: UnitState) -> list[str]:
 
 
 def cure_of(unit: str, state: UnitState, scope: Scope = SYSTEM) -> str:
-    """Command lines, one a line, for a unit that did not do as it was asked."""
+    """The hint, commands one a line, for a unit whose job failed."""
     if state.result in ("exit-code", "start-limit-hit") and (
         cure := cure_for_exit(state.exit_status, unit, scope)
     ):
@@ -292,7 +298,7 @@ def cure_of(unit: str, state: UnitState, scope: Scope = SYSTEM) -> str:
 
 
 def invocation_of(unit: str, root: Path = Path("/"), scope: Scope = SYSTEM) -> str | None:
-    """The invocation ID of another unit while it runs, where systemd leaves it for journald."""
+    """The invocation ID of another unit while it runs, from a link that systemd makes for journald."""
     folder = root / scope.runtime.parent.relative_to("/") / "systemd/units"
     try:
         return os.readlink(folder / f"invocation:{unit}")
