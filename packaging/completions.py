@@ -96,12 +96,12 @@ GROUPS = {
 
 def first_words() -> list[tuple[str, str]]:
     """The first words of all verbs, each once, with its help."""
-    told: dict[str, str] = {}
+    helps: dict[str, str] = {}
     for verb in VERBS:
         command = cli.get_command(click.Context(cli), verb.path[0])
         assert command is not None
-        told[verb.path[0]] = command.get_short_help_str(200).rstrip(".")
-    return list(told.items())
+        helps[verb.path[0]] = command.get_short_help_str(200).rstrip(".")
+    return list(helps.items())
 
 
 # bash
@@ -190,14 +190,14 @@ def _quoted(text: str) -> str:
 
 
 def _zsh_options(verb: Verb) -> list[str]:
-    told = []
+    lines = []
     for names, said in verb.options:
         for name in names:
             value = (":file:_files" if name in FILES else ":value: ") if name in verb.valued else ""
             others = f"({' '.join(names)})" if len(names) > 1 else ""
             text = _quoted(said.replace("[", "(").replace("]", ")"))
-            told.append(f"'{others}{name}[{text}]{value}'")
-    return told
+            lines.append(f"'{others}{name}[{text}]{value}'")
+    return lines
 
 
 def zsh() -> str:

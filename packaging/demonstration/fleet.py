@@ -79,12 +79,12 @@ def kill(queen: Machine, name: str, machine: Machine) -> None:
     say(f"\n💀 {name}'s hive is killed...")
     show(machine, "systemctl", "kill", "--signal=KILL", "rbee-hive.service")
     expect(queen, {name: "online"}, f"{name} is back: systemd started another, which dialled", began)
-    told = show(
+    output = show(
         queen, "journalctl", "--no-pager", "--output=short-precise", "-n2", "RBEE_EVENT=hive-offline",
         f"RBEE_HIVE={name}",
     )  # fmt: skip
-    if "its connection closed" not in told:
-        raise StepFailed(f"The queen has not told that {name}'s connection closed.")
+    if "its connection closed" not in output:
+        raise StepFailed(f"The queen has not logged that {name}'s connection closed.")
 
 
 def cut_off(queen: Machine, name: str, machine: Machine) -> None:
@@ -106,7 +106,7 @@ def shut_down(queen: Machine, hives: dict[str, Machine]) -> None:
     stopped = "while systemctl --quiet is-active rbee-hive.service; do sleep 0.05; done"
     for name in reached:
         hives[name].run("sh", "-c", stopped, timeout=10)
-    done(f"the queen and {', '.join(reached)} are off; they come back by themselves when she wakes", began)
+    done(f"the queen and {', '.join(reached)} are off; they come back by themselves when it wakes", began)
 
 
 def expect(queen: Machine, states: dict[str, str], what: str, began: float | None = None) -> None:

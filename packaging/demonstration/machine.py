@@ -54,8 +54,8 @@ def add_hive(machine: Machine) -> None:
     """Adds localhost, and checks the story."""
     began = time.monotonic()
     say("\n🐝 adding localhost to the hive catalog...")
-    told = show(machine, "rbeectl", "add-hive", "localhost", user="ada")
-    if NARRATED not in told:
+    output = show(machine, "rbeectl", "add-hive", "localhost", user="ada")
+    if NARRATED not in output:
         raise StepFailed(f"The story lacks '{NARRATED}'.")
     listed = machine.run("rbeectl", "list-hives", "--json", user="ada").stdout
     states = {hive["id"]: hive["state"] for hive in json.loads(listed)["hives"]}
@@ -79,8 +79,10 @@ def look_around(machine: Machine, *, gpus: int) -> None:
         *(unit[:-8] for unit in SERVICES),
         user="ada",
     )
-    told = show(machine, "journalctl", "--no-pager", "--output=short", "-u", "queen-rbee", "-u", "rbee-hive")
-    if NARRATED not in told:
+    output = show(
+        machine, "journalctl", "--no-pager", "--output=short", "-u", "queen-rbee", "-u", "rbee-hive"
+    )
+    if NARRATED not in output:
         raise StepFailed(f"The journal lacks '{NARRATED}'.")
     done("active, and the journal tells the story")
 

@@ -34,15 +34,15 @@ def show(machine: Machine, *argv: str, user: str | None = None, timeout: float =
     prompt(machine, user or "root", " ".join(argv))
     process = machine.popen("sh", "-c", 'exec "$@" 2>&1', "sh", *argv, user=user)
     assert process.stdout
-    told = ""
+    output = ""
     with overdue(timeout, lambda: machine.signal(process, signal.SIGKILL)):
         for line in process.stdout:
             say(f"   {line.rstrip()}")
-            told += line
+            output += line
         code = process.wait()
     if code:
         raise StepFailed(f"{' '.join(argv)}: exit code {code}")
-    return told
+    return output
 
 
 @contextmanager

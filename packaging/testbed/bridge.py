@@ -138,8 +138,8 @@ class Link:
         ip("link", "set", "host0", "address", mac, inside=leader)
         ip("address", "add", f"{self._address}/{PREFIX}", "dev", "host0", inside=leader)
         ip("link", "set", "host0", "up", inside=leader)
-        [told] = json.loads(ip("-json", "link", "show", "host0", inside=leader))
-        self._name = socket.if_indextoname(told["link_index"])
+        [link] = json.loads(ip("-json", "link", "show", "host0", inside=leader))
+        self._name = socket.if_indextoname(link["link_index"])
         if self._is_cut:
             self.cut()
         else:
@@ -170,7 +170,7 @@ def _free_network() -> ipaddress.IPv4Network:
     """A 10.x.y.0/24 of which nothing on this computer has an address, and to which it has no route."""
     taken = []
     for link in json.loads(ip("-json", "-4", "address")):
-        taken += [f"{told['local']}/{told['prefixlen']}" for told in link.get("addr_info", [])]
+        taken += [f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", [])]
     for route in json.loads(ip("-json", "-4", "route", "show", "table", "all")):
         if route["dst"] not in ("default", "0.0.0.0/0"):
             taken.append(route["dst"])

@@ -129,8 +129,8 @@ class Commands:
     def journal(self, *matches: str) -> list[dict[str, Any]]:
         """The entries that match, such as "RBEE_JOB_ID=…" or "--unit=queen-rbee", oldest first."""
         self.run("journalctl", "--sync")
-        told = self.run("journalctl", "--output=json", "--all", "--no-pager", *matches).stdout
-        return [json.loads(line) for line in told.splitlines()]
+        output = self.run("journalctl", "--output=json", "--all", "--no-pager", *matches).stdout
+        return [json.loads(line) for line in output.splitlines()]
 
     def _inside(
         self, argv: Sequence[str], user: str | None, groups: Sequence[str] | None, env: Mapping[str, str]

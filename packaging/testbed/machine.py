@@ -163,7 +163,7 @@ class Machine(Commands):
         self._layers.write_names(self.hostname, names)
 
     def _boot(self) -> None:
-        # A socket for each boot: nobody reads from it later, and whoever writes must not wait.
+        # A socket for each boot: nobody reads from it later, and its writers must not wait.
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(f"\0{self.name}")
             self._spawn()
@@ -212,13 +212,13 @@ class Machine(Commands):
                 readable, _, _ = select.select([notify.fileno(), ended], [], [], max(left, 0))
                 if notify.fileno() in readable:
                     lines = notify.recv(4096).decode().splitlines()
-                    told = dict(line.split("=", 1) for line in lines if line)
-                    if "X_NSPAWN_LEADER_PID" in told:
-                        self.leader = int(told["X_NSPAWN_LEADER_PID"])
+                    fields = dict(line.split("=", 1) for line in lines if line)
+                    if "X_NSPAWN_LEADER_PID" in fields:
+                        self.leader = int(fields["X_NSPAWN_LEADER_PID"])
                         # Now, so that the address is there before what is started at boot asks for it.
                         if self._link:
                             self._link.connect(self.leader)
-                    if told.get("READY") == "1":
+                    if fields.get("READY") == "1":
                         return
                 elif ended in readable:
                     raise MachineError(f"The machine ended while booting. {self._console_tail()}")

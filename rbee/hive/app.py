@@ -91,7 +91,7 @@ class _Detection:
                 hint = self._scope.journalctl(f"-u {HIVE_PROGRAM} -e")
                 raise HiveFailed(text, hint=hint) from error
         self._heart.narrate(DETECTED, "Detected CPU and GPUs, responding to queen", **about)
-        # The line goes up before the answer, so that the story is told in its order.
+        # The line is sent before the answer, so that the story is in order.
         await self._heart.beat()
         return devices
 

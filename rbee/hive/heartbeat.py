@@ -107,7 +107,7 @@ class Heart(Narrator):
 
     @property
     def queen_name(self) -> str:
-        """The path of her socket, or HOST:PORT."""
+        """The path of the queen's socket, or HOST:PORT."""
         return self._queen_name
 
     @property

@@ -108,7 +108,7 @@ class Hive:
             yield hive
 
     async def serve(self, is_told_to_stop: asyncio.Event) -> int:
-        """Answer on the sockets and beat until told to stop; return the exit status.
+        """Serve the sockets and send heartbeats until stopped; return the exit status.
 
         Raises what work() has ended by, RuntimeError where it has ended by nothing.
         """
@@ -148,7 +148,7 @@ class Hive:
         await self.queen.work(self.heart, served)
 
     async def end_work(self) -> None:
-        """What is done first when it is told to stop, while it still answers."""
+        """The first steps of a stop, while the hive still answers requests."""
         self.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
         async with self.queen.farewell(self.heart, self._site.find_machine_end):
             await self._stop_working()

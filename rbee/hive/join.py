@@ -42,7 +42,7 @@ from rbee.wire.fleet import Join
 from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes
 from rbee.wire.types import Host, Limit, MachineId, Name, Port
 
-WHERE_SHE_IS = "On the queen's machine, which tells her address: rbeectl tcp status"
+WHERE_SHE_IS = "For the queen's address, on its machine: rbeectl tcp status"
 
 APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
 """Makes of a machine-id an id that says nothing of it (sd_id128_get_machine_app_specific(3))."""
@@ -227,8 +227,8 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> No
         # Not tried again by systemd: a token may be spent, and a person waits for the answer.
         raise BadConfig(f"joining failed: {error.message}", hint=hint) from error
     if joined is not None:
-        told = f"this machine is the hive {joined.hive_id} of the queen at {joined.queen()}"
-        journal.narrate(JOINED_QUEEN, told, hive=joined.hive_id)
+        text = f"this machine is the hive {joined.hive_id} of the queen at {joined.queen()}"
+        journal.narrate(JOINED_QUEEN, text, hive=joined.hive_id)
 
 
 def main() -> int:

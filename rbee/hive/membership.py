@@ -36,7 +36,7 @@ ASK_TIMEOUT = 8.0
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Stored:
     hive_id: Name
     host: Host
     port: Port
@@ -96,8 +96,8 @@ class Memberships:
             return None
         try:
             head = content.partition("\n")[0]
-            told = decode(_Told, json.loads(head.removeprefix("# ")))
-            membership = Membership(told.hive_id, told.host, told.port, told.ca, path)
+            stored = decode(_Stored, json.loads(head.removeprefix("# ")))
+            membership = Membership(stored.hive_id, stored.host, stored.port, stored.ca, path)
             membership.queen()
         except (OSError, ValueError, BadInput) as error:
             raise BadConfig(f"{path} is not a valid membership: {error}", hint=self._scope.rejoin) from error
@@ -178,8 +178,8 @@ async def certify(membership: Membership, scope: Scope = SYSTEM) -> tuple[str, s
 
 def keep(membership: Membership, key: str, certificate: str) -> Membership:
     """Write the file of a membership, and return it; BadConfig if it cannot be written."""
-    told = _Told(membership.hive_id, membership.host, membership.port, membership.ca)
-    head = f"# {json.dumps(encode(told))}\n"
+    stored = _Stored(membership.hive_id, membership.host, membership.port, membership.ca)
+    head = f"# {json.dumps(encode(stored))}\n"
     content = f"{head}{key.strip()}\n{certificate.strip()}\n"
     with explained(membership.path, "written", BadConfig):
         write_whole(membership.path, content.encode(), mode=0o600)

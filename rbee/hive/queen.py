@@ -1,4 +1,4 @@
-"""A hive's queen as the hive has her: where its heartbeats go, and what it does for her until it stops."""
+"""A hive's queen as the hive sees it: where heartbeats go, and what the hive does for it until it stops."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FindMachineEnd = Callable[[], MachineEnd | None]
 
 
 class Queen(ABC):
-    """`name` is what the hive's status and health call her: a socket's path, or HOST:PORT."""
+    """`name` is the queen in the hive's status and health: a socket's path, or HOST:PORT."""
 
     status_after_shutdown = 0
-    """The exit status of a hive that she has shut down."""
+    """The exit status of a hive that its queen has shut down."""
 
     forget: Callable[[], None] | None = None
-    """Forget her for good, from any thread; None for the queen of this machine. Raises RbeeError."""
+    """Forget the queen for good, from any thread; None for that of this machine. Raises RbeeError."""
 
     def __init__(self, hive_id: str, name: str, beats: Beats) -> None:
         self.hive_id = hive_id
@@ -36,7 +36,7 @@ class Queen(ABC):
 
     @abstractmethod
     async def work(self, heart: Heart, app: ASGIApp) -> None:
-        """Beat, and serve her `app` where she cannot connect by herself, until cancelled."""
+        """Send heartbeats until cancelled; on connections to a remote queen, serve it `app`."""
 
     @abstractmethod
     def farewell(self, heart: Heart, find_machine_end: FindMachineEnd) -> AbstractAsyncContextManager[None]:
@@ -44,11 +44,11 @@ class Queen(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close the connections to her that outlast work()."""
+        """Close the connections to the queen that outlast work()."""
 
 
 class LocalQueen(Queen):
-    """The queen of this machine, over her Unix socket."""
+    """The queen of this machine, over its Unix socket."""
 
     def __init__(self, hive_id: str, path: Path, scope: Scope) -> None:
         self._link = Link(path, timeout=BEAT_TIMEOUT, scope=scope)

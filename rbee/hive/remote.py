@@ -68,7 +68,7 @@ class RemoteQueen(Queen):
     async def farewell(self, heart: Heart, find_machine_end: FindMachineEnd) -> AsyncIterator[None]:
         # Before: while the dialler holds its connection.
         await self._offer.settle()
-        if self._membership.path.exists():  # or she has removed this hive
+        if self._membership.path.exists():  # or the queen has removed this hive
             await heart.goodbye(find_machine_end)
         yield
 

@@ -121,9 +121,9 @@ def _counts(root: Path, processors: list[Processor]) -> _Counts:
     folder = root / "sys/devices/system/cpu"
     online = cpu_numbers(read_text(folder / "online")) or _folders(folder)
     if not listed or len(listed) == len(online):
-        told = _in_sysfs(folder, online)
-        if told.cores or told.sockets:
-            return told
+        counts = _in_sysfs(folder, online)
+        if counts.cores or counts.sockets:
+            return counts
     return _Counts(
         sockets=_distinct(_first(p, _PACKAGE_KEYS) for p in listed),
         cores=_distinct(_core(p) for p in listed),
@@ -143,7 +143,7 @@ def _in_sysfs(folder: Path, online: set[int]) -> _Counts:
     def topology(cpu: int, name: str) -> str:
         return read_text(folder / f"cpu{cpu}/topology" / name).strip()
 
-    # The kernel says -1 where firmware told it of no package.
+    # The kernel has -1 if firmware reported no package.
     packages = {package for cpu in online if (package := topology(cpu, "physical_package_id")).isdecimal()}
     # The second is how a kernel before 5.3 calls the first.
     cores = (

@@ -33,11 +33,11 @@ def load_averages(root: Path) -> tuple[float | None, float | None, float | None]
 
 def memory(root: Path) -> tuple[int | None, int | None]:
     """Return bytes used and bytes in all; used is what a program could not get without swapping."""
-    told = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
-    total = int(told["MemTotal"]) * 1024 if "MemTotal" in told else None
-    if total is None or "MemAvailable" not in told:
+    fields = dict(re.findall(r"^(\w+):\s+(\d{1,12}) kB$", read_text(root / "proc/meminfo"), re.MULTILINE))
+    total = int(fields["MemTotal"]) * 1024 if "MemTotal" in fields else None
+    if total is None or "MemAvailable" not in fields:
         return None, total
-    return max(0, total - int(told["MemAvailable"]) * 1024), total
+    return max(0, total - int(fields["MemAvailable"]) * 1024), total
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ class Sensors:
         )
 
     def _power(self, address: str, monitors: list[Path]) -> float | None:
-        told = _within(0, 1_000_000, _first(monitors, "power1_average", "power1_input"), 1_000_000)
-        return self._power_by_energy(address, monitors) if told is None else told
+        power = _within(0, 1_000_000, _first(monitors, "power1_average", "power1_input"), 1_000_000)
+        return self._power_by_energy(address, monitors) if power is None else power
 
     def _power_by_energy(self, address: str, monitors: list[Path]) -> float | None:
         """i915 and xe count microjoules: what came since the last look.

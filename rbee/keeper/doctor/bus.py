@@ -29,7 +29,7 @@ def complain_of_bus(error: RbeeError, root: Path) -> Complaint:
     ]
     masked = " and masked" if cures else ""
     return Complaint(
-        f"D-Bus is stopped{masked}: without it nobody can ask systemd to wake the queen or her hive",
+        f"D-Bus is stopped{masked}: without it nobody can ask systemd to wake the queen or its hive",
         (*cures, ("systemctl", "start", *units)),
     )
 

@@ -28,9 +28,9 @@ def doctor(session: Session, fix: bool) -> None:
     verdicts = at_work.mend() if fix else at_work.look()
     faults = [fault for verdict in verdicts for fault in verdict.faults]
     if session.as_json:
-        told = [verdict_json(verdict) for verdict in verdicts]
+        checks = [verdict_json(verdict) for verdict in verdicts]
         session.tell_json(
-            {"ok": not faults, "checks": told, "ran": [list(command) for command in at_work.ran]}
+            {"ok": not faults, "checks": checks, "ran": [list(command) for command in at_work.ran]}
         )
     else:
         session.say(

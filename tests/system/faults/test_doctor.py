@@ -273,7 +273,7 @@ def test_a_stopped_bus_is_started_and_the_hive_is_online_again(machine: Machine)
     stop_it()
     answer = rbeectl(machine, "doctor")
     assert problems(answer) == [
-        "problem  bus: D-Bus is stopped: without it nobody can ask systemd to wake the queen or her hive"
+        "problem  bus: D-Bus is stopped: without it nobody can ask systemd to wake the queen or its hive"
     ]
     assert "note     units: not checked: the system bus does not answer" in answer.lines
     for command in tries(answer):

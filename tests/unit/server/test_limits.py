@@ -64,12 +64,12 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
 
     assert limits() == {
         "request line and headers": (size(connection.HEAD_LIMIT, "B"), head),
-        "until they have come": (f"{connection.HEAD_TIMEOUT:g} s", slow),
+        "time to receive them": (f"{connection.HEAD_TIMEOUT:g} s", slow),
         "body": (size(connection.BODY_LIMIT, "B"), large),
-        "until it has come": (f"{connection.BODY_TIMEOUT:g} s", slow),
+        "time to receive it": (f"{connection.BODY_TIMEOUT:g} s", slow),
         "chunk sizes and trailers": (size(connection.FRAMING_LIMIT, "B"), large),
         "requests waiting, a connection": (f"{connection.PIPELINE_LIMIT}", "closed"),
-        "until what is sent is taken": (f"{connection.SEND_TIMEOUT:g} s", "closed"),
+        "time to take what is sent": (f"{connection.SEND_TIMEOUT:g} s", "closed"),
         "connection between requests": (f"{connection.IDLE_TIMEOUT:g} s", "closed"),
         "connection between requests, hive": (f"{connection.DAEMON_IDLE_TIMEOUT:g} s", "closed"),
         "connections of a process": (f"{CONNECTIONS.a_process}", many),
@@ -98,7 +98,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "refused joins of an address": (at_a_rate(restraint.JOINS), many),
         "times that a hive connects": (at_a_rate(restraint.STREAMS), many),
         "changes of its devices": (at_a_rate(restraint.LOOKS), "asked later"),
-        "lines that it says": (at_a_rate(restraint.LINES), "left out"),
+        "lines that it sends": (at_a_rate(restraint.LINES), "left out"),
         "certificates of a hive": (at_a_rate(restraint.RENEWALS), many),
         "requests to a hive, unanswered": (f"{ASKED_AT_ONCE}", failed),
         "heartbeat over TCP": (size(FRAME_LIMIT, "B"), "closed"),
@@ -117,7 +117,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "entries of the audit, machines'": (f"{audit.AUDIT_KEPT_MACHINES}", "oldest dropped"),
         "entries of the audit, a hive's": (f"{audit.AUDIT_KEPT_A_HIVE}", "oldest dropped"),
         "characters of a new hive's name": (f"{limit_of(Join, 'name')}", bad),
-        "entries told at once": (f"{told}", bad),
+        "entries in one answer": (f"{told}", bad),
     }
 
 

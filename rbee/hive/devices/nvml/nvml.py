@@ -32,7 +32,7 @@ KEEP_OPEN = 30.0
 """Seconds that NVML stays open after somebody looked at what the cards do."""
 
 READ_TIMEOUT = 2.0
-"""Seconds in which NVML must have told what the cards do; NvmlTimeoutSec= if that is less."""
+"""Seconds for NVML to report what the cards do; NvmlTimeoutSec= if that is less."""
 
 REOPEN_AFTER = 10.0
 """Seconds that NVML must have been open before it is opened anew for what it says of a lost card."""
@@ -42,7 +42,7 @@ class Nvml:
     """Asks NVML in one thread, which ends when there is nothing to ask and nothing is open.
 
     What is asked while the same is being asked already shares that one's answer. An answer that
-    came too late for whoever asked goes to the next who asks, if it is no older than his timeout.
+    came too late for its caller goes to the next one, if it is no older than that caller's timeout.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Nvml:
         self._told: Shown | None = None
         self._noted: Shown | None = None
         self.changes = 0
-        """How often NVML has shown other cards, or another driver, than the last look told of."""
+        """How often NVML has reported other cards, or another driver, than the query before."""
 
     def look(self) -> Inventory:
         """What cards there are, as far as known within `timeout` seconds; never raises."""
@@ -95,14 +95,14 @@ class Nvml:
                 ReadingsQuery(self._reopen_after)
             )
             self._readings_query = query
-            # Whoever joins one that has waited for long already waits for what is left, or not at all.
+            # A caller that joins a running query waits for the rest of that query's time, or not at all.
             failure = self._await(query, query.asked_at + timeout - self._clock())
             if failure is None and self._readings_query is query:
                 self._readings_query = None
             return query.readings(failure)
 
     def close(self) -> None:
-        """Let whoever waits return now, from any thread; who asks after it gets no answer of NVML's."""
+        """Let waiting callers return now, from any thread; later ones get no answer from NVML."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
