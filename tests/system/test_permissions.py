@@ -31,7 +31,7 @@ FORGET = "queen-rbee-forget.service"
 TCP_SOCKET = "queen-rbee-tcp.socket"
 REDIAL = "rbee-hive-redial.service"
 UNITS = (QUEEN, HIVE, *SOCKETS, TCP_SOCKET, REDIAL, "rbee.target", FORGET)
-# Joining is root's.
+# Only root may join.
 OTHERS = ("systemd-journald.service", "rbee.slice", "rbee-hive-join.service")
 
 # -- polkit ------------------------------------------------------------------------------------------------

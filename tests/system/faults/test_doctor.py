@@ -376,7 +376,7 @@ def test_a_stale_lock_on_the_catalog_is_found_and_its_holder_ended(machine: Mach
     refused = rbeectl(machine, "add-hive", "localhost")
     assert "database is locked" in refused.err
     assert_refused_and_sent_to_the_doctor(refused)
-    assert "catalog is not looked at" in rbeectl(machine, "doctor").out
+    assert "catalog is not checked" in rbeectl(machine, "doctor").out
     answer = rbeectl(machine, "doctor", user=None)
     (problem,) = problems(answer)
     assert f"(sqlite3 {CATALOG}) holds a lock on the catalog" in problem

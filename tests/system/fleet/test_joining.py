@@ -249,7 +249,7 @@ def test_who_cannot_join_is_told_why(fleet: Fleet) -> None:
     gpu1 = fleet.boot("gpu1")
     token = fleet.token()
     refused(rbeectl(fleet.queen, "join", "queen", "--token", token, user=None), 1, "has a queen of its own")
-    refused(rbeectl(fleet.queen, "join", "queen", "--token", token), 77, "root's")
+    refused(rbeectl(fleet.queen, "join", "queen", "--token", token), 77, "only root may")
     refused(rbeectl(gpu1, "join", "queen:x", "--token", token, user=None), 2, "must be HOST:PORT")
     refused(rbeectl(gpu1, "join", "queen:99999", "--token", token, user=None), 2, "from 1 to 65535")
     refused(

@@ -136,7 +136,7 @@ def test_a_second_join_does_not_take_the_answer_of_the_first(fleet: Fleet) -> No
         gpu1.run("chown", "rbee-hive:", f"{STATE}/invitation")
         gpu1.run("systemctl", "start", "--no-block", JOIN)
         second = join(gpu1, "queen", "--token", fleet.token())
-        refused(second, 1, "another join is under way")
+        refused(second, 1, "another join is running")
         (command,) = tries(second)
         assert type_in(gpu1, command).code == 0
     assert join(gpu1, "queen", "--token", fleet.token()).code == 0

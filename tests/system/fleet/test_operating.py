@@ -215,7 +215,11 @@ def test_a_hive_that_needs_the_network_has_that_and_no_more(fleet: Fleet) -> Non
 def test_the_address_is_a_drop_in_of_root_s(make_fleet: MakeFleet) -> None:
     fleet = make_fleet(queen=SUITES[0])
     queen = fleet.queen
-    refused(rbeectl(queen, "tcp", "enable", "--listen", f"{queen.address}:9000"), 77, "which is root's")
+    refused(
+        rbeectl(queen, "tcp", "enable", "--listen", f"{queen.address}:9000"),
+        77,
+        "only root may set the address",
+    )
     refused(rbeectl(queen, "tcp", "enable", "--listen", "queen:9000", user=None), 2, "an IP address")
     moved = rbeectl(queen, "tcp", "enable", "--listen", f"{queen.address}:9000", user=None)
     assert moved.code == 0, moved
