@@ -1,7 +1,7 @@
-"""The catalog's file, as queen and keeper both see it: whose it is, whether it is sound, who has it.
+"""The catalog's file, for queen and keeper: checking it, its file system, and its lock.
 
-The table in it is the queen's business (queen/store/); putting another file in its
-place is the keeper's (keeper/catalog.py). Neither does either without the lock.
+The queen reads and writes its tables (queen/store/), the keeper replaces the file (keeper/catalog/); both
+only while they hold the lock.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from rbee.wire.hives import HiveView
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
 VERSION = 3
-"""The newest version that this rbee knows: the number of files in queen/store/schema/."""
+"""The newest version that this rbee supports: the number of files in queen/store/schema/."""
 
 BUSY_TIMEOUT = 5.0
 """Seconds that reading or writing waits for another process that keeps the catalog locked."""
 
 LOCK_TIMEOUT = 3.0
-"""Seconds that a queen who starts waits for whoever has the catalog: a restore takes less."""
+"""Seconds that a starting queen waits for the lock: a restore takes less."""
 
 LOCK_POLL = 0.02
-"""Seconds between two tries for the lock: flock(2) can wait for ever or not at all."""
+"""Seconds between two tries for the lock: flock(2) has no timeout."""
 
 
 def way_out(scope: Scope = SYSTEM, *, is_open: bool = False) -> str:
-    """What to type when the queen does not start for her catalog: a backup in its place, or none.
+    """Return the commands that replace an unusable catalog by a backup, or by an empty one.
 
-    One that she has open has to be closed first.
+    If `is_open`, the queen is shut down first.
     """
     commands = [scope.rbeectl("shutdown")] if is_open else []
     commands += [scope.rbeectl(f"catalog restore {what}", as_root=True) for what in ("FILE", "--empty")]
@@ -58,33 +58,34 @@ WAY_OUT = way_out()
 WAY_OUT_AWAKE = way_out(is_open=True)
 
 LOGS = ("-wal", "-journal")
-"""What SQLite keeps beside a file, and takes for the log of whatever file it finds there."""
+"""Suffixes of SQLite's logs, which it applies to whatever file is beside them."""
 
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def log_of(path: Path, suffix: str = "-wal") -> Path:
+    """Return the path of a catalog's log."""
     return Path(f"{path}{suffix}")
 
 
 def unfinished_restore(path: Path) -> Path:
-    """What a restore takes for its own while it puts the new file in the old one's place."""
+    """Return the path of the marker that exists while a restore replaces the file."""
     return Path(f"{path}.restoring")
 
 
 def error_code(error: BaseException) -> int:
-    """SQLite's primary result code; 0 for an error that is not SQLite's own."""
+    """Return SQLite's primary result code; 0 for an error that is not from SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def is_damage(error: BaseException) -> bool:
-    """Does SQLite complain of what is in the file? Text that is not Unicode is Python's own complaint."""
+    """Is it an error about the file's content, by SQLite or (text that is not Unicode) by Python?"""
     if not isinstance(error, sqlite3.DatabaseError):
         return False
     return not hasattr(error, "sqlite_errorcode") or error_code(error) in _DAMAGED
 
 
-# Is it sound
+# Checking
 
 
 def check(
@@ -99,21 +100,21 @@ def check(
     scope: Scope = SYSTEM,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> CatalogReport:
-    """Read all of a catalog and change nothing; CatalogUnusable if it is damaged, foreign or too new.
+    """Read all of a catalog, changing nothing; CatalogUnusable if it is damaged, foreign or too new.
 
-    `name` is what it is called in messages, `way_out` their hint. Thorough means that indexes
-    are compared with their tables, too; `reads_rows` that the schema is the queen's and that each row is one
-    that she can show. When `goes_on` says no, SQLite ends with
-    SQLITE_INTERRUPT; that and what the operating system refuses is the caller's to explain.
+    `name` is its name in messages, `way_out` is their hint. `is_thorough` also compares indexes with their
+    tables; `reads_rows` also checks that the schema is a queen's and that each row can be shown. Once
+    `goes_on` returns False, SQLite ends with SQLITE_INTERRUPT. That sqlite3.Error and any OSError are for
+    the caller to explain.
 
-    Long because it is one list of what may be wrong, each with its words.
+    Long because it is one list of faults, each with its message.
     """
     shown = name or path
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise CatalogUnusable(f"{shown} is no file", hint=way_out)
-    if found.st_size == 0:
-        # The queen makes a catalog aside and then moves it there: no catalog of hers is ever empty.
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise CatalogUnusable(f"{shown} is not a regular file", hint=way_out)
+    if status.st_size == 0:
+        # A catalog is created beside its place and then renamed: a queen never leaves an empty one.
         raise CatalogUnusable(f"{shown} is damaged: it is empty, 0 bytes", hint=way_out)
     try:
         with closing(_open_read_only(path, busy_timeout)) as connection:
@@ -122,9 +123,9 @@ def check(
             pragma = "integrity_check" if is_thorough else "quick_check"
             (verdict,) = connection.execute(f"PRAGMA {pragma}(1)").fetchone()
             if verdict != "ok":
-                said = " ".join(verdict.split())
-                raise CatalogUnusable(f"{shown} is damaged: {said}", hint=way_out)
-            # To the last row: text that is no Unicode is seen by reading alone.
+                fault = " ".join(verdict.split())
+                raise CatalogUnusable(f"{shown} is damaged: {fault}", hint=way_out)
+            # All rows: text that is not Unicode is noticed only by reading it.
             hives = sum(1 for _ in connection.execute("SELECT * FROM hives")) if version else 0
             if reads_rows:
                 _check_schema(connection, shown, version, way_out, scope)
@@ -132,15 +133,15 @@ def check(
     except sqlite3.Error as error:
         if not is_damage(error):
             raise
-        raise CatalogUnusable(f"{shown} is damaged or no hive catalog: {error}", hint=way_out) from error
-    return CatalogReport(str(shown), version, hives, found.st_size + _size(log_of(path)))
+        raise CatalogUnusable(f"{shown} is damaged or not a hive catalog: {error}", hint=way_out) from error
+    return CatalogReport(str(shown), version, hives, status.st_size + _size(log_of(path)))
 
 
 def members(path: Path) -> int:
-    """How many hives of a catalog have joined, and have a credential. Raises sqlite3.Error."""
+    """Return how many hives in a catalog have joined and have a credential. Raises sqlite3.Error."""
     with closing(_open_read_only(path, 1.0)) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(hives)")}
-        if "credential" not in columns:  # before version 2 nobody joins
+        if "credential" not in columns:  # before version 2 hives could not join
             return 0
         (count,) = connection.execute("SELECT count(*) FROM hives WHERE credential IS NOT NULL").fetchone()
         return int(count)
@@ -154,36 +155,36 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
     }),
     frozenset(),  # a column
 )  # fmt: skip
-"""What each file of queen/store/schema/ makes, by kind and name."""
+"""What each file of queen/store/schema/ creates, by kind and name."""
 
 SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": AuditEntry}
-"""What each row is shown as: columns and fields have the same names."""
+"""The shape that shows each table's rows: columns and fields have the same names."""
 
 
 def _check_schema(
     connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None, scope: Scope
 ) -> None:
-    """A trigger of somebody else's fails the queen's writes, a view in a table's place her reads."""
+    """Refuse foreign objects: a trigger may fail the queen's writes, a view in a table's place its reads."""
     made = frozenset[tuple[str, str]]().union(*MADE[:version])
-    found = set(connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"))
-    for kind, name in sorted(found - made):
+    present = set(connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"))
+    for kind, name in sorted(present - made):
         quoted = '"' + name.replace('"', '""') + '"'
         raise CatalogUnusable(
             f"{shown} has the {kind} '{name:.100}', which no queen has made",
             hint=_by_hand(shown, f"DROP {kind.upper()} {quoted}", way_out, scope),
         )
-    for kind, name in sorted(made - found):
+    for kind, name in sorted(made - present):
         raise CatalogUnusable(f"{shown} is damaged: its {kind} {name} is missing", hint=way_out)
 
 
 def _check_rows(
     connection: sqlite3.Connection, shown: Path, version: int, way_out: str | None, scope: Scope
 ) -> None:
-    """One row that no answer can have fails every list that it belongs to."""
+    """Refuse a row with a value that its shape does not allow."""
     there = {name for made in MADE[:version] for kind, name in made if kind == "table"}
     for table in there & SHOWN.keys():
         kinds = get_type_hints(SHOWN[table], include_extras=True)
-        # Devices and labels that cannot be read are taken for unknown: nothing fails by them.
+        # Unreadable devices and labels count as unknown, and fail nothing.
         columns = [
             name
             for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")
@@ -201,7 +202,7 @@ def _check_rows(
 
 
 def _complaint(kind: Any, value: Any) -> str | None:
-    """Why a value is not of a kind; None where it is."""
+    """Return why a value is not of a kind; None if it is."""
     try:
         decode(kind, bool(value) if kind is bool else value)
     except BadInput as error:
@@ -210,7 +211,7 @@ def _complaint(kind: Any, value: Any) -> str | None:
 
 
 def _by_hand(shown: Path, statement: str, way_out: str | None, scope: Scope) -> str:
-    """The statement that mends a catalog, which nobody has open by then, before what else there is."""
+    """Return the hint with the SQL statement that repairs a closed catalog, and then the other ways."""
     mend = scope.as_root(f"sqlite3 {quote(str(shown))} {quote(statement)}")
     shutdown = scope.rbeectl("shutdown")
     if way_out and way_out.startswith(shutdown):
@@ -219,15 +220,15 @@ def _by_hand(shown: Path, statement: str, way_out: str | None, scope: Scope) -> 
 
 
 def has_hive(path: Path, hive_id: str) -> bool:
-    """Whether a catalog has a hive of this id. Raises sqlite3.Error."""
+    """Return whether a catalog has a hive with this id. Raises sqlite3.Error."""
     with closing(_open_read_only(path, 1.0)) as connection:
         return connection.execute("SELECT 1 FROM hives WHERE id = ?", (hive_id,)).fetchone() is not None
 
 
 def _open_read_only(path: Path, busy_timeout: float) -> sqlite3.Connection:
-    """Read-only: whoever closes a database that it may write, writes the log back into it.
+    """Open read-only: closing a writable connection would write the log back into the database.
 
-    Immutable where there is no log, or SQLite would leave an empty one behind.
+    Immutable if there is no log; otherwise SQLite would leave an empty one behind.
     """
     mode = "mode=ro" if log_of(path).exists() else "mode=ro&immutable=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=busy_timeout)
@@ -242,7 +243,7 @@ def _check_version(connection: sqlite3.Connection, shown: Path, newest: int, way
     if version > newest:
         upgrade = UPGRADE[:1].upper() + UPGRADE[1:]
         raise CatalogUnusable(
-            f"{shown} has version {version}, and this rbee knows {newest} at most: a newer one wrote it",
+            f"{shown} has version {version}, and this rbee supports at most {newest}: a newer one wrote it",
             hint=f"{upgrade}\n{way_out}" if way_out else upgrade,
         )
     return int(version)
@@ -255,21 +256,21 @@ def _size(path: Path) -> int:
         return 0
 
 
-# Where it can be
+# Its file system
 
 LOCKS, SHARED_MEMORY = "file locks", "shared memory"
 
 PROBE = ".probe"
-"""A file that is there for the moment in which it is asked what the file system has."""
+"""A file that exists for a moment, to find out what the file system supports."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def lack_of(folder: Path) -> str | None:
-    """What SQLite's log needs and the folder's file system does not have; None if nothing.
+    """Return what SQLite's log needs but the folder's file system lacks: LOCKS, SHARED_MEMORY, or None.
 
-    Found out with a small file, as the kernel's answers are SQLite's reasons: it calls a lock that the
-    file system refuses "database is locked", by whoever. Raises OSError if there can be no such file.
+    Tried with a small file, as SQLite reports a lock that the file system refuses as "database is locked".
+    Raises OSError if the file cannot be made.
     """
     path = folder / PROBE
     path.unlink(missing_ok=True)
@@ -277,7 +278,7 @@ def lack_of(folder: Path) -> str | None:
     try:
         os.ftruncate(probe, mmap.PAGESIZE)
         try:
-            # Nobody else has this file: no answer but yes is a right one.
+            # No other process has this file: any refusal means that there are no locks.
             fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return LOCKS
@@ -292,7 +293,7 @@ def lack_of(folder: Path) -> str | None:
 
 
 def no_place(kind: type[CatalogFailed] | type[CatalogUnusable], path: Path, lack: str) -> RbeeError:
-    """The error for a catalog on a file system that lacks something."""
+    """Return the error for a catalog on a file system that lacks something."""
     name = file_system_of(path.parent)
     return kind(
         f"{path} cannot be used: its file system{f' ({name})' if name else ''} has no {lack}; "
@@ -302,7 +303,7 @@ def no_place(kind: type[CatalogFailed] | type[CatalogUnusable], path: Path, lack
 
 
 def file_system_of(folder: Path) -> str | None:
-    """The type of the file system that a folder is on, as mount(8) calls it, by proc(5)."""
+    """Return the type of a folder's file system, as mount(8) calls it, by proc(5); None if unknown."""
     with suppress(OSError, ValueError, IndexError):
         number = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -316,24 +317,23 @@ def file_system_of(folder: Path) -> str | None:
     return None
 
 
-# Who has it
+# Its lock
 
 
 class Lock:
-    """flock(2) on the catalog's folder: a queen holds it while she has the catalog open.
+    """flock(2) on the catalog's folder: a queen holds it while it has the catalog open.
 
-    On the folder, because the file itself changes when it is restored, and closing any
-    descriptor of it would drop the locks of SQLite (fcntl(2)). The kernel lets it go with
-    its process, so that it is never stale.
+    On the folder, because a restore replaces the file, and closing any descriptor of the file would drop
+    SQLite's locks (fcntl(2)). The kernel releases it with its process, so it is never stale.
     """
 
     def __init__(self, folder: int) -> None:
         self.folder = folder
-        """A descriptor of the folder, for what is done in it."""
+        """A descriptor of the folder."""
 
     @classmethod
     def take(cls, path: Path, *, is_shared: bool = False, timeout: float = 0, scope: Scope = SYSTEM) -> Self:
-        """Lock the folder of `path`; CatalogInUse after `timeout` seconds, OSError if there is none."""
+        """Lock the folder of `path`; CatalogInUse after `timeout` seconds, CatalogUnusable, or OSError."""
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         deadline = time.monotonic() + timeout
         while True:
@@ -351,17 +351,18 @@ class Lock:
                 ) from None
             except OSError as error:
                 os.close(folder)
-                # NFS wants a descriptor that may be written to, which none of a folder is.
+                # NFS needs a writable descriptor, which a folder never has.
                 if error.errno in (*_NO_LOCKS, errno.EBADF):
                     raise no_place(CatalogUnusable, path, LOCKS) from error
                 raise
             return cls(folder)
 
     def sync(self) -> None:
-        """Names that were made, changed or taken away in the folder are on the disk."""
+        """Sync files that were created, renamed or deleted in the folder to the disk."""
         sync_folder(self.folder)
 
     def close(self) -> None:
+        """Release the lock."""
         os.close(self.folder)
 
     def __enter__(self) -> Self:
@@ -372,9 +373,9 @@ class Lock:
 
 
 def _holder(folder: int) -> str | None:
-    """Who holds an flock, by /proc/locks (proc(5)); None for who may not see it, as the queen may not."""
-    found = os.fstat(folder)
-    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    """Return the process with an flock, by /proc/locks (proc(5)); None if this user may not see it."""
+    status = os.fstat(folder)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
             kind, _advisory, _mode, pid, where = line.replace("-> ", "").split()[1:6]

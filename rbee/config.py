@@ -1,9 +1,8 @@
-"""rbee.conf: read once, frozen, with the precedence that systemd's own files have (rbee.conf(5)).
+"""The configuration rbee.conf: read once, frozen, with the precedence of systemd's own files (rbee.conf(5)).
 
-The main file is the first found of /etc/rbee, /usr/local/lib/rbee and /usr/lib/rbee. The
-drop-ins rbee.conf.d/*.conf of all three are read after it, sorted by file name; of two
-with one name the one in the earlier folder counts. A later assignment wins, and an
-empty one gives the default back.
+The main file is the first one in /etc/rbee, /usr/local/lib/rbee and /usr/lib/rbee. The drop-ins
+rbee.conf.d/*.conf of all three are read after it, sorted by file name; of two with the same name the one in
+the earlier folder counts. A later assignment wins, and an empty one restores the default.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ QUEEN_SOCKET = SYSTEM.queen_socket
 HIVE_SOCKET = SYSTEM.hive_socket
 
 JITTER = 0.1
-"""A beat comes up to this part of the interval early, so that hives do not beat in step."""
+"""The part of the interval by which a beat may be early at random, so that hives do not beat in step."""
 
 _UNITS = {
     "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3,
@@ -39,14 +38,14 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 
 
 def parse_span(text: str) -> float:
-    """A time span of systemd.time(7), such as '15', '500ms' or '1min 30s', in seconds."""
+    """Return the seconds in a time span of systemd.time(7), such as '15' or '1min 30s'. Raises ValueError."""
     rest = text.strip()
     seconds = 0.0
-    while found := _SPAN.match(rest):
-        if found[2] not in _UNITS:
+    while match := _SPAN.match(rest):
+        if match[2] not in _UNITS:
             break
-        seconds += float(found[1]) * _UNITS[found[2]]
-        rest = rest[found.end() :].lstrip()
+        seconds += float(match[1]) * _UNITS[match[2]]
+        rest = rest[match.end() :].lstrip()
     if rest or not text.strip():
         raise ValueError("is not a time span such as 15s, 500ms or 1min 30s")
     return seconds
@@ -90,7 +89,7 @@ def _setting(key: str, default: Any, parse: Callable[[str], Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class QueenConfig:
-    """Section [Queen]; spans in seconds. `database` None means catalog.db in $STATE_DIRECTORY."""
+    """The section [Queen]; spans in seconds. `database` None means catalog.db in $STATE_DIRECTORY."""
 
     database: Path | None = _setting("Database", None, _path)
     heartbeat_interval: float = _setting("HeartbeatIntervalSec", 15.0, _span(0.1, 3600))
@@ -102,7 +101,7 @@ class QueenConfig:
 
 @dataclass(frozen=True, slots=True)
 class HiveConfig:
-    """Section [Hive]; spans in seconds. `queen` is the queen's Unix socket."""
+    """The section [Hive]; spans in seconds. `queen` is the queen's Unix socket."""
 
     id: str = _setting("Id", LOCALHOST, _name)
     queen: Path = _setting("Queen", QUEEN_SOCKET, _path)
@@ -111,7 +110,7 @@ class HiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`warnings` are lines for the journal: keys that this version does not know are passed over."""
+    """The whole configuration. `warnings` are lines for the journal about unknown keys, which are ignored."""
 
     queen: QueenConfig = QueenConfig()
     hive: HiveConfig = HiveConfig()
@@ -122,7 +121,7 @@ SECTIONS: Mapping[str, type[Any]] = {"Queen": QueenConfig, "Hive": HiveConfig}
 
 
 def load(root: Path = Path("/"), scope: Scope = SYSTEM) -> Config:
-    """The configuration of a scope, under `root`; BadConfig names file, section and key."""
+    """Return the configuration of a scope, under `root`. BadConfig names file, section and key."""
     config = defaults = Config(hive=HiveConfig(queen=scope.queen_socket))
     try:
         paths = _files(root, scope)
@@ -142,12 +141,12 @@ def _beats(queen: QueenConfig) -> tuple[float, float]:
 
 
 def _check_grace(queen: QueenConfig, where: Path | None) -> None:
-    """`where` is the file that had the last word on either."""
+    """Raise BadConfig if the grace is too short; `where` is the last file that sets it or the interval."""
     least = 3 * JITTER * queen.heartbeat_interval
     if queen.heartbeat_grace < least * (1 - 1e-9):
         raise BadConfig(
-            f"{where}: [Queen] HeartbeatGraceSec= is {queen.heartbeat_grace:g}s, and must be {least:g}s at "
-            f"least with HeartbeatIntervalSec={queen.heartbeat_interval:g}s: thrice what beats differ by",
+            f"{where}: [Queen] HeartbeatGraceSec= is {queen.heartbeat_grace:g}s, and must be at least "
+            f"{least:g}s with HeartbeatIntervalSec={queen.heartbeat_interval:g}s: three times the jitter",
             hint=f"Set HeartbeatGraceSec= in {where}; rbee.conf(5) has the rule.",
             field="HeartbeatGraceSec",
         )
@@ -164,7 +163,7 @@ def _files(root: Path, scope: Scope) -> list[Path]:
 
 
 def where_set(section: str, key: str, root: Path = Path("/"), scope: Scope = SYSTEM) -> Path | None:
-    """The file whose assignment of a key counts; None if none has one. BadConfig as for load()."""
+    """Return the file whose assignment of a key counts; None if no file has one. Raises as load()."""
     places = [path for path in _files(root, scope) if key in dict(_parsed(path, scope)).get(section, {})]
     return places[-1] if places else None
 
@@ -177,8 +176,8 @@ def _apply(config: Config, defaults: Config, path: Path, scope: Scope) -> Config
 
 
 def _parsed(path: Path, scope: Scope) -> list[tuple[str, dict[str, str]]]:
-    """The sections of a file with their assignments; BadConfig if it cannot be read."""
-    import configparser  # here: the keeper needs the places alone, and starts 3 ms earlier
+    """Return the sections of a file with their assignments. Raises BadConfig."""
+    import configparser  # here: the keeper needs only the paths, and starts 3 ms earlier
 
     parser = configparser.ConfigParser(
         interpolation=None, strict=False, delimiters=("=",), comment_prefixes=("#", ";"), default_section=""
@@ -189,8 +188,8 @@ def _parsed(path: Path, scope: Scope) -> list[tuple[str, dict[str, str]]]:
     except NotUtf8 as error:
         raise BadConfig(f"{path}: {error}", hint=_in_utf8(path, error.encoding, scope)) from error
     except configparser.MissingSectionHeaderError as error:
-        told = f"line {error.lineno} stands before any section, such as [Queen] or [Hive]"
-        raise BadConfig(f"{path}: {told}", hint=f"Correct {path}.") from error
+        message = f"line {error.lineno} is before any section, such as [Queen] or [Hive]"
+        raise BadConfig(f"{path}: {message}", hint=f"Correct {path}.") from error
     except configparser.ParsingError as error:
         lines = ", ".join(str(number) for number, _ in error.errors)
         raise BadConfig(f"{path}: no Key=value in line {lines}", hint=f"Correct {path}.") from error
@@ -219,7 +218,7 @@ def _assign(config: Config, defaults: Config, path: Path, section: str, key: str
     kind = SECTIONS.get(section)
     known = next((f for f in fields(kind) if f.metadata["key"] == key), None) if kind else None
     if known is None:
-        warning = f"{path}: unknown key '{key:.1000}' in section [{section:.200}], passed over"
+        warning = f"{path}: unknown key '{key:.1000}' in section [{section:.200}], ignored"
         return replace(config, warnings=(*config.warnings, warning))
     try:
         default = getattr(getattr(defaults, section.lower()), known.name)

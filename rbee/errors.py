@@ -1,8 +1,7 @@
-"""What can go wrong, once for all three programs.
+"""The errors of all three programs.
 
-Each error says what happened, may name the cure (`hint`), knows the exit code that a
-person's shell gets and the HTTP status that a client gets, and survives the way over
-a socket as an RFC 9457 problem document.
+Each error has a message, may have a cure (`hint`), and has the exit code of a program that fails with it
+and the HTTP status of an answer with it. It is sent as a problem document of RFC 9457.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from rbee.text import shortened
 PROBLEM_PREFIX = "urn:rbee:problem:"
 
 TEXT_LIMIT = 2000
-"""Characters of a problem's detail and of its hint; it may repeat what was sent. More loses its middle."""
+"""Characters of a problem's detail and of its hint; the middle of a longer text is cut."""
 
 
 _INSTALLED_WITH = {
@@ -25,16 +24,16 @@ _INSTALLED_WITH = {
 
 
 def with_packages(name: str) -> str:
-    """How one installs a package of rbee's, for a hint: no repository that apt knows has it."""
+    """Return how to install a package of rbee, for a hint: it is in no repository that apt knows."""
     return f"with rbee's packages in this folder: sudo apt install {_INSTALLED_WITH[name]}"
 
 
 UPGRADE = "with the newer packages in this folder: sudo apt install --only-upgrade ./*.deb"
-"""The same for all of rbee that a machine has, whose packages are of one version."""
+"""The same for all packages of rbee on a machine, which have the same version."""
 
 
 class RbeeError(Exception):
-    """The root; raised itself only for what has no better name."""
+    """The base of all errors, and an error without a class of its own."""
 
     slug: ClassVar[str] = "failure"
     title: ClassVar[str] = "The request failed"
@@ -48,7 +47,7 @@ class RbeeError(Exception):
         self.field = field
 
     def to_problem(self) -> dict[str, Any]:
-        """The RFC 9457 document: type, title, status, detail, and field and hint where known."""
+        """Return the problem document: type, title, status, detail, and field and hint if known."""
         problem: dict[str, Any] = {
             "type": PROBLEM_PREFIX + self.slug,
             "title": self.title,
@@ -63,53 +62,67 @@ class RbeeError(Exception):
 
 
 class BadInput(RbeeError):
+    """Input that is not valid; `field` names which."""
+
     slug, title, exit_code, status = "bad-input", "The request is not valid", 2, 400
 
 
 class UnknownHost(RbeeError):
+    """The host of a hive to be added is neither localhost nor a machine that has joined."""
+
     slug, title, exit_code, status = "unknown-host", "The host is not known", 2, 422
 
 
 class TooLarge(RbeeError):
+    """The body of a request is too large."""
+
     slug, title, exit_code, status = "too-large", "The request is too large", 2, 413
 
 
 class HeadTooLarge(RbeeError):
+    """The request line and headers are too large."""
+
     slug, title, exit_code, status = "head-too-large", "The request's headers are too large", 2, 431
 
 
 class TooSlow(RbeeError):
-    """The client did not send its request in time; TimedOut is said of who should answer."""
+    """The client did not send its request in time; TimedOut is for a missing answer."""
 
     slug, title, exit_code, status = "too-slow", "The request came too slowly", 1, 408
 
 
 class TooMany(RbeeError):
+    """A limit on how many of something exist at once, or on how often, is reached."""
+
     slug, title, exit_code, status = "too-many", "Too much at once", 1, 503
 
 
 class NotPermitted(RbeeError):
+    """The user or peer may not do this; 77 is EX_NOPERM of sysexits(3)."""
+
     slug, title, exit_code, status = "not-permitted", "Not permitted", 77, 403
 
 
 class UnknownHive(RbeeError):
+    """The hive is not in the catalog."""
+
     slug, title, exit_code, status = "unknown-hive", "No such hive", 4, 404
 
 
 class HiveNotOnline(RbeeError):
-    """What only a living hive can answer; nobody is woken to answer it."""
+    """The hive is not online, and is not started for this request."""
 
     slug, title, exit_code, status = "hive-not-online", "The hive is not online", 3, 409
 
 
 class NameTaken(RbeeError):
-    """Another machine has this name, or this machine another: a conflict, never an overwrite."""
+    """Another machine has this name, or this machine has another name; neither is overwritten."""
 
     slug, title, exit_code, status = "name-taken", "The name is taken", 1, 409
 
 
 class ClonedHive(RbeeError):
-    """Two machines came with one identity, as those made from one image do."""
+    """Two machines use one identity, as after cloning a disk image."""
 
     slug, title, exit_code, status = "cloned-hive", "Two machines have one identity", 1, 409
 
@@ -121,78 +134,88 @@ class VersionSkew(RbeeError):
 
 
 class TcpClosed(RbeeError):
-    """What needs the queen to be reached from other machines, while she is not."""
+    """The request needs access over TCP, which is not enabled."""
 
     slug, title, exit_code, status = "tcp-closed", "The queen is not open to other machines", 1, 409
 
 
 class UnknownToken(RbeeError):
+    """There is no token with this id."""
+
     slug, title, exit_code, status = "unknown-token", "No such token", 4, 404
 
 
 class BadToken(RbeeError):
-    """A token that does not let anybody join. What is wrong with it is told to who knows its secret."""
+    """A token that cannot be used. Why is reported only if its secret was right."""
 
     slug, title, exit_code, status = "bad-token", "The token is not valid", 77, 403
 
 
 class WrongQueen(RbeeError):
-    """Whoever answers there is not the queen that the fingerprint is of."""
+    """The server at this address is not the queen with the expected CA."""
 
     slug, title, exit_code, status = "wrong-queen", "It is another queen", 1, 502
 
 
 class UnknownJob(RbeeError):
+    """There is no kept job with this id."""
+
     slug, title, exit_code, status = "unknown-job", "No such job", 4, 404
 
 
 class NoSuchRoute(RbeeError):
+    """The daemon has no route at this path."""
+
     slug, title, exit_code, status = "no-such-route", "No such route", 1, 404
 
 
 class NoSuchMethod(RbeeError):
+    """The route does not have this method."""
+
     slug, title, exit_code, status = "no-such-method", "The route has no such method", 1, 405
 
 
 class NotRunning(RbeeError):
-    """The queen is off or asleep, and the verb is not one that wakes her."""
+    """The queen is off or asleep, and the verb does not start it."""
 
     slug, title, exit_code, status = "not-running", "Not running", 3, 503
 
 
 class Unreachable(RbeeError):
-    """A socket that does not answer, or answers with something that is not ours."""
+    """The other side does not answer, or its answer is not valid."""
 
     slug, title, exit_code, status = "unreachable", "The other side does not answer", 1, 502
 
 
 class Disconnected(Unreachable):
-    """The other side went in the middle of its answer: it died, or was stopped."""
+    """The connection ended before or during the answer: the other side died, or was stopped."""
 
     slug, title = "disconnected", "The other side went"
 
 
 class TimedOut(RbeeError):
+    """An answer or a result did not come in time."""
+
     slug, title, exit_code, status = "timed-out", "It took too long", 1, 504
 
 
 class UnitFailed(RbeeError):
-    """systemd could not bring a unit to the state that was asked for."""
+    """systemd could not bring a unit to the requested state."""
 
     slug, title, exit_code, status = "unit-failed", "A unit failed", 1, 502
 
     exit_status = 0
-    """Of its program, where that ended by itself."""
+    """The exit status of its program, if that ended by itself."""
 
 
 class JobReplaced(UnitFailed):
-    """Somebody else had something else done with the unit meanwhile: systemd lets the last one win."""
+    """Another job for the unit replaced this one: in systemd the last one wins."""
 
     slug, title = "job-replaced", "Somebody else's job took its place"
 
 
 class HiveFailed(RbeeError):
-    """A hive answered, and its answer was a refusal."""
+    """A request to a hive failed, or the hive refused it."""
 
     slug, title, exit_code, status = "hive-failed", "The hive refused", 1, 502
 
@@ -207,56 +230,60 @@ class CommandFailed(RbeeError):
 
 
 class CatalogFailed(RbeeError):
+    """Reading or writing the catalog failed."""
+
     slug, title, exit_code, status = "catalog-failed", "The hive catalog failed", 1, 500
 
 
 class BadConfig(RbeeError):
-    """Configuration that cannot be run with; 78 is EX_CONFIG of sysexits(3)."""
+    """A configuration with which a program cannot run; 78 is EX_CONFIG of sysexits(3)."""
 
     slug, title, exit_code, status = "bad-config", "The configuration is not valid", 78, 500
 
 
 class CatalogUnusable(RbeeError):
-    """A catalog that this queen must not touch: damaged, foreign or newer. Never overwritten."""
+    """A catalog that is damaged, of another program, or too new. It is never overwritten."""
 
     slug, title, exit_code, status = "catalog-unusable", "The hive catalog is unusable", 78, 500
 
 
 class CatalogInUse(RbeeError):
-    """Another process has the catalog: a queen, or a keeper who puts another file in its place."""
+    """Another process has locked the catalog: a queen, or a keeper that restores it."""
 
     slug, title, exit_code, status = "catalog-in-use", "The hive catalog is in use", 1, 503
 
 
 class JoinedAnew(RbeeError):
-    """The hive's membership is replaced: it ends, and systemd starts it with the new one."""
+    """The hive's membership was replaced: it ends, and systemd starts it with the new one."""
 
     slug, title, exit_code, status = "joined-anew", "The machine has joined anew", 1, 503
 
 
 class Stopping(RbeeError):
+    """The daemon is stopping and starts nothing new."""
+
     slug, title, exit_code, status = "stopping", "The daemon is stopping", 1, 503
 
 
 class Interrupted(RbeeError):
-    """Ctrl-C; 130 is what a shell makes of SIGINT. The job that was watched goes on."""
+    """Ctrl-C; 130 is a shell's exit status for SIGINT. The job that was followed continues."""
 
     slug, title, exit_code, status = "interrupted", "Interrupted", 130, 500
 
 
 def _descendants(root: type[RbeeError]) -> list[type[RbeeError]]:
-    return [root, *(found for child in root.__subclasses__() for found in _descendants(child))]
+    return [root, *(kind for child in root.__subclasses__() for kind in _descendants(child))]
 
 
 _BY_TYPE = {PROBLEM_PREFIX + kind.slug: kind for kind in _descendants(RbeeError)}
 
 
 def from_problem(problem: dict[str, Any]) -> RbeeError:
-    """The error that a problem document was made from; an unknown type becomes RbeeError."""
+    """Return the error that a problem document was made from; an unknown type becomes RbeeError."""
     kind = _BY_TYPE.get(str(problem.get("type")), RbeeError)
     hint, field = problem.get("hint"), problem.get("field")
     return kind(
-        str(problem.get("detail") or problem.get("title") or "it failed without saying why"),
+        str(problem.get("detail") or problem.get("title") or "it failed without a reason"),
         hint=hint if isinstance(hint, str) else None,
         field=field if isinstance(field, str) else None,
     )

@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, and what the operating system refuses in plain words.
+"""Writes files completely or not at all, and explains the errors of the operating system.
 
-A refusal names the file, what was to be done with it, the reason and a command that helps.
+An explained error names the file, what was to be done with it, the reason and a command that helps.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ FORBIDDEN = (errno.EACCES, errno.EPERM)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What fsync(2) of a directory fails with where the file system has none, such as CIFS."""
+"""The errors of fsync(2) for a directory on a file system without it, such as CIFS."""
 
 Refusal = Callable[..., RbeeError]
-"""Makes an error of a message and a hint: one of the classes in rbee.errors."""
+"""Makes an error from a message and a hint: one of the classes in rbee.errors."""
 
 
 # On the disk
 
 
 def sync_folder(folder: Path | int) -> None:
-    """Bring a folder's names to the disk, where its file system and this user can. Raises OSError.
+    """Sync a folder's entries (not its files) to the disk. Raises OSError.
 
-    What is in the folder has been written and synced before: a file system that has no fsync(2) of
-    directories keeps it as well as it can, and that is no failure.
+    No error if the file system has no fsync(2) for directories, or if this user may not read the folder.
     """
     if isinstance(folder, int):
         _sync(folder)
@@ -41,7 +40,7 @@ def sync_folder(folder: Path | int) -> None:
     try:
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        return  # a folder that one may write to and not read
+        return  # a folder may be writable but not readable
     try:
         _sync(number)
     finally:
@@ -57,7 +56,7 @@ def _sync(number: int) -> None:
 
 
 def write_whole(path: Path, content: bytes, *, mode: int) -> None:
-    """Put a file in place of the one before: whole or not at all, and on the disk. Raises OSError."""
+    """Replace a file atomically; on return it has reached the disk. Raises OSError."""
     aside = write_aside(path, content, mode=mode)
     try:
         aside.rename(path)
@@ -69,11 +68,11 @@ def write_whole(path: Path, content: bytes, *, mode: int) -> None:
 
 
 def write_aside(path: Path, content: bytes, *, mode: int) -> Path:
-    """Write what shall be `path` under a hidden name beside it, which is returned. Raises OSError."""
+    """Write a file that is to become `path`, and return its hidden name beside it. Raises OSError."""
     aside = path.with_name(f".{path.name}.new")
     with suppress(FileNotFoundError):
         aside.unlink()
-    # A name or a link that is there is an error.
+    # An existing file or link is an error.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:
         try:
@@ -88,26 +87,25 @@ def write_aside(path: Path, content: bytes, *, mode: int) -> Path:
     return aside
 
 
-# In a folder of somebody else
+# In another user's folder
 
 
 @contextmanager
 def as_owner_of(folder: Path) -> Iterator[None]:
-    """Have root act with no more rights than the folder's owner has; for anybody else nothing changes.
+    """Run the context with the rights of the folder's owner, if this process is root; otherwise as it is.
 
-    With root's own rights it would follow a link that the owner puts in a file's place at the last
-    moment. Only the effective ids are changed: the owner can neither end nor trace this process.
-    Raises OSError.
+    With root's rights it would follow a link that the owner puts in a file's place at the last moment.
+    Only the effective ids are changed: the owner can neither kill nor trace this process. Raises OSError.
     """
-    found = os.stat(folder)
-    if os.geteuid() != 0 or found.st_uid in (0, os.getresuid()[1]):
+    status = os.stat(folder)
+    if os.geteuid() != 0 or status.st_uid in (0, os.getresuid()[1]):
         yield
         return
     groups, group = os.getgroups(), os.getegid()
     os.setgroups([])
     try:
-        os.setegid(found.st_gid)
-        os.seteuid(found.st_uid)
+        os.setegid(status.st_gid)
+        os.seteuid(status.st_uid)
         yield
     finally:
         os.seteuid(0)
@@ -116,22 +114,22 @@ def as_owner_of(folder: Path) -> Iterator[None]:
 
 
 def hand_to_owner_of(folder: Path, path: Path) -> None:
-    """Give a regular file in a folder to whoever the folder is, as root, where it is another's; else nothing.
+    """Change a file's owner to that of its folder, if this process is root; otherwise do nothing.
 
-    A file that root has put there: its owner could neither read nor link it. Not one that a link leads to,
-    or that has another name somewhere else, which its owner may have given it. Raises OSError.
+    Only a regular file, not one behind a link or with another hard link, which the folder's owner may have
+    made. Raises OSError.
     """
     if os.geteuid() != 0:
         return
-    found = os.stat(folder)
+    owner = os.stat(folder)
     with suppress(FileNotFoundError), _opened(path) as number:
-        there = os.fstat(number)
-        if stat.S_ISREG(there.st_mode) and there.st_nlink == 1 and there.st_uid != found.st_uid:
-            os.fchown(number, found.st_uid, found.st_gid)
+        status = os.fstat(number)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid != owner.st_uid:
+            os.fchown(number, owner.st_uid, owner.st_gid)
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """At most `limit` bytes of a file that its owner may have replaced by anything. Raises OSError.
+    """Return at most `limit` bytes of a file that its owner may have replaced by anything. Raises OSError.
 
     A symbolic link is not followed, and a FIFO is not waited for.
     """
@@ -144,7 +142,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A descriptor of what may be anything: no link is followed, no FIFO waited for, a folder opened too."""
+    """Open a file of any type, a folder too: no link is followed, no FIFO waited for."""
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield number
@@ -153,23 +151,22 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def end_of(target: str, *, field: str, hint: str) -> Path:
-    """Where a file goes that somebody wants written as `target`: beside what a symlink leads to.
+    """Return the path to write for `target`, with symbolic links resolved: renaming would replace a link.
 
-    Renaming over the link would leave it leading nowhere. BadInput where something is there that is no
-    regular file, such as a device: it would be gone. Raises OSError.
+    Raises BadInput if something exists there that is not a regular file, such as a device, and OSError.
     """
     path = Path(os.path.realpath(target))
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        raise BadInput(f"{target} is no file", hint=hint, field=field)
+        raise BadInput(f"{target} is not a regular file", hint=hint, field=field)
     return path
 
 
-# In plain words
+# Explaining errors
 
 
 @contextmanager
 def explained(path: Path, done: str, kind: Refusal | None = None) -> Iterator[None]:
-    """Turn an OSError into refused(); what else is raised passes."""
+    """Turn an OSError in the context into refused(); `done` is a participle, such as 'written'."""
     try:
         yield
     except OSError as error:
@@ -177,18 +174,18 @@ def explained(path: Path, done: str, kind: Refusal | None = None) -> Iterator[No
 
 
 def refused(error: OSError, path: Path, done: str, kind: Refusal | None = None) -> RbeeError:
-    """'PATH cannot be DONE: REASON', and a cure. Without a kind it is NotPermitted or RbeeError."""
+    """Return the error 'PATH cannot be DONE: REASON' with a cure; by default NotPermitted or RbeeError."""
     if kind is None:
         kind = NotPermitted if error.errno in FORBIDDEN else RbeeError
     return kind(f"{path} cannot be {done}: {reason(error)}", hint=cure(error, path))
 
 
 def unforeseen(error: OSError) -> RbeeError:
-    """For an OSError that nobody explained where it was raised: at least which file, and why."""
+    """Return the error for an OSError that was not explained where it was raised, with file and reason."""
     if not isinstance(error.filename, str | bytes):
         return RbeeError(
-            f"the operating system refused what was asked of it: {reason(error)}",
-            hint="Again with --debug, which shows where.",
+            f"the operating system refused a request: {reason(error)}",
+            hint="Run it again with --debug, which shows where.",
         )
     path = Path(os.fsdecode(error.filename))
     kind = NotPermitted if error.errno in FORBIDDEN else RbeeError
@@ -196,13 +193,14 @@ def unforeseen(error: OSError) -> RbeeError:
 
 
 def reason(error: OSError) -> str:
+    """Return the reason in an error, such as 'No space left on device'."""
     return error.strerror or str(error) or type(error).__name__
 
 
 def cure(error: OSError, path: Path) -> str:
-    """What to type about it: on the machine of the file, whoever one is."""
+    """Return the command to type about an error, on the machine of the file, for any user."""
     folder = path.parent
-    is_there = os.path.isdir(folder)
+    has_folder = os.path.isdir(folder)
     while not os.path.isdir(folder) and folder != folder.parent:
         folder = folder.parent
     shown = shlex.quote(str(folder))
@@ -210,10 +208,10 @@ def cure(error: OSError, path: Path) -> str:
         return f"df -i {shown}" if _has_no_inodes(folder) else f"df -h {shown}"
     if error.errno == errno.EROFS:
         return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shown})"
-    if error.errno == errno.ENOENT and not is_there:
+    if error.errno == errno.ENOENT and not has_folder:
         return f"sudo mkdir -p {shlex.quote(str(path.parent))}"
     if error.errno in FORBIDDEN:
-        # Where not even root may, a file attribute forbids it.
+        # If not even root may, a file attribute forbids it.
         return f"lsattr -d {shown}" if os.geteuid() == 0 else f"ls -ld {shown}"
     if error.errno == errno.EIO:
         return "sudo dmesg --level=err,warn"
@@ -224,17 +222,17 @@ def cure(error: OSError, path: Path) -> str:
 
 def _has_no_inodes(folder: Path) -> bool:
     with suppress(OSError):
-        found = os.statvfs(folder)
-        return found.f_files > 0 and found.f_favail == 0 and found.f_bavail > 0
+        space = os.statvfs(folder)
+        return space.f_files > 0 and space.f_favail == 0 and space.f_bavail > 0
     return False
 
 
-# For a while
+# Temporary folders
 
 
 @contextmanager
 def temporary_folder(prefix: str, kind: Refusal = RbeeError) -> Iterator[Path]:
-    """A folder that is gone at the end; `kind` of error where there is no place for one."""
+    """Make a folder that is deleted at the end of the context; raises `kind` if there is no room for one."""
     import shutil
 
     folder = make_temporary_folder(prefix, kind)
@@ -245,7 +243,7 @@ def temporary_folder(prefix: str, kind: Refusal = RbeeError) -> Iterator[Path]:
 
 
 def make_temporary_folder(prefix: str, kind: Refusal = RbeeError) -> Path:
-    """As temporary_folder(), for who takes it away."""
+    """As temporary_folder(), but the caller deletes it."""
     import tempfile
 
     try:
@@ -255,23 +253,23 @@ def make_temporary_folder(prefix: str, kind: Refusal = RbeeError) -> Path:
 
 
 def no_temporary_folder(error: OSError, kind: Refusal = RbeeError) -> RbeeError:
-    """Which folder was tried first, and what is wrong with it: tempfile says of none why it is unusable."""
+    """Return the error with the first folder that was tried and its fault, which tempfile omits."""
     import tempfile
 
     if tempfile.tempdir is not None:
-        folder, found = Path(tempfile.tempdir), error
+        folder, cause = Path(tempfile.tempdir), error
     else:
         names = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
         folder = Path(next((name for name in names if name), "/tmp"))  # noqa: S108  # what tempfile looks at
-        found = trouble(folder) or error
-    cures = cure(found, folder / "x")
-    if found.errno == errno.ENOENT:
-        cures = f"sudo install -d -m 1777 {shlex.quote(str(folder))}"
-    return kind(f"there is no room for temporary files: {folder} cannot be used: {reason(found)}", hint=cures)
+        cause = trouble(folder) or error
+    hint = cure(cause, folder / "x")
+    if cause.errno == errno.ENOENT:
+        hint = f"sudo install -d -m 1777 {shlex.quote(str(folder))}"
+    return kind(f"there is no room for temporary files: {folder} cannot be used: {reason(cause)}", hint=hint)
 
 
 def trouble(folder: Path) -> OSError | None:
-    """What the operating system says to a small file in the folder; None if nothing is wrong."""
+    """Try to write a small file in the folder, and return the error; None if it works."""
     import tempfile
 
     try:

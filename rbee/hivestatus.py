@@ -1,6 +1,6 @@
-"""What a hive says of its queen in its unit's StatusText: the hive writes it, rbeectl reads it.
+"""A hive's StatusText about its queen: the hive writes it, rbeectl reads it.
 
-Anybody may read that over D-Bus; the membership is for root and for the hive's own user.
+Any user may read it over D-Bus, but only root and the hive's own user may read the membership.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ _WAITS = re.compile(r"waits for the queen at (\S+)")
 
 @dataclass(frozen=True, slots=True)
 class QueenLink:
-    """`queen` is HOST:PORT, or the path of a queen's socket on this machine.
+    """A hive's link to its queen, as its StatusText has it.
 
-    `trouble` is why the last heartbeat did not arrive.
+    `queen` is HOST:PORT, or the path of a queen's socket on this machine. `trouble` is why the last
+    heartbeat did not arrive.
     """
 
     queen: str
@@ -27,31 +28,36 @@ class QueenLink:
 
     @property
     def is_remote(self) -> bool:
+        """Is the queen on another machine?"""
         return not self.queen.startswith("/")
 
 
 def no_beat_yet(queen: object) -> str:
+    """Return the text before the first heartbeat was acknowledged."""
     return f"queen at {queen}, no beat yet"
 
 
 def beats(queen: object, at: str, interval: float) -> str:
+    """Return the text after a heartbeat at the time `at`; `interval` in seconds."""
     return f"queen at {queen}, last beat {at}, the next within {interval:g} s"
 
 
 def has_trouble(queen: object, message: str) -> str:
+    """Return the text after a heartbeat failed with a message."""
     return f"queen at {queen}: {message}"
 
 
 def waits(queen: object) -> str:
+    """Return the text of rbee-hive-redial.service, which waits for the queen to answer."""
     return f"waits for the queen at {queen}"
 
 
 def read(text: str) -> QueenLink | None:
-    """What a status text says of the queen; None for one that says nothing of her."""
-    if found := _BEATS.match(text):
-        return QueenLink(found[1], is_connected=True)
-    if found := _NO_BEAT.match(text) or _WAITS.match(text):
-        return QueenLink(found[1])
-    if found := _TROUBLE.match(text):
-        return QueenLink(found[1], trouble=found[2])
+    """Return the link that a status text describes; None if it is about something else."""
+    if match := _BEATS.match(text):
+        return QueenLink(match[1], is_connected=True)
+    if match := _NO_BEAT.match(text) or _WAITS.match(text):
+        return QueenLink(match[1])
+    if match := _TROUBLE.match(text):
+        return QueenLink(match[1], trouble=match[2])
     return None

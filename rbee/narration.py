@@ -1,7 +1,7 @@
-"""Telling people what happens: one call, told by whoever is listening.
+"""Narration: lines about what happens, for people.
 
-An Event names a kind of line, so that the journal can explain it (MESSAGE_ID, the file
-rbee.catalog) and programs can find it. A Narrator takes lines; the plain one is silent.
+An Event names a kind of line, so that the journal can explain it (MESSAGE_ID, the file rbee.catalog) and
+programs can match it. A Narrator takes lines; the base class is silent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`message_id` is None for what only the keeper says, which never reaches the journal."""
+    """A kind of line; `message_id` is None for the keeper's own, which are never in the journal."""
 
     name: str
     speaker: Speaker
@@ -109,17 +109,17 @@ CONFIG_WARNING = Event("config-warning", "queen bee", "ee8ba1d6c0f5437982dcb9f4a
 EVENTS = tuple(value for value in list(globals().values()) if isinstance(value, Event))
 
 HIVE_EVENTS = frozenset(event.name for event in EVENTS if event.speaker == "bee hive")
-"""What a hive's own lines may be."""
+"""The events that a hive's own lines may have."""
 
 
 class Narrator:
-    """Takes lines and says nothing. `fields` go with the line: job_id, hive, actor_uid, actor_pid."""
+    """Takes lines and drops them. `fields` go with a line: job_id, hive, actor_uid, actor_pid."""
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
-        """Tell one line; never raises, never waits."""
+        """Narrate one line; never raises, never waits."""
 
     def about(self, **fields: str) -> Narrator:
-        """A narrator of which each line carries these fields too."""
+        """Return a narrator that adds these fields to each line."""
         return _About(self, fields)
 
 
@@ -133,7 +133,7 @@ class _About(Narrator):
 
 
 class Chorus(Narrator):
-    """Several narrators that tell the same line, in this order."""
+    """Passes each line to several narrators, in this order."""
 
     def __init__(self, *narrators: Narrator) -> None:
         self._narrators = narrators
@@ -144,14 +144,14 @@ class Chorus(Narrator):
 
 
 class Journal(Narrator):
-    """Native entries for systemd-journald, so that journalctl finds them by RBEE_JOB_ID= and the like.
+    """Writes native entries for systemd-journald, so that journalctl can match RBEE_JOB_ID= and others.
 
-    Written by hand because it is on the path of a hive's first heartbeat: a datagram costs
-    2 µs, importing pystemd.journal 30 ms. The format is the one of
-    https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Without a journal the lines go to stderr.
+    Written by hand because it is on the path of a hive's first heartbeat: a datagram costs 2 µs, importing
+    pystemd.journal 30 ms. The format is that of https://systemd.io/JOURNAL_NATIVE_PROTOCOL/. Without a
+    journal the lines go to stderr.
 
-    Values are escaped, line ends too: `journalctl -o cat` shows a value as it is, and the other
-    outputs take one that is not printable for bytes.
+    Values are escaped, including line ends: `journalctl -o cat` shows a value unchanged, and the other
+    outputs treat one that is not printable as binary.
     """
 
     def __init__(self, identifier: str, path: Path = JOURNAL_SOCKET, fallback: TextIO = sys.stderr) -> None:
@@ -159,7 +159,7 @@ class Journal(Narrator):
         self._path = os.fspath(path)
         self._fallback = fallback
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        # journald that is stuck must not stop a heart; 8 MiB of queue is systemd's own choice.
+        # A stuck journald must not delay heartbeats; systemd's own clients use a queue of 8 MiB too.
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)
 
@@ -173,41 +173,42 @@ class Journal(Narrator):
             **({"MESSAGE_ID": event.message_id} if event.message_id else {}),
             **{f"RBEE_{name.upper()}": printable(value) for name, value in fields.items()},
         }
-        told = "".join(f"{name}={value}\n" for name, value in entry.items())
+        datagram = "".join(f"{name}={value}\n" for name, value in entry.items()).encode()
         try:
-            self._socket.sendto(told.encode(), self._path)
+            self._socket.sendto(datagram, self._path)
         except BlockingIOError:
-            pass  # journald is behind by all of its queue; stderr leads to it too, and would wait
+            pass  # the queue to journald is full; stderr goes to it too, and would block
         except OSError:
             with suppress(OSError):
                 print(f"<{event.priority}>{entry['MESSAGE']}", file=self._fallback, flush=True)
 
 
 class Teller(Narrator):
-    """Tells whole lines, its own and those that another program told first."""
+    """Shows lines to the user, the keeper's own and those of the daemons."""
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         self.relay(line_of(event, text))
 
     def begin(self, job: JobStarted) -> None:
-        """Tell that a job has begun, of which the lines are told next."""
+        """Note that a job has begun, whose lines follow."""
 
     def relay(self, line: Line) -> None:
-        """Tell a line as it is."""
+        """Show a line as it is."""
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """A context in which somebody else, ssh for instance, asks a person on the terminal."""
+        """A context in which another program, such as ssh, asks the user on the terminal."""
         yield
 
     def close(self, *, went_well: bool) -> None:
-        """Nothing more is told."""
+        """End the output; no more lines follow."""
 
 
 def line_of(event: Event, text: str) -> Line:
+    """Return a line with the present time; the middle of a text beyond TEXT_LIMIT is cut."""
     return Line(speaker=event.speaker, text=shortened(text, TEXT_LIMIT), event=event.name, at=now_rfc3339())
 
 
 def now_rfc3339() -> str:
-    """The time of day in UTC, with milliseconds."""
+    """Return the present time in UTC as RFC 3339, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

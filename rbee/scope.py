@@ -1,6 +1,6 @@
-"""Whom this rbee is for, the whole machine or one user: where it lives, and how a hint for it is typed.
+"""The scope of an rbee, the whole machine or one user: its paths and accounts, and commands for hints.
 
-The units have the same names in both: the systemd of each user has names of its own.
+Units have the same names in both scopes, as the systemd of each user has its own units.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ TCP_SOCKETS = "queen-tcp"
 
 QUEEN_PROGRAM = "queen-rbee"
 HIVE_PROGRAM = "rbee-hive"
-"""What the daemons are called: their state directories, and who they are in the journal."""
+"""The daemons' names: of their state directories, and in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`runtime` is the folder of the sockets, and `state` has a folder for each daemon.
+    """The paths and accounts of an rbee. `runtime` has the sockets, `state` a folder for each daemon.
 
-    `config_folders` are those of rbee.conf, the first before the others, relative to the file system's root.
+    `config_folders` are those of rbee.conf in the order of precedence, relative to the file system's root.
     """
 
     kind: Literal["system", "user"]
-    """Which systemd, and the bus that it is on."""
+    """Which systemd manager, and so which bus."""
     runtime: Path
     state: Path
     config_folders: tuple[Path, ...]
@@ -47,22 +47,26 @@ class Scope:
     dropins: Path
     """Where an administrator's drop-ins for units are."""
     group: str | None
-    """Whose members may use the queen; None if nobody but the user may."""
+    """The group whose members may use the queen; None if only the user may."""
 
     @property
     def queen_socket(self) -> Path:
+        """The queen's Unix socket."""
         return self.runtime / "queen.sock"
 
     @property
     def hive_socket(self) -> Path:
+        """The hive's Unix socket."""
         return self.runtime / "hive.sock"
 
     @property
     def queen_state(self) -> Path:
+        """The queen's state directory."""
         return self.state / QUEEN_PROGRAM
 
     @property
     def hive_state(self) -> Path:
+        """The hive's state directory."""
         return self.state / HIVE_PROGRAM
 
     @property
@@ -70,23 +74,25 @@ class Scope:
         """The queen's catalog, unless Database= is set."""
         return self.queen_state / "catalog.db"
 
-    # How a hint is typed
+    # Commands in hints
 
     def as_root(self, command: str) -> str:
-        """The command line of what the owner of this rbee may do: root, or the user."""
+        """Return a command line for the owner of this rbee: root, with sudo, or the user."""
         return f"sudo {command}" if self.kind == "system" else command
 
-    def rbeectl(self, words: str, *, as_root: bool = False) -> str:
-        command = f"rbeectl{self._option} {words}"
+    def rbeectl(self, arguments: str, *, as_root: bool = False) -> str:
+        """Return the command line of rbeectl with these arguments."""
+        command = f"rbeectl{self._option} {arguments}"
         return self.as_root(command) if as_root else command
 
-    def systemctl(self, words: str, *, as_root: bool = False) -> str:
-        command = f"systemctl{self._option} {words}"
+    def systemctl(self, arguments: str, *, as_root: bool = False) -> str:
+        """Return the command line of systemctl with these arguments."""
+        command = f"systemctl{self._option} {arguments}"
         return self.as_root(command) if as_root else command
 
-    def journalctl(self, words: str) -> str:
-        """Reading the journal of the system is root's, and a user's own is the user's."""
-        return self.as_root(f"journalctl{self._option} {words}")
+    def journalctl(self, arguments: str) -> str:
+        """Return the command line of journalctl; only root may read the system's journal."""
+        return self.as_root(f"journalctl{self._option} {arguments}")
 
     def where_to_look(self, unit: str) -> str:
         """The hint for a unit that has failed: its status and its journal."""
@@ -94,12 +100,12 @@ class Scope:
 
     @property
     def doctor(self) -> str:
-        """The hint where a look at everything is better advice than any single command."""
+        """The hint to use if no single command is the right one."""
         return self.rbeectl("doctor", as_root=True)
 
     @property
     def rejoin(self) -> str:
-        """What a machine joins a queen with, by a token of hers."""
+        """The command with which a machine joins a queen."""
         return self.rbeectl("join QUEEN:8500 --token TOKEN", as_root=True)
 
     @property
@@ -117,11 +123,11 @@ SYSTEM = Scope(
     dropins=Path("/etc/systemd/system"),
     group="rbee",
 )
-"""rbee of the whole machine."""
+"""The rbee of the whole machine."""
 
 
 def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
-    """rbee of the user that this process runs as, in the folders of the XDG base directory specification."""
+    """Return the scope of this process's user, in the folders of the XDG base directory specification."""
     account = pwd.getpwuid(os.getuid())
     home = Path(environ.get("HOME") or account.pw_dir)
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
@@ -129,7 +135,7 @@ def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
         kind="user",
         runtime=Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "rbee",
         state=Path(environ.get("XDG_STATE_HOME") or home / ".local/state"),
-        # /etc/rbee is about the machine's own queen.
+        # Without /etc/rbee, which configures the machine's own queen.
         config_folders=(config.relative_to("/") / "rbee", *SYSTEM.config_folders[1:]),
         queen_user=account.pw_name,
         hive_user=account.pw_name,
@@ -139,12 +145,12 @@ def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
 
 
 def scope_of(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Scope:
-    """The scope that a daemon is started for: the user's if its unit says --user, else the machine's."""
+    """Return the scope for a daemon's arguments: the user's if they have --user, otherwise the machine's."""
     return user_scope(environ) if "--user" in arguments else SYSTEM
 
 
 def uid_of(user: str) -> int | None:
-    """A user's number; None if there is no such user."""
+    """Return a user's uid; None if there is no such user."""
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:

@@ -1,4 +1,4 @@
-"""Text from outside: names, arguments, what firmware, units and other machines say."""
+"""Text from outside: names, arguments, and output of firmware, units and other machines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 
 def printable(text: str) -> str:
-    """The text on one line, with whatever could steer who shows it as an escape.
+    """Return the text on one line, with all characters that Unicode calls unprintable as escapes.
 
-    That is controls, line ends among them, and also the marks that turn the direction of text
-    around (Trojan Source, CVE-2021-42574): all that Unicode does not call printable.
+    These are controls, which include line ends, and marks that change the direction of text (Trojan Source,
+    CVE-2021-42574): they could control the terminal or mislead the reader.
     """
     if text.isprintable():
         return text
@@ -17,11 +17,11 @@ def printable(text: str) -> str:
 
 
 _LINE_END_OR_COLOUR = re.compile("(\n|\033\\[(?:[01](?:;3[0-7])?|3[0-7])m)")
-"""What rbee itself prints beside text: the ends of its lines, and the weights and colours that it uses."""
+"""What rbee itself prints beside text: line ends, and the weights and colours that it uses."""
 
 
 def printable_lines(text: str, *, has_colour: bool = False) -> str:
-    """As printable(), for text of several lines; with `has_colour` its weights and colours stay, too."""
+    """As printable(), for text of several lines; with `has_colour` weights and colours are kept too."""
     if text.isprintable():
         return text
     if not has_colour:
@@ -31,7 +31,7 @@ def printable_lines(text: str, *, has_colour: bool = False) -> str:
 
 
 class NotUtf8(ValueError):
-    """`encoding` is what the text seems to be in, as iconv(1) calls it; None where that is open."""
+    """Text that is not UTF-8; `encoding` is the likely one, as iconv(1) calls it, or None."""
 
     def __init__(self, message: str, encoding: str | None = None) -> None:
         super().__init__(message)
@@ -44,13 +44,13 @@ _MARKS = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
-"""Byte order marks; that of UTF-32 begins as that of UTF-16."""
+"""Byte order marks; UTF-32 first, as its mark begins with that of UTF-16."""
 
 
 def decoded(content: bytes) -> str:
-    """The text of a file that a person wrote: UTF-8, with the mark at its start that some editors leave.
+    """Decode a file that a person wrote: UTF-8, with or without a byte order mark, with any line ends.
 
-    Lines end as they may end anywhere. NotUtf8 says what it is instead.
+    Raises NotUtf8. The lines of the result end with a line feed.
     """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
@@ -67,7 +67,7 @@ def decoded(content: bytes) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, or its beginning and its end, where it is longer: what failed and why stand there."""
+    """Return the text, with its middle cut if it is longer: the start has what failed, the end why."""
     if len(text) <= limit:
         return text
     mark = " … "
@@ -76,9 +76,9 @@ def shortened(text: str, limit: int) -> str:
 
 
 def last_lines(text: str, limit: int = 700) -> str:
-    """The last lines of what a program printed, joined by blanks; of a single line that is longer its end.
+    """Return the last lines of a program's output, joined by blanks; the end of a single longer line.
 
-    A program says last why it ends: before that come banners, warnings and what it did.
+    A program reports last why it ends, after banners, warnings and progress.
     """
     kept = ""
     for line in reversed(text.splitlines()):
@@ -90,5 +90,5 @@ def last_lines(text: str, limit: int = 700) -> str:
 
 
 def shown_span(seconds: float) -> str:
-    """'59.9 s': what is left of a deadline, as nobody wants to read it to the microsecond."""
+    """Return seconds as text for people, such as '59.9 s'."""
     return f"{round(seconds, 1) if seconds >= 1 else float(f'{seconds:.1g}'):.6g} s"

@@ -1,10 +1,10 @@
-"""What both ends of a fleet's connections know of TLS: keys, requests, fingerprints, one name.
+"""TLS for queens and hives: keys, certificate requests, fingerprints, contexts, and tokens.
 
-TLS 1.3 alone. Nobody trusts a name or a public authority: a hive trusts the CA whose
-fingerprint came with its token, and the queen whoever that CA has signed. So every queen's
-certificate is for QUEEN_NAME, whatever address she is reached at, and outlives a move.
+Only TLS 1.3. Neither host names nor public authorities are trusted: a hive trusts the CA whose fingerprint
+came with its token, and the queen trusts the certificates of that CA. So every queen's certificate is for
+QUEEN_NAME, whatever its address, and stays valid after a move.
 
-Certificates are made with the package `cryptography`, imported where one is made or read.
+The package `cryptography` is imported only when a certificate is made or read.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ QUEEN_NAME = "queen-rbee"
 """The one name in a queen's certificate."""
 
 RENEW_AT = 2 / 3
-"""The part of a certificate's life after which another is made."""
+"""The part of a certificate's validity after which it is renewed."""
 
 
 def new_key() -> str:
-    """A private key in PEM: EC, P-256."""
+    """Return a new private key in PEM: EC, P-256."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -39,7 +39,7 @@ def new_key() -> str:
 
 
 def request_for(key: str) -> str:
-    """A PKCS #10 request in PEM. It names nobody: whoever signs it says who it is for."""
+    """Return a PKCS #10 request in PEM for a private key. It has no name: the queen adds it when signing."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -53,15 +53,15 @@ def request_for(key: str) -> str:
 
 
 def fingerprint(certificate: str) -> str:
-    """SHA-256 of a certificate in PEM, as 64 hexadecimal digits; BadInput for what is none."""
+    """Return the SHA-256 of a certificate in PEM, as 64 hexadecimal digits. Raises BadInput."""
     try:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.strip() + "\n")).hexdigest()
     except ValueError as error:
-        raise BadInput(f"it is no certificate: {error}") from error
+        raise BadInput(f"it is not a certificate: {error}") from error
 
 
 def has_fingerprint(certificate: str, wanted: str) -> bool:
-    """Is it a certificate, and the one of that fingerprint?"""
+    """Is it a certificate in PEM, and has it this fingerprint?"""
     try:
         return hmac.compare_digest(fingerprint(certificate), wanted)
     except BadInput:
@@ -69,35 +69,35 @@ def has_fingerprint(certificate: str, wanted: str) -> bool:
 
 
 def life_of(certificate: str) -> tuple[datetime, datetime]:
-    """From when to when a certificate in PEM is valid."""
+    """Return from when and until when a certificate in PEM is valid. Raises ValueError."""
     from cryptography import x509
 
-    found = x509.load_pem_x509_certificate(certificate.encode())
-    if hasattr(found, "not_valid_after_utc"):  # from cryptography 42 on, which warns of the other
-        return found.not_valid_before_utc, found.not_valid_after_utc
-    return found.not_valid_before.replace(tzinfo=UTC), found.not_valid_after.replace(tzinfo=UTC)
+    loaded = x509.load_pem_x509_certificate(certificate.encode())
+    if hasattr(loaded, "not_valid_after_utc"):  # from cryptography 42 on, which deprecates the other
+        return loaded.not_valid_before_utc, loaded.not_valid_after_utc
+    return loaded.not_valid_before.replace(tzinfo=UTC), loaded.not_valid_after.replace(tzinfo=UTC)
 
 
 def fault_of(certificate: str) -> str | None:
-    """What is wrong with a certificate's time, by this machine's clock: a verb and more; None if nothing."""
+    """Return why a certificate is not valid now, such as 'has expired on …', or None, by this clock."""
     begins, ends = life_of(certificate)
     now = datetime.now(UTC)
     if now < begins:
-        told = f"is not valid before {begins:%Y-%m-%d %H:%M} UTC"
-        return f"{told}: it was made while the clock was ahead, or this clock is behind"
+        fault = f"is not valid before {begins:%Y-%m-%d %H:%M} UTC"
+        return f"{fault}: it was made while the clock was ahead, or this clock is behind"
     return f"has expired on {ends:%Y-%m-%d %H:%M} UTC" if ends <= now else None
 
 
 def renewal_of(certificate: str) -> datetime:
-    """When it is time to have another."""
+    """Return when a certificate in PEM is due for renewal."""
     begins, ends = life_of(certificate)
     return begins + (ends - begins) * RENEW_AT
 
 
 def client_context(ca: str, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """For a hive that trusts this CA, in PEM, alone; with its own certificate once it has one."""
+    """Return a hive's context, which trusts only this CA (PEM), with its own certificate if it has one."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
-    # The CA may be one below an organisation's root, which nobody here has.
+    # The CA may be below an organisation's root, which is not here.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=ca)
     if certificate is not None:
@@ -106,7 +106,7 @@ def client_context(ca: str, certificate: Path | None, key: Path | None) -> ssl.S
 
 
 def trusting_context() -> ssl.SSLContext:
-    """For the one question that comes before trust: which CA is it? A fingerprint judges the answer."""
+    """Return a context without verification, to fetch a CA that is then checked by its fingerprint."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -114,13 +114,13 @@ def trusting_context() -> ssl.SSLContext:
 
 
 def server_context(ca: str, certificate: Path, key: Path) -> ssl.SSLContext:
-    """For the queen. Whoever shows a certificate shows one of this CA's; who joins has none yet."""
+    """Return the queen's context. A client's certificate must be by this CA; one that joins has none yet."""
     context = _context(ssl.PROTOCOL_TLS_SERVER)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=ca)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_cert_chain(certificate, key)
-    # Each connection lasts: no session is ever resumed, and a ticket would outlive a removal.
+    # Connections are kept, so no session is resumed, and a ticket would outlive the removal of a hive.
     context.num_tickets = 0
     return context
 
@@ -137,35 +137,35 @@ def _context(protocol: int) -> ssl.SSLContext:
 _TOKEN = re.compile(r"([0-9a-f]{8})\.([A-Za-z0-9_-]{32})\.([0-9a-f]{64})")
 
 _PARTS = 8, 32, 64
-"""Their lengths."""
+"""The lengths of a token's parts."""
 
 
 def token_text(token_id: str, secret: str, ca_fingerprint: str) -> str:
-    """What a person copies: which token, its secret, and which queen."""
+    """Return a token as it is copied: its id, its secret, and the fingerprint of the queen's CA."""
     return f"{token_id}.{secret}.{ca_fingerprint}"
 
 
 def read_token(text: str) -> tuple[str, str, str]:
-    """A token's id, its secret, and the fingerprint of the queen's CA; BadInput does not repeat it."""
-    found = _TOKEN.fullmatch(text.strip())
-    if found is None:
+    """Return a token's id, secret, and fingerprint of the queen's CA. BadInput does not show the token."""
+    match = _TOKEN.fullmatch(text.strip())
+    if match is None:
         raise BadInput(
             f"the token {_damage_of(text.strip())}",
-            hint="Copy all of the line that rbeectl token create printed.",
+            hint="Copy the whole line that rbeectl token create printed.",
             field="token",
         )
-    return found[1], found[2], found[3]
+    return match[1], match[2], match[3]
 
 
 def _damage_of(text: str) -> str:
-    """What is wrong with a token, without any of it."""
+    """Return what is wrong with a token, without showing any part of it."""
     parts = text.split(".")
     if len(parts) != len(_PARTS):
-        return "is not one: it has three parts, between dots"
+        return "is not valid: expected three parts separated by dots"
     for name, part, length in zip(("first", "second", "third"), parts, _PARTS, strict=True):
         if len(part) != length:
-            told = f"its {name} part should have {length} characters, and has {len(part)}"
+            fault = f"its {name} part should have {length} characters, and has {len(part)}"
             break
     else:
-        told = "it has characters that no token has"
-    return f"is damaged: {told}. Was it copied whole?"
+        fault = "it has characters that no token has"
+    return f"is damaged: {fault}. Was all of it copied?"

@@ -1,7 +1,6 @@
-"""Asking the queen and the hive over their Unix sockets; problems come back as our errors.
+"""Clients of the queen and of the hive; problem documents are raised as our errors.
 
-Two speeds. queen.py is what the keeper uses once and throws away: a socket and httptools,
-because a command line is judged by its start. link.py is what the daemons keep for as long
-as they live: httpcore, the transport under httpx (whose own import costs 240 ms on Debian
-12, httpcore's 20).
+queen.py is for the keeper, which sends a few requests and ends: a socket and httptools, as a command line
+must start fast. link.py is for the daemons, which keep a connection: httpcore, the transport of httpx
+(whose own import takes 240 ms on Debian 12, httpcore's 20).
 """

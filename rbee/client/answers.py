@@ -1,4 +1,4 @@
-"""What both clients make of an answer, and of none."""
+"""How both clients read an answer, a refusal, and a failure to connect."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from rbee.wire.routes import Answer, Route
 from rbee.wire.rows import read_rows
 
 ANSWER_LIMIT = 4 * 1024 * 1024
-"""Bytes of an answer, or of one event of a story, that are read at the most."""
+"""The most bytes of an answer, or of one event of a stream."""
 
 
 def read_answer(route: Route[Answer], content: bytes, status: int) -> Answer:
-    """The shape that a route answers with, or its bytes; what is not as agreed is the other side's fault.
+    """Return the shape in an answer, or its bytes if the route has bytes. Raises Unreachable.
 
-    A bad row of a list says in its `problem` what is wrong with it, and hides no other.
+    A bad row of a list is returned with its `problem`, and does not hide the others.
     """
     assert route.answer is not None, f"{route.name} answers with a story"
     answer: Any = content if route.answer is bytes else parse(content, status)
@@ -41,14 +41,15 @@ def read_answer(route: Route[Answer], content: bytes, status: int) -> Answer:
     try:
         return decode(route.answer, answer)
     except BadInput:
-        pass  # seldom: the other way is slower
+        pass  # rare; read_rows() is slower
     try:
         return read_rows(route.answer, answer)
     except BadInput as error:
-        raise Unreachable(f"the answer is not as agreed: {error.message}") from error
+        raise Unreachable(f"the answer is not valid: {error.message}") from error
 
 
 def parse(content: bytes, status: int) -> Any:
+    """Return an answer's JSON; raises Unreachable."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -56,6 +57,7 @@ def parse(content: bytes, status: int) -> Any:
 
 
 def refusal(content: bytes, status: int) -> RbeeError:
+    """Return the error in an answer; Unreachable if it is not a problem document."""
     problem = parse(content, status)
     if not isinstance(problem, dict):
         return Unreachable(f"the answer (status {status}) is not a problem document")
@@ -63,13 +65,13 @@ def refusal(content: bytes, status: int) -> RbeeError:
 
 
 def os_error(error: BaseException | None) -> Exception:
-    """The operating system's own error below a library's."""
+    """Return the operating system's error that a library's error was raised from, or that error itself."""
     root = error
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             return error
         below = error.__cause__ or error.__context__
-        if isinstance(error, BaseExceptionGroup):  # anyio's, of a name with several addresses
+        if isinstance(error, BaseExceptionGroup):  # from anyio, for a name with several addresses
             below = error.exceptions[0]
         error = below
     assert isinstance(root, Exception)
@@ -91,11 +93,11 @@ def _cannot_connect_remote(place: object, error: Exception, scope: Scope) -> Rbe
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return WrongQueen(
-            f"whoever answers at {place} is another queen ({error.verify_message})",
-            hint=f"If she has made new keys: {scope.rejoin}",
+            f"the server at {place} is another queen ({error.verify_message})",
+            hint=f"If the queen has made new keys: {scope.rejoin}",
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return Disconnected(f"the connection to {place} broke in the middle of its TLS handshake")
+        return Disconnected(f"the connection to {place} broke during the TLS handshake")
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).lower().replace("_", " ")
         if "unknown ca" in reason or "certificate" in reason:
@@ -103,7 +105,7 @@ def _cannot_connect_remote(place: object, error: Exception, scope: Scope) -> Rbe
                 f"the queen at {place} does not know this hive's certificate ({reason})",
                 hint=f"To join: {scope.rejoin}",
             )
-        return Unreachable(f"whoever answers at {place} does not speak TLS as agreed ({reason})")
+        return Unreachable(f"the server at {place} does not speak TLS as expected ({reason})")
     if isinstance(error, gaierror):
         host = str(place).rpartition(":")[0]
         return Unreachable(
@@ -116,19 +118,19 @@ def _cannot_connect_remote(place: object, error: Exception, scope: Scope) -> Rbe
     if isinstance(error, TimeoutError):
         return TimedOut(f"{place} did not take the connection in time")
     if isinstance(error, OSError) and error.errno not in (errno.ECONNRESET, errno.EPIPE):
-        return Unreachable(f"{place} cannot be reached ({_words(error)})")
+        return Unreachable(f"{place} cannot be reached ({_text(error)})")
     return Disconnected(f"the connection to {place} broke")
 
 
-def _words(error: Exception) -> str:
-    """The operating system's: asyncio's own are 'Connect call failed', and a tuple."""
+def _text(error: Exception) -> str:
+    """Return the operating system's text; asyncio's own would be 'Connect call failed' and a tuple."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
 
 
 def cannot_connect(place: Path | object, error: Exception, scope: Scope = SYSTEM) -> RbeeError:
-    """What it means that a connection was not made, or broke: to a Unix socket, or to HOST:PORT."""
+    """Return the error for a connection that was not made, or broke, to a socket's path or to HOST:PORT."""
     if not isinstance(place, Path):
         return _cannot_connect_remote(place, error, scope)
     path = place
@@ -142,4 +144,4 @@ def cannot_connect(place: Path | object, error: Exception, scope: Scope = SYSTEM
         )
     if isinstance(error, TimeoutError):
         return TimedOut(f"{path} did not take the connection in time")
-    return Unreachable(f"{path} does not answer ({_words(error)})")
+    return Unreachable(f"{path} does not answer ({_text(error)})")

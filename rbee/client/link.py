@@ -1,4 +1,4 @@
-"""The daemons' way to each other: one kept connection, and what is asked over it."""
+"""The daemons' clients for each other: one kept connection, and the requests over it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rbee.wire.routes import JOB_HEADER, Answer, HiveRoutes, QueenRoutes, Route
 
 @dataclass(frozen=True, slots=True)
 class QueenAddress:
-    """Where a queen on another machine listens. `context` decides whose certificate is accepted."""
+    """The address of a queen on another machine. `context` decides which certificate is accepted."""
 
     host: str
     port: int
@@ -37,15 +37,16 @@ class QueenAddress:
 
 
 class Dialled(Protocol):
-    """A place to which the other side dials. It is a network backend of httpcore's, and its words."""
+    """A network backend of httpcore for connections that the other side dials; str() names it in messages."""
 
-    async def connect_tcp(self, *arguments: Any, **options: Any) -> Any: ...
+    async def connect_tcp(self, *arguments: Any, **options: Any) -> Any:
+        """Return a connection, whatever the address."""
 
 
 class Link:
-    """One kept connection of a daemon to the other; requests go over it one at a time.
+    """One kept connection of a daemon to another; requests are sent one at a time.
 
-    `timeout` in seconds bounds a request from its beginning to the last byte of its answer.
+    `timeout` in seconds bounds a request from its start to the last byte of its answer.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Link:
         self._place = place
         self._timeout = timeout
         self._scope = scope
-        # The name that is in the queen's certificate; where she is, the backend knows.
+        # The name in the queen's certificate; the backend has its address.
         self._base = (
             f"https://{QUEEN_NAME}:{place.port}" if isinstance(place, QueenAddress) else "http://localhost"
         )
@@ -75,14 +76,14 @@ class Link:
         else:
             self._towards = _Towards(self._place.host, _backend(self._httpcore))
             way = {"ssl_context": self._place.context, "network_backend": self._towards}
-        # Above any interval between two heartbeats: httpcore would drop it at 5 s otherwise.
+        # Longer than any interval between two heartbeats: httpcore would close it after 5 s.
         return self._httpcore.AsyncConnectionPool(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=7200, **way
         )
 
     @property
     def is_open(self) -> bool:
-        """Is there a connection that a request would go over, without making a new one?"""
+        """Would a request use a connection that is open already?"""
         return any(link.is_idle() and not link.has_expired() for link in self._pool.connections)
 
     async def ask(
@@ -93,7 +94,10 @@ class Link:
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """The decoded answer of a route; TimedOut, Unreachable, or what the other side refused with."""
+        """Send a request and return the decoded answer; a header for each {name} in the path has its value.
+
+        Raises TimedOut, Unreachable, or the other side's refusal.
+        """
         span = self._timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(span), self._turn:
@@ -114,9 +118,9 @@ class Link:
     async def stream(
         self, route: Route[None], *, headers: dict[str, str], silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The parts of a stream as they come, once its head has; `silence` in seconds bounds each wait.
+        """Yield the parts of a stream, once its head has come; `silence` in seconds bounds each wait.
 
-        What breaks it off raises as ask() does; where it ends in order, so do the parts.
+        The parts end with the stream; a failure raises as in ask().
         """
         try:
             async with AsyncExitStack() as at_the_end:
@@ -147,15 +151,15 @@ class Link:
     async def _exchange(self, route: Route[Any], body: Any, headers: dict[str, str]) -> tuple[int, bytes]:
         sent = b""
         if body is not None:
-            # What a stream's answer is made of is passed on as it is.
+            # bytes are sent as they are.
             sent = body if isinstance(body, bytes) else json.dumps(encode(body)).encode()
             headers = {**headers, "Content-Type": "application/json", "Content-Length": str(len(sent))}
         try:
             async with self._request(route, sent, headers) as response:
                 return response.status, await self._whole(response)
         except asyncio.CancelledError:
-            # A request cut off in its middle leaves a connection that nobody can use. It is not
-            # closed here: anyio, which older versions of httpcore wait with, would cancel that, too.
+            # A cancelled request leaves an unusable connection. It is not closed here: anyio, which older
+            # versions of httpcore use, would cancel that too.
             self._is_broken = True
             raise
 
@@ -184,13 +188,14 @@ class Link:
         await _close(pool, towards)
 
     async def close(self) -> None:
+        """Close the connection."""
         await _close(self._pool, self._towards)
 
 
 class _Towards:
-    """A backend of httpcore's that connects to one host, whatever name is in the URL and checked by TLS.
+    """A backend of httpcore that connects to one host, whatever name is in the URL and checked by TLS.
 
-    The extension sni_hostname would do, but for httpcore 0.16, which does not know it.
+    The extension sni_hostname would serve, but httpcore 0.16 does not have it.
     """
 
     def __init__(self, host: str, backend: Any) -> None:
@@ -200,9 +205,9 @@ class _Towards:
 
     async def connect_tcp(self, host: str, port: int, **options: Any) -> Any:
         await self.close()
-        # In a task of its own. anyio 3.6 ends its other attempts to connect by cancelling the task that
-        # waits, which asyncio.timeout() would take for somebody's cancellation, and it takes somebody's for a
-        # connection that failed: whoever is told to stop would dial again.
+        # In a separate task. anyio 3.6 ends its other attempts to connect by cancelling the waiting task,
+        # which asyncio.timeout() would take for a real cancellation, and it takes a real one for a failed
+        # connection: a daemon that stops would dial again.
         connecting = asyncio.ensure_future(self._backend.connect_tcp(self._host, port, **options))
         try:
             await asyncio.wait((connecting,))
@@ -217,7 +222,7 @@ class _Towards:
         """Close the connection; httpcore forgets one whose TLS handshake is cut off."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            with suppress(Exception):  # what a backend raises on closing twice is its own affair
+            with suppress(Exception):  # backends may raise if closed twice
                 await stream.aclose()
 
     def __getattr__(self, name: str) -> Any:
@@ -233,7 +238,7 @@ def _backend(httpcore: Any) -> Any:
 
 
 def _drop(connecting: asyncio.Future[Any]) -> None:
-    """Close a connection that came when nobody waited for it any more."""
+    """Close a connection that came after its request was cancelled."""
     if not connecting.cancelled() and connecting.exception() is None:
         asyncio.ensure_future(connecting.result().aclose())  # noqa: RUF006  # it ends at once
 
@@ -246,7 +251,7 @@ async def _close(pool: Any, towards: _Towards | None) -> None:
 
 
 class Asking(Protocol):
-    """A way to the other side: a Link, or the connections that a hive elsewhere dials."""
+    """Sends requests: a Link, or an Uplink with the connections that a remote hive dials."""
 
     async def ask(
         self,
@@ -255,50 +260,53 @@ class Asking(Protocol):
         *,
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Answer: ...
+    ) -> Answer:
+        """As Link.ask()."""
 
 
 class HiveClient:
-    """What the queen asks of a hive, whatever link leads to it.
+    """The queen's requests to a hive. Timeouts are in seconds; all raise as Link.ask().
 
-    `looks` is a link of its own for who looks: over `link` a detection may be under way for long.
+    `sample_link` is a separate link for samples, which must not wait for a detection on `link`.
     """
 
-    def __init__(self, link: Asking, *, looks: Asking | None = None) -> None:
+    def __init__(self, link: Asking, *, sample_link: Asking | None = None) -> None:
         self._link = link
-        self._looks = looks or link
+        self._sample_link = sample_link or link
 
     async def health(self, *, timeout: float) -> HiveHealth:
-        """Whose hive it is."""
+        """Return which hive it is, and which queen's."""
         return await self._link.ask(HiveRoutes.HEALTH, timeout=timeout)
 
     async def devices(self, *, job_id: str | None, timeout: float) -> Devices:
-        """Have the hive detect its devices; raises what the hive refused with."""
+        """Have the hive detect its devices, for a job if `job_id` is given."""
         headers = {JOB_HEADER: job_id} if job_id else {}
         return await self._link.ask(HiveRoutes.DEVICES, headers=headers, timeout=timeout)
 
     async def sample(self, *, timeout: float) -> Sample:
-        """What the hive's machine does right now."""
-        return await self._looks.ask(HiveRoutes.SAMPLE, timeout=timeout)
+        """Return a sample of the hive's machine."""
+        return await self._sample_link.ask(HiveRoutes.SAMPLE, timeout=timeout)
 
     async def shut_down(self, *, timeout: float) -> None:
-        """Have the hive stop; it comes back by itself when its queen is there again."""
+        """Have the hive stop; it starts by itself when its queen is back."""
         await self._link.ask(HiveRoutes.SHUTDOWN, timeout=timeout)
 
     async def leave(self, *, timeout: float) -> None:
-        """Have a hive on another machine forget its queen, and stop."""
+        """Have a remote hive forget its queen, and stop."""
         await self._link.ask(HiveRoutes.LEAVE, timeout=timeout)
 
 
 class HeartbeatClient:
-    """What a hive tells the queen."""
+    """A hive's requests to its local queen."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     @property
     def is_open(self) -> bool:
+        """Would a beat use a connection that is open already?"""
         return self._link.is_open
 
     async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
+        """Send a beat and return its ack. Raises as Link.ask()."""
         return await self._link.ask(QueenRoutes.HEARTBEAT, heartbeat, timeout=timeout)

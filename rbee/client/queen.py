@@ -1,4 +1,4 @@
-"""The keeper's way to the queen: one request a connection, blocking, quick to import."""
+"""The keeper's client for the queen: one request for each connection, blocking, quick to import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rbee.wire.jobs import JobStarted
 from rbee.wire.routes import EVENT_HEADER, Answer, QueenRoutes, Route
 
 SILENCE = 30.0
-"""Seconds without a byte after which an open stream counts as broken: three times sse.KEEP_ALIVE."""
+"""Seconds without data after which a stream counts as broken: three times sse.KEEP_ALIVE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class StoryEvent:
 
 @dataclass(frozen=True, slots=True)
 class FeedBlock:
-    """One block of the feed: `kind` is 'narrated' or 'gap', or '' for one that has nothing but an id."""
+    """One block of the feed: `kind` is 'narrated' or 'gap', or '' for one with only an id."""
 
     id: str
     kind: str
@@ -48,9 +48,9 @@ def _for_ever(most: float) -> float:
 
 
 class QueenClient:
-    """One request a connection, blocking, for the keeper. `timeout` in seconds bounds each wait.
+    """Sends requests to the queen's socket at `path`. `timeout` in seconds bounds each wait.
 
-    `left` makes of a wait's bound what is left of a deadline, and raises TimedOut once it has passed.
+    `left` shortens a timeout to what is left of a deadline, and raises TimedOut once that has passed.
     """
 
     def __init__(
@@ -67,11 +67,14 @@ class QueenClient:
         self._left = left
 
     def within(self, timeout: float) -> QueenClient:
-        """The same with another bound for each wait."""
+        """Return the same client with another timeout."""
         return QueenClient(self._path, timeout=timeout, left=self._left, scope=self._scope)
 
     def ask(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
-        """The decoded answer of a route."""
+        """Send a request and return the decoded answer; `values` are for the route's path and query.
+
+        Raises the queen's refusal, TimedOut, NotRunning, NotPermitted or Unreachable.
+        """
         with closing(self._connect()) as channel:
             answer = _Answer(channel, self._timeout, self._left, self._scope)
             _send(channel, route, body, "application/json", values)
@@ -83,9 +86,9 @@ class QueenClient:
     def tell_story(
         self, route: Route[JobStarted] | Route[None], body: Any = None, **values: str
     ) -> Iterator[StoryEvent]:
-        """The events of the story that a request begins or resumes, until 'done' or 'error'.
+        """Yield the events of the story that a request begins or resumes, until 'done' or 'error'.
 
-        A stream that just ends raises Disconnected: what ends well says so.
+        Raises as ask(), and Disconnected if the stream ends before that.
         """
         with closing(self._connect()) as channel:
             answer = _Answer(channel, self._timeout, self._left, self._scope)
@@ -97,7 +100,7 @@ class QueenClient:
             yield from _events(answer)
 
     def fetch(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
-        """The file that a route answers with, in parts; one that ends too early raises Disconnected."""
+        """Yield the parts of the file that a route answers with. Raises as ask()."""
         with closing(self._connect()) as channel:
             answer = _Answer(channel, SILENCE, self._left, self._scope)
             _send(channel, route, None, accept or route.media_type, {})
@@ -107,7 +110,10 @@ class QueenClient:
             yield from answer.parts()
 
     def watch(self, *, after: str | None = None, since_ms: int | None = None) -> FeedStream:
-        """The feed after an event's id, since a moment, or from now on; for the caller to close."""
+        """Open the feed after the event id `after`, at `since_ms` (ms since the epoch), or from now on.
+
+        The caller closes it. Raises as ask().
+        """
         channel = self._connect()
         try:
             answer = _Answer(channel, self._timeout, self._left, self._scope)
@@ -134,7 +140,7 @@ class QueenClient:
 
 
 class FeedStream:
-    """The feed as it comes: receive() when it is readable, then take(). Nothing here waits."""
+    """The feed: call receive() when the socket is readable, then take(). Nothing here waits."""
 
     def __init__(self, channel: socket.socket, answer: _Answer) -> None:
         self._channel = channel
@@ -142,17 +148,19 @@ class FeedStream:
         self._parser = sse.Parser(ANSWER_LIMIT)
 
     def fileno(self) -> int:
+        """Return the socket's descriptor, for select()."""
         return self._channel.fileno()
 
     def close(self) -> None:
+        """Close the connection."""
         self._channel.close()
 
     def receive(self) -> None:
-        """Read what has arrived; a stream that breaks off raises Disconnected."""
+        """Read what has arrived. Raises Disconnected if the connection broke."""
         self._answer.receive()
 
     def take(self) -> list[FeedBlock]:
-        """The blocks that have arrived whole."""
+        """Return the blocks that have arrived completely."""
         events = self._parser.feed(b"".join(self._answer.take()))
         return [
             FeedBlock(event.id, event.kind or "", _data(event.data or "{}"))
@@ -162,12 +170,12 @@ class FeedStream:
 
     @property
     def is_ended(self) -> bool:
-        """Has the queen ended it, as she does when she stops?"""
+        """Has the queen ended the stream, as it does when it stops?"""
         return self._answer.is_complete
 
 
 class _Answer:
-    """An HTTP answer as it comes off a socket; httptools parses it and calls the on_ methods."""
+    """An HTTP answer that is read from a socket; httptools parses it and calls the on_ methods."""
 
     def __init__(
         self, channel: socket.socket, timeout: float, left: Callable[[float], float], scope: Scope
@@ -180,7 +188,7 @@ class _Answer:
         self._channel = channel
         self._left = left
         self._parser = httptools.HttpResponseParser(self)
-        # What would switch to another protocol is no answer either, and is an error of its own there.
+        # An upgrade to another protocol is not an answer either, and a separate exception.
         self._broken = (httptools.HttpParserError, httptools.HttpParserUpgrade)
         self._parts: list[bytes] = []
         self.is_complete = False
@@ -199,12 +207,12 @@ class _Answer:
             self.receive()
 
     def take(self) -> list[bytes]:
-        """What has arrived of the body since the last time."""
+        """Return what has arrived of the body since the last call."""
         parts, self._parts = self._parts, []
         return parts
 
     def parts(self) -> Iterator[bytes]:
-        """The body as it comes; a body that ends too early raises Disconnected."""
+        """Yield the body as it comes. Raises Disconnected if it ends too early."""
         while True:
             yield from self.take()
             if self.is_complete:
@@ -221,7 +229,7 @@ class _Answer:
 
     @property
     def why(self) -> str:
-        """What shows why she went: command lines for a hint."""
+        """The hint for a queen that disconnected: the commands that show why."""
         status = self._scope.systemctl(f"status {QUEEN_PROGRAM}")
         return f"{status}; {self._scope.journalctl(f'-u {QUEEN_PROGRAM} -e')}"
 
@@ -230,7 +238,7 @@ class _Answer:
             self._channel.settimeout(self._left(self.timeout))
             data = self._channel.recv(65536)
             if not data:
-                raise Disconnected("the queen went in the middle of her answer", hint=self.why)
+                raise Disconnected("the queen disconnected in the middle of its answer", hint=self.why)
             self._parser.feed_data(data)
         except TimeoutError as error:
             self._left(self.timeout)
@@ -243,7 +251,7 @@ class _Answer:
                 f"the connection to the queen broke ({reason(error)})", hint=self.why
             ) from error
         except self._broken as error:
-            raise Unreachable(f"the queen's answer is no HTTP ({error})", hint=self.why) from error
+            raise Unreachable(f"the queen's answer is not HTTP ({error})", hint=self.why) from error
 
 
 def _send(
@@ -254,7 +262,7 @@ def _send(
     values: Mapping[str, str],
     headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a request. An error is left to the answer: a refusal may come before all is written."""
+    """Write a request. Errors are ignored: the answer may be a refusal before all of it is written."""
     content = b"" if body is None else json.dumps(encode(body)).encode()
     path = route.url(**{name: quote(value, safe="") for name, value in values.items()})
     query = urlencode({name: values[name] for name, _ in route.query if name in values})
@@ -280,7 +288,7 @@ def _events(answer: _Answer) -> Iterator[StoryEvent]:
             yield _story_event(event.id, event.kind, event.data)
             if event.kind in ("done", "error"):
                 return
-    raise Disconnected("the queen went in the middle of the story", hint=answer.why)
+    raise Disconnected("the queen disconnected in the middle of the story", hint=answer.why)
 
 
 def _story_event(at: str | None, kind: str | None, data: str) -> StoryEvent:
@@ -295,7 +303,7 @@ def _data(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unreachable(f"an event of the stream is not as agreed: {error}") from error
+        raise Unreachable(f"an event of the stream is not valid: {error}") from error
     if not isinstance(data, dict):
-        raise Unreachable("an event of the stream is not as agreed: its data is no JSON object")
+        raise Unreachable("an event of the stream is not valid: its data is not a JSON object")
     return data

@@ -1,4 +1,4 @@
-"""queen-rbee: what systemd hands over, made into a queen who serves until it says stop."""
+"""queen-rbee: a queen built from the sockets and folders that systemd hands over, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from rbee.systemd.daemon import Notifier, state_directory, take_sockets
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
-    is_told_to_stop = stop_signal()
+    """Run the queen of a scope until SIGTERM; raises RbeeError if it cannot run."""
+    stop_event = stop_signal()
     settings = config.load(scope=scope)
     sockets, remote_sockets = _sockets(scope)
     site = Site(
@@ -34,39 +35,40 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     )
     with Bus(scope) as bus:
         async with Queen.open(settings, site, bus, notifier, journal) as queen:
-            # What lives then lives for good; without it a collection with many connections stalls the loop.
-            await queen.serve(is_told_to_stop, started=gc.freeze)
+            # Objects that exist by then live until the end; scanning them again would stall the loop.
+            await queen.serve(stop_event, started=gc.freeze)
 
 
 def _sockets(scope: Scope) -> tuple[list[socket.socket], list[socket.socket]]:
-    """Her Unix sockets, and those of queen-rbee-tcp.socket, by the names that systemd hands over.
+    """Return the Unix sockets, and those of queen-rbee-tcp.socket, by their names from systemd.
 
-    Not by their order, which differs from start to start where two units feed one service.
+    Not by their order, which differs from start to start when two units feed one service.
     """
     handed_over = take_sockets()
     remote = handed_over.pop(TCP_SOCKETS, [])
     local = [listener for named in handed_over.values() for listener in named]
     if any(listener.family != socket.AF_UNIX for listener in local):
         raise BadConfig(
-            f"TCP needs TLS and a credential, and {QUEEN_SOCKET_UNIT} knows neither",
-            hint=f"Take every ListenStream= but {scope.queen_socket} out of {QUEEN_SOCKET_UNIT}, "
+            f"TCP needs TLS and a credential, and {QUEEN_SOCKET_UNIT} has neither",
+            hint=f"Remove every ListenStream= but {scope.queen_socket} from {QUEEN_SOCKET_UNIT}, "
             f"then: {scope.rbeectl('tcp enable')}",
         )
     if any(listener.family == socket.AF_UNIX for listener in remote):
         raise BadConfig(
             f"{TCP_SOCKET_UNIT} has a Unix socket",
-            hint=f"Take every ListenStream= that is a path out of {TCP_SOCKET_UNIT}.",
+            hint=f"Remove every ListenStream= that is a path from {TCP_SOCKET_UNIT}.",
         )
     return local, remote
 
 
 def _feed_path() -> Path | None:
-    """Not under systemd there is no place for it, and it is kept in RAM."""
+    """Return the feed's file, or None (kept in RAM) when not run by systemd."""
     runtime = os.environ.get("RUNTIME_DIRECTORY")
     return Path(runtime) / "events" if runtime else None
 
 
 def main() -> int:
+    """Run queen-rbee and return its exit status."""
     return run_daemon(QUEEN_PROGRAM, QUEEN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 

@@ -1,4 +1,4 @@
-"""Whether the queen is open to other machines, and the keys that she then has."""
+"""Access to the queen over TCP: whether it is enabled, and the keys that it needs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rbee.wire.fleet import Tcp
 
 log = logging.getLogger("rbee")
 
-LOOK_AT_KEYS = 3600.0
-"""Seconds between two looks at whether the queen's certificate is to be renewed."""
+RENEWAL_INTERVAL = 3600.0
+"""Seconds between two checks whether the queen's certificate is due for renewal."""
 
 
 class TcpAccess:
-    """`folder` is the queen's state directory. Without `sockets` nobody comes over TCP now."""
+    """`folder` is the queen's state directory. Without `sockets` the queen does not serve TCP now."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class TcpAccess:
         self._authority: Authority | None = None
 
     async def load(self) -> None:
-        """Take up the keys where the queen is open or has been."""
+        """Load the keys if TCP is enabled or has been. Raises BadConfig."""
         if self._sockets or (self._folder / "tls").exists():
             self._authority = await asyncio.to_thread(self._open_authority)
 
@@ -50,7 +50,10 @@ class TcpAccess:
         return Authority.open(self._folder / "tls", credentials=self._find_credentials())
 
     async def set(self, is_open: bool) -> Tcp:
-        """Whether the socket is opened when the queen next starts; the keys are made first."""
+        """Set whether the TCP socket is opened at the queen's next start; the keys are made first.
+
+        Raises BadConfig, or RbeeError if a file cannot be written.
+        """
         if is_open and self._authority is None:
             self._authority = await asyncio.to_thread(self._open_authority)
             await asyncio.to_thread(self._authority.context)
@@ -59,7 +62,7 @@ class TcpAccess:
         return await self.view()
 
     async def view(self) -> Tcp:
-        """Whether the queen is open, where she listens, and how her keys are."""
+        """Return whether TCP is enabled, the addresses listened on, and the state of the keys."""
         names = [listener.getsockname() for listener in self._sockets]
         authority = self._authority
         is_made = authority is not None and (self._folder / "tls" / "queen.crt").exists()
@@ -73,28 +76,29 @@ class TcpAccess:
 
     @property
     def is_shut_out(self) -> bool:
-        """Is the queen to be reached by hives on other machines, and has systemd handed her no socket?"""
+        """Is TCP enabled, but has systemd handed over no socket?"""
         return not self._sockets and (self._folder / "tcp").exists()
 
     async def context(self) -> ssl.SSLContext:
-        """For those who come over TCP."""
+        """Return the TLS context for connections over TCP. Raises TcpClosed or BadConfig."""
         return await asyncio.to_thread(self.authority.context)
 
     @property
     def authority(self) -> Authority:
+        """The queen's CA. Raises TcpClosed if TCP has never been enabled."""
         if self._authority is None:
             raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
         return self._authority
 
     async def keep_keys(self) -> None:
-        """Renew the queen's certificate early, for ever."""
+        """Renew the queen's certificate before it expires, until cancelled."""
         while True:
             try:
                 if await asyncio.to_thread(self.authority.renew):
                     self._narrator.narrate(KEYS_RENEWED, "the queen's certificate is renewed")
             except (RbeeError, OSError, ValueError) as error:
                 log.error("the queen's certificate could not be renewed, retrying: %s", error)
-            await asyncio.sleep(LOOK_AT_KEYS)
+            await asyncio.sleep(RENEWAL_INTERVAL)
 
 
 def _bracketed(address: str) -> str:

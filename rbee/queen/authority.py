@@ -1,8 +1,8 @@
-"""The queen's CA: made at first use, it signs her own certificate and those of her hives.
+"""The queen's CA: made at first use, it signs the certificates of the queen and of its hives.
 
-In `tls` of her state directory, each file 0600: ca.crt and ca.key, queen.crt and queen.key. An
-administrator who has a CA brings it as the systemd credentials rbee.ca.crt and rbee.ca.key, and
-then no key of a CA is kept here.
+The files are in `tls` of the state directory, mode 0600: ca.crt and ca.key, queen.crt and queen.key. An
+administrator may provide a CA as the systemd credentials rbee.ca.crt and rbee.ca.key; then no CA key is
+kept here.
 """
 
 from __future__ import annotations
@@ -28,30 +28,31 @@ log = logging.getLogger("rbee")
 CA_LIFE = timedelta(days=10 * 365)
 
 QUEEN_LIFE = timedelta(days=90)
-"""Of the queen's certificate; like a hive's it is made anew after two thirds of it."""
+"""Validity of the queen's certificate; like a hive's it is renewed after two thirds of that."""
 
 HIVE_LIFE = timedelta(days=365)
-"""Of a hive's: the catalog says who is one, and a machine may be off for four months."""
+"""Validity of a hive's: long, as the catalog decides which hives are accepted, and a machine may be off
+for four months."""
 
 CLOCKS = timedelta(hours=1)
-"""How far a hive's clock may be behind the queen's: certificates are valid from so long ago on."""
+"""How far a hive's clock may be behind the queen's: certificates are valid from this long ago."""
 
 RSA_BITS = 2048, 8192
-"""The least and the most of a hive's key, where it is RSA."""
+"""The least and the most bits of a hive's RSA key."""
 
 WAY_BACK = "man queen-rbee.service, KEYS: the hives have to join again"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a hive's certificate is for; the id of a credential is the same in each that renews it."""
+    """The subject of a hive's certificate; a renewed certificate has the same credential."""
 
     hive_id: str
     credential: str
 
 
 class Authority:
-    """Its methods take milliseconds, and some read or write files."""
+    """A CA and the queen's certificate. Methods take milliseconds and may read or write files."""
 
     def __init__(self, folder: Path, ca: str, ca_key: Any) -> None:
         self.ca = ca
@@ -62,27 +63,30 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path, *, credentials: Path | None = None) -> Authority:
-        """Load the CA, or make one where there is none; BadConfig leaves what is there as it is."""
+        """Load the CA, or make one if there is none. BadConfig if it is unusable; its files stay."""
         try:
             return cls(folder, *_given(credentials) or _kept(folder) or _made(folder))
         except OSError as error:
             place = Path(error.filename or folder)
-            # A key that is gone is gone. What else is in the way can be mended, and no hive joins again.
+            # Only if a key is lost do the hives have to join again; anything else can be repaired.
             hint = WAY_BACK if error.errno == errno.ENOENT else cure(error, place)
             raise BadConfig(f"the keys in {place} cannot be used: {reason(error)}", hint=hint) from error
         except (ValueError, TypeError, BadInput) as error:
             place = credentials if credentials and (credentials / "rbee.ca.crt").exists() else folder
-            raise BadConfig(f"the keys in {place} are not a CA's: {error}", hint=WAY_BACK) from error
+            raise BadConfig(f"the keys in {place} are not those of a CA: {error}", hint=WAY_BACK) from error
 
     @property
     def expires(self) -> datetime:
-        """When the queen's own certificate does."""
+        """When the queen's own certificate expires. Raises RbeeError if it cannot be read."""
         with explained(self._own[0], "read", RbeeError):
             return tls.life_of(self._own[0].read_text())[1]
 
     @property
     def fault(self) -> str | None:
-        """Why nobody could join now, by the queen's clock; None if these certificates are valid."""
+        """Why no machine can join now, by the queen's clock; None if both certificates are valid.
+
+        Raises RbeeError if the queen's cannot be read.
+        """
         if (fault := tls.fault_of(self.ca)) is not None:
             return f"the certificate of the queen's CA {fault}"
         own = self._own[0]
@@ -91,7 +95,7 @@ class Authority:
         return None if fault is None else f"the queen's certificate {fault}"
 
     def context(self) -> ssl.SSLContext:
-        """The one context of the queen's TLS; renew() puts another certificate into it."""
+        """Return the queen's one TLS context; renew() loads a new certificate into it. Raises BadConfig."""
         if self._context is None:
             try:
                 self._renew_own()
@@ -101,14 +105,14 @@ class Authority:
                     raise BadConfig(
                         f"{place} cannot be written: {reason(error)}", hint=cure(error, place)
                     ) from error
-                log.error("%s could not be renewed, and serves on until it expires: %s", place, reason(error))
+                log.error("%s could not be renewed, and is used until it expires: %s", place, reason(error))
             self._context = tls.server_context(self.ca, *self._own)
         return self._context
 
     def renew(self) -> bool:
-        """Have the queen's certificate made anew where it is time; connections that are open stay.
+        """Renew the queen's certificate if that is due, and return whether it was; open connections stay.
 
-        Raises OSError, and the one that there is stays as it is.
+        Raises OSError; the present certificate then stays in use.
         """
         assert self._context is not None
         if not self._renew_own():
@@ -117,7 +121,7 @@ class Authority:
         return True
 
     def sign(self, request: str, identity: Identity) -> str:
-        """A hive's certificate in PEM, from its request; BadInput where that is none."""
+        """Sign a hive's PKCS #10 request and return the certificate, both in PEM. Raises BadInput."""
         from cryptography import x509
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -125,13 +129,13 @@ class Authority:
             asked = x509.load_pem_x509_csr(request.encode())
             key = asked.public_key()
         except Exception as error:  # what cryptography raises differs from version to version
-            raise BadInput(f"request is no certificate request: {error}", field="request") from error
+            raise BadInput(f"request is not a certificate request: {error}", field="request") from error
         _check_strength(key)
         try:
             is_genuine = asked.is_signature_valid
-        except Exception as error:  # a hash that it does not know, for one
-            told = f"request is signed in a way that is not taken: {error}"
-            raise BadInput(told, field="request") from error
+        except Exception as error:  # for example an unknown hash
+            message = f"request has a signature that is not supported: {error}"
+            raise BadInput(message, field="request") from error
         if not is_genuine:
             raise BadInput("request is not signed with its own key", field="request")
         names = [
@@ -140,7 +144,7 @@ class Authority:
         ]
         return self._sign(key, x509.Name(names), ExtendedKeyUsageOID.CLIENT_AUTH, HIVE_LIFE)
 
-    # Small print
+    # The queen's own certificate, and signing
 
     @property
     def _own(self) -> tuple[Path, Path]:
@@ -160,43 +164,43 @@ class Authority:
         usage = ExtendedKeyUsageOID.SERVER_AUTH
         signed = self._sign(private.public_key(), name, usage, QUEEN_LIFE, name=QUEEN_NAME)
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        # Before those that there are go: where there is no room, they stay.
+        # Written before the old ones are removed: if there is no room, those stay.
         new_key = write_aside(key, pem.encode(), mode=0o600)
         new_certificate = write_aside(certificate, signed.encode(), mode=0o600)
-        certificate.unlink(missing_ok=True)  # cut off here, both are made anew
+        certificate.unlink(missing_ok=True)  # if interrupted here, both are made again
         new_key.rename(key)
         new_certificate.rename(certificate)
         sync_folder(self._folder)
         return True
 
     def _has_own(self, until: Callable[[str], datetime]) -> bool:
-        """Is there a certificate of this CA's with its key, and is what `until` says of it still to come?"""
+        """Is there a certificate by this CA with its key, and is the time that `until` returns ahead?"""
         from cryptography import x509
 
         certificate, key = self._own
         try:
             return self._is_good(certificate.read_text(), key.read_bytes(), until)
         except (OSError, ValueError, TypeError, x509.ExtensionNotFound):
-            return False  # there is none yet, or none that can be read
+            return False  # missing or unreadable
 
     def _is_good(self, certificate: str, key: bytes, until: Callable[[str], datetime]) -> bool:
         from cryptography import x509
         from cryptography.hazmat.primitives import serialization
 
-        found = x509.load_pem_x509_certificate(certificate.encode())
-        if not _are_a_pair(found, serialization.load_pem_private_key(key, password=None)):
+        loaded = x509.load_pem_x509_certificate(certificate.encode())
+        if not _are_a_pair(loaded, serialization.load_pem_private_key(key, password=None)):
             return False
-        signed_with = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        signed_with = loaded.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
         return signed_with == self._key_identifier() and until(certificate) > datetime.now(UTC)
 
     def _key_identifier(self) -> Any:
-        """Which key signed: the CAs of all queens have one name."""
+        """Identify the signing key: the CAs of all queens have the same name."""
         from cryptography import x509
 
         kind = x509.AuthorityKeyIdentifier
         try:
-            found = x509.load_pem_x509_certificate(self.ca.encode()).extensions
-            own = found.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            extensions = x509.load_pem_x509_certificate(self.ca.encode()).extensions
+            own = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         except x509.ExtensionNotFound:
             return kind.from_issuer_public_key(self._ca_key.public_key())
         return kind.from_issuer_subject_key_identifier(own)
@@ -222,7 +226,7 @@ class Authority:
         )
         if name is not None:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        # Ed25519 and Ed448 have a hash of their own.
+        # Ed25519 and Ed448 include their hash.
         digest = (
             None
             if isinstance(self._ca_key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
@@ -233,7 +237,7 @@ class Authority:
 
 
 def _check_strength(key: Any) -> None:
-    """BadInput for a key that is too weak, too large to be worked with, or of a sort that TLS has not."""
+    """Raise BadInput for a key that is too weak, too large, or of a type that TLS does not have."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
     if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
@@ -242,22 +246,21 @@ def _check_strength(key: Any) -> None:
         least, most = RSA_BITS
         if least <= key.key_size <= most:
             return
-        told = f"an RSA key of {key.key_size} bits"
+        description = f"an RSA key of {key.key_size} bits"
     elif isinstance(key, ec.EllipticCurvePublicKey):
         if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1):
             return
-        told = f"a key on the curve {key.curve.name}"
+        description = f"a key on the curve {key.curve.name}"
     else:
-        told = "a key of another sort"
-    raise BadInput(
-        f"request has {told}, which is refused", hint="Use EC with P-256, as rbee-hive does.", field="request"
-    )
+        description = "a key of another type"
+    message = f"request has {description}, which is refused"
+    raise BadInput(message, hint="Use EC with P-256, as rbee-hive does.", field="request")
 
 
 def credentials_folder() -> Path | None:
-    """Where systemd has put this unit's credentials, if it has any."""
-    found = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(found) if found else None
+    """Return the folder in which systemd has put this unit's credentials, or None."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
 
 
 def _given(credentials: Path | None) -> tuple[str, Any] | None:
@@ -269,7 +272,7 @@ def _given(credentials: Path | None) -> tuple[str, Any] | None:
 def _kept(folder: Path) -> tuple[str, Any] | None:
     certificate, key = folder / "ca.crt", folder / "ca.key"
     if not certificate.exists():
-        return None  # the key is written first: without a certificate it has never signed anything
+        return None  # the key is written first: without ca.crt it has never signed anything
     return _load(certificate, key)
 
 
@@ -277,7 +280,7 @@ def _load(certificate: Path, key: Path) -> tuple[str, Any]:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
 
-    # An administrator may bring them from anywhere: a mark of UTF-8 at the start is passed over.
+    # Files from an administrator may begin with the byte order mark of UTF-8.
     ca = decoded(certificate.read_bytes())
     private = serialization.load_pem_private_key(decoded(key.read_bytes()).encode(), password=None)
     if not _are_a_pair(x509.load_pem_x509_certificate(ca.encode()), private):
@@ -288,9 +291,9 @@ def _load(certificate: Path, key: Path) -> tuple[str, Any]:
 
 
 def _due(certificate: str) -> datetime:
-    """When it is time for another certificate: at once for one that is not valid yet."""
-    is_ahead = tls.life_of(certificate)[0] > datetime.now(UTC)
-    return datetime.min.replace(tzinfo=UTC) if is_ahead else tls.renewal_of(certificate)
+    """Return when a certificate is due for renewal: at once if it is not valid yet."""
+    is_not_valid_yet = tls.life_of(certificate)[0] > datetime.now(UTC)
+    return datetime.min.replace(tzinfo=UTC) if is_not_valid_yet else tls.renewal_of(certificate)
 
 
 def _are_a_pair(certificate: Any, private: Any) -> bool:

@@ -1,9 +1,8 @@
-"""The word that a queen leaves for the next boot.
+"""Whether the next boot starts the queen.
 
-A file in her state directory, there as long as a hive is wanted: at boot systemd starts
-queen-rbee-resume.service where it finds the file (ConditionPathExists=), and that wakes
-the queen. A queen who is told to stop takes it away (queen-rbee-stopped, ExecStopPost=);
-one who is killed, or goes down with the machine, leaves it.
+The marker is a file in the queen's state directory that exists as long as any hive is desired: at boot
+systemd starts queen-rbee-resume.service if the file exists (ConditionPathExists=), and that starts the
+queen. A stop removes the file (queen-rbee-stopped, ExecStopPost=); a kill or a reboot leaves it.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from rbee.files import sync_folder
 
 
 class BootMarker:
-    """Touches the disk only where the answer has changed. Raises OSError."""
+    """A file that exists or does not; the disk is touched only when that changes. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_there: bool | None = None
 
-    def set(self, is_wanted: bool) -> None:
-        """Have the queen woken at the next boot, or not; it has reached the disk on return."""
-        if is_wanted == self._is_there:
+    def set(self, is_desired: bool) -> None:
+        """Make the file exist or not; the change has reached the disk on return."""
+        if is_desired == self._is_there:
             return
-        if is_wanted:
+        if is_desired:
             self._path.touch(mode=0o600)
         else:
             self._path.unlink(missing_ok=True)
         sync_folder(self._path.parent)
-        self._is_there = is_wanted
+        self._is_there = is_desired

@@ -1,10 +1,10 @@
-"""The feed: what is narrated, numbered and kept for a while, for whoever watches (rbeectl monitor).
+"""The feed: the narrated lines, numbered and kept for a while, for rbeectl monitor.
 
-The journal has it too, and for good, but not for the group rbee, which may not read the journal.
+The journal keeps them too, for longer, but members of the group rbee may not read the journal.
 
-Bounds: KEPT events and KEPT_SIZE bytes of them; WATCHERS readers at once. A reader has no buffer
-of its own, only a place in what is kept: who is too slow for it is told of a gap, and who takes
-nothing for rbee.server.connection.SEND_TIMEOUT is dropped.
+Limits: KEPT events and KEPT_SIZE bytes of them; WATCHERS readers at once. A reader has no buffer of its
+own, only a position among the kept events: one that is too slow gets a gap event, and one that takes
+nothing for rbee.server.connection.SEND_TIMEOUT is disconnected.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from rbee.wire.types import is_same_name
 log = logging.getLogger("rbee")
 
 KEPT = 1000
-"""Events that are kept; the file has up to twice as many before the older half is left behind."""
+"""Events that are kept; the file has up to twice as many before the older half is dropped."""
 
 KEPT_SIZE = 1024 * 1024
-"""Bytes of the events that are kept, in JSON; the file has up to twice as many."""
+"""Bytes of the kept events, in JSON; the file has up to twice as many."""
 
 REPEATS = 256
-"""Lines of hives that are told apart from a repetition: a beat whose answer was late is sent anew."""
+"""Lines of hives that are remembered to drop repeated ones: a beat whose answer was late is sent again."""
 
-MEND_AFTER = 60.0
-"""Seconds after which a file that could not be written is tried again, at the next event."""
+RETRY_AFTER = 60.0
+"""Seconds after which writing a file that failed is retried, at the next event."""
 
 WATCHERS = Bound(total=128, kept=16, a_user=96, a_process=32)
 
@@ -66,10 +66,10 @@ _PRIORITIES = {event.name: event.priority for event in EVENTS}
 
 
 class FeedFile:
-    """The events' lines in a file that outlives the process; without a path it keeps nothing.
+    """The events' lines in a file that outlives the process; without a path nothing is kept.
 
-    It is on tmpfs and outlives no reboot, so nothing is synced: what write(2) has taken is there
-    even if the writer is killed right after it, and of what it took in part the beginning.
+    It is on tmpfs, so nothing is synced: what write(2) has taken is there even if the writer is killed
+    right after it, and a partial write leaves an unfinished last line.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -80,16 +80,18 @@ class FeedFile:
 
     @property
     def is_open(self) -> bool:
+        """Can lines be appended?"""
         return self._fd is not None
 
     @property
     def is_long(self) -> bool:
+        """Has the file twice what is kept, and is due for rewrite()?"""
         return self._count >= 2 * KEPT or self._size >= 2 * KEPT_SIZE
 
     def load(self) -> list[bytes]:
-        """Its lines, to be gone on with; a last one without an end is cut off.
+        """Open the file and return its lines; an unfinished last line is cut off.
 
-        Raises OSError, and ValueError where it is longer than a queen leaves it.
+        Raises OSError, and ValueError if the file is longer than any that a queen writes.
         """
         if self.path is None:
             return []
@@ -109,7 +111,7 @@ class FeedFile:
         return lines
 
     def append(self, line: bytes) -> None:
-        """Raises OSError, and the file is then as it was before."""
+        """Append a line. Raises OSError; the file is then as it was before."""
         assert self._fd is not None
         try:
             _write(self._fd, line + b"\n")
@@ -120,7 +122,7 @@ class FeedFile:
         self._count += 1
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
-        """Begin a file anew with these lines, aside, and put it in the old one's place. Raises OSError."""
+        """Write a new file with these lines and replace the old one with it. Raises OSError."""
         assert self.path is not None
         aside = self.path.with_suffix(".new")
         content = b"".join(line + b"\n" for line in lines)
@@ -135,7 +137,7 @@ class FeedFile:
         self._fd, self._size, self._count = fd, len(content), content.count(b"\n")
 
     def drop(self) -> None:
-        """Leave nothing behind that somebody could go on with: the numbers after it are given away."""
+        """Delete the file: it will miss events, so the next queen must not continue their numbers."""
         if self.path is None:
             return
         with suppress(OSError):
@@ -147,19 +149,20 @@ class FeedFile:
         self.close()
 
     def close(self) -> None:
+        """Close the file; further lines are not kept."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
 
 
 def _write(fd: int, content: bytes) -> None:
-    """All in one write(2), which is taken in part only where there is no room for the rest."""
+    """Write all in one write(2), which is partial only if there is no room for the rest."""
     if os.write(fd, content) != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Feed(Narrator):
-    """Any thread may narrate; all else is done in the event loop's, in which it is made."""
+    """The kept events and their readers. narrate() is for any thread, all else for the event loop's."""
 
     def __init__(
         self,
@@ -169,8 +172,7 @@ class Feed(Narrator):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`journal` is told, as the feed itself is, where the file cannot be written; `daemons` are users for
-        whom there is a place when others took all."""
+        """`journal` also gets the lines about the feed's file; `daemons` are uids with reserved places."""
         self._file = file
         self._journal = journal
         self.limits = Limits("streams of events are being read", WATCHERS, daemons)
@@ -184,68 +186,71 @@ class Feed(Narrator):
         self._epoch = secrets.token_hex(8)
         self._number = 0
         """Of the last event."""
-        self._heard: dict[tuple[str, Line], None] = {}
-        self._mend_at: float | None = None
-        """Where the file cannot be written: when it is tried again."""
+        self._relayed: dict[tuple[str, Line], None] = {}
+        self._retry_at: float | None = None
+        """When writing is retried; None if the file is written, or there is none."""
         self._load()
 
-    # What is told
+    # Writing
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         line = line_of(event, text)
         if threading.get_ident() == self._thread:
-            self._tell(line, event.priority, fields)
+            self._add(line, event.priority, fields)
         else:
             with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._tell, line, event.priority, fields)
+                self._loop.call_soon_threadsafe(self._add, line, event.priority, fields)
 
     def relay(self, hive_id: str, line: Line, job_id: str | None) -> None:
-        """A hive's own line, as a beat brought it, perhaps not for the first time."""
-        if (hive_id, line) in self._heard:
+        """Add a hive's own line from a beat, unless an earlier beat has brought it."""
+        if (hive_id, line) in self._relayed:
             return
-        self._heard[hive_id, line] = None
-        if len(self._heard) > REPEATS:
-            del self._heard[next(iter(self._heard))]
+        self._relayed[hive_id, line] = None
+        if len(self._relayed) > REPEATS:
+            del self._relayed[next(iter(self._relayed))]
         about = {"hive": hive_id} | ({"job_id": job_id} if job_id else {})
-        told = replace(line, speaker="bee hive", at=now_rfc3339())
-        self._tell(told, _PRIORITIES.get(line.event, INFO), about)
+        own = replace(line, speaker="bee hive", at=now_rfc3339())
+        self._add(own, _PRIORITIES.get(line.event, INFO), about)
 
     def close(self) -> None:
-        """End every stream once its reader has been told all up to now; what comes later is kept."""
+        """End every stream after the events so far; later events are still kept."""
         self._is_closed = True
         self._growth.announce()
 
     async def end(self) -> None:
-        """Let go of the file, after what other threads have narrated."""
+        """Close the file, after the lines that other threads have narrated."""
         await asyncio.sleep(0)
         self._file.close()
 
-    # What is read
+    # Reading
 
     @property
     def id(self) -> str:
-        """Where the feed stands: the last event's id."""
+        """The last event's id."""
         return self._id(self._number)
 
     def last(self, limit: int, hive: str | None = None) -> FeedEvents:
-        """The last events, of one hive or of all, oldest first."""
-        found: list[FeedEvent] = []
+        """Return the last `limit` events, of one hive or of all, oldest first."""
+        events: list[FeedEvent] = []
         for line in reversed(self._lines):
-            if len(found) >= limit:
+            if len(events) >= limit:
                 break
             event = FeedEvent(**json.loads(line))
             if hive is None or is_same_name(hive, event.hive):
-                found.append(event)
-        return FeedEvents(self.id, tuple(reversed(found)))
+                events.append(event)
+        return FeedEvents(self.id, tuple(reversed(events)))
 
     def stream(self, reader: Peer, *, after: str | None = None, since_ms: int | None = None) -> Reading:
-        """Server-sent events as QueenRoutes.FEED has them; TooMany beyond WATCHERS."""
+        """Return the server-sent events of QueenRoutes.FEED for one reader; TooMany beyond WATCHERS.
+
+        They begin after the event id `after`, or at `since_ms` (milliseconds since the epoch), or now.
+        """
         self.limits.take(reader)
         number, first = self._begin(after, since_ms)
         return Reading(self._follow(number), first, lambda: self.limits.give_back(reader))
 
     def _begin(self, after: str | None, since_ms: int | None) -> tuple[int, bytes]:
-        """The number after which a reader goes on, and what he is told first."""
+        """Return the number after which a reader starts, and the first block for it."""
         if after is None:
             number = self._number if since_ms is None else self._oldest + _count_before(self._lines, since_ms)
         else:
@@ -253,11 +258,11 @@ class Feed(Narrator):
             number = int(given)
             if epoch != self._epoch or not self._oldest <= number <= self._number:
                 return self._oldest, self._gap(after)
-        # A block without data; by the standard it tells the last event's id all the same.
+        # A block without data sets the reader's last event id all the same (HTML standard, 9.2.6).
         return number, sse.place(self._id(number))
 
     def _follow(self, number: int) -> AsyncGenerator[bytes, None]:
-        """The events after a number, as they come, until the feed is closed."""
+        """Yield the events after a number, as they come, until the feed is closed."""
 
         def unread() -> Iterator[bytes]:
             nonlocal number
@@ -274,7 +279,7 @@ class Feed(Narrator):
 
     @property
     def _oldest(self) -> int:
-        """The number after which all is kept."""
+        """The number after which all events are kept."""
         return self._number - len(self._lines)
 
     def _id(self, number: int) -> str:
@@ -284,9 +289,9 @@ class Feed(Narrator):
         gap = Gap(after, self._id(self._oldest + 1))
         return sse.event(self._id(self._oldest), "gap", json.dumps(encode(gap)).encode())
 
-    # How it is kept
+    # Keeping
 
-    def _tell(self, line: Line, priority: int, fields: Mapping[str, str]) -> None:
+    def _add(self, line: Line, priority: int, fields: Mapping[str, str]) -> None:
         uid = fields.get("actor_uid", "")
         event = FeedEvent(
             id=self._id(self._number + 1),
@@ -294,7 +299,7 @@ class Feed(Narrator):
             event=line.event,
             speaker=line.speaker,
             priority=priority,
-            # A name of a file may hold what is no Unicode, and who reads would refuse.
+            # A file name may have lone surrogates, which the reader's decoder would refuse.
             text=line.text.encode(errors="backslashreplace").decode()[:TEXT_LIMIT],
             hive=fields.get("hive"),
             job_id=fields.get("job_id"),
@@ -312,16 +317,16 @@ class Feed(Narrator):
             self._size -= len(self._lines.popleft())
 
     def _store(self) -> None:
-        """Put the last line into the file: before any reader has it, so that the next queen has it, too."""
+        """Append the last line to the file before any reader gets it, so that the next queen has it too."""
         try:
             if self._file.is_open:
                 self._file.append(self._lines[-1])
                 if self._file.is_long:
                     self._file.rewrite(self._lines)
-            elif self._mend_at is not None and self._clock() >= self._mend_at:
+            elif self._retry_at is not None and self._clock() >= self._retry_at:
                 self._file.rewrite(self._lines)
-                self._mend_at = None
-                self._say(FEED_IN_FILE, f"the events are kept in {self._file.path} again")
+                self._retry_at = None
+                self._narrate_own(FEED_IN_FILE, f"the events are kept in {self._file.path} again")
         except OSError as error:
             self._lose(error)
 
@@ -330,14 +335,14 @@ class Feed(Narrator):
             try:
                 self._take_up(self._file.load())
             except (ValueError, TypeError, KeyError, BadInput) as error:
-                # Nobody but a queen writes it. Who has read the one before is told of a gap.
-                log.warning("%s is begun anew, as it is not as a queen writes it: %s", self._file.path, error)
+                # Readers of the old file get a gap event.
+                log.warning("%s is not a queen's event file and is replaced: %s", self._file.path, error)
                 self._file.rewrite(())
         except OSError as error:
             self._lose(error)
 
     def _take_up(self, lines: list[bytes]) -> None:
-        """Go on after the last of these lines; ValueError where they do not follow each other."""
+        """Continue after these lines; ValueError if their numbers are not consecutive."""
         lines = lines[-KEPT:]
         events = [json.loads(line) for line in lines]
         ids = [event["id"] for event in events]
@@ -346,31 +351,31 @@ class Feed(Narrator):
         decode(FeedEvent, events[-1])
         epoch, _, last = ids[-1].partition("-")
         if ids != [f"{epoch}-{int(last) - left}" for left in reversed(range(len(ids)))]:
-            raise ValueError("its events do not follow each other")
+            raise ValueError("its events are not numbered consecutively")
         self._epoch, self._number = epoch, int(last)
         for line, event in zip(lines, events, strict=True):
-            # Of another version, which the restart after an upgrade finds here.
+            # Otherwise another version has written it, before an upgrade.
             is_ours = event.keys() | {"problem"} == _FIELDS
             self._keep(line if is_ours else _line_of(read_row(FeedEvent, event)))
 
     def _lose(self, error: OSError) -> None:
-        """Go on without the file, and say so once."""
-        is_news = self._mend_at is None
+        """Continue without the file, and narrate that once."""
+        is_first = self._retry_at is None
         self._file.drop()
-        self._mend_at = self._clock() + MEND_AFTER
-        if is_news:
-            self._say(
+        self._retry_at = self._clock() + RETRY_AFTER
+        if is_first:
+            self._narrate_own(
                 FEED_IN_RAM,
                 f"the events are kept in RAM only, as {self._file.path} cannot be written: {error.strerror}",
             )
 
-    def _say(self, event: Event, text: str) -> None:
+    def _narrate_own(self, event: Event, text: str) -> None:
         self._journal.narrate(event, text)
         self.narrate(event, text)
 
 
 def _count_before(lines: Iterable[bytes], since_ms: int) -> int:
-    """How many of the events are older than a moment, in milliseconds since the epoch."""
+    """Return how many of the events are older than `since_ms`, in milliseconds since the epoch."""
     count = 0
     for line in lines:
         at = datetime.fromisoformat(json.loads(line)["at"])
@@ -381,8 +386,8 @@ def _count_before(lines: Iterable[bytes], since_ms: int) -> int:
 
 
 def _line_of(event: FeedEvent) -> bytes:
-    """As the file has it. Without a problem the field is left out: 0.4.0, who may come back, knows none."""
-    told = encode(event)
+    """Return an event's line. `problem` is left out if None: after a downgrade 0.4.0 could not read it."""
+    fields = encode(event)
     if event.problem is None:
-        del told["problem"]
-    return json.dumps(told).encode()
+        del fields["problem"]
+    return json.dumps(fields).encode()

@@ -1,4 +1,4 @@
-"""Who may be a hive on another machine: tokens, credentials, joins and connections."""
+"""Which machines may be remote hives: tokens, credentials, joins and connections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = logging.getLogger("rbee")
 
 
 class Fleet:
-    """Tokens, credentials, and the connections that are made with them."""
+    """Creates tokens, accepts joins, and admits the connections of hives by their credentials."""
 
     def __init__(
         self,
@@ -55,17 +55,18 @@ class Fleet:
         self._narrator = narrator
         self._restraint = restraint
         self._members: dict[str, str] = {}
-        """Each credential's hive."""
+        """Credential -> hive id; a hive that has joined again may have two."""
         hives.when_removed(self._forget)
 
     async def load(self) -> None:
-        """Take up the credentials of the catalog."""
+        """Load the credentials in the catalog."""
         rows = await self._catalog.hives.all()
         self._members = {credential: row.id for row in rows for credential in row.credentials}
 
     # Tokens
 
     async def create_token(self, asked: CreateToken, by: Actor) -> CreatedToken:
+        """Create a token; BadInput for the name localhost, TcpClosed, or TooMany if too many are valid."""
         fingerprint = self._access.authority.fingerprint
         if is_same_name(LOCALHOST, asked.hive):
             raise _reserved("hive")
@@ -74,56 +75,57 @@ class Fleet:
         await self._catalog.tokens.add(token, _hash(secret), by=by)
         return CreatedToken(tls.token_text(token_id, secret, fingerprint), token)
 
-    # Those who come
+    # Joins and connections
 
     def hive_of(self, peer: RemotePeer) -> str:
-        """The hive whose credential this is; UnknownHive where it was removed."""
-        found = self._members.get(peer.credential or "")
-        if found is None:
+        """Return the id of the hive with this credential; UnknownHive if it was removed."""
+        hive_id = self._members.get(peer.credential or "")
+        if hive_id is None:
             raise UnknownHive(
                 "this machine was removed from the hive catalog, or joined anew under another credential",
                 hint=f"To join again: {SYSTEM.rejoin}",
             )
-        return found
+        return hive_id
 
     def check_joins(self, peer: RemotePeer) -> None:
-        """TooMany where so many joins of this address were refused that no other is looked at now."""
+        """Raise TooMany if too many joins from this address were refused lately."""
         if self._restraint.joins.has(network_of(peer.address)):
             return
-        told = f"{peer.address} may not join: too many of its joins were refused"
-        self._tell_refusal(JOIN_REFUSED, told, peer)
+        text = f"{peer.address} may not join: too many of its joins were refused"
+        self._narrate_refusal(JOIN_REFUSED, text, peer)
         raise TooMany(f"too many joins from {peer.address} were refused", hint="Try again in a minute.")
 
     def join_failed(self, peer: RemotePeer) -> None:
-        """Count a join of this address that was refused, for whatever reason."""
+        """Count a refused join from this address, whatever the reason."""
         self._restraint.joins.take(network_of(peer.address))
 
     async def join(self, asked: Join, peer: RemotePeer, instance: str | None = None) -> Joined:
-        """A hive that asks for its name in another case keeps the one that it has.
+        """Make a machine a hive and sign its certificate; a known hive keeps its spelling of the name.
 
-        `instance` is of the process that the machine says to run as the hive while it joins anew.
+        `instance` is that of the hive process which the machine still runs while it joins again. Raises
+        BadInput, BadToken, NameTaken, ClonedHive or VersionSkew.
         """
         asked = replace(asked, name=self._hives.spelled(asked.name))
         try:
             return await self._join(asked, peer, instance)
         except ClonedHive as error:
-            self._tell_refusal(HIVE_CLONED, error.message, peer, hive=asked.name)
+            self._narrate_refusal(HIVE_CLONED, error.message, peer, hive=asked.name)
             raise
         except (BadToken, NameTaken, VersionSkew) as error:
-            told = f"{peer.address} may not join as {asked.name}: {error.message}"
-            self._tell_refusal(JOIN_REFUSED, told, peer)
+            text = f"{peer.address} may not join as {asked.name}: {error.message}"
+            self._narrate_refusal(JOIN_REFUSED, text, peer)
             raise
 
-    def _tell_refusal(self, event: Event, text: str, peer: RemotePeer, **about: str) -> None:
+    def _narrate_refusal(self, event: Event, text: str, peer: RemotePeer, **about: str) -> None:
         source = peer.credential or network_of(peer.address)
-        self._restraint.folded.tell(event, text, source=source, **about, **peer.fields)
+        self._restraint.folded.report(event, text, source=source, **about, **peer.fields)
 
     async def _join(self, asked: Join, peer: RemotePeer, instance: str | None) -> Joined:
         check_version(asked.version, asked.name)
         if asked.name == LOCALHOST:
             raise _reserved(
                 "name",
-                hint=f"By a name of its own: {SYSTEM.rejoin} --name NAME",
+                hint=f"Under a name of its own: {SYSTEM.rejoin} --name NAME",
             )
         token_id, secret, fingerprint = tls.read_token(asked.token)
         if fingerprint != self._access.authority.fingerprint:
@@ -132,7 +134,7 @@ class Fleet:
             )
         credential = secrets.token_hex(8)
         joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
-        # The token before all that costs something: a request is read and signed for who has one.
+        # The token first: reading and signing a request costs time, which only its holder may use.
         await self._catalog.hives.check_join(joining)
         if not self._is_beside(asked.name, peer, instance):
             await self._hives.uplinks.check_free(asked.name, peer.address)
@@ -141,22 +143,21 @@ class Fleet:
         )
         row = await self._catalog.hives.join(joining, by={**peer.fields, "actor_credential": credential})
         self._learn(row)
-        # It proves its credential by a renewal, and for each join an operator gave a token.
+        # The hive proves its credential by a renewal; an operator allowed this join by a token.
         self._restraint.renewals.renew(row.id)
         self._hives.has_joined(row)
-        told = f"the beehive {row.id} has joined from {peer.address}"
-        self._narrator.narrate(HIVE_JOINED, told, hive=row.id, **peer.fields)
+        text = f"the beehive {row.id} has joined from {peer.address}"
+        self._narrator.narrate(HIVE_JOINED, text, hive=row.id, **peer.fields)
         return Joined(row.id, certificate)
 
     def _is_beside(self, hive_id: str, peer: RemotePeer, instance: str | None) -> bool:
-        """Is it of the machine on which that hive lives, and no copy? It has its credential, and knows which
-        process is connected."""
+        """Is this the machine of the connected hive, and not a copy: same credential, same process?"""
         uplink = self._hives.uplinks.find(hive_id)
-        is_it = self._members.get(peer.credential or "") == hive_id
-        return is_it and uplink is not None and uplink.instance == instance
+        has_credential = self._members.get(peer.credential or "") == hive_id
+        return has_credential and uplink is not None and uplink.instance == instance
 
     async def renew(self, request: str, peer: RemotePeer) -> Joined:
-        """Another certificate for the same credential, whose hive may have had enough of the old one."""
+        """Sign another certificate for the same credential; TooMany if the hive asks too often."""
         hive_id = self.hive_of(peer)
         assert peer.credential is not None
         if not self._restraint.renewals.take(hive_id):
@@ -166,9 +167,10 @@ class Fleet:
         return Joined(hive_id, await asyncio.to_thread(self._access.authority.sign, request, identity))
 
     async def connect(self, peer: RemotePeer, instance: str, version: str) -> Uplink:
-        """A hive's control connection, to be.
+        """Accept a hive and return the Uplink that its connection becomes; `instance` is its process.
 
-        ClonedHive where another process of that identity lives, VersionSkew for one too old or too new."""
+        Raises UnknownHive, VersionSkew, TooMany, or ClonedHive if another process with this identity lives.
+        """
         try:
             hive_id = self.hive_of(peer)
         except UnknownHive:
@@ -183,34 +185,34 @@ class Fleet:
             self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
             raise TooMany(f"the beehive {hive_id} connects too often", hint="Dial again later.")
 
-        async def heard(beat: Heartbeat) -> HeartbeatAck:
+        async def take_beat(beat: Heartbeat) -> HeartbeatAck:
             return await self._heartbeat(beat, peer, instance)
 
-        uplink = Uplink(hive_id, instance, peer.address, heard)
+        uplink = Uplink(hive_id, instance, peer.address, take_beat)
         try:
             await self._hives.uplinks.take(uplink)
         except ClonedHive as error:
-            self._tell_refusal(HIVE_CLONED, error.message, peer, hive=hive_id)
+            self._narrate_refusal(HIVE_CLONED, error.message, peer, hive=hive_id)
             raise
         hive = self._hives.remote_hive(hive_id)
-        hive.taken()
+        hive.accepted()
         try:
             await self._catalog.hives.set_address(hive_id, peer.address, peer.credential, by=peer.fields)
             await hive.standing.reload()
             self._learn(hive.standing.row)
         except CatalogFailed as error:
-            # It lives there all the same; the next connection has it written.
+            # The hive is there all the same; its next connection tries the write again.
             log.error(
                 "hive %s is at %s, and that could not be stored: %s", hive_id, peer.address, error.message
             )
         return uplink
 
     async def refuse_older(self, peer: RemotePeer, version: str) -> VersionSkew:
-        """What to raise for a hive of before 0.5.0, which does not connect as hives do now."""
+        """Return the error for a hive older than 0.5.0, which connects in the old way."""
         hive_id = self.hive_of(peer)
         error = VersionSkew(
-            f"the beehive {hive_id} has version {version or 'unknown'}, and does not know how hives connect "
-            f"to a queen of {__version__}",
+            f"the beehive {hive_id} has version {version or 'unknown'}, and cannot connect to a queen "
+            f"of version {__version__}",
             hint=_upgrade(hive_id, "rbee-hive"),
         )
         await self._hives.remote_hive(hive_id).refused(error)
@@ -219,13 +221,13 @@ class Fleet:
     async def _heartbeat(self, beat: Heartbeat, peer: RemotePeer, instance: str) -> HeartbeatAck:
         hive_id = self.hive_of(peer)
         if (beat.hive_id, beat.instance) != (hive_id, instance):
-            raise NotPermitted(f"this is the connection of the hive {hive_id}, and of no other", hint=None)
+            raise NotPermitted(f"this connection is only for the hive {hive_id}", hint=None)
         return await self._hives.heartbeat(beat, peer.fields)
 
     async def _note_unknown(self, peer: RemotePeer) -> None:
-        """Of a hive that is in the catalog, and comes with another credential than the catalog has.
+        """Refuse a hive in the catalog that shows another credential than the catalog has.
 
-        While that hive is connected it is another machine that comes, and changes nothing.
+        While that hive is connected, the peer is some other machine and the hive's state stays.
         """
         hive_id = self._hives.spelled(peer.hive_id or "")
         if not self.is_member(hive_id) or self._hives.uplinks.find(hive_id) is not None:
@@ -238,6 +240,7 @@ class Fleet:
         await self._hives.remote_hive(hive_id).refused(error)
 
     def is_member(self, hive_id: str) -> bool:
+        """Has this hive joined from another machine?"""
         return hive_id in self._members.values()
 
     def _learn(self, row: Row) -> None:
@@ -245,14 +248,14 @@ class Fleet:
         self._members |= dict.fromkeys(row.credentials, row.id)
 
     def _forget(self, hive_id: str) -> None:
-        """None of its credentials is valid any more."""
+        """Accept its credentials no longer."""
         for credential, member in list(self._members.items()):
             if member == hive_id:
                 del self._members[credential]
 
 
 def check_version(version: str, hive_id: str) -> None:
-    """VersionSkew where it and the queen's are more than one minor version apart."""
+    """Raise VersionSkew if a hive and the queen are more than one minor version apart."""
     theirs, ours = _minor(version), _minor(__version__)
     if theirs[0] == ours[0] and abs(theirs[1] - ours[1]) <= 1:
         return
@@ -260,27 +263,27 @@ def check_version(version: str, hive_id: str) -> None:
     machine, package = (hive_id, "rbee-hive") if is_older else ("the queen's machine", "rbee-queen")
     raise VersionSkew(
         f"the beehive {hive_id} has version {version or 'unknown'}, and the queen {__version__}: "
-        f"they may be one minor version apart, and {package} on {machine} is the older",
+        f"they may be at most one minor version apart, and {package} on {machine} is the older",
         hint=_upgrade(machine, package),
     )
 
 
 def _upgrade(machine: str, package: str) -> str:
-    # By their files: no repository need have them.
+    # By file names: the packages may be in no repository that apt knows.
     return f"On {machine}: sudo apt install ./python3-rbee_*.deb ./{package}_*.deb ./rbeectl_*.deb"
 
 
 def _minor(version: str) -> tuple[int, int]:
-    """Major and minor; of what is no version less than of any."""
-    found = re.match(r"([0-9]{1,5})\.([0-9]{1,5})(?![0-9])", version)
-    return (int(found[1]), int(found[2])) if found else (-1, 0)
+    """Return major and minor; (-1, 0), less than any version, if it is not one."""
+    match = re.match(r"([0-9]{1,5})\.([0-9]{1,5})(?![0-9])", version)
+    return (int(match[1]), int(match[2])) if match else (-1, 0)
 
 
 def _hash(secret: str) -> str:
-    # The secret has 192 random bits: there is nothing that a slow hash would make harder to guess.
+    # The secret has 192 random bits: a slow hash would not make it harder to guess.
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _reserved(field: str, hint: str | None = None) -> BadInput:
-    told = f"{field} must not be {LOCALHOST}: that is the queen's own machine"
-    return BadInput(told, hint=hint, field=field)
+    message = f"{field} must not be {LOCALHOST}: that is the queen's own machine"
+    return BadInput(message, hint=hint, field=field)

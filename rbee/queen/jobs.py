@@ -1,7 +1,7 @@
-"""A job and its story: every line is kept, whether anyone listens or not.
+"""A job and its story: every line is kept, whether anybody reads it or not.
 
-Bounds: `jobs_max` jobs, of which the oldest that ended makes room for a new one; STORY_LIMIT
-lines and STORY_SIZE characters a story, of which the end is never dropped; STREAMS readers at once.
+Limits: `jobs_max` jobs, where the oldest finished one makes room for a new one; STORY_LIMIT lines and
+STORY_SIZE characters a story, whose last event is never dropped; STREAMS readers at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rbee.wire.jobs import Done, JobStarted, JobView
 from rbee.wire.routes import QueenRoutes
 
 STORY_LIMIT = 1000
-"""Lines of a story; who reads it is told that there were more."""
+"""Lines of a story; a last line reports that there were more."""
 
 STORY_SIZE = 256 * 1024
-"""Characters of a story's lines together."""
+"""Characters in all lines of a story together."""
 
 STREAMS = Bound(total=256, kept=32, a_user=192, a_process=64)
 
@@ -38,7 +38,7 @@ Kind = Literal["add-hive", "remove-hive", "shutdown"]
 
 
 class Job:
-    """One thing that was asked for. Its id is what `journalctl RBEE_JOB_ID=` takes."""
+    """One operation that was requested, and its story. `journalctl RBEE_JOB_ID=` takes its id."""
 
     def __init__(self, kind: Kind, hive_id: str | None, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
@@ -55,40 +55,45 @@ class Job:
         self._growth = Growth()
 
     def view(self) -> JobView:
+        """Return the job as clients see it."""
         return JobView(
             self.id, self.kind, self.hive_id, self.state, self._started_at_ms, self._ended_at_ms,
             sum(kind == "line" for kind, _ in self._entries), self._events_path(),
         )  # fmt: skip
 
     def started(self) -> JobStarted:
+        """Return the answer to the request that began it."""
         return JobStarted(self.hive_id, self.id, self._events_path())
 
-    def tell(self, line: Line) -> None:
+    def add(self, line: Line) -> None:
+        """Append a line to the story; dropped if the job has ended or the story is full."""
         if self.state != "running" or self._is_full:
             return
         self._size += len(line.text)
         self._is_full = len(self._entries) >= STORY_LIMIT or self._size > STORY_SIZE
         if self._is_full:
             line = line_of(
-                STORY_FULL, f"The story is too long to be told on: journalctl RBEE_JOB_ID={self.id}"
+                STORY_FULL, f"The story is too long to continue here: journalctl RBEE_JOB_ID={self.id}"
             )
         self._append("line", encode(line))
 
-    def tell_once(self, line: Line) -> None:
-        """As tell(), for a line that may come again: a beat whose answer was late is sent anew."""
+    def add_once(self, line: Line) -> None:
+        """As add(), unless the story has this line: a beat whose answer was late is sent again."""
         if ("line", encode(line)) not in self._entries:
-            self.tell(line)
+            self.add(line)
 
     def done(self, result: Done) -> None:
+        """End the job with a result, unless it has ended."""
         self._end("done", encode(result))
 
     def failed(self, error: RbeeError) -> None:
+        """End the job with an error, unless it has ended."""
         self._end("error", error.to_problem())
 
     def follow(self, after: int) -> AsyncGenerator[bytes, None]:
-        """Server-sent events from number `after` + 1 on, as they come, up to the story's end.
+        """Yield the story's server-sent events from number `after` + 1 on, as they come, to its end.
 
-        A reader who has seen the end is told it again: each stream ends with 'done' or 'error'.
+        If `after` is the last event, that is sent again: each stream ends with 'done' or 'error'.
         """
         number = after
 
@@ -121,7 +126,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs that are kept, and who reads them; `daemons` have a place to read when others took all."""
+    """The kept jobs. Places for readers are reserved for the uids in `daemons`."""
 
     def __init__(
         self, jobs_max: int, metrics: Metrics | None = None, *, daemons: Collection[int] = ()
@@ -133,9 +138,9 @@ class Jobs:
         self._is_closed = False
 
     def open(self, kind: Kind, hive_id: str | None) -> Job:
-        """A new job, before any of its work starts.
+        """Create a job before any of its work starts.
 
-        Raises TooMany while as many as are kept still run, Stopping once closed.
+        Raises TooMany if `jobs_max` jobs are running, Stopping once closed.
         """
         if self._is_closed:
             raise _stopping()
@@ -151,37 +156,40 @@ class Jobs:
         return job
 
     def find(self, job_id: str | None) -> Job | None:
+        """Return the job, or None if there is none with this id."""
         return self._jobs.get(job_id or "")
 
     def job(self, job_id: str) -> Job:
         """As find(); raises UnknownJob."""
         job = self.find(job_id)
         if job is None:
-            hint = f"Only the last {self._jobs_max} are kept; the journal has them all."
+            hint = f"Only the last {self._jobs_max} jobs are kept; the journal has all of them."
             raise UnknownJob(f"there is no job {job_id}", hint=hint)
         return job
 
     def all(self) -> list[Job]:
-        """Newest first."""
+        """Return the kept jobs, newest first."""
         return list(reversed(self._jobs.values()))
 
     def running_by_kind(self) -> Counter[str]:
+        """Return the number of running jobs of each kind."""
         return Counter(job.kind for job in self._jobs.values() if job.state == "running")
 
     def running(self, kind: Kind) -> Job | None:
+        """Return the newest running job of a kind, or None."""
         return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)
 
     def check_place(self, reader: Peer) -> None:
-        """Raise TooMany where one more to read for this client would be too many."""
+        """Raise TooMany if this client may not open another stream."""
         self._limits.check(reader)
 
     def stream(self, job: Job, after: int, reader: Peer, *, first: bytes = b"") -> Reading:
-        """The job's story as server-sent events; TooMany beyond STREAMS."""
+        """Return the job's story as server-sent events; TooMany beyond STREAMS."""
         self._limits.take(reader)
         return Reading(job.follow(after), first, lambda: self._limits.give_back(reader))
 
     def close(self) -> None:
-        """End every story: a shutdown is done with the queen's own end, anything else is cut off."""
+        """End every job: a shutdown is done once the queen stops, any other job has failed."""
         self._is_closed = True
         for job in self._jobs.values():
             if job.kind == "shutdown":
@@ -191,11 +199,11 @@ class Jobs:
 
 
 def _stopping() -> Stopping:
-    return Stopping("the queen is being stopped", hint="Ask again: it goes on from where it is.")
+    return Stopping("the queen is being stopped", hint="Ask again: the work continues where it stopped.")
 
 
 class Stories(Narrator):
-    """Tells each line to the job that it is about."""
+    """Adds each line to the story of the job that it is about."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -203,11 +211,11 @@ class Stories(Narrator):
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         job = self._jobs.find(fields.get("job_id"))
         if job is not None:
-            job.tell(line_of(event, text))
+            job.add(line_of(event, text))
 
 
 def job_event(job: Job) -> bytes:
-    """The event that begins the answer to a request that made a job."""
+    """Return the first event of the stream that answers a request which began a job."""
     return _event(0, "job", encode(job.started()))
 
 

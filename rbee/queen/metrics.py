@@ -1,9 +1,9 @@
-"""What Prometheus may know of the queen: counted in RAM all the time, put into words when it asks.
+"""The queen's metrics for Prometheus: counted in RAM, written out when they are scraped.
 
 Counting costs a beat some microseconds and imports nothing; prometheus_client, which writes the
 exposition, is imported at the first scrape, in the scrape's own thread. Names follow
-https://prometheus.io/docs/practices/naming/. The hives of the catalog bound how many series there are:
-no label has a value that a client chose, but a hive's name and what its hardware is called.
+https://prometheus.io/docs/practices/naming/. The hives in the catalog bound the number of series: no
+label has a value that a client chose, except a hive's name and the names of its hardware.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OPENMETRICS = "application/openmetrics-text"
 
 LATENESS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Seconds; 5 s, the grace by default, is a bound, and what comes after it was suspect."""
+"""Seconds. 5 s, the default grace, is one of the bounds: a hive with a later beat was suspect."""
 
 JOB_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -34,7 +34,7 @@ CATALOG_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.
 
 
 class Histogram:
-    """How many values were not above each of `bounds`, and their sum."""
+    """How many values were at most each of `bounds`, and the sum of all."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -42,20 +42,21 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """As prometheus_client takes them: cumulative, with '+Inf' at the end."""
-        told, total = [], 0
+        """Return them as prometheus_client takes them: cumulative, with '+Inf' at the end."""
+        buckets, total = [], 0
         for bound, count in zip((*map(repr, self.bounds), "+Inf"), self.counts, strict=True):
             total += count
-            told.append((bound, float(total)))
-        return told
+            buckets.append((bound, float(total)))
+        return buckets
 
 
 class Metrics:
-    """What is counted. Rooms call the method that is named for what happened there."""
+    """The counters. Each method counts the event that it is named for."""
 
     def __init__(self) -> None:
         self.started_at = time.time()
@@ -68,22 +69,25 @@ class Metrics:
         self.catalog_failures: Counter[str] = Counter()
 
     def beat_came(self, state: str) -> None:
+        """Count an accepted beat by the state that it reports."""
         self.beats[state] += 1
 
     def beat_refused(self) -> None:
+        """Count a beat of a hive that is not in the catalog."""
         self.beats_refused += 1
 
     def beat_was_late(self, seconds: float) -> None:
-        """`seconds` after the interval was over; less than 0 is early, and counts as on time."""
+        """Count a beat that came `seconds` after its interval; less than 0 is early and counts as 0."""
         self.lateness.observe(max(0.0, seconds))
 
     def job_ended(self, kind: str, result: str, seconds: float) -> None:
+        """Count a job that ran for `seconds`; `result` is 'done' or 'error'."""
         self.jobs[kind, result] += 1
         self.job_seconds.setdefault(kind, Histogram(JOB_SECONDS)).observe(seconds)
 
     @contextmanager
     def catalog_timed(self, operation: str) -> Iterator[None]:
-        """Time a read or a write: reads in the event loop's thread alone, writes in that which writes."""
+        """Time a 'read', in the event loop's thread only, or a 'write', in the writer's only."""
         began = time.perf_counter()
         try:
             yield
@@ -96,14 +100,14 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is so at a scrape, beside what was counted."""
+    """The state at a scrape, beside the counters."""
 
     hives: Iterable[HiveView] = ()
     jobs_running: Mapping[str, int] = field(default_factory=dict)
 
 
 def write(metrics: Metrics, moment: Moment, accept: str) -> tuple[bytes, str]:
-    """The exposition and its media type: OpenMetrics, unless `accept` asks for Prometheus's older text."""
+    """Return the exposition and its media type: OpenMetrics, unless `accept` asks for Prometheus's text."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
 
@@ -115,7 +119,7 @@ def write(metrics: Metrics, moment: Moment, accept: str) -> tuple[bytes, str]:
 
 
 class _Collector:
-    """prometheus_client asks it once, and it tells all that there is."""
+    """All metrics of one scrape, as prometheus_client collects them."""
 
     def __init__(self, metrics: Metrics, moment: Moment) -> None:
         self._metrics = metrics
@@ -138,7 +142,7 @@ def _queen(metrics: Metrics) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
     yield InfoMetricFamily("rbee_queen", "The queen that answers.", {"version": __version__})
-    yield GaugeMetricFamily("rbee_queen_up", "Whether the queen is awake: 1 where she answers.", 1)
+    yield GaugeMetricFamily("rbee_queen_up", "Whether the queen is awake: 1 if it answers.", 1)
     yield GaugeMetricFamily(
         "rbee_queen_start_time_seconds", "When the queen's process began.", metrics.started_at, unit="seconds"
     )
@@ -148,7 +152,9 @@ def _heartbeats(metrics: Metrics) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
     taken = CounterMetricFamily(
-        "rbee_heartbeats", "Heartbeats that were taken, by the state that the hive told.", labels=["state"]
+        "rbee_heartbeats",
+        "Heartbeats that were accepted, by the state that the hive reported.",
+        labels=["state"],
     )
     for state in ("starting", "ready", "stopping"):
         taken.add_metric([state], metrics.beats[state])
@@ -158,7 +164,7 @@ def _heartbeats(metrics: Metrics) -> Iterator[Metric]:
     )
     yield HistogramMetricFamily(
         "rbee_heartbeat_lateness_seconds",
-        "How long after its interval a heartbeat came, by the queen's clock; early counts as 0.",
+        "How long after its interval a heartbeat came, by the queen's clock; an early one counts as 0.",
         buckets=metrics.lateness.buckets(), sum_value=metrics.lateness.sum, unit="seconds",
     )  # fmt: skip
 
@@ -166,13 +172,13 @@ def _heartbeats(metrics: Metrics) -> Iterator[Metric]:
 def _jobs(metrics: Metrics, running: Mapping[str, int]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    now = GaugeMetricFamily("rbee_jobs_running", "Jobs that run now, by what they do.", labels=["kind"])
+    now = GaugeMetricFamily("rbee_jobs_running", "Jobs that run now, by their kind.", labels=["kind"])
     ended = CounterMetricFamily(
-        "rbee_jobs", "Jobs that ended, by what they did and how: done or error.", labels=["kind", "result"]
+        "rbee_jobs", "Jobs that ended, by their kind and result: done or error.", labels=["kind", "result"]
     )
     took = HistogramMetricFamily(
         "rbee_job_duration_seconds",
-        "From the beginning of a job to its end.",
+        "Time from the start of a job to its end.",
         labels=["kind"],
         unit="seconds",
     )
@@ -190,7 +196,7 @@ def _catalog(metrics: Metrics) -> Iterator[Metric]:
 
     took = HistogramMetricFamily(
         "rbee_catalog_duration_seconds",
-        "What a read or a write of the hive catalog took, to the disk and back.",
+        "Time that a read or a write of the hive catalog took, including the disk.",
         labels=["operation"],
         unit="seconds",
     )
@@ -207,10 +213,10 @@ def _hives(hives: list[HiveView]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 
     counts = Counter(hive.state for hive in hives)
-    by_state = GaugeMetricFamily("rbee_hives", "Hives of the catalog, by their state.", labels=["state"])
+    by_state = GaugeMetricFamily("rbee_hives", "Hives in the catalog, by their state.", labels=["state"])
     for state in get_args(State):
         by_state.add_metric([state], counts[state])
-    about = InfoMetricFamily("rbee_hive", "A hive of the catalog.", labels=["hive"])
+    about = InfoMetricFamily("rbee_hive", "A hive in the catalog.", labels=["hive"])
     online = GaugeMetricFamily("rbee_hive_online", "Whether the hive is online.", labels=["hive"])
     since = GaugeMetricFamily(
         "rbee_hive_state_since_timestamp_seconds",
@@ -220,7 +226,7 @@ def _hives(hives: list[HiveView]) -> Iterator[Metric]:
     )
     beat = GaugeMetricFamily(
         "rbee_hive_last_heartbeat_timestamp_seconds",
-        "When the hive's last heartbeat came; absent where none has since the queen woke.",
+        "When the hive's last heartbeat came; absent before the first since the queen started.",
         labels=["hive"],
         unit="seconds",
     )
@@ -243,14 +249,16 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
     )
     cpus_allowed = GaugeMetricFamily(
         "rbee_hive_cpus_allowed",
-        "CPUs that a cgroup allows of the threads, where it limits them.",
+        "CPUs that a cgroup allows, if it limits them.",
         labels=["hive"],
     )
     memory_allowed = GaugeMetricFamily(
-        "rbee_hive_memory_allowed_bytes", "Memory that a cgroup allows of the machine's, where it limits it.",
+        "rbee_hive_memory_allowed_bytes", "Memory that a cgroup allows, if it limits it.",
         labels=["hive"], unit="bytes",
     )  # fmt: skip
-    cards = GaugeMetricFamily("rbee_hive_gpus", "GPUs that were found, by maker.", labels=["hive", "vendor"])
+    cards = GaugeMetricFamily(
+        "rbee_hive_gpus", "GPUs that were detected, by vendor.", labels=["hive", "vendor"]
+    )
     gpu = InfoMetricFamily("rbee_gpu", "A GPU.", labels=["hive", "gpu"])
     vram = GaugeMetricFamily(
         "rbee_gpu_memory_bytes", "Memory of the GPU.", labels=["hive", "gpu"], unit="bytes"
@@ -275,7 +283,7 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
             cards.add_metric([hive.id, vendor], count)
         for one in hive.devices.gpus:
             labels = [hive.id, f"gpu{one.index}"]
-            # Whoever looks at it with grep does so on a terminal.
+            # Escaped, as operators read it with grep on a terminal.
             known = {"name": one.name, "uuid": one.uuid, "driver": one.driver, "memory": one.memory_kind}
             gpu.add_metric(
                 labels, {"vendor": one.vendor, **{key: printable(text or "") for key, text in known.items()}}

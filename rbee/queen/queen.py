@@ -1,4 +1,4 @@
-"""A queen: all that she is made of, built in one place and ended in one place."""
+"""A queen: its parts, built in one place and shut down in one place."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
 from rbee.queen.hives.liveness import Clocks, Pace
 from rbee.queen.hives.relay import Relay
-from rbee.queen.hives.remote import TELL_TIMEOUT
+from rbee.queen.hives.remote import REQUEST_TIMEOUT
 from rbee.queen.hives.samples import SAMPLE_TIMEOUT
 from rbee.queen.hives.standing import Shared
 from rbee.queen.hives.work import HiveWork
@@ -58,10 +58,10 @@ from rbee.wire.routes import QueenRoutes, Route
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a queen is at work: whose queen she is, her state directory, and the local hive's socket.
+    """Where a queen runs: its scope, its state directory, and the local hive's socket.
 
-    Her events are kept in the file `feed`, without one in RAM. `sockets` are Unix sockets; without
-    `remote_sockets` nobody comes over TCP. `find_hive_uid` finds the user that the local hive runs as.
+    Events are kept in the file `feed`, or in RAM if that is None. `sockets` are Unix sockets; without
+    `remote_sockets` the queen does not serve TCP. `find_hive_uid` returns the uid of the local hive's user.
     """
 
     scope: Scope
@@ -75,12 +75,12 @@ class Site:
 
 
 class Queen:
-    """Her parts; open() builds them, serve() has them work."""
+    """The queen's parts: open() builds them, serve() runs them."""
 
     def __init__(
         self, settings: Config, site: Site, bus: Bus, notifier: Notifier, journal: Narrator, clocks: Clocks
     ) -> None:
-        """Long because all that a queen is made of is built here, part after part."""
+        """Long because every part of a queen is built here, one after the other."""
         config = settings.queen
         self._site = site
         self._notifier = notifier
@@ -104,7 +104,7 @@ class Queen:
         self._tasks = Tasks()
         self._status = StatusLine(notifier, tally, self.jobs)
         self._failure: RbeeError | None = None
-        self._is_told_to_stop = asyncio.Event()
+        self._stop_event = asyncio.Event()
         self.bus = AsyncBus(bus, lost=self._bus_is_lost)
         self._links = [
             Link(site.hive_socket, timeout=timeout, scope=site.scope)
@@ -124,12 +124,12 @@ class Queen:
             tally=tally,
             tasks=self._tasks,
         )
-        link, looks = self._links
+        link, sample_link = self._links
         self.hives = Hives(
             shared,
             Relay(self.jobs, restraint, self.feed.relay),
             self.bus,
-            HiveClient(link, looks=looks),
+            HiveClient(link, sample_link=sample_link),
         )
         self.work = HiveWork(shared, self.hives, self.jobs, self.bus)
         self.access = TcpAccess(
@@ -149,9 +149,9 @@ class Queen:
         *,
         clocks: Clocks | None = None,
     ) -> AsyncIterator[Queen]:
-        """All parts, with the catalog's hives taken up; ended on the way out, whatever happens.
+        """Build all parts and load the catalog's hives; every part is shut down when the context ends.
 
-        Raises RbeeError where there can be no queen, as the catalog's failures.
+        Raises RbeeError if the queen cannot run, for example if the catalog cannot be opened.
         """
         queen = cls(settings, site, bus, notifier, journal, clocks or Clocks())
         async with AsyncExitStack() as at_the_end:
@@ -168,15 +168,13 @@ class Queen:
             at_the_end.callback(queen.bus.detach)
             yield queen
 
-    async def serve(
-        self, is_told_to_stop: asyncio.Event, *, started: Callable[[], None] = lambda: None
-    ) -> None:
-        """Answer on the sockets and have the hives looked after, until told to stop.
+    async def serve(self, stop_event: asyncio.Event, *, started: Callable[[], None] = lambda: None) -> None:
+        """Serve on the sockets and supervise the hives until `stop_event` is set.
 
-        `started` is called once all of it is at work. Raises Unreachable where the system bus is lost.
+        `started` is called once everything runs. Raises Unreachable if the bus is lost.
         """
         site, access = self._site, self.access
-        self._is_told_to_stop = is_told_to_stop
+        self._stop_event = stop_event
         remote = None
         if access.is_shut_out:
             self._status.trouble = f"{TCP_SOCKET_UNIT} is closed"
@@ -187,8 +185,8 @@ class Queen:
         def begin() -> None:
             self.narrator.narrate(QUEEN_STARTED, f"{QUEEN_PROGRAM} {__version__} is awake")
             if access.is_shut_out:
-                told = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
-                self.narrator.narrate(TCP_CLOSED, f"{told}; it is tried again until its port is free")
+                closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
+                self.narrator.narrate(TCP_CLOSED, f"{closed}; it is retried until its port is free")
             self.hives.begin()
             if remote is not None:
                 self._tasks.begin(access.keep_keys())
@@ -198,7 +196,7 @@ class Queen:
             self.app(),
             site.sockets,
             self._notifier,
-            is_told_to_stop,
+            stop_event,
             status=self._status.counts,
             started=begin,
             stopping=self.end_work,
@@ -209,18 +207,18 @@ class Queen:
             raise self._failure
 
     async def end_work(self) -> None:
-        """What is done first when she is told to stop, while she still answers."""
+        """Stop the work in progress: the first step of stopping, while requests are still answered."""
         self.narrator.narrate(QUEEN_STOPPING, f"{QUEEN_PROGRAM} is going to sleep")
-        if self.work.is_telling:
-            # systemd counts TimeoutStopSec= from the stop, and hives elsewhere are told first.
-            self._notifier.extend(TELL_TIMEOUT + 1)
+        if self.work.is_asking_hives:
+            # systemd counts TimeoutStopSec= from the stop, and remote hives are asked to stop first.
+            self._notifier.extend(REQUEST_TIMEOUT + 1)
         await self.work.end()
         await self.hives.end()
         self.jobs.close()
         self.feed.close()
 
     def app(self) -> Starlette:
-        """What she answers on her Unix socket."""
+        """Return the app that is served on the Unix sockets."""
 
         async def health(_request: object) -> Health:
             return Health("ok", __version__)
@@ -237,8 +235,8 @@ class Queen:
         return build_app("rbee queen", __version__, handlers, admit=self._admission)
 
     def _bus_is_lost(self, error: RbeeError) -> None:
-        # A queen that hears nothing of her hive is none: systemd starts another, with a new bus.
+        # Without the bus the queen cannot see its hive: systemd restarts it, with a new connection.
         scope = self._site.scope
-        told = f"the {scope.kind} bus is gone: {error.message}"
-        self._failure = Unreachable(told, hint=scope.systemctl("status dbus"))
-        self._is_told_to_stop.set()
+        message = f"the {scope.kind} bus is gone: {error.message}"
+        self._failure = Unreachable(message, hint=scope.systemctl("status dbus"))
+        self._stop_event.set()

@@ -1,7 +1,7 @@
-"""queen-rbee-tcp-retry: when the queen's TCP socket could not be opened, restart her once it can be.
+"""queen-rbee-tcp-retry: restarts the queen once a TCP socket that could not be opened can be.
 
-systemd tries a socket unit once, and cannot add one to a service that runs: her own start opens it.
-Until then every hive on another machine is lost to her, so a restart costs less than waiting for a person.
+systemd tries a socket unit once, and cannot add one to a running service: the queen's start opens it.
+Until then every remote hive is unreachable, so a restart costs less than waiting for an operator.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier
 
 INTERVAL = 5.0
-"""Seconds between two tries. Nothing reports that a port is free again without CAP_NET_ADMIN."""
+"""Seconds between two tries. Without CAP_NET_ADMIN nothing reports that a port is free again."""
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
-    """Return when the queen's restart is queued, or when there is nothing to mend any more.
+    """Return once the queen's restart is queued, or is not needed any more.
 
-    Waits as long as the port is taken: the unit is part of the queen's, and stops with her.
+    Waits as long as the port is taken: this unit is part of the queen's (PartOf=) and stops with it.
     """
     with Bus(scope) as bus:
         queen, listener = bus.unit(QUEEN_UNIT), bus.unit(TCP_SOCKET_UNIT)
         while queen.state().is_active and listener.active_state() != "active":
             addresses = [address for _, address in listener.listen_addresses()]
             if can_listen(addresses):
-                told = f"the queen is restarted: {' and '.join(addresses)} can be opened again"
-                journal.narrate(TCP_REOPENING, told)
+                text = f"the queen is restarted: {' and '.join(addresses)} can be opened again"
+                journal.narrate(TCP_REOPENING, text)
                 queen.ask_restart(undo_stop=False)
                 return
-            notifier.status(f"waits until {' and '.join(addresses)} can be opened")
+            notifier.status(f"waiting until {' and '.join(addresses)} can be opened")
             await asyncio.sleep(INTERVAL)
 
 
@@ -49,7 +49,7 @@ def _can_listen(address: str) -> bool:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
-        # As the unit has it, as root, whose socket nobody else may join by ReusePort=.
+        # With the unit's options; as root, because ReusePort= is shared only within one user.
         with socket.socket(socket.AF_INET6 if ":" in host or not host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -65,6 +65,7 @@ _IP_FREEBIND = 15  # linux/in.h; Python's socket module has no name for it befor
 
 
 def main() -> int:
+    """Run queen-rbee-tcp-retry and return its exit status."""
     return run_daemon("queen-rbee-tcp-retry", QUEEN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 

@@ -1,8 +1,8 @@
-"""How much of the queen's time, and of what she records, one machine gets.
+"""Rate limits: how much of the queen's time and records one machine may use.
 
-Whoever is not an operator may lie, and as fast as the network carries it. So what a machine has her do
-beyond taking a beat is counted, a hive's by its name and a stranger's by its address, and what repeats
-is narrated once, and then once a minute with how often it was.
+A machine that is not an operator's may lie, as fast as the network carries it. So what a machine causes
+beyond a beat is counted, by name for a hive and by address for an unauthenticated peer, and a repeated
+line is narrated a few times and then once a minute with a count.
 """
 
 from __future__ import annotations
@@ -16,53 +16,52 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from rbee.narration import HIVE_RESTRAINED, Event, Narrator
 
 KEYS_MAX = 4096
-"""Machines of which an allowance knows what they have used; the one that asked longest ago has all again."""
+"""Machines whose use an allowance remembers; beyond that the one that asked longest ago is forgotten."""
 
 SOURCES_MAX = 256
-"""Machines whose repetitions are folded each by itself; those of all others are folded together."""
+"""Machines whose repeated lines are folded separately; those of all others are folded together."""
 
 AT_ONCE = 5
-"""Narrated lines of one kind and one machine that are told as they come."""
+"""Lines of one kind and one machine that are narrated as they come."""
 
 WINDOW = 60.0
-"""Seconds until it is told how many came after those."""
+"""Seconds after which the number of further lines is narrated."""
 
 OTHERS = "other addresses"
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`burst` at once, and then one in `every` seconds."""
+    """`burst` at once, and then one every `every` seconds."""
 
     burst: int
     every: float
 
 
 JOINS = Bound(20, 6.0)
-"""Joins of one address that are refused, after which none is looked at: /64 for IPv6."""
+"""Refused joins from one address (/64 for IPv6) before further joins are refused unread."""
 
 STREAMS = Bound(30, 10.0)
-"""Times that a hive connects."""
+"""Connections of a hive."""
 
-LOOKS = Bound(20, 10.0)
-"""Times that the queen asks a hive for its devices because its beats say so. An honest hive beats, and
-so says so, every 15 s."""
+DETECTIONS = Bound(20, 10.0)
+"""Requests to a hive for its devices because a beat reports a change. An honest hive beats every 15 s."""
 
 LINES = Bound(128, 5.0)
-"""Lines of a hive that go into the events and into a story."""
+"""Lines of a hive that are passed on to the events and to a story."""
 
 RENEWALS = Bound(5, 60.0)
-"""Certificates that are signed for a hive, beside the one that it joined with."""
+"""Certificates signed for a hive, beside the one that it joined with."""
 
 
 class Allowance:
-    """What each machine has left of a bound."""
+    """How much of a bound each machine has left."""
 
     def __init__(self, bound: Bound, clock: Callable[[], float] = time.monotonic) -> None:
         self._bound = bound
         self._clock = clock
         self._full_at: dict[str, float] = {}
-        """When each will have all of its burst again, the one that asked last at the end."""
+        """Key -> the monotonic second at which its burst is full again, in the order of the last take()."""
 
     def has(self, key: str) -> bool:
         """Is there one left?"""
@@ -70,7 +69,7 @@ class Allowance:
         return ahead <= (self._bound.burst - 1) * self._bound.every
 
     def take(self, key: str) -> bool:
-        """Use one; False where there is none left."""
+        """Use one; False if none is left."""
         if not self.has(key):
             return False
         full_at = max(self._full_at.pop(key, 0.0), self._clock())
@@ -80,13 +79,13 @@ class Allowance:
         return True
 
     def renew(self, key: str) -> None:
-        """Let one have all of its burst again."""
+        """Restore the full burst."""
         self._full_at.pop(key, None)
 
 
 @dataclass(slots=True)
-class _Told:
-    """What was told of a kind and a source in the present window."""
+class _Window:
+    """The lines of one kind and one source in the present window."""
 
     event: Event
     text: str = ""
@@ -97,78 +96,79 @@ class _Told:
 
 
 class Folded:
-    """Narrates AT_ONCE lines of a kind and a source, and of the rest, once each WINDOW, the number."""
+    """Narrates AT_ONCE lines of a kind and a source, then once each WINDOW how many more there were."""
 
     def __init__(self, narrator: Narrator) -> None:
         self._narrator = narrator
-        self._told: dict[tuple[str, str], _Told] = {}
+        self._windows: dict[tuple[str, str], _Window] = {}
 
-    def tell(self, event: Event, text: str, *, source: str, **fields: str) -> None:
-        """`source` is the hive, or the address, that has it told."""
-        told = self._of(event, source)
-        if told.at_once < AT_ONCE:
-            told.at_once += 1
+    def report(self, event: Event, text: str, *, source: str, **fields: str) -> None:
+        """Narrate a line, or count it; `source` is the hive or the address that caused it."""
+        window = self._window(event, source)
+        if window.at_once < AT_ONCE:
+            window.at_once += 1
             self._narrator.narrate(event, text, **fields)
         else:
-            told.more += 1
-            told.text, told.fields = text, fields
+            window.more += 1
+            window.text, window.fields = text, fields
 
     def close(self) -> None:
-        """Tell what is still to be told."""
-        for told in self._told.values():
-            if told.timer is not None:
-                told.timer.cancel()
-            self._tell_more(told)
-        self._told.clear()
+        """Narrate the counts that are still pending."""
+        for window in self._windows.values():
+            if window.timer is not None:
+                window.timer.cancel()
+            self._narrate_count(window)
+        self._windows.clear()
 
-    def _of(self, event: Event, source: str) -> _Told:
+    def _window(self, event: Event, source: str) -> _Window:
         key = (event.name, source)
-        if key not in self._told and len(self._told) >= SOURCES_MAX:
+        if key not in self._windows and len(self._windows) >= SOURCES_MAX:
             key = (event.name, OTHERS)
-        if key not in self._told:
-            self._told[key] = told = _Told(event)
-            told.timer = asyncio.get_running_loop().call_later(WINDOW, self._is_over, key)
-        return self._told[key]
+        if key not in self._windows:
+            self._windows[key] = window = _Window(event)
+            window.timer = asyncio.get_running_loop().call_later(WINDOW, self._is_over, key)
+        return self._windows[key]
 
     def _is_over(self, key: tuple[str, str]) -> None:
-        told = self._told[key]
-        if not told.more:
-            del self._told[key]
+        window = self._windows[key]
+        if not window.more:
+            del self._windows[key]
             return
-        self._tell_more(told)
-        # It goes on: nothing is told as it comes until a window was quiet.
-        told.timer = asyncio.get_running_loop().call_later(WINDOW, self._is_over, key)
+        self._narrate_count(window)
+        # Another window follows: no line is narrated as it comes until one was quiet.
+        window.timer = asyncio.get_running_loop().call_later(WINDOW, self._is_over, key)
 
-    def _tell_more(self, told: _Told) -> None:
-        if told.more:
-            times = "time" if told.more == 1 else "times"
-            text = f"{told.text} (the same {told.more} {times} more within {WINDOW:g} s)"
-            self._narrator.narrate(told.event, text, **told.fields)
-            told.more = 0
+    def _narrate_count(self, window: _Window) -> None:
+        if window.more:
+            times = "time" if window.more == 1 else "times"
+            text = f"{window.text} (the same {window.more} {times} more within {WINDOW:g} s)"
+            self._narrator.narrate(window.event, text, **window.fields)
+            window.more = 0
 
 
 class Restraint:
-    """The allowances, and the folded narrator, that the queen's rooms share."""
+    """The queen's allowances, and its narrator for lines that may repeat."""
 
     def __init__(self, narrator: Narrator, clock: Callable[[], float] = time.monotonic) -> None:
         self.folded = Folded(narrator)
         self.joins = Allowance(JOINS, clock)
         self.streams = Allowance(STREAMS, clock)
-        self.looks = Allowance(LOOKS, clock)
+        self.detections = Allowance(DETECTIONS, clock)
         self.lines = Allowance(LINES, clock)
         self.renewals = Allowance(RENEWALS, clock)
 
     def beyond(self, hive_id: str, what: str) -> None:
-        """A hive does something more often than is taken: `what`, as the end of a sentence about it."""
+        """Narrate that a hive exceeds a limit; `what` ends the sentence 'the beehive NAME ...'."""
         text = f"the beehive {hive_id} {what}"
-        self.folded.tell(HIVE_RESTRAINED, text, source=hive_id, hive=hive_id)
+        self.folded.report(HIVE_RESTRAINED, text, source=hive_id, hive=hive_id)
 
     def close(self) -> None:
+        """Narrate the pending counts."""
         self.folded.close()
 
 
 def network_of(address: str) -> str:
-    """What counts as one address: of IPv6 a /64, of which one machine may have all."""
+    """Return what counts as one address: for IPv6 its /64, all of which one machine may have."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv6Address):
         return str(ip_network(f"{parsed}/64", strict=False))

@@ -11,9 +11,9 @@ from rbee.wire.hives import State
 
 
 class StatusLine(Narrator):
-    """How many hives are in which state, and what goes on right now.
+    """The number of hives in each state, and the last line of a running job.
 
-    `trouble` is what keeps hives from reaching the queen at all; '' if nothing does.
+    `trouble` is why no hive can reach the queen; '' if that is not so.
     """
 
     def __init__(self, notifier: Notifier, tally: Counter[State], jobs: Jobs) -> None:
@@ -23,14 +23,15 @@ class StatusLine(Narrator):
         self.trouble = ""
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
-        is_going_on = any(job.state == "running" for job in self._jobs.all())
-        self._notifier.status(f"{self.counts()}; {text}" if is_going_on else self.counts())
+        is_busy = any(job.state == "running" for job in self._jobs.all())
+        self._notifier.status(f"{self.counts()}; {text}" if is_busy else self.counts())
 
     def update(self) -> None:
-        """The counts may have changed."""
+        """Show the counts, which may have changed."""
         self._notifier.status(self.counts())
 
     def counts(self) -> str:
+        """Return the counts as one line, such as 'hives: 2 online, 0 suspect, 1 offline'."""
         tally = self._tally
         counts = [f"{tally[state]} {state}" for state in ("online", "suspect", "offline")]
         counts += [f"{tally[state]} {state}" for state in ("pending", "unknown") if tally[state]]

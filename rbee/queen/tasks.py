@@ -1,4 +1,4 @@
-"""Work of the queen's that nobody awaits."""
+"""Background tasks of the queen."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ log = logging.getLogger("rbee")
 
 
 class Tasks:
-    """What is begun here is cancelled at the queen's end; one that fails is logged."""
+    """Tasks that nobody awaits: a failure is logged, and end() cancels those that still run."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_closed = False
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start it, unless closed: requests are served a moment longer, and begin nothing more."""
+        """Start it, unless closed: requests that are served while stopping start no new work."""
         if self.is_closed:
             work.close()
             return
@@ -27,11 +27,11 @@ class Tasks:
         task.add_done_callback(self._reap)
 
     def close(self) -> None:
-        """Begin nothing from now on."""
+        """Start no more tasks."""
         self.is_closed = True
 
     async def end(self) -> None:
-        """Cancel what runs, and await its end."""
+        """Cancel the tasks that run, and await their end."""
         self.close()
         for task in self._tasks:
             task.cancel()

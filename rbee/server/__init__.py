@@ -1,1 +1,1 @@
-"""Serving an app on sockets that systemd handed over; errors become problem documents."""
+"""Serves an app on sockets from systemd, over TCP, or on dialled connections; errors become problems."""

@@ -1,4 +1,4 @@
-"""An app of the route table's handlers. Only here do our errors turn into HTTP statuses."""
+"""Builds an app from handlers of the route table. Only here do our errors become HTTP statuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Handler = Callable[[Request], Awaitable[Any]]
 
 
 Admit = Callable[[Any, Route[Any]], None]
-"""Raises NotPermitted for a peer that may not use a route."""
+"""Takes a peer and a route; raises NotPermitted if the peer may not use the route."""
 
 
 def build_app(
@@ -37,9 +37,9 @@ def build_app(
     *,
     admit: Admit = lambda peer, route: None,
 ) -> Starlette:
-    """An app of the route table's handlers; a handler returns a shape, or a Response of its own.
+    """Return an app of the route table's handlers; a handler returns a shape, or a Response.
 
-    The OpenAPI document is made from the same table, so that it cannot drift.
+    The OpenAPI document is made from the same table, so that the two cannot differ.
     """
     document = json_response(openapi(title, version, tuple(handlers))).body
     paths: dict[str, dict[str, tuple[Route[Any], Handler]]] = {}
@@ -50,13 +50,13 @@ def build_app(
         routes=[StarletteRoute(path, _Endpoint(methods, document, admit)) for path, methods in paths.items()],
         exception_handlers={RbeeError: _refuse, HTTPException: _refuse_http, Exception: _refuse_unforeseen},
     )
-    # A path is a path: no redirect, which would be neither our answer nor a problem.
+    # No redirect to the path with or without '/', which would not be a problem document.
     app.router.redirect_slashes = False
     return app
 
 
 class _Endpoint:
-    """What is at one path. Not a function, which Starlette would answer for with methods of its own."""
+    """The handlers at one path. Not a function, for which Starlette would check the methods itself."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class _Endpoint:
     ) -> None:
         self._methods = methods
         self._allowed = list(methods)
-        if "GET" in methods and methods["GET"][0].answer is not None:  # a story is all body
+        if "GET" in methods and methods["GET"][0].answer is not None:  # not for event streams
             self._allowed.append("HEAD")
         self._document = document
         self._admit = admit
@@ -75,14 +75,14 @@ class _Endpoint:
         try:
             response = await self._answer(Request(scope, receive))
         except asyncio.CancelledError:
-            # serve() cuts off what is still in flight when its grace is over; the client hears of it.
+            # serve() cancels requests that are in flight when its grace is over; the client gets an answer.
             response = problem_response(Stopping("the daemon is being stopped", hint="Ask again."))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         # HEAD is GET; uvicorn leaves the body out.
-        found = self._methods.get("GET" if request.method == "HEAD" else request.method)
-        if found is None or request.method not in self._allowed:
+        entry = self._methods.get("GET" if request.method == "HEAD" else request.method)
+        if entry is None or request.method not in self._allowed:
             allowed = ", ".join(self._allowed)
             return problem_response(
                 NoSuchMethod(
@@ -90,7 +90,7 @@ class _Endpoint:
                 ),
                 headers={"Allow": allowed},
             )
-        route, handler = found
+        route, handler = entry
         self._admit(any_peer_of(request), route)
         if route.answer is dict:
             return Response(self._document, media_type="application/json")
@@ -113,6 +113,6 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 
 async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
-    # Starlette raises the error on after this answer, and uvicorn logs its traceback.
+    # Starlette raises the error again after this answer, and uvicorn logs its traceback.
     log.error("%s %s failed: internal error", request.method, printable(request.scope["path"]))
     return problem_response(RbeeError("internal error", hint="The journal has its traceback."))

@@ -1,7 +1,7 @@
-"""One client's connection: who is at its other end, and how large, slow and silent it may be.
+"""One client's connection: its peer, and limits on the size and the time of requests and answers.
 
-uvicorn bounds none of this. Its parser keeps whatever a client sends until a header ends, and
-waits for the end of a request, and for a reader of an answer, as long as the client likes.
+uvicorn has none of these limits. Its parser keeps whatever a client sends until a header ends, and it waits
+without end for the rest of a request, and for a client to read an answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rbee.server.transport import TlsTransport, Together
 from rbee.server.upgrade import Upgraded
 
 HEAD_LIMIT = 32 * 1024
-"""Bytes of a request's head, that is its request line and headers; more is refused with 431."""
+"""Bytes of a request's head (request line and headers); more is refused with 431."""
 
 HEAD_TIMEOUT = 10.0
 """Seconds from the connection, or from a further request's first byte, to the end of its head."""
@@ -35,40 +35,43 @@ BODY_TIMEOUT = 10.0
 """Seconds from the end of a request's head to that of its body."""
 
 FRAMING_LIMIT = 8 * BODY_LIMIT
-"""Bytes that come with a chunked body and are none of it: the sizes of its chunks, and what trails it."""
+"""Bytes around a chunked body: the sizes of its chunks, and trailers."""
 
 PIPELINE_LIMIT = 16
-"""Requests of one connection that wait for the answer to one before them."""
+"""Requests of one connection that wait for the answer to an earlier one."""
 
 SEND_TIMEOUT = 30.0
-"""Seconds in which a client must have taken what was sent to it."""
+"""Seconds within which a client must take what is sent to it."""
 
 LINGER = 1.0
-"""Seconds in which a client that was refused may go on sending, as it would not read the answer otherwise."""
+"""Seconds for which a refused client may continue to send, as it may not read the answer before."""
 
 IDLE_TIMEOUT = 75.0
 """Seconds that a connection is kept between two requests."""
 
 DAEMON_IDLE_TIMEOUT = 7500.0
-"""The same for a daemon's, which is kept for good: longer than rbee.client.link keeps its end of it."""
+"""The same for a daemon's, which stays open: longer than rbee.client.link keeps its end."""
 
 CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256)
 
 HIVE_CONNECTIONS = Bound(total=8192, kept=0, a_user=24, a_process=24)
-"""Those over TCP of peers with a credential: the one that it keeps, those on which it serves what the queen
-asks (rbee.uplink.accept.CARRIERS_MAX), and what a cut link has left behind."""
+"""For peers over TCP with a credential: the control connection, those for the queen's requests
+(rbee.uplink.accept.CARRIERS_MAX), and what a cut link has left behind."""
 
 TURNED_AWAY_MAX = 256
-"""Connections for which there was no place and that LINGER; more are closed as soon as they are told so."""
+"""Connections over the limit that LINGER; more are closed right after the answer."""
 
 Awaited = Literal["head", "body", "request"]
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol with bounds. ASGI does not show the peer, so each connection tells its app."""
+    """uvicorn's protocol with limits. ASGI does not have the peer: it is put into the scope of each request.
+
+    Methods without a docstring are those of HttpToolsProtocol.
+    """
 
     WAITING_BYTES = 0
-    """More than these that were sent and not taken are something that waits for the client."""
+    """Bytes waiting to be sent above which SEND_TIMEOUT counts."""
 
     def __init__(
         self,
@@ -78,34 +81,34 @@ class Connection(HttpToolsProtocol):
         daemons: Collection[int],
         **options: Any,
     ) -> None:
-        """`limits` and `turned_away`, those for whom there was none, are those of all connections."""
+        """All connections share `limits`, and `turned_away`, the connections over the limit."""
         super().__init__(*arguments, **options)
         self._limits = limits
         self._turned_away = turned_away
         self._daemons = daemons
         self._peer: AnyPeer | None = None
-        """Known as long as a place is taken for it."""
+        """The peer while it has a place in the limits."""
         self._idle_timeout = IDLE_TIMEOUT
         self._awaited: Awaited = "head"
         self._number = 0
-        """Of the request that is being received."""
+        """The number of the request that is being received."""
         self._size = 0
-        """Bytes of a head, or around a body, that came after those which it began with."""
+        """Bytes of a head, or around a body, that came after the first piece of it."""
         self._is_refused = False
         self._answered: Any = None
-        """uvicorn's cycle of the request that is being answered, while others may wait behind it."""
+        """uvicorn's cycle of the request that is being answered; others may wait behind it."""
         self._patience: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
-    # The client comes and goes
+    # Start and end
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        # pause_writing() then tells that something waits for the client, resume_writing() that nothing does.
+        # With this limit pause_writing() is called as soon as data waits, resume_writing() once none does.
         transport.set_write_buffer_limits(high=self.WAITING_BYTES)
         try:
             peer = self._find_peer()
-        except OSError:  # it went already
+        except OSError:  # disconnected already
             transport.abort()
             return
         self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
@@ -125,13 +128,13 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         # Not all versions of uvicorn do this: the timer would keep the connection in memory until it
-        # rings, and the parser, which refers back to it, until the next collection.
+        # fires, and the parser, which refers back to it, until the next garbage collection.
         self._unset_keepalive_if_required()
         self.parser = None  # type: ignore[assignment]  # as its newer versions do
         self.pipeline.clear()
         answered, self._answered = self._answered, None
         if answered is not None:
-            # uvicorn tells the request that came last, who may not be the one that is answered.
+            # uvicorn notifies the request that came last, which may not be the one that is answered.
             answered.disconnected = True
             answered.message_event.set()
         _cancel(self._patience)
@@ -145,13 +148,13 @@ class Connection(HttpToolsProtocol):
         return peer_at(self.transport.get_extra_info("socket"))
 
     def _take_place(self, peer: AnyPeer) -> bool:
-        """TooMany where there is none; False for who needs none."""
+        """Take a place in the limits, or raise TooMany; return False if the peer needs none."""
         if peer.owner[0] in self._daemons:
             self._idle_timeout = DAEMON_IDLE_TIMEOUT
         self._limits.take(peer)
         return True
 
-    # It sends
+    # Requests
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -168,21 +171,21 @@ class Connection(HttpToolsProtocol):
         except RbeeError as error:
             self._refuse(error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            ours = error.__context__  # raised in a callback of the parser's
+            ours = error.__context__  # raised in a callback of the parser
             if self._is_upgrading(error, data):
                 self._be_patient()
             else:
                 self._refuse(ours if isinstance(ours, RbeeError) else BadInput("the request is not HTTP/1.1"))
 
     def _is_upgrading(self, _error: Exception, _data: bytes) -> bool:
-        """Is that the end of a request after which another protocol may follow?"""
+        """Does this parser error mean that another protocol may follow the request?"""
         return False
 
     def _check_upgrade(self) -> None:
-        raise BadInput("there is no other protocol to change to", hint="Leave out the header Upgrade.")
+        raise BadInput("there is no protocol to upgrade to", hint="Leave out the header Upgrade.")
 
     def _grow(self, count: int) -> None:
-        """Count what the parser took without coming to an end; what is kept of it shows in no callback."""
+        """Count data that ended neither head nor body; the parser keeps it without any callback."""
         self._size += count
         if self._awaited == "head" and self._size > HEAD_LIMIT:
             raise _head_too_large()
@@ -191,14 +194,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINE_LIMIT:
-            raise TooMany(f"{PIPELINE_LIMIT} requests wait already", hint="Read the answers first.")
+            raise TooMany(f"{PIPELINE_LIMIT} requests are waiting already", hint="Read the answers first.")
         super().on_message_begin()
         if self._awaited == "request":
             self._number += 1
         self._awaited = "head"
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._awaited == "head":  # not what trails a chunked body: uvicorn would keep it
+        if self._awaited == "head":  # not a trailer of a chunked body: uvicorn would keep it
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -208,15 +211,15 @@ class Connection(HttpToolsProtocol):
         parser = self.parser
         if parser.should_upgrade():
             self._check_upgrade()
-            # uvicorn 0.17 would not have an app answer it.
-            self.parser = _NoUpgrade(parser)  # type: ignore[assignment]  # all of a parser that it asks
+            # uvicorn 0.17 would not pass the request to the app.
+            self.parser = _NoUpgrade(parser)  # type: ignore[assignment]  # has all that uvicorn uses
         super().on_headers_complete()
         self.parser = parser
         if not self.pipeline:
             self._answered = self.cycle
 
     def on_body(self, body: bytes) -> None:
-        # Whoever reads a body bounds it; one that nobody reads is dropped by uvicorn, up to BODY_TIMEOUT.
+        # read_body() limits a body that is read; one that is not is discarded by uvicorn, up to BODY_TIMEOUT.
         self._size -= len(body)
         super().on_body(body)
 
@@ -224,28 +227,28 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         self._awaited = "request"
 
-    # It is answered
+    # Answers
 
     def on_response_complete(self) -> None:
         if self.pipeline:
-            self._answered = self.pipeline[-1][0]  # the next to be
+            self._answered = self.pipeline[-1][0]  # the next one
         super().on_response_complete()
         if self._awaited == "request":
             self._be_patient()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Not close(), which waits for the rest to be taken.
+        # Not close(), which would wait until the rest is taken.
         self._stalled = self.loop.call_later(SEND_TIMEOUT, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         _cancel(self._stalled)
 
-    # Patience
+    # Timeouts
 
     def _be_patient(self) -> None:
-        """Wait for what is awaited now, but not for ever."""
+        """Start the timeout for what is awaited now."""
         _cancel(self._patience)
         if self.transport.is_closing():
             return
@@ -257,7 +260,7 @@ class Connection(HttpToolsProtocol):
             self._patience = self.loop.call_later(self._idle_timeout, self.transport.close)
 
     def _refuse(self, error: RbeeError) -> None:
-        """End the connection, with the problem where it does not end up in the middle of another answer."""
+        """End the connection; the problem is sent unless it would be inside another answer."""
         if self.transport.is_closing() or self._is_refused:
             return
         if not self._may_answer():
@@ -268,45 +271,45 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         self._is_refused = True
         if self.cycle is not None:
-            # To who works on the request the client is gone.
+            # For the handler of the request the client has disconnected.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         _cancel(self._patience)
         self._patience = self.loop.call_later(LINGER, self.transport.abort)
 
     def _may_answer(self) -> bool:
-        """Would an answer now be one to the request that is being received?"""
+        """Would the client take an answer now for that to the request being received?"""
         if self.pipeline:
             return False
         if self.cycle is None:
             return True
         if self.cycle.response_complete:
-            return self._awaited != "body"  # whose answer did not wait for it
+            return self._awaited != "body"  # answered before its body has come
         return not self.cycle.response_started
 
 
 class RemoteConnection(Connection):
-    """One over TCP and TLS: the peer is an address, and the credential of its certificate."""
+    """A connection over TCP and TLS, whose peer is an address and the credential in its certificate."""
 
     def __init__(
         self,
         *arguments: Any,
-        is_no_stranger: Callable[[], None],
+        authenticated: Callable[[], None],
         upgrade: str | None,
         together: Together,
         **options: Any,
     ) -> None:
-        """`is_no_stranger` is called when the client has shown a credential, and at its end.
+        """`authenticated` is called once the client has shown a credential, and at the end.
 
-        `upgrade` is the protocol that a request may ask to go on with.
+        `upgrade` is the protocol that a request may upgrade to.
         """
         super().__init__(*arguments, **options)
-        self._is_no_stranger = is_no_stranger
+        self._authenticated = authenticated
         self._upgrade_to = upgrade
         self._together = together
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._is_no_stranger()
+        self._authenticated()
         super().connection_lost(exc)
 
     def _find_peer(self) -> RemotePeer:
@@ -317,14 +320,14 @@ class RemoteConnection(Connection):
     def _take_place(self, peer: AnyPeer) -> bool:
         assert isinstance(peer, RemotePeer)
         if peer.credential is None:
-            self._idle_timeout = HEAD_TIMEOUT  # the listener has its own count of strangers
+            self._idle_timeout = HEAD_TIMEOUT  # the listener counts unauthenticated peers itself
             return False
         self._limits.take(peer)
         self._idle_timeout = DAEMON_IDLE_TIMEOUT
-        self._is_no_stranger()
+        self._authenticated()
         return True
 
-    # Another protocol
+    # Upgrade
 
     def _check_upgrade(self) -> None:
         asked = [value.decode("latin-1") for name, value in self.headers if name == b"upgrade"]
@@ -334,17 +337,17 @@ class RemoteConnection(Connection):
         scope["rbee.upgrade"] = self._upgrade
 
     def _is_upgrading(self, error: Exception, data: bytes) -> bool:
-        # Nothing may follow before the answer: it would be of the one protocol or of the other.
+        # No data may follow before the answer: it could belong to either protocol.
         if not isinstance(error, httptools.HttpParserUpgrade) or error.args[0] != len(data):
             return False
         self._awaited = "request"
-        self.cycle.keep_alive = False  # where it is refused
+        self.cycle.keep_alive = False  # if it is refused
         self.cycle.more_body = False
         self.cycle.message_event.set()
         return True
 
     def _upgrade(self, protocol: Upgraded) -> None:
-        """Go on with another protocol, which has the place of this one from now on."""
+        """Continue with another protocol, which takes over this connection's place in the limits."""
         self.cycle.disconnected = True  # uvicorn has nothing to answer any more
         transport, peer = self.transport, self._peer
         assert isinstance(transport, TlsTransport)
@@ -359,7 +362,7 @@ class RemoteConnection(Connection):
             b"connection: Upgrade\r\nupgrade: %s\r\n\r\n" % (self._upgrade_to or "").encode()
         )
         transport.set_protocol(protocol)
-        # What refers to this protocol would keep it in memory for as long as the connection lasts.
+        # References to this protocol would keep it in memory as long as the connection lasts.
         self.cycle = self.scope = None  # type: ignore[assignment]
         if protocol.is_read_together:
             transport.read_with(self._together)
@@ -367,7 +370,7 @@ class RemoteConnection(Connection):
 
 
 class _NoUpgrade:
-    """A parser that says of a request that it asks for no other protocol."""
+    """A parser that reports no upgrade in the request."""
 
     def __init__(self, parser: httptools.HttpRequestParser) -> None:
         self._parser = parser

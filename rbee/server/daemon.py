@@ -1,4 +1,4 @@
-"""A daemon from its first line to its exit status. Only here is SIGTERM heard."""
+"""Runs a daemon from its start to its exit status. Only here is SIGTERM handled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_daemon(
 ) -> int:
     """Run a daemon's coroutine to its end and return the exit status: its result, 0 for None.
 
-    What ends it early is said in STATUS= before it goes: group rbee may read that, not the journal.
+    A failure is also reported in STATUS=, which the group rbee may read, unlike the journal.
     """
     _log_to_journal()
     notifier = Notifier()
@@ -37,7 +37,7 @@ def run_daemon(
 
 
 def _log_to_journal() -> None:
-    """Send Python's own log to stderr, which systemd takes to the journal, with sd-daemon(3) levels."""
+    """Send Python's log to stderr with sd-daemon(3) levels; systemd forwards it to the journal."""
     handler = logging.StreamHandler()
     handler.setFormatter(_SdDaemonFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -46,13 +46,13 @@ def _log_to_journal() -> None:
 class _SdDaemonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
-        # Each line of a traceback is an entry of its own, and needs its level.
+        # Each line of a traceback is a separate entry in the journal and needs its own level.
         return "\n".join(f"<{level}>{printable(line)}" for line in super().format(record).splitlines())
 
 
 def stop_signal() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    told_to_stop = asyncio.Event()
+    """Return an event that SIGTERM and SIGINT set."""
+    event = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
-    return told_to_stop
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    return event

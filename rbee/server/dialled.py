@@ -1,4 +1,4 @@
-"""Serving an app on connections that this program has dialled itself, for the other side to ask over."""
+"""Serves an app on connections that this program has dialled, over which the other side sends requests."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rbee.server.peer import AnyPeer
 from rbee.server.uvicorn import protocol_state, uvicorn_config
 
 IDLE_TIMEOUT = 60.0
-"""Seconds that such a connection is kept between two requests; who asks over it closes it before."""
+"""Seconds that such a connection is kept between two requests; the other side closes it before that."""
 
 
 class DialledServer:
-    """An app, as serve() serves it: the same bounds for each request and each connection.
+    """Serves an app with the same limits for requests and connections as serve().
 
-    How many there are is bounded by who dials them.
+    The caller bounds the number of connections, as it dials them.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,18 +36,18 @@ class DialledServer:
         }
 
     def protocol(self, peer: AnyPeer, ended: Callable[[], None]) -> asyncio.Protocol:
-        """What serves one of them; `peer` is whoever is at its other end, `ended` is called at its end."""
+        """Return the protocol that serves one connection to `peer`; `ended` is called at its end."""
         return _DialledConnection(peer=peer, ended=ended, **self._options)
 
     async def settle(self, timeout: float) -> None:
-        """Let requests under way be answered, for so many seconds, and close what is not needed for them."""
+        """Wait up to `timeout` seconds for requests in progress, then shut the connections down."""
         if self._state.tasks:
             await asyncio.wait(set(self._state.tasks), timeout=timeout)
         for connection in list(self._state.connections):
             connection.shutdown()
 
     async def end(self) -> None:
-        """Break off what there is."""
+        """Abort all connections and cancel their requests."""
         for connection in list(self._state.connections):
             connection.transport.abort()
         tasks = list(self._state.tasks)
@@ -59,7 +59,7 @@ class DialledServer:
 class _DialledConnection(Connection):
     def __init__(self, *arguments: Any, peer: AnyPeer, ended: Callable[[], None], **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._at_the_end = peer
+        self._other_end = peer
         self._ended = ended
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -67,7 +67,7 @@ class _DialledConnection(Connection):
         self._ended()
 
     def _find_peer(self) -> AnyPeer:
-        return self._at_the_end
+        return self._other_end
 
     def _take_place(self, peer: AnyPeer) -> bool:
         self._idle_timeout = IDLE_TIMEOUT

@@ -1,4 +1,4 @@
-"""How many there may be of something at once, and how many of them one user and one process may have."""
+"""Limits on how many of something exist at once, in total and for one user and one process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from rbee.server.peer import AnyPeer
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Of peers on other machines an address, or a credential, is both user and process.
+    """How many at once: in `total`, for one user, and for one process.
 
-    `kept` come on top of `total`, for root and the daemons: whatever others do, these get through."""
+    For remote peers the address or the credential counts as user and as process. `kept` more are reserved
+    for root and the daemons, whatever others do.
+    """
 
     total: int
     kept: int
@@ -23,10 +25,10 @@ class Bound:
 
 
 class Limits:
-    """Who has how many. `what` is the sentence's middle: '256 {what}, as many as …'.
+    """Counts how many each peer has. `what` is the middle of a message: '256 {what}, as many as …'.
 
-    The share of a process is what keeps a client that lost count from shutting out the rest of
-    its user; the share of a user, which does not bind root and the daemons, the other users.
+    The share of a process keeps a faulty client from shutting out the other clients of its user; the share
+    of a user, which does not bind root and the daemons, protects the other users.
     """
 
     def __init__(self, what: str, bound: Bound, daemons: Collection[int] = ()) -> None:
@@ -38,32 +40,32 @@ class Limits:
         self._by_process: Counter[Hashable] = Counter()
 
     def check(self, peer: AnyPeer) -> None:
-        """Raise TooMany where one more of this peer's would be too many."""
-        (user, user_words), (process, process_words) = peer.owner, peer.process
+        """Raise TooMany if this peer may not have one more."""
+        (user, user_text), (process, process_text) = peer.owner, peer.process
         bound, is_free = self._bound, user in self._free
         if self._by_process[process] >= bound.a_process:
-            raise self._too_many(bound.a_process, f" by {process_words}", "one process may")
+            raise self._too_many(bound.a_process, f" by {process_text}", "one process may")
         if not is_free and self._by_user[user] >= bound.a_user:
-            raise self._too_many(bound.a_user, f" by {user_words}", f"one {user_words.split()[0]} may")
+            raise self._too_many(bound.a_user, f" by {user_text}", f"one {user_text.split()[0]} may")
         if self.taken >= bound.total + (bound.kept if is_free else 0):
             raise self._too_many(self.taken, "", "there may be")
 
     def take(self, peer: AnyPeer) -> None:
-        """As check(); each that is taken is given back once."""
+        """Take one for the peer, which give_back() returns later. Raises TooMany as check()."""
         self.check(peer)
         self._count(peer, 1)
 
     def give_back(self, peer: AnyPeer) -> None:
+        """Return one that was taken."""
         self._count(peer, -1)
 
     def _count(self, peer: AnyPeer, change: int) -> None:
         self.taken += change
-        for counts, (key, _words) in ((self._by_user, peer.owner), (self._by_process, peer.process)):
+        for counts, (key, _text) in ((self._by_user, peer.owner), (self._by_process, peer.process)):
             counts[key] += change
             if not counts[key]:
                 del counts[key]
 
     def _too_many(self, count: int, by_whom: str, as_many_as: str) -> TooMany:
-        return TooMany(
-            f"{count} {self._what}{by_whom}, as many as {as_many_as}", hint="Close one and try again."
-        )
+        message = f"{count} {self._what}{by_whom}, as many as {as_many_as}"
+        return TooMany(message, hint="Close one and try again.")

@@ -1,6 +1,6 @@
-"""Accepting over TCP, where anybody may knock: bounded before TLS, and never given up.
+"""Accepts TLS connections over TCP, with limits that hold before a peer is authenticated.
 
-asyncio's own server waits a minute for a handshake, and counts nobody before it is over.
+asyncio's own server waits a minute for a handshake, and does not limit connections before it is over.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ log = logging.getLogger("rbee")
 HANDSHAKE_TIMEOUT = 5.0
 """Seconds from the connection to the end of its TLS handshake."""
 
-STRANGERS_MAX = 512
-"""Connections that have shown no credential (yet); for one more the oldest of them goes."""
+UNAUTHENTICATED_MAX = 512
+"""Connections that have shown no credential (yet); one more closes the oldest of them."""
 
-STRANGERS_AN_ADDRESS = 128
-"""As many of one address. Hives behind one NAT come from one address, and are strangers for a blink."""
+UNAUTHENTICATED_AN_ADDRESS = 128
+"""The same for one address, which all hives behind a NAT share until each has shown its credential."""
 
 USER_TIMEOUT = 20_000
-"""Milliseconds that what was sent may stay unacknowledged: a link that was cut says nothing."""
+"""Milliseconds that sent data may stay unacknowledged (tcp(7)): how a cut link is noticed."""
 
-ACCEPT_AGAIN = 0.5
-"""Seconds until the next try when there is no descriptor, or no memory, for a connection."""
+RETRY_AFTER = 0.5
+"""Seconds until accepting is retried when there is no descriptor, or no memory, for a connection."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Factory = Callable[[Callable[[], None]], asyncio.Protocol]
-"""Makes a connection's protocol, which calls what it is given when the client has shown a credential, and at
-its end."""
+"""Makes a connection's protocol. The protocol calls the argument once the client has shown a credential, and
+at its end."""
 
 
 class TlsListener:
-    """One listening socket. `factory` makes the protocol of whoever has finished the handshake."""
+    """One listening socket. `factory` makes the protocol of a connection whose handshake is finished."""
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, factory: Factory) -> None:
         self._listener = listener
         self._context = context
         self._factory = factory
-        self._strangers: dict[_Stranger, None] = {}
+        self._unauthenticated: dict[_Unauthenticated, None] = {}
         self._by_address: Counter[str] = Counter()
         self._is_exhausted = False
         self._open: set[TlsTransport] = set()
 
     async def run(self) -> None:
-        """Accept until cancelled. What one connection does, or fails at, ends no other."""
+        """Accept until cancelled. A connection that fails does not affect the others."""
         self._listener.setblocking(False)
         try:
             while True:
@@ -68,11 +68,11 @@ class TlsListener:
                     log.warning("connections over TCP are accepted again")
                 self._take(channel, address_of(name))
         finally:
-            for stranger in list(self._strangers):
-                stranger.turn_away()
+            for pending in list(self._unauthenticated):
+                pending.close()
 
     def end(self) -> None:
-        """Break off what is connected still."""
+        """Abort the connections that are left."""
         for transport in list(self._open):
             transport.abort()
 
@@ -81,72 +81,72 @@ class TlsListener:
             if not self._is_exhausted:
                 self._is_exhausted = True
                 log.error("no connection over TCP can be accepted, retrying: %s", error.strerror)
-            await asyncio.sleep(ACCEPT_AGAIN)
+            await asyncio.sleep(RETRY_AFTER)
             return
-        # Of the connection and not of the socket: accept(2) passes on what the network said of it.
+        # An error of the connection, which accept(2) passes on, not of the socket.
         await asyncio.sleep(0)
 
     def _take(self, channel: socket.socket, address: str) -> None:
-        if self._by_address[address] >= STRANGERS_AN_ADDRESS:
+        if self._by_address[address] >= UNAUTHENTICATED_AN_ADDRESS:
             channel.close()
             return
-        if len(self._strangers) >= STRANGERS_MAX:
-            next(iter(self._strangers)).turn_away()
+        if len(self._unauthenticated) >= UNAUTHENTICATED_MAX:
+            next(iter(self._unauthenticated)).close()
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
-        stranger = _Stranger(address)
-        self._strangers[stranger] = None
+        pending = _Unauthenticated(address)
+        self._unauthenticated[pending] = None
         self._by_address[address] += 1
-        stranger.welcoming = asyncio.get_running_loop().create_task(self._welcome(channel, stranger))
-        stranger.welcoming.add_done_callback(_seen)
+        pending.handshake = asyncio.get_running_loop().create_task(self._handshake(channel, pending))
+        pending.handshake.add_done_callback(_retrieve)
 
-    async def _welcome(self, channel: socket.socket, stranger: _Stranger) -> None:
+    async def _handshake(self, channel: socket.socket, pending: _Unauthenticated) -> None:
         tls = None
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT):
                 tls = self._context.wrap_socket(channel, server_side=True, do_handshake_on_connect=False)
                 await handshake(tls)
-            protocol = self._factory(lambda: self._forget(stranger))
-            stranger.transport = TlsTransport(tls, protocol, self._open.discard)
-            self._open.add(stranger.transport)
+            protocol = self._factory(lambda: self._forget(pending))
+            pending.transport = TlsTransport(tls, protocol, self._open.discard)
+            self._open.add(pending.transport)
         except BaseException:
-            self._forget(stranger)
+            self._forget(pending)
             _close(channel if tls is None else tls)
             raise
 
-    def _forget(self, stranger: _Stranger) -> None:
-        """It is none any more: it has shown a credential, or it is gone."""
-        if stranger not in self._strangers:
+    def _forget(self, pending: _Unauthenticated) -> None:
+        """Stop counting a connection: it has shown a credential, or has ended."""
+        if pending not in self._unauthenticated:
             return
-        del self._strangers[stranger]
-        self._by_address[stranger.address] -= 1
-        if not self._by_address[stranger.address]:
-            del self._by_address[stranger.address]
+        del self._unauthenticated[pending]
+        self._by_address[pending.address] -= 1
+        if not self._by_address[pending.address]:
+            del self._by_address[pending.address]
 
 
-class _Stranger:
+class _Unauthenticated:
     """A connection that has shown no credential."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.welcoming: asyncio.Task[None] | None = None
+        self.handshake: asyncio.Task[None] | None = None
         self.transport: TlsTransport | None = None
 
-    def turn_away(self) -> None:
+    def close(self) -> None:
         if self.transport is not None:
             self.transport.abort()
-        elif self.welcoming is not None:
-            self.welcoming.cancel()
+        elif self.handshake is not None:
+            self.handshake.cancel()
 
 
-def _seen(welcoming: asyncio.Task[None]) -> None:
-    """A handshake that failed is the client's affair: who scans ports fills no journal."""
-    if not welcoming.cancelled():
-        welcoming.exception()
+def _retrieve(handshake: asyncio.Task[None]) -> None:
+    """Do not log a failed handshake: a port scan must not fill the journal."""
+    if not handshake.cancelled():
+        handshake.exception()
 
 
 def _close(channel: socket.socket) -> None:
-    """Close one whose handshake failed. What it sent is read, or the alert that says why would not arrive."""
+    """Close a socket whose handshake failed, after reading it: otherwise the TLS alert would not arrive."""
     with suppress(OSError, ValueError):
         channel.settimeout(0)
         for _ in range(4):

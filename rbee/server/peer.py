@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection."""
+"""The peer at the other end of a connection."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from typing import Any, Protocol
 
 
 class AnyPeer(Protocol):
-    """Of its `owner`, and of its `process`, there may be only so many connections; each has its words."""
+    """A peer whose connections and streams are limited (rbee.server.limits)."""
 
     @property
-    def owner(self) -> tuple[Hashable, str]: ...
+    def owner(self) -> tuple[Hashable, str]:
+        """The user, as a key to count by and as text for messages."""
 
     @property
-    def process(self) -> tuple[Hashable, str]: ...
+    def process(self) -> tuple[Hashable, str]:
+        """The process, in the same way."""
 
     @property
     def fields(self) -> dict[str, str]:
-        """Who it is, for the journal."""
+        """The peer as fields for the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, as the kernel says (SO_PEERCRED of unix(7)); pid 0 is out of sight."""
+    """The process that connected, by SO_PEERCRED of unix(7); pid 0 if it is in another PID namespace."""
 
     pid: int
     uid: int
@@ -48,10 +50,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class RemotePeer:
-    """Who connected over TCP: from where, and the credential that its certificate names, if it showed one.
+    """A peer over TCP: its address, and the credential that its certificate names, if it showed one.
 
-    What it showed is signed by the queen's CA, or there would be no connection. `hive_id` is the hive that
-    the certificate was made for, which its credential may not be that of any more.
+    The certificate is signed by the queen's CA, or there would be no connection. `hive_id` is the hive that
+    it was made for, which may have another credential by now.
     """
 
     address: str
@@ -70,28 +72,29 @@ class RemotePeer:
 
     @property
     def fields(self) -> dict[str, str]:
-        told = {"actor_address": self.address}
-        return told if self.credential is None else {**told, "actor_credential": self.credential}
+        fields = {"actor_address": self.address}
+        return fields if self.credential is None else {**fields, "actor_credential": self.credential}
 
 
 _UCRED = struct.Struct("iII")
-"""struct ucred of unix(7): pid_t has a sign, uid_t and gid_t have none, and some are above 2**31."""
+"""struct ucred of unix(7): pid_t is signed; uid_t and gid_t are not, and may be above 2**31."""
 
 
 def peer_at(channel: socket.socket) -> Peer:
+    """Return the process at the other end of a Unix socket."""
     return Peer(*_UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
 def remote_peer_at(channel: socket.socket, tls: ssl.SSLObject) -> RemotePeer:
-    """Raises OSError where the other side is gone already."""
-    shown: Any = tls.getpeercert() or {}
-    subject = dict(pair for names in shown.get("subject", ()) for pair in names)
+    """Return the peer of a TLS connection. Raises OSError if it is gone already."""
+    certificate: Any = tls.getpeercert() or {}
+    subject = dict(pair for names in certificate.get("subject", ()) for pair in names)
     address = address_of(channel.getpeername())
     return RemotePeer(address, subject.get("serialNumber"), subject.get("commonName"))
 
 
 def address_of(name: tuple[object, ...]) -> str:
-    """The address in a socket's name; that of an IPv4 client of a socket for both as IPv4."""
+    """Return the IP address in a socket's name; one that is mapped into IPv6 as IPv4."""
     address = ip_address(str(name[0]).partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)

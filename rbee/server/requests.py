@@ -1,4 +1,4 @@
-"""Reading a request: who sent it, its body and its query."""
+"""Reads a request: its peer, its body and its query."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from rbee.wire.routes import Route
 
 
 def peer_of(request: Request) -> Peer:
-    """The process that sent the request."""
+    """Return the process that sent the request over a Unix socket."""
     peer = any_peer_of(request)
     assert isinstance(peer, Peer)
     return peer
 
 
 def remote_peer_of(request: Request) -> RemotePeer:
-    """Who sent the request over TCP."""
+    """Return the peer that sent the request over TCP."""
     peer = any_peer_of(request)
     assert isinstance(peer, RemotePeer)
     return peer
 
 
 def any_peer_of(request: Request) -> AnyPeer:
+    """Return the peer that sent the request."""
     peer: AnyPeer = request.scope["rbee.peer"]
     return peer
 
 
 async def read_shape(request: Request, kind: type[Shape]) -> Shape:
-    """The request's body as a shape; TooLarge beyond BODY_LIMIT, BadInput for what does not fit."""
+    """Return the request's body as a shape. Raises TooLarge beyond BODY_LIMIT, or BadInput."""
     try:
         content = await read_body(request)
     except ClientDisconnect as error:
-        raise BadInput("the client went before its body had arrived") from error
+        raise BadInput("the client disconnected before its body had arrived") from error
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -48,7 +49,7 @@ async def read_shape(request: Request, kind: type[Shape]) -> Shape:
 
 
 def read_query(request: Request, route: Route[Any]) -> dict[str, Any]:
-    """What the query gives of the route's parameters; BadInput names one that does not fit."""
+    """Return those of the route's parameters that the query has. BadInput names one that is not valid."""
     given = request.query_params
     return {name: _read_parameter(name, kind, given[name]) for name, kind in route.query if name in given}
 
@@ -62,7 +63,7 @@ def _read_parameter(name: str, kind: Any, text: str) -> Any:
 
 
 async def read_body(request: Request) -> bytes:
-    """The request's body as it is; TooLarge beyond BODY_LIMIT."""
+    """Return the request's body. Raises TooLarge beyond BODY_LIMIT."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > BODY_LIMIT:
         raise _too_large()

@@ -1,4 +1,4 @@
-"""Answering a request: with a shape, a problem, a stream of events or a file."""
+"""Responses: a shape, a problem, a stream of events or a file."""
 
 from __future__ import annotations
 
@@ -19,32 +19,35 @@ FILE_PART = 64 * 1024
 
 
 def json_response(answer: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
-    # In ASCII, so that who reads it with curl sees names from outside escaped.
+    """Return a response with a shape as JSON."""
+    # In ASCII, so that names from outside are shown escaped, for example by curl.
     content = json.dumps(encode(answer), separators=(",", ":")).encode()
     return Response(content, status, media_type=media_type)
 
 
 def problem_response(error: RbeeError, headers: dict[str, str] | None = None) -> Response:
+    """Return a response with an error as a problem document of RFC 9457, with its status."""
     response = json_response(error.to_problem(), error.status, media_type="application/problem+json")
     response.headers.update(headers or {})
     return response
 
 
 class Chunks(Protocol):
-    """What a stream is made of; aclose() is awaited at its end, even if nothing of it was read."""
+    """The chunks of a stream; aclose() is awaited at its end, even if nothing of it was read."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Release what the stream holds."""
 
 
 def event_stream(chunks: Chunks) -> Response:
-    """A response that sends each chunk as it comes, until the iterator or the client ends."""
+    """Return a response that sends each chunk as it comes, until the chunks end or the client disconnects."""
     return _EventStream(chunks)
 
 
 class _EventStream(Response):
-    """Plain ASGI: half of what a StreamingResponse costs, and the same from Starlette 0.26 to 1.x."""
+    """Plain ASGI: half the cost of a StreamingResponse, and the same from Starlette 0.26 to 1.x."""
 
     def __init__(self, chunks: Chunks) -> None:
         super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream")
@@ -52,24 +55,24 @@ class _EventStream(Response):
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        telling = asyncio.ensure_future(self._tell(send))
+        sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # serve()'s grace is over, and the client has not taken the end. It gets none then, and
-            # uvicorn no error to log.
+            # serve()'s grace is over, and the client has not taken the end: drop the connection, so that
+            # uvicorn has no error to log.
             scope["rbee.drop"]()
             await asyncio.wait((leaving,))
         finally:
-            telling.cancel()
+            sending.cancel()
             leaving.cancel()
-            broken, _ = await asyncio.gather(telling, leaving, return_exceptions=True)
+            failure, _ = await asyncio.gather(sending, leaving, return_exceptions=True)
             await self._chunks.aclose()
-        if isinstance(broken, Exception):
-            raise broken
+        if isinstance(failure, Exception):
+            raise failure
 
-    async def _tell(self, send: Send) -> None:
+    async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -77,7 +80,7 @@ class _EventStream(Response):
 
 
 def file_answer(file: BinaryIO, media_type: str) -> Response:
-    """A response that sends an open file from its beginning, and closes it."""
+    """Return a response that sends an open file and closes it."""
     return _FileAnswer(file, media_type)
 
 
@@ -91,11 +94,11 @@ class _FileAnswer(Response):
         with self._file:
             head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(head)
-            is_going_on = True
-            while is_going_on:
+            has_more = True
+            while has_more:
                 part = self._file.read(FILE_PART)
-                is_going_on = bool(part)
-                await send({"type": "http.response.body", "body": part, "more_body": is_going_on})
+                has_more = bool(part)
+                await send({"type": "http.response.body", "body": part, "more_body": has_more})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -1,4 +1,4 @@
-"""Streams of server-sent events that several clients read, each from a place of its own."""
+"""Streams of server-sent events that several clients read, each from its own position."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from rbee.wire.sse import COMMENT, KEEP_ALIVE
 
 
 class Growth:
-    """Wakes the readers of something that grows, until it ends."""
+    """Wakes the readers of a growing stream, until it ends."""
 
     def __init__(self) -> None:
         self._grown = asyncio.Event()
 
     def announce(self) -> None:
-        """There is more to read, or the end."""
+        """Wake the readers: there is more to read, or the stream has ended."""
         self._grown.set()
         self._grown = asyncio.Event()
 
     async def follow(
         self, unread: Callable[[], Iterator[bytes]], is_ended: Callable[[], bool]
     ) -> AsyncGenerator[bytes, None]:
-        """What one reader has not read yet, as it comes; a COMMENT after each KEEP_ALIVE without any."""
+        """Yield what is `unread` by one reader, as it comes; a COMMENT after KEEP_ALIVE seconds without."""
         while True:
             grown = self._grown
-            # Asked before reading: what comes while this is sent, the end too, is read next time round.
+            # Checked before reading: what comes while this is sent, even the end, is read in the next round.
             was_ended = is_ended()
             for chunk in unread():
                 yield chunk
@@ -39,7 +39,7 @@ class Growth:
 
 
 class Reading(AsyncIterator[bytes]):
-    """One reader's stream, which begins with `first`; aclose() gives its place back, however far it went."""
+    """One reader's stream, which begins with `first`. `release` is called once, at its end or by aclose()."""
 
     def __init__(self, rest: AsyncGenerator[bytes, None], first: bytes, release: Callable[[], None]) -> None:
         self._rest = rest
@@ -60,6 +60,7 @@ class Reading(AsyncIterator[bytes]):
             raise
 
     async def aclose(self) -> None:
+        """End the stream, however much of it was read."""
         self._give_back()
         await self._rest.aclose()
 

@@ -1,8 +1,7 @@
-"""TLS on a socket that the loop's readers drive, at either end of a connection.
+"""A transport for TLS in which OpenSSL reads and writes the socket itself, for either end of a connection.
 
-asyncio's own TLS keeps two memory buffers and a protocol of its own for each connection, which is most of
-what a hive at rest costs its queen. OpenSSL reads from the socket and writes to it by itself; what is left
-to do is to wait for the socket.
+asyncio's own TLS keeps two memory buffers and a protocol for each connection, which is most of what an idle
+hive costs its queen. Here only waiting for the socket is left to the event loop.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 READ_SIZE = 16 * 1024
-"""Bytes that are read at once: what a record of TLS has at most, so that none is left within OpenSSL."""
+"""Bytes that are read at once: the most in a TLS record, so that nothing is left inside OpenSSL."""
 
 GOODBYE_TIMEOUT = 0.2
-"""Seconds that the other side has to read what was sent, and to close the connection, too."""
+"""Seconds for the other side to read what was sent and to close the connection."""
 
 TOGETHER = 0.1
-"""Seconds in which what comes is left for the next time, by those who read together, at the most."""
+"""Seconds that received data waits at the most, on connections that are read together."""
 
 TOGETHER_EACH = 0.001
-"""Seconds of it for each connection: few are not worth waiting for."""
+"""Seconds of that wait for each connection: with few connections it is short."""
 
 HIGH_WATER = 64 * 1024
-"""Bytes that wait to be sent, after which the protocol is asked to pause."""
+"""Bytes waiting to be sent above which the protocol is paused."""
 
 
 async def handshake(channel: ssl.SSLSocket) -> None:
-    """Do a TLS handshake on a socket that does not block. Raises what is wrong with it, an OSError."""
+    """Do a TLS handshake on a non-blocking socket. Raises OSError, which ssl.SSLError is too."""
     while True:
         try:
             channel.do_handshake()
@@ -55,17 +54,19 @@ async def _is_ready(channel: ssl.SSLSocket, watch: Callable[..., None]) -> None:
 
 
 class Readers(Protocol):
-    """Calls a function when something has come on a socket: the loop, or Together."""
+    """Calls a function when a socket is readable: the event loop, or Together."""
 
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> object: ...
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> object:
+        """Call `callback` each time the descriptor is readable."""
 
-    def remove_reader(self, fd: int) -> object: ...
+    def remove_reader(self, fd: int) -> object:
+        """Stop calling it."""
 
 
 class Together:
-    """Reads what comes on many connections together: at once, and then a moment later what came meanwhile.
+    """Readers that are called together: at once, and then after a pause for all that came meanwhile.
 
-    What a wake-up costs is more than what it takes to read a heartbeat.
+    A wake-up of the event loop costs more than reading a heartbeat.
     """
 
     def __init__(self) -> None:
@@ -89,10 +90,11 @@ class Together:
         self._pause = self._loop.call_later(pause, self._loop.add_reader, self._ready, self._read)
         for fd, _ in self._ready.poll(0):
             reader = self._readers.get(fd)
-            if reader is not None:  # or one before it has ended this one
+            if reader is not None:  # None if an earlier one has ended it
                 reader()
 
     def close(self) -> None:
+        """Call no reader any more."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._ready)
@@ -100,7 +102,7 @@ class Together:
 
 
 class TlsTransport(asyncio.Transport):
-    """A socket whose handshake is over, as a transport. `ended` is called with it once it is closed.
+    """A TLS socket after its handshake, as an asyncio.Transport. `ended` is called once it is closed.
 
     Long because asyncio.Transport has as many methods.
     """
@@ -133,7 +135,7 @@ class TlsTransport(asyncio.Transport):
         protocol.connection_made(self)
         self.resume_reading()
 
-    # Who it is
+    # Information
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name in ("socket", "ssl_object"):
@@ -149,7 +151,7 @@ class TlsTransport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
 
-    # What comes
+    # Reading
 
     def is_reading(self) -> bool:
         return self._is_reading
@@ -165,7 +167,7 @@ class TlsTransport(asyncio.Transport):
             self._readers.add_reader(self._fd, self._read)
 
     def read_with(self, readers: Readers) -> None:
-        """Have what comes read by others than the loop."""
+        """Use other readers than the event loop."""
         is_reading = self._is_reading
         self.pause_reading()
         self._readers = readers
@@ -188,12 +190,12 @@ class TlsTransport(asyncio.Transport):
                     return
                 self._protocol.data_received(data)
             except Exception as error:
-                self._fail("a connection's protocol failed at what it received", error)
+                self._fail("a connection's protocol failed on received data", error)
                 return
             if not self._channel.pending():
                 return
 
-    # What goes
+    # Writing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._is_closing or not data:
@@ -211,7 +213,7 @@ class TlsTransport(asyncio.Transport):
             self._protocol.pause_writing()
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
-        """How much of it was taken; all that the socket takes now."""
+        """Write what the socket takes now, and return how many bytes that was."""
         sent = 0
         with memoryview(data) as view:
             while sent < len(view):
@@ -219,7 +221,7 @@ class TlsTransport(asyncio.Transport):
                     sent += self._channel.send(view[sent:])
                 except ssl.SSLWantWriteError:
                     break
-                except OSError as error:  # SSLWantReadError, too: TLS 1.3 has no renegotiation
+                except OSError as error:  # also SSLWantReadError: TLS 1.3 has no renegotiation
                     self._end(error)
                     break
         return sent
@@ -239,7 +241,7 @@ class TlsTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Pause beyond `high` bytes; `low` is 0, whatever is asked for."""
+        """Pause the protocol above `high` bytes; `low` is always 0."""
         self._high = HIGH_WATER if high is None else high
 
     def get_write_buffer_size(self) -> int:
@@ -257,7 +259,7 @@ class TlsTransport(asyncio.Transport):
         return self._is_closing
 
     def close(self) -> None:
-        """Send what waits, and end. The other side then has GOODBYE_TIMEOUT to do the same."""
+        """Send what waits, then end; the other side has GOODBYE_TIMEOUT seconds to close too."""
         if self._is_closing:
             return
         self.pause_reading()
@@ -266,17 +268,17 @@ class TlsTransport(asyncio.Transport):
             self._say_goodbye()
 
     def _say_goodbye(self) -> None:
-        with suppress(OSError, ValueError):  # it waits for the other side's goodbye, which _drain() does
+        with suppress(OSError, ValueError):  # it would wait for the other side's, as _drain() does
             self._channel.unwrap()
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
-        # A socket that is closed with something unread has the kernel throw away what was sent.
+        # If a socket is closed with unread data, the kernel discards what was sent.
         self._loop.add_reader(self._fd, self._drain)
         self._goodbye = self._loop.call_later(GOODBYE_TIMEOUT, self._end, None)
 
     def _drain(self) -> None:
         try:
-            data = self._channel.recv(READ_SIZE)  # what comes is no TLS any more
+            data = self._channel.recv(READ_SIZE)  # plain data, as TLS has ended
         except BlockingIOError:
             return
         except OSError:
@@ -285,11 +287,11 @@ class TlsTransport(asyncio.Transport):
             self._end(None)
 
     def abort(self) -> None:
-        """End at once, whatever was not sent."""
+        """End at once, without sending what waits."""
         self._end(None)
 
-    def _fail(self, told: str, error: Exception) -> None:
-        context = {"message": told, "exception": error, "transport": self, "protocol": self._protocol}
+    def _fail(self, message: str, error: Exception) -> None:
+        context = {"message": message, "exception": error, "transport": self, "protocol": self._protocol}
         self._loop.call_exception_handler(context)
         self._end(error)
 
@@ -303,7 +305,7 @@ class TlsTransport(asyncio.Transport):
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._waiting = bytearray()
-        # Not at once: a protocol is not told of the end in the middle of its own write().
+        # Not at once: the protocol may be in the middle of its own write().
         self._loop.call_soon(self._lost, error)
 
     def _lost(self, error: Exception | None) -> None:

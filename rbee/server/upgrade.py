@@ -1,4 +1,4 @@
-"""A connection that begins with a request of HTTP's, and goes on with another protocol."""
+"""A connection that begins with an HTTP request and continues with another protocol."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 SEND_TIMEOUT = 30.0
-"""Seconds in which the other side must have taken what was sent to it."""
+"""Seconds within which the other side must take what is sent to it."""
 
 
 class Upgraded(asyncio.Protocol):
-    """What a connection goes on with. It keeps the place that the connection had.
+    """The protocol that a connection continues with. It keeps the connection's place in the limits.
 
-    One that is not to be had any more is told so by connection_lost(), without a connection_made().
+    If the connection is gone by then, connection_lost() is called without a connection_made().
     """
 
     is_read_together = False
-    """May what comes wait for a moment, so that many are read at once (rbee.server.transport.Together)?"""
+    """May received data wait a moment, so that many connections are read at once (transport.Together)?"""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -30,7 +30,7 @@ class Upgraded(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.set_write_buffer_limits(high=0)  # pause_writing() tells that something waits to be taken
+        transport.set_write_buffer_limits(high=0)  # pause_writing() is called as soon as data waits
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.resume_writing()
@@ -47,7 +47,7 @@ class Upgraded(asyncio.Protocol):
 
 
 def upgrade_to(protocol: Upgraded) -> Response:
-    """A response after which the connection goes on with `protocol`; the request has the header Upgrade."""
+    """Return a response after which the connection continues with `protocol`, for a request with Upgrade."""
     return _Upgrade(protocol)
 
 

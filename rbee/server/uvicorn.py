@@ -1,4 +1,4 @@
-"""Serving an app with uvicorn on sockets that systemd handed over, until the daemon is told to stop."""
+"""Serves an app with uvicorn on sockets from systemd, until the daemon stops."""
 
 from __future__ import annotations
 
@@ -32,48 +32,48 @@ GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
 
 ACCEPTED_AT_ONCE = 100
-"""Connections that are accepted before the loop sees to those there are."""
+"""Connections accepted in one round of the event loop."""
 
 BACKLOG = 4096
-"""Connections that wait to be accepted, as in the socket units."""
+"""Connections that may wait to be accepted, as in the socket units."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its hands on our signals: 0.32 and later raise SIGTERM again when they end."""
+    """uvicorn without its signal handlers: 0.32 and later raise SIGTERM again when they end."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
 
     def install_signal_handlers(self) -> None:
-        """As uvicorn before 0.29 asks."""
+        """Install none; called by uvicorn before 0.29."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn from 0.29 on asks."""
+        """Capture none; called by uvicorn from 0.29 on."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
-            # asyncio has one number for how many may wait and how many it accepts at once.
+            # asyncio uses one number both for the backlog and for how many it accepts at once.
             listener.listen(BACKLOG)
         self._on_started()
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """What is served over TCP: an app of its own, to whoever the TLS context lets in."""
+    """The app that is served over TCP, its sockets, and the TLS context."""
 
     app: ASGIApp
     sockets: Sequence[socket.socket]
     context: ssl.SSLContext
     upgrade: str | None = None
-    """The protocol that a request may ask to go on with (rbee.server.upgrade)."""
+    """The protocol that a request may upgrade to (rbee.server.upgrade)."""
 
 
 class _RemoteServer(_Server):
-    """Behind TLS listeners: uvicorn itself applies TLS to every socket, and lets each wait for a minute."""
+    """uvicorn behind TLS listeners: its own TLS would wait up to a minute for a handshake."""
 
     def __init__(self, config: uvicorn.Config, remote: Remote) -> None:
         super().__init__(config, lambda: None)
@@ -87,14 +87,14 @@ class _RemoteServer(_Server):
         turned_away: set[Connection] = set()
         together = self._together = Together()
 
-        def factory(is_no_stranger: Callable[[], None]) -> asyncio.Protocol:
+        def factory(authenticated: Callable[[], None]) -> asyncio.Protocol:
             return RemoteConnection(
                 config=self.config,
                 server_state=self.server_state,
                 limits=limits,
                 turned_away=turned_away,
                 daemons=(),
-                is_no_stranger=is_no_stranger,
+                authenticated=authenticated,
                 upgrade=self._remote.upgrade,
                 together=together,
                 **protocol_state(),
@@ -121,7 +121,7 @@ class _RemoteServer(_Server):
 
 
 def protocol_state() -> dict[str, Any]:
-    """What uvicorn's protocols take beside: from 0.20 on the state of the app's lifespan."""
+    """Return the further arguments of uvicorn's protocols: from 0.20 on the state of the app's lifespan."""
     return {"app_state": {}} if "app_state" in inspect.signature(HttpToolsProtocol).parameters else {}
 
 
@@ -129,7 +129,7 @@ async def serve(
     app: ASGIApp,
     sockets: Sequence[socket.socket],
     notifier: Notifier,
-    told_to_stop: asyncio.Event,
+    stop_event: asyncio.Event,
     *,
     status: Callable[[], str],
     started: Callable[[], None],
@@ -137,17 +137,17 @@ async def serve(
     daemons: Collection[int] = (),
     remote: Remote | None = None,
 ) -> None:
-    """Serve until told to stop, then end within GRACE.
+    """Serve until `stop_event` is set, then end within GRACE.
 
-    READY=1 is said once the sockets are served, and then `started` is called; `stopping` is
-    awaited first thing when told to stop, while the sockets are still served. `daemons` are the
-    users whose connections are kept for good, and for whom there is a place when others took all.
+    READY=1 is sent with the line of `status` once the sockets are served, and then `started` is called.
+    `stopping` is awaited first when stopping, while the sockets are still served. `daemons` are the uids
+    whose connections are kept when idle, and for which places are reserved.
 
-    Long because of its arguments and what they mean.
+    Long because of its arguments and their explanation.
     """
 
     def on_started() -> None:
-        if not told_to_stop.is_set():
+        if not stop_event.is_set():
             notifier.ready(status())
             started()
 
@@ -155,7 +155,7 @@ async def serve(
     if remote is not None:
         servers.insert(0, _RemoteServer(uvicorn_config(remote.app, RemoteConnection), remote))
     serving = asyncio.ensure_future(_serve_all(servers, sockets))
-    waiting = asyncio.ensure_future(told_to_stop.wait())
+    waiting = asyncio.ensure_future(stop_event.wait())
     feeding = asyncio.ensure_future(_feed_watchdog(notifier))
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -172,27 +172,28 @@ async def serve(
 
 
 async def _end(servers: Sequence[uvicorn.Server], serving: asyncio.Future[None]) -> None:
-    """Let requests in flight end within GRACE, and cut off the rest."""
+    """Let requests in flight end within GRACE, and cancel the rest."""
     for server in servers:
         server.should_exit = True
-    # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for
-    # whoever still has a connection. And 0.17 has no timeout_graceful_shutdown.
+    # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for all
+    # connections. And 0.17 has no timeout_graceful_shutdown.
     await asyncio.wait((serving,), timeout=GRACE)
     serving.cancel()
-    cut_off = [task for server in servers for task in server.server_state.tasks]
-    for task in cut_off:
+    unfinished = [task for server in servers for task in server.server_state.tasks]
+    for task in unfinished:
         task.cancel()
-    await asyncio.gather(*cut_off, return_exceptions=True)
+    await asyncio.gather(*unfinished, return_exceptions=True)
 
 
 def _connections(daemons: Collection[int]) -> Any:
-    """What makes a connection: uvicorn's type wants a class, and all that it does is call it."""
+    """Return the factory of connections: uvicorn's type is a class, but it only calls it."""
     limits = Limits("connections are held", CONNECTIONS, daemons)
     return partial(Connection, limits=limits, turned_away=set(), daemons=daemons)
 
 
 def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:
-    # No more options than uvicorn 0.17 and 0.54 both have.
+    """Return the configuration for an app; `connection` makes the protocol of a connection."""
+    # Only options that both uvicorn 0.17 and 0.54 have.
     return uvicorn.Config(
         app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
@@ -201,7 +202,7 @@ def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:
 
 
 async def _serve_all(servers: Sequence[uvicorn.Server], sockets: Sequence[socket.socket]) -> None:
-    """Until all have ended; the last has the sockets, the others their own."""
+    """Serve until all have ended; the last one gets the sockets, the others have their own."""
     *others, local = servers
     running = [asyncio.ensure_future(server.serve(sockets=[])) for server in others]
     running.append(asyncio.ensure_future(local.serve(sockets=list(sockets))))
@@ -214,7 +215,7 @@ async def _serve_all(servers: Sequence[uvicorn.Server], sockets: Sequence[socket
 
 
 async def _feed_watchdog(notifier: Notifier) -> None:
-    """Say WATCHDOG=1 from the loop itself, so that a loop that is stuck is seen."""
+    """Send WATCHDOG=1 from the event loop, so that systemd notices a loop that is stuck."""
     interval = watchdog_interval()
     while interval is not None:
         notifier.alive()

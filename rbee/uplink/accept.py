@@ -1,6 +1,6 @@
-"""The queen's end: the control connection of each hive elsewhere, and what she asks of it.
+"""The queen's end: the control connection of each remote hive, and the requests to it.
 
-A control connection that ends tells of a death at once; that a link was cut, beats tell by not coming.
+The end of a control connection shows a hive's death at once; a cut link shows only by missing beats.
 """
 
 from __future__ import annotations
@@ -32,43 +32,43 @@ from rbee.wire.routes import Answer, HiveRoutes, Route
 log = logging.getLogger("rbee")
 
 PROBE_TIMEOUT = 2.0
-"""Seconds in which a hive must answer for whom a second one connects, or the second is its own."""
+"""Seconds for a connected hive to answer when a second one of its name connects; then the first is dead."""
 
 DIAL_TIMEOUT = 10.0
-"""Seconds in which a hive must have dialled a connection that the queen asked for; who asks may have less."""
+"""Seconds for a hive to dial a connection that the queen asked for; the request may have less."""
 
 LAST_BEAT = 1.0
-"""Seconds in which a beat must be taken that came before the end of its connection."""
+"""Seconds to process a beat that came before the end of its connection."""
 
 CARRIERS_MAX = 8
-"""Connections that a hive has dialled for requests, and so requests that it works on at once."""
+"""Connections that a hive dials for requests, and so the requests that it processes at once."""
 
 CARRIER_IDLE = 30.0
-"""Seconds that such a connection is kept when nothing is asked over it."""
+"""Seconds that such a connection is kept without a request."""
 
 ASKED_AT_ONCE = 64
-"""Requests to one hive that wait for their answers, those included for which there is no connection yet."""
+"""Requests to one hive that wait for their answers, including those that wait for a connection."""
 
 LONGEST = 3600.0
-"""Seconds for a request that says no timeout."""
+"""Seconds for a request without a timeout."""
 
-Heard = Callable[[Heartbeat], Awaitable[HeartbeatAck]]
+TakeBeat = Callable[[Heartbeat], Awaitable[HeartbeatAck]]
 
 
 class Uplink(Frames):
-    """One hive's control connection. As a Link is to the local hive: ask() asks and returns the answer.
+    """One hive's control connection, with the interface of a Link: ask() sends a request to the hive.
 
-    `heard` takes its beats; what it raises goes down as a refusal.
+    `take_beat` processes its beats; an RbeeError from it is sent to the hive as a refusal.
     """
 
     is_read_together = True
 
-    def __init__(self, hive_id: str, instance: str, address: str, heard: Heard) -> None:
+    def __init__(self, hive_id: str, instance: str, address: str, take_beat: TakeBeat) -> None:
         super().__init__()
         self.hive_id = hive_id
         self.instance = instance
         self.address = address
-        self._heard = heard
+        self._take_beat = take_beat
         self._taking: asyncio.Task[None] | None = None
         self._dials: dict[str, asyncio.Future[Carried]] = {}
         self._idle: list[_Carrier] = []
@@ -78,10 +78,11 @@ class Uplink(Frames):
         self._ended: Callable[[Uplink], None] = lambda uplink: None
         self._is_ended = False
 
-    # What she asks
+    # Requests to the hive
 
     @property
     def client(self) -> HiveClient:
+        """A client for the hive."""
         return HiveClient(self)
 
     async def ask(
@@ -92,7 +93,7 @@ class Uplink(Frames):
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """As Link.ask(); a control connection that ends meanwhile raises Disconnected."""
+        """As Link.ask(). Raises Disconnected if the control connection ends, TooMany beyond ASKED_AT_ONCE."""
         try:
             async with asyncio.timeout(timeout), self._carrier() as link:
                 try:
@@ -114,7 +115,7 @@ class Uplink(Frames):
 
     @asynccontextmanager
     async def _carrier(self) -> AsyncIterator[Link]:
-        """A way to the hive that nobody else has meanwhile: one that is idle, or one that it dials."""
+        """Take an idle connection to the hive, or have it dial one, for the duration of the context."""
         if self._asked >= ASKED_AT_ONCE:
             raise TooMany(f"{ASKED_AT_ONCE} requests to the beehive {self.hive_id} wait for answers")
         self._asked += 1
@@ -122,7 +123,7 @@ class Uplink(Frames):
             async with self._turns:
                 self._check_open()
                 carrier = self._idle.pop() if self._idle else _Carrier(self)
-                carrier.is_wanted()
+                carrier.keep()
                 self._carriers.add(carrier)
                 is_good = False
                 try:
@@ -131,7 +132,7 @@ class Uplink(Frames):
                 finally:
                     if is_good:
                         self._idle.append(carrier)
-                        carrier.is_idle(self._forget)
+                        carrier.expire(self._forget)
                     else:
                         self._forget(carrier)
         finally:
@@ -151,37 +152,38 @@ class Uplink(Frames):
         carrier.close()
 
     async def dialled(self) -> Carried:
-        """Another connection, which the hive dials; TimedOut names the hive that does not."""
+        """Have the hive dial another connection and return it. Raises TimedOut or Disconnected."""
         self._check_open()
         dial_id = secrets.token_hex(16)
-        comes: asyncio.Future[Carried] = asyncio.get_running_loop().create_future()
-        self._dials[dial_id] = comes
+        coming: asyncio.Future[Carried] = asyncio.get_running_loop().create_future()
+        self._dials[dial_id] = coming
         self.send(Dial(dial_id))
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
-                return await comes
+                return await coming
         except TimeoutError as error:
             raise TimedOut(
-                f"the beehive {self.hive_id} was asked for a connection, and dialled none "
+                f"the beehive {self.hive_id} was asked for a connection, and did not dial one "
                 f"within {DIAL_TIMEOUT:g} s",
                 hint=f"On {self.hive_id}: sudo journalctl -u rbee-hive -n 20",
             ) from error
         except asyncio.CancelledError:
-            if comes.done() and not comes.cancelled() and comes.exception() is None:
-                comes.result().close()
+            if coming.done() and not coming.cancelled() and coming.exception() is None:
+                coming.result().close()
             raise
         finally:
             self._dials.pop(dial_id, None)
-            comes.cancel()
+            coming.cancel()
 
     def take_carrier(self, dial_id: str) -> Carried:
-        """The hive has dialled it; HiveNotOnline where nobody waits for it (any more)."""
-        comes = self._dials.pop(dial_id, None)
-        if comes is None:
-            raise HiveNotOnline(f"nobody waits for this connection of the beehive {self.hive_id}", hint=None)
-        return Carried(comes)
+        """Return the protocol for a connection that was asked for; HiveNotOnline if none waits for it."""
+        coming = self._dials.pop(dial_id, None)
+        if coming is None:
+            message = f"no request waits for this connection of the beehive {self.hive_id}"
+            raise HiveNotOnline(message, hint=None)
+        return Carried(coming)
 
-    # What it says
+    # Frames from the hive
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -193,18 +195,18 @@ class Uplink(Frames):
 
     def received(self, frame: Frame) -> None:
         if not isinstance(frame, Heartbeat):
-            raise BadInput("a hive sends beats, and nothing else")
+            raise BadInput("a hive may send beats only")
         if self._taking is not None:
-            raise BadInput("a beat waits for the answer to the one before it")
+            raise BadInput("a hive must wait for the answer to a beat before it sends the next")
         self._taking = asyncio.get_running_loop().create_task(self._take(frame))
 
     async def _take(self, beat: Heartbeat) -> None:
         try:
-            answer: Frame = await self._heard(beat)
+            answer: Frame = await self._take_beat(beat)
         except RbeeError as error:
             answer = refusal_of(error)
         except Exception:
-            log.exception("a beat of hive %s could not be taken", self.hive_id)
+            log.exception("processing a beat of hive %s failed", self.hive_id)
             answer = refusal_of(RbeeError("internal error", hint="The journal has its traceback."))
         finally:
             self._taking = None
@@ -218,14 +220,14 @@ class Uplink(Frames):
     # The end
 
     def close(self) -> None:
-        """End it in order."""
+        """Say goodbye and end the connection."""
         self.send(Goodbye())
         if self.transport is not None:
             self.transport.close()
         self._end()
 
     def abort(self) -> None:
-        """End it as a broken connection does."""
+        """End the connection at once, without a goodbye."""
         if self.transport is not None:
             self.transport.abort()
         self._end()
@@ -235,27 +237,28 @@ class Uplink(Frames):
         self.transport = None
         if self._taking is None:
             self._end()
-        else:  # its last beat says why it ends
+        else:  # its last beat has the reason for its end
             self._taking.add_done_callback(lambda _: self._end())
             asyncio.get_running_loop().call_later(LAST_BEAT, self._end)
 
     def when_ended(self, ended: Callable[[Uplink], None]) -> None:
+        """Call `ended` at the end of the connection."""
         self._ended = ended
 
     def _end(self) -> None:
         if self._is_ended:
             return
         self._is_ended = True
-        for comes in self._dials.values():
-            if not comes.done():
-                comes.set_exception(self._has_closed())
+        for coming in self._dials.values():
+            if not coming.done():
+                coming.set_exception(self._has_closed())
         for carrier in list(self._carriers):
             self._forget(carrier)
         self._ended(self)
 
 
 class _Carrier:
-    """One connection that a hive has dialled, and the Link over it, whose place and network backend it is."""
+    """One connection that a hive has dialled, and the Link over it, for which this is the network backend."""
 
     def __init__(self, uplink: Uplink) -> None:
         self._uplink = uplink
@@ -267,7 +270,7 @@ class _Carrier:
         return f"the beehive {self._uplink.hive_id}"
 
     async def connect_tcp(self, *_arguments: Any, **_options: Any) -> Carried:
-        """As httpcore calls it, wherever to."""
+        """Return a connection that the hive dials; called by httpcore, whose host and port do not count."""
         self.close()
         self._stream = await self._uplink.dialled()
         return self._stream
@@ -276,36 +279,39 @@ class _Carrier:
     def is_open(self) -> bool:
         return self._stream is not None and not self._stream.is_over
 
-    def is_idle(self, expired: Callable[[_Carrier], None]) -> None:
+    def expire(self, expired: Callable[[_Carrier], None]) -> None:
+        """Call `expired` after CARRIER_IDLE seconds, unless keep() or close() is called before."""
         self._expires = asyncio.get_running_loop().call_later(CARRIER_IDLE, expired, self)
 
-    def is_wanted(self) -> None:
+    def keep(self) -> None:
         if self._expires is not None:
             self._expires.cancel()
             self._expires = None
 
     def close(self) -> None:
-        self.is_wanted()
+        self.keep()
         if self._stream is not None:
             self._stream.close()
 
 
 class Uplinks:
-    """The control connections: of each hive one. `closed` is called when a hive has none any more."""
+    """The control connections, at most one for each hive. `closed` is called when a hive's has ended."""
 
     def __init__(self, closed: Callable[[Uplink], None]) -> None:
         self._closed = closed
         self._open: dict[str, Uplink] = {}
-        self._comings: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._arrivals: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     def all(self) -> list[Uplink]:
+        """Return all open connections."""
         return list(self._open.values())
 
     def find(self, hive_id: str) -> Uplink | None:
+        """Return a hive's connection, or None."""
         return self._open.get(hive_id)
 
     async def take(self, uplink: Uplink) -> None:
-        """A hive's connection; it takes the place of one that is dead. ClonedHive where that one lives."""
+        """Add a hive's connection in place of an earlier one; ClonedHive if another process lives there."""
         old = self._open.get(uplink.hive_id)
         if old is not None and old.instance != uplink.instance:
             await self.check_free(uplink.hive_id, uplink.address)
@@ -314,41 +320,41 @@ class Uplinks:
         uplink.when_ended(self._end)
         if old is not None:
             old.abort()
-        self._comings.pop(uplink.hive_id, asyncio.Event()).set()
+        self._arrivals.pop(uplink.hive_id, asyncio.Event()).set()
 
     async def check_free(self, hive_id: str, address: str) -> None:
-        """ClonedHive where a hive of this name lives while another process comes as it, from that address."""
+        """Raise ClonedHive if a hive of this name is connected and alive; `address` is the newcomer's."""
         old = self._open.get(hive_id)
         if old is not None and await _lives(old):
             raise ClonedHive(
-                f"the beehive {hive_id} is at {old.address} already, and now also comes from {address}: "
-                "one is a copy of the other",
+                f"the beehive {hive_id} is connected from {old.address} already, and now also connects from "
+                f"{address}: one is a copy of the other",
                 hint="On the copy: sudo rm /var/lib/rbee-hive/membership /etc/machine-id; "
                 "sudo systemd-machine-id-setup; then let it join under a name of its own",
             )
 
     async def wait(self, hive_id: str, *, timeout: float) -> Uplink:
-        """A hive's connection, as soon as there is one; HiveNotOnline after `timeout` seconds."""
-        found = self._open.get(hive_id)
-        if found is None:
+        """Return a hive's connection as soon as there is one; HiveNotOnline after `timeout` seconds."""
+        uplink = self._open.get(hive_id)
+        if uplink is None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._comings[hive_id].wait()
-            found = self._open.get(hive_id)
-        if found is None:
+                    await self._arrivals[hive_id].wait()
+            uplink = self._open.get(hive_id)
+        if uplink is None:
             raise HiveNotOnline(
                 f"the beehive {hive_id} is not connected", hint=f"On {hive_id}: systemctl status rbee-hive"
             )
-        return found
+        return uplink
 
     def drop(self, hive_id: str) -> None:
-        """End a hive's connection, if it has one."""
-        found = self._open.get(hive_id)
-        if found is not None:
-            found.abort()
+        """Abort a hive's connection, if it has one."""
+        uplink = self._open.get(hive_id)
+        if uplink is not None:
+            uplink.abort()
 
     def close(self) -> None:
-        """End all in order; the queen is going."""
+        """Say goodbye on all connections and end them: the queen stops."""
         for uplink in self.all():
             uplink.close()
 

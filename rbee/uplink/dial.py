@@ -1,4 +1,4 @@
-"""Dialling the queen for a connection that begins with a request, and goes on with another protocol."""
+"""Dials the queen for a connection that begins with an HTTP request and continues with another protocol."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rbee.uplink.frames import hello
 from rbee.wire.routes import Route
 
 TIMEOUT = 5.0
-"""Seconds for a connection, with the queen's answer."""
+"""Seconds for the connection and the queen's answer together."""
 
 ADDRESSES_MAX = 8
-"""Addresses of the queen's name that are tried, all at once."""
+"""Addresses of the queen's host name that are tried, all at once."""
 
 
 async def dial(
@@ -32,7 +32,10 @@ async def dial(
     protocol: asyncio.Protocol,
     **values: str,
 ) -> TlsTransport:
-    """Dial the queen, and have the connection go on with `protocol`. Her refusal raises as her problem."""
+    """Dial the queen, and let the connection continue with `protocol`; `values` are for the route's path.
+
+    Raises the queen's refusal, TimedOut, VersionSkew if it is too old, or what cannot_connect() returns.
+    """
     try:
         async with asyncio.timeout(TIMEOUT):
             asking = _Asking(queen)
@@ -53,13 +56,13 @@ async def dial(
         raise TimedOut(f"{queen} did not answer within {TIMEOUT:g} s") from error
     except NoSuchRoute as error:
         raise VersionSkew(
-            f"the queen at {queen} does not know the connections of rbee-hive {__version__}: hers is older",
+            f"the queen at {queen} is older than rbee-hive {__version__} and does not know its connections",
             hint="On the queen's machine: upgrade rbee-queen",
         ) from error
 
 
 class _Asking(asyncio.Protocol):
-    """Awaits the answer to a request for another protocol; `answered` is what came after it."""
+    """Reads the answer to the first request; the result of `answered` is the data after it."""
 
     def __init__(self, queen: QueenAddress) -> None:
         self._queen = queen
@@ -74,9 +77,9 @@ class _Asking(asyncio.Protocol):
             if self._parser.get_status_code() == 101:
                 self._answer(data[upgrade.args[0] :])
             else:
-                self._fail(Unreachable(f"{self._queen} goes on with another protocol, unasked"))
+                self._fail(Unreachable(f"{self._queen} changes to another protocol without being asked"))
         except httptools.HttpParserError as error:
-            self._fail(Unreachable(f"whoever answers at {self._queen} does not speak HTTP ({error})"))
+            self._fail(Unreachable(f"the server at {self._queen} does not speak HTTP ({error})"))
 
     def on_body(self, part: bytes) -> None:
         self._body += part
@@ -88,7 +91,7 @@ class _Asking(asyncio.Protocol):
         if status == 101:
             return
         if status < 400:
-            self._fail(Unreachable(f"{self._queen} answers with {status}, and no other protocol"))
+            self._fail(Unreachable(f"{self._queen} answers with {status} and does not change the protocol"))
             return
         try:
             self._fail(refusal(self._body, status))
@@ -111,12 +114,12 @@ class _Asking(asyncio.Protocol):
 
 
 async def _connect(queen: QueenAddress) -> ssl.SSLSocket:
-    """A TLS connection to the queen; raises what cannot_connect() makes of what went wrong."""
+    """Return a TLS connection to the queen; raises what cannot_connect() returns."""
     try:
         plain = await _reach(queen.host, queen.port)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
-        # The name that is in her certificate, whatever she is reached at.
+        # The name in the queen's certificate, whatever its address.
         channel = queen.context.wrap_socket(
             plain, server_hostname=QUEEN_NAME, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )
@@ -131,12 +134,10 @@ async def _connect(queen: QueenAddress) -> ssl.SSLSocket:
 
 
 async def _reach(host: str, port: int) -> socket.socket:
-    """Connect to the first of the host's addresses that takes the connection."""
+    """Connect to the host's addresses at once, and return the first connection."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    tries = [
-        loop.create_task(_reach_one(family, address)) for family, _, _, _, address in found[:ADDRESSES_MAX]
-    ]
+    addresses = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[:ADDRESSES_MAX]
+    tries = [loop.create_task(_reach_one(family, address)) for family, _, _, _, address in addresses]
     reached: socket.socket | None = None
     try:
         failure: OSError | None = None

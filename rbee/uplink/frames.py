@@ -1,6 +1,6 @@
-"""What crosses a hive's control connection, and the requests with which connections begin.
+"""The frames on a hive's control connection, and the requests that begin a hive's connections.
 
-A frame is a line: a JSON object with one member, the frame's kind and its shape.
+A frame is a line: a JSON object with one member, whose name is the frame's kind and whose value its shape.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, Route, RouteTable
 from rbee.wire.types import JobId, Text
 
 PROTOCOL = "rbee-hive/1"
-"""What a request of these names in its header Upgrade; another number is another language."""
+"""The value of the header Upgrade in these requests; an incompatible change gets another number."""
 
 FRAME_LIMIT = 256 * 1024
-"""Bytes of a frame: a beat with its lines is the largest."""
+"""Bytes of a frame; the largest is a beat with its lines."""
 
 
 class UplinkRoutes(RouteTable):
-    """What a hive dials for. Each is answered with 101, and the connection goes on with something else."""
+    """The requests with which a hive dials. The answer is 101, after which the protocol changes."""
 
     CONTROL: Route[None] = Route(
         "GET", "/v1/uplink", "Become this hive's control connection: frames of JSON lines",
@@ -41,14 +41,14 @@ class UplinkRoutes(RouteTable):
 
 @dataclass(frozen=True)
 class Dial:
-    """From the queen: dial another connection, and ask for CARRIER with this id."""
+    """From the queen: dial another connection, and request CARRIER with this id."""
 
     id: JobId
 
 
 @dataclass(frozen=True)
 class Goodbye:
-    """From the queen: she ends the connection in order. (A hive's goodbye is a beat, 'stopping'.)"""
+    """From the queen: it ends the connection. (A hive's goodbye is a beat with the state 'stopping'.)"""
 
 
 Frame = Heartbeat | HeartbeatAck | Problem | Dial | Goodbye
@@ -60,41 +60,44 @@ KINDS: dict[str, type[Frame]] = {
     "dial": Dial,
     "goodbye": Goodbye,
 }
-"""A beat is the hive's; it is answered by an ack or a refusal before the next."""
+"""The hive sends beats; each is answered by an ack or a refusal before the next."""
 
 _NAMES = {shape: kind for kind, shape in KINDS.items()}
 
 
 def write_frame(frame: Frame) -> bytes:
+    """Return a frame as a line."""
     return json.dumps({_NAMES[type(frame)]: encode(frame)}, separators=(",", ":")).encode() + b"\n"
 
 
 def read_frame(line: bytes) -> Frame:
-    """BadInput for what is no frame; a field that a shape does not know is passed over."""
+    """Return the frame in a line; unknown fields of a shape are ignored. Raises BadInput."""
     try:
-        found = json.loads(line.decode())  # bytes would be looked at for their encoding first
+        members = json.loads(line.decode())  # decoded here, as json would guess the encoding of bytes
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the frame is not JSON: {error}") from error
-    if not isinstance(found, dict) or len(found) != 1:
-        raise BadInput("a frame is a JSON object with one member")
-    ((kind, value),) = found.items()
+    if not isinstance(members, dict) or len(members) != 1:
+        raise BadInput("a frame must be a JSON object with one member")
+    ((kind, value),) = members.items()
     if kind not in KINDS:
-        raise BadInput(f"no frame is called {kind[:64]!r}")
+        raise BadInput(f"there is no frame of the kind {kind[:64]!r}")
     return decode(KINDS[kind], value, kind)
 
 
 def refusal_of(error: RbeeError) -> Problem:
+    """Return the frame for an error."""
     return decode(Problem, error.to_problem())
 
 
 class Frames(Upgraded):
-    """One end of a control connection."""
+    """One end of a control connection: writes and reads frames."""
 
     def __init__(self) -> None:
         super().__init__()
         self._waiting = b""
 
     def send(self, frame: Frame) -> None:
+        """Send a frame; dropped if the connection is closed."""
         if self.transport is not None:
             self.transport.write(write_frame(frame))
 
@@ -110,16 +113,16 @@ class Frames(Upgraded):
             self.broken(error)
 
     def received(self, frame: Frame) -> None:
-        """One has come; BadInput for one that is not the other side's to send."""
+        """Process a frame. Raises BadInput for one that the other side may not send."""
         raise NotImplementedError
 
     def broken(self, error: BadInput) -> None:
-        """The other side does not keep to what is agreed."""
+        """Handle a violation of the protocol by the other side."""
         raise NotImplementedError
 
 
 def hello(route: Route[Any], host: str, headers: dict[str, str], **values: str) -> bytes:
-    """The request with which a connection begins."""
+    """Return the HTTP request that begins a connection; `values` are for the route's path."""
     lines = (
         f"{route.method} {route.url(**values)} HTTP/1.1",
         f"Host: {host}",

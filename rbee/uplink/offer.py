@@ -1,4 +1,4 @@
-"""The hive's end: its control connection to a queen elsewhere, and the connections over which she asks."""
+"""The hive's end: its control connection to a remote queen, and the connections for the queen's requests."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ TIMEOUT = 5.0
 """Seconds for each beat's answer."""
 
 DIAL_AGAIN = (0.2, 0.5, 1.0, 2.0, 2.0)
-"""Seconds, less a random part, until a connection that broke before it was there is dialled again."""
+"""Seconds, less a random part, until a connection that broke while being made is dialled again."""
 
 DIALLED_MAX = 16
-"""Connections for the queen's requests that are there, or are being dialled, at once. She asks for 8."""
+"""Connections for the queen's requests, open or being dialled. A queen asks for at most 8."""
 
 SETTLE_TIMEOUT = 1.0
-"""Seconds that answers have before the hive stops."""
+"""Seconds for answers in progress when the hive stops."""
 
 CLOSE_TIMEOUT = 0.5
-"""Seconds that the queen has to close those connections, too."""
+"""Seconds for the queen to close those connections."""
 
 
 class Offer:
-    """What a hive offers its queen: beats, and its app for her to ask. Beats go up while hold() lasts."""
+    """Sends beats to a remote queen, and serves the hive's app to it, while a hold() lasts."""
 
     def __init__(self, queen: QueenAddress) -> None:
         self._queen = queen
@@ -51,21 +51,24 @@ class Offer:
 
     @property
     def is_open(self) -> bool:
-        """Is there a connection that a beat would go over?"""
+        """Is there a connection over which a beat can be sent?"""
         return self._control is not None
 
     async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
-        """Send a beat, and await its ack, or raise the queen's refusal. One at a time."""
+        """Send a beat and return its ack. One at a time.
+
+        Raises the queen's refusal, Disconnected, or TimedOut after `timeout` seconds (TIMEOUT if None).
+        """
         if self._control is None:
             raise Disconnected(f"there is no connection to {self._queen}")
         return await self._control.beat(heartbeat, TIMEOUT if timeout is None else timeout)
 
     @asynccontextmanager
     async def hold(self, instance: str, app: ASGIApp) -> AsyncIterator[asyncio.Future[None]]:
-        """A control connection, over which the queen is offered `app`.
+        """Hold a control connection, and serve `app` to the queen.
 
-        It is awaited what is yielded: its end, with None where the queen has said goodbye. What keeps the
-        connection from being raises here: a refusal of the queen's, or what there is to say of the network.
+        Yields a future for its end: its result is None after the queen's goodbye, otherwise it raises.
+        If the connection cannot be made, the queen's refusal or an error of the network is raised here.
         """
         server = DialledServer(app)
         control = _Control(self._queen, server)
@@ -83,7 +86,7 @@ class Offer:
             await asyncio.sleep(0)  # a transport closes its socket in the loop's next round
 
     async def settle(self) -> None:
-        """Let answers that are on their way arrive, that to being told to stop for one."""
+        """Let answers in progress arrive, such as that to the request to stop."""
         if self._control is not None:
             await self._control.settle()
 
@@ -108,7 +111,7 @@ class _Control(Frames):
                 return await answer
         except TimeoutError as error:
             late = TimedOut(f"{self._queen} did not answer a beat within {timeout:g} s")
-            self._over(late)  # the next beat would take its answer for its own
+            self._over(late)  # otherwise the next beat would get this one's answer
             raise late from error
         finally:
             self._answer = None
@@ -128,10 +131,10 @@ class _Control(Frames):
             else:
                 self._answer.set_exception(error)
         else:
-            raise BadInput("a queen sends no beats")
+            raise BadInput("a queen must not send beats")
 
     def broken(self, error: BadInput) -> None:
-        self._over(Unreachable(f"{self._queen} does not speak as agreed: {error.message}"))
+        self._over(Unreachable(f"{self._queen} violates the protocol: {error.message}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -140,7 +143,7 @@ class _Control(Frames):
     def end(self) -> None:
         self._over(None)
         if not self.ended.cancelled():
-            self.ended.exception()  # which nobody may have waited for
+            self.ended.exception()  # retrieved, in case it was not awaited
 
     def _over(self, error: RbeeError | None) -> None:
         if not self.ended.done():
@@ -153,24 +156,24 @@ class _Control(Frames):
         if self.transport is not None:
             self.transport.abort()
 
-    # What she asks over
+    # Connections for the queen's requests
 
     def _dial(self, dial_id: str) -> None:
         if len(self._carriers) >= DIALLED_MAX:
-            log.warning("the queen asks for more than %d connections, and has no more of them", DIALLED_MAX)
+            log.warning("the queen asks for more than %d connections, which is refused", DIALLED_MAX)
             return
         task = asyncio.get_running_loop().create_task(self._carry(dial_id))
         self._carriers.add(task)
         task.add_done_callback(self._carriers.discard)
 
     async def _carry(self, dial_id: str) -> None:
-        """Dial a connection, and serve the app over it until it ends."""
+        """Dial a connection and serve the app over it until it ends."""
         ended = asyncio.Event()
         protocol = self.server.protocol(RemotePeer(self._queen.host, QUEEN_NAME), ended.set)
         try:
             transport = await self._reach(dial_id, protocol)
         except RbeeError as error:
-            log.warning("a connection that the queen asked for was not to be had: %s", error.message)
+            log.warning("dialling a connection that the queen asked for failed: %s", error.message)
             return
         try:
             await ended.wait()
@@ -178,7 +181,7 @@ class _Control(Frames):
             transport.abort()
 
     async def _reach(self, dial_id: str, protocol: asyncio.Protocol) -> TlsTransport:
-        """Dial, and again where it broke: she has room for so many strangers of one address at once."""
+        """Dial, and retry if the connection breaks: the queen limits unauthenticated connections."""
         for wait in DIAL_AGAIN:
             with suppress(Disconnected):
                 return await dial(self._queen, UplinkRoutes.CARRIER, {}, protocol, dial_id=dial_id)
@@ -187,7 +190,7 @@ class _Control(Frames):
 
     async def settle(self) -> None:
         await self.server.settle(SETTLE_TIMEOUT)
-        # Read to their ends before that of this one, which ends all for the queen.
+        # They end before the control connection, whose end aborts all of them at the queen.
         if self._carriers:
             await asyncio.wait(set(self._carriers), timeout=CLOSE_TIMEOUT)
 

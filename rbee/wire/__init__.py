@@ -1,7 +1,7 @@
-"""What crosses a wire or a table.
+"""The shapes of requests, answers, events and table rows.
 
-A shape is a frozen dataclass whose annotations are the whole truth about it: `codec` checks JSON
-against them and writes it, `openapi` describes it.
+A shape is a frozen dataclass that is defined by its annotations alone: `codec` checks JSON against them and
+writes it, `openapi` describes it.
 
-(No slots: they would make each class twice, and rbeectl start 4 ms later.)
+(No slots: with them each class is made twice, and rbeectl starts 4 ms later.)
 """

@@ -10,7 +10,7 @@ from rbee.wire.types import Count, JobId, Limit, Name, Text
 
 @dataclass(frozen=True)
 class CatalogReport:
-    """A catalog that is sound: its file, the version of its table, and the size with its log."""
+    """A catalog that is sound: its file, the version of its schema, its hives, and its size with the log."""
 
     path: Text
     version: Count
@@ -19,13 +19,13 @@ class CatalogReport:
 
 
 AUDIT_MAX = 1000
-"""Entries of the audit that are told at once."""
+"""The most entries of the audit in one answer."""
 
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """A change of catalog, token or label, and who made it: `actor_uid` on the queen's machine, or the
-    hive of that credential. `problem` says what of the entry could not be read."""
+    """A change of the catalog and who made it: the user `actor_uid` on the queen's machine, or the hive with
+    that credential. `problem` is what could not be read of the entry."""
 
     id: Count
     at_ms: Count
@@ -39,6 +39,6 @@ class AuditEntry:
 
 @dataclass(frozen=True)
 class Audit:
-    """Newest last."""
+    """Entries of the audit, newest last."""
 
     entries: Annotated[tuple[AuditEntry, ...], Limit(0, AUDIT_MAX)]

@@ -1,7 +1,7 @@
-"""Shapes to JSON and back, checked against their annotations.
+"""Converts shapes to JSON and back, checked against their annotations.
 
-A shape's decoder is made once, of functions that each check one thing. Fields that a shape does not
-know are ignored, so that a newer peer can say more.
+A shape's decoder is built once, from functions that each check one thing. Unknown fields are ignored, so
+that a newer peer can send more.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Decoder = Callable[[Any], Any]
 
 
 class _Refused(Exception):
-    """`complaint` is about the value at `path`, which grows from its end as the error passes outwards."""
+    """`complaint` is about the value at `path`, to which each level prepends its step."""
 
     def __init__(self, complaint: str) -> None:
         super().__init__(complaint)
         self.complaint = complaint
         self.path = ""
 
-    def found_in(self, step: str) -> None:
+    def prepend(self, step: str) -> None:
         between = "." if self.path and not self.path.startswith("[") else ""
         self.path = f"{step}{between}{self.path}"
 
 
 def encode(shape: Any) -> Any:
-    """A shape as what json.dumps takes."""
+    """Return a shape, or a tuple of them, as what json.dumps takes."""
     if isinstance(shape, (tuple, list)):
         return [encode(item) for item in shape]
     names = _field_names(shape.__class__)
@@ -50,7 +50,7 @@ def encode(shape: Any) -> Any:
 
 @functools.cache
 def _field_names(kind: Any) -> tuple[str, ...] | None:
-    """Of a shape; None for any other type."""
+    """Return the names of a shape's fields; None for any other type."""
     if not dataclasses.is_dataclass(kind):
         return None
     return tuple(field.name for field in dataclasses.fields(kind))
@@ -59,15 +59,15 @@ def _field_names(kind: Any) -> tuple[str, ...] | None:
 def decode(kind: type[Shape], value: Any, where: str = "") -> Shape:
     """Check parsed JSON against a shape or an annotation, and return it as that.
 
-    Raises BadInput, which names the field that is not right: as one of `where`, if that is given.
-    Rows of a list that is to be shown whatever is in them are read by rbee.wire.rows.
+    Raises BadInput, which names the invalid field, prefixed by `where` if that is given. For rows of a list
+    that must not fail because of one of them see rbee.wire.rows.
     """
-    hashable: Any = kind  # which mypy denies of type[Shape]
+    hashable: Any = kind  # mypy takes type[Shape] for unhashable
     try:
         result: Shape = _decoder(hashable)(value)
     except _Refused as refused:
         if where:
-            refused.found_in(where)
+            refused.prepend(where)
         path = refused.path
         raise BadInput(f"{path or 'the body'} {refused.complaint}", field=path or None) from None
     return result
@@ -75,13 +75,13 @@ def decode(kind: type[Shape], value: Any, where: str = "") -> Shape:
 
 @functools.cache
 def hints_of(kind: Any) -> dict[str, Any]:
-    """The annotations of a shape's fields, with their bounds."""
+    """Return the annotations of a shape's fields, with their bounds, by name."""
     return typing.get_type_hints(kind, include_extras=True)
 
 
 @functools.cache
 def taken_apart(kind: Any) -> tuple[Any, Limit | None, bool]:
-    """An annotation's type without its bounds, its bounds, and whether None is allowed, too."""
+    """Return an annotation's type without its bounds, the bounds, and whether None is allowed."""
     if typing.get_origin(kind) is Annotated:
         bare, limit = typing.get_args(kind)[:2]
         return bare, limit, False
@@ -125,18 +125,18 @@ def _object(kind: Any) -> Decoder:
     def decode_object(value: Any) -> Any:
         if not isinstance(value, dict):
             raise _Refused("must be a JSON object")
-        found = {}
+        values = {}
         name = ""
         try:
             for name, decode_field, is_required in fields:
                 if name in value:
-                    found[name] = decode_field(value[name])
+                    values[name] = decode_field(value[name])
                 elif is_required:
                     raise _Refused("is missing")
         except _Refused as refused:
-            refused.found_in(name)
+            refused.prepend(name)
             raise
-        return kind(**found)
+        return kind(**values)
 
     return decode_object
 
@@ -148,13 +148,13 @@ def _array(decode_item: Decoder, limit: Limit | None) -> Decoder:
         if not isinstance(value, list):
             raise _Refused("must be a JSON array")
         if len(value) > most:
-            raise _Refused(f"may have {most} entries at most, and has {len(value)}")
+            raise _Refused(f"may have at most {most} entries, and has {len(value)}")
         items: list[Any] = []
         try:
             for item in value:
                 items.append(decode_item(item))
         except _Refused as refused:
-            refused.found_in(f"[{len(items)}]")
+            refused.prepend(f"[{len(items)}]")
             raise
         return tuple(items)
 
@@ -201,7 +201,7 @@ def _number(limit: Limit | None) -> Decoder:
             number = float(value)
         except OverflowError:
             number = math.inf
-        # Python's json reads NaN and Infinity, which JSON does not have.
+        # Python's json accepts NaN and Infinity, which JSON does not have.
         if not math.isfinite(number):
             raise _Refused("must be a finite number")
         return number
@@ -216,7 +216,7 @@ def _text(limit: Limit | None) -> Decoder:
     least, most = (limit.least, limit.most) if limit else (0, math.inf)
     length = f"{least} to {most}" if least < most else f"{most}"
     pattern = re.compile(limit.pattern) if limit and limit.pattern else None
-    words = limit and (limit.words or f"as {limit.pattern}")
+    description = limit and (limit.description or f"as {limit.pattern}")
     is_time = limit is not None and limit.format == "date-time"
 
     def decode_text(value: Any) -> str:
@@ -225,11 +225,11 @@ def _text(limit: Limit | None) -> Decoder:
         if not least <= len(value) <= most:
             raise _Refused(f"must have {length} characters, and has {len(value)}")
         if pattern and not pattern.fullmatch(value):
-            raise _Refused(f"must be {words}")
+            raise _Refused(f"must be {description}")
         if is_time and not _is_timestamp(value):
             raise _Refused("must be an RFC 3339 time with its offset, such as 2026-01-31T12:00:00Z")
         if not value.isascii() and _SURROGATE.search(value):
-            raise _Refused("must be valid Unicode, and holds a lone surrogate")
+            raise _Refused("must be valid Unicode, and has a lone surrogate")
         return value
 
     return decode_text
@@ -244,7 +244,7 @@ def _is_timestamp(value: str) -> bool:
     if not _RFC3339.fullmatch(value):
         return False
     try:
-        # Without fraction and offset: fromisoformat() knows microseconds at most, and both are checked above.
+        # Without fraction and offset, which are checked above: fromisoformat() takes at most microseconds.
         datetime.fromisoformat(value[:19])
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""What any daemon answers: that it is well, that it stops, and what is wrong."""
+"""Answers of any daemon: its health, that it stops, and problems."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from rbee.wire.types import Count, Text
 
 @dataclass(frozen=True)
 class Health:
+    """The answer of a queen that serves; `version` is that of rbee."""
+
     status: Literal["ok"]
     version: Text
 
 
 @dataclass(frozen=True)
 class Accepted:
+    """The daemon will stop."""
+
     status: Literal["stopping"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """RFC 9457, with `field` (which input) and `hint` (the cure) as members of our own."""
+    """A problem document of RFC 9457, extended by `field` (which input) and `hint` (the cure)."""
 
     type: Text
     title: Text

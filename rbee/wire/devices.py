@@ -1,4 +1,4 @@
-"""What a machine has, and what it does right now."""
+"""A machine's devices, and samples of its usage."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MemoryKind = Literal["dedicated", "shared"]
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the machine does not tell is None; `model` names one socket's processor.
+    """A machine's processors and RAM; a value that the machine does not report is None.
 
-    `cpus_allowed` and `ram_allowed_bytes` are what the cgroup of a guest, or of all that rbee runs,
-    leaves of threads and RAM; None where that is all of it. A hive before 0.5.0 tells neither.
+    `model` is that of one socket's processor. `cpus_allowed` and `ram_allowed_bytes` are the limits by the
+    cgroup of a guest, or of all that rbee runs; None if unlimited. A hive before 0.5.0 reports neither.
     """
 
     model: Text | None
@@ -42,13 +42,13 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card. What its driver does not report is None; `problem` says what is wrong with the card.
+    """One GPU; a value that its driver does not report is None. `problem` is what is wrong with the card.
 
     `index` counts the hive's cards from 0 in the order of their PCI addresses;
     `vendor` is 'nvidia', 'amd', 'intel' or the PCI vendor id as four hex digits.
-    `memory_kind` is 'dedicated' for a card with memory of its own, 'shared' for one that computes
-    in the machine's RAM. `vram_bytes` is its own memory, of a card that shares what the firmware has
-    set aside for it; `shared_memory_bytes` is how much of the RAM it may use beside that.
+    `memory_kind` is 'dedicated' for a card with its own memory, 'shared' for one that uses the machine's
+    RAM. `vram_bytes` is its own memory, or what the firmware has reserved for a card that shares;
+    `shared_memory_bytes` is how much of the RAM it may use beside that.
     """
 
     index: Count
@@ -74,7 +74,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that kept detection from seeing all there is; `code` is stable, `detail` is for eyes."""
+    """Something that kept detection from being complete; `code` is stable, `detail` is for people."""
 
     code: Word
     detail: Text
@@ -93,9 +93,9 @@ class Devices:
 
 @dataclass(frozen=True)
 class GpuSample:
-    """One card at one moment; `index` is that of its Gpu in the devices last detected.
+    """One GPU at one moment; `index` is that of its Gpu in the devices last detected.
 
-    What the card does not tell, or not now, is None; `problem` says why where something is wrong.
+    A value that the card does not report, or not now, is None; `problem` is the reason if that is a fault.
     """
 
     index: Count
@@ -111,11 +111,11 @@ class GpuSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """A machine at one moment, as its hive tells it.
+    """A machine at one moment.
 
-    `load_1`, `load_5` and `load_15` are the kernel's averages over as many minutes. `cpu_percent`
-    is of all threads together, an average over the last `cpu_span_seconds`; both are None where
-    the hive has not run long enough for one. Used memory is what no program could have at once.
+    `load_1`, `load_5` and `load_15` are the kernel's load averages over as many minutes. `cpu_percent` is
+    for all threads together, averaged over the last `cpu_span_seconds`; both are None until the hive has
+    run long enough. Used memory is the total less what is available (MemAvailable in proc_meminfo(5)).
     """
 
     hive_id: Name

@@ -1,4 +1,4 @@
-"""Lines that are narrated, and the queen's feed of them."""
+"""Narrated lines, and the queen's feed of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Speaker = Literal["bee keeper", "queen bee", "bee hive"]
 
 @dataclass(frozen=True)
 class Line:
-    """One narrated line of a job's story. `event` names the entry of the journal's catalog."""
+    """One narrated line of a job's story. `event` is the name of a rbee.narration.Event."""
 
     speaker: Speaker
     text: Text
@@ -22,12 +22,11 @@ class Line:
 
 @dataclass(frozen=True)
 class FeedEvent:
-    """One narrated line of whoever speaks, with its place in the queen's feed.
+    """One narrated line with its place in the queen's feed.
 
-    `id` is EPOCH-NUMBER: of one epoch each event has the number after that of the one before it,
-    and a new epoch begins where the queen knows nothing of the old one any more. `at` is when she
-    told it, `event` names the entry of the journal's catalog, `priority` is syslog's. `problem` says what
-    of it could not be read.
+    `id` is EPOCH-NUMBER: within an epoch the numbers are consecutive, and a new epoch begins when the queen
+    has lost the old events. `at` is when it was narrated, `event` is the name of a rbee.narration.Event,
+    `priority` is syslog's. `problem` is what could not be read of it.
     """
 
     id: FeedId
@@ -43,12 +42,12 @@ class FeedEvent:
 
 
 EVENTS_MAX = 1000
-"""Events of the feed that are told at once."""
+"""The most events of the feed in one answer."""
 
 
 @dataclass(frozen=True)
 class FeedEvents:
-    """The last events that were asked for, oldest first; the feed stands at `id`, and goes on after it."""
+    """The last events, oldest first; `id` is that of the feed's last event, after which it continues."""
 
     id: FeedId
     events: Annotated[tuple[FeedEvent, ...], Limit(0, EVENTS_MAX)]
@@ -56,7 +55,7 @@ class FeedEvents:
 
 @dataclass(frozen=True)
 class Gap:
-    """What a reader has missed for good: all that came after `after` and before `first`, the next."""
+    """Events that a reader has missed: all after `after` and before `first`, which is the next."""
 
     after: FeedId
     first: FeedId

@@ -10,15 +10,17 @@ from rbee.wire.types import Count, Limit, MachineId, Name, NewName, Pem, Text, T
 
 @dataclass(frozen=True)
 class SetTcp:
+    """Whether TCP is enabled from the queen's next start on."""
+
     is_open: bool
 
 
 @dataclass(frozen=True)
 class Tcp:
-    """Is the queen to be reached by hives on other machines, and is she (`listens`: HOST:PORT each)?
+    """Is TCP enabled, and on which addresses does the queen listen now (`listens`, HOST:PORT each)?
 
-    `fingerprint` is the SHA-256 of her CA's certificate, None before there is one; `expires_ms` when
-    her own certificate does, which is made anew before; `problem` why her keys let nobody join now.
+    `fingerprint` is the SHA-256 of the CA's certificate, None before there is one; `expires_ms` is when the
+    queen's own certificate expires, which is renewed before; `problem` is why no machine can join now.
     """
 
     is_open: bool
@@ -30,7 +32,7 @@ class Tcp:
 
 @dataclass(frozen=True)
 class CreateToken:
-    """`ttl_s` in seconds; `hive` binds the token to one name."""
+    """A token to create; `ttl_s` in seconds; `hive` binds the token to one name."""
 
     ttl_s: Annotated[int, Limit(1, 30 * 86400)] = 3600
     uses: Annotated[int, Limit(1, 10_000)] = 1
@@ -39,7 +41,7 @@ class CreateToken:
 
 @dataclass(frozen=True)
 class TokenView:
-    """`problem` says what of its row could not be read."""
+    """A token without its secret; `problem` is what could not be read of its row."""
 
     id: TokenId
     hive: Name | None
@@ -52,7 +54,7 @@ class TokenView:
 
 @dataclass(frozen=True)
 class CreatedToken:
-    """`text` is what a hive joins with. It is told this once, and stored as a hash alone."""
+    """A new token; `text` is what a machine joins with. It is shown only here: only its hash is stored."""
 
     text: Text
     token: TokenView
@@ -60,12 +62,14 @@ class CreatedToken:
 
 @dataclass(frozen=True)
 class Tokens:
+    """The tokens that are kept, newest last."""
+
     tokens: Annotated[tuple[TokenView, ...], Limit(0, 1000)]
 
 
 @dataclass(frozen=True)
 class Join:
-    """`machine` is derived from the machine-id, `request` a PKCS #10 certificate request in PEM."""
+    """A machine that asks to join; `machine` is derived from its machine-id, `request` is PKCS #10 in PEM."""
 
     token: Annotated[str, Limit(1, 200)]
     name: NewName
@@ -76,10 +80,14 @@ class Join:
 
 @dataclass(frozen=True)
 class Joined:
+    """A hive's id and its certificate, after joining or renewing."""
+
     hive_id: Name
     certificate: Pem
 
 
 @dataclass(frozen=True)
 class Renew:
+    """A PKCS #10 certificate request in PEM for another certificate."""
+
     request: Pem

@@ -23,17 +23,16 @@ from rbee.wire.types import (
 Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
 MachineEnd = Literal["rebooting", "shutting-down"]
-"""What a machine does whose units systemd stops all."""
+"""Why systemd stops all units of a machine."""
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a hive sends every interval. `state` is 'starting' before it serves, 'stopping' on its way out.
+    """What a hive sends every interval. `state` is 'starting' before it serves, 'stopping' when it ends.
 
-    `instance` is new with each start of the hive's process; `lines` are narrated lines of
-    the job `job_id` that go to the keeper through the queen. `fingerprint` is another one when
-    the devices may be others; a hive before 0.3.0 sends none. With 'stopping' `machine` says what
-    its machine does; a hive before 0.5.0 does not.
+    `instance` is new for each process of the hive; `lines` are narrated lines of the job `job_id`, for its
+    story. `fingerprint` changes when the devices may have changed; a hive before 0.3.0 sends none. With
+    'stopping', `machine` is why its machine stops, if it does; a hive before 0.5.0 does not send it.
     """
 
     hive_id: Name
@@ -50,7 +49,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class HeartbeatAck:
-    """`job_id` names the job that waits for this hive, if one does; `interval_ms` is the beat to keep."""
+    """The answer to a beat: when the next is due, and the id of the job that waits for this hive, if any."""
 
     status: Literal["ok"]
     interval_ms: Count
@@ -59,7 +58,7 @@ class HeartbeatAck:
 
 @dataclass(frozen=True)
 class HiveHealth:
-    """That a hive is well, and whose: `queen` is HOST:PORT where `is_remote_queen`, else a socket's path.
+    """A hive's health and its queen: `queen` is HOST:PORT if `is_remote_queen`, otherwise a socket's path.
 
     A hive before 0.5.0 reports neither.
     """
@@ -73,7 +72,7 @@ class HiveHealth:
 
 @dataclass(frozen=True)
 class AddHive:
-    """`port` None leaves the port of a hive that is there as it is; a new one gets DEFAULT_PORT."""
+    """A hive to add; with `port` None an existing hive keeps its port, and a new one gets DEFAULT_PORT."""
 
     host: Annotated[str, Limit(1, 253)]
     port: Port | None = None
@@ -84,19 +83,20 @@ LABELS_MAX = 64
 
 @dataclass(frozen=True)
 class Label:
+    """A label of a hive."""
+
     key: LabelKey
     value: LabelValue
 
 
 @dataclass(frozen=True)
 class HiveView:
-    """A row of the catalog with what is known of its life right now.
+    """A hive: its row in the catalog, and its state right now. `wanted` is whether it is desired.
 
-    `version` is what its last heartbeat said, None where none has come since the queen woke. A hive
-    on another machine `is_remote`; then `address` is where it last came from, and `clock_skew_ms` how
-    far its clock was ahead of the queen's at its last beat. `interval_ms` is the beat that it was
-    told to keep. Of a hive that is cordoned, `cordoned` is the reason. `problem` says what of its row
-    could not be read, and is shown as if it were not there.
+    `version` is the one in its last heartbeat, None before the first since the queen started. For a remote
+    hive `address` is the one it last connected from, and `clock_skew_ms` how far its clock was ahead of the
+    queen's at its last beat. `interval_ms` is the one in the last acknowledgement. `cordoned` is the reason
+    for a cordon, None without one. `problem` is what could not be read of the row.
     """
 
     id: Name
@@ -123,12 +123,14 @@ class HiveView:
 
 @dataclass(frozen=True)
 class Hives:
+    """All hives in the catalog, by id."""
+
     hives: tuple[HiveView, ...]
 
 
 @dataclass(frozen=True)
 class SetLabels:
-    """Labels to set, and keys of those to take away."""
+    """Labels to set, and the keys of those to remove."""
 
     set: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)] = ()
     remove: Annotated[tuple[LabelKey, ...], Limit(0, LABELS_MAX)] = ()
@@ -136,6 +138,6 @@ class SetLabels:
 
 @dataclass(frozen=True)
 class SetCordon:
-    """`reason` None takes the cordon away."""
+    """A cordon to set; `reason` None removes it."""
 
     reason: Text | None

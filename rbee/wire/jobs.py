@@ -1,4 +1,4 @@
-"""Jobs of the queen, from their start to the end of their story."""
+"""Jobs of the queen, and the ends of their stories."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rbee.wire.types import Count, JobId, Name, Text
 
 @dataclass(frozen=True)
 class JobStarted:
+    """A job has begun; `events` is the path of its story."""
+
     hive_id: Name | None
     job_id: JobId
     events: Text
@@ -18,7 +20,7 @@ class JobStarted:
 
 @dataclass(frozen=True)
 class JobView:
-    """`state` is 'running' until the story's last event, 'done' or 'error'."""
+    """A job; `state` is 'running' until the story's last event, which is 'done' or 'error'."""
 
     id: JobId
     kind: Literal["add-hive", "remove-hive", "shutdown"]
@@ -32,14 +34,16 @@ class JobView:
 
 @dataclass(frozen=True)
 class Jobs:
+    """The jobs that the queen keeps, newest first."""
+
     jobs: tuple[JobView, ...]
 
 
 @dataclass(frozen=True)
 class Done:
-    """The data of a story's last event when all went well; `hive` is None where none is left.
+    """The data of the last event of a successful story; `hive` is None after a removal or a shutdown.
 
-    `was_there` is false where a hive was to be removed that is not in the catalog.
+    `was_there` is false if a hive to be removed was not in the catalog.
     """
 
     hive: HiveView | None

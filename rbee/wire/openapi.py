@@ -16,7 +16,7 @@ from rbee.wire.types import JobId, Limit, Name, TokenId
 
 
 def openapi(title: str, version: str, routes: tuple[Route[Any], ...]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a route table."""
+    """Return the OpenAPI 3.1 document of a route table, as what json.dumps takes."""
     shapes: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -32,12 +32,12 @@ def openapi(title: str, version: str, routes: tuple[Route[Any], ...]) -> dict[st
 def _operation(route: Route[Any], shapes: dict[str, Any]) -> dict[str, Any]:
     answers: dict[int, Any] = {}
     if route.success == 101:
-        answers[101] = {}  # the connection goes on with another protocol
-    elif route.tells or route.answer is None:
-        told = _feed(shapes) if route.is_endless else _story(shapes)
-        answers[200] = {"text/event-stream": {"schema": told}}
+        answers[101] = {}  # the connection continues with another protocol
+    elif route.begins_job or route.answer is None:
+        stream = _feed(shapes) if route.is_endless else _story(shapes)
+        answers[200] = {"text/event-stream": {"schema": stream}}
     if route.answer is bytes:
-        # Bytes that JSON Schema has nothing to say of.
+        # Not JSON, so there is no schema.
         answers[200] = {kind: {"schema": {}} for kind in (route.media_type, route.or_media_type) if kind}
     elif route.answer is not None:
         answers[route.success] = {"application/json": {"schema": schema(route.answer, shapes)}}
@@ -46,7 +46,7 @@ def _operation(route: Route[Any], shapes: dict[str, Any]) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.summary,
         "responses": {
-            **{str(code): {"description": "As asked", "content": told} for code, told in answers.items()},
+            **{str(code): {"description": "Success", "content": body} for code, body in answers.items()},
             **{str(code): {"description": "Refused", "content": problem} for code in route.problems},
             "default": {"description": "A problem", "content": problem},
         },
@@ -69,7 +69,7 @@ def _operation(route: Route[Any], shapes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _story(shapes: dict[str, Any]) -> dict[str, Any]:
-    # No type: OpenAPI 3.1 leaves open whether a stream's schema is about the whole or about an event.
+    # No type: OpenAPI 3.1 does not define whether a stream's schema is for the whole or for one event.
     for kind in (JobStarted, Line, Done, Problem):
         schema(kind, shapes)
     return {
@@ -83,9 +83,9 @@ def _feed(shapes: dict[str, Any]) -> dict[str, Any]:
         schema(kind, shapes)
     return {
         "description": "Server-sent events without an end, the data of each a JSON object: 'narrated' "
-        "(FeedEvent) for each line; 'gap' (Gap) before those that come after some that are not kept any "
-        "more. A block without data at the beginning gives the id after which the feed goes on. It ends "
-        "when the queen stops"
+        "(FeedEvent) for each line; 'gap' (Gap) in place of events that are not kept any more. A block "
+        "without data at the beginning has the id after which the feed continues. It ends when the queen "
+        "stops"
     }
 
 
@@ -93,7 +93,7 @@ _PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": To
 
 
 def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
-    """JSON Schema of an annotation; the shapes it refers to are added to `shapes`."""
+    """Return the JSON Schema of an annotation; the shapes that it refers to are added to `shapes`."""
     kind, limit, is_optional = taken_apart(kind)
     if is_optional:
         return {"anyOf": [_schema(kind, limit, shapes), {"type": "null"}]}

@@ -1,4 +1,4 @@
-"""The routes that shapes cross on, in one table for server and client."""
+"""The routes of the queen and of the hive, in tables that server and client share."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ Answer = TypeVar("Answer")
 class Route(Generic[Answer]):
     """One operation, and the shape that it answers with.
 
-    A Route[None] has a stream of server-sent events: the story of a job, or the feed where it
-    `is_endless`. A Route[bytes] has a file of `media_type`, or of `or_media_type` if the request accepts
-    only that. `query` has the parameters that may follow the path's question mark. `tells` is true of
-    what begins a job: a request that accepts text/event-stream gets the job's story at once, with 200.
-    `problems` are the statuses to be ready for; any route may answer 500, and 503 while its daemon stops.
+    A Route[None] answers with server-sent events: the story of a job, or the feed if it `is_endless`. A
+    Route[bytes] answers with a file of `media_type`, or of `or_media_type` if the request accepts only that.
+    `query` are the parameters of the query string. With `begins_job` a request that accepts
+    text/event-stream gets the job's story at once, with status 200. `problems` are the statuses to expect;
+    any route may also answer 500, and 503 while its daemon stops.
     """
 
     name: str = field(init=False, default="")
-    """Its name in the table, in small letters."""
+    """Its name in the table, in lower case."""
     method: Literal["GET", "POST", "DELETE"]
     path: str
     summary: str
@@ -64,7 +64,7 @@ class Route(Generic[Answer]):
     problems: tuple[int, ...] = ()
     headers: tuple[tuple[str, Any], ...] = ()
     query: tuple[tuple[str, Any], ...] = ()
-    tells: bool = False
+    begins_job: bool = False
     is_endless: bool = False
     media_type: str = "application/json"
     or_media_type: str | None = None
@@ -73,12 +73,12 @@ class Route(Generic[Answer]):
         object.__setattr__(self, "name", name.lower())
 
     def url(self, **values: str) -> str:
-        """Its path, with a value for each {name} in it."""
+        """Return its path, with a value for each {name} in it."""
         return self.path.format(**values)
 
 
 class RouteTable:
-    """Routes as attributes of a class, and as a tuple, in the order in which they stand there."""
+    """Routes as attributes of a class; ALL has them as a tuple, in the same order."""
 
     ALL: ClassVar[tuple[Route[Any], ...]]
 
@@ -87,58 +87,58 @@ class RouteTable:
 
 
 class QueenRoutes(RouteTable):
-    """What the queen serves. The hive's user may call heartbeat only; everyone else, all but that."""
+    """What the queen serves. The hive's user may use HEARTBEAT only; all others may use all but that."""
 
     HEALTH = Route("GET", "/health", "Is the queen well?", Health, problems=(403,))
     ADD_HIVE = Route(
-        "POST", "/add-hive", "Add a hive, or go on from wherever it is",
-        JobStarted, body=AddHive, success=202, problems=(400, 403, 413, 422, 503), tells=True,
+        "POST", "/add-hive", "Add a hive, or bring one in the catalog online",
+        JobStarted, body=AddHive, success=202, problems=(400, 403, 413, 422, 503), begins_job=True,
     )  # fmt: skip
     HEARTBEAT = Route(
-        "POST", "/heartbeat", "A hive says that it lives",
+        "POST", "/heartbeat", "Send a hive's heartbeat",
         HeartbeatAck, body=Heartbeat, problems=(400, 403, 404, 409, 413),
     )  # fmt: skip
     SHUTDOWN = Route(
-        "POST", "/shutdown", "Have systemd stop the queen and all of her hives",
-        JobStarted, success=202, problems=(403, 503), tells=True,
+        "POST", "/shutdown", "Have systemd stop the queen and all of its hives",
+        JobStarted, success=202, problems=(403, 503), begins_job=True,
     )  # fmt: skip
-    HIVES = Route("GET", "/v1/hives", "All hives of the catalog", Hives, problems=(403,))
+    HIVES = Route("GET", "/v1/hives", "All hives in the catalog", Hives, problems=(403,))
     HIVE = Route("GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(400, 403, 404))
     SAMPLE = Route(
-        "GET", "/v1/hives/{hive_id}/sample", "What a hive that is online does right now",
+        "GET", "/v1/hives/{hive_id}/sample", "CPU, memory and GPU usage of a hive that is online",
         Sample, problems=(400, 403, 404, 409, 502, 504),
     )  # fmt: skip
     REMOVE_HIVE = Route(
         "DELETE", "/v1/hives/{hive_id}",
-        "Stop a hive and forget it; one that cannot be told so only with force=1",
-        JobStarted, success=202, problems=(400, 403, 503), tells=True,
+        "Stop and remove a hive; with force=1 even if it cannot be asked to leave",
+        JobStarted, success=202, problems=(400, 403, 503), begins_job=True,
         query=(("force", Annotated[int, Limit(0, 1)]),),
     )  # fmt: skip
     SET_LABELS = Route(
-        "POST", "/v1/hives/{hive_id}/labels", "Set labels of a hive, and take some away",
+        "POST", "/v1/hives/{hive_id}/labels", "Set and remove labels of a hive",
         HiveView, body=SetLabels, problems=(400, 403, 404, 413),
     )  # fmt: skip
     SET_CORDON = Route(
-        "POST", "/v1/hives/{hive_id}/cordon", "Keep new work from a hive, or let it have some",
+        "POST", "/v1/hives/{hive_id}/cordon", "Cordon a hive against new work, or uncordon it",
         HiveView, body=SetCordon, problems=(400, 403, 404, 413),
     )  # fmt: skip
-    TCP = Route("GET", "/v1/tcp", "Is the queen to be reached from other machines?", Tcp, problems=(403,))
+    TCP = Route("GET", "/v1/tcp", "Is the queen open to other machines?", Tcp, problems=(403,))
     SET_TCP = Route(
         "POST", "/v1/tcp",
-        "Say whether queen-rbee-tcp.socket is opened when she next starts; her keys are made for it",
+        "Set whether queen-rbee-tcp.socket is opened at the queen's next start; makes the keys for it",
         Tcp, body=SetTcp, problems=(400, 403, 413, 500),
     )  # fmt: skip
-    TOKENS = Route("GET", "/v1/tokens", "Tokens that were made and not cleared away", Tokens, problems=(403,))
+    TOKENS = Route("GET", "/v1/tokens", "The tokens that are kept", Tokens, problems=(403,))
     CREATE_TOKEN = Route(
         "POST", "/v1/tokens", "Make a token with which a machine joins as a hive",
         CreatedToken, body=CreateToken, success=201, problems=(400, 403, 409, 413, 503),
     )  # fmt: skip
     REVOKE_TOKEN = Route(
-        "DELETE", "/v1/tokens/{token_id}", "Let nobody join with a token any more",
+        "DELETE", "/v1/tokens/{token_id}", "Revoke a token",
         TokenView, problems=(400, 403, 404),
     )  # fmt: skip
     AUDIT = Route(
-        "GET", "/v1/audit", "The last 100 or `limit` changes of catalog, tokens and labels",
+        "GET", "/v1/audit", "The last `limit` (100) changes of catalog, tokens and labels",
         Audit, problems=(400, 403),
         query=(("limit", Annotated[int, Limit(0, AUDIT_MAX)]), ("hive", Name)),
     )  # fmt: skip
@@ -151,13 +151,13 @@ class QueenRoutes(RouteTable):
     )  # fmt: skip
     FEED: Route[None] = Route(
         "GET", "/v1/events",
-        "What is narrated, as it happens: from now on, from since_ms on (0: all that is kept), "
-        "or after Last-Event-ID, which goes before since_ms",
+        "The event stream of narrated lines: from now on, from since_ms on (0: all that are kept), "
+        "or after Last-Event-ID, which takes precedence over since_ms",
         None, problems=(400, 403, 503), headers=((EVENT_HEADER, FeedId),), query=(("since_ms", Count),),
         is_endless=True,
     )  # fmt: skip
     LAST_EVENTS = Route(
-        "GET", "/v1/events/last", "The last 10 or `limit` events, of one hive or of all",
+        "GET", "/v1/events/last", "The last `limit` (10) events, of one hive or of all",
         FeedEvents, problems=(400, 403),
         query=(("limit", Annotated[int, Limit(0, EVENTS_MAX)]), ("hive", Name)),
     )  # fmt: skip
@@ -170,24 +170,24 @@ class QueenRoutes(RouteTable):
         CatalogReport, problems=(403, 500, 503, 504),
     )  # fmt: skip
     METRICS = Route(
-        "GET", "/metrics", "What Prometheus scrapes; in its older format for who accepts only it",
+        "GET", "/metrics", "Metrics for Prometheus, in its older text format if only that is accepted",
         bytes, problems=(403, 500), media_type="application/openmetrics-text", or_media_type="text/plain",
     )  # fmt: skip
     OPENAPI = Route("GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
 
 class FleetRoutes(RouteTable):
-    """What the queen serves over TCP: to hives alone, each with its credential, but for CA and JOIN.
+    """What the queen serves over TCP, for hives with a credential, except CA and JOIN, which need none.
 
-    What hives connect for is in rbee.uplink.frames.
+    The requests that begin a hive's connections are in rbee.uplink.frames.
     """
 
     CA = Route(
-        "GET", "/v1/ca", "The certificate of the queen's CA, to hold against a token's fingerprint",
+        "GET", "/v1/ca", "The certificate of the queen's CA, to compare with a token's fingerprint",
         bytes, media_type="application/x-pem-file",
     )  # fmt: skip
     JOIN = Route(
-        "POST", "/v1/join", "Become a hive of this queen, by a token",
+        "POST", "/v1/join", "Become a hive of this queen, with a token",
         Joined, body=Join, success=201, problems=(400, 403, 409, 413),
     )  # fmt: skip
     RENEW = Route(
@@ -197,20 +197,20 @@ class FleetRoutes(RouteTable):
 
 
 class HiveRoutes(RouteTable):
-    """What a hive serves, to the queen's user and root."""
+    """What a hive serves, to the queen's user and root only."""
 
-    HEALTH = Route("GET", "/health", "Is the hive well, and whose is it?", HiveHealth)
+    HEALTH = Route("GET", "/health", "Is the hive well, and which queen's is it?", HiveHealth)
     DEVICES = Route(
         "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
         Devices, problems=(400, 502), headers=((JOB_HEADER, JobId),),
     )  # fmt: skip
-    SAMPLE = Route("GET", "/v1/sample", "What this machine does right now", Sample)
+    SAMPLE = Route("GET", "/v1/sample", "CPU, memory and GPU usage of this machine", Sample)
     SHUTDOWN = Route(
         "POST", "/shutdown", "Have systemd stop the hive",
         Accepted, success=202, problems=(403, 502, 503, 504),
     )  # fmt: skip
     LEAVE = Route(
-        "POST", "/v1/leave", "Forget the queen on another machine whose hive this was, and stop",
+        "POST", "/v1/leave", "Forget the remote queen that this hive belongs to, and stop",
         Accepted, success=202, problems=(403, 500, 502, 503, 504),
     )  # fmt: skip
     OPENAPI = Route("GET", "/v1/openapi.json", "This document", dict)

@@ -1,8 +1,8 @@
-"""Rows that are shown whatever is in them: a list never fails for one bad row.
+"""Reads rows leniently, so that a list never fails because of one bad row.
 
-decode() refuses what is not as agreed, and is right where somebody asks for a change. Of what was
-stored long ago, or comes from a program of another version, one value that is refused would hide all
-others. Here such a value gives way to one that says nothing, and the row's `problem` says what it was.
+decode() refuses any invalid value, which is right for requests. In data that was stored long ago, or by a
+program of another version, one refused value would hide all others. Here such a value is replaced by a
+blank one, and the row's `problem` names it.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ Shape = TypeVar("Shape")
 Complain = Callable[[str], None]
 
 SHOWN = 60
-"""Characters of a bad value that are repeated."""
+"""Characters of a bad value that are shown."""
 
 _BLANKS = ("", "unreadable", "0" * 8, "0" * 32, "1970-01-01T00:00:00Z", f"{'0' * 16}-0")
-"""Texts that say nothing; of each kind of text that a contract has, one is allowed."""
+"""Blank texts; for each text type of a shape one of them is allowed."""
 
 
 def read_row(kind: type[Shape], value: Any) -> Shape:
-    """One row of a shape with a `problem`, from parsed JSON; never an error."""
+    """Return one row, a shape with a `problem`, from parsed JSON. Raises nothing."""
     row: Shape = _row(kind, value, "", lambda complaint: None)
     return row
 
 
 def read_rows(kind: type[Shape], value: Any) -> Shape:
-    """decode(), but a bad row of a list says so itself; BadInput where the fault is not a row's."""
+    """As decode(), but a bad row of a list is returned with its `problem`. BadInput for any other fault."""
     faults: list[str] = []
-    found: Shape = _shape(kind, value, "", faults.append)
+    shape: Shape = _shape(kind, value, "", faults.append)
     if faults:
         raise BadInput(faults[0])
-    return found
+    return shape
 
 
 def _row(kind: Any, value: Any, where: str, complain: Complain) -> Any:
-    """A shape that keeps its faults to itself if it has a `problem`."""
+    """Read a shape; its faults go into its `problem` if it has that field."""
     if "problem" not in hints_of(kind):
         return _shape(kind, value, where, complain)
     faults: list[str] = []
@@ -56,16 +56,16 @@ def _row(kind: Any, value: Any, where: str, complain: Complain) -> Any:
 def _shape(kind: Any, value: Any, where: str, complain: Complain) -> Any:
     if not isinstance(value, dict):
         complain(f"{where or 'it'} must be a JSON object, and is {_shown(value)}")
-        return _nothing(kind)
-    found = {}
+        return _blank(kind)
+    values = {}
     for field in dataclasses.fields(kind):
         path = f"{where}.{field.name}" if where else field.name
         if field.name in value:
-            found[field.name] = _value(hints_of(kind)[field.name], value[field.name], path, complain)
+            values[field.name] = _value(hints_of(kind)[field.name], value[field.name], path, complain)
         elif field.default is dataclasses.MISSING:
             complain(f"{path} is missing")
-            found[field.name] = _nothing(hints_of(kind)[field.name])
-    return kind(**found)
+            values[field.name] = _blank(hints_of(kind)[field.name])
+    return kind(**values)
 
 
 def _value(kind: Any, value: Any, where: str, complain: Complain) -> Any:
@@ -78,23 +78,23 @@ def _value(kind: Any, value: Any, where: str, complain: Complain) -> Any:
         if typing.get_origin(bare) is tuple and isinstance(value, list):
             return _items(typing.get_args(bare)[0], limit, value, where, complain)
         complain(f"{error.message}, and is {_shown(value)}")
-        return _nothing(kind) if (text := _free_text(bare, limit, value)) is None else text
+        return _blank(kind) if (text := _free_text(bare, limit, value)) is None else text
 
 
 def _items(kind: Any, limit: Limit | None, value: list[Any], where: str, complain: Complain) -> Any:
     if limit and len(value) > limit.most:
-        complain(f"{where} may have {limit.most} entries at most, and has {len(value)}")
+        complain(f"{where} may have at most {limit.most} entries, and has {len(value)}")
         value = value[: limit.most]
     return tuple(_value(kind, item, f"{where}[{number}]", complain) for number, item in enumerate(value))
 
 
-def _nothing(kind: Any) -> Any:
-    """A value that is allowed and says nothing."""
+def _blank(kind: Any) -> Any:
+    """Return an allowed value without a meaning."""
     bare, limit, is_optional = taken_apart(kind)
     if is_optional:
         return None
     if dataclasses.is_dataclass(bare) and isinstance(bare, type):
-        return bare(**{name: _nothing(hint) for name, hint in hints_of(bare).items()})
+        return bare(**{name: _blank(hint) for name, hint in hints_of(bare).items()})
     if typing.get_origin(bare) is Literal:
         return typing.get_args(bare)[0]
     if typing.get_origin(bare) is tuple:
@@ -115,7 +115,7 @@ def _is_allowed(kind: Any, value: Any) -> bool:
 
 
 def _free_text(bare: Any, limit: Limit | None, value: Any) -> str | None:
-    """As much as is allowed of a text that says something however long it is; None for any other value."""
+    """Return as much of a text as is allowed, if any text is; None for any other value."""
     if bare is not str or not isinstance(value, str) or limit is None or limit.pattern or limit.format:
         return None
     return value.encode(errors="backslashreplace").decode()[: limit.most]

@@ -1,7 +1,6 @@
 """Server-sent events, as the queen writes them and clients read them.
 
-Less than HTML's standard allows, and nothing else: lines end with a line feed, and an event has one line
-of data, which is JSON.
+A subset of the HTML standard: lines end with a line feed, and an event has one line of data, which is JSON.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from dataclasses import dataclass
 from rbee.errors import Unreachable
 
 KEEP_ALIVE = 10.0
-"""Seconds of silence after which a stream gets a COMMENT, so that its reader knows it lives."""
+"""Seconds of silence after which a stream gets a COMMENT, which shows that it is alive."""
 
 COMMENT = b": still here\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a stream; None for what it has no line of. `data` is JSON, not yet parsed."""
+    """One event of a stream; a field without a line is None. `data` is JSON, not yet parsed."""
 
     id: str | None
     kind: str | None
@@ -26,24 +25,24 @@ class Event:
 
 
 def event(at: int | str, kind: str, data: bytes) -> bytes:
-    """An event with an id. `data` is JSON, which has no raw line ends: it is one line."""
+    """Return an event with an id. `data` is JSON on one line."""
     return f"id: {at}\nevent: {kind}\ndata: ".encode() + data + b"\n\n"
 
 
 def place(at: str) -> bytes:
-    """An event without data: only the id after which a reader goes on."""
+    """Return an event with only an id, after which a reader may resume."""
     return f"id: {at}\n\n".encode()
 
 
 class Parser:
-    """Makes events of a stream's bytes, however they are cut. `limit` in bytes bounds one event."""
+    """Splits a stream's bytes into events, in whatever pieces they come. `limit` is an event's in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._waiting = b""
 
     def feed(self, part: bytes) -> list[Event]:
-        """The events that are whole now, comments left out; raises Unreachable beyond the limit."""
+        """Return the events that are complete now, without comments. Raises Unreachable beyond the limit."""
         *blocks, self._waiting = (self._waiting + part).split(b"\n\n")
         if len(self._waiting) > self._limit:
             raise Unreachable(f"an event of the stream is larger than {self._limit} bytes")

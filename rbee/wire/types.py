@@ -1,4 +1,4 @@
-"""What a field of a shape may be: bounds, and the named annotations that carry them."""
+"""Types of the fields in shapes: annotations with bounds."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from rbee.errors import TEXT_LIMIT
 
 @dataclass(frozen=True)
 class Limit:
-    """Bounds of an annotated field: of the value for a number, of the length for the rest.
+    """Bounds of an annotated field: of the value for a number, of the length for anything else.
 
-    `words` says to a person what a pattern says to a program: what the value must be.
+    `description` explains the pattern in messages: what the value must be.
     """
 
     least: int
     most: int
     pattern: str | None = None
-    words: str | None = None
+    description: str | None = None
     format: str | None = None
 
 
 DEFAULT_PORT = 8600
 QUEEN_PORT = 8500
-"""Where a queen listens for hives on other machines."""
+"""The port on which a queen listens for remote hives."""
 LOCALHOST = "localhost"
-"""The id and the host of the hive that is on the queen's own machine."""
+"""The id and the host of the hive on the queen's own machine."""
 _ENDS = ", and begin and end with a letter or a digit"
 _HEX = "made of the digits 0 to 9 and a to f"
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
-_NAME_IN_WORDS = f"made of English letters, digits, '.', '_' and '-'{_ENDS}"
-Name = Annotated[str, Limit(1, 253, _NAME, _NAME_IN_WORDS)]
-NewName = Annotated[str, Limit(1, 63, _NAME, _NAME_IN_WORDS)]
-"""A Name that a table can show, for what joins from now on: as long as a label of DNS may be."""
+_NAME_DESCRIPTION = f"made of English letters, digits, '.', '_' and '-'{_ENDS}"
+Name = Annotated[str, Limit(1, 253, _NAME, _NAME_DESCRIPTION)]
+NewName = Annotated[str, Limit(1, 63, _NAME, _NAME_DESCRIPTION)]
+"""A Name for a hive that joins: at most as long as a label of DNS, so that tables can show it."""
 Port = Annotated[int, Limit(1, 65535)]
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 Host = Annotated[
@@ -46,9 +46,9 @@ Host = Annotated[
         "a host's name, with at most 63 characters between two dots, or an IP address",
     ),
 ]
-"""A queen's host name, with or without the root's dot at its end, or her IPv4 or IPv6 address.
+"""A queen's host name, with or without a dot at its end, or its IPv4 or IPv6 address.
 
-No label is empty or longer than 63: the resolver's own codec raises UnicodeError at such a name.
+No label is empty or longer than 63: Python's resolver raises UnicodeError for such a name.
 """
 JobId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}", _HEX)]
 Timestamp = Annotated[str, Limit(20, 40, format="date-time")]
@@ -89,14 +89,14 @@ LabelValue = Annotated[
 
 
 def is_same_name(one: str, other: str | None) -> bool:
-    """Hives are named as hosts are, and GPU1 and gpu1 are one host (RFC 4343)."""
+    """Are two names of hives the same? Case does not count, as for hosts (RFC 4343)."""
     return other is not None and one.lower() == other.lower()
 
 
 def spelled(name: str, names: Iterable[str]) -> str:
-    """The name as it is among `names`, where a hive of it is; else as it is.
+    """Return the spelling that a name has among `names`, or the name itself if it is not there.
 
-    A catalog from before 0.5.0 may have two that differ by case alone: each is meant by its own spelling.
+    A catalog from before 0.5.0 may have two that differ only in case: then the exact spelling is returned.
     """
-    same = [there for there in names if is_same_name(name, there)]
+    same = [other for other in names if is_same_name(name, other)]
     return name if not same or name in same else same[0]

@@ -300,7 +300,7 @@ def judge(request: Request, answer: bytes) -> tuple[str, str | None]:
     if not (problem.type.startswith(PROBLEM_PREFIX) and problem.title and problem.detail):
         return status, "a problem that says nothing"
     # Where no field is at fault it is all of the body, or of what was sent as a request.
-    named = (problem.field,) if problem.field else ("the body", "the request", "no other protocol")
+    named = (problem.field,) if problem.field else ("the body", "the request", "no protocol to upgrade")
     if problem.type == f"{PROBLEM_PREFIX}bad-input" and not any(name in problem.detail for name in named):
         return status, "a detail that does not name the field"
     return status, None

@@ -109,7 +109,7 @@ async def test_a_hive_that_refuses_is_a_failure_that_names_it(house: House) -> N
         raise RbeeError("it is on fire")
 
     house.hive.sampler._sample = sample  # type: ignore[method-assign]
-    with pytest.raises(HiveFailed, match="localhost did not tell what its machine does: it is on fire"):
+    with pytest.raises(HiveFailed, match="localhost did not report a sample of its machine: it is on fire"):
         await look(house)
 
 

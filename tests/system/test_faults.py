@@ -30,7 +30,7 @@ def test_a_queen_who_cannot_start_tells_ada_why_though_the_journal_is_not_hers(m
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 78, answer
     assert "queen-rbee.service did not start" in answer.err
-    assert "is damaged or no hive catalog" in answer.err
+    assert "is damaged or not a hive catalog" in answer.err
     assert "  try: sudo rbeectl catalog restore FILE\n" in answer.err
     assert machine.run("cat", CATALOG).stdout == "this is no catalog, and long enough to look at\n"
     assert unit(machine, QUEEN)["Result"] == "exit-code"
@@ -97,7 +97,7 @@ def test_a_hive_that_refuses_its_devices_ends_the_story_there(machine: Machine) 
     machine.run("chown", "root:root", "/run/rbee/hive.sock")
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 1, answer
-    assert "did not tell its devices" in answer.err
+    assert "did not report its devices" in answer.err
     (row,) = rows(machine)
     assert (row["status"], row["devices"]) == ("pending", None)
     machine.run("chgrp", "queen-rbee", "/run/rbee/hive.sock")

@@ -200,7 +200,7 @@ def test_an_unknown_key_is_passed_over_with_a_warning(
 
     config = load(tmp_path)
 
-    assert config.warnings == (f"{path}: unknown key '{key}' in section [{section}], passed over",)
+    assert config.warnings == (f"{path}: unknown key '{key}' in section [{section}], ignored",)
     assert (config.queen, config.hive) == (QueenConfig(), HiveConfig())
 
 
@@ -245,8 +245,8 @@ def test_a_bad_value_names_file_section_and_key(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("JobsMax=3\n", "line 1 stands before any section, such as [Queen] or [Hive]"),
-        ("\n[Queen\nJobsMax=3\n", "line 2 stands before any section, such as [Queen] or [Hive]"),
+        ("JobsMax=3\n", "line 1 is before any section, such as [Queen] or [Hive]"),
+        ("\n[Queen\nJobsMax=3\n", "line 2 is before any section, such as [Queen] or [Hive]"),
         ("[Queen]\nwords without sense\nJobsMax=3\nmore\n", "no Key=value in line 2, 4"),
     ],
 )
@@ -383,7 +383,7 @@ def test_a_grace_of_less_than_three_beats_jitter_is_refused(
 ) -> None:
     write("etc/rbee/rbee.conf", f"[Queen]\nHeartbeatIntervalSec={interval}\nHeartbeatGraceSec={grace}\n")
 
-    with pytest.raises(BadConfig, match=f"must be {least} at least") as caught:
+    with pytest.raises(BadConfig, match=f"must be at least {least} with") as caught:
         load(tmp_path)
     assert caught.value.field == "HeartbeatGraceSec"
     assert str(tmp_path / "etc/rbee/rbee.conf") in caught.value.message

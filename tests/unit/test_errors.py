@@ -65,12 +65,12 @@ def test_the_message_is_what_str_gives() -> None:
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        ({}, "it failed without saying why"),
+        ({}, "it failed without a reason"),
         ({"type": "urn:rbee:problem:of-the-future", "detail": "new"}, "new"),
         ({"type": PROBLEM_PREFIX, "detail": "no slug"}, "no slug"),
         ({"type": None, "title": "only a title"}, "only a title"),
         ({"type": ["list"], "detail": {"an": "object"}}, "{'an': 'object'}"),
-        ({"type": "about:blank", "detail": "", "title": ""}, "it failed without saying why"),
+        ({"type": "about:blank", "detail": "", "title": ""}, "it failed without a reason"),
         ({"type": 7, "detail": 8, "hint": 9, "field": ["x"], "status": "?"}, "8"),
     ],
 )

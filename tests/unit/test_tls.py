@@ -29,7 +29,7 @@ def test_a_token_is_read_as_it_was_written() -> None:
     ],
 )
 def test_what_is_no_token_is_refused_and_never_repeated(text: str) -> None:
-    with pytest.raises(BadInput, match=r"^the token is (not one|damaged): ") as caught:
+    with pytest.raises(BadInput, match=r"^the token is (not valid|damaged): ") as caught:
         tls.read_token(text)
 
     assert caught.value.field == "token"
@@ -47,7 +47,7 @@ def test_a_token_that_was_copied_badly_is_said_to_be_damaged(text: str, told: st
     with pytest.raises(BadInput) as caught:
         tls.read_token(text)
 
-    assert caught.value.message == f"the token is damaged: {told}. Was it copied whole?"
+    assert caught.value.message == f"the token is damaged: {told}. Was all of it copied?"
 
 
 def test_a_fingerprint_is_of_the_certificate_and_not_of_how_it_is_written() -> None:
@@ -56,7 +56,7 @@ def test_a_fingerprint_is_of_the_certificate_and_not_of_how_it_is_written() -> N
     # sha256(b"hello")
     expected = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     assert tls.fingerprint(pem) == tls.fingerprint(f"\n{pem}\n") == expected
-    with pytest.raises(BadInput, match="no certificate"):
+    with pytest.raises(BadInput, match="is not a certificate"):
         tls.fingerprint("hello")
 
 

@@ -18,7 +18,7 @@ from rbee.text import printable_lines
 from rbee.wire.routes import QueenRoutes
 
 DOWN = """\
-# HELP rbee_queen_up Whether the queen is awake: 1 where she answers.
+# HELP rbee_queen_up Whether the queen is awake: 1 if it answers.
 # TYPE rbee_queen_up gauge
 rbee_queen_up 0
 """

@@ -1,1 +1,1 @@
-"""The queen's routes: a handler takes a request apart, asks the rooms behind, and answers with a shape."""
+"""The queen's routes: a handler reads the request, calls the queen's parts, and returns a shape."""

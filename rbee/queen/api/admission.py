@@ -1,4 +1,4 @@
-"""Who may use which of the queen's routes."""
+"""Which users may use which of the queen's routes on the Unix socket."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from rbee.wire.routes import QueenRoutes, Route
 
 
 class Admission:
-    """Reaching the queen's socket makes no operator of the hive's user.
+    """Allows the hive's user heartbeats only, and root and everybody else all other routes.
 
-    `hive_uid` is None on a machine without that user; then nobody but root may send heartbeats.
-    `find_hive_uid` is asked again while there is none: the package rbee-hive may bring the user
-    while the queen is awake, and it is no operator from its first moment on.
+    `hive_uid` is None on a machine without that user; then only root may send heartbeats. `find_hive_uid`
+    is called again while it is None: the package rbee-hive may create the user while the queen runs.
     """
 
     def __init__(self, hive_uid: int | None, find_hive_uid: Callable[[], int | None] = lambda: None) -> None:
@@ -23,11 +22,11 @@ class Admission:
         self._find_hive_uid = find_hive_uid
 
     def __call__(self, peer: Peer, route: Route[Any]) -> None:
-        """Raises NotPermitted."""
+        """Raise NotPermitted if the peer may not use the route."""
         if self._hive_uid is None:
             self._hive_uid = self._find_hive_uid()
         is_hive = peer.uid == self._hive_uid
         if route is QueenRoutes.HEARTBEAT and not is_hive and peer.uid != 0:
-            raise NotPermitted("heartbeats are taken from the user rbee-hive only")
+            raise NotPermitted("heartbeats are accepted from the user rbee-hive only")
         if is_hive and route is not QueenRoutes.HEARTBEAT:
             raise NotPermitted("the user rbee-hive may send heartbeats only")

@@ -1,4 +1,4 @@
-"""What of a request stands in its path and its headers."""
+"""Reading a request's path and headers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from rbee.wire.types import FeedId, JobId, Name, TokenId
 
 
 def actor(request: Request) -> dict[str, str]:
-    """Who asked, as fields for the journal."""
+    """Return the process that sent the request, as fields for the journal."""
     return peer_of(request).fields
 
 
 def hive_id(request: Request) -> str:
+    """Return the hive id in the path. Raises BadInput."""
     return _in_path(request, "hive_id", Name)
 
 
 def token_id(request: Request) -> str:
+    """Return the token id in the path. Raises BadInput."""
     return _in_path(request, "token_id", TokenId)
 
 
@@ -35,7 +37,7 @@ def _in_path(request: Request, field: str, kind: Any) -> str:
 
 
 def job_id(request: Request) -> str:
-    """UnknownJob for what is no id of a job."""
+    """Return the job id in the path; UnknownJob if it is not a job id."""
     try:
         return decode(JobId, request.path_params["job_id"])
     except BadInput as error:
@@ -43,7 +45,7 @@ def job_id(request: Request) -> str:
 
 
 def last_event_id(request: Request) -> int:
-    """The number of the event of a story that the reader has seen last; 0 for none."""
+    """Return the number of the story's event that the reader has seen last, or 0. Raises BadInput."""
     text = request.headers.get(EVENT_HEADER, "0")
     if not (text.isascii() and text.isdecimal() and len(text) <= 9):
         raise BadInput(f"{EVENT_HEADER} must be the number of an event of this story", field=EVENT_HEADER)
@@ -51,7 +53,7 @@ def last_event_id(request: Request) -> int:
 
 
 def feed_id(request: Request) -> str | None:
-    """The event of the feed that the reader has seen last, if the request says so."""
+    """Return the id of the feed's event that the reader has seen last, or None. Raises BadInput."""
     text = request.headers.get(EVENT_HEADER)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""The catalog as a whole, and who changed it."""
+"""Routes for the whole catalog, and for its audit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(catalog: Store) -> dict[Route[Any], Handler]:
+    """Return the handlers of these routes."""
+
     async def copy(_request: Request) -> Response:
         return file_answer(await catalog.copy(), QueenRoutes.CATALOG.media_type)
 

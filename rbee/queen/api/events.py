@@ -1,4 +1,4 @@
-"""The feed of events, and what Prometheus reads."""
+"""Routes for the feed of events, and for Prometheus."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(feed: Feed, hives: Hives, jobs: Jobs, metrics: Metrics) -> dict[Route[Any], Handler]:
+    """Return the handlers of these routes."""
     scraping = asyncio.Lock()
 
     async def watch(request: Request) -> Response:
@@ -32,7 +33,7 @@ def routes(feed: Feed, hives: Hives, jobs: Jobs, metrics: Metrics) -> dict[Route
         return feed.last(asked.get("limit", 10), asked.get("hive"))
 
     async def scrape(request: Request) -> Response:
-        async with scraping:  # one after the other, however many ask: a page is made in a thread
+        async with scraping:  # one at a time: a page is made in a thread
             moment = Moment(hives.views(), jobs.running_by_kind())
             accept = request.headers.get("accept", "")
             content, media_type = await asyncio.to_thread(write, metrics, moment, accept)

@@ -1,4 +1,4 @@
-"""Whether the queen is open to other machines, and the tokens with which they join."""
+"""Routes for access over TCP, and for the tokens with which machines join."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(access: TcpAccess, fleet: Fleet, catalog: Store) -> dict[Route[Any], Handler]:
+    """Return the handlers of these routes."""
+
     async def tcp(_request: Request) -> Tcp:
         return await access.view()
 

@@ -1,4 +1,4 @@
-"""Hives: adding, removing and showing them, their marks, and their heartbeats."""
+"""Routes for hives: adding, removing and showing them, labels, cordons and heartbeats."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rbee.wire.types import LOCALHOST
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
-    """Long because each route has a small handler here, and nothing more."""
+    """Return the handlers of these routes. Long because each is a small function in here."""
 
     def named(request: Request) -> str:
         return hives.spelled(hive_id(request))
 
     async def add(request: Request) -> Any:
-        wanted = await read_shape(request, AddHive)
-        return begin(jobs, request, lambda: work.add(wanted, actor(request)))
+        asked = await read_shape(request, AddHive)
+        return begin(jobs, request, lambda: work.add(asked, actor(request)))
 
     async def remove(request: Request) -> Any:
         name = named(request)
@@ -43,7 +43,9 @@ def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route
     async def heartbeat(request: Request) -> HeartbeatAck:
         beat: Heartbeat = await read_shape(request, Heartbeat)
         if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
-            raise NotPermitted(f"the hive {beat.hive_id} is on another machine, and beats over TCP")
+            raise NotPermitted(
+                f"the hive {beat.hive_id} is on another machine, and sends heartbeats over TCP"
+            )
         return await hives.heartbeat(beat, actor(request))
 
     async def list_all(_request: Request) -> HiveList:

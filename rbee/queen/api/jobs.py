@@ -1,4 +1,4 @@
-"""Jobs and their stories."""
+"""Routes for jobs and their stories."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from rbee.wire.routes import QueenRoutes, Route
 
 
 def routes(jobs: Jobs) -> dict[Route[Any], Handler]:
+    """Return the handlers of these routes."""
+
     async def list_all(_request: Request) -> JobList:
         return JobList(tuple(job.view() for job in jobs.all()))
 
@@ -32,9 +34,9 @@ def routes(jobs: Jobs) -> dict[Route[Any], Handler]:
 
 
 def begin(jobs: Jobs, request: Request, ask: Callable[[], Job]) -> JobStarted | Response:
-    """Begin a job, and say where to follow it; or tell its story at once, to who asks for a stream."""
+    """Begin a job and return where to follow it, or its event stream if the client accepts one."""
     if "text/event-stream" not in request.headers.get("accept", ""):
         return ask().started()
-    jobs.check_place(peer_of(request))  # before there is a job that its asker would not hear of
+    jobs.check_place(peer_of(request))  # before the job begins, which could not be followed otherwise
     job = ask()
     return event_stream(jobs.stream(job, 0, peer_of(request), first=job_event(job)))

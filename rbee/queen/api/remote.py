@@ -1,4 +1,4 @@
-"""What the queen serves over TCP: to hives alone, each by its credential."""
+"""Routes over TCP: for remote hives only, each with its credential."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, Route
 from rbee.wire.types import JobId, Text
 
 OPEN = (FleetRoutes.CA, FleetRoutes.JOIN)
-"""Routes for who has no credential yet."""
-
+"""Routes that need no credential."""
 
 OF_BEFORE: Route[None] = Route(
-    "GET", "/v1/requests", "Where hives before 0.5.0 connect: they are told to be upgraded",
+    "GET", "/v1/requests", "Where hives before 0.5.0 connect: refused, with the hint to upgrade",
     None, problems=(400, 403, 404, 409),
 )  # fmt: skip
 
 
 def admit(peer: RemotePeer, route: Route[Any]) -> None:
+    """Raise NotPermitted if the route needs a credential and the peer has shown none."""
     if peer.credential is None and route not in OPEN:
         raise NotPermitted(
-            "over TCP the queen serves hives alone, and a hive shows its certificate",
+            "over TCP the queen serves hives only, and a hive must show its certificate",
             hint=f"To join: {SYSTEM.rejoin}",
         )
 
 
 def build(access: TcpAccess, fleet: Fleet, hives: Hives) -> Starlette:
-    """Long because each route has a small handler here, and nothing more."""
+    """Return the app that is served over TCP. Long because each handler is a small function in here."""
 
     async def ca(_request: Request) -> Response:
         return Response(access.authority.ca, media_type=FleetRoutes.CA.media_type)
 
     async def join(request: Request) -> Joined:
         peer = remote_peer_of(request)
-        # Before a byte of what it sends is read.
+        # Before any of the body is read.
         fleet.check_joins(peer)
-        # Of a hive that joins anew, while its process with this instance is connected.
+        # Sent by a hive that joins again while its process with this instance is connected.
         instance = request.headers.get(INSTANCE_HEADER)
         try:
             return await fleet.join(await read_shape(request, Join), peer, instance)
@@ -73,11 +73,11 @@ def build(access: TcpAccess, fleet: Fleet, hives: Hives) -> Starlette:
     async def carrier(request: Request) -> Response:
         check_protocol(request)
         hive_id = fleet.hive_of(remote_peer_of(request))
-        found = hives.uplinks.find(hive_id)
-        if found is None:
-            # It may not know yet that its connection has ended, as it does not where its link was cut.
+        hive_uplink = hives.uplinks.find(hive_id)
+        if hive_uplink is None:
+            # The hive may not have noticed yet that its link was cut.
             raise HiveNotOnline(f"the beehive {hive_id} is not connected, and dials again", hint=None)
-        return upgrade_to(found.take_carrier(request.path_params["dial_id"]))
+        return upgrade_to(hive_uplink.take_carrier(request.path_params["dial_id"]))
 
     async def of_before(request: Request) -> Response:
         version = _header(request, VERSION_HEADER, Text)
@@ -95,7 +95,7 @@ def build(access: TcpAccess, fleet: Fleet, hives: Hives) -> Starlette:
 
 
 def check_protocol(request: Request) -> None:
-    """BadInput for a request that does not ask for the connection to go on with the hives' protocol."""
+    """Raise BadInput unless the request upgrades the connection to the hives' protocol."""
     if "rbee.upgrade" not in request.scope:
         raise BadInput(f"the header Upgrade must be {PROTOCOL}", hint="Upgrade rbee-hive.", field="Upgrade")
 

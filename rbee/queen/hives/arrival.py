@@ -1,4 +1,4 @@
-"""A hive that somebody waits for."""
+"""A job's wait for a hive's first heartbeat."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rbee.scope import HIVE_UNIT
 
 @dataclass(slots=True)
 class Arrival:
-    """A job that waits for a hive's first heartbeat, or for systemd's word that none will come.
+    """A job that waits for a hive's first heartbeat, or for the report that none will come.
 
-    `is_started` once the hive's unit was started; not `awaits_beat` while the job is at something else, to
-    which the hive's end is what it is to anybody.
+    `is_started` once the hive's unit was started; `awaits_beat` is false while the job does something
+    else, during which an end of the hive does not fail the job.
     """
 
     job: Job
@@ -25,16 +25,20 @@ class Arrival:
 
     @property
     def is_waiting(self) -> bool:
+        """Does an end of the hive fail the job?"""
         return self.awaits_beat and not self.outcome.done()
 
     def beats(self) -> None:
+        """End the wait: a heartbeat has come."""
         if not self.outcome.done():
             self.outcome.set_result(None)
 
     def dies(self, reason: str) -> None:
-        died = f"{HIVE_UNIT} started and sent no heartbeat: {reason}"
-        self.refuse(UnitFailed(died, hint=f"systemctl status {HIVE_UNIT}"))
+        """Fail the wait with UnitFailed: the hive's unit has ended for a reason."""
+        message = f"{HIVE_UNIT} started and sent no heartbeat: {reason}"
+        self.refuse(UnitFailed(message, hint=f"systemctl status {HIVE_UNIT}"))
 
     def refuse(self, error: RbeeError) -> None:
+        """Fail the wait with an error."""
         if not self.outcome.done():
             self.outcome.set_exception(error)

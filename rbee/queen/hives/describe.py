@@ -1,15 +1,15 @@
-"""Devices, and what has changed about them, in words."""
+"""Describes devices, and differences between them, as text."""
 
 from __future__ import annotations
 
 from rbee.wire.devices import Devices, Gpu
 
 CHANGES_MAX = 8
-"""Changes that one line tells; of more it tells the number."""
+"""Changes listed in one line; of the rest only the number is given."""
 
 
 def describe(hive_id: str, devices: Devices) -> str:
-    """The seed's sentence: what a hive has, in one line."""
+    """Return one line about what a hive has; its words are the seed's."""
     parts = [f"a cpu ({_cpu(devices)})", *(f"gpu{gpu.index} ({_gpu(gpu)})" for gpu in devices.gpus)]
     models, workers = len(devices.model_catalog), len(devices.worker_catalog)
     return (
@@ -40,18 +40,19 @@ def _gpu(gpu: Gpu) -> str:
 
 
 def gib(count: int) -> str:
+    """Return a number of bytes as text, such as '24.0 GiB'."""
     return f"{count / 2**30:.1f} GiB"
 
 
 def differences(old: Devices, new: Devices) -> list[str]:
-    """What a person would say has changed; [] where it is nothing that is shown to people."""
-    said = [*_cpu_differences(old, new), *_gpu_differences(old, new)]
+    """Return the changes that are shown to people, a text each; [] if there are none."""
+    changes = [*_cpu_differences(old, new), *_gpu_differences(old, new)]
     before, now = ({finding.code: finding for finding in devices.findings} for devices in (old, new))
-    said += [f"{code}: {finding.detail}" for code, finding in now.items() if code not in before]
-    said += [f"{code} is over" for code in before if code not in now]
-    if len(said) > CHANGES_MAX:
-        said = [*said[: CHANGES_MAX - 1], f"and {len(said) - CHANGES_MAX + 1} changes more"]
-    return said
+    changes += [f"{code}: {finding.detail}" for code, finding in now.items() if code not in before]
+    changes += [f"{code} is over" for code in before if code not in now]
+    if len(changes) > CHANGES_MAX:
+        changes = [*changes[: CHANGES_MAX - 1], f"and {len(changes) - CHANGES_MAX + 1} more changes"]
+    return changes
 
 
 def _cpu_differences(old: Devices, new: Devices) -> list[str]:
@@ -74,9 +75,9 @@ def _cpu_differences(old: Devices, new: Devices) -> list[str]:
 
 
 def _gpu_differences(old: Devices, new: Devices) -> list[str]:
-    """Cards that are gone, cards that are new, and what is different about the others.
+    """Return removed cards, new cards, and the changes of the others.
 
-    A driver that has changed under all of them is said once.
+    A driver that has changed for all of them is listed once.
     """
     left = list(old.gpus)
     pairs, added = [], []
@@ -87,13 +88,13 @@ def _gpu_differences(old: Devices, new: Devices) -> list[str]:
         else:
             left.remove(before)
             pairs.append((before, gpu))
-    said = [f"gpu{gpu.index} ({_card(gpu)}) is gone" for gpu in left]
-    said += [f"gpu{gpu.index} ({_card(gpu)}) is new" for gpu in added]
+    changes = [f"gpu{gpu.index} ({_card(gpu)}) is gone" for gpu in left]
+    changes += [f"gpu{gpu.index} ({_card(gpu)}) is new" for gpu in added]
     drivers = {(before.driver, now.driver) for before, now in pairs if before.driver != now.driver}
-    said += [_change("driver", before, now) for before, now in drivers if len(drivers) == 1]
+    changes += [_change("driver", before, now) for before, now in drivers if len(drivers) == 1]
     for before, now in pairs:
-        said += _card_differences(before, now, with_driver=len(drivers) > 1)
-    return said
+        changes += _card_differences(before, now, with_driver=len(drivers) > 1)
+    return changes
 
 
 def _card_differences(old: Gpu, new: Gpu, *, with_driver: bool) -> list[str]:
@@ -103,14 +104,16 @@ def _card_differences(old: Gpu, new: Gpu, *, with_driver: bool) -> list[str]:
         ("driver", old.driver, new.driver if with_driver else old.driver),
         ("address", old.pci_address, new.pci_address),
     )
-    said = [_change(f"gpu{new.index}: {what}", before, now) for what, before, now in pairs if before != now]
+    changes = [
+        _change(f"gpu{new.index}: {what}", before, now) for what, before, now in pairs if before != now
+    ]
     if new.problem != old.problem:
-        said.append(f"gpu{new.index}: {new.problem or 'its problem is over'}")
-    return said
+        changes.append(f"gpu{new.index}: {new.problem or 'its problem is over'}")
+    return changes
 
 
 def _is_same(old: Gpu, new: Gpu) -> bool:
-    """The same card, by its own id, else by its place; a card in another slot is itself."""
+    """Is it the same card, by its uuid (also in another slot), or else by its PCI address?"""
     if old.uuid and new.uuid:
         return old.uuid == new.uuid
     if old.pci_address or new.pci_address:
@@ -129,7 +132,7 @@ def _card(gpu: Gpu) -> str:
 
 
 def _memory(gpu: Gpu) -> str | None:
-    """Such as 24.0 GiB, 96.5 GiB shared, or shared; None if nothing is known about it."""
+    """Return '24.0 GiB', '96.5 GiB shared' or 'shared'; None if nothing is known."""
     size = _size(gpu.memory_bytes)
     if gpu.memory_kind != "shared":
         return size

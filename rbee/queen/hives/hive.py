@@ -1,8 +1,8 @@
-"""One hive: what is so of it, and how it is reached.
+"""One hive: its state, and how it is reached.
 
 A hive is on the queen's own machine (local.py) or on another one (remote.py). The two differ in how they
-are reached, woken, stopped and judged by their silence; nobody outside of this room asks which it is.
-Work on one hive is done one piece at a time, under its lock.
+are reached, started, stopped and judged by their silence; no code outside this package asks which it is.
+Operations on one hive are done one at a time, under its lock.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, State
 
 
 class Hive(ABC):
-    """`goodbye` is why it stops, where its last beat said that it does; `is_leaving` is whether the queen
-    herself has told it to stop, so that its end is expected. `hint` is what to type to see what is wrong
-    with it.
+    """A hive in the catalog.
+
+    `goodbye` is why it stops, if its last beat announced that; `is_leaving` is true while the queen has
+    asked it to stop, so that its end is expected. `hint` is the command that shows what is wrong with it.
     """
 
     def __init__(self, row: Row, shared: Shared, state: State, reason: str, *, hint: str) -> None:
@@ -59,51 +60,52 @@ class Hive(ABC):
 
     @property
     @abstractmethod
-    def patience(self) -> Patience: ...
+    def patience(self) -> Patience:
+        """The silence after which it is suspect, and offline."""
 
     @abstractmethod
     def client(self) -> HiveClient:
-        """What leads to it now; HiveNotOnline where nothing does."""
+        """Return a client for it; HiveNotOnline if it is not connected."""
 
     @abstractmethod
     async def reach(self) -> HiveClient:
-        """As client(), but it may be about to connect."""
+        """As client(), but wait for a hive that is about to connect."""
 
     @abstractmethod
     async def bring_up(self, story: Narrator, arrival: Arrival, by: Actor) -> Devices:
-        """See it beat, whatever state it is in, and its devices."""
+        """Wait for its heartbeat, starting it if possible, and return its devices. Raises RbeeError."""
 
     @abstractmethod
     async def leave(self, story: Narrator, *, is_forced: bool) -> bool:
-        """Have it stop because it is removed; False where that could not be told, by force.
+        """Stop it because it is removed, and return whether it has stopped.
 
-        Raises HiveFailed where it could not be told, UnitFailed where systemd cannot stop it.
+        Raises HiveFailed if it cannot be asked and not `is_forced`, UnitFailed if systemd cannot stop it.
         """
 
     @abstractmethod
     async def stay(self) -> None:
-        """It was told to leave, and the catalog keeps it: have it be as it was."""
+        """Undo leave(), for a hive that the catalog keeps."""
 
     @abstractmethod
     def fell_silent(self) -> bool:
-        """It is offline by its silence; is that the loss of a hive that was online?"""
+        """Handle that it is offline by silence; return whether that counts towards an outage."""
 
-    # Heard
+    # Heartbeats
 
     async def heartbeat(self, beat: Heartbeat, sender: Actor | None) -> HeartbeatAck:
-        """Take a beat. Nothing is written to disk, unless the hive was not online before.
+        """Take a beat and acknowledge it. Nothing is written to disk if the hive was online before.
 
-        `sender` is who then asked for the write.
+        `sender` is entered in the audit for writes that follow.
         """
         arrival = self.arrival
         self.inventory.fingerprint.heard = beat.fingerprint
         self.goodbye = ENDS[beat.machine] if beat.state == "stopping" else None
         if beat.state == "ready":
-            await self._lives(beat, sender)
+            await self._take_ready(beat, sender)
         job_id = arrival.job.id if arrival is not None else None
         return HeartbeatAck(status="ok", interval_ms=round(self.interval * 1000), job_id=job_id)
 
-    async def _lives(self, beat: Heartbeat, sender: Actor | None) -> None:
+    async def _take_ready(self, beat: Heartbeat, sender: Actor | None) -> None:
         shared, life = self._shared, self.standing.life
         lateness = life.lateness(beat.instance, shared.pace.interval)
         if lateness is not None:
@@ -114,29 +116,31 @@ class Hive(ABC):
         elif is_first:
             shared.tasks.begin(self._welcome(sender))
         elif self.lock.locked():
-            pass  # whoever works on the hive says what becomes of it
+            pass  # the operation that holds the lock decides the hive's state
         elif life.state == "pending":
-            if self._may_be_asked():
-                shared.tasks.begin(self._welcome(sender))  # the last try failed
+            if self._may_detect():
+                shared.tasks.begin(self._welcome(sender))  # the last attempt failed
         elif life.state in ("suspect", "offline"):
             await self.standing.is_back(sender)
-        elif self.inventory.fingerprint.is_other and self._may_be_asked():
-            shared.tasks.begin(self._look_again(sender))
+        elif self.inventory.fingerprint.is_other and self._may_detect():
+            shared.tasks.begin(self._renew_devices(sender))
 
-    def _may_be_asked(self) -> bool:
-        """May the queen ask it for its devices once more now, as its beats have her do?"""
+    def _may_detect(self) -> bool:
+        """May the queen ask for its devices once more now, because its beats report a change?"""
         restraint = self._shared.restraint
-        may = restraint.looks.take(self.id)
+        may = restraint.detections.take(self.id)
         if not may:
-            restraint.beyond(self.id, "says that its devices change more often than they are asked for")
+            restraint.beyond(
+                self.id, "reports changes of its devices more often than the queen asks for them"
+            )
         return may
 
     async def _welcome(self, sender: Actor | None) -> None:
-        """A process of the hive's that no job waits for: it came back, or somebody started it."""
+        """Ask a new process for its devices that no job waits for: it came back, or was started by hand."""
         async with self.lock:
             standing = self.standing
             if self.is_removed or standing.life.instance is None:
-                return  # or gone
+                return  # or its process is gone
             if not standing.is_online:
                 standing.set("pending", "its first heartbeat has come")
             story = self._shared.narrator.about(hive=self.id)
@@ -150,16 +154,16 @@ class Hive(ABC):
             narrate_changes(story, self.id, before, devices)
             standing.narrate_online()
 
-    async def _look_again(self, sender: Actor | None) -> None:
+    async def _renew_devices(self, sender: Actor | None) -> None:
         async with self.lock:
-            # It may have gone, or somebody else has asked meanwhile.
+            # It may have gone meanwhile, or the devices may have been asked for.
             if not self.is_removed and self.standing.is_online and self.inventory.fingerprint.is_other:
                 await self.inventory.renew(self._shared.narrator.about(hive=self.id), sender)
 
-    # Asked for
+    # Operations
 
     async def add(self, job: Job, story: Narrator, by: Actor) -> HiveView:
-        """See it online, with its devices; the lock is taken."""
+        """Bring it online and store its devices; the caller holds the lock. Raises RbeeError."""
         with self._expecting(job) as arrival:
             devices = await self.bring_up(story, arrival, by)
         await self.standing.store_online(devices, by)
@@ -167,12 +171,15 @@ class Hive(ABC):
         return self.standing.view()
 
     async def remove(self, story: Narrator, by: Actor, *, is_forced: bool) -> bool:
-        """Have it leave, and delete its row; the lock is taken. Is it known to have stopped?"""
+        """Have it leave, delete its row, and return whether it has stopped; the caller holds the lock.
+
+        Raises CatalogFailed, and what leave() raises.
+        """
         catalog = self._shared.catalog
         try:
             self.is_leaving = True
             try:
-                # Before it is stopped, or forgets its queen, for a catalog that then keeps it.
+                # Fails before the hive is stopped, or forgets its queen, if the catalog cannot be written.
                 await catalog.hives.touch(self.id)
                 is_stopped = await self.leave(story, is_forced=is_forced)
                 await catalog.hives.remove(self.id, by=by)
@@ -184,24 +191,24 @@ class Hive(ABC):
         return is_stopped
 
     def removed(self) -> None:
-        """It is in the catalog no more."""
+        """Note that its row was deleted."""
         self.is_removed = True
         self.standing.forget()
 
     async def sample(self) -> Sample:
-        """What the machine of a hive that is online does right now; nobody is woken to tell it."""
+        """Return a sample of its machine; HiveNotOnline if it is not online: it is not started for that."""
         if not self.standing.is_online:
             state, reason = self.standing.life.state, self.standing.life.reason
             raise HiveNotOnline(
-                f"the beehive {self.id} is {state}, and tells nothing of its machine: {reason}",
+                f"the beehive {self.id} is {state} and reports no sample of its machine: {reason}",
                 hint=f"rbeectl {'add-hive' if state == 'offline' else 'status'} {self.id}",
             )
         return await self.samples.sample()
 
-    async def refused(self, error: RbeeError, *, by: Actor | None = None, is_told: bool = True) -> None:
-        """Its process lives, and the queen cannot have it as one of hers."""
-        await self.standing.set_offline(error.message, by=by, is_told=is_told)
-        self.standing.set("offline", error.message)  # it was offline for another reason
+    async def refused(self, error: RbeeError, *, by: Actor | None = None, is_narrated: bool = True) -> None:
+        """Set it offline because the queen cannot accept its process."""
+        await self.standing.set_offline(error.message, by=by, is_narrated=is_narrated)
+        self.standing.set("offline", error.message)  # if it was offline for another reason
 
     @contextlib.contextmanager
     def _expecting(self, job: Job) -> Iterator[Arrival]:
@@ -213,6 +220,6 @@ class Hive(ABC):
 
 
 def _skew_ms(timestamp: str) -> int:
-    """How far the sender's clock is ahead of ours, its way here taken for nothing."""
+    """Return how far the sender's clock is ahead of ours, ignoring the time in transit."""
     sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", timestamp.upper()))
     return round(sent.timestamp() * 1000) - time.time_ns() // 1_000_000

@@ -1,6 +1,6 @@
-"""All hives of a queen: which there are, and who of them is heard.
+"""All hives of a queen, and which of them a heartbeat or a connection belongs to.
 
-What becomes of one hive is the hive's own (hive.py), and what operators ask of hives is work.py's.
+The state of one hive is in hive.py, and what operators request of hives in work.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("rbee")
 
 
 class Hives:
-    """`bus` and `client` lead to the local hive's unit, and to its socket."""
+    """The hives in the catalog, by id. `bus` and `client` are for the local hive's unit and socket."""
 
     def __init__(self, shared: Shared, relay: Relay, bus: AsyncBus, client: HiveClient) -> None:
         self._shared = shared
@@ -40,22 +40,22 @@ class Hives:
         self._watch = Watch(shared, self._hives)
         self.uplinks = Uplinks(self._uplink_closed)
 
-    # Which there are
+    # The collection
 
     async def load(self) -> None:
-        """Take up the hives of the catalog, as unknown until they are heard of."""
+        """Load the hives from the catalog; they are unknown until their first heartbeat."""
         for row in await self._shared.catalog.hives.all():
             self.take_in(row, "unknown", f"no heartbeat since the queen started (last known: {row.status})")
 
     def take_in(self, row: Row, state: State, reason: str) -> Hive:
-        """A hive that has come into the catalog."""
+        """Create the Hive for a row of the catalog, in the given state."""
         hive: Hive
         if row.id == LOCALHOST:
             hive = LocalHive(row, self._shared, state, reason, bus=self._bus, client=self._client)
         else:
             hive = RemoteHive(row, self._shared, state, reason, uplinks=self.uplinks)
         name = row.id
-        while name in self._hives:  # rows whose names cannot be read have one and the same
+        while name in self._hives:  # rows with unreadable names all have the same one
             name += "+"
         self._hives[name] = hive
         self._shared.pace.remote += row.id != LOCALHOST
@@ -63,33 +63,35 @@ class Hives:
         return hive
 
     def forget(self, hive: Hive) -> None:
-        """A hive that is in the catalog no more."""
+        """Drop a hive whose row was deleted."""
         del self._hives[hive.id]
         self._shared.pace.remote -= hive.id != LOCALHOST
         self._when_removed(hive.id)
         hive.removed()
 
     def when_removed(self, removed: Callable[[str], None]) -> None:
-        """Call `removed` with the id of each hive that is taken out of the catalog."""
+        """Call `removed` with the id of each hive that is removed from the catalog."""
         self._when_removed = removed
 
     def find(self, hive_id: str) -> Hive | None:
+        """Return the hive, or None if there is none with this id."""
         return self._hives.get(hive_id)
 
     def hive(self, hive_id: str, *, hint: str = "rbeectl list-hives shows those that are") -> Hive:
-        """As find(); UnknownHive where there is none."""
+        """As find(); raises UnknownHive."""
         hive = self._hives.get(hive_id)
         if hive is None:
             raise UnknownHive(f"hive '{hive_id}' is not in the hive catalog", hint=hint, field="hive_id")
         return hive
 
     def remote_hive(self, hive_id: str) -> RemoteHive:
-        """As hive(), of one on another machine."""
+        """As hive(), for an id that is known to be a remote hive's."""
         hive = self.hive(hive_id)
         assert isinstance(hive, RemoteHive)
         return hive
 
     def remote(self) -> list[RemoteHive]:
+        """Return the remote hives."""
         return [hive for hive in self._hives.values() if isinstance(hive, RemoteHive)]
 
     @property
@@ -98,22 +100,23 @@ class Hives:
         return hive if isinstance(hive, LocalHive) else None
 
     def spelled(self, name: str) -> str:
-        """How the hive of that name spells it; the name itself where there is none."""
+        """Return a name in the spelling of its hive; unchanged if there is no such hive."""
         return name if name in self._hives else spelled(name, (LOCALHOST, *self._hives))
 
     def views(self) -> list[HiveView]:
-        """All of them, by name."""
+        """Return all hives as clients see them, by id."""
         return [self._hives[hive_id].standing.view() for hive_id in sorted(self._hives)]
 
     def view(self, hive_id: str) -> HiveView:
+        """Return one hive as clients see it; raises UnknownHive."""
         return self.hive(hive_id).standing.view()
 
-    # From the queen's start to her end
+    # Start and end
 
     def begin(self) -> None:
-        """Once the queen serves: watch the local hive, judge by silence, and wake what is wanted.
+        """Watch the local hive, judge hives by silence, and start the local hive if it is desired.
 
-        Not before READY=1: starting a unit that is ordered after the queen would wait for her.
+        Not before READY=1: starting a unit that is ordered after the queen's would wait for that.
         """
         begin = self._shared.tasks.begin
         self._bus.on_unit_changed(HIVE_UNIT, self._local_unit_changed)
@@ -122,16 +125,16 @@ class Hives:
             begin(self._local.reconcile())
 
     async def end(self) -> None:
-        """Stop all work; what was going on is taken up when it is asked for again."""
+        """Close all connections and cancel all work; a repeated request continues it."""
         self.uplinks.close()
         self._shared.restraint.close()
         await asyncio.gather(*(hive.samples.end() for hive in self._hives.values()))
         await self._shared.tasks.end()
 
-    # Heard
+    # Heartbeats
 
     async def heartbeat(self, beat: Heartbeat, sender: Actor | None = None) -> HeartbeatAck:
-        """Take a hive's beat; `sender` is who asks for what it has the queen write."""
+        """Take a hive's beat; `sender` is entered in the audit for writes that follow. Raises UnknownHive."""
         try:
             hive = self.hive(beat.hive_id, hint=f"rbeectl add-hive {beat.hive_id}")
         except UnknownHive:
@@ -145,10 +148,10 @@ class Hives:
         if self._local is not None:
             self._shared.tasks.begin(self._local.unit_changed())
 
-    # Hives on other machines
+    # Remote hives
 
     def has_joined(self, row: Row) -> None:
-        """A machine has become a hive, or is it again with another credential."""
+        """Take in a machine that has joined, perhaps again with another credential."""
         hive = self.find(row.id)
         if isinstance(hive, RemoteHive):
             hive.joined_anew(row)
@@ -156,13 +159,13 @@ class Hives:
             self.take_in(row, "pending", "just joined")
 
     def _uplink_closed(self, uplink: Uplink) -> None:
-        """Its process has gone, or its connection broke; if it lives, it is back in a moment."""
+        """Set a hive offline whose process or connection has ended; if it lives, it soon dials again."""
         hive = self.find(uplink.hive_id)
         if isinstance(hive, RemoteHive):
             self._shared.tasks.begin(self.lose(hive, hive.end_of_connection()))
 
     async def lose(self, hive: RemoteHive, reason: str) -> None:
-        """A hive is offline for a reason, which may be that many are."""
+        """Set a hive offline for a reason; a broken connection may be part of an outage."""
         await hive.standing.set_offline(reason)
         if reason == CONNECTION_CLOSED:
             self._watch.note_loss(hive)

@@ -21,9 +21,9 @@ from rbee.wire.devices import Devices
 
 
 class Fingerprint:
-    """A hive's beats bring a fingerprint: another one when its devices may have changed. In RAM only.
+    """The fingerprint in a hive's beats: it differs once the devices may have changed. In RAM only.
 
-    `heard` is that of its last beat; None from a hive of before 0.3.0, which reports no change.
+    `heard` is that of the last beat; None from a hive before 0.3.0, which reports no changes.
     """
 
     def __init__(self) -> None:
@@ -32,20 +32,17 @@ class Fingerprint:
         self._failed: str | None = None
 
     def came_with(self, fingerprint: str | None) -> None:
-        """The devices are known that the hive reported after a beat had brought this.
-
-        What has changed since is in the fingerprint of a later beat.
-        """
+        """Note that the devices are known, as they were reported after a beat with this fingerprint."""
         self._known = fingerprint
         self._failed = None
 
     @property
     def is_other(self) -> bool:
-        """May the devices be others than those that are known?"""
+        """May the devices differ from the known ones?"""
         return self.heard is not None and self.heard != self._known
 
     def failed(self) -> bool:
-        """The hive was asked for its devices in vain; False where that was so for this fingerprint before."""
+        """Note that asking for the devices failed; False if it has failed for this fingerprint before."""
         fingerprint = self.heard or ""
         is_new = self._failed != fingerprint
         self._failed = fingerprint
@@ -53,7 +50,7 @@ class Fingerprint:
 
 
 class Inventory:
-    """`reach` leads to the hive, and may wait for it; `timeout` in seconds is for its answer."""
+    """Asks a hive for its devices. `reach` returns its client; `timeout` in seconds is for the answer."""
 
     def __init__(
         self, standing: Standing, reach: Callable[[], Awaitable[HiveClient]], *, timeout: float, hint: str
@@ -65,7 +62,7 @@ class Inventory:
         self.fingerprint = Fingerprint()
 
     async def ask_first(self, story: Narrator, job_id: str | None) -> Devices:
-        """As ask(), after a first heartbeat."""
+        """As ask(), and narrate the first heartbeat before."""
         hive_id = self._standing.row.id
         story.narrate(
             FIRST_HEARTBEAT,
@@ -74,7 +71,7 @@ class Inventory:
         return await self.ask(story, job_id)
 
     async def ask(self, story: Narrator, job_id: str | None) -> Devices:
-        """Ask for them; HiveFailed where it does not tell them, and it is pending then."""
+        """Ask for the devices; on HiveFailed the hive is pending, unless it is offline."""
         standing, hive_id = self._standing, self._standing.row.id
         if standing.row.devices is None:
             asking = f"unknown capabilities of beehive {hive_id}. asking the beehive to detect devices"
@@ -89,14 +86,14 @@ class Inventory:
             if standing.life.state != "offline":
                 standing.set("pending", f"its devices are not known: {error.message}")
             raise HiveFailed(
-                f"the beehive {hive_id} did not tell its devices: {error.message}",
+                f"the beehive {hive_id} did not report its devices: {error.message}",
                 hint=error.hint or self._hint,
             ) from error
         self.fingerprint.came_with(fingerprint)
         return devices
 
     async def renew(self, story: Narrator, by: Actor | None) -> None:
-        """They may have changed, as its beats say: ask, and store and narrate what has."""
+        """Ask for devices that may have changed, store them, and narrate the changes. Raises nothing."""
         standing, fingerprint = self._standing, self.fingerprint.heard
         before = standing.row.devices
         try:
@@ -105,17 +102,17 @@ class Inventory:
             await standing.store_devices(devices, by)
         except RbeeError as error:
             if standing.is_online and self.fingerprint.failed():
-                told = f"the devices of the beehive {standing.row.id} may have changed, and are not known"
-                story.narrate(DEVICES_UNKNOWN, f"{told}: {error.message}")
+                text = f"the devices of the beehive {standing.row.id} may have changed, and are not known"
+                story.narrate(DEVICES_UNKNOWN, f"{text}: {error.message}")
             return
         self.fingerprint.came_with(fingerprint)
         narrate_changes(story, standing.row.id, before, devices)
 
 
 def narrate_changes(story: Narrator, hive_id: str, before: Devices | None, now: Devices) -> None:
-    """What is different from before, if that is anything that people are shown."""
+    """Narrate the differences that are shown to people, or all devices if none were known before."""
     if before is None:
         story.narrate(HAS_DEVICES, describe(hive_id, now))
     elif changes := differences(before, now):
-        told = f"the devices of the beehive {hive_id} have changed"
-        story.narrate(DEVICES_CHANGED, f"{told}: {'; '.join(changes)}")
+        text = f"the devices of the beehive {hive_id} have changed"
+        story.narrate(DEVICES_CHANGED, f"{text}: {'; '.join(changes)}")

@@ -1,7 +1,7 @@
-"""Whether a hive is alive right now: in RAM only, on the receiver's monotonic clock.
+"""Whether a hive is alive right now: in RAM only, on the queen's monotonic clock.
 
-The catalog survives a reboot, this does not. Several witnesses feed one set of rules: a beat (Life.beat),
-its absence (judge) and the word of systemd, or of a connection that closes, that a process ended (Life.end).
+The catalog survives a reboot, this does not. The state changes by a beat (Life.beat), by its absence
+(judge), and by the report of systemd or of a closed connection that a process ended (Life.end).
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from rbee.errors import TEXT_LIMIT
 from rbee.wire.hives import State
 
 MISSES = 3
-"""Intervals without a beat, plus the grace, after which the local hive is offline: systemd reports its death
-at once."""
+"""Intervals without a beat, plus the grace, until the local hive is offline; its death systemd reports."""
 
 BEATS_A_SECOND = 50.0
-"""Beats of hives on other machines that the queen takes; with more hives each beats less often."""
+"""Beats of remote hives that the queen takes; with more hives each beats less often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """`monotonic` in seconds judges; `wall_ms`, the time of day in milliseconds, is for eyes only."""
+    """`monotonic` in seconds, to judge by; `wall_ms` in milliseconds since the epoch, to be shown."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
@@ -33,8 +32,8 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds of silence after which a hive is suspect, and offline; after which one that was never heard
-    of is. `silent` is the reason of one that is offline by it."""
+    """Seconds of silence after which a hive is suspect, and offline; `unheard` are those after which one
+    without any heartbeat is offline. `silent` is the reason for offline."""
 
     suspect: float
     offline: float
@@ -44,9 +43,9 @@ class Patience:
 
 @dataclass(slots=True)
 class Pace:
-    """How often hives beat, in seconds: `interval` where they are few, `grace` for one that is late.
+    """How often hives beat, in seconds: the `interval` while they are few, and the `grace` for a late beat.
 
-    `remote` is how many there are on other machines.
+    `remote` is the number of remote hives.
     """
 
     interval: float
@@ -55,22 +54,22 @@ class Pace:
 
     @property
     def of_remote(self) -> float:
-        """Seconds between two beats of a hive on another machine."""
+        """Seconds between two beats of a remote hive."""
         return max(self.interval, self.remote / BEATS_A_SECOND)
 
     def grace_of(self, interval: float) -> float:
-        """Seconds by which a beat may be late: three beats' jitter at the least."""
+        """Return the seconds by which a beat may be late: at least three times the jitter."""
         return max(self.grace, 3 * JITTER * interval)
 
     def patience_with_local(self, interval: float | None) -> Patience:
-        """With the hive on the queen's machine, that was told to beat every `interval` seconds."""
+        """Return the patience with the local hive, which beats every `interval` seconds."""
         interval = interval or self.interval
         soon = interval + self.grace_of(interval)
         silent = f"no heartbeat for {MISSES} intervals of {interval:g} s"
         return Patience(soon, soon + (MISSES - 1) * interval, soon, silent)
 
     def patience_with_remote(self, interval: float | None) -> Patience:
-        """With one on another machine, of whose death nobody but its connection tells."""
+        """Return the patience with a remote hive, whose death only its connection can report."""
         interval = interval or self.interval
         grace = self.grace_of(interval)
         offline = interval + grace
@@ -78,12 +77,12 @@ class Pace:
 
 
 class Life:
-    """What is known of one hive's life. Each change of its state is counted in `tally`.
+    """The liveness of one hive. Each change of its state is counted in `tally`.
 
-    `heard` is the monotonic second of the last sign of life, or of the moment from which one is waited
-    for; `since_ms` and `last_beat_ms` are wall clock; `instance` is the process that beat last, and
-    `version` what it said it is; `interval` in seconds is the beat that it was told to keep, None before
-    the first; `skew_ms` is how far its clock was ahead.
+    `heard` is the monotonic second of the last sign of life, or of the moment from which one is expected;
+    `since_ms` and `last_beat_ms` are wall clock; `instance` is the process of the last beat, and `version`
+    the one in it; `interval` in seconds is the one in the last acknowledgement, None before the first;
+    `skew_ms` is how far its clock was ahead.
     """
 
     __slots__ = (
@@ -106,18 +105,18 @@ class Life:
         tally[state] += 1
 
     def forget(self) -> None:
-        """Count it no more."""
+        """Remove it from the tally."""
         self._tally[self.state] -= 1
 
     @property
     def silence(self) -> float:
-        """Seconds since it was heard of."""
+        """Seconds since the last sign of life."""
         return self._clocks.monotonic() - self.heard
 
     def set(self, state: State, reason: str) -> bool:
-        """Put it into a state; False where it is in that state for that reason already.
+        """Set the state; False if it has that state and reason already.
 
-        A reason may have a hive's own words in it, and is cut to what a HiveView takes.
+        A reason may contain text from a hive, and is cut to what a HiveView takes.
         """
         reason = reason[:TEXT_LIMIT]
         if (self.state, self.reason) == (state, reason):
@@ -126,22 +125,22 @@ class Life:
             self.since_ms = self._clocks.wall_ms()
             self._tally[self.state] -= 1
             self._tally[state] += 1
-        if state == "online":  # it has just shown that it lives, by a beat or by an answer
+        if state == "online":  # a beat or an answer has just shown that it lives
             self.heard = self._clocks.monotonic()
         self.state, self.reason = state, reason
         return True
 
     def lateness(self, instance: str, interval: float) -> float | None:
-        """Seconds since this process's beat was due, less than 0 before; None for its first one.
+        """Return the seconds since this process's beat was due, negative if early; None for its first.
 
-        `interval` is for one that was told none yet.
+        `interval` counts if none was acknowledged yet.
         """
         if self.instance != instance:
             return None
         return self.silence - (self.interval or interval)
 
     def beat(self, instance: str, version: str | None, interval: float, skew_ms: int | None) -> bool:
-        """Note a beat, after which the next is due in `interval` seconds; is it the first of its process?"""
+        """Note a beat, the next due in `interval` seconds; return whether it is its process's first."""
         is_first = self.instance != instance
         self.heard = self._clocks.monotonic()
         self.last_beat_ms = self._clocks.wall_ms()
@@ -149,18 +148,18 @@ class Life:
         return is_first
 
     def end(self, reason: str, *, is_final: bool = False) -> bool:
-        """Note that the hive's process is gone; False where that is known.
+        """Note that the hive's process is gone; False if that is known already.
 
-        A final reason takes the place of an earlier one.
+        A final reason replaces an earlier one.
         """
-        # Also of one that is offline: it may have beaten since, and nobody has judged it yet.
+        # Even if it is offline: it may have sent a beat since that has not been judged yet.
         self.instance = None
         if self.state == "offline" and not is_final:
             return False
         return self.set("offline", reason)
 
     def judge(self, patience: Patience) -> bool:
-        """Judge by silence: has that changed its state?"""
+        """Judge by silence; return whether that has changed the state."""
         silence = self.silence
         if self.state == "unknown":
             return silence > patience.unheard and self.set("offline", "no heartbeat since the queen started")
@@ -173,7 +172,7 @@ class Life:
         return False
 
     def due(self, patience: Patience) -> float | None:
-        """Seconds until silence changes its state; None for a state that silence does not change."""
+        """Return the seconds until silence changes the state; None if it does not change this state."""
         limits = {"unknown": patience.unheard, "online": patience.suspect, "suspect": patience.offline}
         limit = limits.get(self.state)
         return None if limit is None else limit - self.silence

@@ -26,17 +26,17 @@ from rbee.wire.types import LOCALHOST
 log = logging.getLogger("rbee")
 
 STOP_TIMEOUT = 10.0
-"""Seconds in which its unit must have stopped; its TimeoutStopSec= is 5 s."""
+"""Seconds within which its unit must stop; its TimeoutStopSec= is 5 s."""
 
-LOOK_AGAIN = 1.0
-"""Seconds after which a look at its unit that failed is tried again."""
+RETRY_AFTER = 1.0
+"""Seconds after which a failed query of its unit is retried."""
 
 HEALTH_TIMEOUT = 2.0
-"""Seconds in which it answers whose it is; one that hangs is judged by its heartbeats."""
+"""Seconds for its answer to HEALTH; a hive that hangs is judged by its heartbeats."""
 
 
 class LocalHive(Hive):
-    """`bus` leads to its unit, `client` to its socket."""
+    """The local hive. `bus` controls its unit, `client` sends requests to its socket."""
 
     def __init__(
         self, row: Row, shared: Shared, state: State, reason: str, *, bus: AsyncBus, client: HiveClient
@@ -61,15 +61,15 @@ class LocalHive(Hive):
         return self._client
 
     async def sample(self) -> Sample:
-        # Of its end there may be no word yet, and whoever reaches for its socket then wakes it.
+        # Its end may not be known yet, and connecting to its socket would start it again.
         if self.standing.is_online and not self._bus.state(HIVE_UNIT).is_active:
             raise HiveNotOnline(f"the beehive {self.id} is being stopped", hint=f"rbeectl status {self.id}")
         return await super().sample()
 
-    # Waking
+    # Starting
 
     async def reconcile(self) -> None:
-        """BindsTo= took it along when the queen died: bring it back if it is wanted."""
+        """Start it at the queen's start if it is desired: when the queen died, BindsTo= stopped it."""
         async with self.lock:
             if self.is_removed:
                 return
@@ -78,8 +78,8 @@ class LocalHive(Hive):
                     if not self.standing.row.wanted:
                         self.standing.set("offline", STOPPED_BY_ADMIN)
                         return
-                    told = f"waking up the bee hive at {self.standing.row.host}"
-                    self._shared.narrator.narrate(WAKING, told, hive=self.id)
+                    text = f"waking up the bee hive at {self.standing.row.host}"
+                    self._shared.narrator.narrate(WAKING, text, hive=self.id)
                     await self._bus.start(HIVE_UNIT, timeout=self._shared.config.hive_start_timeout)
                 await self._check_own()
             except RbeeError as error:
@@ -94,7 +94,7 @@ class LocalHive(Hive):
         return await self.inventory.ask_first(story, arrival.job.id)
 
     async def _ask_awake(self, story: Narrator, arrival: Arrival, by: Actor) -> Devices:
-        """The devices of one that runs already: it is online once it has sent a heartbeat."""
+        """Return the devices of a hive that runs already, once it has sent a heartbeat."""
         timeout = self._shared.config.hive_start_timeout
         try:
             await self._check_own()
@@ -103,13 +103,13 @@ class LocalHive(Hive):
             arrival.awaits_beat = True
             await self._judge_unit()  # it may have died since
             async with asyncio.timeout(timeout):
-                await arrival.outcome  # which mostly comes with the answer
+                await arrival.outcome  # mostly set by then
         except TimeoutError as error:
             late = await self._late(f"{HIVE_UNIT} runs, and sent no heartbeat within {timeout:g} s")
-            await self.refused(late, by=by, is_told=False)
+            await self.refused(late, by=by, is_narrated=False)
             raise late from error
         except UnitFailed as error:
-            await self.refused(error, by=by, is_told=False)
+            await self.refused(error, by=by, is_narrated=False)
             raise
         return devices
 
@@ -120,7 +120,7 @@ class LocalHive(Hive):
         self.standing.set("pending", "waking up")
         try:
             if self._bus.state(HIVE_UNIT).active == "failed":
-                # Somebody asks for it: what it failed at before is not counted against it.
+                # An operator asks for it: earlier failures do not count towards StartLimitBurst=.
                 self._bus.reset_failed(HIVE_UNIT)
             await self._bus.start(HIVE_UNIT, timeout=timeout)
             arrival.is_started = True
@@ -130,21 +130,21 @@ class LocalHive(Hive):
                 await arrival.outcome
         except TimeoutError as error:
             late = await self._late(f"{HIVE_UNIT} started, and no heartbeat came within {timeout:g} s")
-            await self.standing.set_offline(late.message, is_told=False, by=by)
+            await self.standing.set_offline(late.message, is_narrated=False, by=by)
             raise late from error
         except RbeeError as error:
-            await self.standing.set_offline(error.message, is_told=False, by=by)
+            await self.standing.set_offline(error.message, is_narrated=False, by=by)
             raise
 
     async def _late(self, message: str) -> TimedOut:
-        return TimedOut(f"{message}{await self._place_of_beats()}", hint=self.hint)
+        return TimedOut(f"{message}{await self._destination_of_beats()}", hint=self.hint)
 
     # Stopping
 
     async def leave(self, story: Narrator, *, is_forced: bool) -> bool:
         unit = self._bus.state(HIVE_UNIT)
         self._was_up = not unit.is_stopped
-        # Where rbee-hive is not installed there is nothing to stop, and systemd would refuse.
+        # If rbee-hive is not installed there is nothing to stop, and systemd would refuse.
         if unit.load != "not-found" or not unit.is_stopped:
             await self._bus.stop(HIVE_UNIT, timeout=STOP_TIMEOUT)
         return True
@@ -153,18 +153,18 @@ class LocalHive(Hive):
         if self._was_up:
             with contextlib.suppress(RbeeError):
                 await self._bus.start(HIVE_UNIT, timeout=self._shared.config.hive_start_timeout)
-        await self._judge_unit()  # its end was no news, and now is
+        await self._judge_unit()  # an end that was ignored while it was leaving counts now
 
     # Judged by its unit, and by its silence
 
     async def unit_changed(self) -> None:
-        """systemd reports each change of its unit; this is how its death is known at once."""
+        """Judge its unit after a change that systemd reports; so its death is noticed at once."""
         while True:
             try:
                 return await self._judge_unit()
             except RbeeError as error:
-                log.error("looking at %s failed, and is tried again: %s", HIVE_UNIT, error.message)
-            await asyncio.sleep(LOOK_AGAIN)
+                log.error("querying %s failed, retrying: %s", HIVE_UNIT, error.message)
+            await asyncio.sleep(RETRY_AFTER)
 
     async def _judge_unit(self) -> None:
         state = self._bus.state(HIVE_UNIT)
@@ -172,7 +172,7 @@ class LocalHive(Hive):
         if self.is_removed or self.is_leaving:
             return
         if arrival is not None and not arrival.is_started:
-            return  # that it does not run yet is no news; the start's own job tells how it went
+            return  # it does not run yet; the start job reports how that ends
         # 'auto-restart-queued' is of systemd 254 and later.
         if state.sub.startswith("auto-restart") or state.active == "failed":
             ended = f"its process ended ({_end_of(state)})"
@@ -181,10 +181,10 @@ class LocalHive(Hive):
             else:
                 await self.standing.set_offline(ended)
         elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
-            # A job of the queen's own means that both are being stopped or restarted together.
+            # A job for the queen's unit means that both are being stopped or restarted together.
             end = self._bus.machine_end()
             if end is not None:
-                # Wanted as before: what was online is online again when the machine is.
+                # Still desired: it is started again after the machine's next boot.
                 await self.standing.set_offline(ENDS[end])
             elif self._bus.has_job(QUEEN_UNIT):
                 await self.standing.set_offline(STOPPED_WITH_QUEEN)
@@ -198,7 +198,7 @@ class LocalHive(Hive):
         return False
 
     async def _explain_silence(self) -> None:
-        """It may have been started as another queen's, or under another name."""
+        """Check whether it was started for another queen, or under another name."""
         try:
             if self._bus.state(HIVE_UNIT).is_active:
                 await self._check_own()
@@ -206,16 +206,16 @@ class LocalHive(Hive):
             if not self.standing.is_online:
                 await self.refused(error)
 
-    # Whose it is
+    # Which queen's it is
 
     async def _check_own(self) -> None:
-        """UnitFailed if the hive that runs here will never send this queen a heartbeat as localhost."""
+        """Raise UnitFailed if the hive that runs here will never send this queen a heartbeat as localhost."""
         health = await self._health()
         if health is not None and (fault := fault_of(health)) is not None:
             raise fault
 
-    async def _place_of_beats(self) -> str:
-        """The end of a sentence about beats that do not come; '' if they go where a queen usually listens."""
+    async def _destination_of_beats(self) -> str:
+        """Return the end of a sentence about missing beats: where they go, '' if to the default socket."""
         health = await self._health()
         if health is None or health.queen in (None, str(config.QUEEN_SOCKET)):
             return ""
@@ -229,7 +229,7 @@ class LocalHive(Hive):
 
 
 def fault_of(health: HiveHealth) -> UnitFailed | None:
-    """What keeps a hive that runs on the queen's machine from being hers."""
+    """Return why a hive that runs on the queen's machine cannot be its local hive, or None."""
     if health.is_remote_queen:
         return UnitFailed(
             f"the hive on this machine is the hive {health.hive_id} of the queen at {health.queen}",
@@ -252,7 +252,7 @@ def _where_set(key: str) -> str:
     try:
         return str(config.where_set("Hive", key) or "rbee.conf")
     except (RbeeError, OSError):
-        return "rbee.conf"  # it was changed since the hive has read it
+        return "rbee.conf"  # changed since the hive has read it
 
 
 def _end_of(state: UnitState) -> str:

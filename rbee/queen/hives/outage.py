@@ -1,4 +1,4 @@
-"""Telling the death of many from the queen's own loss of the network."""
+"""Detects an outage: most hives lost at once, likely because the queen lost its network."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LOSSES_MAX = 100_000
-"""Losses that are kept, of the last ones."""
+"""The most recent losses that are kept."""
 
 FEWEST = 3
-"""Hives that must have gone for it to be most of a fleet."""
+"""Lost hives that make an outage at the least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Most of a fleet: so many hives have gone within `window` seconds, of so many in all.
+    """`lost` hives, most of a fleet of `of`, were lost within `window` seconds.
 
-    `hives` are those that have gone, where this is the loss that made it most of the fleet; after that, in
-    the same outage, it is empty.
+    `hives` are their ids for the loss that made it an outage, and empty for further losses in it.
     """
 
     lost: int
@@ -32,20 +31,17 @@ class Outage:
 
 
 class OutageDetector:
-    """Of the hives that were online, how many were lost within `window` seconds?
-
-    A loss costs the same however many there were.
-    """
+    """Counts the hives lost within a window of time; the cost of a loss is constant."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._losses: deque[tuple[float, str]] = deque()
         self._counts: Counter[str] = Counter()
-        """How often each hive is among them."""
+        """Hive id -> how often it is among the losses."""
         self._is_on = False
 
     def note(self, hive_id: str, *, online: int, window: float) -> Outage | None:
-        """Note one that is lost, while `online` others are left; None as long as that is not most of them."""
+        """Note a lost hive, with `online` others left; None unless most are lost within `window` seconds."""
         now = self._clock()
         losses = self._losses
         while losses and (now - losses[0][0] > window or len(losses) == LOSSES_MAX):

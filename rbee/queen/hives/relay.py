@@ -1,4 +1,4 @@
-"""A hive's own lines, which its beats bring, on their way into the events and into a story."""
+"""Relays the lines in a hive's heartbeats to the feed and to a job's story."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rbee.wire.hives import Heartbeat
 
 
 class Relay:
-    """`passed_on` gets the hive's name, each line, and its job's id: again with a beat that comes again."""
+    """`passed_on` gets the hive's id, each line and its job's id; again if a beat is sent again."""
 
     def __init__(
         self,
@@ -25,19 +25,19 @@ class Relay:
         self._passed_on = passed_on
 
     def take(self, beat: Heartbeat) -> None:
-        """Put a beat's lines where they belong, as many as a hive may say."""
+        """Relay a beat's lines, as many as the allowance permits."""
         if not beat.lines:
             return
         job = self._jobs.find(beat.job_id) or self._jobs.running("shutdown")
         if job is not None and job.hive_id not in (None, beat.hive_id):
-            job = None  # a hive speaks in its own stories, and in the shutdown of all
-        for said in beat.lines:
-            # A word that is the queen's own, or that she does not know, would be taken for what it is not.
-            event = said.event if said.event in HIVE_EVENTS else HIVE_SAID.name
-            line = Line("bee hive", said.text, event, said.at)
+            job = None  # a hive's lines belong in its own stories, and in the shutdown of all
+        for sent in beat.lines:
+            # An event that is the queen's own, or unknown, must not be taken for the queen's.
+            event = sent.event if sent.event in HIVE_EVENTS else HIVE_SAID.name
+            line = Line("bee hive", sent.text, event, sent.at)
             if not self._restraint.lines.take(beat.hive_id):
-                self._restraint.beyond(beat.hive_id, f"says more than is told: {line.text[:200]}")
+                self._restraint.beyond(beat.hive_id, f"sends more lines than are relayed: {line.text[:200]}")
                 continue
             self._passed_on(beat.hive_id, line, job.id if job is not None else None)
             if job is not None:
-                job.tell_once(line)
+                job.add_once(line)

@@ -1,4 +1,4 @@
-"""A hive on another machine: it dials the queen, and nobody here can wake it."""
+"""A hive on another machine: it dials the queen, which cannot start it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from rbee.uplink.accept import Uplinks
 from rbee.wire.devices import Devices
 from rbee.wire.hives import State
 
-TELL_TIMEOUT = 3.0
-"""Seconds in which it must have taken that it is to stop, or to leave."""
+REQUEST_TIMEOUT = 3.0
+"""Seconds for its answer to a request to stop, or to leave."""
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds that a hive whose beats come has to connect."""
+"""Seconds for a hive to connect that the queen has a request for."""
 
 DIAL_TIMEOUT = 16.0
-"""Seconds for it to connect: it dials every 15 s at least (rbee.hive.dial)."""
+"""Seconds for it to connect: it dials at least every 15 s (rbee.hive.dial)."""
 
 REFUSED_TIMEOUT = 3.0
-"""Seconds for one that was refused when it dialled last to come again: it may have been mended since."""
+"""Seconds for one that was refused last time to connect: the cause may have been fixed since."""
 
 CONNECTION_CLOSED = "its connection closed"
 
 
 class RemoteHive(Hive):
+    """A remote hive, reached over its connection in `uplinks`."""
+
     def __init__(self, row: Row, shared: Shared, state: State, reason: str, *, uplinks: Uplinks) -> None:
         self._uplinks = uplinks
         self._refusal: RbeeError | None = None
-        """Why the queen refused it when it dialled last."""
+        """Why the queen refused its last connection; None if it did not."""
         self._was_online = row.status == "online"
-        """One that was not when the queen woke, and never beat since, is no loss."""
+        """Was it online when the queen started? If not, and it never beat, its silence is no loss."""
         super().__init__(row, shared, state, reason, hint=f"On {row.id}: systemctl status {HIVE_UNIT}")
 
     @property
@@ -52,6 +54,7 @@ class RemoteHive(Hive):
 
     @property
     def is_connected(self) -> bool:
+        """Has it a control connection?"""
         return self._uplinks.find(self.id) is not None
 
     def client(self) -> HiveClient:
@@ -85,7 +88,7 @@ class RemoteHive(Hive):
         return await self.inventory.ask_first(story, arrival.job.id)
 
     async def _await_connection(self, arrival: Arrival, patience: float, refusal: RbeeError | None) -> None:
-        """Until it connects, or is refused, which raises the refusal; that of before, if it does not come."""
+        """Wait until it connects; raise its new refusal, or if it does not dial the earlier `refusal`."""
         comes = asyncio.get_running_loop().create_task(self._uplinks.wait(self.id, timeout=patience))
         try:
             either: set[asyncio.Future[Any]] = {comes, arrival.outcome}
@@ -97,8 +100,8 @@ class RemoteHive(Hive):
         except HiveNotOnline as error:
             if refusal is not None:
                 raise refusal from error
-            told = f"the beehive {self.id} has not connected within {patience:g} s"
-            raise TimedOut(told, hint=self.hint) from error
+            message = f"the beehive {self.id} has not connected within {patience:g} s"
+            raise TimedOut(message, hint=self.hint) from error
         finally:
             comes.cancel()
             await asyncio.gather(comes, return_exceptions=True)
@@ -110,61 +113,62 @@ class RemoteHive(Hive):
         try:
             if uplink is None:
                 raise HiveNotOnline("it is not connected")
-            await uplink.client.leave(timeout=TELL_TIMEOUT)
+            await uplink.client.leave(timeout=REQUEST_TIMEOUT)
         except RbeeError as error:
             if not is_forced:
                 raise HiveFailed(
-                    f"the beehive {self.id} cannot be told to leave: {error.message}",
-                    hint=f"To forget it all the same: rbeectl remove-hive --force {self.id}",
+                    f"the beehive {self.id} cannot be asked to leave: {error.message}",
+                    hint=f"To remove it all the same: rbeectl remove-hive --force {self.id}",
                 ) from error
-            told = f"the beehive {self.id} could not be told that it is removed: {error.message}"
-            story.narrate(HIVE_NOT_TOLD, told)
+            story.narrate(
+                HIVE_NOT_TOLD, f"the beehive {self.id} could not be asked to leave: {error.message}"
+            )
             return False
         return True
 
     async def stay(self) -> None:
-        """It has forgotten the queen, if it was told to; only it can join again."""
+        """Nothing: if it has left it has forgotten the queen, and only it can join again."""
 
     async def shut_down(self, story: Narrator) -> None:
-        """Have it stop with the queen; the story says so where it cannot be told."""
+        """Ask it to stop with the queen, and narrate whether it does; no error if it cannot be asked."""
         uplink = self._uplinks.find(self.id)
         if uplink is None:
-            told = f"the beehive {self.id} is not connected, and is not told to shut down"
-            story.narrate(HIVE_NOT_TOLD, told, hive=self.id)
+            text = f"the beehive {self.id} is not connected, and was not asked to shut down"
+            story.narrate(HIVE_NOT_TOLD, text, hive=self.id)
             return
         self.is_leaving = True
         try:
-            await uplink.client.shut_down(timeout=TELL_TIMEOUT)
+            await uplink.client.shut_down(timeout=REQUEST_TIMEOUT)
             story.narrate(HIVE_TOLD, f"the beehive {self.id} is shutting down", hive=self.id)
         except RbeeError as error:
-            told = f"the beehive {self.id} could not be told to shut down: {error.message}"
-            story.narrate(HIVE_NOT_TOLD, told, hive=self.id)
+            text = f"the beehive {self.id} could not be asked to shut down: {error.message}"
+            story.narrate(HIVE_NOT_TOLD, text, hive=self.id)
 
     # Judged by its connection, and by its silence
 
     def end_of_connection(self) -> str:
-        """Why it is offline now that its connection has closed; CONNECTION_CLOSED if nobody asked for it."""
+        """Return why its connection has closed; CONNECTION_CLOSED if that was not announced."""
         return STOPPED_WITH_QUEEN if self.is_leaving else self.goodbye or CONNECTION_CLOSED
 
     def fell_silent(self) -> bool:
-        # What came of it since is not heard, and an answer would come too late.
+        # Nothing arrives over it any more, and an answer would come too late.
         self._uplinks.drop(self.id)
         return self.standing.life.last_beat_ms is not None or self._was_online
 
-    async def refused(self, error: RbeeError, *, by: Actor | None = None, is_told: bool = True) -> None:
+    async def refused(self, error: RbeeError, *, by: Actor | None = None, is_narrated: bool = True) -> None:
         self._refusal = error
         if self.arrival is not None:
             self.arrival.refuse(error)
-        await super().refused(error, by=by, is_told=is_told)
+        await super().refused(error, by=by, is_narrated=is_narrated)
 
-    def taken(self) -> None:
-        """What it was refused for is so no more."""
+    def accepted(self) -> None:
+        """Forget why it was refused: its connection is accepted."""
         self._refusal = None
 
     def joined_anew(self, row: Row) -> None:
-        """Its machine has another credential: what it had before leads nowhere."""
+        """Drop the connection with its old credential: it has joined again, as `row`."""
         self.standing.row = row
-        self.taken()
+        self.accepted()
         self._uplinks.drop(self.id)
 
     def removed(self) -> None:

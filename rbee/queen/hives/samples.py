@@ -1,4 +1,4 @@
-"""What a hive's machine does right now, asked for whoever looks."""
+"""Samples of a hive's machine: load, memory and GPU usage right now."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from rbee.scope import HIVE_UNIT
 from rbee.wire.devices import Sample
 
 SAMPLE_TIMEOUT = 5.0
-"""Seconds in which a hive must have reported what its machine does; the drivers of its cards have less."""
+"""Seconds for a hive to report a sample; the drivers of its GPUs have less."""
 
 
 class SampleCache:
-    """Many who look at one hive at once share one request to it."""
+    """Lets simultaneous readers of one hive share one request to it."""
 
     def __init__(self, hive_id: str, client: Callable[[], HiveClient]) -> None:
-        """`client` leads to the hive; it raises what there is to say where nothing does."""
+        """`client` returns a client for the hive, or raises RbeeError."""
         self._hive_id = hive_id
         self._client = client
         self._asking: asyncio.Task[Sample] | None = None
         self._is_ended = False
 
     async def sample(self) -> Sample:
-        """What the machine does; raises within SAMPLE_TIMEOUT seconds."""
+        """Return a sample. Raises TimedOut after SAMPLE_TIMEOUT seconds, HiveFailed, or Stopping."""
         if self._is_ended:
             raise Stopping("the queen is being stopped", hint="Ask again.")
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
             self._asking.add_done_callback(self._is_over)
-        # Who goes does not end it for the others.
+        # A reader that is cancelled does not end the request of the others.
         return await asyncio.shield(self._asking)
 
     def _is_over(self, asking: asyncio.Task[Sample]) -> None:
         self._asking = None
         if not asking.cancelled():
-            asking.exception()  # seen, where everybody who looked has gone
+            asking.exception()  # retrieved, in case no reader is left
 
     async def end(self) -> None:
+        """Cancel the request, and refuse further ones with Stopping."""
         self._is_ended = True
         if self._asking is not None:
             self._asking.cancel()
@@ -51,16 +52,16 @@ class SampleCache:
             return await self._client().sample(timeout=SAMPLE_TIMEOUT)
         except TimedOut as error:
             raise TimedOut(
-                f"the beehive {hive_id} did not tell within {SAMPLE_TIMEOUT:g} s what its machine does",
+                f"the beehive {hive_id} did not report a sample of its machine within {SAMPLE_TIMEOUT:g} s",
                 hint="Ask again.",
             ) from error
         except NoSuchRoute as error:
             raise HiveFailed(
-                f"the beehive {hive_id} is of a version that does not tell what its machine does",
+                f"the beehive {hive_id} has a version that does not report samples",
                 hint=f"Upgrade rbee-hive, then: systemctl restart {HIVE_UNIT}",
             ) from error
         except RbeeError as error:
             raise HiveFailed(
-                f"the beehive {hive_id} did not tell what its machine does: {error.message}",
+                f"the beehive {hive_id} did not report a sample of its machine: {error.message}",
                 hint=error.hint or f"systemctl status {HIVE_UNIT}",
             ) from error

@@ -1,6 +1,6 @@
-"""What is so of a hive: its row in the catalog, and its life.
+"""The state of a hive: its row in the catalog, and its liveness.
 
-Here, and nowhere else, a change of its state is narrated and stored.
+Changes of the state are narrated and stored here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -31,18 +31,15 @@ ENDS: Mapping[MachineEnd | None, str] = {
     "rebooting": "its machine is rebooting",
     "shutting-down": "its machine is shutting down",
 }
-"""Why a hive is gone that has said goodbye, by what it said of its machine."""
+"""Why a hive ended that had announced it, by what it reported of its machine."""
 
 ASKED_FOR = (STOPPED_WITH_QUEEN, *ENDS.values())
-"""Reasons that are nobody's fault."""
+"""Reasons that are no fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all hives of a queen have in common. `changed` is called when their counts may have changed.
-
-    `tally` has how many are in each state.
-    """
+    """What all hives of a queen share. `changed` is called when the counts in `tally` may have changed."""
 
     config: QueenConfig
     catalog: Store
@@ -57,7 +54,7 @@ class Shared:
 
 
 class Standing:
-    """`state` and `reason` are what there is to say of a hive before it is heard of."""
+    """A hive's row and life; `state` and `reason` apply until its first heartbeat."""
 
     def __init__(self, row: Row, shared: Shared, state: State, reason: str) -> None:
         self.row = row
@@ -66,16 +63,17 @@ class Standing:
 
     @property
     def is_online(self) -> bool:
+        """Is its state online?"""
         return self.life.state == "online"
 
     def set(self, state: State, reason: str) -> None:
-        """Put it into a state that is neither narrated nor stored."""
+        """Set the state, without narrating or storing it."""
         if self.life.set(state, reason):
             self._shared.changed()
 
     async def store_online(self, devices: Devices, by: Actor | None) -> None:
-        """It is online with these devices; CatalogFailed if they cannot be stored, and it is pending."""
-        # RAM first: a death that is heard of during the write is then judged, and written, after it.
+        """Set it online with these devices; if they cannot be stored, CatalogFailed, and it is pending."""
+        # RAM first: a death that is reported during the write is then judged, and written, after it.
         self.set("online", "heartbeats received")
         try:
             await self._shared.catalog.hives.set_online(self.row.id, devices, by=by)
@@ -86,48 +84,52 @@ class Standing:
             raise
 
     async def store_devices(self, devices: Devices, by: Actor | None) -> None:
-        """Its devices are these now. Raises CatalogFailed."""
+        """Store its devices. Raises CatalogFailed."""
         await self._shared.catalog.hives.set_devices(self.row.id, devices, by=by)
         await self.reload()
 
     async def set_labels(self, asked: SetLabels, by: Actor) -> HiveView:
-        """Set labels, and take others away; BadInput beyond LABELS_MAX, CatalogFailed."""
+        """Set and remove labels. Raises BadInput beyond LABELS_MAX, UnknownHive, or CatalogFailed."""
         labels = {label.key: label.value for label in asked.set}
         await self._shared.catalog.hives.set_labels(self.row.id, labels, asked.remove, by=by)
         await self.reload()
         return self.view()
 
     async def set_cordon(self, asked: SetCordon, by: Actor) -> HiveView:
-        """Cordon it for a reason, or with None no more. Raises CatalogFailed."""
+        """Cordon it for a reason, or uncordon it with None. Raises CatalogFailed."""
         await self._shared.catalog.hives.set_cordon(self.row.id, asked.reason, by=by)
         await self.reload()
         return self.view()
 
     async def is_back(self, by: Actor | None) -> None:
-        """It is online again, with the devices that it had."""
+        """Set it online again, with the devices that it had; narrated and stored."""
         self.set("online", "heartbeats received")
         self.narrate_online()
         await self.remember("online", by=by)
 
     def narrate_online(self) -> None:
+        """Narrate that it is online again."""
         hive_id = self.row.id
         self._shared.narrator.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again", hive=hive_id)
 
     async def set_offline(
-        self, reason: str, *, wanted: bool | None = None, is_told: bool = True, by: Actor | None = None
+        self, reason: str, *, wanted: bool | None = None, is_narrated: bool = True, by: Actor | None = None
     ) -> None:
-        """`is_told` False where the story that it belongs to says it; `by` whoever asked for that."""
+        """Set it offline, and store that; with `wanted` also whether it is desired.
+
+        `is_narrated` is false if the caller narrates it; `by` is entered in the audit.
+        """
         if not self.life.end(reason, is_final=wanted is False):
             return
         self._shared.changed()
-        if is_told:
+        if is_narrated:
             event = replace(HIVE_OFFLINE, priority=NOTICE) if reason in ASKED_FOR else HIVE_OFFLINE
-            told = f"the beehive {self.row.id} is offline: {reason}"
-            self._shared.narrator.narrate(event, told, hive=self.row.id)
+            text = f"the beehive {self.row.id} is offline: {reason}"
+            self._shared.narrator.narrate(event, text, hive=self.row.id)
         await self.remember("offline", wanted=wanted, by=by)
 
     def judge(self, patience: Patience) -> bool:
-        """Judge by silence, and narrate what that changes; is it offline now, which is still to be stored?"""
+        """Judge by silence and narrate a change; True if it is now offline, which the caller stores."""
         if not self.life.judge(patience):
             return False
         hive_id, state, reason = self.row.id, self.life.state, self.life.reason
@@ -137,7 +139,7 @@ class Standing:
         return state == "offline"
 
     async def remember(self, status: Status, *, wanted: bool | None = None, by: Actor | None = None) -> None:
-        """Write down a change of state. What is so is so, even if the catalog cannot be written now."""
+        """Store a change of state; a failure is logged, and the state in RAM stays."""
         try:
             await self._shared.catalog.hives.set_status(self.row.id, status, wanted=wanted, by=by)
             await self.reload()
@@ -145,15 +147,16 @@ class Standing:
             log.error("hive %s is %s, and that could not be stored: %s", self.row.id, status, error.message)
 
     async def reload(self) -> None:
-        """Its row was written."""
+        """Read its row again after a write."""
         self.row = await self._shared.catalog.hives.find(self.row.id) or self.row
 
     def forget(self) -> None:
-        """It is in the catalog no more."""
+        """Stop counting it: its row was deleted."""
         self.life.forget()
         self._shared.changed()
 
     def view(self) -> HiveView:
+        """Return the hive as clients see it."""
         row, life = self.row, self.life
         return HiveView(
             id=row.id,

@@ -1,4 +1,4 @@
-"""What is seen only by looking at all hives: who is silent, and that many have gone at once."""
+"""Watches all hives for silence, and for an outage of most of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rbee.wire.types import LOCALHOST
 LIKELY = "likely the network of the queen's own machine"
 
 NAMED_MAX = 20
-"""Hives that one line about an outage names."""
+"""Hives named in one line about an outage."""
 
 
 class Watch:
-    """`hives` are those of the catalog, by name, as they come and go."""
+    """`hives` are the hives in the catalog by id, a live view."""
 
     def __init__(self, shared: Shared, hives: Mapping[str, Hive]) -> None:
         self._shared = shared
@@ -26,12 +26,13 @@ class Watch:
         self._outages = OutageDetector(clock=shared.clocks.monotonic)
 
     async def run(self) -> None:
-        """Judge by silence, for ever."""
+        """Judge hives by silence until cancelled."""
         while True:
             await self.judge()
             await asyncio.sleep(self.next_verdict())
 
     async def judge(self) -> None:
+        """Judge each hive by its silence once, and store which are offline."""
         for hive in list(self._hives.values()):
             if hive.standing.judge(hive.patience):
                 if hive.fell_silent():
@@ -39,18 +40,18 @@ class Watch:
                 await hive.standing.remember("offline")
 
     def next_verdict(self) -> float:
-        """Seconds until silence can change a state: one interval at the most, for who comes meanwhile."""
+        """Return the seconds until silence can change a state; at most an interval, for new hives."""
         waits = (hive.standing.life.due(hive.patience) for hive in self._hives.values())
         interval = self._shared.pace.interval
         soonest = min((due for due in waits if due is not None), default=interval)
-        # A hair later than due, or the next look comes a moment too early and again.
+        # Slightly later than due, or the timer may fire a moment too early and judge twice.
         return max(0.0, min(soonest, interval)) + 0.01
 
     def note_loss(self, hive: Hive) -> None:
-        """Nobody is called offline with most of the others without its being said what that likely is."""
+        """Count a lost hive; if most are lost, narrate the outage and add its cause to their reasons."""
         interval = self._shared.pace.of_remote
         window = interval + self._shared.pace.grace_of(interval)
-        local = self._hives.get(LOCALHOST)  # which needs no network
+        local = self._hives.get(LOCALHOST)  # needs no network
         online = self._shared.tally["online"] - (local is not None and local.standing.is_online)
         outage = self._outages.note(hive.id, online=online, window=window)
         if outage is None:

@@ -1,6 +1,6 @@
-"""What operators ask of hives: adding, removing, shutting down. Each is a job with a story.
+"""Operations on hives: add, remove, shut down. Each is a job with a story.
 
-A job goes on to its end whether anybody follows it or not.
+A job runs to its end whether a client follows it or not.
 """
 
 from __future__ import annotations
@@ -40,29 +40,32 @@ log = logging.getLogger("rbee")
 
 
 class HiveWork:
-    """`bus` leads to the target with which everything stops."""
+    """Runs the operations as jobs; `bus` stops the target with all units."""
 
     def __init__(self, shared: Shared, hives: Hives, jobs: Jobs, bus: AsyncBus) -> None:
         self._shared = shared
         self._hives = hives
         self._jobs = jobs
         self._bus = bus
-        self._telling: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def end(self) -> None:
-        """Begin nothing more; hives that are being told to stop are told first."""
+        """Begin no more jobs; wait until the remote hives have been asked to stop, if that has begun."""
         self._shared.tasks.close()
-        if self._telling is not None:
-            await asyncio.wait({self._telling})
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
 
     def add(self, request: AddHive, actor: dict[str, str]) -> Job:
-        """Begin to add a hive; one that is there already goes on from wherever it is."""
+        """Begin a job that adds a hive; one in the catalog is brought online from its present state.
+
+        Raises UnknownHost, TooMany or Stopping.
+        """
         host = self._hives.spelled(request.host)
         known = self._hives.find(host)
         if host != LOCALHOST and (known is None or not known.standing.row.is_remote):
             raise UnknownHost(
                 f"host '{host}' is not known: it is not {LOCALHOST}, and no machine has joined as it",
-                hint=f"rbeectl add-hive HOST, which goes there by ssh\nOr on that machine: {SYSTEM.rejoin}",
+                hint=f"rbeectl add-hive HOST, which uses ssh\nOr on that machine: {SYSTEM.rejoin}",
                 field="host",
             )
         job = self._jobs.open("add-hive", host)
@@ -80,7 +83,7 @@ class HiveWork:
 
     @contextlib.asynccontextmanager
     async def _in_catalog(self, request: AddHive, by: Actor) -> AsyncIterator[Hive]:
-        """The hive, in the catalog and wanted, with its lock taken."""
+        """Hold the lock of the hive, which is in the catalog and desired."""
         host = request.host
         while True:
             hive = self._hives.find(host)
@@ -101,9 +104,9 @@ class HiveWork:
                         return
 
     def remove(self, hive_id: str, actor: dict[str, str], *, is_forced: bool = False) -> Job:
-        """Begin to stop a hive and forget it; one that is not there is no error.
+        """Begin a job that stops and removes a hive; it is no error if the hive does not exist.
 
-        One on another machine that cannot be told so is forgotten only where it `is_forced`.
+        A remote hive that cannot be asked to leave is removed only if `is_forced`. TooMany or Stopping.
         """
         job = self._jobs.open("remove-hive", hive_id)
         story = self._shared.narrator.about(job_id=job.id, hive=hive_id, **actor)
@@ -120,46 +123,46 @@ class HiveWork:
                 if not hive.is_removed:
                     is_stopped = await hive.remove(story, by, is_forced=is_forced)
                     self._hives.forget(hive)
-                    told = "stopped and no longer in the hive catalog"
+                    state = "stopped and no longer in the hive catalog"
                     if not is_stopped:
-                        told = "no longer in the hive catalog; whether it runs is not known"
-                    story.narrate(REMOVED, f"the beehive {hive_id} is {told}")
+                        state = "no longer in the hive catalog; whether it runs is not known"
+                    story.narrate(REMOVED, f"the beehive {hive_id} is {state}")
                     return Done(None, was_there=True)
         story.narrate(REMOVED, f"the beehive {hive_id} was not in the hive catalog")
         return Done(None, was_there=False)
 
     def shut_down(self, actor: dict[str, str]) -> Job:
-        """Have systemd stop the target: hives first, then the queen, whose end ends the story."""
+        """Begin a job in which systemd stops the hives and then the queen, whose end ends the story."""
         running = self._jobs.running("shutdown")
         job = running or self._jobs.open("shutdown", None)
         story = self._shared.narrator.about(job_id=job.id, **actor)
         if running is None:
             story.narrate(SHUTTING_DOWN_HIVES, "Shutting down all hives")
-        # Again for one that runs: somebody may have started the queen in between.
+        # Also for a job that runs: the queen may have been started again in between.
         self._shared.tasks.begin(self._shut_down(job, story))
         return job
 
     async def _shut_down(self, job: Job, story: Narrator) -> None:
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().create_task(self._tell_hives(story))
-        # Not cut off by a stop of the queen, which whoever asked for this may be at already.
-        await asyncio.shield(self._telling)
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_hives(story))
+        # Shielded from a stop of the queen, which may be under way already.
+        await asyncio.shield(self._asking)
         try:
             self._bus.ask_stop(TARGET)
         except RbeeError as error:
-            self._telling = None  # the next try tells them again
+            self._asking = None  # the next try asks them again
             for hive in self._hives.remote():
                 hive.is_leaving = False
             story.narrate(SHUTDOWN_FAILED, f"shutting down failed: {error.message}")
             job.failed(error)
 
-    async def _tell_hives(self, story: Narrator) -> None:
+    async def _ask_hives(self, story: Narrator) -> None:
         await asyncio.gather(*(hive.shut_down(story) for hive in self._hives.remote()))
 
     @property
-    def is_telling(self) -> bool:
-        """Are hives on other machines being told to stop?"""
-        return self._telling is not None and not self._telling.done()
+    def is_asking_hives(self) -> bool:
+        """Are remote hives being asked to stop?"""
+        return self._asking is not None and not self._asking.done()
 
     async def _run(
         self,
@@ -169,7 +172,7 @@ class HiveWork:
         doing: str,
         work: Callable[[], Coroutine[Any, Any, Done]],
     ) -> None:
-        """Do a job's work to its explicit end, whatever becomes of it."""
+        """Do a job's work, and end the job with its result or its error."""
         try:
             job.done(await work())
         except RbeeError as error:

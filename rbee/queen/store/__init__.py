@@ -1,1 +1,1 @@
-"""The hive catalog: what survives a reboot. A store a subject, over an engine."""
+"""The hive catalog, which survives a reboot: one store for each subject, on top of an engine."""

@@ -1,4 +1,4 @@
-"""Who changed what. An entry is written in the transaction that it is about, or neither is."""
+"""The audit: who changed what. An entry is written in the same transaction as the change."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ from rbee.wire.catalog import AuditEntry
 from rbee.wire.rows import read_row
 
 AUDIT_KEPT = 10_000
-"""Entries of the audit that are operators'; the oldest give way, to operators' alone."""
+"""Entries about operators' changes that are kept; only newer ones of operators replace them."""
 
 AUDIT_KEPT_MACHINES = 10_000
-"""The same of what hives and the queen herself did, each of them with as many as the next."""
+"""The same for changes by hives and by the queen itself."""
 
 AUDIT_KEPT_A_HIVE = 200
-"""Of these what one hive may have: no other's give way to it."""
+"""The share of one hive in those, so that it does not displace the others'."""
 
 _COLUMNS = "id, at_ms, text, hive, actor_uid, actor_credential, job_id"
 
 
 class AuditStore:
-    """The entries of the audit, for reading; the writer enters them."""
+    """Reads the entries of the audit; the writer enters them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def last(self, limit: int, hive_id: str | None) -> list[AuditEntry]:
-        """The last entries, the newest last: of one hive, however its name is spelled, or of all."""
+        """Return the last `limit` entries, newest last: of one hive, in any case of its name, or of all."""
         of_one = "" if hive_id is None else "WHERE lower(hive) = lower(:hive)"
         query = f"SELECT {_COLUMNS} FROM audit {of_one} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # texts of our own
-        found = await self._engine.read_all(
-            lambda session: session.rows(query, hive=hive_id, limit=limit),
-        )
-        return [_entry(row) for row in reversed(found)]
+        rows = await self._engine.read_all(lambda session: session.rows(query, hive=hive_id, limit=limit))
+        return [_entry(row) for row in reversed(rows)]
 
 
 def enter(session: Session, change: Change, *, at_ms: int, daemons: Collection[int]) -> None:
-    """Write an entry and drop the oldest of its sort; what `daemons` do on their own is machines' work."""
+    """Write an entry and drop the oldest of its kind; uids in `daemons` are machines if there is no job."""
     actor = change.actor()
     uid = int(actor["actor_uid"]) if "actor_uid" in actor else None
     session.execute(
@@ -66,14 +64,14 @@ def enter(session: Session, change: Change, *, at_ms: int, daemons: Collection[i
 
 
 def _by_machines(daemons: Collection[int]) -> str:
-    """The condition for an entry by no user, or by a daemon's of its own."""
+    """Return the SQL condition for an entry by no user, or by a daemon without a job."""
     uids = ", ".join(str(int(uid)) for uid in daemons)
     of_daemons = f" OR (job_id IS NULL AND actor_uid IN ({uids}))" if uids else ""
     return f"(actor_uid IS NULL{of_daemons})"
 
 
 def _make_room(session: Session, sort: str, kept: int, hive_id: str | None = None) -> None:
-    """Drop the oldest entries of a sort beyond `kept`: what an operator did never gives way to machines."""
+    """Drop the oldest entries of a kind (an SQL condition) beyond `kept`."""
     about = {} if hive_id is None else {"hive": hive_id}
     # Conditions of our own, with nothing but numbers in them.
     oldest = f"SELECT id FROM audit WHERE {sort} ORDER BY id DESC LIMIT 1 OFFSET :kept"  # noqa: S608
@@ -81,9 +79,9 @@ def _make_room(session: Session, sort: str, kept: int, hive_id: str | None = Non
         session.execute(f"DELETE FROM audit WHERE {sort} AND id <= :id", id=entry_id, **about)  # noqa: S608
 
 
-def _entry(found: tuple[Any, ...]) -> AuditEntry:
-    entry = dict(zip(_COLUMNS.split(", "), found, strict=True))
-    # 0.4.0 took a uid for a number with a sign, and stored those from 2**31 on as negative ones.
+def _entry(row: tuple[Any, ...]) -> AuditEntry:
+    entry = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    # 0.4.0 read a uid as a signed number, and stored those from 2**31 on as negative.
     if entry["actor_uid"] is not None and -(2**31) <= entry["actor_uid"] < 0:
         entry["actor_uid"] += 2**32
     return read_row(AuditEntry, entry)

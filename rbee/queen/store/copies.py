@@ -1,6 +1,6 @@
-"""Reading all of an SQLite catalog, as another process would: to check it, or to copy it for a backup.
+"""Reads all of an SQLite catalog, as another process would: to check it, or to copy it for a backup.
 
-Each has a connection of its own, in a thread of their own: neither a read nor a write waits for it.
+Each operation has its own connection, in a separate thread: neither reads nor writes wait for it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Result = TypeVar("Result")
 GoesOn = Callable[[], bool]
 
 READ_TIMEOUT = 8.0
-"""Seconds in which a check or a copy of the whole catalog must be done; the keeper waits a little longer."""
+"""Seconds for a check or a copy of the whole catalog; the keeper waits a little longer."""
 
 COPIES_MAX = 4
-"""Copies of the catalog that are made or sent at once; whoever asks for more is told to ask again."""
+"""Copies of the catalog that are made or sent at once; further requests are refused."""
 
 
 class Copies:
-    """Checks and copies of the catalog at `path`, one after the other. CatalogFailed says what went wrong."""
+    """Checks and copies of the catalog at `path`, one at a time. Failures raise CatalogFailed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,16 +43,16 @@ class Copies:
         self._is_closing = False
 
     def close(self) -> None:
-        """Cut off what is being read."""
+        """Interrupt a check or copy in progress."""
         self._is_closing = True
         self._thread.shutdown(cancel_futures=True)
 
     async def check(self) -> CatalogReport:
-        """Read all of it; CatalogUnusable if that shows damage."""
+        """Read all of the catalog. Raises CatalogUnusable if it is damaged, or TimedOut."""
         return await self._read(self._check)
 
     async def copy(self) -> BinaryIO:
-        """A sound copy of it, of one moment: an open file without a name, for the caller to close."""
+        """Return a consistent copy: an open, unnamed file, which the caller closes. TooMany or TimedOut."""
         self._copies = [copy for copy in self._copies if not copy.closed]
         if self._copying + len(self._copies) >= COPIES_MAX:
             raise TooMany(
@@ -68,7 +68,7 @@ class Copies:
         return copy
 
     async def _read(self, work: Callable[[GoesOn], Result]) -> Result:
-        """Have the thread do it; what takes too long, or until after the queen's end, is cut off."""
+        """Do `work` in the thread; it is interrupted at READ_TIMEOUT and by close()."""
         deadline = time.monotonic() + READ_TIMEOUT
 
         def goes_on() -> bool:
@@ -103,14 +103,14 @@ class Copies:
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, TimeoutError) or catalogfile.is_damage(error):
                 raise
-            found = trouble(Path(tempfile.gettempdir()))
-            if found is None:
+            cause = trouble(Path(tempfile.gettempdir()))
+            if cause is None:
                 raise
-            raise no_temporary_folder(found, CatalogFailed) from error
+            raise no_temporary_folder(cause, CatalogFailed) from error
 
 
 def _back_up(path: Path, copy: Path, goes_on: GoesOn) -> None:
-    """Copy a catalog that is in use into a file of its own. TimeoutError when it is to go on no more."""
+    """Copy a catalog that is in use to a new file. Raises TimeoutError once `goes_on` returns False."""
 
     def progress(_status: int, _left: int, _all: int) -> None:
         if not goes_on():
@@ -119,13 +119,13 @@ def _back_up(path: Path, copy: Path, goes_on: GoesOn) -> None:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     timeout = catalogfile.BUSY_TIMEOUT
     with closing(sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)) as source:
-        # One transaction, or each write meanwhile would begin the copy anew.
+        # One transaction: otherwise each write meanwhile would restart the copy.
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         with closing(sqlite3.connect(copy, isolation_level=None)) as target:
             target.execute("PRAGMA synchronous = OFF")
             source.backup(target, pages=256, progress=progress)
-            # A single file: no log has to travel with it.
+            # A single file, without a log beside it.
             target.execute("PRAGMA journal_mode = DELETE")
 
 

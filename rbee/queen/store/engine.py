@@ -1,7 +1,7 @@
-"""What a database must do for the stores; each that can is a subclass in a file of its own.
+"""The interface between the stores and a database; each supported database is a subclass in its own file.
 
-Statements of the stores are SQL that every database understands, with values by name (`:id`): no types or
-functions of one database, no booleans (0 and 1 instead), and text is ordered by its bytes.
+The stores' statements are SQL that every database understands, with named values (`:id`): no types or
+functions of one database only, no booleans (0 and 1 instead), and text is ordered by its bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Value = str | int | None
 
 
 class Session(Protocol):
-    """One moment of the database, or one transaction: for one call, in one thread."""
+    """A snapshot of the database, or a transaction: for one call, in one thread."""
 
     def rows(self, statement: str, **values: Value) -> list[tuple[Any, ...]]:
         """Run a query and return all of its rows."""
@@ -28,31 +28,31 @@ class Session(Protocol):
 
 
 class Engine(ABC):
-    """A database, open. What it refuses is CatalogFailed, with the cause and the cure.
+    """An open database. Its failures raise CatalogFailed, with the cause and a cure.
 
-    What has been committed is seen by every read that begins afterwards.
+    A commit is seen by every read that begins afterwards.
     """
 
     @abstractmethod
     def read_now(self, work: Callable[[Session], Result]) -> Result:
-        """Read a row or a few in the calling thread, before the event loop runs."""
+        """Read a few rows in the calling thread, before the event loop runs."""
 
     @abstractmethod
     async def read(self, work: Callable[[Session], Result]) -> Result:
-        """Read a row or a few, found by a key. It waits for no write."""
+        """Read a few rows by their keys. It waits for no write."""
 
     @abstractmethod
     async def read_all(self, work: Callable[[Session], Result]) -> Result:
-        """Read what may be long, off the event loop. It waits for no write."""
+        """Read many rows, off the event loop. It waits for no write."""
 
     @abstractmethod
     async def write(self, work: Callable[[Session], Result], committed: Callable[[Result], None]) -> Result:
-        """Run `work` in a transaction, off the event loop, and return its result once that is on the disk.
+        """Run `work` in a transaction, off the event loop, and return its result once it is on the disk.
 
-        Writes are made in the order in which they are asked for, and none comes between what another reads
-        and what it writes. All of one counts or, when its work raises an error, none. Then `committed` gets
-        the result, in the same thread, whether or not the caller still waits. Several may be one
-        transaction. The work may be run again after a failure: it must change nothing but the tables.
+        Writes are serialized, in the order of the calls. If the work raises an error, nothing of it is
+        written; otherwise `committed` is then called with the result, in the same thread, even if the caller
+        no longer waits. Several writes may share a transaction. The work may be run again after a failure:
+        it must change nothing but the tables.
         """
 
     @abstractmethod
@@ -61,11 +61,11 @@ class Engine(ABC):
 
     @abstractmethod
     async def copy(self) -> BinaryIO:
-        """Return a sound copy of one moment: an open file without a name, for the caller to close.
+        """Return a consistent copy: an open, unnamed file, which the caller closes.
 
-        TooMany if as many as allowed are being made or sent.
+        Raises TooMany if as many copies as allowed are being made or sent.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End what is going on and close the database."""
+        """Finish the pending writes, interrupt reads, and close the database."""

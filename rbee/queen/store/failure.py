@@ -1,4 +1,4 @@
-"""What keeps the catalog's file from being used: damage, a lock, a full disk; and the cure."""
+"""Explains why the catalog's file cannot be used (damage, a lock, a full disk), with a cure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Kind = type[CatalogFailed] | type[CatalogUnusable]
 def explain(
     kind: Kind, path: Path, error: sqlite3.Error | OSError, *, way_out: str | None = None
 ) -> RbeeError:
-    """Return the error to raise for one of SQLite or the operating system; `way_out` is damage's hint.
+    """Return the error to raise for one of SQLite or the operating system; `way_out` is the hint for damage.
 
-    It may write a small file to find out, and thereby blocks as long as the disk does.
+    It may write a small file to find the cause, and blocks as long as the disk does.
     """
     if catalogfile.is_damage(error):
-        return kind(f"{path} is damaged or no hive catalog: {error}", hint=way_out)
+        return kind(f"{path} is damaged or not a hive catalog: {error}", hint=way_out)
     if catalogfile.error_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         if (lack := _lack_of(path.parent)) is not None:
             return catalogfile.no_place(kind, path, lack)
@@ -34,15 +34,15 @@ def explain(
     if catalogfile.error_code(error) == sqlite3.SQLITE_FULL:
         cause: OSError | None = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     else:
-        # SQLite itself says no more than 'disk I/O error' or 'unable to open database file'.
+        # SQLite itself reports only 'disk I/O error' or 'unable to open database file'.
         cause = trouble(folder)
     known = _refused_by_disk(kind, path, cause) or _refused_by_mode(kind, path)
     if known is not None:
         return known
     if cause is None and (lack := _lack_of(folder)) is not None:
         return catalogfile.no_place(kind, path, lack)
-    said = error if cause is None else cause.strerror
-    return kind(f"{path} cannot be used: {said}", hint=f"sudo ls -la {folder}\ndf -h {folder}")
+    reason = error if cause is None else cause.strerror
+    return kind(f"{path} cannot be used: {reason}", hint=f"sudo ls -la {folder}\ndf -h {folder}")
 
 
 def _refused_by_disk(kind: Kind, path: Path, cause: OSError | None) -> RbeeError | None:
@@ -86,6 +86,6 @@ def _lack_of(folder: Path) -> str | None:
 
 def _cure_for_read_only(folder: Path, environ: Mapping[str, str]) -> str:
     if environ.get("STATE_DIRECTORY", str(folder)) != str(folder):
-        return "man rbee.conf"  # Database= says which folders the service may write to
-    # The mount as a person sees it: in the service's own view each folder it may write to is one.
+        return "man rbee.conf"  # Database= explains which folders the service may write to
+    # Resolved by the operator's shell: in the service's mount namespace each writable folder is a mount.
     return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {folder})"

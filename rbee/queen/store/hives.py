@@ -1,4 +1,4 @@
-"""The hives of the catalog, and the rules by which a machine becomes one."""
+"""The hives in the catalog, and the rules for a machine to become one."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rbee.wire.types import DEFAULT_PORT
 
 
 class HiveStore:
-    """`by` is who asked for a write; a write that changes nothing is neither audited nor in the journal."""
+    """Reads and writes hives. `by` is who requested a write; one that changes nothing is not recorded."""
 
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 
     async def all(self) -> list[Row]:
-        """All hives, by their ids."""
+        """Return all hives, ordered by id."""
         return await self._engine.read_all(lambda session: _hives(session, "ORDER BY id"))
 
     async def find(self, hive_id: str) -> Row | None:
-        """The hive of that id, or None."""
+        """Return the hive with this id, or None."""
         return await self._engine.read(lambda session: _find(session, hive_id))
 
     async def add(self, hive_id: str, host: str, port: int | None, *, by: Actor | None = None) -> Row:
-        """Make the hive wanted: a new row is 'pending', a row that is there keeps its status and devices."""
+        """Make the hive desired: a new row is 'pending', an existing one keeps its status and devices."""
         at = f"host {host}" if port is None else f"host {host}, port {port}"
 
         def write(transaction: Transaction) -> Row:
@@ -47,7 +47,7 @@ class HiveStore:
         return await self._writer.write(write)
 
     async def set_online(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
-        """Store the devices and the status 'online', in one transaction; who came online is wanted."""
+        """Store the devices and the status 'online'; a hive that comes online is desired."""
         await self._set(
             hive_id,
             {"devices": devices, "status": "online", "wanted": True},
@@ -56,30 +56,30 @@ class HiveStore:
         )
 
     async def set_devices(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
-        """Store the devices of a hive that goes on as it is; nothing is written where they are the same."""
+        """Store the devices; nothing is written if they are the same."""
         text = f"hive {hive_id} has other devices in the hive catalog"
         await self._set(hive_id, {"devices": devices}, text, by)
 
     async def set_status(
         self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
     ) -> None:
-        """Store a change of status; nothing is written where there is none."""
+        """Store the status, and with `wanted` whether it is desired; nothing if neither changes."""
         wish = {None: "", True: " and wanted", False: " and not wanted"}[wanted]
         await self._set(
             hive_id,
             {"status": status} | ({} if wanted is None else {"wanted": wanted}),
             f"hive {hive_id} is {status}{wish} in the hive catalog",
             by,
-            # Who comes and goes is no deed, and would push out what people did.
+            # Hives that come and go would displace what operators did.
             is_audited=wanted is not None,
         )
 
     async def touch(self, hive_id: str) -> None:
-        """Write when a hive was last looked at; CatalogFailed if the catalog cannot be written now."""
+        """Write the hive's time of update; CatalogFailed if the catalog cannot be written now."""
         await self._writer.write(lambda transaction: _write(transaction, hive_id, {}))
 
     async def remove(self, hive_id: str, *, by: Actor | None = None) -> bool:
-        """Remove a hive; return whether it was there."""
+        """Remove a hive; return whether it existed."""
 
         def write(transaction: Transaction) -> bool:
             was_there = transaction.session.execute("DELETE FROM hives WHERE id = :id", id=hive_id) > 0
@@ -90,7 +90,7 @@ class HiveStore:
         return await self._writer.write(write)
 
     async def check_join(self, asked: Joining) -> None:
-        """Check what join() checks and take nothing: BadToken or NameTaken."""
+        """Check what join() checks, without using up the token. Raises BadToken or NameTaken."""
 
         def look(session: Session) -> None:
             check_token(session, asked, self._writer.now_ms())
@@ -99,9 +99,9 @@ class HiveStore:
         await self._engine.read(look)
 
     async def join(self, asked: Joining, *, by: Actor) -> Row:
-        """Take a token's use and make the row, or give the one of this machine another credential, in one.
+        """Spend one use of the token and create the row, or replace the credential in this machine's row.
 
-        BadToken, or NameTaken where the name is another machine's, or the machine has another name.
+        Raises BadToken, or NameTaken if the name is another machine's or the machine has another name.
         """
 
         def write(transaction: Transaction) -> Row:
@@ -111,19 +111,21 @@ class HiveStore:
             row = _find(session, hive_id)
             if row is None:
                 _insert(transaction, hive_id, hive_id, DEFAULT_PORT, asked.machine)
-            # The one that the hive has used, should it never learn of this one nor of any since.
+            # The one that the hive has used, in case it receives neither this one nor any since.
             former = row and (row.former_credential or row.credential)
             identity = {"credential": asked.credential, "address": asked.address, "wanted": True}
             _write(transaction, hive_id, identity | {"former_credential": former})
-            told = f"hive {hive_id} joined from {asked.address} with token {asked.token_id}"
-            transaction.note(hive_id, f"{told}, as credential {asked.credential}", by)
+            text = f"hive {hive_id} joined from {asked.address} with token {asked.token_id}"
+            transaction.note(hive_id, f"{text}, as credential {asked.credential}", by)
             return _there(session, hive_id)
 
         return await self._writer.write(write)
 
     async def set_address(self, hive_id: str, address: str, credential: str | None, *, by: Actor) -> None:
-        """Store from where a hive has connected. By the credential of its last join, that of the one before
-        is forgotten."""
+        """Store the address from which a hive last connected.
+
+        Once it uses the credential of its last join, the former credential is removed.
+        """
 
         def write(transaction: Transaction) -> None:
             row = _find(transaction.session, hive_id)
@@ -137,7 +139,7 @@ class HiveStore:
     async def set_labels(
         self, hive_id: str, labels: Mapping[str, str], remove: Collection[str], *, by: Actor
     ) -> Row:
-        """Set some and take some away; UnknownHive, or BadInput for more than LABELS_MAX."""
+        """Set and remove labels. Raises UnknownHive, or BadInput for more than LABELS_MAX."""
 
         def write(transaction: Transaction) -> Row:
             row = _find(transaction.session, hive_id)
@@ -146,19 +148,19 @@ class HiveStore:
             kept = {key: value for key, value in row.labels.items() if key not in remove}
             changed = kept | dict(labels)
             if len(changed) > LABELS_MAX:
-                raise BadInput(f"a hive may have {LABELS_MAX} labels at most", field="set")
+                raise BadInput(f"a hive may have at most {LABELS_MAX} labels", field="set")
             if changed != row.labels:
                 _write(transaction, hive_id, {"labels": changed})
-                told = ", ".join(f"{key}={value}" for key, value in sorted(changed.items())) or "none"
-                transaction.note(hive_id, f"the labels of hive {hive_id} are {told}", by)
+                shown = ", ".join(f"{key}={value}" for key, value in sorted(changed.items())) or "none"
+                transaction.note(hive_id, f"the labels of hive {hive_id} are {shown}", by)
             return replace(row, labels=changed)
 
         return await self._writer.write(write)
 
     async def set_cordon(self, hive_id: str, reason: str | None, *, by: Actor) -> None:
-        """Store why nothing new shall run on a hive, or None."""
-        told = "is not cordoned any more" if reason is None else f"is cordoned: {reason}"
-        await self._set(hive_id, {"cordoned": reason}, f"hive {hive_id} {told}", by)
+        """Store why no new work may run on a hive, or None to allow it."""
+        state = "is not cordoned any more" if reason is None else f"is cordoned: {reason}"
+        await self._set(hive_id, {"cordoned": reason}, f"hive {hive_id} {state}", by)
 
     async def _set(
         self, hive_id: str, fields: Mapping[str, Any], text: str, by: Actor | None, *, is_audited: bool = True
@@ -173,23 +175,23 @@ class HiveStore:
 
 
 def _check_name(session: Session, asked: Joining) -> None:
-    """NameTaken where the name is another machine's, or the machine has another name."""
+    """Raise NameTaken if the name is another machine's, or the machine has another name."""
     named = _hives(session, "WHERE lower(id) = lower(:id)", id=asked.hive_id)
-    # Its own row before another's, should there be two from before 0.5.0 that differ by case alone.
+    # The exact spelling first: a catalog from before 0.5.0 may have two that differ only in case.
     there = min(named, key=lambda row: row.id != asked.hive_id, default=None)
     if there is not None and there.machine != asked.machine:
         raise NameTaken(
-            f"the name {there.id} is taken: it is that of the hive at {there.address or there.host}",
+            f"the name {there.id} is taken by the hive at {there.address or there.host}",
             hint=f"Join under another name, or on the queen's machine: rbeectl remove-hive {there.id}",
             field="name",
         )
     for other in _hives(session, "WHERE machine = :machine", machine=asked.machine):
         if other.id != asked.hive_id:
             raise NameTaken(
-                f"this machine is the hive {other.id} already, last heard of from {other.address}: "
-                "or both were made from one image",
-                hint=f"On the queen's machine: rbeectl remove-hive {other.id}\nOf a cloned image, on the "
-                "clone: sudo sh -c 'rm /etc/machine-id && systemd-machine-id-setup'; then boot it again",
+                f"this machine is the hive {other.id} already, which last connected from {other.address}; "
+                "or both machines were made from one image",
+                hint=f"On the queen's machine: rbeectl remove-hive {other.id}\nIf this is a clone, on the "
+                "clone: sudo sh -c 'rm /etc/machine-id && systemd-machine-id-setup'; then reboot it",
                 field="name",
             )
 
@@ -198,7 +200,7 @@ def _check_name(session: Session, asked: Joining) -> None:
 
 
 def _hives(session: Session, which: str, **values: str) -> list[Row]:
-    return [read_hive(found) for found in session.rows(f"SELECT {COLUMNS} FROM hives {which}", **values)]  # noqa: S608  # texts of our own
+    return [read_hive(row) for row in session.rows(f"SELECT {COLUMNS} FROM hives {which}", **values)]  # noqa: S608  # texts of our own
 
 
 def _find(session: Session, hive_id: str) -> Row | None:
@@ -226,19 +228,19 @@ def _insert(transaction: Transaction, hive_id: str, host: str, port: int, machin
 
 
 def _update(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) -> bool:
-    """Write fields of a hive if it exists and one of them differs; return whether that was so."""
+    """Write fields of a hive if it exists and one of them differs; return whether they were written."""
     values = {name: as_stored(value) for name, value in fields.items()}
-    # As they are stored: what stands for a value that cannot be read may be equal by chance.
+    # Compared as stored: the blank for an unreadable value could be equal by chance.
     query = f"SELECT {', '.join(values)} FROM hives WHERE id = :id"  # noqa: S608  # names of our own
-    found = transaction.session.rows(query, id=hive_id)
-    if not found or found[0] == tuple(values.values()):
+    rows = transaction.session.rows(query, id=hive_id)
+    if not rows or rows[0] == tuple(values.values()):
         return False
     _write(transaction, hive_id, fields)
     return True
 
 
 def _write(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) -> None:
-    """Write fields of a hive, and when that was."""
+    """Write fields of a hive and its time of update."""
     columns = ", ".join(f"{name} = :{name}" for name in (*fields, "updated_at_ms"))
     transaction.session.execute(
         f"UPDATE hives SET {columns} WHERE id = :id",  # noqa: S608  # names of our own

@@ -1,4 +1,4 @@
-"""What the stores keep, and how a row of a table becomes one of these: a bad row hides no other."""
+"""The records of the stores, and how a table's row becomes one: a bad row never hides the others."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from rbee.wire.rows import read_row
 from rbee.wire.types import Count, Limit, Name, Port, Text
 
 Actor = Mapping[str, str]
-"""Who asked for a write, as fields for the journal: actor_uid, actor_pid, and job_id where there is one."""
+"""Who requested a write, as fields for the journal: actor_uid, actor_pid, and job_id if there is one."""
 
 
 def now_ms() -> int:
-    """Milliseconds since the epoch, as every time in the catalog."""
+    """Return the milliseconds since the epoch, the unit of every time in the catalog."""
     return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A hive as it stands in the table. Times are milliseconds since the epoch.
+    """A row of the table hives. Times are milliseconds since the epoch.
 
-    Only one on another machine has `machine`, `credential` and, once it was heard of, `address`.
+    Only a remote hive has `machine`, `credential` and, once it has connected, `address`.
     """
 
     id: str
@@ -47,23 +47,24 @@ class Row:
     labels: Mapping[str, str] = field(default_factory=dict)
     cordoned: str | None = None
     former_credential: str | None = None
-    """Of the join before, until the hive has used the credential of the last one: its answer may be lost."""
+    """That of the join before, until the hive uses the last one: the answer with that may have been lost."""
     problem: str | None = None
-    """What of it could not be read, and stands here as if it were not there."""
+    """What could not be read of it; those fields have blank values."""
 
     @property
     def is_remote(self) -> bool:
+        """Is it a hive on another machine, which has joined?"""
         return self.credential is not None
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        """What its machine may prove itself by; none of the queen's own machine."""
+        """The credentials that its machine may use; () for the local hive."""
         return tuple(one for one in (self.credential, self.former_credential) if one is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A machine that would become a hive, and the token that it shows for it."""
+    """A machine that asks to join as a hive, and the token that it shows."""
 
     hive_id: str
     machine: str
@@ -75,7 +76,7 @@ class Joining:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a write means, for the audit and the journal. Nobody asked for what is the queen's own doing."""
+    """A change that a write has made, for the audit and the journal; `by` is None if the queen made it."""
 
     hive_id: str | None
     text: str
@@ -83,6 +84,7 @@ class Change:
     is_audited: bool = True
 
     def actor(self) -> Actor:
+        """Return who made it; the queen's own process if nobody requested it."""
         return self.by or {"actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
 
 
@@ -97,7 +99,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class _Stored:
-    """A row of the table hives as a queen writes it."""
+    """The columns of the table hives and what they may contain."""
 
     id: Name
     host: Name
@@ -115,9 +117,9 @@ class _Stored:
     problem: Text | None = None
 
 
-def read_hive(found: tuple[Any, ...]) -> Row:
-    """A row of COLUMNS; what cannot be read in it is its `problem`."""
-    columns = dict(zip(COLUMNS.split(", "), found, strict=True))
+def read_hive(row: tuple[Any, ...]) -> Row:
+    """Return the Row for values in the order of COLUMNS; `problem` names what cannot be read."""
+    columns = dict(zip(COLUMNS.split(", "), row, strict=True))
     devices, problem = _devices(columns.pop("devices"))
     columns["wanted"] = bool(columns["wanted"])
     columns["labels"] = _labels(columns["labels"])
@@ -131,7 +133,7 @@ def read_hive(found: tuple[Any, ...]) -> Row:
 
 
 def as_stored(value: Any) -> Value:
-    """A field of a Row as its column has it."""
+    """Return a Row's field as the value of its column."""
     if isinstance(value, Devices):
         return json.dumps(encode(value), ensure_ascii=False)
     if isinstance(value, Mapping):
@@ -143,7 +145,7 @@ def as_stored(value: Any) -> Value:
 
 
 def _devices(stored: str | None) -> tuple[Devices | None, str | None]:
-    """The devices, or what is wrong with them; the hive is asked for them anew at its next start."""
+    """Return the devices, or what is wrong with them; the hive is asked again at its next start."""
     if stored is None:
         return None, None
     try:
@@ -155,7 +157,7 @@ def _devices(stored: str | None) -> tuple[Devices | None, str | None]:
 
 
 def _labels(stored: str) -> Any:
-    """As a shape's labels are; what is not a JSON object is passed on, to be found wrong."""
+    """Return labels as a shape has them; what is not a JSON object is returned for read_row() to refuse."""
     try:
         labels = json.loads(stored)
     except ValueError:

@@ -1,12 +1,11 @@
-"""SQLite as an engine: one connection and thread that write, and two connections that read.
+"""SQLite as an engine: one connection with a thread for writes, and two connections for reads.
 
-An acknowledged write has reached the disk: WAL with synchronous=FULL has fdatasync(2)
-return for the log at each commit. NORMAL leaves that to the next checkpoint: its catalog is
-whole after a power loss, too, but without the last commits
-(https://sqlite.org/pragma.html#pragma_synchronous).
+An acknowledged write has reached the disk: WAL with synchronous=FULL calls fdatasync(2) for the log at
+each commit. NORMAL leaves that to the next checkpoint: after a power loss the catalog would be intact,
+but without the last commits (https://sqlite.org/pragma.html#pragma_synchronous).
 
 In WAL mode a read waits for no write and sees every commit that was made before it began
-(https://sqlite.org/wal.html#concurrency): a small one is done in the event loop's own thread, in less
+(https://sqlite.org/wal.html#concurrency): a small read is done in the event loop's own thread, in less
 time than handing it to another thread takes.
 """
 
@@ -35,13 +34,13 @@ from rbee.wire.catalog import CatalogReport
 Result = TypeVar("Result")
 
 BUSY_TIMEOUT = catalogfile.BUSY_TIMEOUT
-"""Seconds that a write waits for another process that keeps the catalog locked (an sqlite3 shell, say)."""
+"""Seconds that a write waits for another process that keeps the catalog locked (such as an sqlite3 shell)."""
 
 WRITES_TOGETHER = 64
-"""The most writes that are made in one transaction, with one fsync for all, when so many wait."""
+"""Pending writes that are made in one transaction at the most, with one fsync for all."""
 
 SCHEMA = Path(__file__).with_name("schema")
-"""NNNN.sql brings a catalog from the version before to version NNNN; PRAGMA user_version says where it is."""
+"""NNNN.sql migrates a catalog from the version before to version NNNN, which is its PRAGMA user_version."""
 
 
 class SQLite(Engine):
@@ -61,7 +60,7 @@ class SQLite(Engine):
 
     @classmethod
     def open(cls, path: Path, metrics: Metrics) -> SQLite:
-        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was."""
+        """Open or create the catalog and migrate it to this version; CatalogUnusable leaves it as it was."""
         with ExitStack() as if_it_fails:
             try:
                 lock = if_it_fails.enter_context(Lock.take(path, timeout=catalogfile.LOCK_TIMEOUT))
@@ -83,11 +82,11 @@ class SQLite(Engine):
         return engine
 
     def close(self) -> None:
-        """Make the writes that were asked for, then close."""
+        """Finish the pending writes, then close."""
         self._copies.close()
         self._reading.shutdown(cancel_futures=True)
         self._writing.shutdown()
-        # The last to close writes the log back, which a reader could not.
+        # The last connection to close writes the log back, which a read-only one cannot.
         for connection in (self._quick, self._reader, self._connection):
             connection.close()
         self._lock.close()
@@ -101,7 +100,7 @@ class SQLite(Engine):
             try:
                 return work(_Session(self._quick))
             except sqlite3.Error:
-                # Locked by another process, say: the event loop waits neither for that nor for the cause.
+                # Perhaps locked by another process: the event loop must not wait for that.
                 return await self._in_reading_thread(work)
 
     async def read_all(self, work: Callable[[Session], Result]) -> Result:
@@ -122,7 +121,7 @@ class SQLite(Engine):
         return await asyncio.wrap_future(write.outcome)
 
     def _write_waiting(self) -> None:
-        """Make the writes that wait, in their order; one that was cancelled before it began is dropped."""
+        """Make the pending writes in their order; one that was cancelled before it began is dropped."""
         group: list[_Write[Any]] = []
         while self._waiting and len(group) < WRITES_TOGETHER:
             write = self._waiting.popleft()
@@ -133,13 +132,13 @@ class SQLite(Engine):
                 self._write_alone(write)
 
     def _write_together(self, group: list[_Write[Any]]) -> bool:
-        """Make several writes in one transaction, synced once. Return False, and make none, if one fails."""
+        """Make several writes in one transaction. Return False, with none of them made, if one fails."""
         began = time.perf_counter()
         try:
             with self._transaction():
                 results = [write.work(_Session(self._connection)) for write in group]
         except Exception:
-            return False  # alone, each has its own success or failure
+            return False  # they are retried one by one, so that only the failing one fails
         for write, result in zip(group, results, strict=True):
             self._metrics.catalog_seconds["write"].observe(time.perf_counter() - began)
             write.end(result)
@@ -167,7 +166,7 @@ class SQLite(Engine):
             yield
             self._connection.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:  # SQLite itself ends it where the disk is full
+            if self._connection.in_transaction:  # SQLite itself ends it if the disk is full
                 self._connection.execute("ROLLBACK")
             raise
 
@@ -181,7 +180,7 @@ class SQLite(Engine):
 
 
 class _Write(Generic[Result]):
-    """A write that was asked for, until its outcome is known."""
+    """A pending write."""
 
     def __init__(self, work: Callable[[Session], Result], committed: Callable[[Result], None]) -> None:
         self.work = work
@@ -189,7 +188,7 @@ class _Write(Generic[Result]):
         self.outcome: Future[Result] = Future()
 
     def end(self, result: Result) -> None:
-        """Report that it is on the disk, with what its work returned."""
+        """Report that it is on the disk, with the result of its work."""
         try:
             self._committed(result)
         except BaseException as error:
@@ -199,7 +198,7 @@ class _Write(Generic[Result]):
 
 
 class _Session:
-    """A connection as the stores see it. Each query is read to its end, or the next would see old data."""
+    """A connection as a Session. Each query is read to its end; otherwise the next would see old data."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -224,11 +223,11 @@ def _open_reader(path: Path, *, timeout: float) -> sqlite3.Connection:
 
 
 def _text(stored: bytes) -> str:
-    """SQLite checks no text; of one that is no UTF-8 Python would raise an error for the whole query."""
+    """Decode a text, which SQLite does not check; Python would fail the whole query if it is not UTF-8."""
     return stored.decode(errors="backslashreplace")
 
 
-# Its file, and its schema
+# The file, and its schema
 
 
 def _schema_files() -> list[Path]:
@@ -238,24 +237,24 @@ def _schema_files() -> list[Path]:
 def _is_there(path: Path) -> bool:
     """Return whether there is a catalog; CatalogUnusable if there are only parts of one."""
     if catalogfile.unfinished_restore(path).exists():
-        raise CatalogUnusable(f"the restore of {path} was cut off in its middle", hint=WAY_OUT)
+        raise CatalogUnusable(f"the restore of {path} was interrupted", hint=WAY_OUT)
     if os.path.lexists(path):
         return True
     for log in (log_of(path, suffix) for suffix in LOGS):
         if log.exists() and log.stat().st_size:
             # SQLite would take it for the log of the new catalog.
-            raise CatalogUnusable(f"{path} is missing, and its log {log} is there", hint=WAY_OUT)
+            raise CatalogUnusable(f"{path} is missing, but its log {log} exists", hint=WAY_OUT)
         log.unlink(missing_ok=True)
     return False
 
 
 def _make(path: Path, lock: Lock) -> None:
-    """Make an empty catalog aside and then move it there: it is whole, or it is not."""
+    """Create an empty catalog beside `path` and rename it, so that it is complete or absent."""
     new = Path(f"{path}.creating")
     new.unlink(missing_ok=True)
     try:
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
-            # Nobody needs what is half-made.
+            # A half-made file is of no use, so it needs no protection.
             connection.execute("PRAGMA journal_mode = MEMORY")
             connection.execute("PRAGMA synchronous = OFF")
             _migrate(connection)
@@ -269,7 +268,7 @@ def _make(path: Path, lock: Lock) -> None:
 
 
 def _keep_copy(connection: sqlite3.Connection, path: Path, lock: Lock) -> None:
-    """Keep a copy before a migration: the previous release refuses a catalog that this one has migrated."""
+    """Keep a copy before a migration: after a downgrade the previous release refuses the migrated catalog."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version in (0, len(_schema_files())):
         return
@@ -291,5 +290,5 @@ def _migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, file in enumerate(_schema_files()[version:], start=version + 1):
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number};"
-        # One transaction: closing the connection undoes one that fails in its middle.
+        # One transaction: if it fails, closing the connection rolls it back.
         connection.executescript(f"BEGIN IMMEDIATE;\n{file.read_text()}\n{marks} COMMIT;")

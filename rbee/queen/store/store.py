@@ -1,4 +1,4 @@
-"""The store: what survives a reboot, by subject, on an engine that is chosen here."""
+"""The hive catalog: a store for each subject, on an engine that is chosen here."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rbee.wire.catalog import CatalogReport
 
 
 class Store:
-    """The hive catalog. All calls but open() and close() are awaited.
+    """The hive catalog.
 
     A write that was awaited is on the disk, and seen by every read after it. A read waits for no write.
-    What the database refuses is CatalogFailed, with the cause and the cure.
+    A failure of the database raises CatalogFailed, with the cause and a cure.
     """
 
     def __init__(self, engine: Engine, writer: Writer) -> None:
@@ -44,10 +44,11 @@ class Store:
         now_ms: Callable[[], int] = now_ms,
         open_engine: Callable[[Path, Metrics], Engine] = SQLite.open,
     ) -> Store:
-        """Open or make the catalog and bring it to this version; CatalogUnusable leaves it as it was.
+        """Open or create the catalog and migrate it to this version; CatalogUnusable leaves it as it was.
 
-        After each write, in the engine's thread, `journal` gets what has changed, and `wanted` whether
-        any hive is. What the users of `find_daemons` do on their own counts as machines' in the audit.
+        After each write, in the engine's thread, `journal` gets a line about each change, and `wanted` is
+        called with whether any hive is desired. Changes that the uids of `find_daemons` make without a job
+        count as made by machines in the audit.
         """
         engine = open_engine(path, metrics or Metrics())
         writer = Writer(engine, journal or Narrator(), wanted, find_daemons, now_ms)
@@ -59,16 +60,16 @@ class Store:
         return cls(engine, writer)
 
     def close(self) -> None:
-        """Make the writes that were asked for, and close the database."""
+        """Finish the pending writes and close the database."""
         self.engine.close()
 
     async def check(self) -> CatalogReport:
-        """Read all of it; CatalogUnusable if that shows damage, TimedOut if it takes too long."""
+        """Read all of the catalog; CatalogUnusable if it is damaged, TimedOut if that takes too long."""
         return await self.engine.check()
 
     async def copy(self) -> BinaryIO:
-        """A sound copy of it, of one moment: an open file without a name, for the caller to close.
+        """Return a consistent copy: an open, unnamed file, which the caller closes.
 
-        TooMany if as many as allowed are being made or sent.
+        Raises TooMany if as many copies as allowed are being made or sent.
         """
         return await self.engine.copy()

@@ -1,4 +1,4 @@
-"""The tokens with which machines join, and the rules by which one is accepted."""
+"""The tokens with which machines join, and the rules for accepting one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rbee.wire.rows import read_row
 from rbee.wire.types import is_same_name
 
 TOKENS_MAX = 1000
-"""Tokens that are kept; of those that nobody can join with any more, the oldest give way."""
+"""Tokens that are kept; the oldest of those that cannot be used any more make room."""
 
 ANOTHER = "On the queen's machine: rbeectl token create"
 
@@ -26,15 +26,15 @@ _ONE = f"SELECT {_COLUMNS} FROM tokens WHERE id = :id"  # noqa: S608  # as above
 
 
 class TokenStore:
-    """The tokens of the catalog: a secret's hash, never the secret."""
+    """The tokens in the catalog, each with the hash of its secret, never the secret."""
 
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
 
     async def all(self) -> list[TokenView]:
-        """All that are kept, the newest last."""
-        return await self._engine.read_all(lambda session: [_token(found) for found in session.rows(_ALL)])
+        """Return all kept tokens, newest last."""
+        return await self._engine.read_all(lambda session: [_token(row) for row in session.rows(_ALL)])
 
     async def add(self, token: TokenView, token_hash: str, *, by: Actor) -> None:
         """Store a new token; TooMany if TOKENS_MAX others can still be used."""
@@ -60,15 +60,15 @@ class TokenStore:
         await self._writer.write(write)
 
     async def revoke(self, token_id: str, *, by: Actor) -> TokenView:
-        """Revoke a token and return it, also if it was revoked before; UnknownToken if there is none."""
+        """Revoke a token and return it, even if it was revoked before. Raises UnknownToken."""
 
         def write(transaction: Transaction) -> TokenView:
             session = transaction.session
             revoke = "UPDATE tokens SET is_revoked = 1 WHERE id = :id AND is_revoked = 0"
             if session.execute(revoke, id=token_id):
                 transaction.note(None, f"token {token_id} is revoked", by)
-            for found in session.rows(_ONE, id=token_id):
-                return _token(found)
+            for row in session.rows(_ONE, id=token_id):
+                return _token(row)
             raise UnknownToken(f"there is no token {token_id}", hint="rbeectl token list", field="token_id")
 
         return await self._writer.write(write)
@@ -76,7 +76,7 @@ class TokenStore:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it stands in the table."""
+    """A row of the table tokens."""
 
     id: str
     hash: str
@@ -86,7 +86,7 @@ class Token:
     is_revoked: int
 
     def why_useless(self, now: int) -> str | None:
-        """Why nobody can join with it at that time or later; None if somebody can."""
+        """Return why it cannot be used at `now` (ms since the epoch) or later; None if it can."""
         if self.is_revoked:
             return "has been revoked"
         if self.uses_left < 1:
@@ -94,11 +94,12 @@ class Token:
         return "has expired" if self.expires_at_ms <= now else None
 
     def is_for(self, hive_id: str) -> bool:
+        """May a hive of this name join with it?"""
         return self.hive is None or is_same_name(self.hive, hive_id)
 
 
 def check_token(session: Session, asked: Joining, now: int) -> None:
-    """BadToken where a machine may not join with the token that it shows."""
+    """Raise BadToken if a machine may not join with its token."""
     token = next(iter(_tokens(session, "WHERE id = :id", id=asked.token_id)), None)
     if token is None or not hmac.compare_digest(token.hash.encode(), asked.token_hash.encode()):
         raise BadToken("the token is not one of this queen's", hint=ANOTHER)
@@ -110,13 +111,13 @@ def check_token(session: Session, asked: Joining, now: int) -> None:
 
 
 def spend_token(session: Session, asked: Joining, now: int) -> None:
-    """Take one use of a token; BadToken as check_token()."""
+    """Take one use of a token; raises BadToken as check_token()."""
     check_token(session, asked, now)
     session.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = :id", id=asked.token_id)
 
 
 def _make_room(session: Session, now: int) -> None:
-    """Make room for one more: delete the oldest that are useless; TooMany if those are too few."""
+    """Make room for one more by deleting the oldest unusable tokens; TooMany if those are too few."""
     tokens = _tokens(session, "ORDER BY created_at_ms")
     excess = len(tokens) + 1 - TOKENS_MAX
     if excess <= 0:
@@ -130,9 +131,9 @@ def _make_room(session: Session, now: int) -> None:
 
 def _tokens(session: Session, which: str, **values: str) -> list[Token]:
     query = f"SELECT id, hash, hive, uses_left, expires_at_ms, is_revoked FROM tokens {which}"  # noqa: S608  # texts of our own
-    return [Token(*found) for found in session.rows(query, **values)]
+    return [Token(*row) for row in session.rows(query, **values)]
 
 
-def _token(found: tuple[Any, ...]) -> TokenView:
+def _token(row: tuple[Any, ...]) -> TokenView:
     names = _COLUMNS.split(", ")
-    return read_row(TokenView, dict(zip(names, (*found[:-1], bool(found[-1])), strict=True)))
+    return read_row(TokenView, dict(zip(names, (*row[:-1], bool(row[-1])), strict=True)))

@@ -1,4 +1,4 @@
-"""How the catalog is changed: one transaction, its audit in it, and then a line in the journal."""
+"""Changes of the catalog: a transaction that includes its audit entry, then a line in the journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What one write works with: the tables, the time, and where it says what it has changed."""
+    """A write in progress: the tables, its time, and the changes that it has noted."""
 
     session: Session
     now_ms: int
@@ -27,7 +27,7 @@ class Transaction:
     changes: list[Change] = field(default_factory=list)
 
     def note(self, hive_id: str | None, text: str, by: Actor | None, *, is_audited: bool = True) -> None:
-        """Enter a change into the audit now, and into the journal once it is on the disk."""
+        """Enter a change in the audit in this transaction, and in the journal once that is on the disk."""
         change = Change(hive_id, text, by, is_audited)
         if is_audited:
             audit.enter(self.session, change, at_ms=self.now_ms, daemons=self.daemons)
@@ -35,9 +35,9 @@ class Transaction:
 
 
 class Writer:
-    """Each change that is noted is one line in the journal, CATALOG_CHANGED: what, and by whom.
+    """Runs writes. Each noted change becomes a line in the journal, CATALOG_CHANGED: what, and by whom.
 
-    After each write `wanted` is told whether any hive is. Both are called in the engine's thread.
+    After each write `wanted` is called with whether any hive is desired. Both run in the engine's thread.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ class Writer:
             for change in changes:
                 about = {} if change.hive_id is None else {"hive": change.hive_id}
                 self._journal.narrate(CATALOG_CHANGED, change.text, **about, **change.actor())
-            self._tell_wanted(is_any_wanted)
+            self._set_wanted(is_any_wanted)
 
         result, *_ = await self._engine.write(transact, committed)
         return result
 
     def begin(self) -> None:
-        """Tell `wanted` what the catalog says as it was opened."""
-        self._tell_wanted(self._engine.read_now(_is_any_wanted))
+        """Call `wanted` for the catalog as it was opened."""
+        self._set_wanted(self._engine.read_now(_is_any_wanted))
 
-    def _tell_wanted(self, is_any_wanted: bool) -> None:
+    def _set_wanted(self, is_any_wanted: bool) -> None:
         try:
             self._wanted(is_any_wanted)
         except OSError as error:
-            # The row counts, and is written; what is lost is that the next boot wakes the queen.
-            log.warning("the next boot may not do as the hive catalog says: %s", error)
+            # The write itself has succeeded.
+            log.warning("the marker for the next boot could not be changed: %s", error)
 
 
 def _is_any_wanted(session: Session) -> bool:

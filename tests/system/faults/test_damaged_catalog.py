@@ -175,7 +175,7 @@ def test_a_folder_in_the_catalogs_place_is_refused_and_the_way_out_works(machine
     machine.run("sh", "-c", f"rm {CATALOG} && mkdir {CATALOG} && chown queen-rbee: {CATALOG}")
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 78
-    assert f"{CATALOG} is no file" in answer.err
+    assert f"{CATALOG} is not a regular file" in answer.err
     the_way_out(machine, answer)
     add_hive(machine)
     assert len(rows(machine)) == 1

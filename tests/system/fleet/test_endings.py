@@ -153,7 +153,7 @@ def test_a_machine_that_is_switched_off_is_not_stopped_by_somebody(fleet: Fleet)
     assert rbeectl(fleet.queen, "remove-hive", "gpu2").code != 0
     removed = rbeectl(fleet.queen, "remove-hive", "--force", "gpu2")
     assert removed.code == 0, removed
-    assert "could not be told that it is removed" in removed.out
+    assert "could not be asked to leave" in removed.out
     assert "is stopped" not in removed.out
     assert removed.lines[-2:] == [
         "(queen bee)  the beehive gpu2 is no longer in the hive catalog; whether it runs is not known",

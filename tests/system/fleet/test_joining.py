@@ -152,7 +152,7 @@ def test_a_name_is_never_taken_over(fleet: Fleet) -> None:
 
     for name in ("gpu1", "GPU1"):
         taken = rbeectl(gpu2, "join", "queen", "--token", fleet.token(), "--name", name, user=None)
-        refused(taken, 1, f"the name gpu1 is taken: it is that of the hive at {gpu1.address}")
+        refused(taken, 1, f"the name gpu1 is taken by the hive at {gpu1.address}")
     twice = rbeectl(gpu1, "join", "queen", "--token", fleet.token(), "--name", "other", user=None)
     refused(twice, 1, "this machine is the hive gpu1 already")
     refused(
@@ -193,7 +193,8 @@ def test_a_machine_from_the_same_image_does_not_join_as_one_that_lives(fleet: Fl
     token = fleet.token()
 
     same = rbeectl(gpu2, "join", "queen", "--token", token, "--name", "gpu1", user=None)
-    refused(same, 1, f"the beehive gpu1 is at {gpu1.address} already, and now also comes from {gpu2.address}")
+    both = f"connected from {gpu1.address} already, and now also connects from {gpu2.address}"
+    refused(same, 1, f"the beehive gpu1 is {both}")
     other = rbeectl(gpu2, "join", "queen", "--token", token, user=None)
     refused(other, 1, "this machine is the hive gpu1 already")
     assert gpu2.address in fleet.told("hive-cloned")[-1]["MESSAGE"]
@@ -209,7 +210,7 @@ def test_a_hive_that_was_removed_is_told_so_and_joins_again(fleet: Fleet) -> Non
     gpu1 = fleet.join("gpu1")
     gpu1.run("systemctl", "stop", HIVE)
     fleet.await_state("gpu1", "offline")
-    refused(rbeectl(fleet.queen, "remove-hive", "gpu1"), 1, "cannot be told to leave")
+    refused(rbeectl(fleet.queen, "remove-hive", "gpu1"), 1, "cannot be asked to leave")
     assert rbeectl(fleet.queen, "remove-hive", "--force", "gpu1").code == 0
     assert rows(fleet.queen) == []
 

@@ -296,7 +296,7 @@ def test_a_grace_that_is_less_than_the_beats_jitter_is_refused(fleet: Fleet) -> 
     try:
         fleet.queen.run("systemctl", "restart", QUEEN, check=False)
         told = fleet.await_told("queen-failed")["MESSAGE"]
-        assert "[Queen] HeartbeatGraceSec= is 2s, and must be 3s at least" in told
+        assert "[Queen] HeartbeatGraceSec= is 2s, and must be at least 3s" in told
     finally:
         configure(fleet.queen, QUICK)
         # Hives that dial have had her started again and again, until systemd gave up.

@@ -42,7 +42,7 @@ def test_a_shutdown_takes_the_hives_along_and_they_are_back_when_she_wakes(fleet
     off = rbeectl(fleet.queen, "shutdown")
     assert off.code == 0, off
     assert "(queen bee)  the beehive gpu1 is shutting down" in off.lines
-    assert "(queen bee)  the beehive gpu2 is not connected, and is not told to shut down" in off.lines
+    assert "(queen bee)  the beehive gpu2 is not connected, and was not asked to shut down" in off.lines
     await_stopped(gpu1, HIVE)
     waiting = f'until [ "$(systemctl is-active {REDIAL})" = active ]; do sleep 0.02; done'
     gpu1.run("sh", "-c", waiting, timeout=10)

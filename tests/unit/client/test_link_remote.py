@@ -234,7 +234,7 @@ def test_one_with_another_ca_is_another_queen_and_hears_nothing(authority: Autho
 
     assert type(error) is WrongQueen
     assert "is another queen" in error.message
-    assert error.hint == "If she has made new keys: sudo rbeectl join QUEEN:8500 --token TOKEN"
+    assert error.hint == "If the queen has made new keys: sudo rbeectl join QUEEN:8500 --token TOKEN"
     assert heard == []
 
 
@@ -274,7 +274,7 @@ def test_one_who_speaks_plain_http_does_not_speak_tls(authority: Authority) -> N
     error = failure_with(plain, None, authority)
 
     assert type(error) is Unreachable
-    assert "does not speak TLS as agreed (wrong version number)" in error.message
+    assert "does not speak TLS as expected (wrong version number)" in error.message
 
 
 def test_an_older_tls_is_not_spoken(authority: Authority, tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_an_older_tls_is_not_spoken(authority: Authority, tmp_path: Path) -> Non
         error = run(failure(queen_address(authority, port)))
 
     assert type(error) is Unreachable
-    assert "does not speak TLS as agreed" in error.message
+    assert "does not speak TLS as expected" in error.message
 
 
 def test_an_alert_that_she_does_not_know_the_certificate_is_told_so(

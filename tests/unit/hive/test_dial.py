@@ -326,7 +326,7 @@ def test_a_beat_that_is_not_answered_ends_the_connection(
     ("sent", "told"),
     [
         (b"x" * (FRAME_LIMIT + 1), f"a frame is larger than {FRAME_LIMIT} bytes"),
-        (b"[]\n", "a frame is a JSON object with one member"),
+        (b"[]\n", "a frame must be a JSON object with one member"),
         (b'{"beat": {}}\n', "beat.hive_id"),
         (b'{"dial": {"id": "none"}}\n', "dial.id"),
     ],
@@ -363,7 +363,7 @@ def test_a_queen_of_before_is_told_apart_by_her_version(
             await times.done.wait()
             return hive.status[-1]
 
-    assert f"does not know the connections of rbee-hive {__version__}: hers is older" in run(scenario())
+    assert f"is older than rbee-hive {__version__} and does not know its connections" in run(scenario())
     assert times.waits == [REFUSED_WAIT]
 
 

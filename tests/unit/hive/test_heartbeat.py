@@ -375,7 +375,7 @@ def test_another_kind_of_trouble_is_told_as_such() -> None:
 
 def test_trouble_is_not_part_of_a_story_that_goes_up() -> None:
     async def scenario() -> Body:
-        body = Body(NotPermitted("heartbeats are taken from the user rbee-hive only"), ACK)
+        body = Body(NotPermitted("heartbeats are accepted from the user rbee-hive only"), ACK)
         await body.heart.beat()
         await body.heart.beat()
         return body

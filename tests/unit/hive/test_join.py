@@ -385,7 +385,7 @@ def test_who_never_joined_can_follow_nobody(hive: Hive) -> None:
 
 @pytest.mark.parametrize(
     ("says", "told"),
-    [(b"", "did not answer within 0.2 s"), (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak TLS as agreed")],
+    [(b"", "did not answer within 0.2 s"), (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak TLS as expected")],
 )
 def test_who_joins_somebody_else_is_told_where_her_address_is_to_be_had(
     queen: Queen,

@@ -150,7 +150,7 @@ def test_a_queen_who_dies_twice_is_not_asked_a_third_time(
     ran = with_queen({QueenRoutes.ADD_HIVE: dies}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == Unreachable.exit_code
-    assert "the queen went in the middle of the story" in ran.err
+    assert "the queen disconnected in the middle of the story" in ran.err
 
 
 def test_a_queen_who_is_not_back_in_time_is_said_not_to_be(

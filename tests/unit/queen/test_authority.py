@@ -330,7 +330,7 @@ def request_with(key: Any) -> str:
         (lambda: ec.generate_private_key(ec.SECP192R1()), "a key on the curve secp192r1"),
         (lambda: ec.generate_private_key(ec.SECP224R1()), "a key on the curve secp224r1"),
         (lambda: ec.generate_private_key(ec.SECP256K1()), "a key on the curve secp256k1"),
-        (lambda: dsa.generate_private_key(2048), "a key of another sort"),
+        (lambda: dsa.generate_private_key(2048), "a key of another type"),
     ],
     ids=["RSA 1024", "P-192", "P-224", "secp256k1", "DSA"],
 )

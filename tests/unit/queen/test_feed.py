@@ -19,7 +19,7 @@ import rbee.queen.feed
 import rbee.server.streams
 from rbee.errors import TooMany
 from rbee.narration import ADDING, HIVE_OFFLINE, QUEEN_STARTED, Event, Narrator
-from rbee.queen.feed import KEPT, KEPT_SIZE, MEND_AFTER, WATCHERS, Feed, FeedFile
+from rbee.queen.feed import KEPT, KEPT_SIZE, RETRY_AFTER, WATCHERS, Feed, FeedFile
 from rbee.server.peer import Peer
 from rbee.wire.codec import decode, encode
 from rbee.wire.events import FeedEvent, Gap, Line
@@ -416,7 +416,7 @@ def test_what_no_queen_has_written_is_begun_anew(
     assert gap.kind == "gap"
     assert (event.number, event.text) == (1, "4")
     assert event.id.split("-")[0] != stands_at.split("-")[0]
-    assert "is begun anew" in caplog.text
+    assert "is not a queen's event file and is replaced" in caplog.text
 
 
 # Bounds
@@ -526,14 +526,14 @@ def test_a_full_run_stops_nobody_and_is_said_once_and_room_mends_it(
         assert "No space left on device" in journal.told[0][1]
         # No file that the next queen would go on with: these numbers are given away.
         assert not path.exists()
-        clock.now += MEND_AFTER / 2
+        clock.now += RETRY_AFTER / 2
         tell(feed, "6")
         assert not path.exists()
-        clock.now += MEND_AFTER
+        clock.now += RETRY_AFTER
         tell(feed, "7")
         assert len(journal.told) == 1  # nor is it said again
         room(1 << 40)
-        clock.now += MEND_AFTER
+        clock.now += RETRY_AFTER
         tell(feed, "8")
         assert [name for name, _ in journal.told] == ["feed-in-ram", "feed-in-file"]
         tell(feed, "9")

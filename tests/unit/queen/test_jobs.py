@@ -54,7 +54,7 @@ def texts(events: list[Event]) -> list[str]:
 async def a_story(lines: int = 3) -> Job:
     job = Job("add-hive", "localhost")
     for number in range(1, lines + 1):
-        job.tell(line(f"line {number}"))
+        job.add(line(f"line {number}"))
     return job
 
 
@@ -123,7 +123,7 @@ def test_lines_come_as_they_happen_to_every_reader() -> None:
 
         readers = [asyncio.ensure_future(read()) for _ in range(2)]
         await both_read.wait()
-        job.tell(line("line 2"))
+        job.add(line("line 2"))
         await both_read.wait()
         job.done(Done(None))
         await both_read.wait()
@@ -144,7 +144,7 @@ def test_a_reader_who_comes_late_and_slow_misses_nothing() -> None:
             events.append(parse(chunk))
             if len(events) == 1:
                 for number in (2, 3, 4):
-                    job.tell(line(f"line {number}"))
+                    job.add(line(f"line {number}"))
             elif len(events) == 2:
                 job.done(Done(None))
         return events
@@ -177,7 +177,7 @@ def test_a_reader_in_silence_is_told_that_the_story_goes_on(monkeypatch: pytest.
 def test_any_text_stays_on_its_one_data_line() -> None:
     async def scenario() -> list[Event]:
         job = await a_story(0)
-        job.tell(line("a\nevent: done\ndata: {}\n\n\r\u2028größe 👑"))
+        job.add(line("a\nevent: done\ndata: {}\n\n\r\u2028größe 👑"))
         job.done(Done(None))
         return await told(job.follow(0))
 
@@ -191,7 +191,7 @@ def test_the_first_end_counts_and_nothing_is_told_after_it() -> None:
         ended = job.view()
         job.failed(Stopping("too late"))
         job.done(Done(None))
-        job.tell(line("too late"))
+        job.add(line("too late"))
         assert job.view() == ended
         return await told(job.follow(0)), ended
 
@@ -210,7 +210,7 @@ def test_a_story_is_bounded_and_says_so_and_its_end_is_never_dropped(size: int, 
     async def scenario() -> list[Event]:
         job = Job("add-hive", "localhost")
         for number in range(STORY_LIMIT + 500):
-            job.tell(line(f"{number}".rjust(size)))
+            job.add(line(f"{number}".rjust(size)))
         job.done(Done(None))
         return await told(job.follow(0))
 
@@ -265,7 +265,7 @@ def test_a_job_that_is_not_kept_is_unknown_with_where_to_look() -> None:
     with pytest.raises(UnknownJob, match="there is no job 7") as caught:
         Jobs(5).job("7" * 32)
 
-    assert caught.value.hint == "Only the last 5 are kept; the journal has them all."
+    assert caught.value.hint == "Only the last 5 jobs are kept; the journal has all of them."
 
 
 def test_the_oldest_job_that_ended_makes_room_and_running_ones_are_spared() -> None:
@@ -303,7 +303,7 @@ def test_a_job_that_made_room_is_still_told_to_its_end_to_who_reads_it() -> None
     async def scenario() -> list[Event]:
         jobs = Jobs(1)
         job = jobs.open("add-hive", "a")
-        job.tell(line("line 1"))
+        job.add(line("line 1"))
         stream = jobs.stream(job, 0, ADA)
         events = [parse(await anext(stream))]
         job.done(Done(None))
@@ -327,7 +327,7 @@ def test_only_so_many_may_read_at_once_and_who_leaves_gives_the_place_back() -> 
     async def scenario() -> None:
         jobs = Jobs(1)
         job = jobs.open("add-hive", "a")
-        job.tell(line("line 1"))
+        job.add(line("line 1"))
         streams = [jobs.stream(job, 0, ADA) for _ in range(STREAMS.a_process)]
         for stream in streams:
             await anext(stream)

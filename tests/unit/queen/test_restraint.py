@@ -71,17 +71,17 @@ def test_what_repeats_is_told_as_it_comes_and_then_with_its_number(monkeypatch: 
     async def scenario() -> None:
         folded = Folded(tape)
         for number in range(AT_ONCE + 400):
-            folded.tell(JOIN_REFUSED, f"no {number}", source="192.0.2.1", actor_address="192.0.2.1")
+            folded.report(JOIN_REFUSED, f"no {number}", source="192.0.2.1", actor_address="192.0.2.1")
         assert tape.texts == [f"no {number}" for number in range(AT_ONCE)]
         await until(lambda: len(tape.told) > AT_ONCE)
         told = f"no {AT_ONCE + 399} (the same 400 times more within 0.05 s)"
         assert tape.told[AT_ONCE:] == [(told, {"actor_address": "192.0.2.1"})]
         # As long as it goes on, nothing is told but the number; after a quiet window all is as before.
-        folded.tell(JOIN_REFUSED, "again", source="192.0.2.1")
+        folded.report(JOIN_REFUSED, "again", source="192.0.2.1")
         assert len(tape.told) == AT_ONCE + 1
-        await until(lambda: not folded._told)
+        await until(lambda: not folded._windows)
         assert tape.texts[-1] == "again (the same 1 time more within 0.05 s)"
-        folded.tell(JOIN_REFUSED, "later", source="192.0.2.1")
+        folded.report(JOIN_REFUSED, "later", source="192.0.2.1")
         assert tape.texts[-1] == "later"
         folded.close()
 
@@ -94,9 +94,9 @@ def test_addresses_without_number_are_folded_together_and_the_end_tells_what_is_
     async def scenario() -> None:
         folded = Folded(tape)
         for number in range(SOURCES_MAX + 100):
-            folded.tell(JOIN_REFUSED, "no", source=f"{number}")
-        assert len(folded._told) == SOURCES_MAX + 1
-        assert (JOIN_REFUSED.name, OTHERS) in folded._told
+            folded.report(JOIN_REFUSED, "no", source=f"{number}")
+        assert len(folded._windows) == SOURCES_MAX + 1
+        assert (JOIN_REFUSED.name, OTHERS) in folded._windows
         assert len(tape.told) == SOURCES_MAX + AT_ONCE
         folded.close()
 

@@ -88,8 +88,8 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "jobs that run": ("Va JobsMax=", many),
         "jobs that are kept": ("Va JobsMax=", job),
         "TLS handshake": (f"{listener.HANDSHAKE_TIMEOUT:g} s", "closed"),
-        "connections without certificate": (f"{listener.STRANGERS_MAX}", "oldest closed"),
-        "the same of one address": (f"{listener.STRANGERS_AN_ADDRESS}", "closed"),
+        "connections without certificate": (f"{listener.UNAUTHENTICATED_MAX}", "oldest closed"),
+        "the same of one address": (f"{listener.UNAUTHENTICATED_AN_ADDRESS}", "closed"),
         "the same between requests": (f"{connection.HEAD_TIMEOUT:g} s", "closed"),
         "connections of a hive": (f"{HIVE_CONNECTIONS.a_user}", many),
         "connections of all hives": (f"{HIVE_CONNECTIONS.total}", many),
@@ -97,7 +97,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "heartbeats a second": (f"{BEATS_A_SECOND:g}", "longer interval"),
         "refused joins of an address": (at_a_rate(restraint.JOINS), many),
         "times that a hive connects": (at_a_rate(restraint.STREAMS), many),
-        "changes of its devices": (at_a_rate(restraint.LOOKS), "asked later"),
+        "changes of its devices": (at_a_rate(restraint.DETECTIONS), "asked later"),
         "lines that it sends": (at_a_rate(restraint.LINES), "left out"),
         "certificates of a hive": (at_a_rate(restraint.RENEWALS), many),
         "requests to a hive, unanswered": (f"{ASKED_AT_ONCE}", failed),
@@ -143,7 +143,7 @@ def test_descriptors_are_no_limit_before_the_connections_are() -> None:
         (found,) = re.findall(r"(?m)^LimitNOFILE=(\d+)$", (units / unit).read_text())
         local = CONNECTIONS.total + CONNECTIONS.kept + connection.TURNED_AWAY_MAX
         assert int(found) > 2 * local
-        assert int(found) > local + HIVE_CONNECTIONS.total + listener.STRANGERS_MAX
+        assert int(found) > local + HIVE_CONNECTIONS.total + listener.UNAUTHENTICATED_MAX
 
 
 # Who may have how many

@@ -64,7 +64,7 @@ async def opened(authority: Authority) -> AsyncIterator[tuple[TlsListener, int]]
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await until(lambda: not tls_listener._strangers)
+            await until(lambda: not tls_listener._unauthenticated)
 
 
 @asynccontextmanager
@@ -97,7 +97,7 @@ def test_who_never_speaks_is_turned_away_in_time(
             reader, writer = await silent(port)
             assert await reader.read() == b""
             writer.close()
-            await until(lambda: not tls_listener._strangers and not tls_listener._by_address)
+            await until(lambda: not tls_listener._unauthenticated and not tls_listener._by_address)
             async with spoken(authority, port):
                 pass
 
@@ -107,36 +107,36 @@ def test_who_never_speaks_is_turned_away_in_time(
 def test_for_one_stranger_more_than_there_may_be_the_oldest_goes(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server.listener, "STRANGERS_MAX", 3)
+    monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_MAX", 3)
 
     async def scenario() -> None:
         async with opened(authority) as (tls_listener, port), spoken(authority, port) as (oldest, _):
             others = [await silent(port) for _ in range(3)]
             # The one that has finished its handshake, and shown nothing.
             assert await oldest.read() == b""
-            assert len(tls_listener._strangers) == 3
+            assert len(tls_listener._unauthenticated) == 3
             async with spoken(authority, port):
                 assert await others[0][0].read() == b""
             for _, writer in others:
                 writer.transport.abort()
-            await until(lambda: not tls_listener._strangers)
+            await until(lambda: not tls_listener._unauthenticated)
 
     run(scenario())
 
 
 def test_an_address_has_its_share_and_no_more(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.server.listener, "STRANGERS_AN_ADDRESS", 2)
+    monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_AN_ADDRESS", 2)
 
     async def scenario() -> None:
         async with opened(authority) as (tls_listener, port):
             held = [await silent(port) for _ in range(2)]
-            await until(lambda: len(tls_listener._strangers) == 2)
+            await until(lambda: len(tls_listener._unauthenticated) == 2)
             reader, writer = await silent(port)
             assert await reader.read() == b""
             writer.close()
             # Those of another address are not shut out by it.
             other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
-            await until(lambda: len(tls_listener._strangers) == 3)
+            await until(lambda: len(tls_listener._unauthenticated) == 3)
             for _, writer in (*held, other):
                 writer.transport.abort()
             await until(lambda: not tls_listener._by_address)
@@ -147,17 +147,17 @@ def test_an_address_has_its_share_and_no_more(authority: Authority, monkeypatch:
 def test_who_has_shown_a_credential_is_no_stranger(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.server.listener, "STRANGERS_MAX", 1)
-    monkeypatch.setattr(rbee.server.listener, "STRANGERS_AN_ADDRESS", 1)
+    monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_MAX", 1)
+    monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_AN_ADDRESS", 1)
 
     async def scenario() -> None:
         async with (
             opened(authority) as (tls_listener, port),
             spoken(authority, port, b"known") as (reader, writer),
         ):
-            assert not tls_listener._strangers
+            assert not tls_listener._unauthenticated
             _, stranger = await silent(port)
-            await until(lambda: len(tls_listener._strangers) == 1)
+            await until(lambda: len(tls_listener._unauthenticated) == 1)
             _, another = await silent(port)
             writer.write(b"still there")
             assert await reader.readexactly(11) == b"still there"
@@ -171,7 +171,7 @@ def test_who_has_shown_a_credential_is_no_stranger(
 def test_what_runs_out_comes_back_and_both_are_told_once(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    monkeypatch.setattr(rbee.server.listener, "ACCEPT_AGAIN", 0.01)
+    monkeypatch.setattr(rbee.server.listener, "RETRY_AFTER", 0.01)
 
     async def scenario() -> None:
         loop, failures = asyncio.get_running_loop(), 5
@@ -228,7 +228,7 @@ def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(au
             for _ in range(20):
                 _, writer = await silent(port)
                 writer.transport.abort()
-            await until(lambda: not tls_listener._strangers and not tls_listener._by_address)
+            await until(lambda: not tls_listener._unauthenticated and not tls_listener._by_address)
             async with spoken(authority, port):
                 pass
 
@@ -238,12 +238,12 @@ def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(au
 def test_the_door_s_connections_have_what_a_cut_line_needs(authority: Authority) -> None:
     async def scenario() -> None:
         async with opened(authority) as (tls_listener, port), spoken(authority, port):
-            (stranger,) = tls_listener._strangers
-            assert stranger.transport is not None
-            channel = stranger.transport.get_extra_info("socket")
+            (pending,) = tls_listener._unauthenticated
+            assert pending.transport is not None
+            channel = pending.transport.get_extra_info("socket")
             level, option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
             assert channel.getsockopt(level, option) == rbee.server.listener.USER_TIMEOUT
             assert channel.getsockopt(level, socket.TCP_NODELAY) == 1
-            assert isinstance(stranger.transport.get_extra_info("ssl_object"), ssl.SSLSocket)
+            assert isinstance(pending.transport.get_extra_info("ssl_object"), ssl.SSLSocket)
 
     run(scenario())

@@ -153,14 +153,14 @@ def test_who_asks_a_hive_that_does_not_dial_hears_which_it_is(monkeypatch: pytes
         gpu1 = hive()
         gpu1.dials = False
         with pytest.raises(
-            TimedOut, match=r"gpu1 was asked for a connection, .* none within 0\.02 s"
+            TimedOut, match=r"gpu1 was asked for a connection, and did not dial one within 0\.02 s"
         ) as said:
             await gpu1.uplink.ask(HiveRoutes.HEALTH, timeout=5)
         assert (said.value.hint or "").startswith("On gpu1: ")
         (asked,) = gpu1.said
         assert isinstance(asked, Dial)
         # It comes, and nobody waits for it any more.
-        with pytest.raises(HiveNotOnline, match="nobody waits for this connection"):
+        with pytest.raises(HiveNotOnline, match="no request waits for this connection"):
             gpu1.uplink.take_carrier(asked.id)
 
     run(scenario())
@@ -306,12 +306,12 @@ def test_a_beat_that_fails_in_a_way_that_nobody_foresaw_is_logged_and_refused(
         (b"\n", "the frame is not JSON"),
         (b"[" * 100_000 + b"\n", "the frame is not JSON"),
         (b"\xff\n", "the frame is not JSON"),
-        (b"[]\n", "a frame is a JSON object with one member"),
-        (b'{"beat": {}, "ack": {}}\n', "a frame is a JSON object with one member"),
-        (b'{"sing": {}}\n', "no frame is called 'sing'"),
+        (b"[]\n", "a frame must be a JSON object with one member"),
+        (b'{"beat": {}, "ack": {}}\n', "a frame must be a JSON object with one member"),
+        (b'{"sing": {}}\n', "there is no frame of the kind 'sing'"),
         (b'{"beat": {}}\n', "beat.hive_id"),
-        (write_frame(Goodbye()), "a hive sends beats, and nothing else"),
-        (2 * write_frame(BEAT), "a beat waits for the answer to the one before it"),
+        (write_frame(Goodbye()), "a hive may send beats only"),
+        (2 * write_frame(BEAT), "a hive must wait for the answer to a beat"),
     ],
     ids=[
         "large",
@@ -387,7 +387,7 @@ def test_another_process_takes_the_place_of_a_dead_one_and_not_of_one_that_lives
         first, copy = hive(), uplink(instance=SECOND, address="10.0.0.2")
         await uplinks.take(first.uplink)
         with pytest.raises(
-            ClonedHive, match=r"gpu1 is at 10\.0\.0\.1 already, and now also .* 10\.0\.0\.2"
+            ClonedHive, match=r"gpu1 is connected from 10\.0\.0\.1 already, and now also .* 10\.0\.0\.2"
         ) as said:
             await uplinks.take(copy)
         assert "/etc/machine-id" in (said.value.hint or "")

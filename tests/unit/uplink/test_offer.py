@@ -249,7 +249,7 @@ def test_a_connection_that_cannot_be_had_is_logged_and_ends_nothing(
             await stream.uplink.client.health(timeout=5)
 
     run(scenario())
-    assert "a connection that the queen asked for was not to be had: not now" in caplog.text
+    assert "dialling a connection that the queen asked for failed: not now" in caplog.text
 
 
 def test_a_connection_that_breaks_before_it_is_there_is_dialled_again_and_not_for_ever(
@@ -273,7 +273,7 @@ def test_a_connection_that_breaks_before_it_is_there_is_dialled_again_and_not_fo
             await stream.uplink.client.health(timeout=5)
 
     run(scenario())
-    assert "was not to be had: the connection to 127.0.0.1" in caplog.text
+    assert "the queen asked for failed: the connection to 127.0.0.1" in caplog.text
 
 
 def test_a_queen_who_asks_for_connections_without_end_gets_so_many(
@@ -287,11 +287,11 @@ def test_a_queen_who_asks_for_connections_without_end_gets_so_many(
             assert stream.uplink.transport is not None
             asked = (write_frame(Dial(f"{number:032x}")) for number in range(2 * DIALLED_MAX))
             stream.uplink.transport.write(b"".join(asked))
-            await until(lambda: caplog.text.count("was not to be had") == DIALLED_MAX)
+            await until(lambda: caplog.text.count("the queen asked for failed") == DIALLED_MAX)
             await stream.uplink.client.health(timeout=5)
 
     run(scenario())
-    assert caplog.text.count("and has no more of them") == DIALLED_MAX
+    assert caplog.text.count("which is refused") == DIALLED_MAX
 
 
 def test_all_end_with_the_connection_that_it_keeps(

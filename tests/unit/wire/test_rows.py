@@ -93,12 +93,12 @@ def test_a_row_that_is_no_object_is_a_row_all_the_same() -> None:
 
 @pytest.mark.parametrize("answer", [{}, {"entries": 3}, [], {"entries": [encode(ENTRY)] * 1001}])
 def test_what_is_no_list_at_all_is_refused_as_before(answer: Any) -> None:
-    with pytest.raises(Unreachable, match="the answer is not as agreed: "):
+    with pytest.raises(Unreachable, match="the answer is not valid: "):
         read_answer(QueenRoutes.AUDIT, json.dumps(answer).encode(), 200)
 
 
 def test_one_thing_that_was_asked_for_is_right_or_refused() -> None:
-    with pytest.raises(Unreachable, match="the answer is not as agreed: port must be from 1 to 65535"):
+    with pytest.raises(Unreachable, match="the answer is not valid: port must be from 1 to 65535"):
         read_answer(QueenRoutes.HIVE, json.dumps({**encode(HIVE_VIEW), "port": 0}).encode(), 200)
 
 

@@ -33,4 +33,4 @@ def test_what_a_pattern_asks_for_is_said_in_words() -> None:
     ]
 
     assert len(found) > 8
-    assert all(limit.words for limit in found)
+    assert all(limit.description for limit in found)

@@ -65,7 +65,7 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(path: Path, tmp_path: P
 
 def test_force_does_not_replace_what_is_no_file(path: Path, tmp_path: Path) -> None:
     for target in ("/dev/null", str(tmp_path)):
-        with pytest.raises(BadInput, match="is no file"):
+        with pytest.raises(BadInput, match="is not a regular file"):
             backup(queen([]), "awake", target, is_forced=True)
 
 

@@ -231,7 +231,7 @@ def test_a_restore_that_is_cut_off_anywhere_loses_nothing_and_is_finished_by_ano
         assert ended == 9
         steps += 1
     # All of the one or all of the other, and never the new one with the old one's log.
-    assert ends == {"acknowledged before", "it was cut off in its middle", " ".join(wanted)}
+    assert ends == {"acknowledged before", "it was interrupted", " ".join(wanted)}
     assert steps >= 6
 
 

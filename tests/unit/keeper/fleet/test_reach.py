@@ -86,6 +86,6 @@ def test_who_speaks_no_tls_is_told_so() -> None:
 
     with (
         answering(greet) as (channel, port),
-        pytest.raises(Unreachable, match="does not speak TLS as agreed"),
+        pytest.raises(Unreachable, match="does not speak TLS as expected"),
     ):
         reach.check_keys(channel, "127.0.0.1", port, "f" * 64, most)

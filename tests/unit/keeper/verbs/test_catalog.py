@@ -55,7 +55,7 @@ def test_a_check_of_a_file_needs_neither_systemd_nor_a_queen(
     ran = rbeectl("catalog", "check", str(tmp_path / "x.db"))
 
     assert ran.code == 78
-    assert ran.err.startswith(f"rbeectl: {tmp_path / 'x.db'} is damaged or no hive catalog: ")
+    assert ran.err.startswith(f"rbeectl: {tmp_path / 'x.db'} is damaged or not a hive catalog: ")
     assert bus.opened == 0
 
 

@@ -23,7 +23,7 @@ def test_metrics_go_into_a_file_and_replace_nothing_else(
     ran = rbeectl("metrics", "--textfile", name if name == "-" else str(tmp_path / name))
 
     assert (ran.code, ran.out) == (2, "")
-    assert "is no file" in ran.err or "and not -" in ran.err
+    assert "is not a regular file" in ran.err or "and not -" in ran.err
     assert "try: rbeectl metrics" in ran.err
     assert {one.name: one.lstat().st_ino for one in tmp_path.iterdir()} == {
         one: found.st_ino for one, found in before.items()

@@ -104,7 +104,7 @@ def test_more_changes_than_a_line_holds_are_counted() -> None:
 
     said = differences(old, with_gpus())
     assert len(said) == CHANGES_MAX
-    assert said[-1] == "and 13 changes more"
+    assert said[-1] == "and 13 more changes"
 
 
 @pytest.mark.parametrize(

@@ -819,7 +819,7 @@ def test_a_hive_that_speaks_without_end_is_cut_short_and_that_is_told(queen: Mak
             assert passed_on == [f"{number}" for number in range(LINES.burst)]
             told = [text for name, text, _ in q.tape.told if name == "hive-restrained"]
             assert len(told) == AT_ONCE
-            assert told[0] == f"the beehive localhost says more than is told: {LINES.burst}"
+            assert told[0] == f"the beehive localhost sends more lines than are relayed: {LINES.burst}"
 
     run(scenario())
 

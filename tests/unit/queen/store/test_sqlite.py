@@ -212,7 +212,7 @@ def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mode: str
 
     error = refused(path)
 
-    assert re.search(rf"has version {VERSION + 1}, .* knows {VERSION} at most", error.message)
+    assert re.search(rf"has version {VERSION + 1}, .* supports at most {VERSION}:", error.message)
     assert (error.hint or "").splitlines() == [
         "With the newer packages in this folder: sudo apt install --only-upgrade ./*.deb",
         *WAY_OUT.splitlines(),
@@ -278,7 +278,7 @@ def test_a_page_that_was_overwritten_is_found(path: Path, page: int) -> None:
 def test_a_folder_in_the_file_s_place_is_told(path: Path) -> None:
     path.mkdir()
 
-    assert "is no file" in refused(path).message
+    assert "is not a regular file" in refused(path).message
 
 
 def test_a_refused_file_is_not_kept_open(path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_log_without_its_catalog_is_never_taken_for_a_new_one_s(path: Path) ->
 
     error = refused(path)
 
-    assert f"{path} is missing, and its log {path}-wal is there" in error.message
+    assert f"{path} is missing, but its log {path}-wal exists" in error.message
 
 
 def test_an_unfinished_restore_is_refused_and_left_alone(path: Path) -> None:
@@ -306,7 +306,7 @@ def test_an_unfinished_restore_is_refused_and_left_alone(path: Path) -> None:
 
     error = refused(path)
 
-    assert error.message == f"the restore of {path} was cut off in its middle"
+    assert error.message == f"the restore of {path} was interrupted"
     assert error.hint == WAY_OUT
 
 

@@ -113,4 +113,4 @@ async def test_a_mark_that_cannot_be_left_fails_no_write(
     monkeypatch.setattr(store.writer, "_wanted", full)
 
     assert (await store.hives.add("a", "a", None)).id == "a"
-    assert "the next boot may not do as the hive catalog says: No space left on device" in caplog.text
+    assert "the marker for the next boot could not be changed: No space left on device" in caplog.text
