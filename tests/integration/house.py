@@ -442,9 +442,9 @@ class Systemd(PlayedSystemd):
         hive = self.hive
         assert hive is not None
         self._hive_ended(restart=restart)
+        await hive.kill()  # systemd starts it again once the process, and every socket of it, has gone
         if restart:
             self._spawn(self._restart())
-        await hive.kill()
 
     async def _restart(self) -> None:
         await self.may_start.wait()
