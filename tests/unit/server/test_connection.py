@@ -103,6 +103,8 @@ def talk(tmp_path: Path, silent_notifier: Notifier) -> Callable[[Talk], Any]:
 
 
 def descriptors() -> int:
+    """How many are open, without those that nobody can reach any more: earlier tests may have left some."""
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
