@@ -83,10 +83,10 @@ def measure(queen: Machine, hives: dict[str, Machine], runs: int) -> None:
     queen.run("systemctl", "start", "floor.service")
     work: tuple[tuple[str, Callable[[], float]], ...] = (
         ("systemd restarts a service of its own, the floor", lambda: floor(queen)),
-        ("the queen knows that a hive elsewhere was killed", lambda: known(queen, hives["gpu1"])),
-        ("a killed queen's hives elsewhere are online, after she is awake again",
+        ("the queen knows that a remote hive was killed", lambda: known(queen, hives["gpu1"])),
+        ("a killed queen's remote hives are online, after she is awake again",
          lambda: back(queen, "systemctl", "kill", "--signal=KILL", "queen-rbee.service")),
-        ("a restarted queen's hives elsewhere are online, after she is awake again",
+        ("a restarted queen's remote hives are online, after she is awake again",
          lambda: back(queen, "systemctl", "restart", "queen-rbee.service")),
     )  # fmt: skip
     least = 0.0
@@ -98,12 +98,12 @@ def measure(queen: Machine, hives: dict[str, Machine], runs: int) -> None:
         print(f"{median:6.0f} {span} x{median / least:.2f}  {name}", flush=True)
 
 
-def crowd(queen: Machine, machine: Machine, count: int) -> None:
+def many_hives(queen: Machine, machine: Machine, count: int) -> None:
     """So many hives from one machine: joined, back after a kill of the queen, and what their beats cost."""
     token = queen.run("rbeectl", "token", "create", "--uses", str(count), user="ada").stdout.strip()
-    machine.copy_in(HERE / "fleet_crowd.py", "/root/fleet_crowd.py")
+    machine.copy_in(HERE / "many_hives.py", "/root/many_hives.py")
     playing = machine.popen(
-        "python3", "-I", "/root/fleet_crowd.py", "queen", token, str(count), reads_input=True
+        "python3", "-I", "/root/many_hives.py", "queen", token, str(count), reads_input=True
     )
     assert playing.stdout is not None
     assert playing.stdin is not None
@@ -111,7 +111,7 @@ def crowd(queen: Machine, machine: Machine, count: int) -> None:
     def told() -> dict[str, float]:
         line = playing.stdout.readline() if playing.stdout else ""
         if not line:
-            raise SystemExit(f"the crowd has ended: {playing.stderr.read() if playing.stderr else ''}")
+            raise SystemExit(f"many_hives.py has ended: {playing.stderr.read() if playing.stderr else ''}")
         found: dict[str, float] = json.loads(line)
         return found
 
@@ -164,7 +164,7 @@ def main(suite: str, runs: int, count: int) -> None:
         queen = at_the_end.enter_context(Machine(tree, bridge=bridge, hostname="queen"))
         queen.run("rbeectl", "tcp", "enable", user="ada")
         hives = {}
-        for name in (*HIVES, "crowd"):
+        for name in (*HIVES, "many"):
             machine = Machine(trees.hive(suite, debs), bridge=bridge, hostname=name)
             hives[name] = at_the_end.enter_context(machine)
         if runs:
@@ -174,7 +174,7 @@ def main(suite: str, runs: int, count: int) -> None:
             awaited(queen, "has-devices", 0, set(HIVES))
             measure(queen, hives, runs)
         if count:
-            crowd(queen, hives["crowd"], count)
+            many_hives(queen, hives["many"], count)
 
 
 if __name__ == "__main__":

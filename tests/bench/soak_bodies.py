@@ -23,7 +23,7 @@ from rbee.wire.daemon import Problem
 from rbee.wire.hives import AddHive
 from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from tests.bench.booted import booted
-from tests.system.house import CATALOG, HIVE, QUEEN, add_hive, await_state, job_of, main_pid, rows
+from tests.system.commands import CATALOG, HIVE, QUEEN, add_hive, await_state, job_of, main_pid, rows
 
 ANSWER_SECONDS = 20.0
 """In which a request must be answered to its end: twice what a body that does not arrive is waited for."""

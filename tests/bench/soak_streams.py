@@ -10,9 +10,9 @@ from pathlib import Path
 from testbed.machine import Machine
 
 from tests.bench.booted import booted
-from tests.system.house import HIVE, QUEEN, configure, curl, main_pid, override
+from tests.system.commands import HIVE, QUEEN, configure, curl, main_pid, override
 
-STORM = "/usr/local/lib/storm.py"
+SCRIPT = "/usr/local/lib/bad_clients.py"
 
 
 def state(machine: Machine, pid: int) -> tuple[int, int]:
@@ -22,20 +22,20 @@ def state(machine: Machine, pid: int) -> tuple[int, int]:
     return int(descriptors), next(int(line.split()[1]) for line in told.splitlines() if line[:4] == "Rss:")
 
 
-def soak(machine: Machine, streams: int, storms: int) -> list[tuple[int, int]]:
-    """The queen's state before and after each storm."""
+def soak(machine: Machine, streams: int, rounds: int) -> list[tuple[int, int]]:
+    """The queen's state before and after each round."""
     # A job that lasts: the hive's unit takes for ever to start.
     configure(machine, "[Queen]\nHiveStartTimeoutSec=10min\n")
     override(machine, HIVE, "[Service]\nTimeoutStartSec=infinity\nExecStartPre=sleep infinity\n")
-    machine.copy_in(Path("tests/system/storm.py"), STORM)
+    machine.copy_in(Path("tests/system/bad_clients.py"), SCRIPT)
     _, job = curl(machine, "/add-hive", "-d", '{"host": "localhost"}')
     queen = main_pid(machine, QUEEN)
     states = [state(machine, queen)]
     print(f"before: {states[0][0]} descriptors, {states[0][1]} KiB", flush=True)
-    for number in range(storms):
+    for number in range(rounds):
         began = time.monotonic()
         told = machine.run(
-            "python3", STORM, "drop", str(streams), "/run/rbee/queen.sock", job["events"],
+            "python3", SCRIPT, "drop", str(streams), "/run/rbee/queen.sock", job["events"],
             user="ada", timeout=500,
         )  # fmt: skip
         took = time.monotonic() - began
@@ -43,7 +43,7 @@ def soak(machine: Machine, streams: int, storms: int) -> list[tuple[int, int]]:
         states.append(state(machine, queen))
         descriptors, resident = states[-1]
         print(
-            f"storm {number + 1}: {streams} streams in {took:.0f} s ({streams / took:.0f}/s) {ended}; "
+            f"round {number + 1}: {streams} streams in {took:.0f} s ({streams / took:.0f}/s) {ended}; "
             f"{descriptors} descriptors, {resident} KiB",
             flush=True,
         )
@@ -51,12 +51,12 @@ def soak(machine: Machine, streams: int, storms: int) -> list[tuple[int, int]]:
     return states
 
 
-def main(suite: str, streams: int, storms: int) -> int:
+def main(suite: str, streams: int, rounds: int) -> int:
     with booted(suite) as machine:
-        before, *after = soak(machine, streams, storms)
+        before, *after = soak(machine, streams, rounds)
     left = after[-1][0] - before[0]
     growth = after[-1][1] / after[0][1] - 1
-    print(f"{suite}: {left} descriptors left, memory {growth:+.1%} from the first storm to the last")
+    print(f"{suite}: {left} descriptors left, memory {growth:+.1%} from the first round to the last")
     return int(left > 0 or growth >= 0.1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from testbed.machine import Machine
 
 from tests.nvml import CONFIG_IN_MACHINE, StubCard, write_cards
-from tests.system.house import HIVE, override, put, rbeectl
+from tests.system.commands import HIVE, override, put, rbeectl
 
 DRIVER = "570.86.15"
 

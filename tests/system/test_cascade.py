@@ -8,7 +8,7 @@ import time
 
 from testbed.machine import Machine
 
-from tests.system.house import (
+from tests.system.commands import (
     HIVE,
     QUEEN,
     SOCKETS,

@@ -11,7 +11,7 @@ from testbed.machine import Machine
 
 from tests.nvml import GB10, GB10_RULES, StubCard, random_cards
 from tests.system.cards import DRIVER, findings, gpus, install_library, show
-from tests.system.house import HIVE, add_hive, configure, rbeectl
+from tests.system.commands import HIVE, add_hive, configure, rbeectl
 
 
 def put_in(

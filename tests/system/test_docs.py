@@ -19,8 +19,8 @@ from testbed.bridge import Bridge
 from testbed.machine import Machine
 from testbed.trees import ARCHIVE_INSIDE, Trees, add_person
 
-from tests.system.fleet.desk import let_in
-from tests.system.house import add_hive, await_state, put
+from tests.system.commands import add_hive, await_state, put
+from tests.system.fleet.ssh import let_in
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANUAL = sorted((CHECKOUT / "packaging/man").iterdir())
@@ -37,8 +37,8 @@ SUCCESSOR = "queen2"
 AWAITED = ("rbeectl join", "rbeectl wake", "rbeectl tcp enable", "systemctl start", "systemctl restart")
 """After these the hive on the other machine comes by itself, in a moment."""
 
-ELSEWHERE = {
-    ("README.md", "rbeectl add-hive root@gpu2 --install ./dist"): "needs ssh: fleet/test_desk.py",
+TESTED_ELSEWHERE = {
+    ("README.md", "rbeectl add-hive root@gpu2 --install ./dist"): "needs ssh: fleet/test_add_by_ssh.py",
     ("fleet.md", "rbeectl add-hive grace@gpu1"): "needs ssh, and somebody who types: fleet/test_sudo.py",
     ("fleet.md", "rbeectl add-hive root@gpu1"): "needs ssh, and a bastion: fleet/test_address.py",
     ("fleet.md", "visudo -f /etc/sudoers.d/grace"): "an editor; fleet/test_sudo.py writes the file",
@@ -198,7 +198,7 @@ def test_each_command_of_a_page_runs_as_it_is_written(
     machines = {None: page_machine, GUEST: guest_machine, SUCCESSOR: successor}
     queen = page_machine
     for command in commands(page):
-        if (page.name, command.text) in ELSEWHERE:
+        if (page.name, command.text) in TESTED_ELSEWHERE:
             continue
         if command.host == SUCCESSOR and successor is not None and queen is not successor:
             assert guest_machine is not None
@@ -235,7 +235,7 @@ def test_the_pages_have_commands() -> None:
 def test_what_is_run_elsewhere_is_still_in_its_page() -> None:
     written = {(page.name, command.text) for page in PAGES for command in commands(page)}
 
-    assert set(ELSEWHERE) <= written
+    assert set(TESTED_ELSEWHERE) <= written
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,

@@ -12,7 +12,7 @@ from testbed.lxc import Limits, ask_guest, become_guest
 from testbed.machine import Machine
 from testbed.trees import ARCHIVE_INSIDE, Trees
 
-from tests.system.house import add_hive, rbeectl
+from tests.system.commands import add_hive, rbeectl
 
 GIB = 2**30
 

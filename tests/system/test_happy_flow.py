@@ -13,7 +13,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.house import (
+from tests.system.commands import (
     HIVE,
     QUEEN,
     SOCKETS,
@@ -33,7 +33,7 @@ from tests.system.house import (
 
 
 @dataclass
-class House:
+class HappyFlow:
     """A machine before and after ada added it, once for all tests of a suite."""
 
     machine: Machine
@@ -44,78 +44,78 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(suite: str, trees: Trees, debs: list[Path]) -> Iterator[House]:
+def flow(suite: str, trees: Trees, debs: list[Path]) -> Iterator[HappyFlow]:
     with Machine(trees.installed(suite, debs)) as machine:
         reading = {verb: rbeectl(machine, verb) for verb in ("status", "list-hives", "list-devices")}
         after_reading = active(machine, QUEEN, HIVE)
         adding = rbeectl(machine, "add-hive", "localhost")
-        yield House(
+        yield HappyFlow(
             machine, reading, after_reading, adding, machine.journal(f"RBEE_JOB_ID={job_of(machine)}")
         )
 
 
-def told_by(house: House, event: str) -> dict[str, Any]:
-    (entry,) = [entry for entry in house.job if entry["RBEE_EVENT"] == event]
+def told_by(flow: HappyFlow, event: str) -> dict[str, Any]:
+    (entry,) = [entry for entry in flow.job if entry["RBEE_EVENT"] == event]
     return entry
 
 
-def test_step_1_looking_asks_systemd_and_wakes_nobody(house: House) -> None:
-    assert house.after_reading == ["inactive", "inactive"]
-    assert {verb: answer.code for verb, answer in house.reading.items()} == {
+def test_step_1_looking_asks_systemd_and_wakes_nobody(flow: HappyFlow) -> None:
+    assert flow.after_reading == ["inactive", "inactive"]
+    assert {verb: answer.code for verb, answer in flow.reading.items()} == {
         "status": 3,
         "list-hives": 3,
         "list-devices": 3,
     }
-    assert "the queen is asleep" in house.reading["status"].out
-    assert "the queen is asleep" in house.reading["list-hives"].err
+    assert "the queen is asleep" in flow.reading["status"].out
+    assert "the queen is asleep" in flow.reading["list-hives"].err
 
 
-def test_step_2_the_queen_is_woken_as_a_unit_of_her_own_user(house: House) -> None:
-    assert house.adding.lines[:2] == STORY[:2]
-    assert user_of(house.machine, main_pid(house.machine, QUEEN)) == "queen-rbee"
-    assert unit(house.machine, QUEEN)["SubState"] == "running"
+def test_step_2_the_queen_is_woken_as_a_unit_of_her_own_user(flow: HappyFlow) -> None:
+    assert flow.adding.lines[:2] == STORY[:2]
+    assert user_of(flow.machine, main_pid(flow.machine, QUEEN)) == "queen-rbee"
+    assert unit(flow.machine, QUEEN)["SubState"] == "running"
 
 
-def test_step_3_the_keeper_asks_and_the_whole_story_is_told_in_order(house: House) -> None:
-    assert house.adding.code == 0, house.adding
-    assert house.adding.lines[: len(STORY)] == STORY
-    assert without_devices(house.adding.lines[len(STORY)]) == (
+def test_step_3_the_keeper_asks_and_the_whole_story_is_told_in_order(flow: HappyFlow) -> None:
+    assert flow.adding.code == 0, flow.adding
+    assert flow.adding.lines[: len(STORY)] == STORY
+    assert without_devices(flow.adding.lines[len(STORY)]) == (
         "(queen bee)  the beehive localhost has a cpu (…) "
         "and model catalog has 0 models and 0 workers available"
     )
-    assert house.adding.lines[len(STORY) + 1] == "Hive localhost is Online"
-    assert "\033" not in house.adding.out  # plain in a pipe
+    assert flow.adding.lines[len(STORY) + 1] == "Hive localhost is Online"
+    assert "\033" not in flow.adding.out  # plain in a pipe
 
 
-def test_step_4_the_catalog_has_one_row_with_the_seeds_columns(house: House) -> None:
-    (row,) = rows(house.machine)
+def test_step_4_the_catalog_has_one_row_with_the_seeds_columns(flow: HappyFlow) -> None:
+    (row,) = rows(flow.machine)
     assert (row["id"], row["host"], row["port"]) == ("localhost", "localhost", 8600)
     assert row["created_at_ms"] <= row["updated_at_ms"]
-    assert told_by(house, "adding")["_SYSTEMD_UNIT"] == QUEEN
+    assert told_by(flow, "adding")["_SYSTEMD_UNIT"] == QUEEN
 
 
-def test_step_5_the_queen_wakes_the_hive_as_a_unit_of_its_own_user(house: House) -> None:
-    assert user_of(house.machine, main_pid(house.machine, HIVE)) == "rbee-hive"
+def test_step_5_the_queen_wakes_the_hive_as_a_unit_of_its_own_user(flow: HappyFlow) -> None:
+    assert user_of(flow.machine, main_pid(flow.machine, HIVE)) == "rbee-hive"
     # Nobody spawned it: its parent is PID 1.
-    parent = house.machine.run("ps", "-o", "ppid=", "-p", str(main_pid(house.machine, HIVE))).stdout
+    parent = flow.machine.run("ps", "-o", "ppid=", "-p", str(main_pid(flow.machine, HIVE))).stdout
     assert parent.strip() == "1"
-    assert told_by(house, "waking")["_PID"] == str(main_pid(house.machine, QUEEN))
+    assert told_by(flow, "waking")["_PID"] == str(main_pid(flow.machine, QUEEN))
 
 
-def test_step_6_the_first_heartbeat_is_the_hives_own_line_under_the_job(house: House) -> None:
-    entry = told_by(house, "sending-heartbeat")
-    assert entry["_PID"] == str(main_pid(house.machine, HIVE))
+def test_step_6_the_first_heartbeat_is_the_hives_own_line_under_the_job(flow: HappyFlow) -> None:
+    entry = told_by(flow, "sending-heartbeat")
+    assert entry["_PID"] == str(main_pid(flow.machine, HIVE))
     assert entry["MESSAGE"] == "Sending first heartbeat to queen"
 
 
-def test_step_7_the_queen_takes_the_first_heartbeat(house: House) -> None:
-    entry = told_by(house, "first-heartbeat")
-    assert entry["_PID"] == str(main_pid(house.machine, QUEEN))
+def test_step_7_the_queen_takes_the_first_heartbeat(flow: HappyFlow) -> None:
+    entry = told_by(flow, "first-heartbeat")
+    assert entry["_PID"] == str(main_pid(flow.machine, QUEEN))
     assert entry["RBEE_HIVE"] == "localhost"
 
 
-def test_step_8_the_queen_asks_for_the_devices_after_the_heartbeat(house: House) -> None:
-    events = [entry["RBEE_EVENT"] for entry in house.job]
+def test_step_8_the_queen_asks_for_the_devices_after_the_heartbeat(flow: HappyFlow) -> None:
+    events = [entry["RBEE_EVENT"] for entry in flow.job]
     assert events == [
         "adding",
         "catalog-changed",
@@ -129,24 +129,24 @@ def test_step_8_the_queen_asks_for_the_devices_after_the_heartbeat(house: House)
     ]
 
 
-def test_step_9_the_hive_answers_with_the_devices_of_this_machine(house: House) -> None:
-    assert told_by(house, "detected")["_PID"] == str(main_pid(house.machine, HIVE))
-    (hive,) = rbeectl(house.machine, "list-devices", "--json").json["hives"]
+def test_step_9_the_hive_answers_with_the_devices_of_this_machine(flow: HappyFlow) -> None:
+    assert told_by(flow, "detected")["_PID"] == str(main_pid(flow.machine, HIVE))
+    (hive,) = rbeectl(flow.machine, "list-devices", "--json").json["hives"]
     cpu = hive["devices"]["cpu"]
-    assert cpu["threads"] == int(house.machine.run("nproc", "--all").stdout)
-    total = re.search(r"MemTotal:\s+(\d+) kB", house.machine.run("cat", "/proc/meminfo").stdout)
+    assert cpu["threads"] == int(flow.machine.run("nproc", "--all").stdout)
+    total = re.search(r"MemTotal:\s+(\d+) kB", flow.machine.run("cat", "/proc/meminfo").stdout)
     assert total
     assert cpu["ram_bytes"] == int(total[1]) * 1024
     assert hive["devices"]["model_catalog"] == hive["devices"]["worker_catalog"] == []
 
 
-def test_step_10_devices_and_status_are_stored_and_shown(house: House) -> None:
-    (row,) = rows(house.machine)
+def test_step_10_devices_and_status_are_stored_and_shown(flow: HappyFlow) -> None:
+    (row,) = rows(flow.machine)
     assert row["status"] == "online"
-    (hive,) = rbeectl(house.machine, "list-hives", "--json").json["hives"]
+    (hive,) = rbeectl(flow.machine, "list-hives", "--json").json["hives"]
     assert hive["state"] == "online"
     assert json.loads(row["devices"]) == hive["devices"]
-    shown = rbeectl(house.machine, "list-hives")
+    shown = rbeectl(flow.machine, "list-hives")
     assert shown.lines[0].split() == [
         "HIVE",
         "STATE",
@@ -165,13 +165,13 @@ def test_step_10_devices_and_status_are_stored_and_shown(house: House) -> None:
     assert "localhost:8600" in shown.lines[1]
 
 
-def test_the_status_lines_and_the_journal_tell_the_same(house: House) -> None:
-    assert unit(house.machine, QUEEN)["StatusText"] == "hives: 1 online, 0 suspect, 0 offline"
+def test_the_status_lines_and_the_journal_tell_the_same(flow: HappyFlow) -> None:
+    assert unit(flow.machine, QUEEN)["StatusText"] == "hives: 1 online, 0 suspect, 0 offline"
     assert re.fullmatch(
         r"queen at /run/rbee/queen.sock, last beat \d\d:\d\d:\d\d \S+, the next within 15 s",
-        unit(house.machine, HIVE)["StatusText"],
+        unit(flow.machine, HIVE)["StatusText"],
     )
-    told = house.machine.run(
+    told = flow.machine.run(
         "journalctl", "-u", "queen-rbee", "-u", "rbee-hive", "-o", "cat"
     ).stdout.splitlines()
     # The keeper's own lines are the keeper's.
@@ -179,19 +179,17 @@ def test_the_status_lines_and_the_journal_tell_the_same(house: House) -> None:
         assert line[len("(queen bee)  ") :] in told
 
 
-def test_the_journal_names_who_asked_and_explains_the_lines(house: House) -> None:
-    entry = told_by(house, "adding")
-    ada = house.machine.run("id", "-u", "ada").stdout.strip()
+def test_the_journal_names_who_asked_and_explains_the_lines(flow: HappyFlow) -> None:
+    entry = told_by(flow, "adding")
+    ada = flow.machine.run("id", "-u", "ada").stdout.strip()
     assert (entry["RBEE_ACTOR_UID"], entry["PRIORITY"]) == (ada, "5")
-    explained = house.machine.run(
-        "journalctl", "-x", "--no-pager", f"MESSAGE_ID={entry['MESSAGE_ID']}"
-    ).stdout
+    explained = flow.machine.run("journalctl", "-x", "--no-pager", f"MESSAGE_ID={entry['MESSAGE_ID']}").stdout
     assert "Subject: Hive localhost is being added" in explained
     assert f"rbeectl logs --job {entry['RBEE_JOB_ID']}" in explained
 
 
-def test_step_11_shutdown_stops_hive_then_queen_then_sockets(house: House) -> None:
-    answer = rbeectl(house.machine, "shutdown")
+def test_step_11_shutdown_stops_hive_then_queen_then_sockets(flow: HappyFlow) -> None:
+    answer = rbeectl(flow.machine, "shutdown")
     assert answer.code == 0, answer
     assert answer.lines == [
         "(bee keeper) Shutting down queen",
@@ -199,20 +197,20 @@ def test_step_11_shutdown_stops_hive_then_queen_then_sockets(house: House) -> No
         "(bee hive)   Received shutdown signal, goodbye",
         "Queen and hives are off",
     ]
-    assert active(house.machine, HIVE, QUEEN, *SOCKETS) == ["inactive"] * 4
-    assert processes_of(house.machine, "queen-rbee", "rbee-hive") == []
+    assert active(flow.machine, HIVE, QUEEN, *SOCKETS) == ["inactive"] * 4
+    assert processes_of(flow.machine, "queen-rbee", "rbee-hive") == []
     stopped = [
-        unit(house.machine, name, "InactiveEnterTimestampMonotonic")["InactiveEnterTimestampMonotonic"]
+        unit(flow.machine, name, "InactiveEnterTimestampMonotonic")["InactiveEnterTimestampMonotonic"]
         for name in (HIVE, QUEEN, "queen-rbee.socket")
     ]
     assert stopped == sorted(stopped, key=int)
     # The whole cascade within 2 s, by systemd's own clock.
-    (asked,) = house.machine.journal("RBEE_EVENT=shutting-down-hives")
+    (asked,) = flow.machine.journal("RBEE_EVENT=shutting-down-hives")
     assert int(stopped[-1]) - int(asked["__MONOTONIC_TIMESTAMP"]) < 2_000_000
-    assert "off" in rbeectl(house.machine, "list-hives").err
+    assert "off" in rbeectl(flow.machine, "list-hives").err
 
 
-def test_after_a_shutdown_add_hive_wakes_everything_again(house: House) -> None:
-    assert rbeectl(house.machine, "shutdown").code == 0
-    add_hive(house.machine)
-    assert active(house.machine, QUEEN, HIVE, *SOCKETS) == ["active"] * 4
+def test_after_a_shutdown_add_hive_wakes_everything_again(flow: HappyFlow) -> None:
+    assert rbeectl(flow.machine, "shutdown").code == 0
+    add_hive(flow.machine)
+    assert active(flow.machine, QUEEN, HIVE, *SOCKETS) == ["active"] * 4

@@ -25,7 +25,7 @@ from tests.system.cards import (
     unload_driver,
     unplug,
 )
-from tests.system.house import HIVE, active, add_hive, await_state, configure, curl, rbeectl, rows, unit
+from tests.system.commands import HIVE, active, add_hive, await_state, configure, curl, rbeectl, rows, unit
 
 A = StubCard("0000:01:00.0", 48 * 2**30, "GPU-aaaaaaaa", "NVIDIA RTX A6000", Load(7, 2**30, 41, 65_000))
 B = StubCard("0000:41:00.0", 15 * 2**30, "GPU-bbbbbbbb", "Tesla T4", Load(93, 14 * 2**30, 78, 69_500))

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as old_forma
 from testbed.machine import Machine
 from testbed.trees import install_from_archive
 
-from tests.system.house import QUEEN, SOCKETS, active, add_hive, override, put, rbeectl, unit
+from tests.system.commands import QUEEN, SOCKETS, active, add_hive, override, put, rbeectl, unit
 
 FOLDER = "/var/lib/prometheus/node-exporter"
 TEXTFILE = f"{FOLDER}/rbee.prom"

@@ -14,7 +14,18 @@ from typing import Any
 from testbed.machine import Machine
 
 from rbee import __version__
-from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, configure, curl, rbeectl, type_in, unit
+from tests.system.commands import (
+    HIVE,
+    QUEEN,
+    SOCKETS,
+    active,
+    add_hive,
+    configure,
+    curl,
+    rbeectl,
+    type_in,
+    unit,
+)
 
 PATIENCE = 20.0
 FEED = "/run/queen-rbee/events"

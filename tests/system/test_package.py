@@ -11,7 +11,7 @@ from pathlib import Path
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.house import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl
+from tests.system.commands import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

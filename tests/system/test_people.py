@@ -9,7 +9,18 @@ import signal
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import CATALOG, HIVE, QUEEN, active, add_hive, curl, main_pid, override, rbeectl, rows
+from tests.system.commands import (
+    CATALOG,
+    HIVE,
+    QUEEN,
+    active,
+    add_hive,
+    curl,
+    main_pid,
+    override,
+    rbeectl,
+    rows,
+)
 
 
 def test_adding_twice_is_one_row_and_no_error(machine: Machine) -> None:

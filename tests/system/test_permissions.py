@@ -12,7 +12,7 @@ from testbed.machine import Machine
 from testbed.trees import Trees
 
 from rbee.wire.routes import QueenRoutes
-from tests.system.house import (
+from tests.system.commands import (
     HIVE,
     QUEEN,
     SOCKETS,

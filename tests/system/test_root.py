@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import HIVE, QUEEN, active, add_hive, await_stopped, override, put, unit
+from tests.system.commands import HIVE, QUEEN, active, add_hive, await_stopped, override, put, unit
 
 REDIAL = "rbee-hive-redial.service"
 ROOTS_WAIT = 60

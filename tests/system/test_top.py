@@ -13,7 +13,7 @@ import pyte
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import QUEEN, SOCKETS, STORY, active, add_hive, rbeectl, unit
+from tests.system.commands import QUEEN, SOCKETS, STORY, active, add_hive, rbeectl, unit
 
 GIB = 2**30
 

@@ -12,7 +12,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import add_person, install
 
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,

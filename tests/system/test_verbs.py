@@ -9,7 +9,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,
@@ -28,7 +28,7 @@ from tests.system.house import (
 
 
 @pytest.fixture(scope="module")
-def house(suite: str, trees: Trees, debs: list[object]) -> Iterator[Machine]:
+def shared_machine(suite: str, trees: Trees, debs: list[object]) -> Iterator[Machine]:
     """A machine that ada has added, once for the verbs that only look."""
     with Machine(trees.installed(suite, debs)) as machine:  # type: ignore[arg-type]
         add_hive(machine)
@@ -126,8 +126,8 @@ def test_a_timeout_ends_the_verb_and_not_the_job(machine: Machine) -> None:
 # What only looks
 
 
-def test_status_of_a_hive_has_its_state_devices_and_log(house: Machine) -> None:
-    seen = rbeectl(house, "status", "localhost", user=None)
+def test_status_of_a_hive_has_its_state_devices_and_log(shared_machine: Machine) -> None:
+    seen = rbeectl(shared_machine, "status", "localhost", user=None)
 
     assert seen.code == 0
     lines = [line.strip() for line in seen.lines]
@@ -138,7 +138,7 @@ def test_status_of_a_hive_has_its_state_devices_and_log(house: Machine) -> None:
     assert 1 <= len(log) <= 10
     assert any("rbee-hive[" in line for line in log)
     # ada may not read the journal, and sees what the queen keeps.
-    lines = rbeectl(house, "status", "localhost", "-n", "3").lines
+    lines = rbeectl(shared_machine, "status", "localhost", "-n", "3").lines
     log = lines[lines.index("") + 1 :]
     assert len(log) == 3
     assert " queen bee: the beehive localhost has a cpu" in log[-1]
@@ -156,35 +156,35 @@ def test_status_of_a_hive_that_died_exits_3_with_the_reason(machine: Machine) ->
     assert "Reason: stopped by an administrator" in seen.out
 
 
-def test_show_tells_the_properties_of_a_hive(house: Machine) -> None:
-    shown = dict(line.split("=", 1) for line in rbeectl(house, "show", "localhost").lines)
+def test_show_tells_the_properties_of_a_hive(shared_machine: Machine) -> None:
+    shown = dict(line.split("=", 1) for line in rbeectl(shared_machine, "show", "localhost").lines)
 
     assert (shown["Id"], shown["State"], shown["Wanted"]) == ("localhost", "online", "yes")
-    assert int(shown["CPUThreads"]) == int(house.run("nproc", "--all").stdout)
-    assert shown["Version"] == rbeectl(house, "--version").out.split()[-1]
-    assert rbeectl(house, "show", "localhost", "-p", "State", "--value").out == "online\n"
-    assert rbeectl(house, "show", "nowhere").code == 4
+    assert int(shown["CPUThreads"]) == int(shared_machine.run("nproc", "--all").stdout)
+    assert shown["Version"] == rbeectl(shared_machine, "--version").out.split()[-1]
+    assert rbeectl(shared_machine, "show", "localhost", "-p", "State", "--value").out == "online\n"
+    assert rbeectl(shared_machine, "show", "nowhere").code == 4
 
 
-def test_version_tells_all_three(house: Machine) -> None:
-    version = rbeectl(house, "--version").out.split()[-1]
+def test_version_tells_all_three(shared_machine: Machine) -> None:
+    version = rbeectl(shared_machine, "--version").out.split()[-1]
 
-    assert rbeectl(house, "version", "--json").json == {
+    assert rbeectl(shared_machine, "version", "--json").json == {
         "rbeectl": version,
         "queen": {"state": "awake", "version": version},
         "hives": [{"id": "localhost", "state": "online", "version": version}],
     }
 
 
-def test_logs_are_the_journals(house: Machine) -> None:
-    job = job_of(house)
+def test_logs_are_the_journals(shared_machine: Machine) -> None:
+    job = job_of(shared_machine)
 
-    everything = rbeectl(house, "logs", "--json", user=None).lines
+    everything = rbeectl(shared_machine, "logs", "--json", user=None).lines
     of_the_job = [
-        json.loads(line) for line in rbeectl(house, "logs", "--job", job, "--json", user=None).lines
+        json.loads(line) for line in rbeectl(shared_machine, "logs", "--job", job, "--json", user=None).lines
     ]
-    of_the_hive = rbeectl(house, "logs", "localhost", "--no-pager", user=None)
-    explained = rbeectl(house, "logs", "-x", "-n", "5", user=None).out
+    of_the_hive = rbeectl(shared_machine, "logs", "localhost", "--no-pager", user=None)
+    explained = rbeectl(shared_machine, "logs", "-x", "-n", "5", user=None).out
 
     assert {entry["RBEE_JOB_ID"] for entry in of_the_job} == {job}
     assert {entry["_SYSTEMD_UNIT"] for entry in of_the_job} == {QUEEN, HIVE}
@@ -193,36 +193,42 @@ def test_logs_are_the_journals(house: Machine) -> None:
     assert "Defined-By: rbee" in explained or "░░" in explained
 
 
-def test_a_line_that_somebody_forged_is_not_in_the_logs(house: Machine) -> None:
-    house.run("logger", "--journald", input="MESSAGE=all is well\nRBEE_HIVE=localhost\n", user="mallory")
-    (forged,) = house.journal("MESSAGE=all is well")
+def test_a_line_that_somebody_forged_is_not_in_the_logs(shared_machine: Machine) -> None:
+    shared_machine.run(
+        "logger", "--journald", input="MESSAGE=all is well\nRBEE_HIVE=localhost\n", user="mallory"
+    )
+    (forged,) = shared_machine.journal("MESSAGE=all is well")
 
     assert forged["RBEE_HIVE"] == "localhost"
-    assert "all is well" not in rbeectl(house, "logs", "localhost", user=None).out
+    assert "all is well" not in rbeectl(shared_machine, "logs", "localhost", user=None).out
 
 
-def test_logs_follow_until_they_are_interrupted(house: Machine) -> None:
-    following = house.popen("runuser", "-u", "root", "--", "timeout", "2", "rbeectl", "logs", "-f", "-n", "0")
+def test_logs_follow_until_they_are_interrupted(shared_machine: Machine) -> None:
+    following = shared_machine.popen(
+        "runuser", "-u", "root", "--", "timeout", "2", "rbeectl", "logs", "-f", "-n", "0"
+    )
     out, _ = following.communicate(timeout=20)
     assert following.returncode == 124, out
 
 
-def test_who_may_not_read_the_journal_is_pointed_to_what_the_queen_narrates(house: Machine) -> None:
-    refused = rbeectl(house, "logs", "-n", "1", "localhost")
+def test_who_may_not_read_the_journal_is_pointed_to_what_the_queen_narrates(shared_machine: Machine) -> None:
+    refused = rbeectl(shared_machine, "logs", "-n", "1", "localhost")
 
     assert (refused.code, refused.out) == (77, "")
     assert "only root and the groups adm and systemd-journal" in refused.err
     instead, as_root = tries(refused)
-    assert "localhost" in type_in(house, f"timeout 2 {instead}", user="ada").out
-    assert type_in(house, as_root).code == 0
-    house.run("usermod", "--append", "--groups", "systemd-journal", "ada")
-    assert rbeectl(house, "logs", "-n", "1", "localhost").out != ""
+    assert "localhost" in type_in(shared_machine, f"timeout 2 {instead}", user="ada").out
+    assert type_in(shared_machine, as_root).code == 0
+    shared_machine.run("usermod", "--append", "--groups", "systemd-journal", "ada")
+    assert rbeectl(shared_machine, "logs", "-n", "1", "localhost").out != ""
 
 
-def test_help_is_a_verb_and_a_verb_begun_is_suggested(house: Machine) -> None:
-    assert rbeectl(house, "help", "add-hive").out == rbeectl(house, "add-hive", "--help").out
-    assert rbeectl(house, "help").out == rbeectl(house, "--help").out
-    listed = rbeectl(house, "list")
+def test_help_is_a_verb_and_a_verb_begun_is_suggested(shared_machine: Machine) -> None:
+    assert (
+        rbeectl(shared_machine, "help", "add-hive").out == rbeectl(shared_machine, "add-hive", "--help").out
+    )
+    assert rbeectl(shared_machine, "help").out == rbeectl(shared_machine, "--help").out
+    listed = rbeectl(shared_machine, "list")
     assert listed.code == 2
     assert "did you mean list-hives or list-devices?" in listed.err
 
@@ -237,39 +243,39 @@ def on_80_columns(machine: Machine, command: str, **env: str) -> list[str]:
     return [line.rstrip() for line in shown.splitlines()]
 
 
-def test_80_columns_show_what_a_table_is_looked_at_for(house: Machine) -> None:
-    assert rbeectl(house, "label", "localhost", f"rack={'x' * 60}").code == 0
-    header, hive = on_80_columns(house, "rbeectl list-hives")
+def test_80_columns_show_what_a_table_is_looked_at_for(shared_machine: Machine) -> None:
+    assert rbeectl(shared_machine, "label", "localhost", f"rack={'x' * 60}").code == 0
+    header, hive = on_80_columns(shared_machine, "rbeectl list-hives")
     assert header.split()[:6] == ["HIVE", "STATE", "SINCE", "LAST", "BEAT", "REASON"]
     assert "heartbeats received" in hive
     assert max(len(header), len(hive)) <= 80
-    header, *_ = on_80_columns(house, "rbeectl list-devices")
+    header, *_ = on_80_columns(shared_machine, "rbeectl list-devices")
     assert header.split()[:7] == ["HIVE", "DEVICE", "NAME", "USE", "MEMORY", "TEMP", "POWER"]
-    for line in on_80_columns(house, "rbeectl audit -n 3")[1:]:
+    for line in on_80_columns(shared_machine, "rbeectl audit -n 3")[1:]:
         assert "uid " in line or "localhost" in line
-    assert rbeectl(house, "label", "localhost", "rack-").code == 0
+    assert rbeectl(shared_machine, "label", "localhost", "rack-").code == 0
 
 
 PAGER = "#!/bin/sh\ncat >/tmp/paged\necho flags=$LESS\n"
 
 
-def test_what_a_pager_gets_is_not_cut(house: Machine) -> None:
+def test_what_a_pager_gets_is_not_cut(shared_machine: Machine) -> None:
     for _ in range(13):
-        assert rbeectl(house, "cordon", "localhost", f"a fan is loud {'x' * 100} and hot").code == 0
-        assert rbeectl(house, "uncordon", "localhost").code == 0
+        assert rbeectl(shared_machine, "cordon", "localhost", f"a fan is loud {'x' * 100} and hot").code == 0
+        assert rbeectl(shared_machine, "uncordon", "localhost").code == 0
     pager = "/usr/local/bin/pager-of-the-test"
-    house.run("install", "-m", "0755", "/dev/stdin", pager, input=PAGER)
+    shared_machine.run("install", "-m", "0755", "/dev/stdin", pager, input=PAGER)
     # less, with what systemctl gives it: it chops lines, and scrolls to the right.
-    assert "flags=FRSXMK" in on_80_columns(house, "rbeectl audit", SYSTEMD_PAGER=pager)
+    assert "flags=FRSXMK" in on_80_columns(shared_machine, "rbeectl audit", SYSTEMD_PAGER=pager)
 
-    paged = house.run("cat", "/tmp/paged").stdout.splitlines()
+    paged = shared_machine.run("cat", "/tmp/paged").stdout.splitlines()
     assert len(paged) > 24
     assert any(f"{'x' * 100} and hot" in line for line in paged)
 
 
 @pytest.mark.parametrize("verb", ["show", "status"])
-def test_a_mistyped_hive_suggests_the_near_one(house: Machine, verb: str) -> None:
-    answer = rbeectl(house, verb, "lcoalhost")
+def test_a_mistyped_hive_suggests_the_near_one(shared_machine: Machine, verb: str) -> None:
+    answer = rbeectl(shared_machine, verb, "lcoalhost")
 
     assert answer.code == 4
     assert "did you mean localhost?" in answer.err

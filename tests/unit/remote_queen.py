@@ -17,7 +17,7 @@ from rbee.queen.authority import Authority, Identity
 from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.daemon import Notifier
 from rbee.uplink.frames import PROTOCOL
-from tests.unit.serving import TIMEOUT, nothing
+from tests.unit.unix_http import TIMEOUT, nothing
 
 HERE = "127.0.0.1"
 GPU1 = Identity("gpu1", "c" * 32)

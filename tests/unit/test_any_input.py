@@ -25,7 +25,7 @@ from rbee.scope import SYSTEM
 from rbee.systemd.connection import unit_path
 from rbee.systemd.daemon import take_sockets, watchdog_interval
 from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
-from tests.unit.shapes import ANYTHING
+from tests.unit.wire_values import ANYTHING
 
 # rbee.conf
 

@@ -10,8 +10,8 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.fleet.house import SUITES, Fleet, fleet_of, refused
-from tests.system.house import HIVE, QUEEN, add_hive, await_state, configure, override, rbeectl
+from tests.system.commands import HIVE, QUEEN, add_hive, await_state, configure, override, rbeectl
+from tests.system.fleet.fleet import SUITES, Fleet, fleet_of, refused
 
 DAY = 86400
 

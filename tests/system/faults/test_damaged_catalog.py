@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,

@@ -9,7 +9,7 @@ import pytest
 from testbed.machine import Machine
 
 from tests.bench.soak_add_hive import soak
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from testbed.machine import Machine
 
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,

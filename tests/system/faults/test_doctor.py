@@ -15,7 +15,7 @@ from testbed.machine import Machine
 from testbed.trees import install_from_archive
 
 from rbee.systemd.exitstatus import SETUPS
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     HIVE,
     QUEEN,

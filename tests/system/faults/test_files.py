@@ -8,8 +8,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import install_from_archive
 
-from tests.system.faults.test_disk import fill, mount_small
-from tests.system.house import (
+from tests.system.commands import (
     CATALOG,
     QUEEN,
     Answer,
@@ -23,6 +22,7 @@ from tests.system.house import (
     tries,
     type_in,
 )
+from tests.system.faults.test_disk import fill, mount_small
 
 DIR = "/var/lib/queen-rbee"
 DROPIN = "/etc/systemd/system/queen-rbee-tcp.socket.d/50-listen.conf"

@@ -10,7 +10,7 @@ import pytest
 from testbed.machine import Machine
 
 from tests.nvml import CONFIG_IN_MACHINE, StubCard, compile_stub, write_cards
-from tests.system.house import HIVE, QUEEN, add_hive, job_of, override, put, rbeectl, rows
+from tests.system.commands import HIVE, QUEEN, add_hive, job_of, override, put, rbeectl, rows
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
 CLEAR_LINE = "\x1b[K"

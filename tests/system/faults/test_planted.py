@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testbed.machine import Machine
 
-from tests.system.house import add_hive, rbeectl
+from tests.system.commands import add_hive, rbeectl
 from tests.system.planted import racing
 
 STATE = "/var/lib/queen-rbee"

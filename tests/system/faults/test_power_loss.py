@@ -8,7 +8,7 @@ import signal
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import CATALOG, QUEEN, add_hive, main_pid, rbeectl, rows
+from tests.system.commands import CATALOG, QUEEN, add_hive, main_pid, rbeectl, rows
 
 
 def without_time(row: dict[str, object]) -> dict[str, object]:

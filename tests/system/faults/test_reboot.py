@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from testbed.machine import Machine
 
-from tests.system.house import (
+from tests.system.commands import (
     HIVE,
     QUEEN,
     SOCKETS,

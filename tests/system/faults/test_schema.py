@@ -22,7 +22,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from rbee.wire.routes import HiveRoutes, QueenRoutes
-from tests.system.house import HIVE, QUEEN, add_hive, job_of, main_pid, rbeectl, rows
+from tests.system.commands import HIVE, QUEEN, add_hive, job_of, main_pid, rbeectl, rows
 
 REQUESTS = 25
 """How many of each operation, as its document allows them, and as many as it does not."""

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from testbed.trees import Trees
 
-from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import SUITES, Fleet, fleet_of
+from tests.system.fleet.fleet import SUITES, Fleet, fleet_of
+from tests.system.fleet.ssh import give_ssh
 
 MakeFleet = Callable[..., Fleet]
 
 
 @pytest.fixture
 def make_fleet(trees: Trees, debs: list[Path]) -> Iterator[MakeFleet]:
-    """Makes a fleet of this test's own: see house.fleet_of()."""
+    """Makes a fleet of this test's own: see fleet.fleet_of()."""
     with ExitStack() as at_the_end:
 
         def make(**options: Any) -> Fleet:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from testbed.machine import Machine
 
-from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import Fleet, refused
-from tests.system.house import put, rbeectl, rows
+from tests.system.commands import put, rbeectl, rows
+from tests.system.fleet.fleet import Fleet, refused
+from tests.system.fleet.ssh import give_ssh
 
 ADDING = ("add-hive", "root@gpu1")
 

@@ -201,16 +201,16 @@ def test_a_rejected_connection_is_refused(
 
 
 def test_a_relay_stands_between_two_machines(bridge: Bridge, gpu1: Machine, gpu2: Machine) -> None:
-    address = bridge.host("gpu2-afar")
+    address = bridge.host("gpu2-remote")
     with Relay((address, PORT), (gpu2.address, PORT), delay=0.1) as relay:
         began = time.monotonic()
         # gpu2 sees the relay.
-        assert ask(gpu1, "gpu2-afar").startswith("gpu2 to ")
+        assert ask(gpu1, "gpu2-remote").startswith("gpu2 to ")
         assert time.monotonic() - began >= 0.2
         assert (relay.accepted, relay.up_bytes) == (1, 0)
         assert relay.down_bytes > 0
         relay.blackhole()
-        assert ask(gpu1, "gpu2-afar", patience=0.5) == "TimeoutError"
+        assert ask(gpu1, "gpu2-remote", patience=0.5) == "TimeoutError"
 
 
 def test_sshd_runs_once_it_is_wanted(gpu1: Machine, gpu2: Machine) -> None:

@@ -12,9 +12,9 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import MEMBERSHIP, PORT, SUITES, Fleet, at, fleet_of
-from tests.system.house import HIVE, active, configure, put, rbeectl, type_in
+from tests.system.commands import HIVE, active, configure, put, rbeectl, type_in
+from tests.system.fleet.fleet import MEMBERSHIP, PORT, SUITES, Fleet, at, fleet_of
+from tests.system.fleet.ssh import give_ssh
 
 
 @pytest.fixture(scope="module", params=SUITES)

@@ -16,9 +16,9 @@ from testbed.bridge import Bridge
 from testbed.machine import Machine
 from testbed.trees import Trees, add_person, install
 
-from tests.system.fleet.desk import on_terminal
-from tests.system.fleet.house import SUITES, Fleet
-from tests.system.house import Answer, await_state
+from tests.system.commands import Answer, await_state
+from tests.system.fleet.fleet import SUITES, Fleet
+from tests.system.fleet.ssh import on_terminal
 
 NEEDED = ("python3-rbee_", "rbee-hive_", "rbeectl_")
 
@@ -114,17 +114,17 @@ def test_the_first_hour(hour: Hour, debs: list[Path]) -> None:
     assert "All is well" in hour.types(queen, "rbeectl doctor", user=None).out
 
 
-def with_ssh(desk: Machine, machine: Machine) -> None:
+def with_ssh(origin: Machine, machine: Machine) -> None:
     """ada's key is let in there as grace, who is in group sudo; ada has never been there."""
     add_person(machine, "grace")
     machine.run("chpasswd", input="grace:secret\n")
     machine.run("adduser", "grace", "sudo")
     machine.run("ssh-keygen", "-A")
     machine.run("systemctl", "start", "ssh.service")
-    desk.run(
+    origin.run(
         "sh", "-c", "mkdir -p -m 700 ~/.ssh; ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519", user="ada"
     )
-    key = desk.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user="ada").stdout
+    key = origin.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user="ada").stdout
     path = "/home/grace/.ssh/authorized_keys"
     machine.run("install", "-D", "-o", "grace", "-m", "0600", "/dev/stdin", path, input=key)
     machine.run("chown", "-R", "grace:", "/home/grace/.ssh")

@@ -18,9 +18,10 @@ from testbed.trees import Trees
 from rbee.queen.restraint import AT_ONCE
 from rbee.uplink.frames import PROTOCOL, UplinkRoutes
 from rbee.wire.routes import FleetRoutes, QueenRoutes
+from tests.system.commands import HIVE, QUEEN, altered, curl, main_pid, override, put, rbeectl, rows, unit
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import counted, rejected_with_reset
-from tests.system.fleet.house import (
+from tests.system.fleet.fleet import (
     MEMBERSHIP,
     PORT,
     SUITES,
@@ -30,7 +31,6 @@ from tests.system.fleet.house import (
     fleet_of,
     refused,
 )
-from tests.system.house import HIVE, QUEEN, altered, curl, main_pid, override, put, rbeectl, rows, unit
 
 RESETS = struct.pack("ii", 1, 0)
 
@@ -316,7 +316,7 @@ def test_a_stranger_s_joins_fill_nothing_and_an_operator_sees_how_many_they_were
         told = [entry["MESSAGE"] for entry in fleet.told("join-refused")][before:]
         assert len(told) == AT_ONCE
         assert all(stranger.address in text for text in told)
-        # And a machine elsewhere is not in its way, nor is what operators did gone.
+        # And a remote hive is not in its way, nor is what operators did gone.
         fleet.await_told("join-refused", count=before + AT_ONCE + 1, seconds=70)
         last = fleet.told("join-refused")[-1]["MESSAGE"]
         assert re.search(r"\(the same \d\d times more within 60 s\)$", last), last

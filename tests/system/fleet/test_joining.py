@@ -8,8 +8,9 @@ import pytest
 from testbed.relay import Relay
 
 from rbee import __version__
+from tests.system.commands import CATALOG, HIVE, rbeectl, rows, unit
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.house import (
+from tests.system.fleet.fleet import (
     MEMBERSHIP,
     PORT,
     SUITES,
@@ -19,7 +20,6 @@ from tests.system.fleet.house import (
     membership,
     refused,
 )
-from tests.system.house import CATALOG, HIVE, rbeectl, rows, unit
 
 
 @pytest.fixture(params=SUITES)

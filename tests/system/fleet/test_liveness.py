@@ -12,9 +12,10 @@ from testbed.machine import Machine
 from testbed.relay import Relay
 from testbed.trees import Trees
 
+from tests.system.commands import HIVE, QUEEN, configure, override, rbeectl
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import Direction, dropped
-from tests.system.fleet.house import (
+from tests.system.fleet.fleet import (
     GRACE,
     INTERVAL,
     PORT,
@@ -25,7 +26,6 @@ from tests.system.fleet.house import (
     fleet_of,
     hive_pid,
 )
-from tests.system.house import HIVE, QUEEN, configure, override, rbeectl
 
 PATIENCE = INTERVAL + GRACE
 """Seconds without a beat after which a hive is offline."""

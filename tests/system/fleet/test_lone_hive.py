@@ -9,8 +9,8 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import Trees, add_person
 
-from tests.system.fleet.house import PORT, REDIAL, SUITES, Fleet, fleet_of
-from tests.system.house import HIVE, Answer, active, rbeectl, tries, type_in
+from tests.system.commands import HIVE, Answer, active, rbeectl, tries, type_in
+from tests.system.fleet.fleet import PORT, REDIAL, SUITES, Fleet, fleet_of
 
 NO_QUEEN = "rbeectl: there is no queen on this machine"
 

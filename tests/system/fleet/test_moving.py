@@ -12,9 +12,9 @@ from testbed.machine import Machine
 from testbed.relay import Relay
 from testbed.trees import Trees
 
+from tests.system.commands import HIVE, Answer, active, put, rbeectl, tries, type_in, unit
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import (
+from tests.system.fleet.fleet import (
     JOIN,
     MEMBERSHIP,
     PORT,
@@ -26,7 +26,7 @@ from tests.system.fleet.house import (
     membership,
     refused,
 )
-from tests.system.house import HIVE, Answer, active, put, rbeectl, tries, type_in, unit
+from tests.system.fleet.ssh import give_ssh
 
 STATE = "/var/lib/rbee-hive"
 STILL = f"the machine is still a hive of the queen at queen:{PORT}"

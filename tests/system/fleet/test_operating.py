@@ -11,8 +11,9 @@ import pytest
 from testbed.trees import Trees
 
 from rbee import __version__
+from tests.system.commands import HIVE, QUEEN, active, await_stopped, put, rbeectl, rows, tries, unit
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.house import (
+from tests.system.fleet.fleet import (
     JOIN,
     MEMBERSHIP,
     REDIAL,
@@ -22,7 +23,6 @@ from tests.system.fleet.house import (
     hive_pid,
     refused,
 )
-from tests.system.house import HIVE, QUEEN, active, await_stopped, put, rbeectl, rows, tries, unit
 
 TCP_SOCKET = "queen-rbee-tcp.socket"
 

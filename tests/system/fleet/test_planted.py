@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.system.fleet.house import Fleet
-from tests.system.house import rbeectl
+from tests.system.commands import rbeectl
+from tests.system.fleet.fleet import Fleet
 from tests.system.planted import TARGET, racing
 
 STATE = "/var/lib/rbee-hive"

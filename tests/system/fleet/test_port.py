@@ -12,8 +12,8 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.fleet.house import Fleet, fleet_of
-from tests.system.house import QUEEN, SOCKETS, active, await_stopped, main_pid, rbeectl, unit
+from tests.system.commands import QUEEN, SOCKETS, active, await_stopped, main_pid, rbeectl, unit
+from tests.system.fleet.fleet import Fleet, fleet_of
 
 TCP_SOCKET, RETRY = "queen-rbee-tcp.socket", "queen-rbee-tcp-retry.service"
 

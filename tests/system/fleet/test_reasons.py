@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from testbed.machine import Machine
 
-from tests.system.fleet.desk import add_sudoer, on_terminal
-from tests.system.fleet.house import Fleet, refused
-from tests.system.house import put, rbeectl, rows
+from tests.system.commands import put, rbeectl, rows
+from tests.system.fleet.fleet import Fleet, refused
+from tests.system.fleet.ssh import add_sudoer, on_terminal
 
 BANNER = "This computer is the property of nobody in particular. " * 40
 ADDING = ("add-hive", "root@gpu1")

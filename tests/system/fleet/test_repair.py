@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from tests.system.commands import HIVE, override, rbeectl
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import JOIN, MEMBERSHIP, SUITES, Fleet, membership, refused
-from tests.system.house import HIVE, override, rbeectl
+from tests.system.fleet.fleet import JOIN, MEMBERSHIP, SUITES, Fleet, membership, refused
+from tests.system.fleet.ssh import give_ssh
 
 CLIENT = "/usr/lib/python3/dist-packages/rbee/__init__.py"
 

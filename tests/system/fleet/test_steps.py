@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from tests.system.commands import rbeectl, rows
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.desk import give_ssh, on_terminal
 from tests.system.fleet.faults import dropped
-from tests.system.fleet.house import MEMBERSHIP, PORT, SUITES, Fleet, refused
-from tests.system.house import rbeectl, rows
+from tests.system.fleet.fleet import MEMBERSHIP, PORT, SUITES, Fleet, refused
+from tests.system.fleet.ssh import give_ssh, on_terminal
 
 
 @pytest.fixture(params=SUITES)
@@ -31,9 +31,11 @@ def test_this_machine_by_its_other_names_is_not_gone_to_by_ssh(fleet: Fleet) -> 
         assert "remove" not in told.err
     # By a name that only ssh knows it is known there.
     give_ssh(fleet, queen)
-    queen.run("sh", "-c", f"printf 'Host desk\\nHostName {queen.address}\\n' >>~/.ssh/config", user="ada")
-    told = rbeectl(queen, "add-hive", "desk", "--user", "root", timeout=60)
-    refused(told, 2, "desk is this machine")
+    queen.run(
+        "sh", "-c", f"printf 'Host workstation\\nHostName {queen.address}\\n' >>~/.ssh/config", user="ada"
+    )
+    told = rbeectl(queen, "add-hive", "workstation", "--user", "root", timeout=60)
+    refused(told, 2, "workstation is this machine")
     assert "remove" not in told.err
     assert rows(queen) == []
 

@@ -8,10 +8,10 @@ import pytest
 from testbed.machine import Machine
 from testbed.trees import add_person, install_from_archive
 
+from tests.system.commands import HIVE, put, rbeectl, rows
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.desk import add_sudoer, give_ssh, on_terminal
-from tests.system.fleet.house import SUITES, Fleet, refused
-from tests.system.house import HIVE, put, rbeectl, rows
+from tests.system.fleet.fleet import SUITES, Fleet, refused
+from tests.system.fleet.ssh import add_sudoer, give_ssh, on_terminal
 
 ADDING = ("rbeectl", "add-hive", "grace@gpu1")
 QUESTION = "Password of grace on gpu1, for sudo:"

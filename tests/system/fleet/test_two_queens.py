@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.system.commands import HIVE, QUEEN, await_state, put, rbeectl, tries, type_in
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.house import PORT, SUITES, Fleet, refused
-from tests.system.house import HIVE, QUEEN, await_state, put, rbeectl, tries, type_in
+from tests.system.fleet.fleet import PORT, SUITES, Fleet, refused
 
 REMOTE = f"the hive gpu1 of the queen at queen:{PORT}"
 INSTALL = "dpkg -i /root/debs/*.deb 2>&1"

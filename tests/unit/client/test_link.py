@@ -24,7 +24,7 @@ from rbee.wire.daemon import Health
 from rbee.wire.devices import Cpu, Devices
 from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
-from tests.unit.serving import playing, served
+from tests.unit.unix_http import playing, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))
 BEAT = Heartbeat("localhost", "2026-01-31T12:00:00Z", (), "0" * 32)

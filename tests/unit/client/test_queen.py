@@ -38,8 +38,8 @@ from rbee.wire.daemon import Health
 from rbee.wire.hives import AddHive, Hives
 from rbee.wire.jobs import JobStarted
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.serving import playing, served
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.unix_http import playing, served
+from tests.unit.wire_values import HIVE_VIEW
 
 JOB = "7" * 32
 

@@ -123,10 +123,10 @@ def block(content: str, what: str) -> str:
 def two_queens(hive: Hive, queen: Queen, other: Queen, serving: Any) -> tuple[str, str]:
     """A hive of the first queen, who has joined the other since; what is kept of either."""
 
-    async def work(port: int, elsewhere: int) -> None:
+    async def work(port: int, other_port: int) -> None:
         await hive.join(queen, port)
         hive.memberships.confirm()
-        await hive.join(other, elsewhere)
+        await hive.join(other, other_port)
 
     serving(work, queen, other)
     return hive.path.read_text(), (hive.folder / "membership.new").read_text()

@@ -21,7 +21,7 @@ from rbee.wire.codec import decode
 from rbee.wire.devices import Cpu, Devices, Sample
 from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.routes import HiveRoutes
-from tests.unit.serving import Answer, raw, request, served
+from tests.unit.unix_http import Answer, raw, request, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))
 SAMPLE = Sample("blade-7", "2026-01-31T12:00:00.000Z", 0.5, 0.25, 0.0, 12.5, 2.0, 2**30, 2**32)

@@ -1,4 +1,4 @@
-"""The hive's way to a queen elsewhere: when it dials again, and what it says of her meanwhile.
+"""The hive's way to a remote queen: when it dials again, and what it says of her meanwhile.
 
 She is played with the product's own end of the connection, behind its own server and TLS; the dialler's
 clock, chance and waits are played.

@@ -23,7 +23,7 @@ from rbee.errors import (
 from rbee.hive.heartbeat import Heart
 from rbee.narration import Narrator
 from rbee.wire.hives import Heartbeat, HeartbeatAck
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 

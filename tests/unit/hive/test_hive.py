@@ -22,7 +22,7 @@ from rbee.queen.authority import Authority
 from rbee.scope import SYSTEM
 from rbee.systemd.daemon import Notifier
 from tests.unit.remote_queen import HERE, credential, unheard_port
-from tests.unit.serving import TIMEOUT, Answer, listen, raw, request
+from tests.unit.unix_http import TIMEOUT, Answer, listen, raw, request
 
 
 class Tape(Narrator):
@@ -44,7 +44,7 @@ class Place:
         self.state.mkdir()
 
     def join(self, port: int, *, file: str = "membership") -> Path:
-        """Leave a membership of a queen elsewhere."""
+        """Leave a membership of a remote queen."""
         authority = Authority.open(self.folder)
         content = credential(authority, self.folder / "gpu1").read_text()
         key, _, certificate = content.partition("-----BEGIN CERTIFICATE")

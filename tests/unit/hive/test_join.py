@@ -1,4 +1,4 @@
-"""Taking up an invitation of a queen elsewhere, over TLS, and what keeps a hive from joining."""
+"""Taking up an invitation of a remote queen, over TLS, and what keeps a hive from joining."""
 
 from __future__ import annotations
 
@@ -305,12 +305,12 @@ def test_a_join_anew_that_is_told_to_stop_once_the_queen_has_the_token_is_finish
 def test_a_queen_who_does_not_answer_to_the_new_credential_changes_nothing(
     queen: Queen, other: Queen, hive: Hive, serving: Any
 ) -> None:
-    async def work(port: int, elsewhere: int) -> str:
+    async def work(port: int, other_port: int) -> str:
         await hive.join(queen, port)
         before = hive.path.read_text()
         other.renew_refusal = UnknownHive("this machine was removed")
         with pytest.raises(UnknownHive):
-            await hive.join(other, elsewhere)
+            await hive.join(other, other_port)
         return before
 
     assert serving(work, queen, other) == hive.path.read_text()
@@ -355,10 +355,10 @@ def test_without_a_token_a_hive_follows_its_queen_and_keeps_its_credential(
 def test_a_hive_does_not_follow_somebody_else(queen: Queen, hive: Hive, serving: Any, tmp_path: Path) -> None:
     other = Queen(tmp_path / "other", shows=queen.authority.ca)
 
-    async def work(port: int, elsewhere: int) -> str:
+    async def work(port: int, other_port: int) -> str:
         await hive.join(queen, port)
         before = hive.path.read_text()
-        hive.invite(elsewhere, None)
+        hive.invite(other_port, None)
         with pytest.raises(WrongQueen):
             await hive.guest.take_up_invitation()
         return before

@@ -179,9 +179,9 @@ def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, serving
 
 
 def test_a_renewal_meanwhile_disturbs_neither(queen: Queen, other: Queen, hive: Hive, serving: Any) -> None:
-    async def work(port: int, elsewhere: int) -> None:
+    async def work(port: int, other_port: int) -> None:
         membership = await hive.join(queen, port)
-        await hive.join(other, elsewhere)
+        await hive.join(other, other_port)
         await hive.memberships.renew(membership)
 
     serving(work, queen, other)

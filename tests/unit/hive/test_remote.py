@@ -13,7 +13,7 @@ from rbee.hive.membership import Membership
 from rbee.hive.remote import RemoteQueen
 from rbee.scope import SYSTEM
 from tests.unit.hive.joining import Hive, Queen, block
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from rbee.systemd.daemon import Notifier
 from rbee.wire.routes import Route
 from tests.unit.keeper.doubles import OF_THIS_VERSION, Bus, Ran, Rbeectl
 from tests.unit.played_systemd import ACTIVE
-from tests.unit.serving import served
+from tests.unit.unix_http import served
 
 
 @pytest.fixture

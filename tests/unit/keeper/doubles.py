@@ -39,7 +39,7 @@ from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes, Route
 from rbee.wire.types import is_same_name
 from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 REPOSITORY = Path(__file__).parents[3]
 

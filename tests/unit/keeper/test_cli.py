@@ -29,7 +29,7 @@ from rbee.wire.codec import encode
 from rbee.wire.fleet import CreatedToken, Tokens
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen
-from tests.unit.keeper.fleet.elsewhere import ENTRY, GPU1, OPEN, TEXT, TOKEN, Queen
+from tests.unit.keeper.fleet.remote_machine import ENTRY, GPU1, OPEN, TEXT, TOKEN, Queen
 
 
 def test_help_and_version_need_neither_systemd_nor_a_queen(bus: Bus, rbeectl: Rbeectl) -> None:

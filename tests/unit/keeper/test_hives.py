@@ -10,7 +10,7 @@ from starlette.requests import Request
 from rbee.errors import UnknownHive
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.mark.parametrize("verb", ["show", "status", "list-devices"])

@@ -22,7 +22,7 @@ from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import ADDED, AT, BEGUN, FAILURE, JOB, Bus, Rbeectl, WithQueen, line, story
 from tests.unit.played_systemd import INACTIVE
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_a_timeout_bounds_the_story_and_names_the_job_that_goes_on(

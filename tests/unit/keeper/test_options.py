@@ -7,7 +7,7 @@ import pytest
 from rbee.wire.codec import encode
 from rbee.wire.hives import Hives
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.mark.parametrize("arguments", [["--json", "list-hives"], ["list-hives", "--json"]], ids=" ".join)

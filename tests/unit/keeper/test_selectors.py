@@ -9,7 +9,7 @@ import pytest
 from rbee.errors import BadInput
 from rbee.keeper.selectors import Selector
 from rbee.wire.hives import Label
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 HIVE = replace(HIVE_VIEW, labels=(Label("rack", "3"), Label("spare", ""), Label("example.org/gpu", "h100")))
 

@@ -12,7 +12,7 @@ from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import ADDED, Bus, Ran, Rbeectl, WithQueen, listing
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_quiet_says_nothing_but_errors(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:

@@ -27,8 +27,8 @@ from rbee.wire.events import FeedEvent, Line
 from rbee.wire.fleet import CreatedToken, Tcp, TokenView
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import AT, BEGUN, REPOSITORY, story
-from tests.unit.serving import served
-from tests.unit.shapes import HIVE_VIEW, Place, places
+from tests.unit.unix_http import served
+from tests.unit.wire_values import HIVE_VIEW, WireField, wire_fields
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[8m\x1b[31m\x9b2J\x90q\u202e\r\n\tend"
 """A window's title, a screen that is cleared, hidden text, C1 controls, text that runs backwards."""
@@ -58,15 +58,15 @@ OURS = re.compile("\x1b\\[(?:0|1|1;3[0-7]|3[0-7])m|\r(?=\x1b\\[K)|\x1b\\[K|\r?\n
 def evil(value: Any) -> Any:
     """The shape with the escapes in every text that anybody may choose."""
     document = encode(value)
-    for place in places(type(value), document):
-        if _is_free(place):
-            place.put(EVIL)
+    for at in wire_fields(type(value), document):
+        if _is_free(at):
+            at.put(EVIL)
     return document
 
 
-def _is_free(place: Place) -> bool:
-    is_text = place.kind is str and (place.limit is None or place.limit.format is None)
-    return is_text and (place.limit is None or place.limit.pattern is None)
+def _is_free(at: WireField) -> bool:
+    is_text = at.kind is str and (at.limit is None or at.limit.format is None)
+    return is_text and (at.limit is None or at.limit.pattern is None)
 
 
 def telling(answer: Any) -> Handler:

@@ -54,7 +54,7 @@ from rbee.wire.hives import Hives as Views
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.played_hive import PlayedHive
 from tests.unit.queens import a_queen as open_queen
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 

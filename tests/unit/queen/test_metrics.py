@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rbee.queen.metrics import CATALOG_SECONDS, LATENESS, OPENMETRICS, Histogram, Metrics, Moment, write
 from rbee.text import printable
 from rbee.wire.devices import Gpu
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 PACKAGING = Path(__file__).parents[3] / "packaging"
 
@@ -183,7 +183,7 @@ def known_names() -> set[str]:
     return {name for name, *_ in scraped(Metrics(), Moment([replace(HIVE_VIEW, last_beat_ms=1)]))}
 
 
-ELSEWHERE = {"node_textfile_mtime_seconds"}
+OF_NODE_EXPORTER = {"node_textfile_mtime_seconds"}
 """Metrics of node_exporter's own."""
 
 _NOT_NAMES = {
@@ -238,7 +238,7 @@ def test_the_alerts_name_only_metrics_that_there_are() -> None:
     asked = {name for line in re.findall(r"(?m)^ +expr: (.*)$", text) for name in names_in(line)}
 
     assert len(asked) > 3
-    assert asked <= known_names() | ELSEWHERE
+    assert asked <= known_names() | OF_NODE_EXPORTER
 
 
 @pytest.mark.parametrize(

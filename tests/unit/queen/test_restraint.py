@@ -9,7 +9,7 @@ import pytest
 import rbee.queen.restraint
 from rbee.narration import JOIN_REFUSED, Event, Narrator
 from rbee.queen.restraint import AT_ONCE, KEYS_MAX, OTHERS, SOURCES_MAX, Allowance, Bound, Folded, network_of
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 
 class Tape(Narrator):

@@ -18,7 +18,7 @@ from rbee.wire.daemon import Health
 from rbee.wire.hives import AddHive
 from rbee.wire.jobs import JobStarted
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.serving import raw, served
+from tests.unit.unix_http import raw, served
 
 PROBLEM = "application/problem+json"
 JOB = "7" * 32

@@ -16,7 +16,7 @@ from rbee.systemd.daemon import Notifier
 from rbee.wire.daemon import Health
 from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from tests.unit.server.example import JOB, PROBLEM, app, ask, health
-from tests.unit.serving import TIMEOUT, post, read_answer, request, served
+from tests.unit.unix_http import TIMEOUT, post, read_answer, request, served
 
 # Who asks, and what is answered
 

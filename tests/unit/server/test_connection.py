@@ -29,18 +29,8 @@ from rbee.wire.daemon import Health
 from rbee.wire.hives import AddHive
 from rbee.wire.jobs import JobStarted
 from rbee.wire.routes import QueenRoutes
-from tests.unit.serving import (
-    TIMEOUT,
-    Answer,
-    listen,
-    nothing,
-    post,
-    raw,
-    read_answer,
-    request,
-    served,
-    until,
-)
+from tests.unit.unix_http import TIMEOUT, Answer, listen, nothing, post, raw, read_answer, request, served
+from tests.unit.wait import until
 
 SOON = 0.05
 JOB = "7" * 32

@@ -18,7 +18,7 @@ import rbee.server.listener
 from rbee import tls
 from rbee.queen.authority import Authority
 from rbee.server.listener import TlsListener
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 

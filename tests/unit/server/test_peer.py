@@ -14,7 +14,7 @@ from typing import cast
 from rbee.server.peer import Peer, peer_at
 from rbee.systemd.daemon import Notifier
 from tests.unit.server.example import app
-from tests.unit.serving import TIMEOUT, served
+from tests.unit.unix_http import TIMEOUT, served
 
 
 def test_a_user_of_a_directory_has_a_number_above_2_to_the_31() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rbee.server.connection import BODY_LIMIT
 from rbee.systemd.daemon import Notifier
 from tests.unit.server.example import PROBLEM, ask
-from tests.unit.serving import post, request
+from tests.unit.unix_http import post, request
 
 
 def test_a_wrong_field_is_named(tmp_path: Path, silent_notifier: Notifier) -> None:

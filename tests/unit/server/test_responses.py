@@ -14,7 +14,7 @@ from rbee.server.responses import event_stream
 from rbee.systemd.daemon import Notifier
 from rbee.wire.routes import QueenRoutes
 from tests.unit.server.example import JOB, app, ask
-from tests.unit.serving import TIMEOUT, request, served
+from tests.unit.unix_http import TIMEOUT, request, served
 
 
 async def next_chunk(reader: asyncio.StreamReader) -> bytes:

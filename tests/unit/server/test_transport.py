@@ -16,7 +16,7 @@ import rbee.server.transport
 from rbee import tls
 from rbee.queen.authority import Authority
 from rbee.server.transport import TlsTransport, Together, handshake
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 

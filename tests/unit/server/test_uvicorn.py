@@ -17,7 +17,7 @@ from rbee.server.uvicorn import serve
 from rbee.systemd.daemon import Notifier
 from rbee.wire.routes import QueenRoutes
 from tests.unit.server.example import JOB, app, heard
-from tests.unit.serving import TIMEOUT, listen, nothing, raw, read_answer, request, served
+from tests.unit.unix_http import TIMEOUT, listen, nothing, raw, read_answer, request, served
 
 
 async def two_then_wait() -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from pystemd.dbuslib import path_encode
 from rbee.errors import TimedOut
 from rbee.scope import SYSTEM, Scope, user_scope
 from rbee.systemd.connection import Connection, unit_path
-from tests.unit.serving import listen
+from tests.unit.unix_http import listen
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from rbee.errors import BadConfig
 from rbee.systemd.daemon import Notifier, state_directory, take_sockets, watchdog_interval
-from tests.unit.serving import listen
+from tests.unit.unix_http import listen
 
 REPOSITORY = Path(__file__).parents[3]
 

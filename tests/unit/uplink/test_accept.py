@@ -27,7 +27,7 @@ from rbee.wire.daemon import Problem
 from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveHealth
 from rbee.wire.routes import HiveRoutes
 from tests.unit.played_hive import PlayedHive
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 

@@ -36,7 +36,7 @@ from rbee.wire.daemon import Health
 from rbee.wire.devices import Cpu, Devices
 from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
 from tests.unit.hive.test_dial import Queen, Times, held, queen, run
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 __all__ = ["queen"]
 

@@ -19,7 +19,7 @@ from rbee.wire.fleet import CreateToken, Join, Renew, SetTcp
 from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, Hives, SetCordon, SetLabels
 from rbee.wire.jobs import Done
 from rbee.wire.types import Name, TokenId
-from tests.unit.shapes import ANYTHING, HIVE_VIEW, SHAPES, places, values
+from tests.unit.wire_values import ANYTHING, HIVE_VIEW, WIRE_TYPES, values, wire_fields
 
 NAMED = {"ids": lambda kind: getattr(kind, "__name__", None)}
 
@@ -53,7 +53,7 @@ JOIN: dict[str, Any] = {
 # Round trips
 
 
-@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+@pytest.mark.parametrize("kind", WIRE_TYPES, **NAMED)
 def test_a_shape_comes_back_from_json_as_it_went(kind: type[Any]) -> None:
     @given(values(kind))
     def comes_back(shape: Any) -> None:
@@ -203,7 +203,7 @@ def test_bad_input_names_its_field_and_what_it_must_be(
     assert caught.value.message.startswith(f"{field or 'the body'} {complaint}")
 
 
-@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+@pytest.mark.parametrize("kind", WIRE_TYPES, **NAMED)
 def test_whatever_comes_is_a_shape_or_bad_input(kind: type[Any]) -> None:
     names = {field.name for field in dataclasses.fields(kind)}
 
@@ -228,15 +228,15 @@ def test_whatever_comes_is_a_shape_or_bad_input(kind: type[Any]) -> None:
     holds()
 
 
-@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+@pytest.mark.parametrize("kind", WIRE_TYPES, **NAMED)
 def test_each_wrong_value_wherever_it_stands_is_refused_by_its_path(kind: type[Any]) -> None:
     @settings(max_examples=20)
     @given(values(kind))
     def holds(shape: Any) -> None:
         document = encode(shape)
-        for place in places(kind, document):
+        for place in wire_fields(kind, document):
             right = place.holder[place.key]
-            for wrong in place.wrongs():
+            for wrong in place.invalid_values():
                 place.put(wrong)
                 with pytest.raises(BadInput) as caught:
                     decode(kind, document)
@@ -248,13 +248,13 @@ def test_each_wrong_value_wherever_it_stands_is_refused_by_its_path(kind: type[A
     holds()
 
 
-@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+@pytest.mark.parametrize("kind", WIRE_TYPES, **NAMED)
 def test_each_field_that_is_left_out_is_named_unless_it_has_a_default(kind: type[Any]) -> None:
     @settings(max_examples=20)
     @given(values(kind))
     def holds(shape: Any) -> None:
         document = encode(shape)
-        for place in list(places(kind, document)):
+        for place in list(wire_fields(kind, document)):
             if not isinstance(place.holder, dict):
                 continue
             right = place.holder.pop(place.key)

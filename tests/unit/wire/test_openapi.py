@@ -19,7 +19,7 @@ from rbee.wire.codec import decode, encode
 from rbee.wire.hives import AddHive
 from rbee.wire.openapi import openapi, schema
 from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
-from tests.unit.shapes import ANYTHING, SHAPES, places, values
+from tests.unit.wire_values import ANYTHING, WIRE_TYPES, values, wire_fields
 
 NAMED = {"ids": lambda kind: getattr(kind, "__name__", None)}
 
@@ -95,7 +95,7 @@ def validator(kind: Any) -> Any:
     return checker(reference | {"components": {"schemas": shapes}}, format_checker=_formats)
 
 
-@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+@pytest.mark.parametrize("kind", WIRE_TYPES, **NAMED)
 def test_what_is_encoded_is_valid_by_its_own_schema(kind: type[Any]) -> None:
     checker = validator(kind)
 
@@ -117,7 +117,7 @@ def _is_one_that_json_schema_cannot_refuse(value: Any) -> bool:
     return isinstance(value, float) and (value.is_integer() or not math.isfinite(value))
 
 
-@pytest.mark.parametrize("kind", SHAPES, **NAMED)
+@pytest.mark.parametrize("kind", WIRE_TYPES, **NAMED)
 def test_decode_and_the_schema_agree_about_what_is_taken(kind: type[Any]) -> None:
     checker = validator(kind)
     outcomes = set()
@@ -125,9 +125,9 @@ def test_decode_and_the_schema_agree_about_what_is_taken(kind: type[Any]) -> Non
     @given(st.data())
     def agree(data: st.DataObject) -> None:
         body = json.loads(json.dumps(encode(data.draw(values(kind)))))
-        at = st.sampled_from(list(places(kind, body)))
+        at = st.sampled_from(list(wire_fields(kind, body)))
         for place in data.draw(st.lists(at, max_size=2, unique_by=lambda one: one.path)):
-            place.put(data.draw(ANYTHING | st.sampled_from(list(place.wrongs()))))
+            place.put(data.draw(ANYTHING | st.sampled_from(list(place.invalid_values()))))
             if isinstance(place.holder, dict) and data.draw(st.booleans()):
                 del place.holder[place.key]
         try:

@@ -20,7 +20,7 @@ from rbee.wire.hives import HiveView
 from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from rbee.wire.rows import read_row
 from rbee.wire.types import Name
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 TOKEN = TokenView("0123abcd", "gpu1", 1, 1_000, 2_000, is_revoked=False)
 ENTRY = AuditEntry(7, 1_000, "the labels of hive gpu1 are a=b", "gpu1", 1000, None, "7" * 32)

@@ -19,7 +19,7 @@ import rbee.keeper.fleet.reach
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
 from tests.unit.keeper.doubles import Bus
-from tests.unit.keeper.fleet.elsewhere import NOT_FOUND, Elsewhere
+from tests.unit.keeper.fleet.remote_machine import NOT_FOUND, RemoteMachine
 from tests.unit.played_systemd import INACTIVE
 
 PLAYED = """#!/bin/sh
@@ -93,14 +93,14 @@ def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteMachine:
     """A machine that ssh reaches and that reaches the queen, with rbee-hive installed and no queen."""
     for name in ("bin", "noted", "tmp", "there"):
         (tmp_path / name).mkdir()
     (tmp_path / "membership").touch()
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    there = Elsewhere(tmp_path)
+    there = RemoteMachine(tmp_path)
     there.bus.states = {HIVE_UNIT: INACTIVE, QUEEN_UNIT: NOT_FOUND}
     there.play()
     monkeypatch.setattr(rbee.keeper.fleet.bring, "RemoteUnits", lambda ssh: there.bus)
@@ -110,9 +110,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
 
 
 @pytest.fixture
-def packages(elsewhere: Elsewhere, tmp_path: Path) -> Path:
+def packages(remote: RemoteMachine, tmp_path: Path) -> Path:
     """A folder with rbee's packages, for a machine that has none of them."""
-    elsewhere.bus.states[HIVE_UNIT] = NOT_FOUND
+    remote.bus.states[HIVE_UNIT] = NOT_FOUND
     folder = tmp_path / "dist"
     folder.mkdir()
     for name in ("python3-rbee", "rbeectl", "rbee-hive", "rbee-queen"):

@@ -20,22 +20,22 @@ from rbee.systemd.unit import UnitState
 from rbee.wire.codec import encode
 from rbee.wire.fleet import CreateToken
 from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen
-from tests.unit.keeper.fleet.elsewhere import (
+from tests.unit.keeper.fleet.remote_machine import (
     GPU1,
     MEMBER,
     NOT_FOUND,
     OPEN,
     RESTARTED,
     TEXT,
-    Elsewhere,
     Queen,
+    RemoteMachine,
     failing,
 )
 from tests.unit.played_systemd import INACTIVE
 
 
 def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     queen = Queen()
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--user", "root"))
@@ -53,7 +53,7 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
     assert queen.added == [{"host": "gpu1", "port": None}]
     owned = ["-o", "rbee-hive", "-g", "rbee-hive"]
-    folder, invitation = elsewhere.ran
+    folder, invitation = remote.ran
     assert folder.argv == ["install", "-d", *owned, "-m", "0700", STATE]
     # In the folder of user rbee-hive root does nothing with its own rights.
     as_hive = ["setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--", "sh", "-c"]
@@ -61,24 +61,24 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     assert invitation.argv[-2:] == [f"{STATE}/invitation", f"{STATE}/.invitation.new"]
     told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
     assert json.loads(invitation.content) == told
-    assert elsewhere.targets == {"root@gpu1"}
-    assert not any(command.is_by_sudo for command in elsewhere.ran)
-    assert elsewhere.bus.asked == RESTARTED
+    assert remote.targets == {"root@gpu1"}
+    assert not any(command.is_by_sudo for command in remote.ran)
+    assert remote.bus.asked == RESTARTED
     assert awake.asked == []
 
 
 @pytest.mark.parametrize("options", [(), ("--user", "ada")], ids=["", "--user"])
 def test_who_to_be_there_may_stand_before_the_host_as_for_ssh(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, options: tuple[str, ...]
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, options: tuple[str, ...]
 ) -> None:
     queen = Queen()
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "ada@gpu1", *options)).code == 0
 
-    assert elsewhere.targets == {"ada@gpu1"}
+    assert remote.targets == {"ada@gpu1"}
     assert queen.added == [{"host": "gpu1", "port": None}]
 
 
-def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere) -> None:
+def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, remote: RemoteMachine) -> None:
     ran = rbeectl("add-hive", "ada@gpu1", "--user", "root")
 
     assert (ran.code, ran.out, bus.asked) == (2, "", [])
@@ -88,17 +88,17 @@ def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, elsewhere: Elsew
 
 
 def test_the_token_is_in_no_command_line_and_in_no_story(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
 
     assert ran.code == 0
     assert "A" * 32 not in ran.out
-    assert not any("A" * 32 in word for command in elsewhere.ran for word in command.argv)
+    assert not any("A" * 32 in word for command in remote.ran for word in command.argv)
 
 
 def test_a_program_reads_each_step_and_the_hive(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
 
@@ -110,55 +110,59 @@ def test_a_program_reads_each_step_and_the_hive(
 
 
 def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--no-wait"))
 
     assert ran.code == 0
     assert ran.out.splitlines()[-1] == f"Job {JOB} goes on; follow it: sudo rbeectl logs -f --job {JOB}"
-    assert ("start", HIVE_UNIT) in elsewhere.bus.asked
+    assert ("start", HIVE_UNIT) in remote.bus.asked
 
 
 def test_who_is_not_root_there_goes_by_sudo(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.uid = 1000
-    elsewhere.play()
+    remote.uid = 1000
+    remote.play()
     assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
 
-    assert [(command.argv[0], command.is_by_sudo) for command in elsewhere.ran] == [
+    assert [(command.argv[0], command.is_by_sudo) for command in remote.ran] == [
         ("install", True), ("setpriv", True),
     ]  # fmt: skip
-    assert elsewhere.targets == {"gpu1"}
+    assert remote.targets == {"gpu1"}
 
 
 def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     arguments = ("add-hive", "gpu1", "--queen", "[fd00::1]:9000")
     assert with_queen(Queen().handlers, lambda: rbeectl(*arguments)).code == 0
 
-    told = json.loads(elsewhere.ran[-1].content)
+    told = json.loads(remote.ran[-1].content)
     assert (told["host"], told["port"]) == ("fd00::1", 9000)
 
 
 def test_a_hive_of_this_queen_that_is_silent_is_only_started(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.is_a(**MEMBER)
+    remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
     assert ran.code == 0
     assert queen.tokens == []
-    assert elsewhere.programs == ["setpriv"]  # which reads its membership
-    assert elsewhere.bus.asked == RESTARTED
+    assert remote.programs == ["setpriv"]  # which reads its membership
+    assert remote.bus.asked == RESTARTED
 
 
 def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_credential(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+    awake: Bus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    remote: RemoteMachine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    elsewhere.is_a(**{**MEMBER, "host": "10.0.0.9"})
+    remote.is_a(**{**MEMBER, "host": "10.0.0.9"})
 
     def reach(_ssh: Any, host: str, *_asked: Any) -> str:
         return "No route to host" if host == "10.0.0.9" else ""
@@ -170,60 +174,60 @@ def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_cred
 
     assert ran.code == 0, ran
     assert "(bee keeper) handing gpu1 the queen's new address, 10.0.0.1:8500" in ran.out
-    assert json.loads(elsewhere.ran[-1].content) == {
+    assert json.loads(remote.ran[-1].content) == {
         "host": "10.0.0.1", "port": 8500, "name": None, "token": None,
     }  # fmt: skip
     assert queen.tokens == []
-    assert elsewhere.bus.asked == [RESTARTED[0], *RESTARTED]
+    assert remote.bus.asked == [RESTARTED[0], *RESTARTED]
 
 
 @pytest.mark.parametrize("state", ["offline", "online"])
 def test_an_address_that_is_typed_is_handed_to_a_hive_that_has_joined_too(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere, state: Any
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, state: Any
 ) -> None:
-    elsewhere.is_a(**MEMBER)
+    remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2")).code == 0
 
-    told = json.loads(elsewhere.ran[-1].content)
+    told = json.loads(remote.ran[-1].content)
     assert (told["host"], told["port"], told["token"]) == ("queen2", 8500, None)
 
 
 def test_a_hive_that_is_online_is_not_restarted_for_the_address_that_it_has(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.is_a(**MEMBER)
+    remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="online", last_beat_ms=1))
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "10.0.0.1")).code == 0
 
-    assert elsewhere.bus.asked == []
+    assert remote.bus.asked == []
 
 
 def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.is_a(**MEMBER)
-    elsewhere.bus.passing["start", JOIN_UNIT] = UnitFailed("joining failed: it was removed")
+    remote.is_a(**MEMBER)
+    remote.bus.passing["start", JOIN_UNIT] = UnitFailed("joining failed: it was removed")
     queen = Queen(replace(GPU1, state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2"))
 
     assert ran.code == 0, ran
     assert "could not follow her there: joining failed: it was removed" in ran.out
     assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
-    assert json.loads(elsewhere.ran[-1].content)["token"] == TEXT
+    assert json.loads(remote.ran[-1].content)["token"] == TEXT
 
 
 def test_a_hive_whose_credential_is_refused_joins_anew(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.is_a(**MEMBER)
+    remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="offline"), refuses=UnknownHive("it comes with another credential"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
     assert ran.code == 0, ran
     assert len(queen.added) == 2
     assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
-    assert elsewhere.bus.asked == [*RESTARTED, *RESTARTED]
+    assert remote.bus.asked == [*RESTARTED, *RESTARTED]
 
 
 @pytest.mark.parametrize(
@@ -242,11 +246,11 @@ def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
     awake: Bus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
-    elsewhere: Elsewhere,
+    remote: RemoteMachine,
     is_known: bool,
     told: dict[str, Any],
 ) -> None:
-    elsewhere.is_a(**told)
+    remote.is_a(**told)
     queen = Queen(*[replace(GPU1, state="offline")] * is_known)
 
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
@@ -254,21 +258,21 @@ def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
 
 
 def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     queen = Queen(tcp=replace(OPEN, is_open=False, listens=()))
-    ran = failing(rbeectl, with_queen, queen, elsewhere)
+    ran = failing(rbeectl, with_queen, queen, remote)
 
     assert ran.code == TcpClosed.exit_code
     assert ran.err == "rbeectl: the queen is not open to other machines\n  try: rbeectl tcp enable\n"
-    assert list((elsewhere.folder / "noted").iterdir()) == []
+    assert list((remote.folder / "noted").iterdir()) == []
 
 
 def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.play(fails="login", says="gpu1: Name or service not known", status=255)
-    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--user", "ada")
+    remote.play(fails="login", says="gpu1: Name or service not known", status=255)
+    ran = failing(rbeectl, with_queen, Queen(), remote, "--user", "ada")
 
     assert ran.code == 1
     assert "ssh to ada@gpu1 failed: gpu1: Name or service not known" in ran.err
@@ -276,10 +280,10 @@ def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
 
 
 def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.bus.states[HIVE_UNIT] = NOT_FOUND
-    ran = failing(rbeectl, with_queen, Queen(), elsewhere)
+    remote.bus.states[HIVE_UNIT] = NOT_FOUND
+    ran = failing(rbeectl, with_queen, Queen(), remote)
 
     assert ran.code == 1
     assert ran.err == (
@@ -291,29 +295,29 @@ def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
 
 
 def test_a_machine_with_a_queen_of_its_own_is_left_alone(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.bus.states[QUEEN_UNIT] = INACTIVE
-    ran = failing(rbeectl, with_queen, Queen(), elsewhere)
+    remote.bus.states[QUEEN_UNIT] = INACTIVE
+    ran = failing(rbeectl, with_queen, Queen(), remote)
 
     assert ran.code == 1
     assert "gpu1 has a queen of its own" in ran.err
     assert "try: To see that queen's hives: ssh -t gpu1 rbeectl list-hives\n" in ran.err
     assert "try: If it is not needed any more: ssh -t gpu1 sudo apt remove rbee-queen" in ran.err
-    assert elsewhere.programs == ["sh"]  # which reads whose machine it is
+    assert remote.programs == ["sh"]  # which reads whose machine it is
 
 
 def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_token(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    ran = failing(rbeectl, with_queen, Queen(), elsewhere, "--queen", "queen:0", "--json")
+    ran = failing(rbeectl, with_queen, Queen(), remote, "--queen", "queen:0", "--json")
 
     assert (ran.code, ran.json[-1]["event"], ran.json[-1]["field"]) == (2, "error", "--queen")
 
 
 @pytest.mark.parametrize("host", ["gpu 1", "user@gpu 1", "@gpu1", "a@b@gpu1 2", "-oProxyCommand=x", ""])
 def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
-    bus: Bus, rbeectl: Rbeectl, elsewhere: Elsewhere, host: str
+    bus: Bus, rbeectl: Rbeectl, remote: RemoteMachine, host: str
 ) -> None:
     ran = rbeectl("add-hive", "--", host)
 
@@ -323,9 +327,9 @@ def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
 
 
 def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.bus.refusals["start", HIVE_UNIT] = UnitFailed(
+    remote.bus.refusals["start", HIVE_UNIT] = UnitFailed(
         "it said: joining failed: the name is taken", hint="rbeectl list-hives"
     )
     queen = Queen()
@@ -337,12 +341,12 @@ def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(
 
 
 def test_a_hive_that_had_failed_there_may_start_again(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, elsewhere: Elsewhere
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    elsewhere.bus.after_stop[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
+    remote.bus.after_stop[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
     assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
 
-    assert [verb for verb, _ in elsewhere.bus.asked] == ["start", "stop", "reset-failed", "start"]
+    assert [verb for verb, _ in remote.bus.asked] == ["start", "stop", "reset-failed", "start"]
 
 
 @pytest.mark.parametrize(
@@ -358,7 +362,7 @@ def test_who_interrupts_it_is_told_what_goes_on_over_there(
     awake: Bus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
-    elsewhere: Elsewhere,
+    remote: RemoteMachine,
     packages: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,

@@ -24,7 +24,7 @@ from rbee.wire.catalog import AuditEntry
 from rbee.wire.devices import Cpu, Devices, Finding, Gpu, GpuSample
 from rbee.wire.hives import Label
 from tests.unit.keeper.doubles import SAMPLE
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 NOW = 100_000_000
 

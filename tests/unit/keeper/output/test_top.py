@@ -11,7 +11,7 @@ from rbee.keeper.output.top import Moment, frame
 from rbee.wire.devices import Sample
 from rbee.wire.hives import HiveView
 from tests.unit.keeper.doubles import SAMPLE
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 PLAIN = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode=True, columns=130, lines=30)
 

@@ -11,7 +11,7 @@ from rbee.keeper.queen.version import check_version, numbers_of
 from rbee.wire.events import FeedEvents
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing, of_version
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_versions_are_compared_as_numbers() -> None:

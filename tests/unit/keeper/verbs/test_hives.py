@@ -31,7 +31,7 @@ from tests.unit.keeper.doubles import (
     sampling,
     story,
 )
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import rbee.keeper.fleet.reach
 from rbee.errors import UnitFailed
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 from tests.unit.keeper.doubles import Bus, Rbeectl
-from tests.unit.keeper.fleet.elsewhere import NOT_FOUND, TEXT
+from tests.unit.keeper.fleet.remote_machine import NOT_FOUND, TEXT
 from tests.unit.played_systemd import INACTIVE
 
 

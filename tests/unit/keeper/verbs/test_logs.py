@@ -11,7 +11,7 @@ import rbee.keeper.verbs.logs
 from rbee.scope import HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT
 from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import NOT_FOUND
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.fixture

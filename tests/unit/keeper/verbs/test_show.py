@@ -8,7 +8,7 @@ import pytest
 
 from rbee.wire.codec import encode
 from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen, listing
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_a_hives_properties_are_shown_a_line_each(

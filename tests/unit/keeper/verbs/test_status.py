@@ -19,7 +19,7 @@ from rbee.wire.events import FeedEvent, FeedEvents
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import AT, BEATS, Bus, Rbeectl, WithQueen, has_no_queen, listing
 from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.mark.parametrize(

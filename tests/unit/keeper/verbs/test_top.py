@@ -10,7 +10,7 @@ from rbee.scope import QUEEN_UNIT
 from rbee.wire.codec import encode
 from tests.unit.keeper.doubles import SAMPLE, Bus, Rbeectl, WithQueen, listing, sampling
 from tests.unit.played_systemd import INACTIVE
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_without_a_terminal_one_frame_comes_after_the_other(

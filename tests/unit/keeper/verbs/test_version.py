@@ -13,7 +13,7 @@ from rbee.wire.daemon import Health
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import BEATS, Bus, Rbeectl, WithQueen, has_no_queen, listing
 from tests.unit.played_systemd import ACTIVE
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(bus: Bus, rbeectl: Rbeectl) -> None:

@@ -30,7 +30,8 @@ from rbee.wire.jobs import Done, JobStarted, JobView
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.played_systemd import PlayedSystemd
 from tests.unit.queens import a_queen as open_queen
-from tests.unit.serving import TIMEOUT, Answer, post, raw, request, served, until
+from tests.unit.unix_http import TIMEOUT, Answer, post, raw, request, served
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 
@@ -167,7 +168,7 @@ def test_removing_and_shutting_down_answer_the_same_way(with_queen: WithQueen) -
             await queen.ask(request("POST", "/shutdown", b"")),
             await queen.ask(request("POST", "/shutdown", b"")),
         ]
-        # Once the hives elsewhere, of which there are none, have been told.
+        # Once the remote hives, of which there are none, have been told.
         await until(lambda: ("stop", TARGET) in queen.systemd.asked)
         return answers
 

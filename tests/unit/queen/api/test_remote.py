@@ -43,7 +43,7 @@ from rbee.wire.hives import HeartbeatAck, HiveHealth
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes, QueenRoutes, Route
 from tests.unit.queen.test_fleet import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat
 from tests.unit.remote_queen import queen_address, served_over_tcp
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 DIAL_ID = "7" * 32
 ROUTES = (*FleetRoutes.ALL, *UplinkRoutes.ALL, OF_BEFORE)

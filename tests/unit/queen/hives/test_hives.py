@@ -52,7 +52,8 @@ from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView, MachineE
 from rbee.wire.jobs import Done
 from tests.unit.played_systemd import ACTIVE, INACTIVE, KILLED, DiedError, NoProgram, PlayedSystemd
 from tests.unit.queens import a_queen as open_queen
-from tests.unit.serving import served, until
+from tests.unit.unix_http import served
+from tests.unit.wait import until
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from rbee.queen.store.store import Store
 from rbee.wire.fleet import TokenView
 from tests.unit.queen.store.engines import BY, DEVICES, Journal
 from tests.unit.queen.store.files import a_catalog, contents, engine_of, run, stored
-from tests.unit.serving import until
+from tests.unit.wait import until
 
 # Its file
 

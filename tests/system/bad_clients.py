@@ -1,6 +1,6 @@
 """Bad clients, many in one process; run inside a machine, which has nothing but Python's own library.
 
-    storm.py KIND COUNT SOCKET [PATH]
+    bad_clients.py KIND COUNT SOCKET [PATH]
 
 says 'ready' when all have connected, and then one line of JSON: how many ended in which way, by the status
 of the answer, or 'cut' where the connection was ended without one. A line on stdin ends those that hold.

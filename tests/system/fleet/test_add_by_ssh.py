@@ -1,4 +1,4 @@
-"""Adding a machine from the operator's desk, by ssh."""
+"""Adding a machine by ssh from the queen's machine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.commands import HIVE, rbeectl, rows
 from tests.system.fleet.conftest import MakeFleet
-from tests.system.fleet.desk import give_ssh
-from tests.system.fleet.house import MEMBERSHIP, SUITES, Fleet, refused
-from tests.system.house import HIVE, rbeectl, rows
+from tests.system.fleet.fleet import MEMBERSHIP, SUITES, Fleet, refused
+from tests.system.fleet.ssh import give_ssh
 
 
 @pytest.fixture(params=SUITES)

@@ -1,4 +1,4 @@
-"""The operator's desk: ada at the queen's machine, her ssh to others, and a terminal of hers."""
+"""ssh from the operator, ada at the queen's machine, to the others, and a terminal of hers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from testbed.machine import Machine
 from testbed.trees import add_person
 
-from tests.system.fleet.house import Fleet
-from tests.system.house import Answer
+from tests.system.commands import Answer
+from tests.system.fleet.fleet import Fleet
 
 TERMINAL = """
 import fcntl, os, pty, struct, sys, termios
@@ -42,14 +42,14 @@ def give_ssh(fleet: Fleet, machine: Machine, user: str = "root") -> None:
     let_in(fleet.queen, "ada", machine, user)
 
 
-def let_in(desk: Machine, person: str | None, machine: Machine, user: str = "root") -> None:
-    """Who is at that desk, root for None, may log in at the machine as this user."""
+def let_in(origin: Machine, person: str | None, machine: Machine, user: str = "root") -> None:
+    """This person at `origin`, root for None, may log in at the machine as this user."""
     machine.run("ssh-keygen", "-A")
     machine.run("systemctl", "start", "ssh.service")
     make = "test -e ~/.ssh/id_ed25519 || ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519"
-    desk.run("sh", "-c", make, user=person)
-    desk.run("sh", "-c", "echo StrictHostKeyChecking accept-new >~/.ssh/config", user=person)
-    key = desk.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user=person).stdout
+    origin.run("sh", "-c", make, user=person)
+    origin.run("sh", "-c", "echo StrictHostKeyChecking accept-new >~/.ssh/config", user=person)
+    key = origin.run("sh", "-c", "cat ~/.ssh/id_ed25519.pub", user=person).stdout
     home = "/root" if user == "root" else f"/home/{user}"
     machine.run(
         "install", "-D", "-o", user, "-m", "0600", "/dev/stdin", f"{home}/.ssh/authorized_keys", input=key

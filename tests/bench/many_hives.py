@@ -1,4 +1,4 @@
-"""Plays a crowd of hives with the product's own dialler: fleet_crowd.py QUEEN TOKEN COUNT, for fleet.py.
+"""Plays many hives with the product's own dialler: many_hives.py QUEEN TOKEN COUNT, for fleet.py.
 
 It tells what it is asked for, a line of JSON each: 'held' and 'again' await that every stream is open.
 """
@@ -65,7 +65,7 @@ async def become(folder: Path, queen: str, token: str, number: int) -> membershi
     home = folder / str(number)
     home.mkdir()
     (home / "machine-id").write_text(secrets.token_hex(16) + "\n")
-    invitation = {"host": queen, "port": 8500, "name": f"crowd{number}", "token": token}
+    invitation = {"host": queen, "port": 8500, "name": f"hive{number}", "token": token}
     (home / "invitation").write_text(json.dumps(invitation))
     joined = await Guest(home, machine_id=home / "machine-id").take_up_invitation()
     assert joined is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 from testbed.machine import Machine
 
-from tests.system.house import (
+from tests.system.commands import (
     HIVE,
     QUEEN,
     add_hive,
@@ -22,27 +22,27 @@ from tests.system.house import (
     rbeectl,
 )
 
-STORM = "/usr/local/lib/storm.py"
+SCRIPT = "/usr/local/lib/bad_clients.py"
 QUEEN_SOCKET, HIVE_SOCKET = "/run/rbee/queen.sock", "/run/rbee/hive.sock"
 
 DROPPED = 10_000
-"""Streams in one storm here; tests/bench/soak_streams has 100,000."""
+"""Streams in one round here; tests/bench/soak_streams has 100,000."""
 
 
-def storm(
+def bad_clients(
     machine: Machine, kind: str, count: int, *more: str, user: str | None = "ada", path: str = QUEEN_SOCKET
 ) -> subprocess.Popen[str]:
     """So many bad clients, once all have connected."""
-    if machine.run("test", "-e", STORM, check=False).returncode:
-        machine.copy_in(Path(__file__).parents[1] / "storm.py", STORM)
-    process = machine.popen("python3", STORM, kind, str(count), path, *more, user=user, reads_input=True)
+    if machine.run("test", "-e", SCRIPT, check=False).returncode:
+        machine.copy_in(Path(__file__).parents[1] / "bad_clients.py", SCRIPT)
+    process = machine.popen("python3", SCRIPT, kind, str(count), path, *more, user=user, reads_input=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
 def ends(process: subprocess.Popen[str], timeout: float = 100) -> dict[str, int]:
-    """How the clients of a storm ended: how many by which status."""
+    """How the bad clients ended: how many by which status."""
     out, err = process.communicate("end\n", timeout=timeout)
     assert process.returncode == 0, err
     found: dict[str, int] = json.loads(out)
@@ -79,11 +79,11 @@ def test_a_thousand_bad_clients_shut_nobody_out_and_leave_nothing_behind(machine
     queen = main_pid(machine, QUEEN)
     before, hive_before = descriptors(machine, queen), one_hive(machine, "ada")
     after = []
-    unread = storm(machine, "unread", 250)
+    unread = bad_clients(machine, "unread", 250)
     for _ in range(2):
         # A process with a thousand, of which it may hold 256, and two that bring ada to over a thousand.
-        silent = storm(machine, "silent", 1000)
-        slow, half = storm(machine, "slow", 250), storm(machine, "half", 250)
+        silent = bad_clients(machine, "silent", 1000)
+        slow, half = bad_clients(machine, "slow", 250), bad_clients(machine, "half", 250)
         assert one_hive(machine, "ada")["state"] == "online"
         add_hive(machine)
         assert rbeectl(machine, "list-devices", user=None).code == 0
@@ -93,7 +93,7 @@ def test_a_thousand_bad_clients_shut_nobody_out_and_leave_nothing_behind(machine
         after.append(memory(machine, queen))
     assert ends(unread) == {"cut": 250}
     await_descriptors(machine, queen, before)
-    assert after[1] < 1.1 * after[0], f"KiB after each storm: {after}"
+    assert after[1] < 1.1 * after[0], f"KiB after each round: {after}"
     assert main_pid(machine, QUEEN) == queen
     hive_after = one_hive(machine, "ada")
     assert hive_after["last_beat_ms"] > hive_before["last_beat_ms"]
@@ -109,7 +109,7 @@ def test_who_has_too_many_connections_is_told_which_limit_it_is_and_the_others_g
     beat = one_hive(machine, "ada")["last_beat_ms"]
     queen = main_pid(machine, QUEEN)
     before = descriptors(machine, queen)
-    held = [storm(machine, "hold", 256, "/health") for _ in range(4)]
+    held = [bad_clients(machine, "hold", 256, "/health") for _ in range(4)]
     # All that ada may have are there: she is refused, and told why.
     answer = rbeectl(machine, "list-hives")
     assert answer.code == 1, answer
@@ -136,9 +136,12 @@ def test_streams_that_are_dropped_and_readers_that_do_not_read_leave_nothing_beh
     before = descriptors(machine, queen)
 
     # A process has its share of the streams, a user another, and root gets through.
-    greedy = storm(machine, "hold", 100, events)
-    others = [storm(machine, "hold", 64, events) for _ in range(2)]
-    too_many, by_root = storm(machine, "hold", 1, events), storm(machine, "hold", 1, events, user=None)
+    greedy = bad_clients(machine, "hold", 100, events)
+    others = [bad_clients(machine, "hold", 64, events) for _ in range(2)]
+    too_many, by_root = (
+        bad_clients(machine, "hold", 1, events),
+        bad_clients(machine, "hold", 1, events, user=None),
+    )
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 1, answer
     assert "192 stories are being read by user 1000, as many as one user may" in answer.err
@@ -150,12 +153,12 @@ def test_streams_that_are_dropped_and_readers_that_do_not_read_leave_nothing_beh
 
     after = []
     for _ in range(2):
-        dropping = storm(machine, "drop", DROPPED, events)
+        dropping = bad_clients(machine, "drop", DROPPED, events)
         assert one_hive(machine, "ada")["state"] == "pending"
         assert ends(dropping) == {"200": DROPPED // 2, "dropped at once": DROPPED // 2}
         await_descriptors(machine, queen, before)
         after.append(memory(machine, queen))
-    assert after[1] < 1.1 * after[0], f"KiB after each storm: {after}"
+    assert after[1] < 1.1 * after[0], f"KiB after each round: {after}"
     assert main_pid(machine, QUEEN) == queen
 
 
@@ -163,16 +166,16 @@ def test_bad_clients_of_the_hive_do_not_keep_the_queen_from_asking_it(machine: M
     add_hive(machine)
     hive = main_pid(machine, HIVE)
     before = descriptors(machine, hive)
-    silent = storm(machine, "silent", 300, user=None, path=HIVE_SOCKET)
-    slow = storm(machine, "slow", 256, user=None, path=HIVE_SOCKET)
+    silent = bad_clients(machine, "silent", 300, user=None, path=HIVE_SOCKET)
+    slow = bad_clients(machine, "slow", 256, user=None, path=HIVE_SOCKET)
     assert add_hive(machine).lines[-1].startswith("localhost"), "its devices are asked for again"
     after = []
     for _ in range(2):
-        dropping = storm(machine, "drop", 5000, "/health", user=None, path=HIVE_SOCKET)
+        dropping = bad_clients(machine, "drop", 5000, "/health", user=None, path=HIVE_SOCKET)
         ends(dropping)
         after.append(memory(machine, hive))
     assert [ends(silent), ends(slow)] == [{"408": 256, "503": 44}, {"408": 256}]
     await_descriptors(machine, hive, before)
-    assert after[1] < 1.1 * after[0], f"KiB after each storm: {after}"
+    assert after[1] < 1.1 * after[0], f"KiB after each round: {after}"
     assert main_pid(machine, HIVE) == hive
     assert await_state(machine, "online")["reason"] == "heartbeats received"

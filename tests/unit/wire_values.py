@@ -1,4 +1,4 @@
-"""Values of every shape that crosses a wire, made from their annotations."""
+"""Values of every type that crosses a wire, made from their annotations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rbee.wire.devices import Cpu, Devices, Gpu
 from rbee.wire.hives import HiveView
 from rbee.wire.types import Limit
 
-SHAPES = tuple(
+WIRE_TYPES = tuple(
     kind
     for module in (devices, hives, jobs, events, fleet, catalog, daemon)
     for kind in vars(module).values()
@@ -95,8 +95,8 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """A value within an encoded shape: its path as BadInput.field has it, and what is allowed there."""
+class WireField:
+    """A field within an encoded value: its path as BadInput.field has it, and what is allowed there."""
 
     path: str
     holder: Any
@@ -109,7 +109,7 @@ class Place:
     def put(self, value: Any) -> None:
         self.holder[self.key] = value
 
-    def wrongs(self) -> Iterator[Any]:
+    def invalid_values(self) -> Iterator[Any]:
         """Values that are not allowed here: of another type, too long, out of bounds, not to the pattern."""
         others: list[Any] = [None, True, 7, 7.5, "text", [], {}]
         yield from (one for one in others if not self._is_of_the_type(one))
@@ -143,16 +143,16 @@ class Place:
         return isinstance(value, str)
 
 
-def places(kind: Any, document: Any, path: str = "") -> Iterator[Place]:
-    """Every place of a shape that was encoded as `document`, the shape's own aside."""
+def wire_fields(kind: Any, document: Any, path: str = "") -> Iterator[WireField]:
+    """Every field of a value that was encoded as `document`, nested ones and items of lists included."""
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         may_be_missing = field.default is not dataclasses.MISSING
         where = f"{path}.{field.name}" if path else field.name
-        yield from _places_at(where, document, field.name, hints[field.name], may_be_missing)
+        yield from _wire_fields_at(where, document, field.name, hints[field.name], may_be_missing)
 
 
-def _places_at(path: str, holder: Any, key: Any, kind: Any, may_be_missing: bool) -> Iterator[Place]:
+def _wire_fields_at(path: str, holder: Any, key: Any, kind: Any, may_be_missing: bool) -> Iterator[WireField]:
     limit, may_be_null = None, False
     while True:
         if typing.get_origin(kind) is Annotated:
@@ -162,14 +162,14 @@ def _places_at(path: str, holder: Any, key: Any, kind: Any, may_be_missing: bool
             may_be_null = True
         else:
             break
-    yield Place(path, holder, key, kind, limit, may_be_null, may_be_missing)
+    yield WireField(path, holder, key, kind, limit, may_be_null, may_be_missing)
     value = holder[key]
     if value is None:
         return
     if typing.get_origin(kind) is tuple:
         for number in range(len(value)):
-            yield from _places_at(
+            yield from _wire_fields_at(
                 f"{path}[{number}]", value, number, typing.get_args(kind)[0], may_be_missing=True
             )
     elif dataclasses.is_dataclass(kind):
-        yield from places(kind, value, path)
+        yield from wire_fields(kind, value, path)

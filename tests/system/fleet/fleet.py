@@ -15,7 +15,7 @@ from testbed.bridge import Bridge
 from testbed.machine import Machine
 from testbed.trees import ARCHIVE_INSIDE, Trees
 
-from tests.system.house import HIVE, Answer, await_state, configure, rbeectl
+from tests.system.commands import HIVE, Answer, await_state, configure, rbeectl
 
 PORT = 8500
 MEMBERSHIP = "/var/lib/rbee-hive/membership"

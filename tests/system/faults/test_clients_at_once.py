@@ -9,9 +9,9 @@ from typing import Any
 
 from testbed.machine import Machine
 
-from tests.system.house import CATALOG, HIVE, QUEEN, active, add_hive, await_state, curl, rbeectl, rows
+from tests.system.commands import CATALOG, HIVE, QUEEN, active, add_hive, await_state, curl, rbeectl, rows
 
-CROWD = "/usr/local/lib/crowd.py"
+SCRIPT = "/usr/local/lib/clients_at_once.py"
 ADD = ("POST", "/add-hive", '{"host": "localhost"}')
 REMOVE = ("DELETE", "/v1/hives/localhost", "")
 LOOK = ("GET", "/v1/hives", "")
@@ -27,10 +27,10 @@ Story = list[Any]
 
 def ask_at_once(machine: Machine, *requests: tuple[str, str, str]) -> list[Story]:
     """What each of these clients hears, all of them ada."""
-    if machine.run("test", "-e", CROWD, check=False).returncode:
-        machine.copy_in(Path(__file__).parents[1] / "crowd.py", CROWD)
+    if machine.run("test", "-e", SCRIPT, check=False).returncode:
+        machine.copy_in(Path(__file__).parents[1] / "clients_at_once.py", SCRIPT)
     words = [word for request in requests for word in request]
-    told = machine.run("python3", CROWD, *words, user="ada", timeout=100).stdout
+    told = machine.run("python3", SCRIPT, *words, user="ada", timeout=100).stdout
     stories: list[Story] = json.loads(told)
     return stories
 

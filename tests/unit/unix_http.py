@@ -69,16 +69,6 @@ async def served(
         listener.close()
 
 
-async def until(question: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Let the loop go on until the answer is yes, for what tells nobody that it changed."""
-    async with asyncio.timeout(3):
-        while True:
-            answer = question()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.005)
-
-
 @dataclass(frozen=True)
 class Answer:
     status: int

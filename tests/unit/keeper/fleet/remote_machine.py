@@ -22,7 +22,7 @@ from rbee.wire.hives import HiveView, Label
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
-from tests.unit.shapes import HIVE_VIEW
+from tests.unit.wire_values import HIVE_VIEW
 
 CA = ssl.DER_cert_to_PEM_cert(b"the certificate of the queen's CA")
 
@@ -95,7 +95,7 @@ class Command:
 
 
 @dataclass
-class Elsewhere:
+class RemoteMachine:
     """The other machine. `fails` is a pattern of the shell for the command that exits with `status`."""
 
     folder: Path
@@ -178,11 +178,11 @@ class Queen:
 
 
 def failing(
-    rbeectl: Rbeectl, with_queen: WithQueen, queen: Queen, elsewhere: Elsewhere, *options: str
+    rbeectl: Rbeectl, with_queen: WithQueen, queen: Queen, remote: RemoteMachine, *options: str
 ) -> Ran:
     """How adding gpu1 failed; nothing was started there, no token made, nothing left of the connection."""
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", *options))
     assert queen.added == queen.tokens == []
-    assert ("start", HIVE_UNIT) not in elsewhere.bus.asked
-    assert list((elsewhere.folder / "tmp").iterdir()) == []
+    assert ("start", HIVE_UNIT) not in remote.bus.asked
+    assert list((remote.folder / "tmp").iterdir()) == []
     return ran

@@ -1,6 +1,6 @@
 """Clients that ask for things all at once; run inside a machine, which has nothing but Python's own library.
 
-    crowd.py METHOD PATH BODY [METHOD PATH BODY]...
+    clients_at_once.py METHOD PATH BODY [METHOD PATH BODY]...
 
 lets a client for each stand ready, then all ask for its story at the same time, and says what each heard:
 a JSON list of the events of each, [id, event, data].
