@@ -1,15 +1,14 @@
-"""Each test is a coroutine that lives in a house of its own, with an event loop of its own."""
+"""Each test lives in a house of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import inspect
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +64,3 @@ def open_sockets() -> set[str]:
         with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
             targets.append(os.readlink(f"/proc/self/fd/{fd}"))
     return {target for target in targets if target.startswith("socket:")}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
-    asyncio.run(live(pyfuncitem.obj, arguments))
-    return True
-
-
-async def live(test: Callable[..., Awaitable[None]], arguments: dict[str, Any]) -> None:
-    async with arguments["house"]:
-        await test(**arguments)

@@ -64,9 +64,11 @@ async def served_over_tcp(
             if serving.done():
                 serving.result()
             assert started.is_set()
-            yield listener.getsockname()[1]
-            told_to_stop.set()
-            await asyncio.wait_for(asyncio.shield(serving), TIMEOUT)
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                told_to_stop.set()
+                await asyncio.wait_for(asyncio.shield(serving), TIMEOUT)
         finally:
             waiting.cancel()
             serving.cancel()

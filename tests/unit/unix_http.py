@@ -60,8 +60,10 @@ async def served(
         if serving.done():
             serving.result()
         assert started.is_set()
-        yield stop
-        await stop()
+        try:
+            yield stop
+        finally:
+            await stop()
     finally:
         waiting.cancel()
         serving.cancel()

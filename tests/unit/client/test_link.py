@@ -71,112 +71,91 @@ def answer(content: bytes = b'{"status": "ok", "version": "1"}', status: str = "
 # Keeping a connection
 
 
-def test_one_connection_is_kept_for_all_requests(tmp_path: Path) -> None:
+async def test_one_connection_is_kept_for_all_requests(tmp_path: Path) -> None:
     server = Connections(*[answer()] * 3)
 
-    async def scenario() -> list[Health]:
-        async with playing(tmp_path / "s", server), linked(tmp_path / "s") as link:
-            return [await link.ask(QueenRoutes.HEALTH) for _ in range(3)]
-
-    assert asyncio.run(scenario()) == [Health("ok", "1")] * 3
+    async with playing(tmp_path / "s", server), linked(tmp_path / "s") as link:
+        assert [await link.ask(QueenRoutes.HEALTH) for _ in range(3)] == [Health("ok", "1")] * 3
     assert server.count == 1
 
 
-def test_requests_at_once_go_one_after_the_other_over_the_one_connection(tmp_path: Path) -> None:
+async def test_requests_at_once_go_one_after_the_other_over_the_one_connection(tmp_path: Path) -> None:
     server = Connections(*[answer()] * 5)
 
-    async def scenario() -> list[Health]:
-        async with playing(tmp_path / "s", server), linked(tmp_path / "s") as link:
-            return await asyncio.gather(*(link.ask(QueenRoutes.HEALTH) for _ in range(5)))
-
-    assert len(asyncio.run(scenario())) == 5
+    async with playing(tmp_path / "s", server), linked(tmp_path / "s") as link:
+        assert len(await asyncio.gather(*(link.ask(QueenRoutes.HEALTH) for _ in range(5)))) == 5
     assert server.count == 1
 
 
-def test_it_is_open_after_a_request_and_no_more_once_the_server_is_gone(
+async def test_it_is_open_after_a_request_and_no_more_once_the_server_is_gone(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
-    async def scenario() -> tuple[bool, bool, bool]:
-        async with linked(tmp_path / "s") as link:
-            before = link.is_open
-            async with served(app(), tmp_path / "s", silent_notifier) as stop:
-                await link.ask(QueenRoutes.HEALTH)
-                during = link.is_open
-                await stop()
-            return before, during, link.is_open
-
-    assert asyncio.run(scenario()) == (False, True, False)
+    async with linked(tmp_path / "s") as link:
+        before = link.is_open
+        async with served(app(), tmp_path / "s", silent_notifier) as stop:
+            await link.ask(QueenRoutes.HEALTH)
+            during = link.is_open
+            await stop()
+        assert (before, during, link.is_open) == (False, True, False)
 
 
-def test_it_is_still_open_after_a_refusal(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_it_is_still_open_after_a_refusal(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def refuse(_request: Request) -> Health:
         raise UnknownHive("nobody knows you")
 
-    async def scenario() -> bool:
-        async with (
-            served(app({QueenRoutes.HEALTH: refuse}), tmp_path / "s", silent_notifier),
-            linked(tmp_path / "s") as link,
-        ):
-            with pytest.raises(UnknownHive, match="nobody knows you"):
+    async with (
+        served(app({QueenRoutes.HEALTH: refuse}), tmp_path / "s", silent_notifier),
+        linked(tmp_path / "s") as link,
+    ):
+        with pytest.raises(UnknownHive, match="nobody knows you"):
+            await link.ask(QueenRoutes.HEALTH)
+        assert link.is_open
+
+
+async def test_it_is_not_open_while_a_request_is_under_way(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with playing(tmp_path / "s", play), linked(tmp_path / "s") as link:
+        asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
+        await asyncio.wait_for(asked.wait(), 5)
+        is_open = link.is_open
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert not link.is_open, "who was cut off must not be taken up again"
+        assert not is_open
+
+
+async def test_a_server_that_came_back_is_reached_again(tmp_path: Path, silent_notifier: Notifier) -> None:
+    told = []
+    async with linked(tmp_path / "s") as link:
+        for _ in range(2):
+            async with served(app(), tmp_path / "s", silent_notifier):
+                told.append(await link.ask(QueenRoutes.HEALTH))
+            with pytest.raises(NotRunning):
                 await link.ask(QueenRoutes.HEALTH)
-            return link.is_open
-
-    assert asyncio.run(scenario())
-
-
-def test_it_is_not_open_while_a_request_is_under_way(tmp_path: Path) -> None:
-    async def scenario() -> bool:
-        asked = asyncio.Event()
-
-        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            asked.set()
-            await asyncio.Event().wait()
-
-        async with playing(tmp_path / "s", play), linked(tmp_path / "s") as link:
-            asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
-            await asyncio.wait_for(asked.wait(), 5)
-            is_open = link.is_open
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-            assert not link.is_open, "who was cut off must not be taken up again"
-            return is_open
-
-    assert not asyncio.run(scenario())
-
-
-def test_a_server_that_came_back_is_reached_again(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> list[Health]:
-        told = []
-        async with linked(tmp_path / "s") as link:
-            for _ in range(2):
-                async with served(app(), tmp_path / "s", silent_notifier):
-                    told.append(await link.ask(QueenRoutes.HEALTH))
-                with pytest.raises(NotRunning):
-                    await link.ask(QueenRoutes.HEALTH)
-                (tmp_path / "s").unlink()
-        return told
-
-    assert asyncio.run(scenario()) == [Health("ok", "1")] * 2
+            (tmp_path / "s").unlink()
+    assert told == [Health("ok", "1")] * 2
 
 
 # What goes wrong
 
 
-def failing(path: Path, play: Any, *, timeout: float = 5) -> RbeeError:
+async def failing(path: Path, play: Any, *, timeout: float = 5) -> RbeeError:
     """The error that a request meets with a server that plays so, and then a server that is well."""
 
-    async def scenario() -> RbeeError:
-        async with linked(path, timeout=timeout) as link:
-            async with playing(path, play):
-                with pytest.raises(RbeeError) as caught:
-                    await link.ask(QueenRoutes.HEALTH)
-            path.unlink()
-            async with playing(path, Connections(answer())):
-                assert await link.ask(QueenRoutes.HEALTH) == Health("ok", "1"), "the link must recover"
-            return caught.value
-
-    return asyncio.run(scenario())
+    async with linked(path, timeout=timeout) as link:
+        async with playing(path, play):
+            with pytest.raises(RbeeError) as caught:
+                await link.ask(QueenRoutes.HEALTH)
+        path.unlink()
+        async with playing(path, Connections(answer())):
+            assert await link.ask(QueenRoutes.HEALTH) == Health("ok", "1"), "the link must recover"
+        return caught.value
 
 
 def saying(said: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
@@ -189,17 +168,14 @@ def saying(said: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter]
     return play
 
 
-def test_a_missing_socket_and_a_refused_connection_mean_that_nobody_listens(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with linked(tmp_path / "s") as link:
-            with pytest.raises(NotRunning, match=f"nobody listens on {tmp_path}/s"):
-                await link.ask(QueenRoutes.HEALTH)
-            with socket.socket(socket.AF_UNIX) as gone:
-                gone.bind(str(tmp_path / "s"))
-            with pytest.raises(NotRunning, match=f"nobody listens on {tmp_path}/s"):
-                await link.ask(QueenRoutes.HEALTH)
-
-    asyncio.run(scenario())
+async def test_a_missing_socket_and_a_refused_connection_mean_that_nobody_listens(tmp_path: Path) -> None:
+    async with linked(tmp_path / "s") as link:
+        with pytest.raises(NotRunning, match=f"nobody listens on {tmp_path}/s"):
+            await link.ask(QueenRoutes.HEALTH)
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.bind(str(tmp_path / "s"))
+        with pytest.raises(NotRunning, match=f"nobody listens on {tmp_path}/s"):
+            await link.ask(QueenRoutes.HEALTH)
 
 
 @pytest.mark.parametrize(
@@ -217,12 +193,12 @@ def test_a_missing_socket_and_a_refused_connection_mean_that_nobody_listens(tmp_
     ],
     ids=lambda said: said[:60].decode("latin-1"),
 )
-def test_an_answer_that_is_not_as_agreed_is_unreachable(tmp_path: Path, said: bytes) -> None:
-    assert type(failing(tmp_path / "s", saying(said))) is Unreachable
+async def test_an_answer_that_is_not_as_agreed_is_unreachable(tmp_path: Path, said: bytes) -> None:
+    assert type(await failing(tmp_path / "s", saying(said))) is Unreachable
 
 
-def test_an_answer_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
-    error = failing(tmp_path / "s", saying(answer(b" " * (ANSWER_LIMIT + 1))))
+async def test_an_answer_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
+    error = await failing(tmp_path / "s", saying(answer(b" " * (ANSWER_LIMIT + 1))))
 
     assert type(error) is Unreachable
     assert f"larger than {ANSWER_LIMIT} bytes" in error.message
@@ -247,73 +223,69 @@ async def a_trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 @pytest.mark.parametrize("play", [silence, half_an_answer, a_trickle], ids=lambda play: play.__name__)
-def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, play: Any) -> None:
+async def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, play: Any) -> None:
     began = time.monotonic()
 
-    error = failing(tmp_path / "s", play, timeout=0.1)
+    error = await failing(tmp_path / "s", play, timeout=0.1)
 
     assert type(error) is TimedOut
     assert error.message == f"{tmp_path}/s did not answer within 0.1 s"
     assert time.monotonic() - began < 2
 
 
-def test_a_request_may_have_a_deadline_of_its_own(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with playing(tmp_path / "s", silence), linked(tmp_path / "s", timeout=60) as link:
-            with pytest.raises(TimedOut, match=r"within 0.05 s"):
-                await link.ask(QueenRoutes.HEALTH, timeout=0.05)
-
-    asyncio.run(scenario())
+async def test_a_request_may_have_a_deadline_of_its_own(tmp_path: Path) -> None:
+    async with playing(tmp_path / "s", silence), linked(tmp_path / "s", timeout=60) as link:
+        with pytest.raises(TimedOut, match=r"within 0.05 s"):
+            await link.ask(QueenRoutes.HEALTH, timeout=0.05)
 
 
 # What is asked over it
 
 
-def test_a_hive_s_devices_come_back_and_the_job_goes_along(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_hive_s_devices_come_back_and_the_job_goes_along(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     jobs = []
 
     async def devices(request: Request) -> Devices:
         jobs.append(request.headers.get("rbee-job-id"))
         return DEVICES
 
-    async def scenario() -> list[Devices]:
-        async with (
-            served(app({HiveRoutes.DEVICES: devices}), tmp_path / "s", silent_notifier),
-            linked(tmp_path / "s") as link,
-        ):
-            hive = HiveClient(link)
-            return [await hive.devices(job_id=job_id, timeout=5) for job_id in ("7" * 32, None)]
-
-    assert asyncio.run(scenario()) == [DEVICES, DEVICES]
+    async with (
+        served(app({HiveRoutes.DEVICES: devices}), tmp_path / "s", silent_notifier),
+        linked(tmp_path / "s") as link,
+    ):
+        hive = HiveClient(link)
+        assert [await hive.devices(job_id=job_id, timeout=5) for job_id in ("7" * 32, None)] == [
+            DEVICES,
+            DEVICES,
+        ]
     assert jobs == ["7" * 32, None]
 
 
 @pytest.mark.parametrize("said", [answer(b'{"cpu": {}}'), answer(b"{}"), answer(b"[]")])
-def test_devices_that_are_not_as_agreed_are_the_hive_s_failure(tmp_path: Path, said: bytes) -> None:
+async def test_devices_that_are_not_as_agreed_are_the_hive_s_failure(tmp_path: Path, said: bytes) -> None:
     async def scenario() -> None:
         async with playing(tmp_path / "s", Connections(said)), linked(tmp_path / "s") as link:
             await HiveClient(link).devices(job_id=None, timeout=5)
 
     with pytest.raises((HiveFailed, Unreachable)) as caught:
-        asyncio.run(scenario())
+        await scenario()
     assert not isinstance(caught.value, BadInput)
 
 
-def test_a_beat_goes_up_and_its_ack_comes_back(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_beat_goes_up_and_its_ack_comes_back(tmp_path: Path, silent_notifier: Notifier) -> None:
     beats = []
 
     async def heartbeat(request: Request) -> HeartbeatAck:
         beats.append(await read_shape(request, Heartbeat))
         return HeartbeatAck("ok", 15_000, "7" * 32)
 
-    async def scenario() -> tuple[HeartbeatAck, bool]:
-        async with (
-            served(app({QueenRoutes.HEARTBEAT: heartbeat}), tmp_path / "s", silent_notifier),
-            linked(tmp_path / "s") as link,
-        ):
-            queen = HeartbeatClient(link)
-            assert not queen.is_open
-            return await queen.beat(BEAT), queen.is_open
-
-    assert asyncio.run(scenario()) == (HeartbeatAck("ok", 15_000, "7" * 32), True)
+    async with (
+        served(app({QueenRoutes.HEARTBEAT: heartbeat}), tmp_path / "s", silent_notifier),
+        linked(tmp_path / "s") as link,
+    ):
+        queen = HeartbeatClient(link)
+        assert not queen.is_open
+        assert (await queen.beat(BEAT), queen.is_open) == (HeartbeatAck("ok", 15_000, "7" * 32), True)
     assert beats == [BEAT]

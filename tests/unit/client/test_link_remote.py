@@ -41,16 +41,11 @@ from tests.unit.remote_queen import (
     unheard_port,
 )
 
+pytestmark = pytest.mark.deadline(10)
+
 Result = TypeVar("Result")
 
 NAME = "queen.example"
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 10)
-
-    return asyncio.run(scenario())
 
 
 @contextlib.asynccontextmanager
@@ -69,14 +64,11 @@ async def failure(place: QueenAddress, *, timeout: float = 5) -> RbeeError:
         return caught.value
 
 
-def failure_with(play: Play, context: ssl.SSLContext | None, authority: Authority) -> RbeeError:
+async def failure_with(play: Play, context: ssl.SSLContext | None, authority: Authority) -> RbeeError:
     """The error that a request meets with a server that plays so."""
 
-    async def scenario() -> RbeeError:
-        async with playing_over_tcp(play, context) as port:
-            return await failure(queen_address(authority, port))
-
-    return run(scenario())
+    async with playing_over_tcp(play, context) as port:
+        return await failure(queen_address(authority, port))
 
 
 async def well(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,23 +108,20 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | OSError]:
 # A queen who is well
 
 
-def test_a_queen_is_reached_under_any_name_as_long_as_she_has_the_keys(
+async def test_a_queen_is_reached_under_any_name_as_long_as_she_has_the_keys(
     authority: Authority, names: dict[str, str | OSError]
 ) -> None:
     names[NAME] = HERE
 
-    async def scenario() -> list[Health]:
-        told = []
-        async with playing_over_tcp(well, authority.context()) as port:
-            for host in (HERE, NAME):
-                async with linked(queen_address(authority, port, host=host)) as link:
-                    told.append(await link.ask(QueenRoutes.HEALTH))
-        return told
-
-    assert run(scenario()) == [Health("ok", "1")] * 2
+    told = []
+    async with playing_over_tcp(well, authority.context()) as port:
+        for host in (HERE, NAME):
+            async with linked(queen_address(authority, port, host=host)) as link:
+                told.append(await link.ask(QueenRoutes.HEALTH))
+    assert told == [Health("ok", "1")] * 2
 
 
-def test_the_hive_s_certificate_says_who_asks(
+async def test_the_hive_s_certificate_says_who_asks(
     authority: Authority, tmp_path: Path, silent_notifier: Notifier
 ) -> None:
     certificate = credential(authority, tmp_path / "membership")
@@ -144,13 +133,10 @@ def test_the_hive_s_certificate_says_who_asks(
 
     app = build_app("a queen", "1", {QueenRoutes.HEALTH: health})
 
-    async def scenario() -> None:
-        async with served_over_tcp(app, authority.context(), silent_notifier) as port:
-            for shown in (certificate, None):
-                async with linked(queen_address(authority, port, shown)) as link:
-                    await link.ask(QueenRoutes.HEALTH)
-
-    run(scenario())
+    async with served_over_tcp(app, authority.context(), silent_notifier) as port:
+        for shown in (certificate, None):
+            async with linked(queen_address(authority, port, shown)) as link:
+                await link.ask(QueenRoutes.HEALTH)
     assert [(peer.address, peer.credential) for peer in seen] == [(HERE, "c" * 32), (HERE, None)]
 
 
@@ -159,37 +145,36 @@ def test_an_ipv6_address_is_told_in_brackets(authority: Authority) -> None:
     assert str(queen_address(authority, 8500, host=NAME)) == f"{NAME}:8500"
 
 
-def test_an_answer_may_be_a_file(authority: Authority, silent_notifier: Notifier) -> None:
+async def test_an_answer_may_be_a_file(authority: Authority, silent_notifier: Notifier) -> None:
     async def ca(_request: Request) -> Response:
         return Response("a certificate", media_type=FleetRoutes.CA.media_type)
 
-    async def scenario() -> Any:
-        app = build_app("a queen", "1", {FleetRoutes.CA: ca})
-        async with (
-            served_over_tcp(app, authority.context(), silent_notifier) as port,
-            linked(queen_address(authority, port)) as link,
-        ):
-            return await link.ask(FleetRoutes.CA)
-
-    assert run(scenario()) == b"a certificate"
+    app = build_app("a queen", "1", {FleetRoutes.CA: ca})
+    async with (
+        served_over_tcp(app, authority.context(), silent_notifier) as port,
+        linked(queen_address(authority, port)) as link,
+    ):
+        assert await link.ask(FleetRoutes.CA) == b"a certificate"
 
 
 # What each failure is called
 
 
-def test_a_port_that_is_closed_is_a_queen_who_is_not_open(authority: Authority) -> None:
+async def test_a_port_that_is_closed_is_a_queen_who_is_not_open(authority: Authority) -> None:
     with unheard_port() as port:
-        error = run(failure(queen_address(authority, port)))
+        error = await failure(queen_address(authority, port))
 
     assert type(error) is NotRunning
     assert error.message == f"nobody listens on {HERE}:{port}"
     assert error.hint == "On the queen's machine: rbeectl tcp enable; rbeectl wake"
 
 
-def test_a_name_that_is_not_known_says_so(authority: Authority, names: dict[str, str | OSError]) -> None:
+async def test_a_name_that_is_not_known_says_so(
+    authority: Authority, names: dict[str, str | OSError]
+) -> None:
     names[NAME] = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    error = run(failure(queen_address(authority, 8500, host=NAME)))
+    error = await failure(queen_address(authority, 8500, host=NAME))
 
     assert type(error) is Unreachable
     assert error.message == f"the name in {NAME}:8500 is not known (Name or service not known)"
@@ -199,7 +184,7 @@ def test_a_name_that_is_not_known_says_so(authority: Authority, names: dict[str,
 @pytest.mark.parametrize(
     "code", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES], ids=errno.errorcode.get
 )
-def test_a_network_that_says_no_is_told_in_its_words(
+async def test_a_network_that_says_no_is_told_in_its_words(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     async def refuse(_loop: Any, _channel: Any, _address: Any) -> None:
@@ -207,30 +192,31 @@ def test_a_network_that_says_no_is_told_in_its_words(
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", refuse)
 
-    error = run(failure(queen_address(authority, 8500)))
+    error = await failure(queen_address(authority, 8500))
 
     assert type(error) is Unreachable
     assert error.message == f"{HERE}:8500 cannot be reached ({os.strerror(code)})"
 
 
-def test_a_queen_who_takes_the_connection_and_says_nothing_is_not_waited_for(authority: Authority) -> None:
-    async def scenario() -> RbeeError:
-        with socket.create_server((HERE, 0)) as silent:
-            return await failure(queen_address(authority, silent.getsockname()[1]), timeout=0.1)
-
-    error = run(scenario())
+async def test_a_queen_who_takes_the_connection_and_says_nothing_is_not_waited_for(
+    authority: Authority,
+) -> None:
+    with socket.create_server((HERE, 0)) as silent:
+        error = await failure(queen_address(authority, silent.getsockname()[1]), timeout=0.1)
 
     assert type(error) is TimedOut
     assert error.message.endswith("did not answer within 0.1 s")
 
 
-def test_one_with_another_ca_is_another_queen_and_hears_nothing(authority: Authority, tmp_path: Path) -> None:
+async def test_one_with_another_ca_is_another_queen_and_hears_nothing(
+    authority: Authority, tmp_path: Path
+) -> None:
     heard = []
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.read(1))
 
-    error = failure_with(listen, Authority.open(tmp_path / "other").context(), authority)
+    error = await failure_with(listen, Authority.open(tmp_path / "other").context(), authority)
 
     assert type(error) is WrongQueen
     assert "is another queen" in error.message
@@ -238,11 +224,11 @@ def test_one_with_another_ca_is_another_queen_and_hears_nothing(authority: Autho
     assert heard == []
 
 
-def test_a_hive_s_certificate_makes_no_queen(authority: Authority, tmp_path: Path) -> None:
+async def test_a_hive_s_certificate_makes_no_queen(authority: Authority, tmp_path: Path) -> None:
     stolen = credential(authority, tmp_path / "membership")
     context = tls.server_context(authority.ca, stolen, stolen)
 
-    error = failure_with(well, context, authority)
+    error = await failure_with(well, context, authority)
 
     assert type(error) is WrongQueen
 
@@ -252,49 +238,49 @@ def test_a_hive_s_certificate_makes_no_queen(authority: Authority, tmp_path: Pat
     [("QUEEN_LIFE", timedelta(minutes=-30)), ("CLOCKS", timedelta(hours=-1))],
     ids=["expired", "not yet valid"],
 )
-def test_a_certificate_out_of_its_time_hints_at_the_clocks(
+async def test_a_certificate_out_of_its_time_hints_at_the_clocks(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, setting: str, span: timedelta
 ) -> None:
     monkeypatch.setattr(f"rbee.queen.authority.{setting}", span)
 
-    error = failure_with(well, authority.context(), authority)
+    error = await failure_with(well, authority.context(), authority)
 
     assert type(error) is Unreachable
     assert "is not valid at this time" in error.message
     assert error.hint == "Compare the clocks of both machines: timedatectl"
 
 
-def test_one_who_speaks_plain_http_does_not_speak_tls(authority: Authority) -> None:
+async def test_one_who_speaks_plain_http_does_not_speak_tls(authority: Authority) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
         await reader.read()
 
-    error = failure_with(plain, None, authority)
+    error = await failure_with(plain, None, authority)
 
     assert type(error) is Unreachable
     assert "does not speak TLS as expected (wrong version number)" in error.message
 
 
-def test_an_older_tls_is_not_spoken(authority: Authority, tmp_path: Path) -> None:
+async def test_an_older_tls_is_not_spoken(authority: Authority, tmp_path: Path) -> None:
     authority.context()  # makes her certificate
     older = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     older.load_cert_chain(tmp_path / "keys" / "queen.crt", tmp_path / "keys" / "queen.key")
     with _speaking(older) as port:
-        error = run(failure(queen_address(authority, port)))
+        error = await failure(queen_address(authority, port))
 
     assert type(error) is Unreachable
     assert "does not speak TLS as expected" in error.message
 
 
-def test_an_alert_that_she_does_not_know_the_certificate_is_told_so(
+async def test_an_alert_that_she_does_not_know_the_certificate_is_told_so(
     authority: Authority, tmp_path: Path
 ) -> None:
     foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")
     with _speaking(authority.context()) as port:  # which sends alerts, as asyncio's server does not
-        error = run(failure(queen_address(authority, port, foreign)))
+        error = await failure(queen_address(authority, port, foreign))
 
     assert type(error) is WrongQueen
     assert "does not know this hive's certificate" in error.message
@@ -350,16 +336,18 @@ async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWri
     [(reset, False), (reset, True), (hang_up, True)],
     ids=["reset in the handshake", "reset after it", "closed after it"],
 )
-def test_a_connection_that_breaks_is_told_as_that(authority: Authority, play: Play, is_tls: bool) -> None:
-    error = failure_with(play, authority.context() if is_tls else None, authority)
+async def test_a_connection_that_breaks_is_told_as_that(
+    authority: Authority, play: Play, is_tls: bool
+) -> None:
+    error = await failure_with(play, authority.context() if is_tls else None, authority)
 
     assert type(error) is Disconnected
     assert error.message.endswith("broke")
     assert error.hint is None
 
 
-def test_an_answer_that_breaks_off_in_its_middle_is_told_as_that(authority: Authority) -> None:
-    assert type(failure_with(half_an_answer, authority.context(), authority)) is Disconnected
+async def test_an_answer_that_breaks_off_in_its_middle_is_told_as_that(authority: Authority) -> None:
+    assert type(await failure_with(half_an_answer, authority.context(), authority)) is Disconnected
 
 
 # One request after the other
@@ -392,103 +380,88 @@ class Held:
             self.under_way -= 1
 
 
-def test_requests_of_one_link_wait_their_turn_and_go_over_one_connection(
+async def test_requests_of_one_link_wait_their_turn_and_go_over_one_connection(
     authority: Authority, silent_notifier: Notifier
 ) -> None:
-    async def scenario() -> Held:
-        held = Held(1)
-        async with (
-            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
-            linked(queen_address(authority, port)) as link,
-        ):
-            asking = [asyncio.ensure_future(link.ask(QueenRoutes.HEALTH)) for _ in range(5)]
-            await held.entered.wait()
-            assert not any(task.done() for task in asking)
-            held.release.set()
-            assert await asyncio.gather(*asking) == [Health("ok", "1")] * 5
-            return held
-
-    held = run(scenario())
+    held = Held(1)
+    async with (
+        served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+        linked(queen_address(authority, port)) as link,
+    ):
+        asking = [asyncio.ensure_future(link.ask(QueenRoutes.HEALTH)) for _ in range(5)]
+        await held.entered.wait()
+        assert not any(task.done() for task in asking)
+        held.release.set()
+        assert await asyncio.gather(*asking) == [Health("ok", "1")] * 5
     assert held.most == 1
     assert len(held.ports) == 5
     assert len(set(held.ports)) == 1
 
 
-def test_who_waits_in_vain_for_its_turn_does_not_disturb_the_one_before(
+async def test_who_waits_in_vain_for_its_turn_does_not_disturb_the_one_before(
     authority: Authority, silent_notifier: Notifier
 ) -> None:
-    async def scenario() -> Held:
-        held = Held(1)
-        async with (
-            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
-            linked(queen_address(authority, port)) as link,
-        ):
-            first = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
-            await held.entered.wait()
-            with pytest.raises(TimedOut):
-                await link.ask(QueenRoutes.HEALTH, timeout=0.02)
-            second = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
-            await asyncio.sleep(0)
-            second.cancel()
-            await asyncio.wait((second,))
-            held.release.set()
-            assert await first == await link.ask(QueenRoutes.HEALTH) == Health("ok", "1")
-            return held
-
-    held = run(scenario())
+    held = Held(1)
+    async with (
+        served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+        linked(queen_address(authority, port)) as link,
+    ):
+        first = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
+        await held.entered.wait()
+        with pytest.raises(TimedOut):
+            await link.ask(QueenRoutes.HEALTH, timeout=0.02)
+        second = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait((second,))
+        held.release.set()
+        assert await first == await link.ask(QueenRoutes.HEALTH) == Health("ok", "1")
     assert len(held.ports) == 2
     assert len(set(held.ports)) == 1
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
-def test_a_link_whose_request_was_cut_off_works_for_the_next(
+async def test_a_link_whose_request_was_cut_off_works_for_the_next(
     authority: Authority, silent_notifier: Notifier, how: str
 ) -> None:
-    async def scenario() -> Held:
-        held = Held(1)
-        async with (
-            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
-            linked(queen_address(authority, port)) as link,
-        ):
-            if how == "cancelled":
-                asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
-                await held.entered.wait()
-                asking.cancel()
-                await asyncio.wait((asking,))
-                assert asking.cancelled()
-            else:
-                asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH, timeout=0.1))
-                await held.entered.wait()
-                with pytest.raises(TimedOut):
-                    await asking
-            assert not link.is_open
-            held.release.set()
-            assert await link.ask(QueenRoutes.HEALTH) == Health("ok", "1")
-            assert link.is_open
-            return held
-
-    held = run(scenario())
+    held = Held(1)
+    async with (
+        served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+        linked(queen_address(authority, port)) as link,
+    ):
+        if how == "cancelled":
+            asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
+            await held.entered.wait()
+            asking.cancel()
+            await asyncio.wait((asking,))
+            assert asking.cancelled()
+        else:
+            asking = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH, timeout=0.1))
+            await held.entered.wait()
+            with pytest.raises(TimedOut):
+                await asking
+        assert not link.is_open
+        held.release.set()
+        assert await link.ask(QueenRoutes.HEALTH) == Health("ok", "1")
+        assert link.is_open
     assert len(set(held.ports)) == 2
 
 
-def test_requests_that_waited_behind_one_that_was_cut_off_are_still_answered(
+async def test_requests_that_waited_behind_one_that_was_cut_off_are_still_answered(
     authority: Authority, silent_notifier: Notifier
 ) -> None:
-    async def scenario() -> list[Health]:
-        held = Held(1)
-        async with (
-            served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
-            linked(queen_address(authority, port)) as link,
-        ):
-            first = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
-            await held.entered.wait()
-            behind = [asyncio.ensure_future(link.ask(QueenRoutes.HEALTH)) for _ in range(3)]
-            first.cancel()
-            told = await asyncio.gather(*behind)
-            held.release.set()
-            return told
-
-    assert run(scenario()) == [Health("ok", "1")] * 3
+    held = Held(1)
+    async with (
+        served_over_tcp(held.app(), authority.context(), silent_notifier) as port,
+        linked(queen_address(authority, port)) as link,
+    ):
+        first = asyncio.ensure_future(link.ask(QueenRoutes.HEALTH))
+        await held.entered.wait()
+        behind = [asyncio.ensure_future(link.ask(QueenRoutes.HEALTH)) for _ in range(3)]
+        first.cancel()
+        told = await asyncio.gather(*behind)
+        held.release.set()
+        assert told == [Health("ok", "1")] * 3
 
 
 # A stream
@@ -513,29 +486,26 @@ class Chunks:
 Told = Callable[[Link, Chunks], Coroutine[Any, Any, Result]]
 
 
-def streaming(authority: Authority, notifier: Notifier, work: Told[Result]) -> Result:
-    async def scenario() -> Result:
-        chunks = Chunks()
+async def streaming(authority: Authority, notifier: Notifier, work: Told[Result]) -> Result:
+    chunks = Chunks()
 
-        async def requests(request: Request) -> Response:
-            assert request.headers[INSTANCE_HEADER] == "i"
-            return event_stream(chunks)
+    async def requests(request: Request) -> Response:
+        assert request.headers[INSTANCE_HEADER] == "i"
+        return event_stream(chunks)
 
-        app = build_app("a queen", "1", {STREAM: requests})
-        async with served_over_tcp(app, authority.context(), notifier) as port:
-            async with linked(queen_address(authority, port)) as link:
-                told = await work(link, chunks)
-            await chunks.ended.wait()
-            return told
-
-    return run(scenario())
+    app = build_app("a queen", "1", {STREAM: requests})
+    async with served_over_tcp(app, authority.context(), notifier) as port:
+        async with linked(queen_address(authority, port)) as link:
+            told = await work(link, chunks)
+        await chunks.ended.wait()
+        return told
 
 
 def opened(link: Link, *, silence: float = 5) -> Any:
     return link.stream(STREAM, headers={INSTANCE_HEADER: "i"}, silence=silence)
 
 
-def test_a_stream_gives_its_parts_as_they_come_and_ends_in_order(
+async def test_a_stream_gives_its_parts_as_they_come_and_ends_in_order(
     authority: Authority, silent_notifier: Notifier
 ) -> None:
     async def work(link: Link, chunks: Chunks) -> list[bytes]:
@@ -546,10 +516,10 @@ def test_a_stream_gives_its_parts_as_they_come_and_ends_in_order(
                 told.append(await anext(parts, b"(the end)"))
         return told
 
-    assert streaming(authority, silent_notifier, work) == [b"one", b"two", b"(the end)"]
+    assert await streaming(authority, silent_notifier, work) == [b"one", b"two", b"(the end)"]
 
 
-def test_a_stream_that_is_silent_for_too_long_has_timed_out(
+async def test_a_stream_that_is_silent_for_too_long_has_timed_out(
     authority: Authority, silent_notifier: Notifier
 ) -> None:
     async def work(link: Link, chunks: Chunks) -> str:
@@ -558,10 +528,10 @@ def test_a_stream_that_is_silent_for_too_long_has_timed_out(
                 await anext(parts)
         return caught.value.message
 
-    assert streaming(authority, silent_notifier, work).endswith("was silent for 0.05 s")
+    assert (await streaming(authority, silent_notifier, work)).endswith("was silent for 0.05 s")
 
 
-def test_a_stream_that_is_left_is_closed(authority: Authority, silent_notifier: Notifier) -> None:
+async def test_a_stream_that_is_left_is_closed(authority: Authority, silent_notifier: Notifier) -> None:
     async def work(link: Link, chunks: Chunks) -> bool:
         async with opened(link) as parts:
             chunks.more.put_nowait(b"one")
@@ -569,31 +539,28 @@ def test_a_stream_that_is_left_is_closed(authority: Authority, silent_notifier: 
         await chunks.ended.wait()
         return link.is_open
 
-    assert not streaming(authority, silent_notifier, work)
+    assert not await streaming(authority, silent_notifier, work)
 
 
-def test_a_stream_that_is_refused_is_refused_in_her_words(
+async def test_a_stream_that_is_refused_is_refused_in_her_words(
     authority: Authority, silent_notifier: Notifier
 ) -> None:
     async def requests(_request: Request) -> Response:
         raise UnknownHive("you were removed", hint="join again")
 
-    async def scenario() -> RbeeError:
-        app = build_app("a queen", "1", {STREAM: requests})
-        async with (
-            served_over_tcp(app, authority.context(), silent_notifier) as port,
-            linked(queen_address(authority, port)) as link,
-        ):
-            with pytest.raises(RbeeError) as caught:
-                async with opened(link):
-                    pass
-            return caught.value
-
-    error = run(scenario())
+    app = build_app("a queen", "1", {STREAM: requests})
+    async with (
+        served_over_tcp(app, authority.context(), silent_notifier) as port,
+        linked(queen_address(authority, port)) as link,
+    ):
+        with pytest.raises(RbeeError) as caught:
+            async with opened(link):
+                pass
+        error = caught.value
     assert (type(error), error.message, error.hint) == (UnknownHive, "you were removed", "join again")
 
 
-def test_a_stream_that_breaks_off_is_told_as_that(authority: Authority) -> None:
+async def test_a_stream_that_breaks_off_is_told_as_that(authority: Authority) -> None:
     async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
@@ -616,40 +583,37 @@ def test_a_stream_that_breaks_off_is_told_as_that(authority: Authority) -> None:
                 return error
             raise AssertionError("nothing broke off")
 
-    assert type(run(scenario())) is Disconnected
+    assert type(await scenario()) is Disconnected
 
 
-def test_a_stream_whose_head_does_not_come_is_not_waited_for(authority: Authority) -> None:
+async def test_a_stream_whose_head_does_not_come_is_not_waited_for(authority: Authority) -> None:
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.Event().wait()
 
-    async def scenario() -> RbeeError:
-        async with (
-            playing_over_tcp(silence, authority.context()) as port,
-            linked(queen_address(authority, port), timeout=0.1) as link,
-        ):
-            with pytest.raises(RbeeError) as caught:
-                async with opened(link):
-                    pass
-            return caught.value
-
-    assert type(run(scenario())) is TimedOut
+    async with (
+        playing_over_tcp(silence, authority.context()) as port,
+        linked(queen_address(authority, port), timeout=0.1) as link,
+    ):
+        with pytest.raises(RbeeError) as caught:
+            async with opened(link):
+                pass
+        assert type(caught.value) is TimedOut
 
 
-def test_an_answer_over_the_limit_is_not_read_to_its_end(
+async def test_an_answer_over_the_limit_is_not_read_to_its_end(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.client.link, "ANSWER_LIMIT", 10)
 
-    error = failure_with(well, authority.context(), authority)
+    error = await failure_with(well, authority.context(), authority)
 
     assert type(error) is Unreachable
     assert "is larger than 10 bytes" in error.message
 
 
 @pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "request"])
-def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_it_a_failure(
+async def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_it_a_failure(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, is_stream: bool
 ) -> None:
     """As anyio before 4 does, whose connect_tcp() raises OSError then."""
@@ -671,12 +635,9 @@ def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_it_a_f
         else:
             await link.ask(FleetRoutes.CA)
 
-    async def scenario() -> None:
-        dialling = asyncio.get_running_loop().create_task(dial())
-        await asyncio.sleep(0.1)  # it connects, of which nothing tells
-        dialling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await dialling
-        assert dialling.cancelled()
-
-    asyncio.run(scenario())
+    dialling = asyncio.get_running_loop().create_task(dial())
+    await asyncio.sleep(0.1)  # it connects, of which nothing tells
+    dialling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialling
+    assert dialling.cancelled()

@@ -50,22 +50,18 @@ def app(handlers: dict[Route, Handler]) -> Starlette:
     return build_app("a test", "1", handlers)
 
 
-def with_app(handlers: dict[Route, Handler], path: Path, notifier: Notifier, ask: Callable[[], Any]) -> Any:
+async def with_app(
+    handlers: dict[Route, Handler], path: Path, notifier: Notifier, ask: Callable[[], Any]
+) -> Any:
     """What `ask`, which may block, gives while the app is served."""
 
-    async def scenario() -> Any:
-        async with served(app(handlers), path, notifier):
-            return await asyncio.to_thread(ask)
-
-    return asyncio.run(scenario())
+    async with served(app(handlers), path, notifier):
+        return await asyncio.to_thread(ask)
 
 
-def with_play(play: Play, path: Path, ask: Callable[[], Any]) -> Any:
-    async def scenario() -> Any:
-        async with playing(path, play):
-            return await asyncio.to_thread(ask)
-
-    return asyncio.run(scenario())
+async def with_play(play: Play, path: Path, ask: Callable[[], Any]) -> Any:
+    async with playing(path, play):
+        return await asyncio.to_thread(ask)
 
 
 def saying(answer: bytes) -> Play:
@@ -92,11 +88,11 @@ def story(*blocks: str) -> bytes:
 # Against the queen's own server
 
 
-def test_an_answer_comes_back_as_its_shape(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_an_answer_comes_back_as_its_shape(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def hives(_request: Request) -> Hives:
         return Hives((HIVE_VIEW, HIVE_VIEW))
 
-    told = with_app(
+    told = await with_app(
         {QueenRoutes.HIVES: hives},
         tmp_path / "s",
         silent_notifier,
@@ -106,7 +102,7 @@ def test_an_answer_comes_back_as_its_shape(tmp_path: Path, silent_notifier: Noti
     assert told == Hives((HIVE_VIEW, HIVE_VIEW))
 
 
-def test_a_body_and_the_values_of_a_path_arrive(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_body_and_the_values_of_a_path_arrive(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def add(request: Request) -> JobStarted:
         asked = await read_shape(request, AddHive)
         return JobStarted(None, JOB, f"{asked.host} {asked.port}")
@@ -115,7 +111,7 @@ def test_a_body_and_the_values_of_a_path_arrive(tmp_path: Path, silent_notifier:
         return JobStarted(None, JOB, request.path_params["hive_id"])
 
     client = QueenClient(tmp_path / "s")
-    added, removed = with_app(
+    added, removed = await with_app(
         {QueenRoutes.ADD_HIVE: add, QueenRoutes.REMOVE_HIVE: remove},
         tmp_path / "s",
         silent_notifier,
@@ -129,11 +125,11 @@ def test_a_body_and_the_values_of_a_path_arrive(tmp_path: Path, silent_notifier:
     assert removed == JobStarted(None, JOB, "a b?c#d%2e\r\nX: y")
 
 
-def test_the_openapi_document_comes_back_as_it_is(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_the_openapi_document_comes_back_as_it_is(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def never(_request: Request) -> Health:
         raise AssertionError
 
-    told = with_app(
+    told = await with_app(
         {QueenRoutes.OPENAPI: never},
         tmp_path / "s",
         silent_notifier,
@@ -153,7 +149,7 @@ def test_the_openapi_document_comes_back_as_it_is(tmp_path: Path, silent_notifie
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_refusal_comes_back_as_our_error(
+async def test_a_refusal_comes_back_as_our_error(
     tmp_path: Path, silent_notifier: Notifier, error: RbeeError
 ) -> None:
     async def refuse(_request: Request) -> Health:
@@ -165,7 +161,7 @@ def test_a_refusal_comes_back_as_our_error(
         lambda: list(client.tell_story(QueenRoutes.EVENTS, job_id=JOB)),
     ):
         with pytest.raises(type(error)) as caught:
-            with_app(
+            await with_app(
                 {QueenRoutes.HEALTH: refuse, QueenRoutes.EVENTS: refuse},
                 tmp_path / "s",
                 silent_notifier,
@@ -179,7 +175,7 @@ def test_a_refusal_comes_back_as_our_error(
         )
 
 
-def test_a_body_that_is_too_large_comes_back_as_the_queen_s_refusal(
+async def test_a_body_that_is_too_large_comes_back_as_the_queen_s_refusal(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
     async def add(request: Request) -> JobStarted:
@@ -187,7 +183,7 @@ def test_a_body_that_is_too_large_comes_back_as_the_queen_s_refusal(
         raise AssertionError
 
     with pytest.raises(RbeeError, match="the body is larger than"):
-        with_app(
+        await with_app(
             {QueenRoutes.ADD_HIVE: add},
             tmp_path / "s",
             silent_notifier,
@@ -195,7 +191,9 @@ def test_a_body_that_is_too_large_comes_back_as_the_queen_s_refusal(
         )
 
 
-def test_a_story_is_told_event_by_event_up_to_its_end(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_story_is_told_event_by_event_up_to_its_end(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b'id: 0\nevent: job\ndata: {"job_id": "7"}\n\n'
         yield b": still here\n\n"
@@ -206,7 +204,7 @@ def test_a_story_is_told_event_by_event_up_to_its_end(tmp_path: Path, silent_not
     async def events(_request: Request) -> Response:
         return event_stream(chunks())
 
-    told = with_app(
+    told = await with_app(
         {QueenRoutes.EVENTS: events},
         tmp_path / "s",
         silent_notifier,
@@ -220,33 +218,30 @@ def test_a_story_is_told_event_by_event_up_to_its_end(tmp_path: Path, silent_not
     ]
 
 
-def test_a_line_is_heard_before_the_next_is_told(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> list[int]:
-        go_on = asyncio.Event()
-        loop = asyncio.get_running_loop()
+async def test_a_line_is_heard_before_the_next_is_told(tmp_path: Path, silent_notifier: Notifier) -> None:
+    go_on = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
-        async def chunks() -> AsyncIterator[bytes]:
-            yield b"id: 1\nevent: line\ndata: {}\n\n"
-            await go_on.wait()
-            yield b"id: 2\nevent: done\ndata: {}\n\n"
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"id: 1\nevent: line\ndata: {}\n\n"
+        await go_on.wait()
+        yield b"id: 2\nevent: done\ndata: {}\n\n"
 
-        async def events(_request: Request) -> Response:
-            return event_stream(chunks())
+    async def events(_request: Request) -> Response:
+        return event_stream(chunks())
 
-        def listen() -> list[int]:
-            heard = []
-            for event in QueenClient(tmp_path / "s", timeout=5).tell_story(QueenRoutes.EVENTS, job_id=JOB):
-                heard.append(event.id)
-                loop.call_soon_threadsafe(go_on.set)
-            return heard
+    def listen() -> list[int]:
+        heard = []
+        for event in QueenClient(tmp_path / "s", timeout=5).tell_story(QueenRoutes.EVENTS, job_id=JOB):
+            heard.append(event.id)
+            loop.call_soon_threadsafe(go_on.set)
+        return heard
 
-        async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
-            return await asyncio.wait_for(asyncio.to_thread(listen), 5)
-
-    assert asyncio.run(scenario()) == [1, 2]
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
+        assert await asyncio.wait_for(asyncio.to_thread(listen), 5) == [1, 2]
 
 
-def test_a_story_that_just_ends_is_an_error(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_story_that_just_ends_is_an_error(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"id: 1\nevent: line\ndata: {}\n\n"
 
@@ -261,33 +256,32 @@ def test_a_story_that_just_ends_is_an_error(tmp_path: Path, silent_notifier: Not
         )
 
     with pytest.raises(Unreachable, match="in the middle of the story"):
-        with_app({QueenRoutes.EVENTS: events}, tmp_path / "s", silent_notifier, listen)
+        await with_app({QueenRoutes.EVENTS: events}, tmp_path / "s", silent_notifier, listen)
 
 
-def test_a_story_that_is_left_early_closes_its_connection(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> None:
-        left = asyncio.Event()
+async def test_a_story_that_is_left_early_closes_its_connection(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    left = asyncio.Event()
 
-        async def chunks() -> AsyncIterator[bytes]:
-            try:
-                yield b"id: 1\nevent: line\ndata: {}\n\n"
-                await asyncio.Event().wait()
-            finally:
-                left.set()
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            yield b"id: 1\nevent: line\ndata: {}\n\n"
+            await asyncio.Event().wait()
+        finally:
+            left.set()
 
-        async def events(_request: Request) -> Response:
-            return event_stream(chunks())
+    async def events(_request: Request) -> Response:
+        return event_stream(chunks())
 
-        def listen() -> None:
-            telling = QueenClient(tmp_path / "s").tell_story(QueenRoutes.EVENTS, job_id=JOB)
-            assert next(telling).id == 1
-            telling.close()  # type: ignore[attr-defined]
+    def listen() -> None:
+        telling = QueenClient(tmp_path / "s").tell_story(QueenRoutes.EVENTS, job_id=JOB)
+        assert next(telling).id == 1
+        telling.close()  # type: ignore[attr-defined]
 
-        async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
-            await asyncio.to_thread(listen)
-            await asyncio.wait_for(left.wait(), 5)
-
-    asyncio.run(scenario())
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
+        await asyncio.to_thread(listen)
+        await asyncio.wait_for(left.wait(), 5)
 
 
 # Nobody there
@@ -344,18 +338,18 @@ def test_a_queen_who_says_nothing_is_not_waited_for(tmp_path: Path) -> None:
     assert took < 2
 
 
-def test_a_queen_who_falls_silent_in_her_answer_is_not_waited_for(tmp_path: Path) -> None:
+async def test_a_queen_who_falls_silent_in_her_answer_is_not_waited_for(tmp_path: Path) -> None:
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"status"')
         await asyncio.Event().wait()
 
     with pytest.raises(TimedOut, match="silent for 0.1 s"):
-        with_play(
+        await with_play(
             play, tmp_path / "s", lambda: QueenClient(tmp_path / "s", timeout=0.1).ask(QueenRoutes.HEALTH)
         )
 
 
-def test_a_story_may_be_silent_for_longer_than_an_answer(
+async def test_a_story_may_be_silent_for_longer_than_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.client.queen, "SILENCE", 0.2)
@@ -366,7 +360,7 @@ def test_a_story_may_be_silent_for_longer_than_an_answer(
 
     began = time.monotonic()
     with pytest.raises(TimedOut, match="silent for 0.2 s"):
-        with_play(
+        await with_play(
             play,
             tmp_path / "s",
             lambda: list(QueenClient(tmp_path / "s", timeout=0.05).tell_story(QueenRoutes.SHUTDOWN)),
@@ -395,11 +389,13 @@ def test_a_story_may_be_silent_for_longer_than_an_answer(
     ],
     ids=lambda said: said[:60].decode("latin-1"),
 )
-def test_an_answer_that_is_not_as_agreed_is_unreachable_and_no_fault_of_the_asker(
+async def test_an_answer_that_is_not_as_agreed_is_unreachable_and_no_fault_of_the_asker(
     tmp_path: Path, said: bytes
 ) -> None:
     with pytest.raises(Unreachable):
-        with_play(saying(said), tmp_path / "s", lambda: QueenClient(tmp_path / "s").ask(QueenRoutes.HEALTH))
+        await with_play(
+            saying(said), tmp_path / "s", lambda: QueenClient(tmp_path / "s").ask(QueenRoutes.HEALTH)
+        )
 
 
 @pytest.mark.parametrize(
@@ -416,18 +412,18 @@ def test_an_answer_that_is_not_as_agreed_is_unreachable_and_no_fault_of_the_aske
     ],
     ids=repr,
 )
-def test_a_story_that_is_cut_short_or_no_story_is_unreachable(tmp_path: Path, said: bytes) -> None:
+async def test_a_story_that_is_cut_short_or_no_story_is_unreachable(tmp_path: Path, said: bytes) -> None:
     def listen() -> list[StoryEvent]:
         told = list(QueenClient(tmp_path / "s").tell_story(QueenRoutes.SHUTDOWN))
         assert all(isinstance(event.data, dict) for event in told)
         return told
 
     with pytest.raises(Unreachable):
-        with_play(saying(said), tmp_path / "s", listen)
+        await with_play(saying(said), tmp_path / "s", listen)
 
 
-def test_an_event_may_leave_out_the_space_after_its_colon(tmp_path: Path) -> None:
-    told = with_play(
+async def test_an_event_may_leave_out_the_space_after_its_colon(tmp_path: Path) -> None:
+    told = await with_play(
         saying(story("id:1\nevent:done\ndata:{}\n\n")),
         tmp_path / "s",
         lambda: list(QueenClient(tmp_path / "s").tell_story(QueenRoutes.SHUTDOWN)),
@@ -436,7 +432,7 @@ def test_an_event_may_leave_out_the_space_after_its_colon(tmp_path: Path) -> Non
     assert told == [StoryEvent(1, "done", {})]
 
 
-def test_a_story_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
+async def test_a_story_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
     first = 'id: 1\nevent: line\ndata: {"text": "größe 👑"}\n\n'
     text = (first + 'id: 2\nevent: done\ndata: {"hive": null}\n\n').encode()
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -447,7 +443,7 @@ def test_a_story_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
             writer.write(bytes([byte]))
             await writer.drain()
 
-    told = with_play(
+    told = await with_play(
         play,
         tmp_path / "s",
         lambda: list(QueenClient(tmp_path / "s").tell_story(QueenRoutes.SHUTDOWN)),
@@ -456,18 +452,20 @@ def test_a_story_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
     assert told == [StoryEvent(1, "line", {"text": "größe 👑"}), StoryEvent(2, "done", {"hive": None})]
 
 
-def test_an_answer_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
+async def test_an_answer_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
     long = answer(json.dumps({"status": "ok", "version": "x" * (ANSWER_LIMIT + 1)}).encode())
 
     with pytest.raises(Unreachable, match=f"larger than {ANSWER_LIMIT} bytes"):
-        with_play(saying(long), tmp_path / "s", lambda: QueenClient(tmp_path / "s").ask(QueenRoutes.HEALTH))
+        await with_play(
+            saying(long), tmp_path / "s", lambda: QueenClient(tmp_path / "s").ask(QueenRoutes.HEALTH)
+        )
 
 
-def test_an_event_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
+async def test_an_event_over_the_limit_is_not_read_to_its_end(tmp_path: Path) -> None:
     long = story("data: " + "x" * (ANSWER_LIMIT + 1))
 
     with pytest.raises(Unreachable, match=f"larger than {ANSWER_LIMIT} bytes"):
-        with_play(
+        await with_play(
             saying(long),
             tmp_path / "s",
             lambda: list(QueenClient(tmp_path / "s").tell_story(QueenRoutes.SHUTDOWN)),
@@ -488,7 +486,9 @@ def watched(path: Path, **asked: Any) -> list[FeedBlock]:
     return blocks
 
 
-def test_the_feed_is_asked_for_from_where_it_is_wanted(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_the_feed_is_asked_for_from_where_it_is_wanted(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     asked: list[tuple[str | None, dict[str, str]]] = []
 
     async def nothing_yet() -> AsyncIterator[bytes]:
@@ -502,14 +502,14 @@ def test_the_feed_is_asked_for_from_where_it_is_wanted(tmp_path: Path, silent_no
         for place in ({}, {"after": "a-7"}, {"since_ms": 0}, {"after": "a-7", "since_ms": 5}):
             assert watched(tmp_path / "s", **place) == [FeedBlock("a-1", "", {})]
 
-    with_app({QueenRoutes.FEED: feed}, tmp_path / "s", silent_notifier, watch)
+    await with_app({QueenRoutes.FEED: feed}, tmp_path / "s", silent_notifier, watch)
 
     assert asked == [
         (None, {}), ("a-7", {}), (None, {"since_ms": "0"}), ("a-7", {"since_ms": "5"}),
     ]  # fmt: skip
 
 
-def test_the_feed_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
+async def test_the_feed_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
     text = 'id: a-1\n\n: still here\n\nid: a-2\nevent: narrated\ndata: {"text": "größe 👑"}\n\n'.encode()
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -519,17 +519,21 @@ def test_the_feed_is_taken_however_its_bytes_are_cut(tmp_path: Path) -> None:
             writer.write(bytes([byte]))
             await writer.drain()
 
-    blocks = with_play(play, tmp_path / "s", lambda: watched(tmp_path / "s"))
+    blocks = await with_play(play, tmp_path / "s", lambda: watched(tmp_path / "s"))
 
     assert blocks == [FeedBlock("a-1", "", {}), FeedBlock("a-2", "narrated", {"text": "größe 👑"})]
 
 
-def test_a_feed_that_is_refused_is_the_queens_refusal(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_feed_that_is_refused_is_the_queens_refusal(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     async def refuse(_request: Request) -> Response:
         raise TooMany("too many watch", hint="wait")
 
     with pytest.raises(TooMany, match="too many watch"):
-        with_app({QueenRoutes.FEED: refuse}, tmp_path / "s", silent_notifier, lambda: watched(tmp_path / "s"))
+        await with_app(
+            {QueenRoutes.FEED: refuse}, tmp_path / "s", silent_notifier, lambda: watched(tmp_path / "s")
+        )
 
 
 @pytest.mark.parametrize(
@@ -543,6 +547,6 @@ def test_a_feed_that_is_refused_is_the_queens_refusal(tmp_path: Path, silent_not
     ],
     ids=["cut short", "no JSON", "no object", "without an end", "no problem document"],
 )
-def test_a_feed_that_breaks_or_is_none_is_unreachable(tmp_path: Path, said: bytes) -> None:
+async def test_a_feed_that_breaks_or_is_none_is_unreachable(tmp_path: Path, said: bytes) -> None:
     with pytest.raises(Unreachable):
-        with_play(saying(said), tmp_path / "s", lambda: watched(tmp_path / "s"))
+        await with_play(saying(said), tmp_path / "s", lambda: watched(tmp_path / "s"))

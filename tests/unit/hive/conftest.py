@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rbee.systemd.daemon import Notifier
-from tests.unit.hive.joining import Hive, Queen, Result, run
+from tests.unit.hive.joining import Hive, Queen, Serving
 from tests.unit.remote_queen import served_over_tcp
 
 
@@ -25,30 +24,29 @@ def hive(tmp_path: Path) -> Hive:
 
 
 @pytest.fixture
-def serving(silent_notifier: Notifier) -> Any:
-    """Run what takes the ports of these queens while they answer."""
+def serving(silent_notifier: Notifier) -> Serving:
+    """Serve these queens; what is yielded are their ports."""
 
-    def run_with(work: Callable[..., Coroutine[Any, Any, Result]], *queens: Queen) -> Result:
-        async def scenario() -> Result:
-            async with AsyncExitStack() as open_queens:
-                ports = [
-                    await open_queens.enter_async_context(
-                        served_over_tcp(queen.app(), queen.authority.context(), silent_notifier)
-                    )
-                    for queen in queens
-                ]
-                return await work(*ports)
+    @asynccontextmanager
+    async def serving(*queens: Queen) -> AsyncIterator[list[int]]:
+        async with AsyncExitStack() as servers:
+            yield [
+                await servers.enter_async_context(
+                    served_over_tcp(queen.app(), queen.authority.context(), silent_notifier)
+                )
+                for queen in queens
+            ]
 
-        return run(scenario())
-
-    return run_with
+    return serving
 
 
 @pytest.fixture
-def member(queen: Queen, hive: Hive, serving: Any) -> str:
+@asynccontextmanager
+async def member(queen: Queen, hive: Hive, serving: Serving) -> AsyncIterator[str]:
     """A hive that has joined; what its membership holds."""
-    serving(lambda port: hive.join(queen, port), queen)
-    return hive.path.read_text()
+    async with serving(queen) as (port,):
+        await hive.join(queen, port)
+        yield hive.path.read_text()
 
 
 @pytest.fixture

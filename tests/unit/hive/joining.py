@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,19 +22,10 @@ from rbee.wire.fleet import Join, Joined, Renew
 from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes
 from tests.unit.remote_queen import HERE
 
-Result = TypeVar("Result")
-
 SECRET = "s" * 32
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 APP_SPECIFIC = "e06cb9c90684420ca566510158fadbe9"
 """What systemd-id128 machine-id --app-specific=6f1b… of systemd 252 says on a machine with that id."""
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 10)
-
-    return asyncio.run(scenario())
 
 
 class Queen:
@@ -88,6 +78,9 @@ class Queen:
         return build_app("a queen", "1", handlers)
 
 
+Serving = Callable[..., AbstractAsyncContextManager[list[int]]]
+
+
 class Hive:
     """The state directory of a hive, on a machine with a machine-id of its own."""
 
@@ -120,15 +113,13 @@ def block(content: str, what: str) -> str:
     return below[below.index(begin) : below.index(end)]
 
 
-def two_queens(hive: Hive, queen: Queen, other: Queen, serving: Any) -> tuple[str, str]:
+async def two_queens(hive: Hive, queen: Queen, other: Queen, serving: Serving) -> tuple[str, str]:
     """A hive of the first queen, who has joined the other since; what is kept of either."""
 
-    async def work(port: int, other_port: int) -> None:
+    async with serving(queen, other) as (port, other_port):
         await hive.join(queen, port)
         hive.memberships.confirm()
         await hive.join(other, other_port)
-
-    serving(work, queen, other)
     return hive.path.read_text(), (hive.folder / "membership.new").read_text()
 
 

@@ -79,43 +79,42 @@ async def a_hive(
         yield hive
 
 
-def asked(
+async def asked(
     tmp_path: Path, notifier: Notifier, method: str, path: str, *, options: dict[str, Any] | None = None,
     **headers: str,
 ) -> tuple[Answer, Hive]:  # fmt: skip
-    async def scenario() -> tuple[Answer, Hive]:
-        async with a_hive(tmp_path, notifier, **(options or {})) as hive:
-            return await hive.ask(method, path, **headers), hive
-
-    return asyncio.run(scenario())
+    async with a_hive(tmp_path, notifier, **(options or {})) as hive:
+        return (await hive.ask(method, path, **headers), hive)
 
 
-def test_health_says_the_version_and_whose_hive_it_is(tmp_path: Path, silent_notifier: Notifier) -> None:
-    answer, _ = asked(tmp_path, silent_notifier, "GET", "/health")
+async def test_health_says_the_version_and_whose_hive_it_is(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    answer, _ = await asked(tmp_path, silent_notifier, "GET", "/health")
 
     whose = {"hive_id": "blade-7", "queen": "q", "is_remote_queen": False}
     assert (answer.status, answer.json) == (200, {"status": "ok", "version": __version__, **whose})
 
 
-def test_a_hive_that_has_joined_says_that_its_queen_is_remote(
+async def test_a_hive_that_has_joined_says_that_its_queen_is_remote(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
-    answer, _ = asked(tmp_path, silent_notifier, "GET", "/health", options={"leave": lambda: None})
+    answer, _ = await asked(tmp_path, silent_notifier, "GET", "/health", options={"leave": lambda: None})
 
     assert answer.json["is_remote_queen"]
 
 
-def test_the_document_lists_every_route(tmp_path: Path, silent_notifier: Notifier) -> None:
-    answer, _ = asked(tmp_path, silent_notifier, "GET", "/v1/openapi.json")
+async def test_the_document_lists_every_route(tmp_path: Path, silent_notifier: Notifier) -> None:
+    answer, _ = await asked(tmp_path, silent_notifier, "GET", "/v1/openapi.json")
 
     told = {(method.upper(), path) for path, methods in answer.json["paths"].items() for method in methods}
     assert told == {(route.method, route.path) for route in HiveRoutes.ALL}
 
 
-def test_devices_are_told_and_the_line_goes_up_before_the_answer(
+async def test_devices_are_told_and_the_line_goes_up_before_the_answer(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
-    answer, hive = asked(tmp_path, silent_notifier, "GET", "/v1/devices", RBEE_Job_ID=JOB)
+    answer, hive = await asked(tmp_path, silent_notifier, "GET", "/v1/devices", RBEE_Job_ID=JOB)
 
     assert answer.status == 200
     assert decode(Devices, answer.json) == DEVICES
@@ -130,21 +129,21 @@ def test_devices_are_told_and_the_line_goes_up_before_the_answer(
     ]
 
 
-def test_devices_that_are_asked_for_without_a_job_belong_to_none(
+async def test_devices_that_are_asked_for_without_a_job_belong_to_none(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
-    answer, hive = asked(tmp_path, silent_notifier, "GET", "/v1/devices")
+    answer, hive = await asked(tmp_path, silent_notifier, "GET", "/v1/devices")
 
     assert answer.status == 200
     assert [beat.job_id for beat in hive.queen.beats] == [None]
 
 
 @pytest.mark.parametrize("job_id", ["x", "7" * 31, "G" * 32, ""])
-def test_a_job_that_is_none_is_refused_before_anything_is_detected(
+async def test_a_job_that_is_none_is_refused_before_anything_is_detected(
     tmp_path: Path, silent_notifier: Notifier, job_id: str
 ) -> None:
     detected: list[int] = []
-    answer, hive = asked(
+    answer, hive = await asked(
         tmp_path, silent_notifier, "GET", "/v1/devices", RBEE_Job_ID=job_id,
         options={"detect": lambda: detected.append(1) or DEVICES},
     )  # fmt: skip
@@ -153,13 +152,13 @@ def test_a_job_that_is_none_is_refused_before_anything_is_detected(
     assert (detected, hive.queen.beats) == ([], [])
 
 
-def test_a_detection_that_fails_is_told_in_the_story_and_in_the_answer(
+async def test_a_detection_that_fails_is_told_in_the_story_and_in_the_answer(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
     def detect() -> Devices:
         raise RuntimeError("the driver is on fire")
 
-    answer, hive = asked(
+    answer, hive = await asked(
         tmp_path, silent_notifier, "GET", "/v1/devices", RBEE_Job_ID=JOB, options={"detect": detect}
     )
 
@@ -172,19 +171,19 @@ def test_a_detection_that_fails_is_told_in_the_story_and_in_the_answer(
     ]
 
 
-def test_a_detection_that_fails_keeps_its_traceback(
+async def test_a_detection_that_fails_keeps_its_traceback(
     tmp_path: Path, silent_notifier: Notifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     def detect() -> Devices:
         raise ZeroDivisionError
 
-    asked(tmp_path, silent_notifier, "GET", "/v1/devices", options={"detect": detect})
+    await asked(tmp_path, silent_notifier, "GET", "/v1/devices", options={"detect": detect})
 
     # The journal's catalog sends people to it: 'The traceback is in journalctl -u rbee-hive'.
     assert ZeroDivisionError in [record.exc_info[0] for record in caplog.records if record.exc_info]
 
 
-def test_only_one_detection_runs_at_a_time(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_only_one_detection_runs_at_a_time(tmp_path: Path, silent_notifier: Notifier) -> None:
     running, most = 0, 0
     both_asked = threading.Event()
 
@@ -196,17 +195,14 @@ def test_only_one_detection_runs_at_a_time(tmp_path: Path, silent_notifier: Noti
         running -= 1
         return DEVICES
 
-    async def scenario() -> list[Answer]:
-        async with a_hive(tmp_path, silent_notifier, detect) as hive:
-            return await asyncio.gather(*(hive.ask("GET", "/v1/devices") for _ in range(3)))
-
-    answers = asyncio.run(scenario())
+    async with a_hive(tmp_path, silent_notifier, detect) as hive:
+        answers = await asyncio.gather(*(hive.ask("GET", "/v1/devices") for _ in range(3)))
 
     assert [answer.status for answer in answers] == [200] * 3
     assert most == 1
 
 
-def test_a_detection_that_hangs_keeps_neither_the_loop_nor_the_other_routes(
+async def test_a_detection_that_hangs_keeps_neither_the_loop_nor_the_other_routes(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
     goes_on = threading.Event()
@@ -215,28 +211,25 @@ def test_a_detection_that_hangs_keeps_neither_the_loop_nor_the_other_routes(
         goes_on.wait(5)
         return DEVICES
 
-    async def scenario() -> int:
-        async with a_hive(tmp_path, silent_notifier, detect) as hive:
-            asking = asyncio.ensure_future(hive.ask("GET", "/v1/devices"))
-            health = await hive.ask("GET", "/health")
-            assert not asking.done()
-            goes_on.set()
-            assert (await asking).status == 200
-            return health.status
-
-    assert asyncio.run(scenario()) == 200
+    async with a_hive(tmp_path, silent_notifier, detect) as hive:
+        asking = asyncio.ensure_future(hive.ask("GET", "/v1/devices"))
+        health = await hive.ask("GET", "/health")
+        assert not asking.done()
+        goes_on.set()
+        assert (await asking).status == 200
+        assert health.status == 200
 
 
-def test_a_sample_is_told_and_is_nobodys_story(tmp_path: Path, silent_notifier: Notifier) -> None:
-    answer, hive = asked(tmp_path, silent_notifier, "GET", "/v1/sample")
+async def test_a_sample_is_told_and_is_nobodys_story(tmp_path: Path, silent_notifier: Notifier) -> None:
+    answer, hive = await asked(tmp_path, silent_notifier, "GET", "/v1/sample")
 
     assert (answer.status, decode(Sample, answer.json)) == (200, SAMPLE)
     assert (hive.queen.beats, hive.journal.told) == ([], [])
 
 
-def test_a_shutdown_ends_the_hive_and_answers(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_a_shutdown_ends_the_hive_and_answers(tmp_path: Path, silent_notifier: Notifier) -> None:
     stops: list[str] = []
-    answer, _ = asked(
+    answer, _ = await asked(
         tmp_path, silent_notifier, "POST", "/shutdown", options={"stop": lambda: stops.append("told")}
     )
 

@@ -7,12 +7,12 @@ clock, chance and waits are played.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -58,14 +58,7 @@ from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes
 from tests.unit.remote_queen import credential, playing_over_tcp, queen_address, served_over_tcp, unheard_port
 
-Result = TypeVar("Result")
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 10)
-
-    return asyncio.run(scenario())
+pytestmark = pytest.mark.deadline(10)
 
 
 # The queen, played
@@ -100,8 +93,8 @@ class Queen:
         self.refusal: RbeeError | None = None
         self.beat_refusal: RbeeError | None = None
         self.carrier_refusal: RbeeError | None = None
-        self.is_silent = False
-        """She answers no beat."""
+        self.silence: asyncio.Event | None = None
+        """She answers no beat until it is set."""
         self._stream: Stream | None = None
 
     async def _ca(self, _request: Request) -> Response:
@@ -128,8 +121,8 @@ class Queen:
 
     async def heard(self, beat: Heartbeat) -> HeartbeatAck:
         self.story.append(beat.state)
-        if self.is_silent:
-            await asyncio.Event().wait()
+        if self.silence is not None:
+            await self.silence.wait()
         if self.beat_refusal is not None:
             raise self.beat_refusal
         self.beats.append(beat)
@@ -237,88 +230,78 @@ def queen(tmp_path: Path) -> Queen:
 # Beating
 
 
-def test_it_beats_once_its_stream_is_there_and_says_which_process_and_version_it_is(
+async def test_it_beats_once_its_stream_is_there_and_says_which_process_and_version_it_is(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> dict[str, str]:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (hive, stream):
-            assert stream.headers[INSTANCE_HEADER.lower()] == hive.heart.instance
-            return stream.headers
-
-    headers = run(scenario())
+    async with held(queen, silent_notifier, Times(monkeypatch)) as (hive, stream):
+        assert stream.headers[INSTANCE_HEADER.lower()] == hive.heart.instance
+        headers = stream.headers
 
     assert queen.story == ["stream", "starting", "ready"]
     assert headers[VERSION_HEADER.lower()] == __version__
     assert {beat.instance for beat in queen.beats} == {headers[INSTANCE_HEADER.lower()]}
 
 
-def test_it_does_not_beat_where_it_gets_no_stream(
+async def test_it_does_not_beat_where_it_gets_no_stream(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queen.refusal = HiveFailed("not now")
     times = Times(monkeypatch, last=3)
 
-    async def scenario() -> None:
-        async with (
-            served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
-            dialling(queen_address(queen.authority, port, queen.certificate), times),
-        ):
-            await times.done.wait()
-
-    run(scenario())
+    async with (
+        served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
+        dialling(queen_address(queen.authority, port, queen.certificate), times),
+    ):
+        await times.done.wait()
     assert queen.story == ["stream"] * 3
 
 
-def test_it_stops_beating_when_its_stream_ends_and_beats_at_once_over_the_next(
+async def test_it_stops_beating_when_its_stream_ends_and_beats_at_once_over_the_next(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch, last=2)
 
-    async def scenario() -> set[str]:
-        async with held(queen, silent_notifier, times) as (_, stream):
-            queen.ready.clear()
-            stream.close()
-            again = await queen.streams.get()
-            await queen.ready.wait()
-            again.close()
-            await times.done.wait()
-            return {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
-
-    working = run(scenario())
+    async with held(queen, silent_notifier, times) as (_, stream):
+        queen.ready.clear()
+        stream.close()
+        again = await queen.streams.get()
+        await queen.ready.wait()
+        again.close()
+        await times.done.wait()
+        working = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
 
     assert queen.story == ["stream", "starting", "ready", "stream", "ready"]
     assert "Dialler.run" in working
     assert "Heart.run" not in working
 
 
-def test_a_dialler_that_is_cancelled_ends_its_stream_and_leaves_no_task(
+async def test_a_dialler_that_is_cancelled_ends_its_stream_and_leaves_no_task(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> set[str]:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (hive, stream):
-            hive.running.cancel()
-            await asyncio.wait((hive.running,))
-            await stream.ended.wait()
-            return {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+    async with held(queen, silent_notifier, Times(monkeypatch)) as (hive, stream):
+        hive.running.cancel()
+        await asyncio.wait((hive.running,))
+        await stream.ended.wait()
+        assert not {
+            name
+            for name in {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+            if name.startswith(("Dialler.", "Heart."))
+        }
 
-    assert not {name for name in run(scenario()) if name.startswith(("Dialler.", "Heart."))}
 
-
-def test_a_beat_that_is_not_answered_ends_the_connection(
+async def test_a_beat_that_is_not_answered_ends_the_connection(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.uplink.offer, "TIMEOUT", 0.1)
     times = Times(monkeypatch)
 
-    async def scenario() -> str:
-        async with held(queen, silent_notifier, times) as (hive, stream):
-            queen.is_silent = True
-            await hive.heart.beat()
-            await stream.ended.wait()
-            await times.done.wait()
-            return hive.status[-1]
-
-    assert "did not answer a beat within 0.1 s" in run(scenario())
+    async with held(queen, silent_notifier, times) as (hive, stream):
+        queen.silence = asyncio.Event()
+        await hive.heart.beat()
+        await stream.ended.wait()
+        await times.done.wait()
+        queen.silence.set()
+        assert "did not answer a beat within 0.1 s" in hive.status[-1]
     assert times.waits == [FIRST_WAIT]
 
 
@@ -332,38 +315,32 @@ def test_a_beat_that_is_not_answered_ends_the_connection(
     ],
     ids=["large", "list", "bad beat", "bad id"],
 )
-def test_a_queen_who_does_not_speak_as_agreed_is_left_and_that_is_no_refusal(
+async def test_a_queen_who_does_not_speak_as_agreed_is_left_and_that_is_no_refusal(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, sent: bytes, told: str
 ) -> None:
     times = Times(monkeypatch)
 
-    async def scenario() -> str:
-        async with held(queen, silent_notifier, times) as (hive, stream):
-            assert stream.uplink.transport is not None
-            stream.uplink.transport.write(sent)
-            await stream.ended.wait()
-            await times.done.wait()
-            return hive.status[-1]
-
-    assert told in run(scenario())
+    async with held(queen, silent_notifier, times) as (hive, stream):
+        assert stream.uplink.transport is not None
+        stream.uplink.transport.write(sent)
+        await stream.ended.wait()
+        await times.done.wait()
+        assert told in hive.status[-1]
     assert times.waits == [FIRST_WAIT]
 
 
-def test_a_queen_of_before_is_told_apart_by_her_version(
+async def test_a_queen_of_before_is_told_apart_by_her_version(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = build_app("a queen of before", "1", {})
     times = Times(monkeypatch)
 
-    async def scenario() -> str:
-        async with (
-            served_over_tcp(app, queen.authority.context(), silent_notifier) as port,
-            dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
-        ):
-            await times.done.wait()
-            return hive.status[-1]
-
-    assert f"is older than rbee-hive {__version__} and does not know its connections" in run(scenario())
+    async with (
+        served_over_tcp(app, queen.authority.context(), silent_notifier) as port,
+        dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
+    ):
+        await times.done.wait()
+        assert f"is older than rbee-hive {__version__} and does not know its connections" in hive.status[-1]
     assert times.waits == [REFUSED_WAIT]
 
 
@@ -379,19 +356,16 @@ def waits_until_patient() -> list[float]:
     return waits
 
 
-def test_it_waits_twice_as_long_each_time_up_to_2_s_and_after_a_minute_15_s(
+async def test_it_waits_twice_as_long_each_time_up_to_2_s_and_after_a_minute_15_s(
     queen: Queen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     growing = waits_until_patient()
     times = Times(monkeypatch, last=len(growing) + 2)
 
-    async def scenario() -> list[str]:
-        with unheard_port() as port:
-            async with dialling(queen_address(queen.authority, port, queen.certificate), times) as hive:
-                await times.done.wait()
-                return hive.status
-
-    status = run(scenario())
+    with unheard_port() as port:
+        async with dialling(queen_address(queen.authority, port, queen.certificate), times) as hive:
+            await times.done.wait()
+            status = hive.status
 
     assert growing[:8] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2]
     # The waits between: she is alone for more than a minute when the last of `growing` is over.
@@ -399,7 +373,7 @@ def test_it_waits_twice_as_long_each_time_up_to_2_s_and_after_a_minute_15_s(
     assert "nobody listens on 127.0.0.1" in status[-1]
 
 
-def test_each_wait_is_shortened_by_chance_by_half_at_the_most(
+async def test_each_wait_is_shortened_by_chance_by_half_at_the_most(
     queen: Queen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = rbee.hive.dial.random
@@ -407,51 +381,42 @@ def test_each_wait_is_shortened_by_chance_by_half_at_the_most(
     monkeypatch.setattr(rbee.hive.dial, "random", chance)
     monkeypatch.setattr(rbee.hive.dial, "LONGEST_WAIT", FIRST_WAIT)
 
-    async def scenario() -> None:
-        with unheard_port() as port:
-            async with dialling(queen_address(queen.authority, port, queen.certificate), times):
-                await times.done.wait()
-
-    run(scenario())
+    with unheard_port() as port:
+        async with dialling(queen_address(queen.authority, port, queen.certificate), times):
+            await times.done.wait()
     assert all(FIRST_WAIT / 2 <= wait <= FIRST_WAIT for wait in times.waits)
     assert len(set(times.waits)) > 20
     assert min(times.waits) < 0.7 * FIRST_WAIT < 0.8 * FIRST_WAIT < max(times.waits)
 
 
-def test_after_a_stream_that_held_it_begins_with_the_shortest_wait_again(
+async def test_after_a_stream_that_held_it_begins_with_the_shortest_wait_again(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch, last=5)
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, times) as (_, stream):
-            stream.close()
-            for _ in range(2):  # these break at once, as those of a queen who dies again and again
-                (await queen.streams.get()).close()
-            queen.ready.clear()
-            stream = await queen.streams.get()
-            await queen.ready.wait()
-            times.now += LONGEST_WAIT + 0.1
-            stream.close()
+    async with held(queen, silent_notifier, times) as (_, stream):
+        stream.close()
+        for _ in range(2):  # these break at once, as those of a queen who dies again and again
             (await queen.streams.get()).close()
-            await times.done.wait()
-
-    run(scenario())
+        queen.ready.clear()
+        stream = await queen.streams.get()
+        await queen.ready.wait()
+        times.now += LONGEST_WAIT + 0.1
+        stream.close()
+        (await queen.streams.get()).close()
+        await times.done.wait()
     assert times.waits == pytest.approx([0.05, 0.1, 0.2, 0.05, 0.1])
 
 
-def test_a_queen_who_was_there_a_moment_ago_is_dialled_often_however_long_it_was(
+async def test_a_queen_who_was_there_a_moment_ago_is_dialled_often_however_long_it_was(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch)
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, times) as (_, stream):
-            times.now += 100 * PATIENT_AFTER
-            stream.close()
-            await times.done.wait()
-
-    run(scenario())
+    async with held(queen, silent_notifier, times) as (_, stream):
+        times.now += 100 * PATIENT_AFTER
+        stream.close()
+        await times.done.wait()
     assert times.waits == [FIRST_WAIT]
 
 
@@ -465,129 +430,109 @@ def test_a_queen_who_was_there_a_moment_ago_is_dialled_often_however_long_it_was
     ],
     ids=lambda refusal: refusal.slug,
 )
-def test_a_queen_who_does_not_want_it_is_asked_again_a_minute_later(
+async def test_a_queen_who_does_not_want_it_is_asked_again_a_minute_later(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, refusal: RbeeError
 ) -> None:
     queen.refusal = refusal
     times = Times(monkeypatch, last=2)
 
-    async def scenario() -> str:
-        async with (
-            served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
-            dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
-        ):
-            await times.done.wait()
-            return hive.status[-1]
-
-    assert refusal.message in run(scenario())
+    async with (
+        served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
+        dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
+    ):
+        await times.done.wait()
+        assert refusal.message in hive.status[-1]
     assert times.waits == [REFUSED_WAIT, REFUSED_WAIT]
 
 
-def test_a_beat_that_is_refused_ends_the_stream_and_counts_as_a_refusal(
+async def test_a_beat_that_is_refused_ends_the_stream_and_counts_as_a_refusal(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch, last=2)
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, times) as (hive, stream):
-            queen.beat_refusal = UnknownHive("you were removed")
-            # The next beat is due in 15 s, and over the next stream at once.
-            stream.close()
-            stream = await queen.streams.get()
-            await stream.ended.wait()
-            await times.done.wait()
-            assert "you were removed" in hive.status[-1]
-
-    run(scenario())
+    async with held(queen, silent_notifier, times) as (hive, stream):
+        queen.beat_refusal = UnknownHive("you were removed")
+        # The next beat is due in 15 s, and over the next stream at once.
+        stream.close()
+        stream = await queen.streams.get()
+        await stream.ended.wait()
+        await times.done.wait()
+        assert "you were removed" in hive.status[-1]
     assert times.waits == [FIRST_WAIT, REFUSED_WAIT]
 
 
 @pytest.mark.parametrize("is_succeeded", [True, False])
-def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it(
+async def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, is_succeeded: bool
 ) -> None:
     queen.refusal = UnknownHive("this machine joined anew under another credential")
     times = Times(monkeypatch, last=2 if is_succeeded else 1)
 
-    async def scenario() -> None:
-        async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
-            there = queen_address(queen.authority, port, queen.certificate)
-            offer = Offer(there)
-            heart = Heart("gpu1", offer, Narrator(), status=lambda _: None, queen_name="queen")
-            dialler = Dialler(
-                heart, HIVE, there, lambda: there, offer, is_succeeded=lambda: is_succeeded, clock=times.clock
-            )
-            running = asyncio.ensure_future(dialler.run())
-            waiting = asyncio.ensure_future(times.done.wait())
-            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            running.cancel()
-            (ended,) = await asyncio.gather(running, return_exceptions=True)
-            assert isinstance(ended, JoinedAnew if is_succeeded else asyncio.CancelledError)
-
-    run(scenario())
+    async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
+        there = queen_address(queen.authority, port, queen.certificate)
+        offer = Offer(there)
+        heart = Heart("gpu1", offer, Narrator(), status=lambda _: None, queen_name="queen")
+        dialler = Dialler(
+            heart, HIVE, there, lambda: there, offer, is_succeeded=lambda: is_succeeded, clock=times.clock
+        )
+        running = asyncio.ensure_future(dialler.run())
+        waiting = asyncio.ensure_future(times.done.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        running.cancel()
+        (ended,) = await asyncio.gather(running, return_exceptions=True)
+        assert isinstance(ended, JoinedAnew if is_succeeded else asyncio.CancelledError)
     assert times.waits == [SUCCESSION_WAIT if is_succeeded else REFUSED_WAIT]
 
 
-def test_a_beat_refused_for_want_of_a_stream_has_it_dial_again_soon(
+async def test_a_beat_refused_for_want_of_a_stream_has_it_dial_again_soon(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch, last=2)
     queen.beat_refusal = HiveNotOnline("you hold no stream open")
 
-    async def scenario() -> None:
-        async with (
-            served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
-            dialling(queen_address(queen.authority, port, queen.certificate), times),
-        ):
-            await times.done.wait()
-
-    run(scenario())
+    async with (
+        served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port,
+        dialling(queen_address(queen.authority, port, queen.certificate), times),
+    ):
+        await times.done.wait()
     assert times.waits == [0.05, 0.1]
 
 
 # Certificates
 
 
-def test_another_queen_is_told_apart_and_asked_again_a_minute_later(
+async def test_another_queen_is_told_apart_and_asked_again_a_minute_later(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = Authority.open(tmp_path / "other")
     times = Times(monkeypatch)
 
-    async def scenario() -> str:
-        async with (
-            served_over_tcp(queen.app(), other.context(), silent_notifier) as port,
-            dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
-        ):
-            await times.done.wait()
-            return hive.status[-1]
-
-    assert "is another queen" in run(scenario())
+    async with (
+        served_over_tcp(queen.app(), other.context(), silent_notifier) as port,
+        dialling(queen_address(queen.authority, port, queen.certificate), times) as hive,
+    ):
+        await times.done.wait()
+        assert "is another queen" in hive.status[-1]
     assert times.waits == [REFUSED_WAIT]
     assert queen.story == []
 
 
-def test_a_certificate_that_she_does_not_know_is_refused_by_tls(
+async def test_a_certificate_that_she_does_not_know_is_refused_by_tls(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")
     times = Times(monkeypatch, last=3)
 
-    async def scenario() -> str:
-        async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
-            stranger = queen_address(queen.authority, port)
-            async with dialling(
-                queen_address(queen.authority, port, foreign), times, stranger=stranger
-            ) as hive:
-                await times.done.wait()
-                return hive.status[-1]
-
-    assert "does not know this hive's certificate" in run(scenario())
+    async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
+        stranger = queen_address(queen.authority, port)
+        async with dialling(queen_address(queen.authority, port, foreign), times, stranger=stranger) as hive:
+            await times.done.wait()
+            assert "does not know this hive's certificate" in hive.status[-1]
     assert times.waits[-1] == REFUSED_WAIT
 
 
-def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
+async def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
     queen: Queen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")
@@ -600,23 +545,18 @@ def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
         await reader.read()
 
-    async def scenario() -> str:
-        # asyncio's server, which has no word of TLS for a certificate.
-        async with playing_over_tcp(answer, queen.authority.context()) as port:
-            stranger = queen_address(queen.authority, port)
-            async with dialling(
-                queen_address(queen.authority, port, foreign), times, stranger=stranger
-            ) as hive:
-                await times.done.wait()
-                return hive.status[-1]
-
-    assert "does not know this hive's certificate" in run(scenario())
+    # asyncio's server, which has no word of TLS for a certificate.
+    async with playing_over_tcp(answer, queen.authority.context()) as port:
+        stranger = queen_address(queen.authority, port)
+        async with dialling(queen_address(queen.authority, port, foreign), times, stranger=stranger) as hive:
+            await times.done.wait()
+            assert "does not know this hive's certificate" in hive.status[-1]
     assert times.waits == pytest.approx([0.05, 0.1, REFUSED_WAIT])
     assert len(asked) == DOUBT_SURE
     assert asked[0].startswith(b"GET /v1/ca ")
 
 
-def test_who_breaks_off_before_strangers_too_is_not_said_to_refuse_a_certificate(
+async def test_who_breaks_off_before_strangers_too_is_not_said_to_refuse_a_certificate(
     queen: Queen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch, last=7)
@@ -624,19 +564,16 @@ def test_who_breaks_off_before_strangers_too_is_not_said_to_refuse_a_certificate
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
 
-    async def scenario() -> str:
-        async with playing_over_tcp(hang_up, queen.authority.context()) as port:
-            stranger = queen_address(queen.authority, port)
-            known = queen_address(queen.authority, port, queen.certificate)
-            async with dialling(known, times, stranger=stranger) as hive:
-                await times.done.wait()
-                return hive.status[-1]
-
-    assert run(scenario()).endswith("broke")
+    async with playing_over_tcp(hang_up, queen.authority.context()) as port:
+        stranger = queen_address(queen.authority, port)
+        known = queen_address(queen.authority, port, queen.certificate)
+        async with dialling(known, times, stranger=stranger) as hive:
+            await times.done.wait()
+            assert hive.status[-1].endswith("broke")
     assert times.waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2])
 
 
-def test_who_was_away_and_is_back_only_now_is_not_said_to_refuse_a_certificate(
+async def test_who_was_away_and_is_back_only_now_is_not_said_to_refuse_a_certificate(
     queen: Queen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = Times(monkeypatch, last=3)
@@ -650,14 +587,11 @@ def test_who_was_away_and_is_back_only_now_is_not_said_to_refuse_a_certificate(
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
             await reader.read()
 
-    async def scenario() -> str:
-        async with playing_over_tcp(come_back, queen.authority.context()) as port:
-            stranger = queen_address(queen.authority, port)
-            known = queen_address(queen.authority, port, queen.certificate)
-            async with dialling(known, times, stranger=stranger) as hive:
-                await times.done.wait()
-                return hive.status[-1]
-
-    assert run(scenario()).endswith("broke")
+    async with playing_over_tcp(come_back, queen.authority.context()) as port:
+        stranger = queen_address(queen.authority, port)
+        known = queen_address(queen.authority, port, queen.certificate)
+        async with dialling(known, times, stranger=stranger) as hive:
+            await times.done.wait()
+            assert hive.status[-1].endswith("broke")
     assert times.waits == pytest.approx([0.05, 0.1, 0.2])
     assert len(came) > DOUBT_AFTER

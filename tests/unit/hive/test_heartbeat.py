@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 import pytest
 
@@ -19,7 +17,8 @@ from rbee.server.connection import BODY_LIMIT
 from rbee.wire.codec import decode, encode
 from rbee.wire.hives import Heartbeat, HeartbeatAck
 
-Result = TypeVar("Result")
+pytestmark = pytest.mark.deadline(5)
+
 
 JOB, OTHER = "7" * 32, "8" * 32
 ACK = HeartbeatAck("ok", 15_000)
@@ -75,13 +74,6 @@ class Body:
         )
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 5)
-
-    return asyncio.run(scenario())
-
-
 async def beating(body: Body, beats: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let the heart run for so many beats on a clock that does not wait; the pauses that it made."""
     pauses: list[float] = []
@@ -105,25 +97,17 @@ async def beating(body: Body, beats: int, monkeypatch: pytest.MonkeyPatch) -> li
 # Beating
 
 
-def test_each_beat_tells_the_fingerprint_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> Body:
-        body = Body()
-        told = iter(["f1", "f2", None, "f4"])
-        body.heart._fingerprint = lambda: next(told)
-        await beating(body, 4, monkeypatch)
-        return body
-
-    body = run(scenario())
+async def test_each_beat_tells_the_fingerprint_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Body()
+    told = iter(["f1", "f2", None, "f4"])
+    body.heart._fingerprint = lambda: next(told)
+    await beating(body, 4, monkeypatch)
     assert [beat.fingerprint for beat in body.queen.beats] == ["f1", "f2", None, "f4"]
 
 
-def test_the_first_beat_goes_out_at_once_and_says_who_and_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> Body:
-        body = Body()
-        assert len(await beating(body, 2, monkeypatch)) == 1
-        return body
-
-    body = run(scenario())
+async def test_the_first_beat_goes_out_at_once_and_says_who_and_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Body()
+    assert len(await beating(body, 2, monkeypatch)) == 1
 
     announced, first = body.queen.beats
     assert [beat.state for beat in (announced, first)] == ["starting", "ready"]
@@ -135,75 +119,61 @@ def test_the_first_beat_goes_out_at_once_and_says_who_and_what(monkeypatch: pyte
     ]
 
 
-def test_each_start_of_the_process_is_an_instance_of_its_own() -> None:
-    async def scenario() -> set[str]:
-        bodies = [Body() for _ in range(5)]
-        for body in bodies:
-            await body.heart.beat()
-        return {body.queen.beats[0].instance for body in bodies}
-
-    assert len(run(scenario())) == 5
+async def test_each_start_of_the_process_is_an_instance_of_its_own() -> None:
+    bodies = [Body() for _ in range(5)]
+    for body in bodies:
+        await body.heart.beat()
+    assert len({body.queen.beats[0].instance for body in bodies}) == 5
 
 
-def test_the_queen_s_interval_is_kept_with_jitter_and_never_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> list[float]:
-        return await beating(Body(HeartbeatAck("ok", 2_000)), 40, monkeypatch)
-
-    pauses = run(scenario())
+async def test_the_queen_s_interval_is_kept_with_jitter_and_never_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses = await beating(Body(HeartbeatAck("ok", 2_000)), 40, monkeypatch)
 
     assert all(1.8 <= pause <= 2.0 for pause in pauses)
     assert len(set(pauses)) > 10
 
 
-def test_until_the_queen_says_otherwise_it_beats_every_15_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> list[float]:
-        return await beating(Body(NotRunning("nobody listens")), 20, monkeypatch)
+async def test_until_the_queen_says_otherwise_it_beats_every_15_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert all(
+        13.5 <= pause <= 15 for pause in await beating(Body(NotRunning("nobody listens")), 20, monkeypatch)
+    )
 
-    assert all(13.5 <= pause <= 15 for pause in run(scenario()))
 
-
-def test_a_new_interval_holds_from_the_next_pause_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> list[float]:
-        return await beating(Body(ACK, HeartbeatAck("ok", 1_000), HeartbeatAck("ok", 60_000)), 4, monkeypatch)
-
-    first, second, *_ = run(scenario())
+async def test_a_new_interval_holds_from_the_next_pause_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, *_ = await beating(
+        Body(ACK, HeartbeatAck("ok", 1_000), HeartbeatAck("ok", 60_000)), 4, monkeypatch
+    )
 
     assert 0.9 <= first <= 1
     assert 54 <= second <= 60
 
 
-def test_an_interval_of_nothing_does_not_make_the_heart_race(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> list[float]:
-        return await beating(Body(HeartbeatAck("ok", 0)), 3, monkeypatch)
-
-    assert all(pause >= 0.05 for pause in run(scenario()))
+async def test_an_interval_of_nothing_does_not_make_the_heart_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(pause >= 0.05 for pause in await beating(Body(HeartbeatAck("ok", 0)), 3, monkeypatch))
 
 
-def test_two_beats_are_never_under_way_at_once() -> None:
-    async def scenario() -> list[int]:
-        body = Body()
-        body.queen.holds.clear()
-        both = [asyncio.ensure_future(body.heart.beat()) for _ in range(2)]
-        await body.queen.heard.wait()
-        await asyncio.sleep(0)
-        under_way = len(body.queen.beats)
-        body.queen.holds.set()
-        await asyncio.gather(*both)
-        return [under_way, len(body.queen.beats)]
-
-    assert run(scenario()) == [1, 2]
+async def test_two_beats_are_never_under_way_at_once() -> None:
+    body = Body()
+    body.queen.holds.clear()
+    both = [asyncio.ensure_future(body.heart.beat()) for _ in range(2)]
+    await body.queen.heard.wait()
+    await asyncio.sleep(0)
+    under_way = len(body.queen.beats)
+    body.queen.holds.set()
+    await asyncio.gather(*both)
+    assert [under_way, len(body.queen.beats)] == [1, 2]
 
 
 # Which job
 
 
-def test_the_ack_names_the_job_and_the_first_line_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> Body:
-        body = Body(HeartbeatAck("ok", 15_000, JOB))
-        await beating(body, 2, monkeypatch)
-        return body
-
-    body = run(scenario())
+async def test_the_ack_names_the_job_and_the_first_line_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = Body(HeartbeatAck("ok", 15_000, JOB))
+    await beating(body, 2, monkeypatch)
 
     assert [beat.job_id for beat in body.queen.beats] == [None, JOB]
     assert body.journal.told == [
@@ -211,16 +181,12 @@ def test_the_ack_names_the_job_and_the_first_line_carries_it(monkeypatch: pytest
     ]
 
 
-def test_lines_go_up_with_the_next_beat_and_only_once() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        body.heart.narrate(DETECTED, "one", job_id=JOB)
-        body.heart.narrate(DETECTED, "two", job_id=JOB)
-        await body.heart.beat()
-        await body.heart.beat()
-        return body
-
-    body = run(scenario())
+async def test_lines_go_up_with_the_next_beat_and_only_once() -> None:
+    body = Body()
+    body.heart.narrate(DETECTED, "one", job_id=JOB)
+    body.heart.narrate(DETECTED, "two", job_id=JOB)
+    await body.heart.beat()
+    await body.heart.beat()
 
     assert body.queen.texts() == [["one", "two"], []]
     assert [beat.job_id for beat in body.queen.beats] == [JOB, None]
@@ -229,108 +195,83 @@ def test_lines_go_up_with_the_next_beat_and_only_once() -> None:
     assert [fields for _, _, fields in body.journal.told] == [{"hive": "blade-7", "job_id": JOB}] * 2
 
 
-def test_lines_of_different_jobs_go_with_different_beats_in_their_order() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        for text, job_id in (("a", JOB), ("b", JOB), ("c", OTHER), ("d", None), ("e", JOB)):
-            body.heart.narrate(DETECTED, text, **({"job_id": job_id} if job_id else {}))
-        await body.heart.beat()
-        return body
-
-    body = run(scenario())
+async def test_lines_of_different_jobs_go_with_different_beats_in_their_order() -> None:
+    body = Body()
+    for text, job_id in (("a", JOB), ("b", JOB), ("c", OTHER), ("d", None), ("e", JOB)):
+        body.heart.narrate(DETECTED, text, **({"job_id": job_id} if job_id else {}))
+    await body.heart.beat()
 
     assert body.queen.texts() == [["a", "b"], ["c"], ["d"], ["e"]]
     assert [beat.job_id for beat in body.queen.beats] == [JOB, OTHER, None, JOB]
 
 
-def test_lines_that_did_not_arrive_go_up_again() -> None:
-    async def scenario() -> Body:
-        body = Body(TimedOut("too long"), ACK)
-        body.heart.narrate(DETECTED, "one", job_id=JOB)
-        await body.heart.beat()
-        body.heart.narrate(DETECTED, "two", job_id=JOB)
-        await body.heart.beat()
-        return body
-
-    assert run(scenario()).queen.texts() == [["one"], ["one", "two"]]
+async def test_lines_that_did_not_arrive_go_up_again() -> None:
+    body = Body(TimedOut("too long"), ACK)
+    body.heart.narrate(DETECTED, "one", job_id=JOB)
+    await body.heart.beat()
+    body.heart.narrate(DETECTED, "two", job_id=JOB)
+    await body.heart.beat()
+    assert body.queen.texts() == [["one"], ["one", "two"]]
 
 
-def test_a_line_that_is_told_while_a_beat_is_under_way_goes_with_the_next() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        body.heart.narrate(DETECTED, "one")
-        body.queen.holds.clear()
-        first = asyncio.ensure_future(body.heart.beat())
-        await body.queen.heard.wait()
-        body.heart.narrate(DETECTED, "two")
-        body.queen.holds.set()
-        await first
-        await body.heart.beat()
-        return body
-
-    assert run(scenario()).queen.texts() == [["one"], ["two"], []]
+async def test_a_line_that_is_told_while_a_beat_is_under_way_goes_with_the_next() -> None:
+    body = Body()
+    body.heart.narrate(DETECTED, "one")
+    body.queen.holds.clear()
+    first = asyncio.ensure_future(body.heart.beat())
+    await body.queen.heard.wait()
+    body.heart.narrate(DETECTED, "two")
+    body.queen.holds.set()
+    await first
+    await body.heart.beat()
+    assert body.queen.texts() == [["one"], ["two"], []]
 
 
-def test_lines_that_nobody_takes_are_bounded_and_the_oldest_give_way() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        for number in range(LINES_MAX + 10):
-            body.heart.narrate(DETECTED, f"line {number}")
-        await body.heart.beat()
-        await body.heart.beat()
-        return body
-
-    body = run(scenario())
+async def test_lines_that_nobody_takes_are_bounded_and_the_oldest_give_way() -> None:
+    body = Body()
+    for number in range(LINES_MAX + 10):
+        body.heart.narrate(DETECTED, f"line {number}")
+    await body.heart.beat()
+    await body.heart.beat()
 
     assert body.queen.texts() == [[f"line {number}" for number in range(10, LINES_MAX + 10)], []]
     assert len(body.journal.told) == LINES_MAX + 10, "the journal has them all"
 
 
-def test_long_lines_go_up_in_several_beats_that_the_queen_can_take() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        for number in range(LINES_MAX):
-            body.heart.narrate(DETECTED, f"{number} " + "🐝" * 3000)
-        await body.heart.beat()
-        return body
-
-    body = run(scenario())
+async def test_long_lines_go_up_in_several_beats_that_the_queen_can_take() -> None:
+    body = Body()
+    for number in range(LINES_MAX):
+        body.heart.narrate(DETECTED, f"{number} " + "🐝" * 3000)
+    await body.heart.beat()
     assert [text.split()[0] for texts in body.queen.texts() for text in texts] == [
         str(number) for number in range(LINES_MAX)
     ]
     assert all(len(json.dumps(encode(beat))) < BODY_LIMIT for beat in body.queen.beats)
 
 
-def test_lines_that_come_while_a_full_beat_is_under_way_are_not_lost() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        for number in range(LINES_MAX):
-            body.heart.narrate(DETECTED, f"line {number}")
-        body.queen.holds.clear()
-        first = asyncio.ensure_future(body.heart.beat())
-        await body.queen.heard.wait()
-        for number in range(5):
-            body.heart.narrate(DETECTED, f"new {number}")
-        body.queen.holds.set()
-        await first
-        await body.heart.beat()
-        return body
-
-    assert run(scenario()).queen.texts()[1] == [f"new {number}" for number in range(5)]
+async def test_lines_that_come_while_a_full_beat_is_under_way_are_not_lost() -> None:
+    body = Body()
+    for number in range(LINES_MAX):
+        body.heart.narrate(DETECTED, f"line {number}")
+    body.queen.holds.clear()
+    first = asyncio.ensure_future(body.heart.beat())
+    await body.queen.heard.wait()
+    for number in range(5):
+        body.heart.narrate(DETECTED, f"new {number}")
+    body.queen.holds.set()
+    await first
+    await body.heart.beat()
+    assert body.queen.texts()[1] == [f"new {number}" for number in range(5)]
 
 
 # Trouble
 
 
-def test_a_queen_who_is_away_is_told_once_and_her_return_once() -> None:
-    async def scenario() -> Body:
-        away = NotRunning("nobody listens on /run/queen.sock")
-        body = Body(ACK, away, TimedOut("too long"), away, ACK, ACK, away, ACK)
-        for _ in range(8):
-            await body.heart.beat()
-        return body
-
-    body = run(scenario())
+async def test_a_queen_who_is_away_is_told_once_and_her_return_once() -> None:
+    away = NotRunning("nobody listens on /run/queen.sock")
+    body = Body(ACK, away, TimedOut("too long"), away, ACK, ACK, away, ACK)
+    for _ in range(8):
+        await body.heart.beat()
 
     assert [(name, fields) for name, _, fields in body.journal.told] == [
         ("queen-away", {"hive": "blade-7"}),
@@ -341,14 +282,10 @@ def test_a_queen_who_is_away_is_told_once_and_her_return_once() -> None:
     assert "nobody listens on /run/queen.sock" in body.journal.told[0][1]
 
 
-def test_a_hive_that_nobody_added_says_once_how_to_add_it() -> None:
-    async def scenario() -> Body:
-        body = Body(UnknownHive("hive 'blade-7' is not in the hive catalog"))
-        for _ in range(5):
-            await body.heart.beat()
-        return body
-
-    body = run(scenario())
+async def test_a_hive_that_nobody_added_says_once_how_to_add_it() -> None:
+    body = Body(UnknownHive("hive 'blade-7' is not in the hive catalog"))
+    for _ in range(5):
+        await body.heart.beat()
 
     assert body.journal.told == [
         (
@@ -359,38 +296,29 @@ def test_a_hive_that_nobody_added_says_once_how_to_add_it() -> None:
     ]
 
 
-def test_another_kind_of_trouble_is_told_as_such() -> None:
-    async def scenario() -> Body:
-        body = Body(NotRunning("nobody listens"), UnknownHive("who?"), UnknownHive("who?"), ACK)
-        for _ in range(4):
-            await body.heart.beat()
-        return body
-
-    assert [name for name, _, _ in run(scenario()).journal.told] == [
+async def test_another_kind_of_trouble_is_told_as_such() -> None:
+    body = Body(NotRunning("nobody listens"), UnknownHive("who?"), UnknownHive("who?"), ACK)
+    for _ in range(4):
+        await body.heart.beat()
+    assert [name for name, _, _ in body.journal.told] == [
         "queen-away",
         "not-in-catalog",
         "queen-back",
     ]
 
 
-def test_trouble_is_not_part_of_a_story_that_goes_up() -> None:
-    async def scenario() -> Body:
-        body = Body(NotPermitted("heartbeats are accepted from the user rbee-hive only"), ACK)
-        await body.heart.beat()
-        await body.heart.beat()
-        return body
-
-    assert run(scenario()).queen.texts() == [[], []]
+async def test_trouble_is_not_part_of_a_story_that_goes_up() -> None:
+    body = Body(NotPermitted("heartbeats are accepted from the user rbee-hive only"), ACK)
+    await body.heart.beat()
+    await body.heart.beat()
+    assert body.queen.texts() == [[], []]
 
 
-def test_the_status_line_says_when_the_last_beat_was_and_what_is_wrong() -> None:
-    async def scenario() -> Body:
-        body = Body(ACK, NotRunning("nobody listens"))
-        await body.heart.beat()
-        await body.heart.beat()
-        return body
-
-    well, trouble = run(scenario()).status
+async def test_the_status_line_says_when_the_last_beat_was_and_what_is_wrong() -> None:
+    body = Body(ACK, NotRunning("nobody listens"))
+    await body.heart.beat()
+    await body.heart.beat()
+    well, trouble = body.status
 
     assert well.startswith("queen at /run/queen.sock, last beat ")
     assert well.endswith(", the next within 15 s")
@@ -400,71 +328,53 @@ def test_the_status_line_says_when_the_last_beat_was_and_what_is_wrong() -> None
 # Goodbye
 
 
-def test_goodbye_goes_over_an_open_connection_within_a_second() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        body.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
-        await body.heart.goodbye()
-        return body
-
-    queen = run(scenario()).queen
+async def test_goodbye_goes_over_an_open_connection_within_a_second() -> None:
+    body = Body()
+    body.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
+    await body.heart.goodbye()
+    queen = body.queen
 
     assert [(beat.state, len(beat.lines)) for beat in queen.beats] == [("stopping", 1)]
     assert queen.timeouts == [GOODBYE_TIMEOUT]
     assert GOODBYE_TIMEOUT <= 1
 
 
-def test_the_goodbye_alone_says_what_the_machine_does() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        await body.heart.beat()
-        await body.heart.goodbye(lambda: "rebooting")
-        return body
-
-    assert [beat.machine for beat in run(scenario()).queen.beats] == [None, "rebooting"]
+async def test_the_goodbye_alone_says_what_the_machine_does() -> None:
+    body = Body()
+    await body.heart.beat()
+    await body.heart.goodbye(lambda: "rebooting")
+    assert [beat.machine for beat in body.queen.beats] == [None, "rebooting"]
 
 
-def test_goodbye_never_opens_a_connection() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        body.queen.open = False
-        await body.heart.goodbye()
-        return body
-
-    assert run(scenario()).queen.beats == []
+async def test_goodbye_never_opens_a_connection() -> None:
+    body = Body()
+    body.queen.open = False
+    await body.heart.goodbye()
+    assert body.queen.beats == []
 
 
-def test_goodbye_does_not_wait_for_a_beat_that_is_under_way() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        body.queen.holds.clear()
-        stuck = asyncio.ensure_future(body.heart.beat())
-        await body.queen.heard.wait()
-        await asyncio.wait_for(body.heart.goodbye(), 1)
-        stuck.cancel()
-        await asyncio.gather(stuck, return_exceptions=True)
-        return body
-
-    assert [beat.state for beat in run(scenario()).queen.beats] == ["ready"]
+async def test_goodbye_does_not_wait_for_a_beat_that_is_under_way() -> None:
+    body = Body()
+    body.queen.holds.clear()
+    stuck = asyncio.ensure_future(body.heart.beat())
+    await body.queen.heard.wait()
+    await asyncio.wait_for(body.heart.goodbye(), 1)
+    stuck.cancel()
+    await asyncio.gather(stuck, return_exceptions=True)
+    assert [beat.state for beat in body.queen.beats] == ["ready"]
 
 
-def test_a_heart_whose_beat_was_cut_off_can_still_say_goodbye() -> None:
-    async def scenario() -> Body:
-        body = Body()
-        body.queen.holds.clear()
-        running = asyncio.ensure_future(body.heart.run())
-        await body.queen.heard.wait()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        body.queen.holds.set()
-        await body.heart.goodbye()
-        return body
-
-    assert [beat.state for beat in run(scenario()).queen.beats] == ["starting", "stopping"]
+async def test_a_heart_whose_beat_was_cut_off_can_still_say_goodbye() -> None:
+    body = Body()
+    body.queen.holds.clear()
+    running = asyncio.ensure_future(body.heart.run())
+    await body.queen.heard.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    body.queen.holds.set()
+    await body.heart.goodbye()
+    assert [beat.state for beat in body.queen.beats] == ["starting", "stopping"]
 
 
-def test_a_goodbye_that_fails_is_no_error() -> None:
-    async def scenario() -> None:
-        await Body(TimedOut("too long")).heart.goodbye()
-
-    run(scenario())
+async def test_a_goodbye_that_fails_is_no_error() -> None:
+    await Body(TimedOut("too long")).heart.goodbye()

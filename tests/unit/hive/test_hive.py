@@ -74,77 +74,59 @@ async def ended(serving: asyncio.Task[int]) -> int:
     return await asyncio.wait_for(asyncio.shield(serving), TIMEOUT)
 
 
-def test_without_a_membership_its_queen_is_on_this_machine(place: Place) -> None:
-    async def scenario() -> None:
-        async with place.open(warnings=("[Hive] Colour= is not known",)) as hive:
-            assert isinstance(hive.queen, LocalQueen)
-            assert (hive.queen.hive_id, hive.queen.name) == ("localhost", str(place.folder / "queen.sock"))
-        assert place.journal.told == [("config-warning", "[Hive] Colour= is not known")]
-
-    asyncio.run(scenario())
+async def test_without_a_membership_its_queen_is_on_this_machine(place: Place) -> None:
+    async with place.open(warnings=("[Hive] Colour= is not known",)) as hive:
+        assert isinstance(hive.queen, LocalQueen)
+        assert (hive.queen.hive_id, hive.queen.name) == ("localhost", str(place.folder / "queen.sock"))
+    assert place.journal.told == [("config-warning", "[Hive] Colour= is not known")]
 
 
-def test_with_a_membership_its_queen_is_where_that_says(place: Place) -> None:
-    async def scenario() -> None:
-        place.join(8500)
-        async with place.open() as hive:
-            assert isinstance(hive.queen, RemoteQueen)
-            assert (hive.queen.hive_id, hive.queen.name) == ("gpu1", f"{HERE}:8500")
-
-    asyncio.run(scenario())
+async def test_with_a_membership_its_queen_is_where_that_says(place: Place) -> None:
+    place.join(8500)
+    async with place.open() as hive:
+        assert isinstance(hive.queen, RemoteQueen)
+        assert (hive.queen.hive_id, hive.queen.name) == ("gpu1", f"{HERE}:8500")
 
 
-def test_a_membership_that_it_did_not_become_ready_with_gives_way_to_the_old_one(place: Place) -> None:
-    async def scenario() -> None:
-        place.join(8501, file="membership.old")
-        place.join(8502)
-        async with place.open() as hive:
-            assert hive.queen.name == f"{HERE}:8501"
-        ((event, text),) = place.journal.told
-        assert event == "membership-restored"
-        assert f"it is again the hive gpu1 of the queen at {HERE}:8501" in text
-
-    asyncio.run(scenario())
+async def test_a_membership_that_it_did_not_become_ready_with_gives_way_to_the_old_one(place: Place) -> None:
+    place.join(8501, file="membership.old")
+    place.join(8502)
+    async with place.open() as hive:
+        assert hive.queen.name == f"{HERE}:8501"
+    ((event, text),) = place.journal.told
+    assert event == "membership-restored"
+    assert f"it is again the hive gpu1 of the queen at {HERE}:8501" in text
 
 
-def test_a_membership_that_cannot_be_read_keeps_it_from_starting(place: Place) -> None:
-    async def scenario() -> None:
-        (place.state / "membership").write_text("nonsense")
-        with pytest.raises(BadConfig):
-            async with place.open():
-                raise AssertionError("it was opened")
-
-    asyncio.run(scenario())
+async def test_a_membership_that_cannot_be_read_keeps_it_from_starting(place: Place) -> None:
+    (place.state / "membership").write_text("nonsense")
+    with pytest.raises(BadConfig):
+        async with place.open():
+            raise AssertionError("it was opened")
 
 
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_its_exit_status_after_a_shutdown_has_it_wait_for_a_remote_queen(
+async def test_its_exit_status_after_a_shutdown_has_it_wait_for_a_remote_queen(
     place: Place, is_remote: bool
 ) -> None:
-    async def scenario() -> None:
-        with unheard_port() as port:
-            if is_remote:
-                place.join(port)
-            async with place.open() as hive:
-                serving = asyncio.create_task(hive.serve(asyncio.Event()))
-                assert (await place.ask("/shutdown")).status == 202
-                assert await ended(serving) == (SHUT_DOWN_BY_QUEEN if is_remote else 0)
-        assert ("goodbye", "Received shutdown signal, goodbye") in place.journal.told
-
-    asyncio.run(scenario())
+    with unheard_port() as port:
+        if is_remote:
+            place.join(port)
+        async with place.open() as hive:
+            serving = asyncio.create_task(hive.serve(asyncio.Event()))
+            assert (await place.ask("/shutdown")).status == 202
+            assert await ended(serving) == (SHUT_DOWN_BY_QUEEN if is_remote else 0)
+    assert ("goodbye", "Received shutdown signal, goodbye") in place.journal.told
 
 
-def test_a_hive_that_is_removed_forgets_its_queen_and_ends_for_good(place: Place) -> None:
-    async def scenario() -> None:
-        with unheard_port() as port:
-            path = place.join(port)
-            async with place.open() as hive:
-                serving = asyncio.create_task(hive.serve(asyncio.Event()))
-                assert (await place.ask("/v1/leave")).status == 202
-                assert await ended(serving) == 0
-        assert not path.exists()
-
-    asyncio.run(scenario())
+async def test_a_hive_that_is_removed_forgets_its_queen_and_ends_for_good(place: Place) -> None:
+    with unheard_port() as port:
+        path = place.join(port)
+        async with place.open() as hive:
+            serving = asyncio.create_task(hive.serve(asyncio.Event()))
+            assert (await place.ask("/v1/leave")).status == 202
+            assert await ended(serving) == 0
+    assert not path.exists()
 
 
 class Broken(Hive):
@@ -158,12 +140,9 @@ class Broken(Hive):
 
 
 @pytest.mark.parametrize("error", [None, ValueError("its heart has stopped")])
-def test_a_hive_whose_work_ends_is_none(place: Place, error: Exception | None) -> None:
-    async def scenario() -> None:
-        async with place.open(Broken) as hive:
-            assert isinstance(hive, Broken)
-            hive.error = error
-            with pytest.raises(RuntimeError if error is None else ValueError):
-                await ended(asyncio.create_task(hive.serve(asyncio.Event())))
-
-    asyncio.run(scenario())
+async def test_a_hive_whose_work_ends_is_none(place: Place, error: Exception | None) -> None:
+    async with place.open(Broken) as hive:
+        assert isinstance(hive, Broken)
+        hive.error = error
+        with pytest.raises(RuntimeError if error is None else ValueError):
+            await ended(asyncio.create_task(hive.serve(asyncio.Event())))

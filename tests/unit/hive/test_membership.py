@@ -16,10 +16,11 @@ import rbee.hive.join
 from rbee import tls
 from rbee.client.link import Link
 from rbee.errors import BadConfig, UnknownHive
-from rbee.hive.membership import Membership
 from rbee.scope import SYSTEM
 from rbee.wire.routes import FleetRoutes
-from tests.unit.hive.joining import Hive, Queen, block, kept, two_queens
+from tests.unit.hive.joining import Hive, Queen, Serving, block, kept, two_queens
+
+pytestmark = pytest.mark.deadline(10)
 
 ANOTHER_KEY = f"\n{tls.new_key()}".partition("\n-----END")[0]
 
@@ -27,13 +28,13 @@ ANOTHER_KEY = f"\n{tls.new_key()}".partition("\n-----END")[0]
 # The file
 
 
-def test_a_membership_that_could_not_be_written_whole_leaves_the_one_before(
-    queen: Queen, hive: Hive, serving: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_membership_that_could_not_be_written_whole_leaves_the_one_before(
+    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    async def work(port: int) -> tuple[str, Membership]:
+    async with serving(queen) as (port,):
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
         with monkeypatch.context() as patch:
@@ -45,9 +46,6 @@ def test_a_membership_that_could_not_be_written_whole_leaves_the_one_before(
         assert hive.path.read_text() == before
         # What is left of it is in nobody's way.
         await hive.memberships.renew(membership)
-        return before, membership
-
-    before, membership = serving(work, queen)
     assert hive.path.read_text() != before
     assert hive.memberships.load() == membership
     assert sorted(path.name for path in hive.folder.iterdir()) == ["machine-id", "membership"]
@@ -86,7 +84,7 @@ def _told(**changed: Any) -> Callable[[str], str]:
         "no host", "no id", "another key",
     ],
 )  # fmt: skip
-def test_what_is_no_membership_is_named_with_the_cure(hive: Hive, member: str, spoil: Any) -> None:
+async def test_what_is_no_membership_is_named_with_the_cure(hive: Hive, member: str, spoil: Any) -> None:
     hive.path.write_text(spoil(member), encoding="latin-1")
 
     with pytest.raises(BadConfig) as caught:
@@ -97,7 +95,7 @@ def test_what_is_no_membership_is_named_with_the_cure(hive: Hive, member: str, s
     assert "PRIVATE KEY-----\n" not in caught.value.message
 
 
-def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(hive: Hive, member: str) -> None:
+async def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(hive: Hive, member: str) -> None:
     hive.memberships.forget()
     hive.memberships.forget()
 
@@ -108,10 +106,10 @@ def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(hive: Hive, member
 # The hive's start with what was joined meanwhile
 
 
-def test_what_was_joined_beside_the_hive_is_its_own_when_it_next_starts(
-    queen: Queen, other: Queen, hive: Hive, serving: Any
+async def test_what_was_joined_beside_the_hive_is_its_own_when_it_next_starts(
+    queen: Queen, other: Queen, hive: Hive, serving: Serving
 ) -> None:
-    old, new = two_queens(hive, queen, other, serving)
+    old, new = await two_queens(hive, queen, other, serving)
 
     assert not hive.memberships.adopt()
     assert hive.path.read_text() == new
@@ -122,10 +120,10 @@ def test_what_was_joined_beside_the_hive_is_its_own_when_it_next_starts(
     assert hive.path.read_text() == new
 
 
-def test_a_hive_that_was_not_ready_with_it_goes_back_to_what_it_was(
-    queen: Queen, other: Queen, hive: Hive, serving: Any
+async def test_a_hive_that_was_not_ready_with_it_goes_back_to_what_it_was(
+    queen: Queen, other: Queen, hive: Hive, serving: Serving
 ) -> None:
-    old, _ = two_queens(hive, queen, other, serving)
+    old, _ = await two_queens(hive, queen, other, serving)
     hive.memberships.adopt()
 
     assert hive.memberships.adopt()
@@ -135,10 +133,10 @@ def test_a_hive_that_was_not_ready_with_it_goes_back_to_what_it_was(
 
 
 @pytest.mark.parametrize("step", ["link", "rename"])
-def test_a_start_that_is_cut_off_while_it_takes_over_is_done_once_more(
-    queen: Queen, other: Queen, hive: Hive, serving: Any, step: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_start_that_is_cut_off_while_it_takes_over_is_done_once_more(
+    queen: Queen, other: Queen, hive: Hive, serving: Serving, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = two_queens(hive, queen, other, serving)
+    old, new = await two_queens(hive, queen, other, serving)
 
     class PowerLoss(BaseException):
         pass
@@ -157,10 +155,10 @@ def test_a_start_that_is_cut_off_while_it_takes_over_is_done_once_more(
     assert (hive.folder / "membership.old").read_text() == old
 
 
-def test_to_a_credential_that_its_queen_has_replaced_there_is_no_way_back(
-    queen: Queen, hive: Hive, serving: Any
+async def test_to_a_credential_that_its_queen_has_replaced_there_is_no_way_back(
+    queen: Queen, hive: Hive, serving: Serving
 ) -> None:
-    old, new = two_queens(hive, queen, queen, serving)
+    old, new = await two_queens(hive, queen, queen, serving)
     assert block(old, "PRIVATE KEY") != block(new, "PRIVATE KEY")
 
     assert not hive.memberships.adopt()
@@ -169,8 +167,9 @@ def test_to_a_credential_that_its_queen_has_replaced_there_is_no_way_back(
     assert hive.path.read_text() == new
 
 
-def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, serving: Any) -> None:
-    serving(lambda port: hive.join(queen, port), queen)
+async def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, serving: Serving) -> None:
+    async with serving(queen) as (port,):
+        await hive.join(queen, port)
     before = hive.path.read_text()
     (hive.folder / "membership.new").write_text("# {}\n")
 
@@ -178,13 +177,13 @@ def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, serving
     assert hive.path.read_text() == before
 
 
-def test_a_renewal_meanwhile_disturbs_neither(queen: Queen, other: Queen, hive: Hive, serving: Any) -> None:
-    async def work(port: int, other_port: int) -> None:
+async def test_a_renewal_meanwhile_disturbs_neither(
+    queen: Queen, other: Queen, hive: Hive, serving: Serving
+) -> None:
+    async with serving(queen, other) as (port, other_port):
         membership = await hive.join(queen, port)
         await hive.join(other, other_port)
         await hive.memberships.renew(membership)
-
-    serving(work, queen, other)
     renewed, new = hive.path.read_text(), (hive.folder / "membership.new").read_text()
     assert not hive.memberships.adopt()
     assert hive.path.read_text() == new
@@ -195,15 +194,13 @@ def test_a_renewal_meanwhile_disturbs_neither(queen: Queen, other: Queen, hive: 
 # Renewal
 
 
-def test_a_renewal_keeps_the_key_and_goes_by_the_old_certificate(
-    queen: Queen, hive: Hive, serving: Any
+async def test_a_renewal_keeps_the_key_and_goes_by_the_old_certificate(
+    queen: Queen, hive: Hive, serving: Serving
 ) -> None:
-    async def work(port: int) -> tuple[str, Membership]:
+    async with serving(queen) as (port,):
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
-        return before, await hive.memberships.renew(membership)
-
-    before, renewed = serving(work, queen)
+        before, renewed = before, await hive.memberships.renew(membership)
 
     after = hive.path.read_text()
     assert block(after, "PRIVATE KEY") == block(before, "PRIVATE KEY")
@@ -213,8 +210,10 @@ def test_a_renewal_keeps_the_key_and_goes_by_the_old_certificate(
     assert hive.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_connections_after_a_renewal_show_the_new_certificate(queen: Queen, hive: Hive, serving: Any) -> None:
-    async def work(port: int) -> None:
+async def test_connections_after_a_renewal_show_the_new_certificate(
+    queen: Queen, hive: Hive, serving: Serving
+) -> None:
+    async with serving(queen) as (port,):
         membership = await hive.join(queen, port)
         place = membership.queen()
         queen.credential = "d" * 32
@@ -226,33 +225,30 @@ def test_connections_after_a_renewal_show_the_new_certificate(queen: Queen, hive
             await link.ask(FleetRoutes.CA)
         finally:
             await link.close()
-
-    serving(work, queen)
     assert queen.seen == [("/v1/ca", "d" * 32)]
 
 
-def test_a_renewal_that_is_refused_leaves_the_membership_as_it_was(
-    queen: Queen, hive: Hive, serving: Any
+async def test_a_renewal_that_is_refused_leaves_the_membership_as_it_was(
+    queen: Queen, hive: Hive, serving: Serving
 ) -> None:
-    async def work(port: int) -> str:
+    async with serving(queen) as (port,):
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
         queen.renew_refusal = UnknownHive("you were removed")
         with pytest.raises(UnknownHive):
             await hive.memberships.renew(membership)
-        return before
-
-    assert serving(work, queen) == hive.path.read_text()
+        assert before == hive.path.read_text()
 
 
 @pytest.mark.parametrize(("days", "is_time"), [(3.1, False), (2.9, True)])
-def test_a_certificate_is_renewed_after_two_thirds_of_its_life(
-    queen: Queen, hive: Hive, serving: Any, monkeypatch: pytest.MonkeyPatch, days: float, is_time: bool
+async def test_a_certificate_is_renewed_after_two_thirds_of_its_life(
+    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch, days: float, is_time: bool
 ) -> None:
     # One of nine days, so many of which are left.
     monkeypatch.setattr("rbee.queen.authority.CLOCKS", timedelta(days=9 - days))
     monkeypatch.setattr("rbee.queen.authority.HIVE_LIFE", timedelta(days=days))
 
-    joined = serving(lambda port: hive.join(queen, port), queen)
+    async with serving(queen) as (port,):
+        joined = await hive.join(queen, port)
 
     assert joined.is_to_be_renewed() is is_time

@@ -92,47 +92,44 @@ def nothing() -> None:
     pass
 
 
-def wait_for_return(port: int, *, host: str = HERE) -> None:
+async def wait_for_return(port: int, *, host: str = HERE) -> None:
     queen = Membership("gpu1", host, port, "", Path("/nowhere"))
 
-    async def scenario() -> None:
-        await asyncio.wait_for(rbee.hive.redial._await_return(queen), 10)
-
-    asyncio.run(scenario())
+    await asyncio.wait_for(rbee.hive.redial._await_return(queen), 10)
 
 
-def test_it_waits_until_she_has_gone_and_is_there_again(
+async def test_it_waits_until_she_has_gone_and_is_there_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.open()
     times = Times(monkeypatch, nothing, nothing, place.close, nothing, place.open)
 
-    wait_for_return(place.port)
+    await wait_for_return(place.port)
 
     # Often while she is going, which takes a moment; seldom once she is gone, which may take for ever.
     assert times.pauses == [WAIT / 5, WAIT / 5, WAIT / 5, WAIT, WAIT]
 
 
-def test_who_has_gone_already_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_has_gone_already_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     times = Times(monkeypatch, nothing, nothing, place.open)
 
-    wait_for_return(place.port)
+    await wait_for_return(place.port)
 
     assert times.pauses == [WAIT] * 3
 
 
-def test_a_queen_who_does_not_go_is_joined_again_after_a_while(
+async def test_a_queen_who_does_not_go_is_joined_again_after_a_while(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.open()
     times = Times(monkeypatch, *[nothing] * 100)
 
-    wait_for_return(place.port)
+    await wait_for_return(place.port)
 
     assert sum(times.pauses) == pytest.approx(GOING, abs=WAIT / 5 + 0.001)
 
 
-def test_nothing_is_said_to_her(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_said_to_her(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.open()
     said: list[bytes] = []
 
@@ -141,12 +138,12 @@ def test_nothing_is_said_to_her(place: Place, monkeypatch: pytest.MonkeyPatch) -
         place.close()
 
     Times(monkeypatch, look, place.open)
-    wait_for_return(place.port)
+    await wait_for_return(place.port)
 
     assert [*said, place.said()] == [b"", b""]
 
 
-def test_a_name_that_nobody_knows_is_a_queen_who_is_not_there(
+async def test_a_name_that_nobody_knows_is_a_queen_who_is_not_there(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: list[bool] = []
@@ -161,17 +158,17 @@ def test_a_name_that_nobody_knows_is_a_queen_who_is_not_there(
     place.open()
     times = Times(monkeypatch, nothing, lambda: known.append(True))
 
-    wait_for_return(place.port, host="queen.example")
+    await wait_for_return(place.port, host="queen.example")
 
     assert times.pauses == [WAIT] * 2
 
 
-def test_hives_of_one_queen_do_not_come_in_step(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hives_of_one_queen_do_not_come_in_step(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = rbee.hive.redial.random
     times = Times(monkeypatch, *[nothing] * 40, place.open)
     monkeypatch.setattr(rbee.hive.redial, "random", chance)
 
-    wait_for_return(place.port)
+    await wait_for_return(place.port)
 
     assert all(WAIT / 2 <= pause <= WAIT for pause in times.pauses)
     assert len(set(times.pauses)) > 20
@@ -196,7 +193,7 @@ class PlayedNotifier(Notifier):
         self._log.append(status.partition(" at ")[0])
 
 
-def test_it_ends_when_she_is_back_and_not_before(
+async def test_it_ends_when_she_is_back_and_not_before(
     place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     authority, key = Authority.open(tmp_path / "keys"), tls.new_key()
@@ -211,19 +208,19 @@ def test_it_ends_when_she_is_back_and_not_before(
     Times(monkeypatch, nothing, come_back)
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
 
-    asyncio.run(rbee.hive.redial.run(PlayedNotifier(log), Tape(log)))
+    await rbee.hive.redial.run(PlayedNotifier(log), Tape(log))
 
     assert log == ["waits for the queen", "she is back", "waking-hive gpu1"]
 
 
-def test_a_machine_that_is_no_hive_of_a_queen_elsewhere_has_nobody_to_wait_for(
+async def test_a_machine_that_is_no_hive_of_a_queen_elsewhere_has_nobody_to_wait_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
     log: list[str] = []
 
     with pytest.raises(BadConfig) as caught:
-        asyncio.run(rbee.hive.redial.run(PlayedNotifier(log), Tape(log)))
+        await rbee.hive.redial.run(PlayedNotifier(log), Tape(log))
 
     assert "rbeectl join" in (caught.value.hint or "")
     assert log == []

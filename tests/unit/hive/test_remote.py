@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,10 @@ from rbee.errors import UnknownHive
 from rbee.hive.membership import Membership
 from rbee.hive.remote import RemoteQueen
 from rbee.scope import SYSTEM
-from tests.unit.hive.joining import Hive, Queen, block
+from tests.unit.hive.joining import Hive, Queen, Serving, block
 from tests.unit.wait import until
+
+pytestmark = pytest.mark.deadline(10)
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,8 @@ def renewals(queen: Queen) -> int:
     return queen.seen.count(("/v1/renew", "c" * 32)) - 1  # the first is the proof of having joined
 
 
-def test_a_certificate_that_is_due_is_renewed(queen: Queen, hive: Hive, serving: Any) -> None:
-    async def work(port: int) -> None:
+async def test_a_certificate_that_is_due_is_renewed(queen: Queen, hive: Hive, serving: Serving) -> None:
+    async with serving(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         before = hive.path.read_text()
         working = asyncio.ensure_future(remote._keep_certificate())
@@ -36,19 +37,15 @@ def test_a_certificate_that_is_due_is_renewed(queen: Queen, hive: Hive, serving:
         assert block(hive.path.read_text(), "PRIVATE KEY") == block(before, "PRIVATE KEY")
         working.cancel()
 
-    serving(work, queen)
 
-
-def test_a_renewal_that_fails_is_logged_and_retried(
-    queen: Queen, hive: Hive, serving: Any, caplog: pytest.LogCaptureFixture
+async def test_a_renewal_that_fails_is_logged_and_retried(
+    queen: Queen, hive: Hive, serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def work(port: int) -> None:
+    async with serving(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         queen.renew_refusal = UnknownHive("you were removed")
         working = asyncio.ensure_future(remote._keep_certificate())
-        await until(lambda: renewals(queen) >= 2)
+        with caplog.at_level(logging.WARNING):
+            await until(lambda: renewals(queen) >= 2)
         working.cancel()
-
-    with caplog.at_level(logging.WARNING):
-        serving(work, queen)
     assert "the certificate could not be renewed, retrying later: you were removed" in caplog.text

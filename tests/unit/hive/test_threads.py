@@ -15,17 +15,17 @@ from rbee.hive.threads import in_daemonic_thread
 REPOSITORY = Path(__file__).parents[3]
 
 
-def test_work_in_a_thread_gives_its_result_or_its_error() -> None:
+async def test_work_in_a_thread_gives_its_result_or_its_error() -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    assert asyncio.run(in_daemonic_thread(lambda: None)) is None
-    assert asyncio.run(in_daemonic_thread(lambda: 7)) == 7
+    assert await in_daemonic_thread(lambda: None) is None
+    assert await in_daemonic_thread(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(in_daemonic_thread(fail))
+        await in_daemonic_thread(fail)
 
 
-def test_work_that_was_given_up_may_end_later_without_harm() -> None:
+async def test_work_that_was_given_up_may_end_later_without_harm() -> None:
     goes_on, ended = threading.Event(), threading.Event()
 
     def work() -> int:
@@ -33,14 +33,11 @@ def test_work_that_was_given_up_may_end_later_without_harm() -> None:
         ended.set()
         return 7
 
-    async def scenario() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(in_daemonic_thread(work), 0.02)
-        goes_on.set()
-        await asyncio.to_thread(ended.wait, 5)
-        await asyncio.sleep(0)
-
-    asyncio.run(scenario())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(in_daemonic_thread(work), 0.02)
+    goes_on.set()
+    await asyncio.to_thread(ended.wait, 5)
+    await asyncio.sleep(0)
 
 
 def test_work_that_hangs_for_ever_does_not_keep_the_process_from_its_exit() -> None:

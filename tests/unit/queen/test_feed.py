@@ -24,12 +24,16 @@ from rbee.server.peer import Peer
 from rbee.wire.codec import decode, encode
 from rbee.wire.events import FeedEvent, Gap, Line
 
+pytestmark = pytest.mark.deadline(10)
+
 Result = TypeVar("Result")
 
 ADA = Peer(pid=4711, uid=1000, gid=1000)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """For the examples of hypothesis, which are no coroutines."""
+
     async def scenario() -> Result:
         return await asyncio.wait_for(work, 10)
 
@@ -93,15 +97,12 @@ def a_feed(path: Path | None, journal: Narrator | None = None, **options: Any) -
 # What is told
 
 
-def test_an_event_says_all_there_is_to_know() -> None:
-    async def scenario() -> list[Block]:
-        feed = a_feed(None)
-        stream = feed.stream(ADA)
-        feed.narrate(HIVE_OFFLINE, "a is offline", hive="a", job_id="7" * 32, actor_uid="1000", actor_pid="5")
-        feed.narrate(QUEEN_STARTED, "queen-rbee is awake")
-        return await rest(feed, stream)
-
-    position, offline, started = run(scenario())
+async def test_an_event_says_all_there_is_to_know() -> None:
+    feed = a_feed(None)
+    stream = feed.stream(ADA)
+    feed.narrate(HIVE_OFFLINE, "a is offline", hive="a", job_id="7" * 32, actor_uid="1000", actor_pid="5")
+    feed.narrate(QUEEN_STARTED, "queen-rbee is awake")
+    position, offline, started = await rest(feed, stream)
 
     assert (position.kind, position.data) == ("", None)
     assert [block.number for block in (position, offline, started)] == [0, 1, 2]
@@ -131,17 +132,14 @@ def test_whatever_is_narrated_can_be_read() -> None:
     holds()
 
 
-def test_a_hives_line_is_the_hives_with_its_priority_and_is_told_once() -> None:
-    async def scenario() -> list[FeedEvent]:
-        feed = a_feed(None)
-        line = Line("queen bee", "Detected", "detected", "2026-01-31T12:00:00Z")
-        for _ in range(3):
-            feed.relay("a", line, "7" * 32)
-        feed.relay("b", line, None)
-        feed.relay("a", Line("bee hive", "?", "not-known-here", "2026-01-31T12:00:00Z"), None)
-        return list(feed.last(10).events)
-
-    mine, others, unknown = run(scenario())
+async def test_a_hives_line_is_the_hives_with_its_priority_and_is_told_once() -> None:
+    feed = a_feed(None)
+    line = Line("queen bee", "Detected", "detected", "2026-01-31T12:00:00Z")
+    for _ in range(3):
+        feed.relay("a", line, "7" * 32)
+    feed.relay("b", line, None)
+    feed.relay("a", Line("bee hive", "?", "not-known-here", "2026-01-31T12:00:00Z"), None)
+    mine, others, unknown = list(feed.last(10).events)
 
     assert (mine.speaker, mine.text, mine.hive, mine.job_id, mine.priority) == (
         "bee hive", "Detected", "a", "7" * 32, 5,
@@ -151,67 +149,55 @@ def test_a_hives_line_is_the_hives_with_its_priority_and_is_told_once() -> None:
     assert (unknown.event, unknown.priority) == ("not-known-here", 6)
 
 
-def test_another_thread_may_narrate() -> None:
-    async def scenario() -> list[str]:
-        feed = a_feed(None)
-        stream = feed.stream(ADA)
-        await anext(stream)
-        telling = threading.Thread(target=tell, args=(feed, "from elsewhere"))
-        telling.start()
-        block = Block(await anext(stream))
-        telling.join()
-        await stream.aclose()
-        return [block.text]
-
-    assert run(scenario()) == ["from elsewhere"]
+async def test_another_thread_may_narrate() -> None:
+    feed = a_feed(None)
+    stream = feed.stream(ADA)
+    await anext(stream)
+    telling = threading.Thread(target=tell, args=(feed, "from elsewhere"))
+    telling.start()
+    block = Block(await anext(stream))
+    telling.join()
+    await stream.aclose()
+    assert [block.text] == ["from elsewhere"]
 
 
 # Reading
 
 
-def test_a_stream_begins_with_what_comes_from_now_on_and_says_where_that_is() -> None:
-    async def scenario() -> tuple[str, list[Block]]:
-        feed = a_feed(None)
-        tell(feed, "before")
-        before, stream = feed.id, feed.stream(ADA)
-        first = await some(stream, 1)
-        tell(feed, "after")
-        return before, first + await rest(feed, stream)
-
-    before, (position, after) = run(scenario())
+async def test_a_stream_begins_with_what_comes_from_now_on_and_says_where_that_is() -> None:
+    feed = a_feed(None)
+    tell(feed, "before")
+    before, stream = feed.id, feed.stream(ADA)
+    first = await some(stream, 1)
+    tell(feed, "after")
+    position, after = first + await rest(feed, stream)
 
     assert (position.id, position.data) == (before, None)
     assert after.text == "after"
 
 
 @pytest.mark.parametrize("seen", range(4))
-def test_a_reader_goes_on_after_what_he_has_seen(seen: int) -> None:
-    async def scenario() -> list[Block]:
-        feed = a_feed(None)
-        tell(feed, "1", "2", "3")
-        stream = feed.stream(ADA, after=f"{feed.id.split('-')[0]}-{seen}")
-        return await rest(feed, stream)
-
-    position, *events = run(scenario())
+async def test_a_reader_goes_on_after_what_he_has_seen(seen: int) -> None:
+    feed = a_feed(None)
+    tell(feed, "1", "2", "3")
+    stream = feed.stream(ADA, after=f"{feed.id.split('-')[0]}-{seen}")
+    position, *events = await rest(feed, stream)
 
     assert (position.number, position.data) == (seen, None)
     assert [block.text for block in events] == ["1", "2", "3"][seen:]
     assert [block.number for block in events] == [1, 2, 3][seen:]
 
 
-def test_all_that_is_kept_is_told_or_what_came_since_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> tuple[list[Block], list[Block], list[Block]]:
-        feed = a_feed(None)
-        for second in range(3):
-            now = f"2026-01-31T12:00:0{second}.500Z"
-            monkeypatch.setattr("rbee.narration.now_rfc3339", lambda now=now: now)
-            tell(feed, str(second))
-        at = 1769860801500
-        streams = [feed.stream(ADA, since_ms=since) for since in (0, at, at + 1)]
-        all_of_it, since, later = [await rest(feed, stream) for stream in streams]
-        return all_of_it, since, later
-
-    told = [[block.text for block in blocks[1:]] for blocks in run(scenario())]
+async def test_all_that_is_kept_is_told_or_what_came_since_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = a_feed(None)
+    for second in range(3):
+        now = f"2026-01-31T12:00:0{second}.500Z"
+        monkeypatch.setattr("rbee.narration.now_rfc3339", lambda now=now: now)
+        tell(feed, str(second))
+    at = 1769860801500
+    streams = [feed.stream(ADA, since_ms=since) for since in (0, at, at + 1)]
+    all_of_it, since, later = [await rest(feed, stream) for stream in streams]
+    told = [[block.text for block in blocks[1:]] for blocks in (all_of_it, since, later)]
 
     assert told == [["0", "1", "2"], ["1", "2"], ["2"]]
 
@@ -219,14 +205,11 @@ def test_all_that_is_kept_is_told_or_what_came_since_a_moment(monkeypatch: pytes
 @pytest.mark.parametrize(
     "after", ["f" * 16 + "-1", "same-9", "same-100"], ids=["another epoch", "not yet", "never"]
 )
-def test_who_has_seen_what_is_not_known_here_is_told_of_a_gap_and_then_all_there_is(after: str) -> None:
-    async def scenario() -> tuple[str, list[Block]]:
-        feed = a_feed(None)
-        tell(feed, "1", "2")
-        asked = after.replace("same", feed.id.split("-")[0])
-        return asked, await rest(feed, feed.stream(ADA, after=asked))
-
-    asked, (gap, *events) = run(scenario())
+async def test_who_has_seen_what_is_not_known_here_is_told_of_a_gap_and_then_all_there_is(after: str) -> None:
+    feed = a_feed(None)
+    tell(feed, "1", "2")
+    asked = after.replace("same", feed.id.split("-")[0])
+    gap, *events = await rest(feed, feed.stream(ADA, after=asked))
 
     assert gap.kind == "gap"
     assert decode(Gap, gap.data) == Gap(asked, events[0].id)
@@ -234,34 +217,30 @@ def test_who_has_seen_what_is_not_known_here_is_told_of_a_gap_and_then_all_there
     assert [block.text for block in events] == ["1", "2"]
 
 
-def test_who_has_seen_what_is_no_longer_kept_is_told_of_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_has_seen_what_is_no_longer_kept_is_told_of_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rbee.queen.feed, "KEPT", 2)
 
-    async def scenario() -> list[Block]:
-        feed = a_feed(None)
-        tell(feed, "1", "2", "3", "4")
-        epoch = feed.id.split("-")[0]
-        assert Block(await anext(feed.stream(ADA, after=f"{epoch}-2"))).data is None  # it has missed nothing
-        return await rest(feed, feed.stream(ADA, after=f"{epoch}-1"))
-
-    gap, *events = run(scenario())
+    feed = a_feed(None)
+    tell(feed, "1", "2", "3", "4")
+    epoch = feed.id.split("-")[0]
+    assert Block(await anext(feed.stream(ADA, after=f"{epoch}-2"))).data is None  # it has missed nothing
+    gap, *events = await rest(feed, feed.stream(ADA, after=f"{epoch}-1"))
 
     assert (gap.kind, gap.number) == ("gap", 2)
     assert [block.number for block in events] == [3, 4]
 
 
-def test_a_reader_who_is_too_slow_is_told_of_the_gap_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_who_is_too_slow_is_told_of_the_gap_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
 
-    async def scenario() -> list[Block]:
-        feed = a_feed(None)
-        stream = feed.stream(ADA)
-        tell(feed, "1", "2")
-        seen = await some(stream, 2)
-        tell(feed, "3", "4", "5", "6")
-        return seen + await rest(feed, stream)
-
-    blocks = run(scenario())
+    feed = a_feed(None)
+    stream = feed.stream(ADA)
+    tell(feed, "1", "2")
+    seen = await some(stream, 2)
+    tell(feed, "3", "4", "5", "6")
+    blocks = seen + await rest(feed, stream)
 
     assert [(block.number, block.kind) for block in blocks] == [
         (0, ""), (1, "narrated"), (3, "gap"), (4, "narrated"), (5, "narrated"), (6, "narrated"),
@@ -270,78 +249,66 @@ def test_a_reader_who_is_too_slow_is_told_of_the_gap_in_the_middle(monkeypatch: 
     assert (gap.after, gap.first) == (blocks[1].id, blocks[3].id)
 
 
-def test_the_end_of_the_feed_is_told_after_all_that_came_before_it() -> None:
-    async def scenario() -> list[Block]:
-        feed = a_feed(None)
-        stream = feed.stream(ADA)
-        await anext(stream)
-        waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)
-        tell(feed, "1", "2")
-        feed.close()
-        return [Block(await waiting), *[Block(chunk) async for chunk in stream]]
+async def test_the_end_of_the_feed_is_told_after_all_that_came_before_it() -> None:
+    feed = a_feed(None)
+    stream = feed.stream(ADA)
+    await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    tell(feed, "1", "2")
+    feed.close()
+    assert [block.text for block in [Block(await waiting), *[Block(chunk) async for chunk in stream]]] == [
+        "1",
+        "2",
+    ]
 
-    assert [block.text for block in run(scenario())] == ["1", "2"]
 
-
-def test_a_reader_in_silence_is_told_that_the_stream_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_in_silence_is_told_that_the_stream_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rbee.server.streams, "KEEP_ALIVE", 0.01)
 
-    async def scenario() -> list[bytes]:
-        stream = a_feed(None).stream(ADA)
-        told = [await anext(stream) for _ in range(3)]
-        await stream.aclose()
-        return told
-
-    assert run(scenario())[1:] == [b": still here\n\n"] * 2
+    stream = a_feed(None).stream(ADA)
+    told = [await anext(stream) for _ in range(3)]
+    await stream.aclose()
+    assert told[1:] == [b": still here\n\n"] * 2
 
 
-def test_only_so_many_may_watch_at_once_and_who_leaves_gives_the_place_back() -> None:
-    async def scenario() -> None:
-        feed = a_feed(None)
-        streams = [feed.stream(ADA) for _ in range(WATCHERS.a_process)]
-        with pytest.raises(TooMany, match="32 streams of events are being read by process 4711"):
-            feed.stream(ADA)
-        await streams[0].aclose()
+async def test_only_so_many_may_watch_at_once_and_who_leaves_gives_the_place_back() -> None:
+    feed = a_feed(None)
+    streams = [feed.stream(ADA) for _ in range(WATCHERS.a_process)]
+    with pytest.raises(TooMany, match="32 streams of events are being read by process 4711"):
         feed.stream(ADA)
+    await streams[0].aclose()
+    feed.stream(ADA)
 
-    run(scenario())
 
+async def test_the_last_events_are_told_of_all_or_of_one_hive() -> None:
+    feed = a_feed(None)
+    tell(feed, "1", "2", hive="a")
+    tell(feed, "3")
+    tell(feed, "4", hive="a")
 
-def test_the_last_events_are_told_of_all_or_of_one_hive() -> None:
-    async def scenario() -> None:
-        feed = a_feed(None)
-        tell(feed, "1", "2", hive="a")
-        tell(feed, "3")
-        tell(feed, "4", hive="a")
+    def last(limit: int, hive: str | None = None) -> list[str]:
+        found = feed.last(limit, hive)
+        assert found.id == feed.id
+        return [event.text for event in found.events]
 
-        def last(limit: int, hive: str | None = None) -> list[str]:
-            found = feed.last(limit, hive)
-            assert found.id == feed.id
-            return [event.text for event in found.events]
-
-        assert last(10) == ["1", "2", "3", "4"]
-        assert last(2) == ["3", "4"]
-        assert last(2, "a") == last(2, "A") == ["2", "4"]
-        assert last(0) == last(5, "b") == []
-
-    run(scenario())
+    assert last(10) == ["1", "2", "3", "4"]
+    assert last(2) == ["3", "4"]
+    assert last(2, "a") == last(2, "A") == ["2", "4"]
+    assert last(0) == last(5, "b") == []
 
 
 # Over the queen's end
 
 
-def test_the_next_queen_goes_on_with_number_and_events(tmp_path: Path) -> None:
-    async def scenario() -> list[Block]:
-        first = a_feed(tmp_path / "events")
-        tell(first, "1", "2")
-        seen = first.id
-        tell(first, "3")  # and is killed
-        second = a_feed(tmp_path / "events")
-        tell(second, "4")
-        return await rest(second, second.stream(ADA, after=seen))
-
-    position, *events = run(scenario())
+async def test_the_next_queen_goes_on_with_number_and_events(tmp_path: Path) -> None:
+    first = a_feed(tmp_path / "events")
+    tell(first, "1", "2")
+    seen = first.id
+    tell(first, "3")  # and is killed
+    second = a_feed(tmp_path / "events")
+    tell(second, "4")
+    position, *events = await rest(second, second.stream(ADA, after=seen))
 
     assert [block.number for block in events] == [3, 4]
     assert [block.text for block in events] == ["3", "4"]
@@ -349,36 +316,30 @@ def test_the_next_queen_goes_on_with_number_and_events(tmp_path: Path) -> None:
     assert (tmp_path / "events").stat().st_mode & 0o777 == 0o600
 
 
-def test_without_a_file_each_queen_has_an_epoch_of_her_own(tmp_path: Path) -> None:
-    async def scenario() -> list[str]:
-        feeds = [a_feed(None), a_feed(None), a_feed(tmp_path / "one"), a_feed(tmp_path / "other")]
-        return [feed.id.split("-")[0] for feed in feeds]
-
-    assert len(set(run(scenario()))) == 4
+async def test_without_a_file_each_queen_has_an_epoch_of_her_own(tmp_path: Path) -> None:
+    feeds = [a_feed(None), a_feed(None), a_feed(tmp_path / "one"), a_feed(tmp_path / "other")]
+    assert len({feed.id.split("-")[0] for feed in feeds}) == 4
 
 
-def test_of_a_line_that_was_cut_short_by_a_kill_nothing_is_left(tmp_path: Path) -> None:
+async def test_of_a_line_that_was_cut_short_by_a_kill_nothing_is_left(tmp_path: Path) -> None:
     path = tmp_path / "events"
-
-    async def write() -> str:
-        feed = a_feed(path)
-        tell(feed, "first", "second")
-        return feed.id
 
     async def go_on() -> list[tuple[str, str]]:
         feed = a_feed(path)
         tell(feed, "third")
         return [(event.id, event.text) for event in feed.last(10).events]
 
-    stands_at = run(write())
+    feed = a_feed(path)
+    tell(feed, "first", "second")
+    stands_at = feed.id
     whole = path.read_bytes()
     epoch, last = stands_at.split("-")[0], whole.splitlines(keepends=True)[-1]
 
     for left in range(len(last)):
         path.write_bytes(whole[: len(whole) - len(last) + left])
-        assert run(go_on()) == [(f"{epoch}-1", "first"), (f"{epoch}-2", "third")], left
+        assert await go_on() == [(f"{epoch}-1", "first"), (f"{epoch}-2", "third")], left
         # And the queen after this one, too.
-        assert [text for _, text in run(go_on())] == ["first", "third", "third"]
+        assert [text for _, text in await go_on()] == ["first", "third", "third"]
 
 
 DAMAGE: dict[str, Callable[[list[bytes]], bytes]] = {
@@ -394,24 +355,18 @@ DAMAGE: dict[str, Callable[[list[bytes]], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_no_queen_has_written_is_begun_anew(
+async def test_what_no_queen_has_written_is_begun_anew(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "events"
 
-    async def write() -> str:
-        feed = a_feed(path)
-        tell(feed, "1", "2", "3")
-        return feed.id
-
-    async def go_on() -> list[Block]:
-        tell(a_feed(path), "4")
-        feed = a_feed(path)
-        return await rest(feed, feed.stream(ADA, after=stands_at))
-
-    stands_at = run(write())
+    feed = a_feed(path)
+    tell(feed, "1", "2", "3")
+    stands_at = feed.id
     path.write_bytes(DAMAGE[damage](path.read_bytes().splitlines(keepends=True)))
-    gap, event = run(go_on())
+    tell(a_feed(path), "4")
+    feed = a_feed(path)
+    gap, event = await rest(feed, feed.stream(ADA, after=stands_at))
 
     assert gap.kind == "gap"
     assert (event.number, event.text) == (1, "4")
@@ -423,25 +378,22 @@ def test_what_no_queen_has_written_is_begun_anew(
 
 
 @pytest.mark.parametrize("size", [10, 2000], ids=["many", "long"])
-def test_what_is_kept_is_bounded_in_ram_and_in_the_file(tmp_path: Path, size: int) -> None:
+async def test_what_is_kept_is_bounded_in_ram_and_in_the_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "events"
 
-    async def scenario() -> None:
-        feed, largest = a_feed(path), 0
-        for number in range(3 * KEPT):
-            tell(feed, str(number).rjust(size, "é"))
-            largest = max(largest, path.stat().st_size)
-        kept = feed.last(KEPT).events
-        lines = [json.dumps(encode(event)) for event in kept]
-        assert len(kept) <= KEPT
-        assert sum(map(len, lines)) <= KEPT_SIZE
-        assert len(kept) == KEPT or sum(map(len, lines)) > KEPT_SIZE - 2 * len(lines[0])
-        assert largest <= 2 * KEPT_SIZE + len(lines[0])
-        assert len(path.read_bytes().splitlines()) <= 2 * KEPT
-        assert feed.last(KEPT) == a_feed(path).last(KEPT)
-        assert [file.name for file in tmp_path.iterdir()] == ["events"]
-
-    run(scenario())
+    feed, largest = a_feed(path), 0
+    for number in range(3 * KEPT):
+        tell(feed, str(number).rjust(size, "é"))
+        largest = max(largest, path.stat().st_size)
+    kept = feed.last(KEPT).events
+    lines = [json.dumps(encode(event)) for event in kept]
+    assert len(kept) <= KEPT
+    assert sum(map(len, lines)) <= KEPT_SIZE
+    assert len(kept) == KEPT or sum(map(len, lines)) > KEPT_SIZE - 2 * len(lines[0])
+    assert largest <= 2 * KEPT_SIZE + len(lines[0])
+    assert len(path.read_bytes().splitlines()) <= 2 * KEPT
+    assert feed.last(KEPT) == a_feed(path).last(KEPT)
+    assert [file.name for file in tmp_path.iterdir()] == ["events"]
 
 
 def test_a_reader_who_keeps_up_misses_nothing_and_hears_nothing_twice_however_queens_die(
@@ -511,58 +463,52 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("left", [0, 10, 300])
-def test_a_full_run_stops_nobody_and_is_said_once_and_room_mends_it(
+async def test_a_full_run_stops_nobody_and_is_said_once_and_room_mends_it(
     tmp_path: Path, room: Callable[[int], None], left: int
 ) -> None:
     path, journal, clock = tmp_path / "events", Tape(), Clock()
 
-    async def scenario() -> None:
-        feed = a_feed(path, journal, clock=clock)
-        tell(feed, "1", "2")
-        stream = feed.stream(ADA, since_ms=0)
-        room(left)
-        tell(feed, "3", "4", "5")
-        assert [name for name, _ in journal.told] == ["feed-in-ram"]
-        assert "No space left on device" in journal.told[0][1]
-        # No file that the next queen would go on with: these numbers are given away.
-        assert not path.exists()
-        clock.now += RETRY_AFTER / 2
-        tell(feed, "6")
-        assert not path.exists()
-        clock.now += RETRY_AFTER
-        tell(feed, "7")
-        assert len(journal.told) == 1  # nor is it said again
-        room(1 << 40)
-        clock.now += RETRY_AFTER
-        tell(feed, "8")
-        assert [name for name, _ in journal.told] == ["feed-in-ram", "feed-in-file"]
-        tell(feed, "9")
+    feed = a_feed(path, journal, clock=clock)
+    tell(feed, "1", "2")
+    stream = feed.stream(ADA, since_ms=0)
+    room(left)
+    tell(feed, "3", "4", "5")
+    assert [name for name, _ in journal.told] == ["feed-in-ram"]
+    assert "No space left on device" in journal.told[0][1]
+    # No file that the next queen would go on with: these numbers are given away.
+    assert not path.exists()
+    clock.now += RETRY_AFTER / 2
+    tell(feed, "6")
+    assert not path.exists()
+    clock.now += RETRY_AFTER
+    tell(feed, "7")
+    assert len(journal.told) == 1  # nor is it said again
+    room(1 << 40)
+    clock.now += RETRY_AFTER
+    tell(feed, "8")
+    assert [name for name, _ in journal.told] == ["feed-in-ram", "feed-in-file"]
+    tell(feed, "9")
 
-        next_one = a_feed(path)
-        assert next_one.last(KEPT) == feed.last(KEPT)
-        told = [block.text for block in (await rest(feed, stream))[1:]]
-        assert [text for text in told if len(text) == 1] == list("123456789")
-        assert len(told) == 9 + 2
-
-    run(scenario())
+    next_one = a_feed(path)
+    assert next_one.last(KEPT) == feed.last(KEPT)
+    told = [block.text for block in (await rest(feed, stream))[1:]]
+    assert [text for text in told if len(text) == 1] == list("123456789")
+    assert len(told) == 9 + 2
 
 
-def test_a_directory_that_is_not_there_leaves_the_feed_in_ram(tmp_path: Path) -> None:
+async def test_a_directory_that_is_not_there_leaves_the_feed_in_ram(tmp_path: Path) -> None:
     journal = Tape()
 
-    async def scenario() -> list[str]:
-        feed = a_feed(tmp_path / "nowhere" / "events", journal)
-        tell(feed, "1")
-        return texts(feed)
-
-    told = run(scenario())
+    feed = a_feed(tmp_path / "nowhere" / "events", journal)
+    tell(feed, "1")
+    told = texts(feed)
 
     assert [name for name, _ in journal.told] == ["feed-in-ram"]
     assert "nowhere/events cannot be written: No such file or directory" in journal.told[0][1]
     assert told == [journal.told[0][1], "1"]
 
 
-def test_what_cannot_be_rewritten_is_not_gone_on_with(
+async def test_what_cannot_be_rewritten_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file that is made aside, and for which there is no room."""
@@ -572,38 +518,32 @@ def test_what_cannot_be_rewritten_is_not_gone_on_with(
     def fails(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    async def scenario() -> list[str]:
-        feed = a_feed(path, journal)
-        tell(feed, "1", "2", "3", "4", "5")
-        monkeypatch.setattr("rbee.queen.feed.os.replace", fails)
-        tell(feed, "6")
-        return texts(feed)
-
-    assert run(scenario()) == ["5", "6", journal.told[0][1]]
+    feed = a_feed(path, journal)
+    tell(feed, "1", "2", "3", "4", "5")
+    monkeypatch.setattr("rbee.queen.feed.os.replace", fails)
+    tell(feed, "6")
+    assert texts(feed) == ["5", "6", journal.told[0][1]]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_events_of_a_queen_of_another_version_are_told_with_the_rest(tmp_path: Path) -> None:
+async def test_events_of_a_queen_of_another_version_are_told_with_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "events"
 
-    async def scenario() -> None:
-        first = Feed(FeedFile(path), Narrator())
-        first.narrate(ADDING, "one")
-        first.narrate(ADDING, "two", actor_uid="3420080244")
-        await first.end()
-        older, newer = (json.loads(line) for line in path.read_text().splitlines())
-        del older["speaker"]
-        lines = ({**older, "colour": "red"}, newer)
-        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    first = Feed(FeedFile(path), Narrator())
+    first.narrate(ADDING, "one")
+    first.narrate(ADDING, "two", actor_uid="3420080244")
+    await first.end()
+    older, newer = (json.loads(line) for line in path.read_text().splitlines())
+    del older["speaker"]
+    lines = ({**older, "colour": "red"}, newer)
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
-        feed = Feed(FeedFile(path), Narrator())
+    feed = Feed(FeedFile(path), Narrator())
 
-        one, two = feed.last(10).events
-        assert (one.text, one.problem) == ("one", "speaker is missing")
-        assert (two.text, two.problem, two.actor_uid) == ("two", None, 3420080244)
-        stream = feed.stream(ADA, since_ms=0)
-        blocks = await rest(feed, aiter(stream))
-        assert [block.text for block in blocks if block.data] == ["one", "two"]
-        await feed.end()
-
-    run(scenario())
+    one, two = feed.last(10).events
+    assert (one.text, one.problem) == ("one", "speaker is missing")
+    assert (two.text, two.problem, two.actor_uid) == ("two", None, 3420080244)
+    stream = feed.stream(ADA, since_ms=0)
+    blocks = await rest(feed, aiter(stream))
+    assert [block.text for block in blocks if block.data] == ["one", "two"]
+    await feed.end()

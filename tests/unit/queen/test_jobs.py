@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -18,15 +18,9 @@ from rbee.wire.codec import decode, encode
 from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted, JobView
 
-Result = TypeVar("Result")
+pytestmark = pytest.mark.deadline(3)
+
 Event = tuple[int, str, Any]
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 3)
-
-    return asyncio.run(scenario())
 
 
 ADA = Peer(pid=4711, uid=1000, gid=1000)
@@ -61,26 +55,20 @@ async def a_story(lines: int = 3) -> Job:
 # One story
 
 
-def test_a_story_is_told_from_its_first_line_to_its_end() -> None:
-    async def scenario() -> list[Event]:
-        job = await a_story(2)
-        job.done(Done(None))
-        return await told(job.follow(0))
-
-    assert run(scenario()) == [
+async def test_a_story_is_told_from_its_first_line_to_its_end() -> None:
+    job = await a_story(2)
+    job.done(Done(None))
+    assert await told(job.follow(0)) == [
         (1, "line", encode(line("line 1"))),
         (2, "line", encode(line("line 2"))),
         (3, "done", {"hive": None, "was_there": True}),
     ]
 
 
-def test_a_failure_is_an_end_with_its_problem() -> None:
-    async def scenario() -> tuple[list[Event], JobView]:
-        job = await a_story(0)
-        job.failed(HiveFailed("it refused", hint="look there", field="x"))
-        return await told(job.follow(0)), job.view()
-
-    ((number, kind, problem),), view = run(scenario())
+async def test_a_failure_is_an_end_with_its_problem() -> None:
+    job = await a_story(0)
+    job.failed(HiveFailed("it refused", hint="look there", field="x"))
+    ((number, kind, problem),), view = await told(job.follow(0)), job.view()
 
     error = from_problem(problem)
     assert (number, kind) == (1, "error")
@@ -97,124 +85,104 @@ def test_a_failure_is_an_end_with_its_problem() -> None:
     ("after", "numbers"),
     [(0, [1, 2, 3, 4]), (1, [2, 3, 4]), (3, [4]), (4, [4]), (5, [4]), (999_999_999, [4])],
 )
-def test_a_story_is_resumed_after_a_number_and_its_end_is_told_again(after: int, numbers: list[int]) -> None:
-    async def scenario() -> list[Event]:
-        job = await a_story(3)
-        job.done(Done(None))
-        return await told(job.follow(after))
-
-    events = run(scenario())
+async def test_a_story_is_resumed_after_a_number_and_its_end_is_told_again(
+    after: int, numbers: list[int]
+) -> None:
+    job = await a_story(3)
+    job.done(Done(None))
+    events = await told(job.follow(after))
 
     assert [number for number, _, _ in events] == numbers
     assert events[-1][1] == "done"
 
 
-def test_lines_come_as_they_happen_to_every_reader() -> None:
-    async def scenario() -> list[list[Event]]:
-        job = await a_story(1)
-        both_read = asyncio.Barrier(3)
+async def test_lines_come_as_they_happen_to_every_reader() -> None:
+    job = await a_story(1)
+    both_read = asyncio.Barrier(3)
 
-        async def read() -> list[Event]:
-            events = []
-            async for chunk in job.follow(0):
-                events.append(parse(chunk))
-                await both_read.wait()
-            return events
+    async def read() -> list[Event]:
+        events = []
+        async for chunk in job.follow(0):
+            events.append(parse(chunk))
+            await both_read.wait()
+        return events
 
-        readers = [asyncio.ensure_future(read()) for _ in range(2)]
-        await both_read.wait()
-        job.add(line("line 2"))
-        await both_read.wait()
-        job.done(Done(None))
-        await both_read.wait()
-        return await asyncio.gather(*readers)
-
-    first, second = run(scenario())
+    readers = [asyncio.ensure_future(read()) for _ in range(2)]
+    await both_read.wait()
+    job.add(line("line 2"))
+    await both_read.wait()
+    job.done(Done(None))
+    await both_read.wait()
+    first, second = await asyncio.gather(*readers)
 
     assert first == second
     assert texts(first) == ["line 1", "line 2"]
     assert first[-1][1] == "done"
 
 
-def test_a_reader_who_comes_late_and_slow_misses_nothing() -> None:
-    async def scenario() -> list[Event]:
-        job = await a_story(1)
-        events = []
-        async for chunk in job.follow(0):
-            events.append(parse(chunk))
-            if len(events) == 1:
-                for number in (2, 3, 4):
-                    job.add(line(f"line {number}"))
-            elif len(events) == 2:
-                job.done(Done(None))
-        return events
-
-    events = run(scenario())
+async def test_a_reader_who_comes_late_and_slow_misses_nothing() -> None:
+    job = await a_story(1)
+    events = []
+    async for chunk in job.follow(0):
+        events.append(parse(chunk))
+        if len(events) == 1:
+            for number in (2, 3, 4):
+                job.add(line(f"line {number}"))
+        elif len(events) == 2:
+            job.done(Done(None))
 
     assert texts(events) == ["line 1", "line 2", "line 3", "line 4"]
     assert [number for number, _, _ in events] == [1, 2, 3, 4, 5]
 
 
-def test_a_reader_in_silence_is_told_that_the_story_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_in_silence_is_told_that_the_story_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rbee.server.streams, "KEEP_ALIVE", 0.01)
 
-    async def scenario() -> list[bytes]:
-        job = await a_story(0)
-        chunks = []
-        async for chunk in job.follow(0):
-            chunks.append(chunk)
-            if len(chunks) == 2:
-                job.done(Done(None))
-        return chunks
-
-    first, second, end = run(scenario())
+    job = await a_story(0)
+    chunks = []
+    async for chunk in job.follow(0):
+        chunks.append(chunk)
+        if len(chunks) == 2:
+            job.done(Done(None))
+    first, second, end = chunks
 
     # A comment of server-sent events: a line that begins with a colon.
     assert first == second == b": still here\n\n"
     assert parse(end)[1] == "done"
 
 
-def test_any_text_stays_on_its_one_data_line() -> None:
-    async def scenario() -> list[Event]:
-        job = await a_story(0)
-        job.add(line("a\nevent: done\ndata: {}\n\n\r\u2028größe 👑"))
-        job.done(Done(None))
-        return await told(job.follow(0))
-
-    assert texts(run(scenario())) == ["a\nevent: done\ndata: {}\n\n\r\u2028größe 👑"]
+async def test_any_text_stays_on_its_one_data_line() -> None:
+    job = await a_story(0)
+    job.add(line("a\nevent: done\ndata: {}\n\n\r\u2028größe 👑"))
+    job.done(Done(None))
+    assert texts(await told(job.follow(0))) == ["a\nevent: done\ndata: {}\n\n\r\u2028größe 👑"]
 
 
-def test_the_first_end_counts_and_nothing_is_told_after_it() -> None:
-    async def scenario() -> tuple[list[Event], JobView]:
-        job = await a_story(1)
-        job.done(Done(None))
-        ended = job.view()
-        job.failed(Stopping("too late"))
-        job.done(Done(None))
-        job.add(line("too late"))
-        assert job.view() == ended
-        return await told(job.follow(0)), ended
-
-    events, view = run(scenario())
+async def test_the_first_end_counts_and_nothing_is_told_after_it() -> None:
+    job = await a_story(1)
+    job.done(Done(None))
+    ended = job.view()
+    job.failed(Stopping("too late"))
+    job.done(Done(None))
+    job.add(line("too late"))
+    assert job.view() == ended
+    events = await told(job.follow(0))
 
     assert [kind for _, kind, _ in events] == ["line", "done"]
-    assert (view.state, view.lines) == ("done", 1)
-    assert view.ended_at_ms is not None
-    assert view.ended_at_ms >= view.started_at_ms
+    assert (ended.state, ended.lines) == ("done", 1)
+    assert ended.ended_at_ms is not None
+    assert ended.ended_at_ms >= ended.started_at_ms
 
 
 @pytest.mark.parametrize(
     ("size", "kept"), [(10, STORY_LIMIT), (2000, STORY_SIZE // 2000)], ids=["many lines", "long lines"]
 )
-def test_a_story_is_bounded_and_says_so_and_its_end_is_never_dropped(size: int, kept: int) -> None:
-    async def scenario() -> list[Event]:
-        job = Job("add-hive", "localhost")
-        for number in range(STORY_LIMIT + 500):
-            job.add(line(f"{number}".rjust(size)))
-        job.done(Done(None))
-        return await told(job.follow(0))
-
-    *events, full, end = run(scenario())
+async def test_a_story_is_bounded_and_says_so_and_its_end_is_never_dropped(size: int, kept: int) -> None:
+    job = Job("add-hive", "localhost")
+    for number in range(STORY_LIMIT + 500):
+        job.add(line(f"{number}".rjust(size)))
+    job.done(Done(None))
+    *events, full, end = await told(job.follow(0))
 
     assert texts(events) == [f"{number}".rjust(size) for number in range(kept)]
     assert full[2]["event"] == "story-full"
@@ -222,12 +190,9 @@ def test_a_story_is_bounded_and_says_so_and_its_end_is_never_dropped(size: int, 
     assert end[1] == "done"
 
 
-def test_a_job_says_what_it_is_and_where_its_story_is() -> None:
-    async def scenario() -> tuple[Job, Event]:
-        job = await a_story(2)
-        return job, parse(job_event(job))
-
-    job, (number, kind, data) = run(scenario())
+async def test_a_job_says_what_it_is_and_where_its_story_is() -> None:
+    job = await a_story(2)
+    number, kind, data = parse(job_event(job))
 
     assert job.started() == JobStarted("localhost", job.id, f"/v1/jobs/{job.id}/events")
     assert (number, kind, data) == (0, "job", encode(job.started()))
@@ -245,20 +210,17 @@ def test_a_job_says_what_it_is_and_where_its_story_is() -> None:
 # All of them
 
 
-def test_jobs_are_found_by_id_and_listed_newest_first() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(10)
-        first, second = jobs.open("add-hive", "a"), jobs.open("shutdown", None)
+async def test_jobs_are_found_by_id_and_listed_newest_first() -> None:
+    jobs = Jobs(10)
+    first, second = jobs.open("add-hive", "a"), jobs.open("shutdown", None)
 
-        assert jobs.all() == [second, first]
-        assert jobs.find(first.id) is jobs.job(first.id) is first
-        assert jobs.find(None) is jobs.find("") is jobs.find("7" * 32) is None
-        assert jobs.running("add-hive") is first
-        assert jobs.running("remove-hive") is None
-        first.done(Done(None))
-        assert jobs.running("add-hive") is None
-
-    run(scenario())
+    assert jobs.all() == [second, first]
+    assert jobs.find(first.id) is jobs.job(first.id) is first
+    assert jobs.find(None) is jobs.find("") is jobs.find("7" * 32) is None
+    assert jobs.running("add-hive") is first
+    assert jobs.running("remove-hive") is None
+    first.done(Done(None))
+    assert jobs.running("add-hive") is None
 
 
 def test_a_job_that_is_not_kept_is_unknown_with_where_to_look() -> None:
@@ -268,122 +230,102 @@ def test_a_job_that_is_not_kept_is_unknown_with_where_to_look() -> None:
     assert caught.value.hint == "Only the last 5 jobs are kept; the journal has all of them."
 
 
-def test_the_oldest_job_that_ended_makes_room_and_running_ones_are_spared() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(3)
-        running = jobs.open("add-hive", "a")
-        older, newer = jobs.open("add-hive", "b"), jobs.open("add-hive", "c")
-        newer.done(Done(None))
-        older.done(Done(None))
+async def test_the_oldest_job_that_ended_makes_room_and_running_ones_are_spared() -> None:
+    jobs = Jobs(3)
+    running = jobs.open("add-hive", "a")
+    older, newer = jobs.open("add-hive", "b"), jobs.open("add-hive", "c")
+    newer.done(Done(None))
+    older.done(Done(None))
 
-        latest = jobs.open("add-hive", "d")
+    latest = jobs.open("add-hive", "d")
 
-        assert jobs.all() == [latest, newer, running]
-        assert jobs.find(older.id) is None
-
-    run(scenario())
+    assert jobs.all() == [latest, newer, running]
+    assert jobs.find(older.id) is None
 
 
-def test_no_job_begins_while_as_many_run_as_are_kept() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(2)
-        first = jobs.open("add-hive", "a")
-        jobs.open("add-hive", "b")
-        with pytest.raises(TooMany, match="2 jobs are running") as caught:
-            jobs.open("add-hive", "c")
-        assert "JobsMax=" in (caught.value.hint or "")
-        first.failed(Stopping("x"))
+async def test_no_job_begins_while_as_many_run_as_are_kept() -> None:
+    jobs = Jobs(2)
+    first = jobs.open("add-hive", "a")
+    jobs.open("add-hive", "b")
+    with pytest.raises(TooMany, match="2 jobs are running") as caught:
         jobs.open("add-hive", "c")
-        assert len(jobs.all()) == 2
-
-    run(scenario())
-
-
-def test_a_job_that_made_room_is_still_told_to_its_end_to_who_reads_it() -> None:
-    async def scenario() -> list[Event]:
-        jobs = Jobs(1)
-        job = jobs.open("add-hive", "a")
-        job.add(line("line 1"))
-        stream = jobs.stream(job, 0, ADA)
-        events = [parse(await anext(stream))]
-        job.done(Done(None))
-        jobs.open("add-hive", "b")
-        return events + await told(stream)
-
-    assert [kind for _, kind, _ in run(scenario())] == ["line", "done"]
+    assert "JobsMax=" in (caught.value.hint or "")
+    first.failed(Stopping("x"))
+    jobs.open("add-hive", "c")
+    assert len(jobs.all()) == 2
 
 
-def test_a_stream_may_begin_with_an_event_of_its_own() -> None:
-    async def scenario() -> list[Event]:
-        jobs = Jobs(1)
-        job = jobs.open("add-hive", "a")
-        job.done(Done(None))
-        return await told(jobs.stream(job, 0, ADA, first=job_event(job)))
+async def test_a_job_that_made_room_is_still_told_to_its_end_to_who_reads_it() -> None:
+    jobs = Jobs(1)
+    job = jobs.open("add-hive", "a")
+    job.add(line("line 1"))
+    stream = jobs.stream(job, 0, ADA)
+    events = [parse(await anext(stream))]
+    job.done(Done(None))
+    jobs.open("add-hive", "b")
+    assert [kind for _, kind, _ in events + await told(stream)] == ["line", "done"]
 
-    assert [kind for _, kind, _ in run(scenario())] == ["job", "done"]
+
+async def test_a_stream_may_begin_with_an_event_of_its_own() -> None:
+    jobs = Jobs(1)
+    job = jobs.open("add-hive", "a")
+    job.done(Done(None))
+    assert [kind for _, kind, _ in await told(jobs.stream(job, 0, ADA, first=job_event(job)))] == [
+        "job",
+        "done",
+    ]
 
 
-def test_only_so_many_may_read_at_once_and_who_leaves_gives_the_place_back() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(1)
-        job = jobs.open("add-hive", "a")
-        job.add(line("line 1"))
-        streams = [jobs.stream(job, 0, ADA) for _ in range(STREAMS.a_process)]
-        for stream in streams:
+async def test_only_so_many_may_read_at_once_and_who_leaves_gives_the_place_back() -> None:
+    jobs = Jobs(1)
+    job = jobs.open("add-hive", "a")
+    job.add(line("line 1"))
+    streams = [jobs.stream(job, 0, ADA) for _ in range(STREAMS.a_process)]
+    for stream in streams:
+        await anext(stream)
+    with pytest.raises(TooMany, match="64 stories are being read by process 4711"):
+        jobs.stream(job, 0, ADA)
+
+    # One leaves, one hears the end, one is cut off.
+    await streams[0].aclose()  # type: ignore[attr-defined]
+    await anext(jobs.stream(job, 0, ADA))
+
+    job.done(Done(None))
+    for stream in streams[1:]:
+        assert parse(await anext(stream))[1] == "done"
+        with pytest.raises(StopAsyncIteration):
             await anext(stream)
-        with pytest.raises(TooMany, match="64 stories are being read by process 4711"):
-            jobs.stream(job, 0, ADA)
-
-        # One leaves, one hears the end, one is cut off.
-        await streams[0].aclose()  # type: ignore[attr-defined]
-        await anext(jobs.stream(job, 0, ADA))
-
-        job.done(Done(None))
-        for stream in streams[1:]:
-            assert parse(await anext(stream))[1] == "done"
-            with pytest.raises(StopAsyncIteration):
-                await anext(stream)
-        for _ in range(STREAMS.a_process):
-            await told(jobs.stream(job, 0, ADA))
-
-    run(scenario())
+    for _ in range(STREAMS.a_process):
+        await told(jobs.stream(job, 0, ADA))
 
 
-def test_a_reader_who_is_cut_off_while_waiting_gives_the_place_back() -> None:
-    async def scenario() -> None:
-        jobs = Jobs(1)
-        job = jobs.open("add-hive", "a")
+async def test_a_reader_who_is_cut_off_while_waiting_gives_the_place_back() -> None:
+    jobs = Jobs(1)
+    job = jobs.open("add-hive", "a")
 
-        for _ in range(2):
-            reading = [
-                asyncio.ensure_future(told(jobs.stream(job, 0, ADA))) for _ in range(STREAMS.a_process)
-            ]
-            await asyncio.wait(reading, timeout=0)
-            await asyncio.sleep(0)
-            for one in reading:
-                one.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
-        assert isinstance(jobs.stream(job, 0, ADA), AsyncIterator)
-
-    run(scenario())
-
-
-def test_closing_ends_every_story_and_a_shutdown_ends_well() -> None:
-    async def scenario() -> list[tuple[str, Event]]:
-        jobs = Jobs(5)
-        adding, ended, shutdown = (
-            jobs.open("add-hive", "a"), jobs.open("remove-hive", "b"), jobs.open("shutdown", None),
-        )  # fmt: skip
-        ended.done(Done(None))
-        reading = [asyncio.ensure_future(told(jobs.stream(job, 0, ADA))) for job in (adding, ended, shutdown)]
+    for _ in range(2):
+        reading = [asyncio.ensure_future(told(jobs.stream(job, 0, ADA))) for _ in range(STREAMS.a_process)]
+        await asyncio.wait(reading, timeout=0)
         await asyncio.sleep(0)
-        jobs.close()
-        return [
-            (job.state, events[-1])
-            for job, events in zip((adding, ended, shutdown), await asyncio.gather(*reading), strict=True)
-        ]
+        for one in reading:
+            one.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+    assert isinstance(jobs.stream(job, 0, ADA), AsyncIterator)
 
-    (adding, cut_off), (ended, _), (shutdown, goodbye) = run(scenario())
+
+async def test_closing_ends_every_story_and_a_shutdown_ends_well() -> None:
+    jobs = Jobs(5)
+    adding, ended, shutdown = (
+        jobs.open("add-hive", "a"), jobs.open("remove-hive", "b"), jobs.open("shutdown", None),
+    )  # fmt: skip
+    ended.done(Done(None))
+    reading = [asyncio.ensure_future(told(jobs.stream(job, 0, ADA))) for job in (adding, ended, shutdown)]
+    await asyncio.sleep(0)
+    jobs.close()
+    (adding, cut_off), (ended, _), (shutdown, goodbye) = [
+        (job.state, events[-1])
+        for job, events in zip((adding, ended, shutdown), await asyncio.gather(*reading), strict=True)
+    ]
 
     assert (adding, ended, shutdown) == ("error", "done", "done")
     assert type(from_problem(cut_off[2])) is Stopping
@@ -393,19 +335,16 @@ def test_closing_ends_every_story_and_a_shutdown_ends_well() -> None:
 # Told by the narrator
 
 
-def test_a_line_goes_to_the_story_of_its_job_and_to_no_other() -> None:
-    async def scenario() -> tuple[list[str], list[str]]:
-        jobs = Jobs(5)
-        mine, other = jobs.open("add-hive", "a"), jobs.open("add-hive", "b")
-        stories = Stories(jobs)
-        stories.narrate(ADDING, "mine", job_id=mine.id, hive="a", actor_uid="0")
-        stories.about(job_id=mine.id).narrate(DETECTED, "mine too")
-        stories.narrate(ADDING, "nobody's")
-        stories.narrate(ADDING, "of a job long gone", job_id="7" * 32)
-        mine.done(Done(None))
-        other.done(Done(None))
-        first, second = await told(mine.follow(0)), await told(other.follow(0))
-        assert (first[0][2]["speaker"], first[0][2]["event"]) == ("queen bee", "adding")
-        return texts(first), texts(second)
-
-    assert run(scenario()) == (["mine", "mine too"], [])
+async def test_a_line_goes_to_the_story_of_its_job_and_to_no_other() -> None:
+    jobs = Jobs(5)
+    mine, other = jobs.open("add-hive", "a"), jobs.open("add-hive", "b")
+    stories = Stories(jobs)
+    stories.narrate(ADDING, "mine", job_id=mine.id, hive="a", actor_uid="0")
+    stories.about(job_id=mine.id).narrate(DETECTED, "mine too")
+    stories.narrate(ADDING, "nobody's")
+    stories.narrate(ADDING, "of a job long gone", job_id="7" * 32)
+    mine.done(Done(None))
+    other.done(Done(None))
+    first, second = await told(mine.follow(0)), await told(other.follow(0))
+    assert (first[0][2]["speaker"], first[0][2]["event"]) == ("queen bee", "adding")
+    assert (texts(first), texts(second)) == (["mine", "mine too"], [])

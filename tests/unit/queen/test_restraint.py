@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 import rbee.queen.restraint
@@ -64,43 +62,39 @@ def test_an_address_of_ipv6_is_its_network() -> None:
     assert network_of("192.0.2.1") == "192.0.2.1"
 
 
-def test_what_repeats_is_told_as_it_comes_and_then_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_repeats_is_told_as_it_comes_and_then_with_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(rbee.queen.restraint, "WINDOW", 0.05)
     tape = Tape()
 
-    async def scenario() -> None:
-        folded = Folded(tape)
-        for number in range(AT_ONCE + 400):
-            folded.report(JOIN_REFUSED, f"no {number}", source="192.0.2.1", actor_address="192.0.2.1")
-        assert tape.texts == [f"no {number}" for number in range(AT_ONCE)]
-        await until(lambda: len(tape.told) > AT_ONCE)
-        told = f"no {AT_ONCE + 399} (the same 400 times more within 0.05 s)"
-        assert tape.told[AT_ONCE:] == [(told, {"actor_address": "192.0.2.1"})]
-        # As long as it goes on, nothing is told but the number; after a quiet window all is as before.
-        folded.report(JOIN_REFUSED, "again", source="192.0.2.1")
-        assert len(tape.told) == AT_ONCE + 1
-        await until(lambda: not folded._windows)
-        assert tape.texts[-1] == "again (the same 1 time more within 0.05 s)"
-        folded.report(JOIN_REFUSED, "later", source="192.0.2.1")
-        assert tape.texts[-1] == "later"
-        folded.close()
-
-    asyncio.run(scenario())
+    folded = Folded(tape)
+    for number in range(AT_ONCE + 400):
+        folded.report(JOIN_REFUSED, f"no {number}", source="192.0.2.1", actor_address="192.0.2.1")
+    assert tape.texts == [f"no {number}" for number in range(AT_ONCE)]
+    await until(lambda: len(tape.told) > AT_ONCE)
+    told = f"no {AT_ONCE + 399} (the same 400 times more within 0.05 s)"
+    assert tape.told[AT_ONCE:] == [(told, {"actor_address": "192.0.2.1"})]
+    # As long as it goes on, nothing is told but the number; after a quiet window all is as before.
+    folded.report(JOIN_REFUSED, "again", source="192.0.2.1")
+    assert len(tape.told) == AT_ONCE + 1
+    await until(lambda: not folded._windows)
+    assert tape.texts[-1] == "again (the same 1 time more within 0.05 s)"
+    folded.report(JOIN_REFUSED, "later", source="192.0.2.1")
+    assert tape.texts[-1] == "later"
+    folded.close()
 
 
-def test_addresses_without_number_are_folded_together_and_the_end_tells_what_is_left() -> None:
+async def test_addresses_without_number_are_folded_together_and_the_end_tells_what_is_left() -> None:
     tape = Tape()
 
-    async def scenario() -> None:
-        folded = Folded(tape)
-        for number in range(SOURCES_MAX + 100):
-            folded.report(JOIN_REFUSED, "no", source=f"{number}")
-        assert len(folded._windows) == SOURCES_MAX + 1
-        assert (JOIN_REFUSED.name, OTHERS) in folded._windows
-        assert len(tape.told) == SOURCES_MAX + AT_ONCE
-        folded.close()
-
-    asyncio.run(scenario())
+    folded = Folded(tape)
+    for number in range(SOURCES_MAX + 100):
+        folded.report(JOIN_REFUSED, "no", source=f"{number}")
+    assert len(folded._windows) == SOURCES_MAX + 1
+    assert (JOIN_REFUSED.name, OTHERS) in folded._windows
+    assert len(tape.told) == SOURCES_MAX + AT_ONCE
+    folded.close()
     assert tape.texts[-1] == f"no (the same {100 - AT_ONCE} times more within 60 s)"
 
 

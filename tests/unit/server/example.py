@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from pathlib import Path
@@ -43,14 +42,10 @@ def app(handlers: dict[Route, Handler] | None = None, **options: Any) -> Starlet
     return build_app("a test", "1", routes | (handlers or {}), **options)
 
 
-def ask(tmp_path: Path, notifier: Notifier, *asked: bytes, **options: Any) -> list[Any]:
+async def ask(tmp_path: Path, notifier: Notifier, *asked: bytes, **options: Any) -> list[Any]:
     """What the app answers to each of these requests."""
-
-    async def scenario() -> list[Any]:
-        async with served(app(**options), tmp_path / "s", notifier):
-            return [await raw(tmp_path / "s", one) for one in asked]
-
-    return asyncio.run(scenario())
+    async with served(app(**options), tmp_path / "s", notifier):
+        return [await raw(tmp_path / "s", one) for one in asked]
 
 
 def heard(receiver: socket.socket) -> list[bytes]:

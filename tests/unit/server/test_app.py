@@ -21,14 +21,14 @@ from tests.unit.unix_http import TIMEOUT, post, read_answer, request, served
 # Who asks, and what is answered
 
 
-def test_an_answer_is_the_shape_as_json(tmp_path: Path, silent_notifier: Notifier) -> None:
-    (answer,) = ask(tmp_path, silent_notifier, post("/add-hive", {"host": "größe", "port": 7}))
+async def test_an_answer_is_the_shape_as_json(tmp_path: Path, silent_notifier: Notifier) -> None:
+    (answer,) = await ask(tmp_path, silent_notifier, post("/add-hive", {"host": "größe", "port": 7}))
 
     assert (answer.status, answer.headers["content-type"]) == (202, "application/json")
     assert answer.json == {"hive_id": "größe", "job_id": JOB, "events": "/at/7"}
 
 
-def test_who_is_not_admitted_is_refused_before_the_handler_runs(
+async def test_who_is_not_admitted_is_refused_before_the_handler_runs(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
     asked: list[tuple[int, Route]] = []
@@ -38,7 +38,7 @@ def test_who_is_not_admitted_is_refused_before_the_handler_runs(
         if route is QueenRoutes.ADD_HIVE:
             raise NotPermitted("not you", hint="ask root")
 
-    refused, taken = ask(
+    refused, taken = await ask(
         tmp_path, silent_notifier, post("/add-hive", "not even JSON"), request("GET", "/health"), admit=admit
     )
 
@@ -48,32 +48,29 @@ def test_who_is_not_admitted_is_refused_before_the_handler_runs(
     assert asked == [(os.geteuid(), QueenRoutes.ADD_HIVE), (os.geteuid(), QueenRoutes.HEALTH)]
 
 
-def test_the_document_is_made_from_the_routes_that_are_served(
+async def test_the_document_is_made_from_the_routes_that_are_served(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
-    (answer,) = ask(tmp_path, silent_notifier, request("GET", "/v1/openapi.json"))
+    (answer,) = await ask(tmp_path, silent_notifier, request("GET", "/v1/openapi.json"))
 
     assert set(answer.json["paths"]) == {"/health", "/add-hive", "/v1/openapi.json"}
     assert answer.json["info"]["title"] == "a test"
 
 
-def test_a_connection_is_kept_between_requests(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> list[int]:
-        async with served(app(), tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            statuses = []
-            for one in (
-                request("GET", "/health"),
-                request("GET", "/nowhere"),
-                post("/add-hive", {"host": "a"}),
-            ):
-                writer.write(one)
-                statuses.append((await asyncio.wait_for(read_answer(reader), TIMEOUT)).status)
-            writer.close()
-            await writer.wait_closed()
-            return statuses
-
-    assert asyncio.run(scenario()) == [200, 404, 202]
+async def test_a_connection_is_kept_between_requests(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async with served(app(), tmp_path / "s", silent_notifier):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        statuses = []
+        for one in (
+            request("GET", "/health"),
+            request("GET", "/nowhere"),
+            post("/add-hive", {"host": "a"}),
+        ):
+            writer.write(one)
+            statuses.append((await asyncio.wait_for(read_answer(reader), TIMEOUT)).status)
+        writer.close()
+        await writer.wait_closed()
+        assert statuses == [200, 404, 202]
 
 
 # What is refused
@@ -102,10 +99,10 @@ def test_a_connection_is_kept_between_requests(tmp_path: Path, silent_notifier: 
     ],
     ids=lambda value: value[:40].decode("latin-1") if isinstance(value, bytes) else None,
 )  # fmt: skip
-def test_what_is_wrong_is_answered_with_a_problem_document(
+async def test_what_is_wrong_is_answered_with_a_problem_document(
     tmp_path: Path, silent_notifier: Notifier, asked: bytes, status: int, slug: str, detail: str
 ) -> None:
-    (answer,) = ask(tmp_path, silent_notifier, asked)
+    (answer,) = await ask(tmp_path, silent_notifier, asked)
 
     assert (answer.status, answer.headers["content-type"]) == (status, PROBLEM)
     assert answer.json["type"] == f"urn:rbee:problem:{slug}"
@@ -113,8 +110,10 @@ def test_what_is_wrong_is_answered_with_a_problem_document(
     assert answer.json["detail"].startswith(detail)
 
 
-def test_a_wrong_method_is_answered_with_those_there_are(tmp_path: Path, silent_notifier: Notifier) -> None:
-    (answer,) = ask(tmp_path, silent_notifier, request("GET", "/add-hive"))
+async def test_a_wrong_method_is_answered_with_those_there_are(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    (answer,) = await ask(tmp_path, silent_notifier, request("GET", "/add-hive"))
 
     assert answer.json["hint"] == "It has POST."
     assert answer.headers.get("allow") == "POST"  # RFC 9110, 15.5.6: MUST
@@ -123,21 +122,18 @@ def test_a_wrong_method_is_answered_with_those_there_are(tmp_path: Path, silent_
 @pytest.mark.parametrize(
     ("path", "status"), [("/health", 200), ("/add-hive", 405), (f"/v1/jobs/{JOB}/events", 405)]
 )
-def test_head_is_get_without_a_body_where_the_answer_has_an_end(
+async def test_head_is_get_without_a_body_where_the_answer_has_an_end(
     tmp_path: Path, silent_notifier: Notifier, path: str, status: int
 ) -> None:
-    async def scenario() -> list[bytes]:
-        told = []
-        async with served(app({QueenRoutes.EVENTS: health}), tmp_path / "s", silent_notifier):
-            for method in ("HEAD", "GET"):
-                reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-                writer.write(request(method, path, Connection="close"))
-                told.append(await asyncio.wait_for(reader.read(), TIMEOUT))
-                writer.close()
-                await writer.wait_closed()
-        return told
-
-    by_head, by_get = asyncio.run(scenario())
+    told = []
+    async with served(app({QueenRoutes.EVENTS: health}), tmp_path / "s", silent_notifier):
+        for method in ("HEAD", "GET"):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(request(method, path, Connection="close"))
+            told.append(await asyncio.wait_for(reader.read(), TIMEOUT))
+            writer.close()
+            await writer.wait_closed()
+    by_head, by_get = told
     head, _, body = by_head.partition(b"\r\n\r\n")
     assert (int(head.split()[1]), body) == (status, b"")
     if status == 200:
@@ -145,23 +141,29 @@ def test_head_is_get_without_a_body_where_the_answer_has_an_end(
         assert by_get.partition(b"\r\n\r\n")[2]
 
 
-def test_an_error_of_ours_has_its_own_status_and_hint(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_an_error_of_ours_has_its_own_status_and_hint(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     async def fail(_request: Request) -> Health:
         raise CatalogFailed("the disk is full", hint="Make room.")
 
-    (answer,) = ask(tmp_path, silent_notifier, request("GET", "/health"), handlers={QueenRoutes.HEALTH: fail})
+    (answer,) = await ask(
+        tmp_path, silent_notifier, request("GET", "/health"), handlers={QueenRoutes.HEALTH: fail}
+    )
 
     assert (answer.status, answer.headers["content-type"]) == (500, PROBLEM)
     assert (answer.json["detail"], answer.json["hint"]) == ("the disk is full", "Make room.")
 
 
-def test_an_unforeseen_error_is_told_as_such_and_keeps_its_traceback_in_the_journal(
+async def test_an_unforeseen_error_is_told_as_such_and_keeps_its_traceback_in_the_journal(
     tmp_path: Path, silent_notifier: Notifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(_request: Request) -> Health:
         raise ZeroDivisionError("a secret")
 
-    (answer,) = ask(tmp_path, silent_notifier, request("GET", "/health"), handlers={QueenRoutes.HEALTH: fail})
+    (answer,) = await ask(
+        tmp_path, silent_notifier, request("GET", "/health"), handlers={QueenRoutes.HEALTH: fail}
+    )
 
     assert (answer.status, answer.headers["content-type"]) == (500, PROBLEM)
     assert answer.json["detail"] == "internal error"
@@ -172,21 +174,21 @@ def test_an_unforeseen_error_is_told_as_such_and_keeps_its_traceback_in_the_jour
     assert traced.exc_info[0] is ZeroDivisionError
 
 
-def test_the_hive_s_routes_are_served_the_same_way(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_the_hive_s_routes_are_served_the_same_way(tmp_path: Path, silent_notifier: Notifier) -> None:
     async def stop(_request: Request) -> Health:
         return Health("ok", "1")
 
-    (answer,) = ask(
+    (answer,) = await ask(
         tmp_path, silent_notifier, request("POST", "/shutdown", b""), handlers={HiveRoutes.SHUTDOWN: stop}
     )
 
     assert answer.status == 202
 
 
-def test_nothing_is_logged_for_requests_that_go_well(
+async def test_nothing_is_logged_for_requests_that_go_well(
     tmp_path: Path, silent_notifier: Notifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        ask(tmp_path, silent_notifier, request("GET", "/health"), request("GET", "/nowhere"))
+        await ask(tmp_path, silent_notifier, request("GET", "/health"), request("GET", "/nowhere"))
 
     assert caplog.records == []

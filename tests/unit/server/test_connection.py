@@ -59,37 +59,32 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 
 
 @pytest.fixture
-def talk(tmp_path: Path, silent_notifier: Notifier) -> Callable[[Talk], Any]:
+def talk(tmp_path: Path, silent_notifier: Notifier) -> Callable[[Talk], Awaitable[Any]]:
     """What a client on a connection of its own makes of the server, which it must find as it left it."""
 
-    def run(client: Talk) -> Any:
-        async def scenario() -> Any:
-            app = build_app(
-                "a test",
-                "1",
-                {
-                    QueenRoutes.HEALTH: health,
-                    QueenRoutes.ADD_HIVE: add_hive,
-                    QueenRoutes.EVENTS: events,
-                    QueenRoutes.OPENAPI: health,
-                },
-            )
-            async with served(app, tmp_path / "s", silent_notifier):
-                before = descriptors()
-                reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-                try:
-                    result = await client(reader, writer)
-                finally:
-                    writer.close()
-                assert (
-                    await raw(tmp_path / "s", request("GET", "/health", Connection="close"))
-                ).status == 200
-                await until(lambda: descriptors() == before)
-                return result
+    async def talk(client: Talk) -> Any:
+        app = build_app(
+            "a test",
+            "1",
+            {
+                QueenRoutes.HEALTH: health,
+                QueenRoutes.ADD_HIVE: add_hive,
+                QueenRoutes.EVENTS: events,
+                QueenRoutes.OPENAPI: health,
+            },
+        )
+        async with served(app, tmp_path / "s", silent_notifier):
+            before = descriptors()
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            try:
+                result = await client(reader, writer)
+            finally:
+                writer.close()
+            assert (await raw(tmp_path / "s", request("GET", "/health", Connection="close"))).status == 200
+            await until(lambda: descriptors() == before)
+            return result
 
-        return asyncio.run(scenario())
-
-    return run
+    return talk
 
 
 def descriptors() -> int:
@@ -140,19 +135,19 @@ def slow(monkeypatch: pytest.MonkeyPatch, name: str, seconds: float = SOON) -> N
     monkeypatch.setattr(connection, name, seconds)
 
 
-def test_who_connects_and_says_nothing_is_told_so_and_sent_away(
-    talk: Callable[[Talk], Any], monkeypatch: pytest.MonkeyPatch
+async def test_who_connects_and_says_nothing_is_told_so_and_sent_away(
+    talk: Callable[[Talk], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "HEAD_TIMEOUT")
 
-    problem = refusal(talk(sending()))
+    problem = refusal(await talk(sending()))
 
     assert (problem["status"], problem["type"]) == (408, "urn:rbee:problem:too-slow")
     assert problem["detail"] == "the request's head did not arrive within 0.05 s"
 
 
-def test_a_byte_now_and_then_does_not_prolong_the_time_for_a_head(
-    talk: Callable[[Talk], Any], monkeypatch: pytest.MonkeyPatch
+async def test_a_byte_now_and_then_does_not_prolong_the_time_for_a_head(
+    talk: Callable[[Talk], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "HEAD_TIMEOUT", 0.1)
 
@@ -168,11 +163,11 @@ def test_a_byte_now_and_then_does_not_prolong_the_time_for_a_head(
         dripping.cancel()
         return told
 
-    assert refusal(talk(client))["status"] == 408
+    assert refusal(await talk(client))["status"] == 408
 
 
-def test_the_head_of_a_further_request_has_its_time_from_its_first_byte(
-    talk: Callable[[Talk], Any], monkeypatch: pytest.MonkeyPatch
+async def test_the_head_of_a_further_request_has_its_time_from_its_first_byte(
+    talk: Callable[[Talk], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "HEAD_TIMEOUT", 0.2)
 
@@ -184,63 +179,60 @@ def test_the_head_of_a_further_request_has_its_time_from_its_first_byte(
         writer.write(b"GET ")
         return await asyncio.wait_for(reader.read(), TIMEOUT)
 
-    assert refusal(talk(client))["status"] == 408
+    assert refusal(await talk(client))["status"] == 408
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(
-    talk: Callable[[Talk], Any], monkeypatch: pytest.MonkeyPatch
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    talk: Callable[[Talk], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "BODY_TIMEOUT")
 
-    problem = refusal(talk(sending(request("POST", "/add-hive", Content_Length="10") + b"{", b"}")))
+    problem = refusal(await talk(sending(request("POST", "/add-hive", Content_Length="10") + b"{", b"}")))
 
     assert (problem["status"], problem["type"]) == (408, "urn:rbee:problem:too-slow")
     assert problem["detail"] == "the request's body did not arrive within 0.05 s"
 
 
-def test_a_body_that_nobody_reads_and_that_does_not_end_ends_the_connection_without_a_second_answer(
-    talk: Callable[[Talk], Any], monkeypatch: pytest.MonkeyPatch
+async def test_a_body_that_nobody_reads_and_that_does_not_end_ends_the_connection_without_a_second_answer(
+    talk: Callable[[Talk], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "BODY_TIMEOUT")
 
-    told = talk(sending(request("GET", "/health", Content_Length="10") + b"{", b"}"))
+    told = await talk(sending(request("GET", "/health", Content_Length="10") + b"{", b"}"))
 
     assert told.startswith(b"HTTP/1.1 200")
     assert told.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize(("daemons", "is_kept"), [((), False), ((os.geteuid(),), True)])
-def test_an_idle_connection_is_closed_but_a_daemons(
+async def test_an_idle_connection_is_closed_but_a_daemons(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, daemons: Any, is_kept: bool
 ) -> None:
     slow(monkeypatch, "IDLE_TIMEOUT")
 
-    async def scenario() -> bool:
-        told_to_stop, ready = asyncio.Event(), asyncio.Event()
-        with listen(tmp_path / "s") as listener:
-            app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
-            serving = asyncio.ensure_future(
-                serve(
-                    app, [listener], silent_notifier, told_to_stop, daemons=daemons,
-                    status=lambda: "", started=ready.set, stopping=nothing,
-                )
-            )  # fmt: skip
-            await asyncio.wait_for(ready.wait(), TIMEOUT)
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", "/health"))
-            await asyncio.wait_for(read_answer(reader), TIMEOUT)
-            try:
-                async with asyncio.timeout(TIMEOUT if not is_kept else 5 * SOON):
-                    assert await reader.read() == b""
-                is_open = False
-            except TimeoutError:
-                is_open = True
-            writer.close()
-            told_to_stop.set()
-            await asyncio.wait_for(serving, TIMEOUT)
-        return is_open
-
-    assert asyncio.run(scenario()) is is_kept
+    told_to_stop, ready = asyncio.Event(), asyncio.Event()
+    with listen(tmp_path / "s") as listener:
+        app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
+        serving = asyncio.ensure_future(
+            serve(
+                app, [listener], silent_notifier, told_to_stop, daemons=daemons,
+                status=lambda: "", started=ready.set, stopping=nothing,
+            )
+        )  # fmt: skip
+        await asyncio.wait_for(ready.wait(), TIMEOUT)
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", "/health"))
+        await asyncio.wait_for(read_answer(reader), TIMEOUT)
+        try:
+            async with asyncio.timeout(TIMEOUT if not is_kept else 5 * SOON):
+                assert await reader.read() == b""
+            is_open = False
+        except TimeoutError:
+            is_open = True
+        writer.close()
+        told_to_stop.set()
+        await asyncio.wait_for(serving, TIMEOUT)
+    assert is_open is is_kept
 
 
 # Too large
@@ -256,18 +248,22 @@ def test_an_idle_connection_is_closed_but_a_daemons(
         pytest.param([b"\r\n" * 4096] * 5, id="nothing but empty lines"),
     ],
 )
-def test_a_head_that_is_too_large_is_refused(talk: Callable[[Talk], Any], parts: list[bytes]) -> None:
-    problem = refusal(talk(sending(*parts)))
+async def test_a_head_that_is_too_large_is_refused(
+    talk: Callable[[Talk], Awaitable[Any]], parts: list[bytes]
+) -> None:
+    problem = refusal(await talk(sending(*parts)))
 
     assert (problem["status"], problem["type"]) == (431, "urn:rbee:problem:head-too-large")
     assert problem["hint"] == f"Send at most {HEAD_LIMIT} bytes of them."
 
 
-def test_a_head_up_to_the_limit_is_taken_in_parts_and_with_a_large_body(talk: Callable[[Talk], Any]) -> None:
+async def test_a_head_up_to_the_limit_is_taken_in_parts_and_with_a_large_body(
+    talk: Callable[[Talk], Awaitable[Any]],
+) -> None:
     body = json.dumps({"host": "a"}).encode().ljust(BODY_LIMIT)
     asked = request("POST", "/add-hive", body, X="a" * (HEAD_LIMIT - 200), Connection="close")
 
-    told = talk(sending(asked[:10_000], asked[10_000:31_000], asked[31_000:]))
+    told = await talk(sending(asked[:10_000], asked[10_000:31_000], asked[31_000:]))
 
     assert told.startswith(b"HTTP/1.1 202")
 
@@ -276,8 +272,8 @@ def test_a_head_up_to_the_limit_is_taken_in_parts_and_with_a_large_body(talk: Ca
 @pytest.mark.parametrize(
     "piece", [b"X: a\r\n" * 10_000, b"a" * 60_000], ids=["trailers without an end", "one without an end"]
 )
-def test_what_trails_a_body_is_bounded_and_not_kept(
-    talk: Callable[[Talk], Any], path: str, piece: bytes
+async def test_what_trails_a_body_is_bounded_and_not_kept(
+    talk: Callable[[Talk], Awaitable[Any]], path: str, piece: bytes
 ) -> None:
     begun = request("POST" if path == "/add-hive" else "GET", path, Transfer_Encoding="chunked")
     begun += b"2\r\n{}\r\n0\r\nX: "
@@ -299,7 +295,7 @@ def test_what_trails_a_body_is_bounded_and_not_kept(
                     break
         return await ending
 
-    told = talk(client)
+    told = await talk(client)
 
     assert kept < 10
     if path == "/add-hive":
@@ -322,52 +318,49 @@ def open_connections() -> list[Connection]:
     return [one for one in connections() if one.transport is not None and not one.transport.is_closing()]
 
 
-def test_a_body_of_small_chunks_is_a_body(talk: Callable[[Talk], Any]) -> None:
+async def test_a_body_of_small_chunks_is_a_body(talk: Callable[[Talk], Awaitable[Any]]) -> None:
     body = json.dumps({"host": "a"}).encode().ljust(100_000)
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     head = request("POST", "/add-hive", Transfer_Encoding="chunked", Connection="close")
 
-    assert talk(sending(head, chunks)).startswith(b"HTTP/1.1 202")
+    assert (await talk(sending(head, chunks))).startswith(b"HTTP/1.1 202")
 
 
-def test_requests_that_are_not_waited_for_are_bounded(talk: Callable[[Talk], Any]) -> None:
-    told = talk(sending(request("GET", EVENTS) + request("GET", "/health") * (PIPELINE_LIMIT + 1)))
+async def test_requests_that_are_not_waited_for_are_bounded(talk: Callable[[Talk], Awaitable[Any]]) -> None:
+    told = await talk(sending(request("GET", EVENTS) + request("GET", "/health") * (PIPELINE_LIMIT + 1)))
 
     # The story is cut: an answer to the last would be read as the first's.
     assert told.startswith(b"HTTP/1.1 200") or told == b""
     assert b"too-many" not in told
 
 
-def test_who_leaves_a_stream_with_a_request_behind_it_has_left_the_stream(
+async def test_who_leaves_a_stream_with_a_request_behind_it_has_left_the_stream(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
-    async def scenario() -> None:
-        ended = asyncio.Event()
+    ended = asyncio.Event()
 
-        async def beating() -> AsyncIterator[bytes]:
-            try:
-                while True:
-                    yield b": still here\n\n"
-                    await asyncio.sleep(SOON / 5)
-            finally:
-                ended.set()
+    async def beating() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b": still here\n\n"
+                await asyncio.sleep(SOON / 5)
+        finally:
+            ended.set()
 
-        async def events(_request: Request) -> Response:
-            return event_stream(beating())
+    async def events(_request: Request) -> Response:
+        return event_stream(beating())
 
-        app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
-        async with served(app, tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", EVENTS) + request("GET", "/health"))
-            await asyncio.wait_for(reader.readuntil(b"still here"), TIMEOUT)
-            writer.close()
-            await asyncio.wait_for(ended.wait(), TIMEOUT)
-
-    asyncio.run(scenario())
+    app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
+    async with served(app, tmp_path / "s", silent_notifier):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", EVENTS) + request("GET", "/health"))
+        await asyncio.wait_for(reader.readuntil(b"still here"), TIMEOUT)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), TIMEOUT)
 
 
 @pytest.mark.parametrize("behind", [b"", request("GET", "/health")], ids=["alone", "with one behind it"])
-def test_a_stream_that_nobody_takes_is_cut_off_at_the_stop_without_a_word_in_the_journal(
+async def test_a_stream_that_nobody_takes_is_cut_off_at_the_stop_without_a_word_in_the_journal(
     tmp_path: Path,
     silent_notifier: Notifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -376,27 +369,26 @@ def test_a_stream_that_nobody_takes_is_cut_off_at_the_stop_without_a_word_in_the
 ) -> None:
     monkeypatch.setattr(uvicorn, "GRACE", SOON)
 
-    async def scenario() -> None:
-        app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
-        async with served(app, tmp_path / "s", silent_notifier) as stop:
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", EVENTS) + behind)
-            await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
-            await stop()
-            assert not (await asyncio.wait_for(reader.read(), TIMEOUT)).endswith(b"0\r\n\r\n")
-            writer.close()
-
-    asyncio.run(scenario())
+    app = build_app("a test", "1", {QueenRoutes.EVENTS: events, QueenRoutes.HEALTH: health})
+    async with served(app, tmp_path / "s", silent_notifier) as stop:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", EVENTS) + behind)
+        await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
+        await stop()
+        assert not (await asyncio.wait_for(reader.read(), TIMEOUT)).endswith(b"0\r\n\r\n")
+        writer.close()
 
     assert caplog.records == []
 
 
-def test_a_few_requests_that_are_not_waited_for_are_answered_in_order(talk: Callable[[Talk], Any]) -> None:
+async def test_a_few_requests_that_are_not_waited_for_are_answered_in_order(
+    talk: Callable[[Talk], Awaitable[Any]],
+) -> None:
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[Answer]:
         writer.write((request("GET", "/health") + post("/add-hive", {"host": "a"})) * (PIPELINE_LIMIT // 2))
         return [await asyncio.wait_for(read_answer(reader), TIMEOUT) for _ in range(PIPELINE_LIMIT)]
 
-    assert [answer.status for answer in talk(client)] == [200, 202] * (PIPELINE_LIMIT // 2)
+    assert [answer.status for answer in await talk(client)] == [200, 202] * (PIPELINE_LIMIT // 2)
 
 
 # Not HTTP
@@ -418,24 +410,26 @@ def test_a_few_requests_that_are_not_waited_for_are_answered_in_order(talk: Call
     ],
     ids=lambda asked: repr(asked[:30]),
 )
-def test_what_is_not_http_is_answered_with_a_problem_document_and_no_line_in_the_journal(
-    talk: Callable[[Talk], Any], caplog: pytest.LogCaptureFixture, asked: bytes
+async def test_what_is_not_http_is_answered_with_a_problem_document_and_no_line_in_the_journal(
+    talk: Callable[[Talk], Awaitable[Any]], caplog: pytest.LogCaptureFixture, asked: bytes
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        problem = refusal(talk(sending(asked)))
+        problem = refusal(await talk(sending(asked)))
 
     assert (problem["status"], problem["type"]) == (400, "urn:rbee:problem:bad-input")
     assert caplog.records == []
 
 
-def test_garbage_after_a_story_began_does_not_end_up_in_the_story(talk: Callable[[Talk], Any]) -> None:
+async def test_garbage_after_a_story_began_does_not_end_up_in_the_story(
+    talk: Callable[[Talk], Awaitable[Any]],
+) -> None:
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(request("GET", EVENTS))
         begun = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), TIMEOUT)
         writer.write(b"\x00garbage\r\n\r\n")
         return begun + await to_the_end(reader)
 
-    told = talk(client)
+    told = await talk(client)
 
     assert told.count(b"HTTP/1.1") == 1
     assert not told.endswith(b"0\r\n\r\n")
@@ -444,7 +438,7 @@ def test_garbage_after_a_story_began_does_not_end_up_in_the_story(talk: Callable
 # Readers that do not read
 
 
-def test_a_reader_who_takes_nothing_is_cut_and_nothing_runs_ahead_for_it(
+async def test_a_reader_who_takes_nothing_is_cut_and_nothing_runs_ahead_for_it(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "SEND_TIMEOUT", 0.2)
@@ -464,23 +458,20 @@ def test_a_reader_who_takes_nothing_is_cut_and_nothing_runs_ahead_for_it(
     async def events(_request: Request) -> Response:
         return event_stream(story())
 
-    async def scenario() -> None:
-        app = build_app("a test", "1", {QueenRoutes.HEALTH: health, QueenRoutes.EVENTS: events})
-        async with served(app, tmp_path / "s", silent_notifier):
-            before = descriptors()
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(tmp_path / "s"))
-                client.sendall(request("GET", EVENTS))
-                await asyncio.wait_for(ended.wait(), TIMEOUT)
-                # The client's end is all that is left, and what the kernel holds for it is all that was made.
-                await until(lambda: descriptors() == before + 1)
-                assert made < 10
-            assert (await raw(tmp_path / "s", request("GET", "/health"))).status == 200
-
-    asyncio.run(scenario())
+    app = build_app("a test", "1", {QueenRoutes.HEALTH: health, QueenRoutes.EVENTS: events})
+    async with served(app, tmp_path / "s", silent_notifier):
+        before = descriptors()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            client.sendall(request("GET", EVENTS))
+            await asyncio.wait_for(ended.wait(), TIMEOUT)
+            # The client's end is all that is left, and what the kernel holds for it is all that was made.
+            await until(lambda: descriptors() == before + 1)
+            assert made < 10
+        assert (await raw(tmp_path / "s", request("GET", "/health"))).status == 200
 
 
-def test_an_answer_that_nobody_takes_does_not_hold_the_connection_when_it_is_closed(
+async def test_an_answer_that_nobody_takes_does_not_hold_the_connection_when_it_is_closed(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "SEND_TIMEOUT", 0.2)
@@ -488,20 +479,17 @@ def test_an_answer_that_nobody_takes_does_not_hold_the_connection_when_it_is_clo
     async def large(_request: Request) -> Response:
         return Response(b"x" * 4 * 2**20)
 
-    async def scenario() -> None:
-        app = build_app("a test", "1", {QueenRoutes.HEALTH: large})
-        async with served(app, tmp_path / "s", silent_notifier):
-            before = descriptors()
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(tmp_path / "s"))
-                client.sendall(request("GET", "/health", Connection="close"))
-                await until(lambda: descriptors() == before + 2)
-                await until(lambda: descriptors() == before + 1)
-
-    asyncio.run(scenario())
+    app = build_app("a test", "1", {QueenRoutes.HEALTH: large})
+    async with served(app, tmp_path / "s", silent_notifier):
+        before = descriptors()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            client.sendall(request("GET", "/health", Connection="close"))
+            await until(lambda: descriptors() == before + 2)
+            await until(lambda: descriptors() == before + 1)
 
 
-def test_a_reader_who_takes_its_time_but_reads_is_told_all(
+async def test_a_reader_who_takes_its_time_but_reads_is_told_all(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow(monkeypatch, "SEND_TIMEOUT", 0.5)
@@ -513,47 +501,41 @@ def test_a_reader_who_takes_its_time_but_reads_is_told_all(
     async def events(_request: Request) -> Response:
         return event_stream(story())
 
-    async def scenario() -> int:
-        app = build_app("a test", "1", {QueenRoutes.EVENTS: events})
-        async with served(app, tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"), limit=65536)
-            writer.write(request("GET", EVENTS, Connection="close"))
-            count = 0
-            while part := await asyncio.wait_for(reader.read(131072), TIMEOUT):
-                count += part.count(b"#")
-                await asyncio.sleep(0.03)
-            writer.close()
-            return count
-
-    assert asyncio.run(scenario()) == 40 * 65536
+    app = build_app("a test", "1", {QueenRoutes.EVENTS: events})
+    async with served(app, tmp_path / "s", silent_notifier):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"), limit=65536)
+        writer.write(request("GET", EVENTS, Connection="close"))
+        count = 0
+        while part := await asyncio.wait_for(reader.read(131072), TIMEOUT):
+            count += part.count(b"#")
+            await asyncio.sleep(0.03)
+        writer.close()
+        assert count == 40 * 65536
 
 
 # Too many
 
 
-def test_a_process_with_too_many_connections_is_told_so_at_once_and_gets_the_place_back(
+async def test_a_process_with_too_many_connections_is_told_so_at_once_and_gets_the_place_back(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uvicorn, "CONNECTIONS", Bound(total=10, kept=3, a_user=6, a_process=2))
 
-    async def scenario() -> Any:
-        app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
-        async with served(app, tmp_path / "s", silent_notifier):
-            held = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(2)]
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            told = await asyncio.wait_for(reader.read(), TIMEOUT)
-            for _, other in (*held, (reader, writer)):
-                other.close()
+    app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
+    async with served(app, tmp_path / "s", silent_notifier):
+        held = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(2)]
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        told = await asyncio.wait_for(reader.read(), TIMEOUT)
+        for _, other in (*held, (reader, writer)):
+            other.close()
 
-            async def is_served() -> bool:
-                with contextlib.suppress(ConnectionError):
-                    return (await raw(tmp_path / "s", request("GET", "/health"))).status == 200
-                return False
+        async def is_served() -> bool:
+            with contextlib.suppress(ConnectionError):
+                return (await raw(tmp_path / "s", request("GET", "/health"))).status == 200
+            return False
 
-            await until(is_served)
-            return refusal(told)
-
-    problem = asyncio.run(scenario())
+        await until(is_served)
+        problem = refusal(told)
 
     assert (problem["status"], problem["type"]) == (503, "urn:rbee:problem:too-many")
     assert problem["detail"] == (
@@ -561,32 +543,28 @@ def test_a_process_with_too_many_connections_is_told_so_at_once_and_gets_the_pla
     )
 
 
-def test_more_clients_than_are_accepted_at_once_wait_and_are_served(
+async def test_more_clients_than_are_accepted_at_once_wait_and_are_served(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uvicorn, "ACCEPTED_AT_ONCE", 2)
 
-    async def scenario() -> list[int]:
-        app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
-        async with served(app, tmp_path / "s", silent_notifier):
-            asked = [raw(tmp_path / "s", request("GET", "/health")) for _ in range(100)]
-            return [answer.status for answer in await asyncio.gather(*asked)]
-
-    assert asyncio.run(scenario()) == [200] * 100
+    app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
+    async with served(app, tmp_path / "s", silent_notifier):
+        asked = [raw(tmp_path / "s", request("GET", "/health")) for _ in range(100)]
+        assert [answer.status for answer in await asyncio.gather(*asked)] == [200] * 100
 
 
-def test_nothing_is_kept_of_connections_that_are_gone(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> None:
-        app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
-        async with served(app, tmp_path / "s", silent_notifier):
-            for _ in range(50):  # kept alive, and closed by the client
-                await raw(tmp_path / "s", request("GET", "/health"))
-
-            def are_gone() -> bool:
-                gc.collect()
-                return len(connections()) <= 1
-
-            await until(are_gone)
-
+async def test_nothing_is_kept_of_connections_that_are_gone(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     gc.collect()
-    asyncio.run(scenario())
+    app = build_app("a test", "1", {QueenRoutes.HEALTH: health})
+    async with served(app, tmp_path / "s", silent_notifier):
+        for _ in range(50):  # kept alive, and closed by the client
+            await raw(tmp_path / "s", request("GET", "/health"))
+
+        def are_gone() -> bool:
+            gc.collect()
+            return len(connections()) <= 1
+
+        await until(are_gone)

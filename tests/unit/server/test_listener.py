@@ -7,10 +7,10 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -20,14 +20,7 @@ from rbee.queen.authority import Authority
 from rbee.server.listener import TlsListener
 from tests.unit.wait import until
 
-Result = TypeVar("Result")
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 20)
-
-    return asyncio.run(scenario())
+pytestmark = pytest.mark.deadline(20)
 
 
 class Guest(asyncio.Protocol):
@@ -87,88 +80,78 @@ async def silent(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
     return await asyncio.open_connection("127.0.0.1", port)
 
 
-def test_who_never_speaks_is_turned_away_in_time(
+async def test_who_never_speaks_is_turned_away_in_time(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.server.listener, "HANDSHAKE_TIMEOUT", 0.05)
 
-    async def scenario() -> None:
-        async with opened(authority) as (tls_listener, port):
-            reader, writer = await silent(port)
-            assert await reader.read() == b""
-            writer.close()
-            await until(lambda: not tls_listener._unauthenticated and not tls_listener._by_address)
-            async with spoken(authority, port):
-                pass
-
-    run(scenario())
+    async with opened(authority) as (tls_listener, port):
+        reader, writer = await silent(port)
+        assert await reader.read() == b""
+        writer.close()
+        await until(lambda: not tls_listener._unauthenticated and not tls_listener._by_address)
+        async with spoken(authority, port):
+            pass
 
 
-def test_for_one_stranger_more_than_there_may_be_the_oldest_goes(
+async def test_for_one_stranger_more_than_there_may_be_the_oldest_goes(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_MAX", 3)
 
-    async def scenario() -> None:
-        async with opened(authority) as (tls_listener, port), spoken(authority, port) as (oldest, _):
-            others = [await silent(port) for _ in range(3)]
-            # The one that has finished its handshake, and shown nothing.
-            assert await oldest.read() == b""
-            assert len(tls_listener._unauthenticated) == 3
-            async with spoken(authority, port):
-                assert await others[0][0].read() == b""
-            for _, writer in others:
-                writer.transport.abort()
-            await until(lambda: not tls_listener._unauthenticated)
-
-    run(scenario())
+    async with opened(authority) as (tls_listener, port), spoken(authority, port) as (oldest, _):
+        others = [await silent(port) for _ in range(3)]
+        # The one that has finished its handshake, and shown nothing.
+        assert await oldest.read() == b""
+        assert len(tls_listener._unauthenticated) == 3
+        async with spoken(authority, port):
+            assert await others[0][0].read() == b""
+        for _, writer in others:
+            writer.transport.abort()
+        await until(lambda: not tls_listener._unauthenticated)
 
 
-def test_an_address_has_its_share_and_no_more(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_has_its_share_and_no_more(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_AN_ADDRESS", 2)
 
-    async def scenario() -> None:
-        async with opened(authority) as (tls_listener, port):
-            held = [await silent(port) for _ in range(2)]
-            await until(lambda: len(tls_listener._unauthenticated) == 2)
-            reader, writer = await silent(port)
-            assert await reader.read() == b""
-            writer.close()
-            # Those of another address are not shut out by it.
-            other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
-            await until(lambda: len(tls_listener._unauthenticated) == 3)
-            for _, writer in (*held, other):
-                writer.transport.abort()
-            await until(lambda: not tls_listener._by_address)
-
-    run(scenario())
+    async with opened(authority) as (tls_listener, port):
+        held = [await silent(port) for _ in range(2)]
+        await until(lambda: len(tls_listener._unauthenticated) == 2)
+        reader, writer = await silent(port)
+        assert await reader.read() == b""
+        writer.close()
+        # Those of another address are not shut out by it.
+        other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        await until(lambda: len(tls_listener._unauthenticated) == 3)
+        for _, writer in (*held, other):
+            writer.transport.abort()
+        await until(lambda: not tls_listener._by_address)
 
 
-def test_who_has_shown_a_credential_is_no_stranger(
+async def test_who_has_shown_a_credential_is_no_stranger(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_MAX", 1)
     monkeypatch.setattr(rbee.server.listener, "UNAUTHENTICATED_AN_ADDRESS", 1)
 
-    async def scenario() -> None:
-        async with (
-            opened(authority) as (tls_listener, port),
-            spoken(authority, port, b"known") as (reader, writer),
-        ):
-            assert not tls_listener._unauthenticated
-            _, stranger = await silent(port)
-            await until(lambda: len(tls_listener._unauthenticated) == 1)
-            _, another = await silent(port)
-            writer.write(b"still there")
-            assert await reader.readexactly(11) == b"still there"
-            stranger.transport.abort()
-            another.transport.abort()
-
-    run(scenario())
+    async with (
+        opened(authority) as (tls_listener, port),
+        spoken(authority, port, b"known") as (reader, writer),
+    ):
+        assert not tls_listener._unauthenticated
+        _, stranger = await silent(port)
+        await until(lambda: len(tls_listener._unauthenticated) == 1)
+        _, another = await silent(port)
+        writer.write(b"still there")
+        assert await reader.readexactly(11) == b"still there"
+        stranger.transport.abort()
+        another.transport.abort()
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_what_runs_out_comes_back_and_both_are_told_once(
+async def test_what_runs_out_comes_back_and_both_are_told_once(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     monkeypatch.setattr(rbee.server.listener, "RETRY_AFTER", 0.01)
@@ -189,61 +172,54 @@ def test_what_runs_out_comes_back_and_both_are_told_once(
             assert failures == 0
 
     with caplog.at_level(logging.WARNING, "rbee"):
-        run(scenario())
+        await scenario()
     said = [record.getMessage().partition(",")[0] for record in caplog.records]
     assert said == ["no connection over TCP can be accepted", "connections over TCP are accepted again"]
 
 
 @pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ETIMEDOUT])
-def test_what_became_of_one_connection_ends_no_other(
+async def test_what_became_of_one_connection_ends_no_other(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    async def scenario() -> None:
-        loop, failures = asyncio.get_running_loop(), 3
-        accept = loop.sock_accept
+    loop, failures = asyncio.get_running_loop(), 3
+    accept = loop.sock_accept
 
-        async def failing(listener: socket.socket) -> Any:
-            nonlocal failures
-            if failures:
-                failures -= 1
-                raise OSError(code, "it went")
-            return await accept(listener)
+    async def failing(listener: socket.socket) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(code, "it went")
+        return await accept(listener)
 
-        monkeypatch.setattr(loop, "sock_accept", failing)
-        async with opened(authority) as (_, port), spoken(authority, port):
-            assert failures == 0
-
-    run(scenario())
+    monkeypatch.setattr(loop, "sock_accept", failing)
+    async with opened(authority) as (_, port), spoken(authority, port):
+        assert failures == 0
 
 
-def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(authority: Authority) -> None:
-    async def scenario() -> None:
-        async with opened(authority) as (tls_listener, port):
-            for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(600), b"\xff" * 70_000):
-                reader, writer = await silent(port)
-                writer.write(said)
-                with suppress(ConnectionError):
-                    assert len(await reader.read()) < 50
-                writer.transport.abort()
-            for _ in range(20):
-                _, writer = await silent(port)
-                writer.transport.abort()
-            await until(lambda: not tls_listener._unauthenticated and not tls_listener._by_address)
-            async with spoken(authority, port):
-                pass
+async def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(
+    authority: Authority,
+) -> None:
+    async with opened(authority) as (tls_listener, port):
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(600), b"\xff" * 70_000):
+            reader, writer = await silent(port)
+            writer.write(said)
+            with suppress(ConnectionError):
+                assert len(await reader.read()) < 50
+            writer.transport.abort()
+        for _ in range(20):
+            _, writer = await silent(port)
+            writer.transport.abort()
+        await until(lambda: not tls_listener._unauthenticated and not tls_listener._by_address)
+        async with spoken(authority, port):
+            pass
 
-    run(scenario())
 
-
-def test_the_door_s_connections_have_what_a_cut_line_needs(authority: Authority) -> None:
-    async def scenario() -> None:
-        async with opened(authority) as (tls_listener, port), spoken(authority, port):
-            (pending,) = tls_listener._unauthenticated
-            assert pending.transport is not None
-            channel = pending.transport.get_extra_info("socket")
-            level, option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
-            assert channel.getsockopt(level, option) == rbee.server.listener.USER_TIMEOUT
-            assert channel.getsockopt(level, socket.TCP_NODELAY) == 1
-            assert isinstance(pending.transport.get_extra_info("ssl_object"), ssl.SSLSocket)
-
-    run(scenario())
+async def test_the_door_s_connections_have_what_a_cut_line_needs(authority: Authority) -> None:
+    async with opened(authority) as (tls_listener, port), spoken(authority, port):
+        (pending,) = tls_listener._unauthenticated
+        assert pending.transport is not None
+        channel = pending.transport.get_extra_info("socket")
+        level, option = socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT
+        assert channel.getsockopt(level, option) == rbee.server.listener.USER_TIMEOUT
+        assert channel.getsockopt(level, socket.TCP_NODELAY) == 1
+        assert isinstance(pending.transport.get_extra_info("ssl_object"), ssl.SSLSocket)

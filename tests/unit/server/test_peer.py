@@ -26,18 +26,15 @@ def test_a_user_of_a_directory_has_a_number_above_2_to_the_31() -> None:
     assert peer_at(cast(socket.socket, Channel())) == Peer(42, 3420080244, 3420080244)
 
 
-def test_the_peer_is_the_one_that_the_kernel_names(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> tuple[str, int]:
-        async with served(app(), tmp_path / "s", silent_notifier):
-            code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-            code += "s.sendall(b'GET /health HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n');"
-            code += "print(s.makefile().read())"
-            other = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", code, str(tmp_path / "s"), stdout=subprocess.PIPE
-            )
-            told, _ = await asyncio.wait_for(other.communicate(), TIMEOUT)
-            return json.loads(told.decode().partition("\n\n")[2])["version"], other.pid
-
-    told, pid = asyncio.run(scenario())
+async def test_the_peer_is_the_one_that_the_kernel_names(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async with served(app(), tmp_path / "s", silent_notifier):
+        code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+        code += "s.sendall(b'GET /health HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n');"
+        code += "print(s.makefile().read())"
+        other = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(tmp_path / "s"), stdout=subprocess.PIPE
+        )
+        told, _ = await asyncio.wait_for(other.communicate(), TIMEOUT)
+        told, pid = json.loads(told.decode().partition("\n\n")[2])["version"], other.pid
 
     assert told == f"{pid} {os.geteuid()} {os.getegid()}"

@@ -22,7 +22,7 @@ async def next_chunk(reader: asyncio.StreamReader) -> bytes:
     return (await asyncio.wait_for(reader.readexactly(size + 2), TIMEOUT))[:-2]
 
 
-def test_a_story_is_told_as_it_happens_and_ends_when_it_ends(
+async def test_a_story_is_told_as_it_happens_and_ends_when_it_ends(
     tmp_path: Path, silent_notifier: Notifier
 ) -> None:
     go_on = asyncio.Event()
@@ -35,51 +35,44 @@ def test_a_story_is_told_as_it_happens_and_ends_when_it_ends(
     async def events(_request: Request) -> Response:
         return event_stream(story())
 
-    async def scenario() -> tuple[str, list[bytes]]:
-        async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
-            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)).decode().lower()
-            chunks = [await next_chunk(reader)]
-            go_on.set()
-            chunks += [await next_chunk(reader), await next_chunk(reader)]
-            writer.close()
-            await writer.wait_closed()
-            return head, chunks
-
-    head, chunks = asyncio.run(scenario())
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)).decode().lower()
+        chunks = [await next_chunk(reader)]
+        go_on.set()
+        chunks += [await next_chunk(reader), await next_chunk(reader)]
+        writer.close()
+        await writer.wait_closed()
     assert "content-type: text/event-stream; charset=utf-8" in head
     assert "cache-control: no-store" in head
     assert "content-length" not in head
     assert chunks == [b"data: 1\n\n", b"data: 2\n\n", b""]
 
 
-def test_a_reader_who_leaves_ends_the_telling(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> None:
-        ended = asyncio.Event()
+async def test_a_reader_who_leaves_ends_the_telling(tmp_path: Path, silent_notifier: Notifier) -> None:
+    ended = asyncio.Event()
 
-        async def story() -> AsyncIterator[bytes]:
-            try:
-                yield b"data: 1\n\n"
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
+    async def story() -> AsyncIterator[bytes]:
+        try:
+            yield b"data: 1\n\n"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
-        async def events(_request: Request) -> Response:
-            return event_stream(story())
+    async def events(_request: Request) -> Response:
+        return event_stream(story())
 
-        async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
-            await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
-            writer.close()
-            await writer.wait_closed()
-            await asyncio.wait_for(ended.wait(), TIMEOUT)
-
-    asyncio.run(scenario())
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
+        await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.wait_for(ended.wait(), TIMEOUT)
 
 
-def test_a_story_that_breaks_keeps_its_traceback_in_the_journal(
+async def test_a_story_that_breaks_keeps_its_traceback_in_the_journal(
     tmp_path: Path, silent_notifier: Notifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> AsyncIterator[bytes]:
@@ -89,24 +82,22 @@ def test_a_story_that_breaks_keeps_its_traceback_in_the_journal(
     async def events(_request: Request) -> Response:
         return event_stream(story())
 
-    async def scenario() -> bytes:
-        async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
-            told = await asyncio.wait_for(reader.read(), TIMEOUT)
-            writer.close()
-            await writer.wait_closed()
-            return told
-
-    told = asyncio.run(scenario())
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
+        told = await asyncio.wait_for(reader.read(), TIMEOUT)
+        writer.close()
+        await writer.wait_closed()
 
     assert b"data: 1" in told
     assert not told.endswith(b"0\r\n\r\n"), "a story that broke must not look like one that ended"
     assert ZeroDivisionError in [record.exc_info[0] for record in caplog.records if record.exc_info]
 
 
-def test_what_an_answer_repeats_of_a_request_is_escaped(tmp_path: Path, silent_notifier: Notifier) -> None:
-    (answer,) = ask(tmp_path, silent_notifier, request("GET", "/%1B%5B2J%C2%9B%E2%80%AE%7F%C3%BC"))
+async def test_what_an_answer_repeats_of_a_request_is_escaped(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    (answer,) = await ask(tmp_path, silent_notifier, request("GET", "/%1B%5B2J%C2%9B%E2%80%AE%7F%C3%BC"))
 
     assert answer.json["detail"] == "there is nothing at /\x1b[2J\x9b\u202e\x7fü"
     assert answer.content.isascii()

@@ -38,58 +38,46 @@ class Story:
         return Reading(follow, first, lambda: (left if left is not None else []).append("left"))
 
 
-def test_what_comes_while_a_chunk_is_sent_is_read_before_the_end() -> None:
-    async def scenario() -> None:
-        story, read = Story(b"1"), []
+async def test_what_comes_while_a_chunk_is_sent_is_read_before_the_end() -> None:
+    story, read = Story(b"1"), []
 
-        async for chunk in story.read(b"0"):
-            read.append(chunk)
-            if chunk == b"1":
-                story.tell(b"2")
-                story.tell(b"3", is_last=True)
+    async for chunk in story.read(b"0"):
+        read.append(chunk)
+        if chunk == b"1":
+            story.tell(b"2")
+            story.tell(b"3", is_last=True)
 
-        assert read == [b"0", b"1", b"2", b"3"]
-
-    asyncio.run(scenario())
+    assert read == [b"0", b"1", b"2", b"3"]
 
 
-def test_all_readers_are_woken() -> None:
-    async def scenario() -> None:
-        story = Story()
-        waiting = [asyncio.ensure_future(anext(story.read())) for _ in range(3)]
-        await asyncio.sleep(0)
+async def test_all_readers_are_woken() -> None:
+    story = Story()
+    waiting = [asyncio.ensure_future(anext(story.read())) for _ in range(3)]
+    await asyncio.sleep(0)
 
-        story.tell(b"1")
+    story.tell(b"1")
 
-        assert await asyncio.gather(*waiting) == [b"1"] * 3
-
-    asyncio.run(scenario())
+    assert await asyncio.gather(*waiting) == [b"1"] * 3
 
 
-def test_a_silent_stream_has_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr(rbee.server.streams, "KEEP_ALIVE", 0.01)
-        reading = Story(b"1").read()
+async def test_a_silent_stream_has_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rbee.server.streams, "KEEP_ALIVE", 0.01)
+    reading = Story(b"1").read()
 
-        assert [await anext(reading) for _ in range(3)] == [b"1", COMMENT, COMMENT]
-        await reading.aclose()
-
-    asyncio.run(scenario())
+    assert [await anext(reading) for _ in range(3)] == [b"1", COMMENT, COMMENT]
+    await reading.aclose()
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 2, 3])
-def test_a_place_is_given_back_once_however_far_its_reader_went(chunks: int) -> None:
-    async def scenario() -> None:
-        left: list[str] = []
-        story = Story(b"1")
-        story.tell(b"2", is_last=True)
-        reading = story.read(left=left)
+async def test_a_place_is_given_back_once_however_far_its_reader_went(chunks: int) -> None:
+    left: list[str] = []
+    story = Story(b"1")
+    story.tell(b"2", is_last=True)
+    reading = story.read(left=left)
 
-        for _ in range(chunks):
-            await anext(reading, None)
-        await reading.aclose()
-        await reading.aclose()
+    for _ in range(chunks):
+        await anext(reading, None)
+    await reading.aclose()
+    await reading.aclose()
 
-        assert left == ["left"]
-
-    asyncio.run(scenario())
+    assert left == ["left"]

@@ -26,46 +26,38 @@ async def two_then_wait() -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
 
 
-def test_systemd_hears_ready_then_stopping_then_stopped(
+async def test_systemd_hears_ready_then_stopping_then_stopped(
     tmp_path: Path, notifier: Notifier, systemd_socket: socket.socket
 ) -> None:
-    async def scenario() -> list[bytes]:
-        async with served(app(), tmp_path / "s", notifier):
-            await raw(tmp_path / "s", request("GET", "/health"))
-            return heard(systemd_socket)
-
-    before = asyncio.run(scenario())
+    async with served(app(), tmp_path / "s", notifier):
+        await raw(tmp_path / "s", request("GET", "/health"))
+        before = heard(systemd_socket)
 
     assert before == [b"READY=1\nSTATUS=all is well"]
     assert heard(systemd_socket) == [b"STOPPING=1\nSTATUS=stopping", b"STATUS=stopped"]
 
 
-def test_who_connects_as_soon_as_ready_is_said_is_served(
+async def test_who_connects_as_soon_as_ready_is_said_is_served(
     tmp_path: Path, notifier: Notifier, systemd_socket: socket.socket
 ) -> None:
-    async def scenario() -> int:
-        systemd_socket.setblocking(False)
-        told_to_stop = asyncio.Event()
-        with listen(tmp_path / "s") as listener:
-            serving = asyncio.ensure_future(
-                serve(
-                    app(), [listener], notifier, told_to_stop,
-                    status=lambda: "", started=lambda: None, stopping=nothing,
-                )
-            )  # fmt: skip
-            ready = await asyncio.wait_for(
-                asyncio.get_running_loop().sock_recv(systemd_socket, 4096), TIMEOUT
+    systemd_socket.setblocking(False)
+    told_to_stop = asyncio.Event()
+    with listen(tmp_path / "s") as listener:
+        serving = asyncio.ensure_future(
+            serve(
+                app(), [listener], notifier, told_to_stop,
+                status=lambda: "", started=lambda: None, stopping=nothing,
             )
-            assert ready.startswith(b"READY=1")
-            answer = await raw(tmp_path / "s", request("GET", "/health"))
-            told_to_stop.set()
-            await asyncio.wait_for(serving, TIMEOUT)
-        return answer.status
+        )  # fmt: skip
+        ready = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(systemd_socket, 4096), TIMEOUT)
+        assert ready.startswith(b"READY=1")
+        answer = await raw(tmp_path / "s", request("GET", "/health"))
+        told_to_stop.set()
+        await asyncio.wait_for(serving, TIMEOUT)
+    assert answer.status == 200
 
-    assert asyncio.run(scenario()) == 200
 
-
-def test_a_socket_that_cannot_be_served_is_never_called_ready(
+async def test_a_socket_that_cannot_be_served_is_never_called_ready(
     tmp_path: Path, notifier: Notifier, systemd_socket: socket.socket
 ) -> None:
     began = False
@@ -74,72 +66,64 @@ def test_a_socket_that_cannot_be_served_is_never_called_ready(
         nonlocal began
         began = True
 
-    async def scenario() -> None:
-        left, right = socket.socketpair()
-        with left, right, pytest.raises(OSError, match="Invalid argument"):
-            await serve(
-                app(), [left], notifier, asyncio.Event(),
-                status=lambda: "all is well", started=started, stopping=nothing,
-            )  # fmt: skip
-
-    asyncio.run(scenario())
+    left, right = socket.socketpair()
+    with left, right, pytest.raises(OSError, match="Invalid argument"):
+        await serve(
+            app(), [left], notifier, asyncio.Event(),
+            status=lambda: "all is well", started=started, stopping=nothing,
+        )  # fmt: skip
 
     assert not began
     assert [message for message in heard(systemd_socket) if b"READY" in message] == []
 
 
-def test_the_sockets_are_still_served_while_it_is_stopping(tmp_path: Path, silent_notifier: Notifier) -> None:
+async def test_the_sockets_are_still_served_while_it_is_stopping(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
     statuses = []
 
     async def stopping() -> None:
         statuses.append((await raw(tmp_path / "s", request("GET", "/health"))).status)
 
-    async def scenario() -> None:
-        async with served(app(), tmp_path / "s", silent_notifier, stopping=stopping):
-            pass
-
-    asyncio.run(scenario())
+    async with served(app(), tmp_path / "s", silent_notifier, stopping=stopping):
+        pass
 
     assert statuses == [200]
 
 
-def test_a_stream_ends_at_once_when_the_server_stops(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> tuple[bytes, float]:
-        end = asyncio.Event()
+async def test_a_stream_ends_at_once_when_the_server_stops(tmp_path: Path, silent_notifier: Notifier) -> None:
+    end = asyncio.Event()
 
-        async def story() -> AsyncIterator[bytes]:
-            yield b"data: 1\n\n"
-            await end.wait()
-            yield b"data: end\n\n"
+    async def story() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        await end.wait()
+        yield b"data: end\n\n"
 
-        async def events(_request: Request) -> Response:
-            return event_stream(story())
+    async def events(_request: Request) -> Response:
+        return event_stream(story())
 
-        async def stopping() -> None:
-            end.set()
+    async def stopping() -> None:
+        end.set()
 
-        async with served(
-            app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier, stopping=stopping
-        ) as stop:
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
-            await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
-            began = asyncio.get_running_loop().time()
-            await stop()
-            took = asyncio.get_running_loop().time() - began
-            told = await asyncio.wait_for(reader.read(), TIMEOUT)
-            writer.close()
-            await writer.wait_closed()
-            return told, took
-
-    told, took = asyncio.run(scenario())
+    async with served(
+        app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier, stopping=stopping
+    ) as stop:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
+        await asyncio.wait_for(reader.readuntil(b"data: 1"), TIMEOUT)
+        began = asyncio.get_running_loop().time()
+        await stop()
+        took = asyncio.get_running_loop().time() - began
+        told = await asyncio.wait_for(reader.read(), TIMEOUT)
+        writer.close()
+        await writer.wait_closed()
 
     assert b"data: end\n\n" in told
     assert told.endswith(b"0\r\n\r\n")
     assert took < uvicorn.GRACE
 
 
-def test_a_request_that_does_not_end_holds_the_server_for_its_grace_only(
+async def test_a_request_that_does_not_end_holds_the_server_for_its_grace_only(
     tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uvicorn, "GRACE", 0.1)
@@ -147,66 +131,53 @@ def test_a_request_that_does_not_end_holds_the_server_for_its_grace_only(
     async def events(_request: Request) -> Response:
         return event_stream(two_then_wait())
 
-    async def scenario() -> None:
-        async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier) as stop:
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
-            await asyncio.wait_for(reader.readuntil(b"data: 2"), TIMEOUT)
-            await stop()
-            writer.close()
-
-    asyncio.run(scenario())
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier) as stop:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
+        await asyncio.wait_for(reader.readuntil(b"data: 2"), TIMEOUT)
+        await stop()
+        writer.close()
 
 
-def test_an_idle_connection_does_not_hold_the_server(tmp_path: Path, silent_notifier: Notifier) -> None:
-    async def scenario() -> tuple[bytes, float]:
-        async with served(app(), tmp_path / "s", silent_notifier) as stop:
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
-            writer.write(request("GET", "/health"))
-            await asyncio.wait_for(read_answer(reader), TIMEOUT)
-            began = asyncio.get_running_loop().time()
-            await stop()
-            took = asyncio.get_running_loop().time() - began
-            rest = await asyncio.wait_for(reader.read(), TIMEOUT)
-            writer.close()
-            await writer.wait_closed()
-            return rest, took
-
-    rest, took = asyncio.run(scenario())
+async def test_an_idle_connection_does_not_hold_the_server(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async with served(app(), tmp_path / "s", silent_notifier) as stop:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(request("GET", "/health"))
+        await asyncio.wait_for(read_answer(reader), TIMEOUT)
+        began = asyncio.get_running_loop().time()
+        await stop()
+        took = asyncio.get_running_loop().time() - began
+        rest = await asyncio.wait_for(reader.read(), TIMEOUT)
+        writer.close()
+        await writer.wait_closed()
 
     assert rest == b""
     assert took < uvicorn.GRACE
 
 
-def test_the_watchdog_is_fed_while_it_serves(
+async def test_the_watchdog_is_fed_while_it_serves(
     tmp_path: Path, notifier: Notifier, systemd_socket: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "100000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
 
-    async def scenario() -> int:
-        async with served(app(), tmp_path / "s", notifier):
-            systemd_socket.setblocking(False)
-            fed = 0
-            while fed < 3:
-                message = await asyncio.wait_for(
-                    asyncio.get_running_loop().sock_recv(systemd_socket, 4096), TIMEOUT
-                )
-                fed += message == b"WATCHDOG=1"
-            return fed
-
-    assert asyncio.run(scenario()) == 3
+    async with served(app(), tmp_path / "s", notifier):
+        systemd_socket.setblocking(False)
+        fed = 0
+        while fed < 3:
+            message = await asyncio.wait_for(
+                asyncio.get_running_loop().sock_recv(systemd_socket, 4096), TIMEOUT
+            )
+            fed += message == b"WATCHDOG=1"
+        assert fed == 3
 
 
-def test_without_a_watchdog_none_is_fed(
+async def test_without_a_watchdog_none_is_fed(
     tmp_path: Path, notifier: Notifier, systemd_socket: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
 
-    async def scenario() -> None:
-        async with served(app(), tmp_path / "s", notifier):
-            await raw(tmp_path / "s", request("GET", "/health"))
-
-    asyncio.run(scenario())
+    async with served(app(), tmp_path / "s", notifier):
+        await raw(tmp_path / "s", request("GET", "/health"))
 
     assert b"WATCHDOG=1" not in heard(systemd_socket)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
 
 import pytest
 
@@ -15,16 +14,10 @@ from rbee.systemd.aio import AsyncBus
 from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE, DiedError, NoProgram, PlayedSystemd
 
-Result = TypeVar("Result")
+pytestmark = pytest.mark.deadline(5)
+
 
 LOST: list[RbeeError] = []
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    async def scenario() -> Result:
-        return await asyncio.wait_for(work, 5)
-
-    return asyncio.run(scenario())
 
 
 @asynccontextmanager
@@ -39,184 +32,151 @@ async def a_bus() -> AsyncIterator[tuple[AsyncBus, PlayedSystemd]]:
         await systemd.close()
 
 
-def test_a_start_is_awaited_until_its_job_is_done() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            is_up = asyncio.Event()
+async def test_a_start_is_awaited_until_its_job_is_done() -> None:
+    async with a_bus() as (bus, systemd):
+        is_up = asyncio.Event()
 
-            class Slow(NoProgram):
-                async def start(self) -> None:
-                    await is_up.wait()
+        class Slow(NoProgram):
+            async def start(self) -> None:
+                await is_up.wait()
 
-            systemd.programs[HIVE_UNIT] = Slow()
-            starting = asyncio.ensure_future(bus.start(HIVE_UNIT, timeout=5))
-            done, _ = await asyncio.wait({starting}, timeout=0.02)
-            assert not done
-            is_up.set()
-            await starting
-            assert bus.state(HIVE_UNIT) == ACTIVE
-            await bus.stop(HIVE_UNIT, timeout=5)
-            assert bus.state(HIVE_UNIT) == INACTIVE
-            assert systemd.asked == [("start", HIVE_UNIT), ("stop", HIVE_UNIT)]
-
-    run(scenario())
+        systemd.programs[HIVE_UNIT] = Slow()
+        starting = asyncio.ensure_future(bus.start(HIVE_UNIT, timeout=5))
+        done, _ = await asyncio.wait({starting}, timeout=0.02)
+        assert not done
+        is_up.set()
+        await starting
+        assert bus.state(HIVE_UNIT) == ACTIVE
+        await bus.stop(HIVE_UNIT, timeout=5)
+        assert bus.state(HIVE_UNIT) == INACTIVE
+        assert systemd.asked == [("start", HIVE_UNIT), ("stop", HIVE_UNIT)]
 
 
-def test_a_job_that_is_over_before_anybody_could_wait_is_heard() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            systemd.states[HIVE_UNIT] = ACTIVE
+async def test_a_job_that_is_over_before_anybody_could_wait_is_heard() -> None:
+    async with a_bus() as (bus, systemd):
+        systemd.states[HIVE_UNIT] = ACTIVE
+        await bus.start(HIVE_UNIT, timeout=5)
+
+
+async def test_a_job_that_systemd_has_not_confirmed_in_time_is_asked_for_again() -> None:
+    async with a_bus() as (bus, systemd):
+        systemd.states[HIVE_UNIT] = ACTIVE
+        systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
+        await bus.start(HIVE_UNIT, timeout=5)
+        assert systemd.asked == [("start", HIVE_UNIT), ("start", HIVE_UNIT)]
+        systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
+        with pytest.raises(TimedOut, match="no answer within 3 s"):
+            await bus.start(HIVE_UNIT, timeout=0)
+
+
+async def test_a_job_that_fails_is_told_with_the_unit_s_own_words() -> None:
+    async with a_bus() as (bus, systemd):
+
+        class Broken(NoProgram):
+            async def start(self) -> None:
+                raise DiedError(
+                    UnitState("loaded", "failed", "failed", result="exit-code", status_text="no config")
+                )
+
+        systemd.programs[HIVE_UNIT] = Broken()
+        with pytest.raises(UnitFailed, match="its result is 'exit-code', it said: no config"):
             await bus.start(HIVE_UNIT, timeout=5)
 
-    run(scenario())
+
+async def test_a_job_that_does_not_end_is_not_waited_for() -> None:
+    async with a_bus() as (bus, systemd):
+
+        class Hanging(NoProgram):
+            async def start(self) -> None:
+                await asyncio.Event().wait()
+
+        systemd.programs[HIVE_UNIT] = Hanging()
+        with pytest.raises(TimedOut, match=r"rbee-hive.service was not done after 0.05 s") as caught:
+            await bus.start(HIVE_UNIT, timeout=0.05)
+        assert caught.value.hint == "systemctl status rbee-hive.service"
 
 
-def test_a_job_that_systemd_has_not_confirmed_in_time_is_asked_for_again() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            systemd.states[HIVE_UNIT] = ACTIVE
-            systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
+async def test_jobs_at_once_do_not_mix_up_their_results() -> None:
+    async with a_bus() as (bus, systemd):
+
+        class Broken(NoProgram):
+            async def start(self) -> None:
+                raise DiedError(UnitState("loaded", "failed", "failed", result="exit-code"))
+
+        systemd.programs["b.service"] = Broken()
+        results = await asyncio.gather(
+            *(bus.start(unit, timeout=5) for unit in ("a.service", "b.service", "c.service")),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [type(None), UnitFailed, type(None)]
+
+
+async def test_a_refusal_comes_at_once() -> None:
+    async with a_bus() as (bus, systemd):
+        systemd.refusal = NotPermitted("systemd does not let you do this")
+        with pytest.raises(NotPermitted):
             await bus.start(HIVE_UNIT, timeout=5)
-            assert systemd.asked == [("start", HIVE_UNIT), ("start", HIVE_UNIT)]
-            systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
-            with pytest.raises(TimedOut, match="no answer within 3 s"):
-                await bus.start(HIVE_UNIT, timeout=0)
-
-    run(scenario())
-
-
-def test_a_job_that_fails_is_told_with_the_unit_s_own_words() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-
-            class Broken(NoProgram):
-                async def start(self) -> None:
-                    raise DiedError(
-                        UnitState("loaded", "failed", "failed", result="exit-code", status_text="no config")
-                    )
-
-            systemd.programs[HIVE_UNIT] = Broken()
-            with pytest.raises(UnitFailed, match="its result is 'exit-code', it said: no config"):
-                await bus.start(HIVE_UNIT, timeout=5)
-
-    run(scenario())
-
-
-def test_a_job_that_does_not_end_is_not_waited_for() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-
-            class Hanging(NoProgram):
-                async def start(self) -> None:
-                    await asyncio.Event().wait()
-
-            systemd.programs[HIVE_UNIT] = Hanging()
-            with pytest.raises(TimedOut, match=r"rbee-hive.service was not done after 0.05 s") as caught:
-                await bus.start(HIVE_UNIT, timeout=0.05)
-            assert caught.value.hint == "systemctl status rbee-hive.service"
-
-    run(scenario())
-
-
-def test_jobs_at_once_do_not_mix_up_their_results() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-
-            class Broken(NoProgram):
-                async def start(self) -> None:
-                    raise DiedError(UnitState("loaded", "failed", "failed", result="exit-code"))
-
-            systemd.programs["b.service"] = Broken()
-            results = await asyncio.gather(
-                *(bus.start(unit, timeout=5) for unit in ("a.service", "b.service", "c.service")),
-                return_exceptions=True,
-            )
-            assert [type(result) for result in results] == [type(None), UnitFailed, type(None)]
-
-    run(scenario())
-
-
-def test_a_refusal_comes_at_once() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            systemd.refusal = NotPermitted("systemd does not let you do this")
-            with pytest.raises(NotPermitted):
-                await bus.start(HIVE_UNIT, timeout=5)
-            systemd.refusal = NotPermitted("systemd does not let you do this")
-            with pytest.raises(NotPermitted):
-                bus.ask_stop(TARGET)
-
-    run(scenario())
+        systemd.refusal = NotPermitted("systemd does not let you do this")
+        with pytest.raises(NotPermitted):
+            bus.ask_stop(TARGET)
 
 
 @pytest.mark.parametrize("unit", [HIVE_UNIT, QUEEN_UNIT])
-def test_a_start_does_not_undo_a_stop_that_somebody_asked_for(unit: str) -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            systemd.job(unit, "stop")
-            with pytest.raises(Stopping):
-                await bus.start(HIVE_UNIT, timeout=5)
-            assert bus.state(HIVE_UNIT) == INACTIVE
-
-    run(scenario())
+async def test_a_start_does_not_undo_a_stop_that_somebody_asked_for(unit: str) -> None:
+    async with a_bus() as (bus, systemd):
+        systemd.job(unit, "stop")
+        with pytest.raises(Stopping):
+            await bus.start(HIVE_UNIT, timeout=5)
+        assert bus.state(HIVE_UNIT) == INACTIVE
 
 
-def test_a_unit_s_changes_are_heard_without_asking() -> None:
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            heard = asyncio.Event()
-            bus.on_unit_changed(HIVE_UNIT, heard.set)
-            systemd.becomes(HIVE_UNIT, ACTIVE)
-            await asyncio.wait_for(heard.wait(), 5)
-
-    run(scenario())
+async def test_a_unit_s_changes_are_heard_without_asking() -> None:
+    async with a_bus() as (bus, systemd):
+        heard = asyncio.Event()
+        bus.on_unit_changed(HIVE_UNIT, heard.set)
+        systemd.becomes(HIVE_UNIT, ACTIVE)
+        await asyncio.wait_for(heard.wait(), 5)
 
 
-def test_a_signal_that_a_call_swallowed_is_still_heard() -> None:
+async def test_a_signal_that_a_call_swallowed_is_still_heard() -> None:
     """A blocking call reads signals into the library's own queue, where no descriptor tells of them."""
 
-    async def scenario() -> None:
-        async with a_bus() as (bus, systemd):
-            heard = asyncio.Event()
-            bus.on_unit_changed(HIVE_UNIT, heard.set)
-            swallowed = []
-            original = systemd.state
+    async with a_bus() as (bus, systemd):
+        heard = asyncio.Event()
+        bus.on_unit_changed(HIVE_UNIT, heard.set)
+        swallowed = []
+        original = systemd.state
 
-            def state(unit: str) -> UnitState:
-                if not swallowed:
-                    swallowed.append(heard.set)
-                return original(unit)
+        def state(unit: str) -> UnitState:
+            if not swallowed:
+                swallowed.append(heard.set)
+            return original(unit)
 
-            def pump() -> None:
-                while swallowed:
-                    swallowed.pop()()
+        def pump() -> None:
+            while swallowed:
+                swallowed.pop()()
 
-            systemd.state, systemd.pump = state, pump  # type: ignore[method-assign]
-            bus.state(HIVE_UNIT)
-            await asyncio.wait_for(heard.wait(), 5)
-
-    run(scenario())
+        systemd.state, systemd.pump = state, pump  # type: ignore[method-assign]
+        bus.state(HIVE_UNIT)
+        await asyncio.wait_for(heard.wait(), 5)
 
 
-def test_a_bus_that_is_gone_is_told_once_and_does_not_spin() -> None:
+async def test_a_bus_that_is_gone_is_told_once_and_does_not_spin() -> None:
     LOST.clear()
 
-    async def scenario() -> int:
-        async with a_bus() as (_bus, systemd):
-            pumped = 0
+    async with a_bus() as (_bus, systemd):
+        pumped = 0
 
-            def pump() -> None:
-                nonlocal pumped
-                pumped += 1
-                raise Unreachable("listening to the system bus: Connection reset by peer")
+        def pump() -> None:
+            nonlocal pumped
+            pumped += 1
+            raise Unreachable("listening to the system bus: Connection reset by peer")
 
-            systemd.pump = pump  # type: ignore[method-assign]
-            systemd.becomes(HIVE_UNIT, ACTIVE)
-            systemd.remove_job(systemd.job(HIVE_UNIT, "start"))
-            for _ in range(10):
-                await asyncio.sleep(0)
-            return pumped
-
-    assert run(scenario()) == 1
+        systemd.pump = pump  # type: ignore[method-assign]
+        systemd.becomes(HIVE_UNIT, ACTIVE)
+        systemd.remove_job(systemd.job(HIVE_UNIT, "start"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert pumped == 1
     (lost,) = LOST
     assert "Connection reset by peer" in lost.message

@@ -35,8 +35,10 @@ from rbee.uplink.offer import DIALLED_MAX
 from rbee.wire.daemon import Health
 from rbee.wire.devices import Cpu, Devices
 from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
-from tests.unit.hive.test_dial import Queen, Times, held, queen, run
+from tests.unit.hive.test_dial import Queen, Times, held, queen
 from tests.unit.wait import until
+
+pytestmark = pytest.mark.deadline(10)
 
 __all__ = ["queen"]
 
@@ -44,7 +46,7 @@ JOB = "7" * 32
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))
 
 
-def test_what_she_asks_is_put_to_the_app_as_from_her(
+async def test_what_she_asks_is_put_to_the_app_as_from_her(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -55,18 +57,15 @@ def test_what_she_asks_is_put_to_the_app_as_from_her(
 
     app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            for job_id in (JOB, None):
-                assert await stream.uplink.client.devices(job_id=job_id, timeout=5) == DEVICES
-
-    run(scenario())
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        for job_id in (JOB, None):
+            assert await stream.uplink.client.devices(job_id=job_id, timeout=5) == DEVICES
     peer = RemotePeer("127.0.0.1", QUEEN_NAME)
     assert seen == [(JOB, peer), (None, peer)]
     assert queen.carriers == 1
 
 
-def test_the_hive_s_refusals_come_as_they_are(
+async def test_the_hive_s_refusals_come_as_they_are(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(_request: Request) -> Devices:
@@ -74,25 +73,21 @@ def test_the_hive_s_refusals_come_as_they_are(
 
     app = build_app("a hive", "1", {HiveRoutes.DEVICES: refuse})
 
-    async def scenario() -> list[RbeeError]:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            told = []
-            for route in (
-                HiveRoutes.DEVICES,
-                replace(HiveRoutes.DEVICES, path="/nowhere"),
-                replace(HiveRoutes.DEVICES, method="POST"),
-            ):
-                with pytest.raises(RbeeError) as caught:
-                    await stream.uplink.ask(route, timeout=5)
-                told.append(caught.value)
-            return told
-
-    told = run(scenario())
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        told = []
+        for route in (
+            HiveRoutes.DEVICES,
+            replace(HiveRoutes.DEVICES, path="/nowhere"),
+            replace(HiveRoutes.DEVICES, method="POST"),
+        ):
+            with pytest.raises(RbeeError) as caught:
+                await stream.uplink.ask(route, timeout=5)
+            told.append(caught.value)
     assert [type(error) for error in told] == [HiveFailed, NoSuchRoute, NoSuchMethod]
     assert (told[0].message, told[0].hint) == ("its driver hangs", "modprobe nvidia")
 
 
-def test_what_nobody_foresaw_is_answered_with_500_and_keeps_its_traceback(
+async def test_what_nobody_foresaw_is_answered_with_500_and_keeps_its_traceback(
     queen: Queen,
     silent_notifier: Notifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -103,13 +98,10 @@ def test_what_nobody_foresaw_is_answered_with_500_and_keeps_its_traceback(
 
     app = build_app("a hive", "1", {HiveRoutes.DEVICES: fail})
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            with pytest.raises(RbeeError) as caught:
-                await stream.uplink.ask(HiveRoutes.DEVICES, timeout=5)
-            assert caught.value.status == 500
-
-    run(scenario())
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        with pytest.raises(RbeeError) as caught:
+            await stream.uplink.ask(HiveRoutes.DEVICES, timeout=5)
+        assert caught.value.status == 500
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
@@ -117,7 +109,7 @@ ECHO = Route("DELETE", "/echo", "What came", Health)
 FEED: Route[None] = Route("GET", "/feed", "Without an end", None)
 
 
-def test_bodies_of_any_method_and_answers_of_megabytes_are_carried_and_bounded_as_locally(
+async def test_bodies_of_any_method_and_answers_of_megabytes_are_carried_and_bounded_as_locally(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def echo(request: Request) -> Health:
@@ -128,20 +120,17 @@ def test_bodies_of_any_method_and_answers_of_megabytes_are_carried_and_bounded_a
 
     app = build_app("a hive", "1", {ECHO: echo, HiveRoutes.DEVICES: devices})
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            assert (await stream.uplink.ask(ECHO, {"a": 1}, timeout=5)).version == '{"a": 1}'
-            large = {"a": "x" * (BODY_LIMIT - 9)}
-            assert (await stream.uplink.ask(ECHO, large, timeout=5)).version.startswith('{"a": "xxx')
-            with pytest.raises(TooLarge):
-                await stream.uplink.ask(ECHO, {"a": "x" * BODY_LIMIT}, timeout=5)
-            told = await stream.uplink.client.devices(job_id=None, timeout=5)
-            assert len(told.model_catalog) == 8000
-
-    run(scenario())
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        assert (await stream.uplink.ask(ECHO, {"a": 1}, timeout=5)).version == '{"a": 1}'
+        large = {"a": "x" * (BODY_LIMIT - 9)}
+        assert (await stream.uplink.ask(ECHO, large, timeout=5)).version.startswith('{"a": "xxx')
+        with pytest.raises(TooLarge):
+            await stream.uplink.ask(ECHO, {"a": "x" * BODY_LIMIT}, timeout=5)
+        told = await stream.uplink.client.devices(job_id=None, timeout=5)
+        assert len(told.model_catalog) == 8000
 
 
-def test_a_stream_is_carried_and_its_end_either_way(
+async def test_a_stream_is_carried_and_its_end_either_way(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Ticks:
@@ -157,72 +146,63 @@ def test_a_stream_is_carried_and_its_end_either_way(
         async def aclose(self) -> None:
             self.ended.set()
 
-    async def scenario() -> None:
-        ticks = Ticks(3)
+    ticks = Ticks(3)
 
-        async def feed(_request: Request) -> Response:
-            return event_stream(ticks)
+    async def feed(_request: Request) -> Response:
+        return event_stream(ticks)
 
-        app = build_app("a hive", "1", {FEED: feed})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            async with stream.uplink.stream(FEED, headers={}, silence=5) as parts:
-                assert b"".join([part async for part in parts]) == b"0\n1\n2\n"
-            ticks = Ticks(10**9)
-            async with stream.uplink.stream(FEED, headers={}, silence=5) as parts:
-                assert (await anext(parts)).startswith(b"0\n")
-            await ticks.ended.wait()
-
-    run(scenario())
+    app = build_app("a hive", "1", {FEED: feed})
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        async with stream.uplink.stream(FEED, headers={}, silence=5) as parts:
+            assert b"".join([part async for part in parts]) == b"0\n1\n2\n"
+        ticks = Ticks(10**9)
+        async with stream.uplink.stream(FEED, headers={}, silence=5) as parts:
+            assert (await anext(parts)).startswith(b"0\n")
+        await ticks.ended.wait()
 
 
-def test_one_answer_that_takes_long_holds_up_no_other(
+async def test_one_answer_that_takes_long_holds_up_no_other(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        release = asyncio.Event()
+    release = asyncio.Event()
 
-        async def devices(_request: Request) -> Devices:
-            await release.wait()
-            return DEVICES
+    async def devices(_request: Request) -> Devices:
+        await release.wait()
+        return DEVICES
 
-        async def health(_request: Request) -> Health:
-            return Health("ok", "1")
+    async def health(_request: Request) -> Health:
+        return Health("ok", "1")
 
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices, HiveRoutes.HEALTH: health})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            slow = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
-            await asyncio.gather(*(stream.uplink.client.health(timeout=5) for _ in range(30)))
-            assert not slow.done()
-            release.set()
-            assert await slow == DEVICES
-        assert queen.carriers == CARRIERS_MAX
-
-    run(scenario())
+    app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices, HiveRoutes.HEALTH: health})
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        slow = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
+        await asyncio.gather(*(stream.uplink.client.health(timeout=5) for _ in range(30)))
+        assert not slow.done()
+        release.set()
+        assert await slow == DEVICES
+    assert queen.carriers == CARRIERS_MAX
 
 
-def test_a_queen_who_gave_up_is_asked_over_another_connection_next(
+async def test_a_queen_who_gave_up_is_asked_over_another_connection_next(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        begun, gone = asyncio.Event(), asyncio.Event()
+    begun, gone = asyncio.Event(), asyncio.Event()
 
-        async def devices(request: Request) -> Devices:
-            begun.set()
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            gone.set()
-            return DEVICES
+    async def devices(request: Request) -> Devices:
+        begun.set()
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+        return DEVICES
 
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices, HiveRoutes.HEALTH: _health})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
-            asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
-            await begun.wait()
-            asking.cancel()
-            await gone.wait()
-            await stream.uplink.client.health(timeout=5)
-        assert queen.carriers == 2
-
-    run(scenario())
+    app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices, HiveRoutes.HEALTH: _health})
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (_, stream):
+        asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
+        await begun.wait()
+        asking.cancel()
+        await gone.wait()
+        await stream.uplink.client.health(timeout=5)
+    assert queen.carriers == 2
 
 
 async def _health(_request: Request) -> Health:
@@ -232,7 +212,7 @@ async def _health(_request: Request) -> Health:
 # Connections
 
 
-def test_a_connection_that_cannot_be_had_is_logged_and_ends_nothing(
+async def test_a_connection_that_cannot_be_had_is_logged_and_ends_nothing(
     queen: Queen,
     silent_notifier: Notifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -241,18 +221,15 @@ def test_a_connection_that_cannot_be_had_is_logged_and_ends_nothing(
     monkeypatch.setattr(rbee.uplink.accept, "DIAL_TIMEOUT", 0.2)
     queen.carrier_refusal = HiveNotOnline("not now")
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            with pytest.raises(TimedOut, match="was asked for a connection"):
-                await stream.uplink.client.health(timeout=5)
-            queen.carrier_refusal = None
+    async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
+        with pytest.raises(TimedOut, match="was asked for a connection"):
             await stream.uplink.client.health(timeout=5)
-
-    run(scenario())
+        queen.carrier_refusal = None
+        await stream.uplink.client.health(timeout=5)
     assert "dialling a connection that the queen asked for failed: not now" in caplog.text
 
 
-def test_a_connection_that_breaks_before_it_is_there_is_dialled_again_and_not_for_ever(
+async def test_a_connection_that_breaks_before_it_is_there_is_dialled_again_and_not_for_ever(
     queen: Queen,
     silent_notifier: Notifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -261,121 +238,106 @@ def test_a_connection_that_breaks_before_it_is_there_is_dialled_again_and_not_fo
     monkeypatch.setattr(rbee.uplink.offer, "DIAL_AGAIN", (0.01, 0.01))
     monkeypatch.setattr(rbee.uplink.accept, "DIAL_TIMEOUT", 1.0)
 
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            # A refusal is none of those, and would be the same again.
-            queen.carrier_refusal, queen.drops = HiveNotOnline("not now"), 3
-            with pytest.raises(TimedOut):
-                await stream.uplink.client.health(timeout=5)
-            assert (queen.carriers, queen.drops) == (3, 0)
-
-            queen.carrier_refusal, queen.drops = None, 0
+    async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
+        # A refusal is none of those, and would be the same again.
+        queen.carrier_refusal, queen.drops = HiveNotOnline("not now"), 3
+        with pytest.raises(TimedOut):
             await stream.uplink.client.health(timeout=5)
+        assert (queen.carriers, queen.drops) == (3, 0)
 
-    run(scenario())
+        queen.carrier_refusal, queen.drops = None, 0
+        await stream.uplink.client.health(timeout=5)
     assert "the queen asked for failed: the connection to 127.0.0.1" in caplog.text
 
 
-def test_a_queen_who_asks_for_connections_without_end_gets_so_many(
+async def test_a_queen_who_asks_for_connections_without_end_gets_so_many(
     queen: Queen,
     silent_notifier: Notifier,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def scenario() -> None:
-        async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
-            assert stream.uplink.transport is not None
-            asked = (write_frame(Dial(f"{number:032x}")) for number in range(2 * DIALLED_MAX))
-            stream.uplink.transport.write(b"".join(asked))
-            await until(lambda: caplog.text.count("the queen asked for failed") == DIALLED_MAX)
-            await stream.uplink.client.health(timeout=5)
-
-    run(scenario())
+    async with held(queen, silent_notifier, Times(monkeypatch)) as (_, stream):
+        assert stream.uplink.transport is not None
+        asked = (write_frame(Dial(f"{number:032x}")) for number in range(2 * DIALLED_MAX))
+        stream.uplink.transport.write(b"".join(asked))
+        await until(lambda: caplog.text.count("the queen asked for failed") == DIALLED_MAX)
+        await stream.uplink.client.health(timeout=5)
     assert caplog.text.count("which is refused") == DIALLED_MAX
 
 
-def test_all_end_with_the_connection_that_it_keeps(
+async def test_all_end_with_the_connection_that_it_keeps(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        begun, cut = asyncio.Event(), asyncio.Event()
+    begun, cut = asyncio.Event(), asyncio.Event()
 
-        async def devices(_request: Request) -> Devices:
-            begun.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cut.set()
-            return DEVICES
+    async def devices(_request: Request) -> Devices:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cut.set()
+        return DEVICES
 
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
-            asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
-            await begun.wait()
-            hive.running.cancel()
-            with pytest.raises(Disconnected):
-                await asking
-            await stream.ended.wait()
-            await cut.wait()
-            assert not hive.offer.is_open
-
-    run(scenario())
+    app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
+        asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
+        await begun.wait()
+        hive.running.cancel()
+        with pytest.raises(Disconnected):
+            await asking
+        await stream.ended.wait()
+        await cut.wait()
+        assert not hive.offer.is_open
 
 
 # Settling
 
 
-def test_who_asked_a_hive_that_then_stops_has_its_answer(
+async def test_who_asked_a_hive_that_then_stops_has_its_answer(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        told = asyncio.Event()
+    told = asyncio.Event()
 
-        async def devices(_request: Request) -> Devices:
-            told.set()
-            return DEVICES
+    async def devices(_request: Request) -> Devices:
+        told.set()
+        return DEVICES
 
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
-            asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
-            await told.wait()
-            await hive.offer.settle()
-            hive.running.cancel()
-            assert await asking == DEVICES
-            await stream.ended.wait()
-
-    run(scenario())
+    app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
+        asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
+        await told.wait()
+        await hive.offer.settle()
+        hive.running.cancel()
+        assert await asking == DEVICES
+        await stream.ended.wait()
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_settling_waits_for_answers_under_way_but_not_for_ever(
+async def test_settling_waits_for_answers_under_way_but_not_for_ever(
     queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     monkeypatch.setattr(rbee.uplink.offer, "SETTLE_TIMEOUT", 5.0 if answers else 0.05)
 
-    async def scenario() -> None:
-        entered, release = asyncio.Event(), asyncio.Event()
+    entered, release = asyncio.Event(), asyncio.Event()
 
-        async def devices(_request: Request) -> Devices:
-            entered.set()
-            await release.wait()
-            return DEVICES
+    async def devices(_request: Request) -> Devices:
+        entered.set()
+        await release.wait()
+        return DEVICES
 
-        app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
-        async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
-            await hive.offer.settle()  # nothing is under way
-            asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
-            await entered.wait()
-            settling = asyncio.create_task(hive.offer.settle())
-            await asyncio.sleep(0)
-            assert not settling.done()
-            if answers:
-                release.set()
-            await asyncio.wait_for(settling, 2)
-            if answers:
-                await asyncio.wait_for(asking, 2)
-            assert asking.done() == answers
+    app = build_app("a hive", "1", {HiveRoutes.DEVICES: devices})
+    async with held(queen, silent_notifier, Times(monkeypatch), app=app) as (hive, stream):
+        await hive.offer.settle()  # nothing is under way
+        asking = asyncio.create_task(stream.uplink.client.devices(job_id=None, timeout=5))
+        await entered.wait()
+        settling = asyncio.create_task(hive.offer.settle())
+        await asyncio.sleep(0)
+        assert not settling.done()
+        if answers:
             release.set()
-            await asking
-
-    run(scenario())
+        await asyncio.wait_for(settling, 2)
+        if answers:
+            await asyncio.wait_for(asking, 2)
+        assert asking.done() == answers
+        release.set()
+        await asking

@@ -43,84 +43,70 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_sample_is_all_of_it_at_one_moment(proc: Path) -> None:
+async def test_a_sample_is_all_of_it_at_one_moment(proc: Path) -> None:
     cards = Cards(proc)
     cards.read = lambda: (CARD,)
     now = 0.0
 
-    async def scenario() -> Sample:
-        nonlocal now
-        sampler = Sampler("blade-7", cards, proc, clock=lambda: now)
-        sampler.fingerprint()  # as a beat does
-        now = 15.0
-        (proc / "proc/stat").write_text("cpu 30 0 0 70 0 0 0 0\n")
-        return await sampler.look()
-
-    sample = asyncio.run(scenario())
+    sampler = Sampler("blade-7", cards, proc, clock=lambda: now)
+    sampler.fingerprint()  # as a beat does
+    now = 15.0
+    (proc / "proc/stat").write_text("cpu 30 0 0 70 0 0 0 0\n")
+    sample = await sampler.look()
     assert sample == Sample(
         "blade-7", sample.at, 0.5, 0.25, 0.1, 30.0, 15.0, 600 * 1024, 1000 * 1024, (CARD,)
     )
     assert decode(Sample, encode(sample)) == sample
 
 
-def test_many_who_look_at_once_share_one_sample(proc: Path) -> None:
+async def test_many_who_look_at_once_share_one_sample(proc: Path) -> None:
     cards = Cards(proc)
     goes_on = threading.Event()
     cards.read = lambda: (goes_on.wait(5), (CARD,))[1]
 
-    async def scenario() -> list[Sample]:
-        sampler = Sampler("blade-7", cards, proc)
-        looks = [asyncio.ensure_future(sampler.look()) for _ in range(10)]
-        await asyncio.sleep(0.05)
-        looks.pop().cancel()  # who goes does not end it for the others
-        goes_on.set()
-        return await asyncio.gather(*looks)
-
-    samples = asyncio.run(scenario())
+    sampler = Sampler("blade-7", cards, proc)
+    looks = [asyncio.ensure_future(sampler.look()) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    looks.pop().cancel()  # who goes does not end it for the others
+    goes_on.set()
+    samples = await asyncio.gather(*looks)
     assert len(samples) == 9
     assert len(set(samples)) == 1
     assert cards.reads == 1
 
 
-def test_a_sample_is_shared_for_a_moment_and_no_longer(proc: Path) -> None:
+async def test_a_sample_is_shared_for_a_moment_and_no_longer(proc: Path) -> None:
     cards = Cards(proc)
     now = 0.0
 
-    async def scenario() -> None:
-        nonlocal now
-        sampler = Sampler("blade-7", cards, proc, clock=lambda: now)
-        first = await sampler.look()
-        now += SHARED_FOR * 0.9
-        assert await sampler.look() is first
-        now += SHARED_FOR * 0.2
-        assert await sampler.look() is not first
-
-    asyncio.run(scenario())
+    sampler = Sampler("blade-7", cards, proc, clock=lambda: now)
+    first = await sampler.look()
+    now += SHARED_FOR * 0.9
+    assert await sampler.look() is first
+    now += SHARED_FOR * 0.2
+    assert await sampler.look() is not first
     assert cards.reads == 2
 
 
-def test_cards_that_hang_are_left_out_and_asked_once(proc: Path) -> None:
+async def test_cards_that_hang_are_left_out_and_asked_once(proc: Path) -> None:
     cards = Cards(proc)
     cards._latest = Devices(Cpu(None, None, None, None, None), (gpu_of(0, A),))
     goes_on = threading.Event()
     cards.read = lambda: (goes_on.wait(10), (CARD,))[1]
 
-    async def scenario() -> list[Sample]:
-        sampler = Sampler("blade-7", cards, proc, cards_timeout=0.2)
-        samples = [await sampler.look()]
-        for _ in range(2):
-            sampler._begun_at = -1.0
-            samples.append(await sampler.look())
-        reads = cards.reads
-        goes_on.set()
-        assert sampler._reading is not None
-        await sampler._reading
+    sampler = Sampler("blade-7", cards, proc, cards_timeout=0.2)
+    samples = [await sampler.look()]
+    for _ in range(2):
         sampler._begun_at = -1.0
         samples.append(await sampler.look())
-        assert (reads, cards.reads) == (1, 2)
-        return samples
-
-    *hung, back = asyncio.run(scenario())
+    reads = cards.reads
+    goes_on.set()
+    assert sampler._reading is not None
+    await sampler._reading
+    sampler._begun_at = -1.0
+    samples.append(await sampler.look())
+    assert (reads, cards.reads) == (1, 2)
+    *hung, back = samples
     for sample in hung:
         assert (sample.load_1, sample.memory_used_bytes) == (0.5, 600 * 1024)
         problem = "the drivers of the cards have not answered for 0 s"
@@ -128,7 +114,7 @@ def test_cards_that_hang_are_left_out_and_asked_once(proc: Path) -> None:
     assert back.gpus == (CARD,)
 
 
-def test_cards_that_cannot_be_read_leave_the_rest(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_cards_that_cannot_be_read_leave_the_rest(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
     cards = Cards(proc)
     cards._latest = Devices(Cpu(None, None, None, None, None), (gpu_of(0, A),))
 
@@ -136,26 +122,23 @@ def test_cards_that_cannot_be_read_leave_the_rest(proc: Path, caplog: pytest.Log
         raise ZeroDivisionError("by nought")
 
     cards.read = read
-    sample = asyncio.run(Sampler("blade-7", cards, proc).look())
+    sample = await Sampler("blade-7", cards, proc).look()
 
     assert sample.load_1 == 0.5
     assert sample.gpus == (sample_of(0, A, None, "reading what the cards do failed: by nought"),)
     assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
-def test_closing_ends_a_sample_that_is_under_way(proc: Path) -> None:
+async def test_closing_ends_a_sample_that_is_under_way(proc: Path) -> None:
     cards = Cards(proc)
     goes_on = threading.Event()
     cards.read = lambda: (goes_on.wait(10), ())[1]
 
-    async def scenario() -> None:
-        sampler = Sampler("blade-7", cards, proc)
-        looking = asyncio.ensure_future(sampler.look())
-        await asyncio.sleep(0.05)
-        await sampler.close()
-        with pytest.raises(asyncio.CancelledError):
-            await looking
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(scenario())
+    sampler = Sampler("blade-7", cards, proc)
+    looking = asyncio.ensure_future(sampler.look())
+    await asyncio.sleep(0.05)
+    await sampler.close()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     goes_on.set()

@@ -1,9 +1,7 @@
-"""A store for each test, in a folder of its own, on each engine. A test may be a coroutine."""
+"""A store for each test, in a folder of its own, on each engine."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +9,6 @@ import pytest
 
 from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import ENGINES, Clock, Journal
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
 
 
 @pytest.fixture

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Awaitable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rbee.queen.store.sqlite import SQLite
 from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import DEVICES
-
-Result = TypeVar("Result")
-
-
-def run(work: Awaitable[Result]) -> Result:
-    async def scenario() -> Result:
-        return await work
-
-    return asyncio.run(scenario())
 
 
 def engine_of(store: Store) -> SQLite:
@@ -43,9 +32,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def a_catalog(path: Path) -> None:
+async def a_catalog(path: Path) -> None:
     catalog = Store.open(path)
     for n in range(200):
-        run(catalog.hives.add(f"hive{n}", f"hive{n}", 8600))
-    run(catalog.hives.set_online("hive7", DEVICES))
+        await catalog.hives.add(f"hive{n}", f"hive{n}", 8600)
+    await catalog.hives.set_online("hive7", DEVICES)
     catalog.close()

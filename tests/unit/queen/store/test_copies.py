@@ -14,28 +14,25 @@ from rbee.errors import CatalogFailed, CatalogUnusable, TimedOut, TooMany
 from rbee.queen.store.copies import COPIES_MAX
 from rbee.queen.store.store import Store
 from tests.unit.queen.store.engines import DEVICES
-from tests.unit.queen.store.files import contents, run, stored
+from tests.unit.queen.store.files import contents, stored
 
 
-def test_a_check_reports_version_hives_and_size(catalog: Store, path: Path) -> None:
-    run(catalog.hives.add("localhost", "localhost", 8600))
+async def test_a_check_reports_version_hives_and_size(catalog: Store, path: Path) -> None:
+    await catalog.hives.add("localhost", "localhost", 8600)
 
-    report = run(catalog.check())
+    report = await catalog.check()
 
     size = sum(one.stat().st_size for one in (path, Path(f"{path}-wal")))
     assert (report.path, report.version, report.hives, report.size_bytes) == (str(path), VERSION, 1, size)
 
 
-def test_a_copy_has_every_row_is_one_file_and_stays_as_it_was(catalog: Store, tmp_path: Path) -> None:
-    async def scenario() -> bytes:
-        await asyncio.gather(*(catalog.hives.add(f"hive{n}", f"hive{n}", 1 + n) for n in range(100)))
-        with await catalog.copy() as copy:
-            await catalog.hives.remove("hive7")
-            return copy.read()
-
+async def test_a_copy_has_every_row_is_one_file_and_stays_as_it_was(catalog: Store, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     copy = tmp_path / "copy/catalog.db"
-    copy.write_bytes(asyncio.run(scenario()))
+    await asyncio.gather(*(catalog.hives.add(f"hive{n}", f"hive{n}", 1 + n) for n in range(100)))
+    with await catalog.copy() as file:
+        await catalog.hives.remove("hive7")
+        copy.write_bytes(file.read())
 
     assert len(stored(copy)) == 100
     assert stored(copy, "PRAGMA journal_mode") == [("delete",)]
@@ -43,36 +40,30 @@ def test_a_copy_has_every_row_is_one_file_and_stays_as_it_was(catalog: Store, tm
     assert list(contents(copy.parent)) == ["catalog.db"]
 
 
-def test_copies_made_while_others_write_are_sound(catalog: Store, tmp_path: Path) -> None:
-    async def scenario() -> list[bytes]:
-        async def write(n: int) -> None:
-            await catalog.hives.add(f"hive{n}", f"hive{n}", 1 + n)
-            await catalog.hives.set_online(f"hive{n}", DEVICES)
+async def test_copies_made_while_others_write_are_sound(catalog: Store, tmp_path: Path) -> None:
+    async def write(n: int) -> None:
+        await catalog.hives.add(f"hive{n}", f"hive{n}", 1 + n)
+        await catalog.hives.set_online(f"hive{n}", DEVICES)
 
-        async def copy() -> bytes:
-            with await catalog.copy() as file:
-                return file.read()
+    async def copy() -> bytes:
+        with await catalog.copy() as file:
+            return file.read()
 
-        done = await asyncio.gather(copy(), *(write(n) for n in range(200)), copy())
-        return [content for content in done if content is not None]
-
-    for number, content in enumerate(asyncio.run(scenario())):
+    done = await asyncio.gather(copy(), *(write(n) for n in range(200)), copy())
+    for number, content in enumerate(content for content in done if content is not None):
         path = tmp_path / f"{number}.db"
         path.write_bytes(content)
         assert stored(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_more_copies_than_are_allowed_are_refused_until_one_is_closed(catalog: Store) -> None:
-    async def scenario() -> None:
-        copies = [await catalog.copy() for _ in range(COPIES_MAX)]
-        with pytest.raises(TooMany, match="no more at once"):
-            await catalog.copy()
-        copies.pop().close()
-        copies.append(await catalog.copy())
-        for copy in copies:
-            copy.close()
-
-    asyncio.run(scenario())
+async def test_more_copies_than_are_allowed_are_refused_until_one_is_closed(catalog: Store) -> None:
+    copies = [await catalog.copy() for _ in range(COPIES_MAX)]
+    with pytest.raises(TooMany, match="no more at once"):
+        await catalog.copy()
+    copies.pop().close()
+    copies.append(await catalog.copy())
+    for copy in copies:
+        copy.close()
 
 
 def garble(path: Path) -> None:
@@ -85,28 +76,28 @@ def garble(path: Path) -> None:
         other.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def test_damage_that_shows_later_is_told_with_the_way_out(catalog: Store, path: Path) -> None:
+async def test_damage_that_shows_later_is_told_with_the_way_out(catalog: Store, path: Path) -> None:
     for n in range(200):
-        run(catalog.hives.add(f"hive{n}", f"hive{n}", 8600))
+        await catalog.hives.add(f"hive{n}", f"hive{n}", 8600)
     garble(path)
 
     for reads in (catalog.hives.all, lambda: catalog.hives.find("hive7")):
         with pytest.raises(CatalogFailed, match="is damaged") as caught:
-            run(reads())
+            await reads()
         assert caught.value.hint == WAY_OUT_AWAKE
     for reads_all in (catalog.check, catalog.copy):
         with pytest.raises(CatalogUnusable, match="is damaged") as shown:
-            run(reads_all())
+            await reads_all()
         assert shown.value.hint == WAY_OUT_AWAKE
         assert str(path) in shown.value.message
 
 
-def test_reading_all_of_it_ends_in_time(catalog: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_all_of_it_ends_in_time(catalog: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(50):
-        run(catalog.hives.add(f"hive{n}", f"hive{n}", 8600))
-        run(catalog.hives.set_online(f"hive{n}", DEVICES))
+        await catalog.hives.add(f"hive{n}", f"hive{n}", 8600)
+        await catalog.hives.set_online(f"hive{n}", DEVICES)
     monkeypatch.setattr("rbee.queen.store.copies.READ_TIMEOUT", -1)
 
     for reads_all in (catalog.check, catalog.copy):
         with pytest.raises(TimedOut, match="took longer"):
-            run(reads_all())
+            await reads_all()

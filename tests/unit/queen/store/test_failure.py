@@ -15,40 +15,40 @@ from rbee.errors import CatalogFailed, CatalogUnusable
 from rbee.queen.store.store import Store
 from rbee.wire.devices import Devices, Gpu
 from tests.unit.queen.store.engines import DEVICES
-from tests.unit.queen.store.files import a_catalog, engine_of, run, stored
+from tests.unit.queen.store.files import a_catalog, engine_of, stored
 
 REPOSITORY = Path(__file__).parents[4]
 
 
-def test_a_catalog_that_another_process_holds_for_too_long_fails_with_the_cause(
+async def test_a_catalog_that_another_process_holds_for_too_long_fails_with_the_cause(
     catalog: Store, path: Path
 ) -> None:
     engine_of(catalog)._connection.execute("PRAGMA busy_timeout = 1")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(CatalogFailed, match="database is locked") as caught:
-            run(catalog.hives.add("localhost", "localhost", 8600))
+            await catalog.hives.add("localhost", "localhost", 8600)
 
     assert caught.value.hint
-    assert run(catalog.hives.add("localhost", "localhost", 8600)).id == "localhost"
+    assert (await catalog.hives.add("localhost", "localhost", 8600)).id == "localhost"
 
 
-def test_a_full_catalog_fails_with_the_cure_and_writes_nothing_half(catalog: Store, path: Path) -> None:
-    run(catalog.hives.add("localhost", "localhost", 8600))
+async def test_a_full_catalog_fails_with_the_cure_and_writes_nothing_half(catalog: Store, path: Path) -> None:
+    await catalog.hives.add("localhost", "localhost", 8600)
     before = stored(path)
     (pages,) = engine_of(catalog)._connection.execute("PRAGMA page_count").fetchone()
     engine_of(catalog)._connection.execute(f"PRAGMA max_page_count = {pages}")
     large = Devices(DEVICES.cpu, tuple(Gpu(n, "amd", "x" * 2000, None, None, None, None) for n in range(64)))
 
     with pytest.raises(CatalogFailed, match="full") as caught:
-        run(catalog.hives.set_online("localhost", large))
+        await catalog.hives.set_online("localhost", large)
 
     assert caught.value.hint == f"df -h {path.parent}"
     assert stored(path) == before
 
     engine_of(catalog)._connection.execute("PRAGMA max_page_count = 1000000")
-    run(catalog.hives.set_online("localhost", large))
-    row = run(catalog.hives.find("localhost"))
+    await catalog.hives.set_online("localhost", large)
+    row = await catalog.hives.find("localhost")
     assert row is not None
     assert row.devices == large
 
@@ -98,21 +98,23 @@ def limited(path: Path, limit: int, when: str) -> list[str]:
     return told
 
 
-def test_a_disk_that_fills_up_while_writing_leaves_the_row_as_it_was(path: Path) -> None:
+async def test_a_disk_that_fills_up_while_writing_leaves_the_row_as_it_was(path: Path) -> None:
     kind, message, hint = limited(path, 60_000, "write")
 
     assert kind == "CatalogFailed"
     assert message == f"{path} cannot be used: File too large"
     assert f"df -h {path.parent}" in hint
     catalog = Store.open(path)
-    (row,) = run(catalog.hives.all())
+    (row,) = await catalog.hives.all()
     catalog.close()
     assert (row.status, row.devices) == ("pending", None)
     assert stored(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize("limit", [0, 100, 5000])
-def test_a_disk_that_is_full_when_the_catalog_is_made_is_told_with_the_cure(path: Path, limit: int) -> None:
+async def test_a_disk_that_is_full_when_the_catalog_is_made_is_told_with_the_cure(
+    path: Path, limit: int
+) -> None:
     kind, message, hint = limited(path, limit, "open")
 
     assert kind == "CatalogUnusable"
@@ -121,7 +123,7 @@ def test_a_disk_that_is_full_when_the_catalog_is_made_is_told_with_the_cure(path
     assert list(path.parent.iterdir()) == []
     # And once there is room, it works.
     catalog = Store.open(path)
-    assert run(catalog.hives.all()) == []
+    assert await catalog.hives.all() == []
     catalog.close()
 
 
@@ -132,10 +134,10 @@ def test_a_folder_that_is_missing_is_told(tmp_path: Path) -> None:
     assert (caught.value.hint or "").endswith(f" -m 0700 {tmp_path / 'missing'}")
 
 
-def test_a_catalog_that_another_process_holds_is_not_called_damaged(
+async def test_a_catalog_that_another_process_holds_is_not_called_damaged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_catalog(path)
+    await a_catalog(path)
     monkeypatch.setattr("rbee.catalogfile.BUSY_TIMEOUT", 0.01)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -21,7 +21,7 @@ from rbee.queen.store.sqlite import SCHEMA
 from rbee.queen.store.store import Store
 from rbee.wire.codec import encode
 from tests.unit.queen.store.engines import DEVICES
-from tests.unit.queen.store.files import contents, run, stored
+from tests.unit.queen.store.files import contents, stored
 
 FILES = [file.read_text() for file in sorted(SCHEMA.iterdir())]
 
@@ -98,12 +98,12 @@ def v1(path: Path) -> list[tuple[Any, ...]]:
     return stored(path)
 
 
-def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_kept(
+async def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_kept(
     path: Path, v1: list[tuple[Any, ...]]
 ) -> None:
     told: list[bool] = []
     catalog = Store.open(path, wanted=told.append)
-    rows = run(catalog.hives.all())
+    rows = await catalog.hives.all()
     catalog.close()
 
     assert rows[:2] == [
@@ -138,7 +138,7 @@ def test_an_older_catalog_is_the_same_as_a_new_one_once_it_is_brought_up(
         assert stored(path, question) == stored(new, question)
 
 
-def test_an_older_catalog_of_a_queen_that_was_killed_is_brought_up_with_what_is_in_its_log(
+async def test_an_older_catalog_of_a_queen_that_was_killed_is_brought_up_with_what_is_in_its_log(
     path: Path, v1: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as alive:
@@ -147,7 +147,7 @@ def test_an_older_catalog_of_a_queen_that_was_killed_is_brought_up_with_what_is_
     assert (tmp_path / "after/catalog.db-wal").stat().st_size
 
     catalog = Store.open(tmp_path / "after/catalog.db")
-    row = run(catalog.hives.find("localhost"))
+    row = await catalog.hives.find("localhost")
     catalog.close()
 
     assert row is not None
@@ -162,7 +162,7 @@ STATEMENTS = FILES[1].split(";\n")
 
 
 @pytest.mark.parametrize("number", range(len(STATEMENTS)))
-def test_a_file_that_fails_in_its_middle_leaves_the_catalog_at_its_version(
+async def test_a_file_that_fails_in_its_middle_leaves_the_catalog_at_its_version(
     path: Path, v1: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
 ) -> None:
     before = stored(path, EVERYTHING)
@@ -179,7 +179,7 @@ def test_a_file_that_fails_in_its_middle_leaves_the_catalog_at_its_version(
     assert stored(path, "PRAGMA integrity_check") == [("ok",)]
     # Once that is mended, it goes on.
     catalog = Store.open(path)
-    assert len(run(catalog.hives.all())) == len(v1)
+    assert len(await catalog.hives.all()) == len(v1)
     catalog.close()
 
 

@@ -14,11 +14,10 @@ import pytest
 
 from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT, Lock
 from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable
-from rbee.queen.store.records import Row
 from rbee.queen.store.store import Store
 from rbee.wire.fleet import TokenView
 from tests.unit.queen.store.engines import BY, DEVICES, Journal
-from tests.unit.queen.store.files import a_catalog, contents, engine_of, run, stored
+from tests.unit.queen.store.files import a_catalog, contents, engine_of, stored
 from tests.unit.wait import until
 
 # Its file
@@ -34,26 +33,26 @@ def test_an_acknowledged_write_is_on_the_disk(catalog: Store) -> None:
     assert engine_of(catalog)._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
-def test_a_catalog_that_is_closed_is_one_file_and_opens_again(path: Path) -> None:
+async def test_a_catalog_that_is_closed_is_one_file_and_opens_again(path: Path) -> None:
     first = Store.open(path)
-    row = run(first.hives.add("localhost", "localhost", 8600))
+    row = await first.hives.add("localhost", "localhost", 8600)
     first.close()
     assert list(contents(path.parent)) == ["catalog.db"]
 
     second = Store.open(path)
-    rows = run(second.hives.all())
+    rows = await second.hives.all()
     second.close()
 
     assert rows == [row]
 
 
-def test_a_queen_that_was_killed_loses_nothing(catalog: Store, path: Path, tmp_path: Path) -> None:
-    row = run(catalog.hives.add("localhost", "localhost", 8600))
+async def test_a_queen_that_was_killed_loses_nothing(catalog: Store, path: Path, tmp_path: Path) -> None:
+    row = await catalog.hives.add("localhost", "localhost", 8600)
     # What a kill leaves behind: the file and its log, neither of them closed.
     shutil.copytree(path.parent, tmp_path / "after")
 
     again = Store.open(tmp_path / "after/catalog.db")
-    rows = run(again.hives.all())
+    rows = await again.hives.all()
     again.close()
 
     assert rows == [row]
@@ -62,41 +61,35 @@ def test_a_queen_that_was_killed_loses_nothing(catalog: Store, path: Path, tmp_p
 # Writes and reads
 
 
-def test_a_write_that_fails_is_not_told(catalog: Store, journal: Journal) -> None:
-    async def scenario() -> None:
-        await catalog.hives.add("a", "a", 1, by=BY)
-        journal.told.clear()
-        engine_of(catalog)._connection.execute("PRAGMA query_only = 1")
-        for work in (
-            catalog.hives.add("b", "b", 1, by=BY),
-            catalog.hives.set_online("a", DEVICES, by=BY),
-            catalog.hives.set_status("a", "offline", by=BY),
-            catalog.hives.remove("a", by=BY),
-        ):
-            with pytest.raises(CatalogFailed):
-                await work
-
-    run(scenario())
+async def test_a_write_that_fails_is_not_told(catalog: Store, journal: Journal) -> None:
+    await catalog.hives.add("a", "a", 1, by=BY)
+    journal.told.clear()
+    engine_of(catalog)._connection.execute("PRAGMA query_only = 1")
+    for work in (
+        catalog.hives.add("b", "b", 1, by=BY),
+        catalog.hives.set_online("a", DEVICES, by=BY),
+        catalog.hives.set_status("a", "offline", by=BY),
+        catalog.hives.remove("a", by=BY),
+    ):
+        with pytest.raises(CatalogFailed):
+            await work
 
     assert journal.told == []
 
 
-def test_a_write_is_told_also_when_nobody_waits_for_it_any_more(
+async def test_a_write_is_told_also_when_nobody_waits_for_it_any_more(
     catalog: Store, journal: Journal, path: Path
 ) -> None:
-    async def scenario() -> None:
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            adding = asyncio.ensure_future(catalog.hives.add("a", "a", 1, by=BY))
-            await asyncio.sleep(0)
-            # In the writer's thread, which waits for the other process.
-            await until(lambda: engine_of(catalog)._writing._work_queue.empty())
-            adding.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await adding
-            assert journal.told == []
-
-    run(scenario())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        adding = asyncio.ensure_future(catalog.hives.add("a", "a", 1, by=BY))
+        await asyncio.sleep(0)
+        # In the writer's thread, which waits for the other process.
+        await until(lambda: engine_of(catalog)._writing._work_queue.empty())
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+        assert journal.told == []
     engine_of(catalog)._writing.shutdown()
 
     assert stored(path, "SELECT id FROM hives") == [("a",)]
@@ -111,9 +104,9 @@ def spoil(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
-def test_text_that_is_no_unicode_hides_no_other_row(catalog: Store, path: Path) -> None:
-    run(catalog.hives.add("a", "a", None))
-    run(catalog.hives.set_cordon("a", "x", by=BY))
+async def test_text_that_is_no_unicode_hides_no_other_row(catalog: Store, path: Path) -> None:
+    await catalog.hives.add("a", "a", None)
+    await catalog.hives.set_cordon("a", "x", by=BY)
 
     spoil(
         path,
@@ -121,54 +114,48 @@ def test_text_that_is_no_unicode_hides_no_other_row(catalog: Store, path: Path) 
         "UPDATE audit SET text = CAST(x'ff' AS TEXT)",
     )
 
-    (row,) = run(catalog.hives.all())
+    (row,) = await catalog.hives.all()
     assert row.cordoned == "\\xffA"
-    assert {entry.text for entry in run(catalog.audit.last(10, None))} == {"\\xff"}
+    assert {entry.text for entry in await catalog.audit.last(10, None)} == {"\\xff"}
 
 
-def test_a_bad_token_says_what_is_wrong_and_hides_no_other(catalog: Store, path: Path) -> None:
+async def test_a_bad_token_says_what_is_wrong_and_hides_no_other(catalog: Store, path: Path) -> None:
     for token_id in ("0123abcd", "4567abcd"):
-        run(catalog.tokens.add(TokenView(token_id, None, 1, 1_000, 2_000, is_revoked=False), "hash", by=BY))
+        await catalog.tokens.add(TokenView(token_id, None, 1, 1_000, 2_000, is_revoked=False), "hash", by=BY)
 
     spoil(path, "UPDATE tokens SET uses_left = -3 WHERE id = '0123abcd'")
 
-    assert [(token.id, token.problem) for token in run(catalog.tokens.all())] == [
+    assert [(token.id, token.problem) for token in await catalog.tokens.all()] == [
         ("0123abcd", f"uses_left must be from 0 to {2**53}, and is -3"),
         ("4567abcd", None),
     ]
 
 
-def test_writes_that_waited_are_synced_together(catalog: Store) -> None:
-    async def scenario() -> None:
-        statements: list[str] = []
-        engine_of(catalog)._connection.set_trace_callback(statements.append)
-        await asyncio.gather(*(catalog.hives.add(f"hive{n}", "a", None) for n in range(100)))
-        assert statements.count("COMMIT") < 100
-        assert sum(engine_of(catalog)._metrics.catalog_seconds["write"].counts) == 100
-
-    run(scenario())
+async def test_writes_that_waited_are_synced_together(catalog: Store) -> None:
+    statements: list[str] = []
+    engine_of(catalog)._connection.set_trace_callback(statements.append)
+    await asyncio.gather(*(catalog.hives.add(f"hive{n}", "a", None) for n in range(100)))
+    assert statements.count("COMMIT") < 100
+    assert sum(engine_of(catalog)._metrics.catalog_seconds["write"].counts) == 100
 
 
-def test_a_read_that_cannot_be_made_at_once_is_made_in_the_thread(catalog: Store) -> None:
-    row = run(catalog.hives.add("a", "a", None))
+async def test_a_read_that_cannot_be_made_at_once_is_made_in_the_thread(catalog: Store) -> None:
+    row = await catalog.hives.add("a", "a", None)
     engine_of(catalog)._quick.close()
 
-    assert run(catalog.hives.find("a")) == row
+    assert await catalog.hives.find("a") == row
 
 
-def test_the_event_loop_goes_on_while_the_catalog_waits_for_another_process(
+async def test_the_event_loop_goes_on_while_the_catalog_waits_for_another_process(
     catalog: Store, path: Path
 ) -> None:
-    async def scenario() -> Row:
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            adding = asyncio.ensure_future(catalog.hives.add("localhost", "localhost", 8600))
-            done, _ = await asyncio.wait({adding}, timeout=0.05)
-            assert not done
-            other.execute("COMMIT")
-        return await asyncio.wait_for(adding, 5)
-
-    assert asyncio.run(scenario()).id == "localhost"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        adding = asyncio.ensure_future(catalog.hives.add("localhost", "localhost", 8600))
+        done, _ = await asyncio.wait({adding}, timeout=0.05)
+        assert not done
+        other.execute("COMMIT")
+    assert (await asyncio.wait_for(adding, 5)).id == "localhost"
 
 
 # What must not be touched
@@ -204,8 +191,8 @@ def test_a_file_of_another_program_that_also_has_hives_is_refused(path: Path) ->
 
 
 @pytest.mark.parametrize("journal_mode", ["wal", "delete"])
-def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mode: str) -> None:
-    a_catalog(path)
+async def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mode: str) -> None:
+    await a_catalog(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"PRAGMA journal_mode = {journal_mode}")
         connection.execute(f"PRAGMA user_version = {VERSION + 1}")
@@ -254,8 +241,8 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, conten
 
 
 @pytest.mark.parametrize("part", [0.05, 0.2, 0.5, 0.9, 0.99])
-def test_a_file_that_was_cut_short_is_refused_and_left_alone(path: Path, part: float) -> None:
-    a_catalog(path)
+async def test_a_file_that_was_cut_short_is_refused_and_left_alone(path: Path, part: float) -> None:
+    await a_catalog(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])
 
@@ -266,8 +253,8 @@ def test_a_file_that_was_cut_short_is_refused_and_left_alone(path: Path, part: f
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-def test_a_page_that_was_overwritten_is_found(path: Path, page: int) -> None:
-    a_catalog(path)
+async def test_a_page_that_was_overwritten_is_found(path: Path, page: int) -> None:
+    await a_catalog(path)
     content = bytearray(path.read_bytes())
     content[page * 4096 : page * 4096 + 512] = b"\xa5" * 512
     path.write_bytes(content)
@@ -288,8 +275,8 @@ def test_a_refused_file_is_not_kept_open(path: Path) -> None:
     assert str(path) not in {str(one.resolve()) for one in Path("/proc/self/fd").iterdir()}
 
 
-def test_a_log_without_its_catalog_is_never_taken_for_a_new_one_s(path: Path) -> None:
-    a_catalog(path)
+async def test_a_log_without_its_catalog_is_never_taken_for_a_new_one_s(path: Path) -> None:
+    await a_catalog(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as alive:
         alive.execute("UPDATE hives SET port = 1")
         log = Path(f"{path}-wal").read_bytes()
@@ -310,8 +297,8 @@ def test_an_unfinished_restore_is_refused_and_left_alone(path: Path) -> None:
     assert error.hint == WAY_OUT
 
 
-def test_text_that_is_no_unicode_is_damage_and_found_before_the_queen_serves(path: Path) -> None:
-    a_catalog(path)
+async def test_text_that_is_no_unicode_is_damage_and_found_before_the_queen_serves(path: Path) -> None:
+    await a_catalog(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE hives SET host = CAST(x'ff' AS TEXT) WHERE id = 'hive7'")
 
@@ -356,14 +343,14 @@ def test_the_lock_goes_with_the_queen_whether_she_started_or_not(path: Path, pat
     Lock.take(path).close()
 
 
-def test_what_no_queen_wrote_is_unknown_and_keeps_nobody_from_the_rest(path: Path) -> None:
-    a_catalog(path)
+async def test_what_no_queen_wrote_is_unknown_and_keeps_nobody_from_the_rest(path: Path) -> None:
+    await a_catalog(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE hives SET labels = '{', devices = '{'")
         connection.commit()
 
     catalog = Store.open(path)
-    rows = run(catalog.hives.all())
+    rows = await catalog.hives.all()
     catalog.close()
     assert rows
     assert all((row.labels, row.devices) == ({}, None) for row in rows)

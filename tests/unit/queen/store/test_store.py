@@ -21,15 +21,15 @@ TIMEOUT = 5.0
 
 
 @pytest.mark.parametrize("open_engine", ENGINES.values(), ids=ENGINES)
-def test_a_store_that_is_closed_opens_again_with_what_was_written(
+async def test_a_store_that_is_closed_opens_again_with_what_was_written(
     path: Path, open_engine: Callable[[Path, Metrics], Engine]
 ) -> None:
     first = Store.open(path, open_engine=open_engine)
-    row = asyncio.run(first.hives.add("localhost", "localhost", 8600))
+    row = await first.hives.add("localhost", "localhost", 8600)
     first.close()
 
     second = Store.open(path, open_engine=open_engine)
-    found = asyncio.run(second.hives.all())
+    found = await second.hives.all()
     second.close()
 
     assert found == [row]

@@ -1,0 +1,44 @@
+"""A test may be a coroutine: it runs in an event loop of its own, within a deadline, and leaves no task."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+import pytest
+
+DEADLINE = 60.0
+"""Seconds after which such a test has hung; `pytest.mark.deadline(seconds)` says another number."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "deadline(seconds): after which a coroutine test has hung")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test. It has of a fixture that is an async context what that yields."""
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        contexts = [
+            name for name, value in arguments.items() if isinstance(value, AbstractAsyncContextManager)
+        ]
+        assert contexts == [], "only a coroutine can enter these"
+        return None
+    marker = pyfuncitem.get_closest_marker("deadline")
+    asyncio.run(run(pyfuncitem, arguments, marker.args[0] if marker else DEADLINE))
+    return True
+
+
+async def run(test: pytest.Function, arguments: dict[str, Any], deadline: float) -> None:
+    async with asyncio.timeout(deadline), AsyncExitStack() as contexts:
+        for name, argument in arguments.items():
+            if isinstance(argument, AbstractAsyncContextManager):
+                arguments[name] = await contexts.enter_async_context(argument)
+        await test.obj(**arguments)
+    if left := asyncio.all_tasks() - {asyncio.current_task()}:
+        # What was cancelled last, or is a generator that nobody reads any more, is about to end.
+        _, left = await asyncio.wait(left, timeout=0.1)
+    assert left == set(), "tasks are left"
