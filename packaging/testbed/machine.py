@@ -86,7 +86,19 @@ class Machine(Commands):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):
+            self._add_journal_to(error)
         self._stop()
+
+    def _add_journal_to(self, error: Exception) -> None:
+        """The machine's last words, as a note: nobody can ask it any more where the error is shown."""
+        try:
+            told = self.run(
+                "journalctl", "--boot", "--no-pager", "--lines=60", "--output=short-precise"
+            ).stdout
+        except MachineError as silent:
+            told = str(silent)
+        error.add_note(f"The journal of {self.hostname}:\n{told}")
 
     def _start(self) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
