@@ -6,6 +6,7 @@ descriptor, never inside the library.
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
@@ -21,9 +22,14 @@ from rbee.systemd.errors import BUS_TIMEOUT, translated, uninterrupted
 
 SYSTEMD = "org.freedesktop.systemd1"
 
+POLKIT = "org.freedesktop.PolicyKit1"
+
 UNIT = b"org.freedesktop.systemd1.Unit"
 SERVICE = b"org.freedesktop.systemd1.Service"
 SOCKET = b"org.freedesktop.systemd1.Socket"
+
+LEAST_TIMEOUT = 0.1
+"""Seconds that a call has at least: sd-bus takes 0 for its default."""
 
 _SYSTEMD = SYSTEMD.encode()
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
@@ -43,6 +49,9 @@ class Connection:
 
     def __enter__(self) -> Self:
         bus = _dbus_class()(user_mode=self.scope.kind == "user")
+        # sd-bus reads it at the first call of a connection, which opening makes, and keeps it for the others:
+        # sd_bus_get_method_call_timeout(3). Of its own accord it gives a call 25 s.
+        os.environ["SYSTEMD_BUS_TIMEOUT"] = f"{max(self._timeout, LEAST_TIMEOUT):.3f}s"
         with translated(f"connecting to the {self.scope.kind} bus", self.scope):
             uninterrupted(bus.open)
         self._bus = bus
@@ -75,13 +84,13 @@ class Connection:
 
     # Signals
 
-    def on_job_removed(self, on_removed: Callable[[str, str], None]) -> None:
-        """Call `on_removed` with object path and result of each job that ends, from within pump()."""
+    def on_job_removed(self, on_removed: Callable[[str, str, str], None]) -> None:
+        """Call `on_removed` with object path, unit and result of each job that ends, from within pump()."""
 
         def callback(message: Any, error: Any = None, userdata: Any = None) -> None:
             message.process_reply(False)
-            _number, job, _unit, result = message.body
-            on_removed(job.decode(), result.decode())
+            _number, job, unit, result = message.body
+            on_removed(job.decode(), unit.decode(), result.decode())
 
         self._match(_MANAGER_PATH, _MANAGER, b"JobRemoved", callback)
 
@@ -156,12 +165,22 @@ class Connection:
         return value.decode(errors="replace")
 
     def ping(self, name: str) -> None:
-        """Ping the owner of a bus name, which is activated if it can be; it has BUS_TIMEOUT to answer."""
+        """Ping the owner of a bus name, which is activated if it can be."""
         path = b"/" + name.replace(".", "/").encode()
         with translated(f"asking {name}", self.scope):
             uninterrupted(
                 lambda: self._bus.call_method(name.encode(), path, b"org.freedesktop.DBus.Peer", b"Ping", [])
             )
+
+    def ping_polkit(self) -> None:
+        """As ping(), for polkit: a property, as a thread of its library answers a ping while itself hangs."""
+        with translated(f"asking {POLKIT}", self.scope):
+            uninterrupted(
+                lambda: self._bus.get_property(
+                    POLKIT.encode(), b"/org/freedesktop/PolicyKit1/Authority",
+                    b"org.freedesktop.PolicyKit1.Authority", b"BackendVersion", b"s",
+                )
+            )  # fmt: skip
 
     def _call_manager(self, method: bytes, arguments: list[tuple[int, bytes]]) -> Any:
         return uninterrupted(

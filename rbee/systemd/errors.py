@@ -19,8 +19,8 @@ BUS_TIMEOUT = 3.0
 TimeoutStopSec= and WatchdogSec= are longer."""
 
 PERSON_TIMEOUT = 25.0
-"""Seconds that one D-Bus call of rbeectl may take, as of systemctl: on a busy machine systemd may take that
-long to read its unit files, and answers no call meanwhile."""
+"""Seconds that one D-Bus call of rbeectl may take, as of systemctl: systemd answers no call while it reads
+its unit files, and polkit 122 of Debian 12 takes 15 s where it loses a wakeup."""
 
 _NO_ANSWER = "no answer within {timeout:g} s"
 
@@ -44,18 +44,16 @@ _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
 
 
 def uninterrupted(call: Callable[[], Result], timeout: float = BUS_TIMEOUT) -> Result:
-    """Repeat a call that a signal such as SIGTERM has interrupted: sd-bus then fails with EINTR.
+    """Repeat a call that a signal such as SIGTERM has interrupted, within `timeout` seconds from the first.
 
-    Every call here may be repeated: systemd merges a job with an equal one.
+    sd-bus then fails with EINTR. Every call here may be repeated: systemd merges a job with an equal one.
     """
     deadline = time.monotonic() + timeout
     while True:
-        # sd-bus reads it at each call (systemd's docs/ENVIRONMENT.md); its own default is 25 s.
-        os.environ["SYSTEMD_BUS_TIMEOUT"] = f"{max(0.1, deadline - time.monotonic()):.3f}s"
         try:
             return call()
         except Exception as error:
-            if not _is_bus_error(error) or _errno(error) != errno.EINTR:
+            if not _is_bus_error(error) or _errno(error) != errno.EINTR or time.monotonic() >= deadline:
                 raise
 
 

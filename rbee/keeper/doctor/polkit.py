@@ -14,8 +14,6 @@ from rbee.systemd.unit import UnitState
 
 POLKIT = "polkit.service"
 
-POLKIT_NAME = "org.freedesktop.PolicyKit1"
-
 RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
 
 
@@ -29,7 +27,7 @@ def check_polkit(patient: Patient) -> Iterator[Complaint]:
     broken = complain_of_polkit(state, file_state)
     if broken is None:
         try:
-            patient.bus.ping(POLKIT_NAME)
+            patient.bus.ping_polkit()
         except RbeeError as error:
             broken = Complaint(
                 f"polkit does not answer ({error.message}), so that only root can turn rbee on and off",

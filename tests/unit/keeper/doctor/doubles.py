@@ -69,6 +69,9 @@ class PlayedBus:
         if name in self.silent:
             raise self.silent[name]
 
+    def ping_polkit(self) -> None:
+        self.ping("org.freedesktop.PolicyKit1")
+
     def state(self, unit: str) -> UnitState:
         return self.states.get(unit, INACTIVE)
 
