@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar
 
 from rbee.errors import RbeeError, TimedOut, UnitFailed
 from rbee.systemd.bus import Bus
-from rbee.systemd.unit import UnitState, check_job, unusable
+from rbee.systemd.unit import DONE, UnitState, check_job, unusable
 from rbee.wire.hives import MachineEnd
 
 Result = TypeVar("Result")
+
+CONFIRM_TIMEOUT = 25.0
+"""Seconds that systemd and polkit may take beyond BUS_TIMEOUT: systemd itself waits for polkit that long."""
+
+READ_AGAIN_AFTER = 0.1
+"""Seconds for the loop's other work, which has waited for a whole call, the watchdog's among it."""
 
 
 class AsyncBus:
     """The same bus for an event loop: signals are pumped by the loop, jobs are awaited.
 
-    The calls themselves block until systemd and polkit answer: some milliseconds, BUS_TIMEOUT at most. A job
-    that was not confirmed by then is requested again: systemd answers no call while it reads its unit files.
+    A call itself blocks until systemd and polkit answer: some milliseconds, BUS_TIMEOUT at most. systemd
+    answers none while it reads its unit files, and polkit may take long. So a property is read again, and a
+    job that was not confirmed is recognised by its unit, for CONFIRM_TIMEOUT.
     """
 
     def __init__(self, bus: Bus, *, lost: Callable[[RbeeError], None]) -> None:
         """`lost` is called once if the bus goes away: from then on there are no signals."""
         self._bus = bus
         self._lost = lost
-        self._jobs: dict[str, asyncio.Future[str]] = {}
+        # By the object path of the job, or by its unit if systemd has not confirmed it.
+        self._jobs: defaultdict[str, set[asyncio.Future[str]]] = defaultdict(set)
         self._fd: int | None = None
 
     def attach(self) -> None:
@@ -45,25 +55,28 @@ class AsyncBus:
         """As Bus.on_unit_changed()."""
         self._bus.on_unit_changed(unit, heard)
 
-    def state(self, unit: str) -> UnitState:
+    async def state(self, unit: str) -> UnitState:
         """As Bus.state()."""
-        return self._asked(lambda: self._bus.state(unit))
+        return await self._read(lambda: self._bus.state(unit))
 
-    def has_job(self, unit: str) -> bool:
+    async def has_job(self, unit: str) -> bool:
         """As Bus.has_job()."""
-        return self._asked(lambda: self._bus.has_job(unit))
+        return await self._read(lambda: self._bus.has_job(unit))
 
-    def machine_end(self) -> MachineEnd | None:
+    async def machine_end(self) -> MachineEnd | None:
         """As Bus.machine_end()."""
-        return self._asked(self._bus.machine_end)
+        return await self._read(self._bus.machine_end)
 
-    def ask_stop(self, unit: str) -> str:
-        """As Bus.ask_stop()."""
-        return self._asked(lambda: self._bus.ask_stop(unit))
+    def ask_stop(self, unit: str) -> None:
+        """As Bus.ask_stop(), for who does not wait for the job."""
+        # Without an answer it is under way all the same.
+        with contextlib.suppress(TimedOut):
+            self._asked(lambda: self._bus.ask_stop(unit))
 
     def reset_failed(self, unit: str) -> None:
-        """As Bus.reset_failed()."""
-        self._asked(lambda: self._bus.reset_failed(unit))
+        """As Bus.reset_failed(): done at the latest before what is asked for next."""
+        with contextlib.suppress(TimedOut):
+            self._asked(lambda: self._bus.reset_failed(unit))
 
     async def start(self, unit: str, *, timeout: float) -> None:
         """As Bus.start(), but raises Stopping if the unit or the queen is being stopped.
@@ -78,32 +91,43 @@ class AsyncBus:
 
     async def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        job = await self._confirmed(lambda: ask(unit), deadline)
-        future = self._jobs[job] = loop.create_future()
+        unconfirmed = None
         try:
-            async with asyncio.timeout_at(deadline):
+            key = self._asked(lambda: ask(unit))
+        except TimedOut as error:
+            # Not asked for again: polkit would have one more to think about, and answer none in time.
+            key, unconfirmed = unit, error
+        future = loop.create_future()
+        self._jobs[key].add(future)
+        try:
+            async with asyncio.timeout(timeout + (CONFIRM_TIMEOUT if unconfirmed else 0)):
                 result = await future
         except TimeoutError as error:
-            raise TimedOut(
+            raise unconfirmed or TimedOut(
                 f"{unit} was not done after {timeout:g} s", hint=self._bus.scope.systemctl(f"status {unit}")
             ) from error
         finally:
-            self._jobs.pop(job, None)
+            self._jobs[key].discard(future)
+            if not self._jobs[key]:
+                del self._jobs[key]
+        if result in DONE:
+            return
+        state = await self.state(unit)
         try:
-            check_job(unit, result, lambda: self.state(unit), doing, scope=self._bus.scope)
+            check_job(unit, result, lambda: state, doing, scope=self._bus.scope)
         except UnitFailed as error:
             raise unusable(error) from error
 
-    async def _confirmed(self, ask: Callable[[], str], deadline: float) -> str:
-        """The job that `ask` asks for; twice is as well as once, as systemd merges a job with its like."""
+    async def _read(self, read: Callable[[], Result]) -> Result:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONFIRM_TIMEOUT
         while True:
             try:
-                return self._asked(ask)
+                return self._asked(read)
             except TimedOut:
-                if asyncio.get_running_loop().time() >= deadline:
+                if loop.time() >= deadline:
                     raise
-            await asyncio.sleep(0)  # The loop's other work, which has waited for a whole call.
+            await asyncio.sleep(READ_AGAIN_AFTER)
 
     def _asked(self, call: Callable[[], Result]) -> Result:
         try:
@@ -122,7 +146,7 @@ class AsyncBus:
             self.detach()
             self._lost(error)
 
-    def _job_removed(self, job: str, result: str) -> None:
-        future = self._jobs.get(job)
-        if future is not None and not future.done():
-            future.set_result(result)
+    def _job_removed(self, job: str, unit: str, result: str) -> None:
+        for future in (*self._jobs.get(job, ()), *self._jobs.get(unit, ())):
+            if not future.done():
+                future.set_result(result)

@@ -71,7 +71,7 @@ class Bus(Connection):
 
     def await_idle(self, units: Iterable[str], *, timeout: float) -> None:
         """Wait until systemd has no job for any of these units; TimedOut after `timeout` seconds."""
-        self.on_job_removed(lambda job, result: None)
+        self.on_job_removed(lambda job, unit, result: None)
         deadline = time.monotonic() + timeout
         self.pump()
         while any(self.has_job(unit) for unit in units):

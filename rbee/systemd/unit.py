@@ -73,6 +73,10 @@ class UnitState:
         return self.active in ("inactive", "failed")
 
 
+DONE = ("done", "skipped")
+"""The results of a job that did not fail."""
+
+
 class Unit:
     """One of systemd's units."""
 
@@ -174,8 +178,8 @@ class Unit:
     def start(self, *, timeout: float, undo_stop: bool = True) -> None:
         """Start the unit and await its job: for a Type=notify service, until READY=1.
 
-        Raises UnitFailed if the job failed, TimedOut after `timeout` seconds, and without
-        `undo_stop` Stopping if the unit is being stopped.
+        Raises UnitFailed if the job failed, TimedOut `timeout` seconds after it was
+        queued, and without `undo_stop` Stopping if the unit is being stopped.
         """
         self._await_job(lambda: self.ask_start(undo_stop=undo_stop), timeout, "start")
 
@@ -191,9 +195,9 @@ class Unit:
         scope = self._connection.scope
         results: dict[str, str] = {}
         # The match comes before the job, or the job may be over before we listen.
-        self._connection.on_job_removed(lambda job, result: results.__setitem__(job, result))
-        deadline = time.monotonic() + timeout
+        self._connection.on_job_removed(lambda job, unit, result: results.__setitem__(job, result))
         job = ask()
+        deadline = time.monotonic() + timeout
         self._connection.pump()
         while job not in results:
             left = deadline - time.monotonic()
@@ -245,7 +249,7 @@ def check_job(
 
     `cure` makes the hint if the unit itself has none, for a unit of another machine.
     """
-    if result in ("done", "skipped"):
+    if result in DONE:
         return
     state = ask_state()
     if result == "canceled" and state.load == "loaded":

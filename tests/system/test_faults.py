@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from testbed.machine import Machine
@@ -70,14 +71,52 @@ def read_unit_files(machine: Machine) -> None:
 def test_systemd_that_is_busy_for_seconds_is_waited_for_by_who_types_and_by_the_queen(
     machine: Machine,
 ) -> None:
+    # As root: to become ada, another process asks systemd for her groups, and the waiting would be its own.
     read_unit_files(machine)
-    add_hive(machine)
+    answer = rbeectl(machine, "add-hive", "localhost", user=None)
+    assert answer.code == 0, answer
     assert rbeectl(machine, "remove-hive", "localhost").code == 0
     read_unit_files(machine)
     # The queen is awake: it is she who has systemd start the hive.
-    status, _ = curl(machine, "/add-hive", "--json", '{"host": "localhost"}')
+    status, _ = curl(machine, "/add-hive", "--json", '{"host": "localhost"}', user=None)
     assert status == 202
     await_state(machine, "online", seconds=30)
+
+
+SLOW_RULE = """
+polkit.addRule(function (action, subject) {
+    if (action.id === "org.freedesktop.systemd1.manage-units")
+        polkit.spawn(["/bin/sleep", "4"]);
+});
+"""
+
+
+def test_a_polkit_that_takes_its_time_is_waited_for_by_who_types_and_by_the_queen(machine: Machine) -> None:
+    put(machine, "/etc/polkit-1/rules.d/10-slow.rules", SLOW_RULE)
+    # The keeper has the queen started, and she the hive: each of them asks polkit.
+    answer = rbeectl(machine, "add-hive", "localhost", timeout=60)
+    assert answer.code == 0, answer
+    await_state(machine, "online")
+
+
+ENDLESS_RULE = "polkit.addRule(function () { while (true); });\n"
+"""polkit stops it after 15 s. Only one of polkit's threads hangs meanwhile: another answers pings."""
+
+
+def test_a_polkit_whose_rules_hang_is_found_by_the_doctor(machine: Machine) -> None:
+    put(machine, "/etc/polkit-1/rules.d/10-endless.rules", ENDLESS_RULE)
+    asking = machine.popen("systemctl", "--no-ask-password", "start", QUEEN, user="mallory")
+    deadline = time.monotonic() + 10
+    found = rbeectl(machine, "doctor", user=None)
+    while "problem  polkit: polkit does not answer" not in found.out:
+        assert time.monotonic() < deadline, found
+        found = rbeectl(machine, "doctor", user=None)
+    assert "systemctl restart polkit.service" in found.out
+    machine.run("rm", "/etc/polkit-1/rules.d/10-endless.rules")
+    fixed = rbeectl(machine, "doctor", "--fix", user=None)
+    assert fixed.code == 0, fixed
+    assert asking.wait(5) != 0
+    assert rbeectl(machine, "wake").code == 0
 
 
 def test_a_hive_that_cannot_start_ends_the_story_in_an_error(machine: Machine) -> None:

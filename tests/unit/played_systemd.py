@@ -58,7 +58,7 @@ class PlayedSystemd:
         self._jobs: dict[str, tuple[str, str]] = {}
         self._numbers = iter(range(1, 1_000_000))
         self._signals: deque[Callable[[], None]] = deque()
-        self._job_heard: list[Callable[[str, str], None]] = []
+        self._job_heard: list[Callable[[str, str, str], None]] = []
         self._unit_heard: defaultdict[str, list[Callable[[], None]]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -94,7 +94,7 @@ class PlayedSystemd:
     def ask_stop(self, unit: str) -> str:
         return self._ask("stop", unit, self._stop)
 
-    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
+    def on_job_removed(self, heard: Callable[[str, str, str], None]) -> None:
         self._job_heard.append(heard)
 
     def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
@@ -120,9 +120,9 @@ class PlayedSystemd:
         return path
 
     def remove_job(self, path: str, result: str = "done") -> None:
-        del self._jobs[path]
+        unit, _ = self._jobs.pop(path)
         for heard in self._job_heard:
-            self._signal(partial(heard, path, result))
+            self._signal(partial(heard, path, unit, result))
 
     def becomes(self, unit: str, state: UnitState) -> None:
         self.states[unit] = state

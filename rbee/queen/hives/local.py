@@ -62,7 +62,7 @@ class LocalHive(Hive):
 
     async def sample(self) -> Sample:
         # Its end may not be known yet, and connecting to its socket would start it again.
-        if self.standing.is_online and not self._bus.state(HIVE_UNIT).is_active:
+        if self.standing.is_online and not (await self._bus.state(HIVE_UNIT)).is_active:
             raise HiveNotOnline(f"the beehive {self.id} is being stopped", hint=f"rbeectl status {self.id}")
         return await super().sample()
 
@@ -74,7 +74,7 @@ class LocalHive(Hive):
             if self.is_removed:
                 return
             try:
-                if not self._bus.state(HIVE_UNIT).is_active:
+                if not (await self._bus.state(HIVE_UNIT)).is_active:
                     if not self.standing.row.wanted:
                         self.standing.set("offline", STOPPED_BY_ADMIN)
                         return
@@ -86,7 +86,7 @@ class LocalHive(Hive):
                 await self.refused(error)
 
     async def bring_up(self, story: Narrator, arrival: Arrival, by: Actor) -> Devices:
-        if self._bus.state(HIVE_UNIT).is_active:
+        if (await self._bus.state(HIVE_UNIT)).is_active:
             arrival.is_started = True
             story.narrate(HIVE_AWAKE, f"the bee hive at {self.standing.row.host} is awake already")
             return await self._ask_awake(story, arrival, by)
@@ -119,7 +119,7 @@ class LocalHive(Hive):
         story.narrate(WAKING, f"waking up the bee hive at {self.standing.row.host}")
         self.standing.set("pending", "waking up")
         try:
-            if self._bus.state(HIVE_UNIT).active == "failed":
+            if (await self._bus.state(HIVE_UNIT)).active == "failed":
                 # An operator asks for it: earlier failures do not count towards StartLimitBurst=.
                 self._bus.reset_failed(HIVE_UNIT)
             await self._bus.start(HIVE_UNIT, timeout=timeout)
@@ -142,7 +142,7 @@ class LocalHive(Hive):
     # Stopping
 
     async def leave(self, story: Narrator, *, is_forced: bool) -> bool:
-        unit = self._bus.state(HIVE_UNIT)
+        unit = await self._bus.state(HIVE_UNIT)
         self._was_up = not unit.is_stopped
         # If rbee-hive is not installed there is nothing to stop, and systemd would refuse.
         if unit.load != "not-found" or not unit.is_stopped:
@@ -167,7 +167,7 @@ class LocalHive(Hive):
             await asyncio.sleep(RETRY_AFTER)
 
     async def _judge_unit(self) -> None:
-        state = self._bus.state(HIVE_UNIT)
+        state = await self._bus.state(HIVE_UNIT)
         arrival = self.arrival
         if self.is_removed or self.is_leaving:
             return
@@ -180,13 +180,15 @@ class LocalHive(Hive):
                 arrival.dies(ended)
             else:
                 await self.standing.set_offline(ended)
-        elif state.active == "inactive" and not self._bus.has_job(HIVE_UNIT):
+        elif state.active == "inactive" and not await self._bus.has_job(HIVE_UNIT):
             # A job for the queen's unit means that both are being stopped or restarted together.
-            end = self._bus.machine_end()
+            end, is_with_queen = await self._bus.machine_end(), await self._bus.has_job(QUEEN_UNIT)
+            if self.is_removed or self.is_leaving or await self._bus.state(HIVE_UNIT) != state:
+                return  # it has changed while systemd was slow to answer, and that is judged by itself
             if end is not None:
                 # Still desired: it is started again after the machine's next boot.
                 await self.standing.set_offline(ENDS[end])
-            elif self._bus.has_job(QUEEN_UNIT):
+            elif is_with_queen:
                 await self.standing.set_offline(STOPPED_WITH_QUEEN)
             elif arrival is not None and arrival.is_waiting:
                 arrival.dies(STOPPED_BY_ADMIN)
@@ -200,7 +202,7 @@ class LocalHive(Hive):
     async def _explain_silence(self) -> None:
         """Check whether it was started for another queen, or under another name."""
         try:
-            if self._bus.state(HIVE_UNIT).is_active:
+            if (await self._bus.state(HIVE_UNIT)).is_active:
                 await self._check_own()
         except RbeeError as error:
             if not self.standing.is_online:

@@ -21,9 +21,9 @@ class PlayedConnection(Bus):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._heard: list[Callable[[str, str], None]] = []
+        self._heard: list[Callable[[str, str, str], None]] = []
 
-    def on_job_removed(self, heard: Callable[[str, str], None]) -> None:
+    def on_job_removed(self, heard: Callable[[str, str, str], None]) -> None:
         self._heard.append(heard)
 
     def call(self, method: bytes, *words: str, doing: str) -> Any:
@@ -41,7 +41,7 @@ class PlayedConnection(Bus):
 
     def pump(self) -> None:
         for heard in self._heard if self.called and self.ends else ():
-            heard("/job/1", self.ends)
+            heard("/job/1", self.called[-1][1], self.ends)
 
     def wait(self, seconds: float) -> None:
         self.pump()

@@ -46,9 +46,9 @@ async def test_a_start_is_awaited_until_its_job_is_done() -> None:
         assert not done
         is_up.set()
         await starting
-        assert bus.state(HIVE_UNIT) == ACTIVE
+        assert await bus.state(HIVE_UNIT) == ACTIVE
         await bus.stop(HIVE_UNIT, timeout=5)
-        assert bus.state(HIVE_UNIT) == INACTIVE
+        assert await bus.state(HIVE_UNIT) == INACTIVE
         assert systemd.asked == [("start", HIVE_UNIT), ("stop", HIVE_UNIT)]
 
 
@@ -58,15 +58,66 @@ async def test_a_job_that_is_over_before_anybody_could_wait_is_heard() -> None:
         await bus.start(HIVE_UNIT, timeout=5)
 
 
-async def test_a_job_that_systemd_has_not_confirmed_in_time_is_asked_for_again() -> None:
+LATE = "no answer within 3 s"
+
+
+async def test_a_job_that_systemd_has_not_confirmed_is_known_by_its_unit_and_not_asked_for_again() -> None:
     async with a_bus() as (bus, systemd):
-        systemd.states[HIVE_UNIT] = ACTIVE
-        systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
-        await bus.start(HIVE_UNIT, timeout=5)
-        assert systemd.asked == [("start", HIVE_UNIT), ("start", HIVE_UNIT)]
-        systemd.refusal = TimedOut("starting rbee-hive.service: no answer within 3 s")
-        with pytest.raises(TimedOut, match="no answer within 3 s"):
+        systemd.refusal = TimedOut(LATE)
+        starting = asyncio.ensure_future(bus.start(HIVE_UNIT, timeout=5))
+        await asyncio.sleep(0)
+        systemd.remove_job(systemd.job("other.service", "start"))
+        done, _ = await asyncio.wait({starting}, timeout=0.02)
+        assert not done
+        systemd.remove_job(systemd.job(HIVE_UNIT, "start"))
+        await starting
+        assert systemd.asked == [("start", HIVE_UNIT)]
+
+
+async def test_an_unconfirmed_job_that_never_comes_is_told_by_what_was_not_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rbee.systemd.aio.CONFIRM_TIMEOUT", 0.01)
+    async with a_bus() as (bus, systemd):
+        systemd.refusal = TimedOut(LATE)
+        with pytest.raises(TimedOut, match=LATE):
             await bus.start(HIVE_UNIT, timeout=0)
+
+
+async def test_what_is_read_is_read_again_while_systemd_is_silent_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silences = [TimedOut(LATE)]
+
+    def state(unit: str) -> UnitState:
+        if silences:
+            raise silences.pop()
+        return ACTIVE
+
+    async with a_bus() as (bus, systemd):
+        monkeypatch.setattr(systemd, "state", state)
+        assert await bus.state(HIVE_UNIT) == ACTIVE
+        monkeypatch.setattr("rbee.systemd.aio.CONFIRM_TIMEOUT", 0)
+        silences.append(TimedOut(LATE))
+        with pytest.raises(TimedOut, match=LATE):
+            await bus.state(HIVE_UNIT)
+
+
+async def test_who_does_not_wait_for_the_end_need_not_know_that_it_was_not_confirmed() -> None:
+    async with a_bus() as (bus, systemd):
+        systemd.refusal = TimedOut(LATE)
+        bus.ask_stop(TARGET)
+        assert systemd.asked == [("stop", TARGET)]
+
+
+async def test_two_who_wait_for_one_job_both_hear_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_bus() as (bus, systemd):
+        job = systemd.job(HIVE_UNIT, "start")
+        monkeypatch.setattr(systemd, "ask_start_unless_stopping", lambda unit: job)
+        waiting = [asyncio.ensure_future(bus.start(HIVE_UNIT, timeout=5)) for _ in range(2)]
+        await asyncio.sleep(0)
+        systemd.remove_job(job)
+        await asyncio.gather(*waiting)
 
 
 async def test_a_job_that_fails_is_told_with_the_unit_s_own_words() -> None:
@@ -127,7 +178,7 @@ async def test_a_start_does_not_undo_a_stop_that_somebody_asked_for(unit: str) -
         systemd.job(unit, "stop")
         with pytest.raises(Stopping):
             await bus.start(HIVE_UNIT, timeout=5)
-        assert bus.state(HIVE_UNIT) == INACTIVE
+        assert await bus.state(HIVE_UNIT) == INACTIVE
 
 
 async def test_a_unit_s_changes_are_heard_without_asking() -> None:
@@ -157,7 +208,7 @@ async def test_a_signal_that_a_call_swallowed_is_still_heard() -> None:
                 swallowed.pop()()
 
         systemd.state, systemd.pump = state, pump  # type: ignore[method-assign]
-        bus.state(HIVE_UNIT)
+        await bus.state(HIVE_UNIT)
         await asyncio.wait_for(heard.wait(), 5)
 
 
