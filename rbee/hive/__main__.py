@@ -20,7 +20,7 @@ from rbee.wire.hives import MachineEnd
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
     """Run the hive until it is stopped; return its exit status."""
-    is_told_to_stop = stop_signal()
+    stop_requested = stop_signal()
     asyncio.get_running_loop().set_default_executor(DaemonicExecutor())
     settings = config.load(scope=scope)
     site = Site(
@@ -33,7 +33,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
         find_machine_end=partial(_machine_end, scope),
     )
     async with Hive.open(settings, site, notifier, journal) as hive:
-        return await hive.serve(is_told_to_stop)
+        return await hive.serve(stop_requested)
 
 
 def _machine_end(scope: Scope) -> MachineEnd | None:

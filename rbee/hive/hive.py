@@ -79,7 +79,7 @@ class Hive:
             scope=site.scope,
         )
         self._exit_status = 0
-        self._is_told_to_stop = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
         self._has_ended_early = False
 
@@ -107,19 +107,19 @@ class Hive:
             at_the_end.push_async_callback(hive._stop_working)
             yield hive
 
-    async def serve(self, is_told_to_stop: asyncio.Event) -> int:
+    async def serve(self, stop_requested: asyncio.Event) -> int:
         """Serve the sockets and send heartbeats until stopped; return the exit status.
 
         Raises what work() has ended by, RuntimeError where it has ended by nothing.
         """
-        self._is_told_to_stop = is_told_to_stop
+        self._stop_requested = stop_requested
         served = self.app()
         queen_uid = self._site.queen_uid
         await serve(
             served,
             self._site.sockets,
             self._notifier,
-            is_told_to_stop,
+            stop_requested,
             status=lambda: hivestatus.no_beat_yet(self.queen.name),
             started=partial(self._begin_work, served),
             stopping=self.end_work,
@@ -185,18 +185,18 @@ class Hive:
             await asyncio.gather(self._working, return_exceptions=True)
 
     def _work_ended(self, _working: asyncio.Task[None]) -> None:
-        self._has_ended_early = not self._is_told_to_stop.is_set()
-        self._is_told_to_stop.set()
+        self._has_ended_early = not self._stop_requested.is_set()
+        self._stop_requested.set()
 
     def _shut_down(self) -> None:
         self._exit_status = self.queen.status_after_shutdown
-        self._is_told_to_stop.set()
+        self._stop_requested.set()
 
     def _leaving(self, forget: Callable[[], None]) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
 
         def leave() -> None:
             forget()
-            loop.call_soon_threadsafe(self._is_told_to_stop.set)
+            loop.call_soon_threadsafe(self._stop_requested.set)
 
         return leave

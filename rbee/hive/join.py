@@ -146,7 +146,7 @@ class Guest:
         ca = content.decode(errors="replace")
         if not tls.has_fingerprint(ca, fingerprint):
             raise WrongQueen(
-                f"whoever answers at {address} is not the queen that the token is from",
+                f"the server at {address} is not the queen that the token is from",
                 hint="Check the address, or make a new token on the queen's machine: rbeectl token create",
             )
         return ca

@@ -72,7 +72,7 @@ def check_keys(
         raise cannot_connect(place, error) from error
     if not tls.has_fingerprint(ca, fingerprint):
         raise WrongQueen(
-            f"whoever answers at {place} is not the queen that the token is from",
+            f"the server at {place} is not the queen that the token is from",
             hint="Check the address, or make a new token on the queen's machine: rbeectl token create",
         )
 
