@@ -2,8 +2,9 @@
 
 The journal keeps them too, for longer, but members of the group rbee may not read the journal.
 
-Limits: KEPT events and KEPT_SIZE bytes of them; WATCHERS readers at once. A reader has no buffer of its
-own, only a position among the kept events: one that is too slow gets a gap event, and one that takes
+Limits: KEPT events and KEPT_SIZE bytes of them, and of those before them what operators did, so that no
+machine pushes that out: OPERATORS_KEPT and OPERATORS_SIZE; WATCHERS readers at once. A reader has no buffer
+of its own, only a position among the kept events: one that is too slow gets a gap event, and one that takes
 nothing for rbee.server.connection.SEND_TIMEOUT is disconnected.
 """
 
@@ -23,7 +24,9 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iter
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 from rbee.errors import TEXT_LIMIT, BadInput
 from rbee.narration import (
@@ -52,6 +55,12 @@ KEPT = 1000
 
 KEPT_SIZE = 1024 * 1024
 """Bytes of the kept events, in JSON; the file has up to twice as many."""
+
+OPERATORS_KEPT = 200
+"""Events of operators, older than the kept ones, that are kept as well."""
+
+OPERATORS_SIZE = 256 * 1024
+"""Bytes of them, in JSON."""
 
 REPEATS = 256
 """Lines of hives that are remembered to drop repeated ones: a beat whose answer was late is sent again."""
@@ -181,8 +190,12 @@ class Feed(Narrator):
         self._thread = threading.get_ident()
         self._growth = Growth()
         self._is_closed = False
+        self._daemons = frozenset(daemons)
         self._lines: deque[bytes] = deque()
         self._size = 0
+        self._operators: deque[tuple[int, bytes]] = deque()
+        """Number and line of the operators' events before the kept ones."""
+        self._operators_size = 0
         self._epoch = secrets.token_hex(8)
         self._number = 0
         """Of the last event."""
@@ -232,7 +245,7 @@ class Feed(Narrator):
     def last(self, limit: int, hive: str | None = None) -> FeedEvents:
         """Return the last `limit` events, of one hive or of all, oldest first."""
         events: list[FeedEvent] = []
-        for line in reversed(self._lines):
+        for line in chain(reversed(self._lines), (line for _, line in reversed(self._operators))):
             if len(events) >= limit:
                 break
             event = FeedEvent(**json.loads(line))
@@ -251,13 +264,20 @@ class Feed(Narrator):
 
     def _begin(self, after: str | None, since_ms: int | None) -> tuple[int, bytes]:
         """Return the number after which a reader starts, and the first block for it."""
-        if after is None:
-            number = self._number if since_ms is None else self._oldest + _count_before(self._lines, since_ms)
-        else:
+        if after is not None:
             epoch, _, given = after.partition("-")
             number = int(given)
             if epoch != self._epoch or not self._oldest <= number <= self._number:
-                return self._oldest, self._gap(after)
+                is_ours = epoch == self._epoch and number < self._oldest
+                if not is_ours or not any(older > number for older, _ in self._operators):
+                    return self._oldest, self._gap(after)
+        elif since_ms is None:
+            number = self._number
+        else:
+            number = self._oldest + _count_before(self._lines, since_ms)
+            if number == self._oldest:
+                older = [older for older, line in self._operators if _at_ms(line) >= since_ms]
+                number = older[0] - 1 if older else number
         # A block without data sets the reader's last event id all the same (HTML standard, 9.2.6).
         return number, sse.place(self._id(number))
 
@@ -268,6 +288,11 @@ class Feed(Narrator):
             nonlocal number
             while number < self._number:
                 if number < self._oldest:
+                    older = next((one for one in self._operators if one[0] > number), None)
+                    if older is not None:
+                        number, line = older
+                        yield sse.event(self._id(number), "narrated", line)
+                        continue
                     gap, number = self._gap(self._id(number)), self._oldest
                     yield gap
                     continue
@@ -314,7 +339,18 @@ class Feed(Narrator):
         self._lines.append(line)
         self._size += len(line)
         while len(self._lines) > KEPT or self._size > KEPT_SIZE:
-            self._size -= len(self._lines.popleft())
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Drop the oldest line, unless it is what an operator did."""
+        number, line = self._oldest + 1, self._lines.popleft()
+        self._size -= len(line)
+        if not self._is_operators(json.loads(line)):
+            return
+        self._operators.append((number, line))
+        self._operators_size += len(line)
+        while len(self._operators) > OPERATORS_KEPT or self._operators_size > OPERATORS_SIZE:
+            self._operators_size -= len(self._operators.popleft()[1])
 
     def _store(self) -> None:
         """Append the last line to the file before any reader gets it, so that the next queen has it too."""
@@ -322,13 +358,19 @@ class Feed(Narrator):
             if self._file.is_open:
                 self._file.append(self._lines[-1])
                 if self._file.is_long:
-                    self._file.rewrite(self._lines)
+                    self._file.rewrite(self._all())
             elif self._retry_at is not None and self._clock() >= self._retry_at:
-                self._file.rewrite(self._lines)
+                self._file.rewrite(self._all())
                 self._retry_at = None
                 self._narrate_own(FEED_IN_FILE, f"the events are kept in {self._file.path} again")
         except OSError as error:
             self._lose(error)
+
+    def _is_operators(self, event: Mapping[str, Any]) -> bool:
+        return event.get("actor_uid") is not None and event["actor_uid"] not in self._daemons
+
+    def _all(self) -> Iterator[bytes]:
+        return chain((line for _, line in self._operators), self._lines)
 
     def _load(self) -> None:
         try:
@@ -342,18 +384,27 @@ class Feed(Narrator):
             self._lose(error)
 
     def _take_up(self, lines: list[bytes]) -> None:
-        """Continue after these lines; ValueError if their numbers are not consecutive."""
-        lines = lines[-KEPT:]
+        """Continue after these lines; ValueError if others than those that _let_go() drops are missing."""
         events = [json.loads(line) for line in lines]
-        ids = [event["id"] for event in events]
+        ids = [event["id"].rpartition("-") for event in events]
         if not ids:
             return
         decode(FeedEvent, events[-1])
-        epoch, _, last = ids[-1].partition("-")
-        if ids != [f"{epoch}-{int(last) - left}" for left in reversed(range(len(ids)))]:
+        numbers = [int(number) for _, _, number in ids]
+        # Where a number is left out, only operators' events are before it.
+        ends = [at for at, (one, next_one) in enumerate(pairwise(numbers)) if next_one != one + 1]
+        before = events[: ends[-1] + 1] if ends else []
+        if (
+            len({epoch for epoch, _, _ in ids}) > 1
+            or any(one >= next_one for one, next_one in pairwise(numbers))
+            or not all(self._is_operators(event) for event in before)
+        ):
             raise ValueError("its events are not numbered consecutively")
-        self._epoch, self._number = epoch, int(last)
-        for line, event in zip(lines, events, strict=True):
+        self._epoch = ids[-1][0]
+        for number, line, event in zip(numbers, lines, events, strict=True):
+            while self._lines and number != self._number + 1:
+                self._let_go()
+            self._number = number
             # Otherwise another version has written it, before an upgrade.
             is_ours = event.keys() | {"problem"} == _FIELDS
             self._keep(line if is_ours else _line_of(read_row(FeedEvent, event)))
@@ -378,11 +429,14 @@ def _count_before(lines: Iterable[bytes], since_ms: int) -> int:
     """Return how many of the events are older than `since_ms`, in milliseconds since the epoch."""
     count = 0
     for line in lines:
-        at = datetime.fromisoformat(json.loads(line)["at"])
-        if round(at.timestamp() * 1000) >= since_ms:
+        if _at_ms(line) >= since_ms:
             break
         count += 1
     return count
+
+
+def _at_ms(line: bytes) -> int:
+    return round(datetime.fromisoformat(json.loads(line)["at"]).timestamp() * 1000)
 
 
 def _line_of(event: FeedEvent) -> bytes:

@@ -19,7 +19,16 @@ import rbee.queen.feed
 import rbee.server.streams
 from rbee.errors import TooMany
 from rbee.narration import ADDING, HIVE_OFFLINE, QUEEN_STARTED, Event, Narrator
-from rbee.queen.feed import KEPT, KEPT_SIZE, RETRY_AFTER, WATCHERS, Feed, FeedFile
+from rbee.queen.feed import (
+    KEPT,
+    KEPT_SIZE,
+    OPERATORS_KEPT,
+    OPERATORS_SIZE,
+    RETRY_AFTER,
+    WATCHERS,
+    Feed,
+    FeedFile,
+)
 from rbee.server.peer import Peer
 from rbee.wire.codec import decode, encode
 from rbee.wire.events import FeedEvent, Gap, Line
@@ -228,6 +237,56 @@ async def test_who_has_seen_what_is_no_longer_kept_is_told_of_a_gap(monkeypatch:
 
     assert (gap.kind, gap.number) == ("gap", 2)
     assert [block.number for block in events] == [3, 4]
+
+
+HIVE = "995"
+"""The uid of the hive, by whose heartbeats the catalog changes, too."""
+
+
+async def test_what_an_operator_did_is_not_pushed_out_by_what_machines_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
+    path = tmp_path / "events"
+
+    feed = a_feed(path, daemons={int(HIVE)})
+    tell(feed, "by ada", actor_uid="1000")
+    tell(feed, "2", actor_uid=HIVE)
+    tell(feed, "by root", actor_uid="0")
+    tell(feed, *map(str, range(4, 20)))
+    kept = ["by ada", "by root", "17", "18", "19"]
+    assert texts(feed) == kept
+    epoch = feed.id.split("-")[0]
+    for wanted, numbers in (
+        ({"since_ms": 0}, [(0, ""), (1, "narrated"), (3, "narrated"), (16, "gap"), (17, "narrated")]),
+        ({"after": f"{epoch}-1"}, [(1, ""), (3, "narrated"), (16, "gap"), (17, "narrated")]),
+        ({"after": f"{epoch}-3"}, [(16, "gap"), (17, "narrated")]),
+    ):
+        stream = feed.stream(ADA, **wanted)  # type: ignore[arg-type]
+        blocks = await some(stream, len(numbers))
+        assert [(block.number, block.kind) for block in blocks] == numbers
+        await stream.aclose()
+
+    again = a_feed(path, daemons={int(HIVE)})
+    assert (again.id, texts(again)) == (feed.id, kept)
+    tell(again, "20")
+    assert texts(again) == ["by ada", "by root", "18", "19", "20"]
+
+
+async def test_of_what_operators_did_no_more_is_kept_than_the_bounds_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
+
+    feed = a_feed(None)
+    tell(feed, *map(str, range(2 * OPERATORS_KEPT)), actor_uid="1000")
+    tell(feed, "a", "b", "c")
+    assert len(feed._operators) == OPERATORS_KEPT
+    tell(feed, *("é" * 2000 for _ in range(OPERATORS_KEPT)), actor_uid="1000")
+    tell(feed, "a", "b", "c")
+    size = sum(len(line) for _, line in feed._operators)
+    assert OPERATORS_SIZE - 13_000 < size <= OPERATORS_SIZE
+    assert size == feed._operators_size
 
 
 async def test_a_reader_who_is_too_slow_is_told_of_the_gap_in_the_middle(
