@@ -80,6 +80,9 @@ ARCHIVE = (
     "sshfs",
 )
 
+SOURCES = ("util-linux",)
+"""Packages whose source the archive has: util-linux tests lscpu on /proc and /sys of real machines."""
+
 ARCHIVE_INSIDE = "/srv/archive"
 """Where a machine has the archive, if it is bound there."""
 
@@ -147,7 +150,7 @@ class Trees:
             self._say(f"📦 fetching what tests install beside rbee, {suite} (some seconds, once)...")
             _fetch_archive(base, directory)
 
-        name = f"archive-{suite}-{_digest([base.name, *ARCHIVE])}"
+        name = f"archive-{suite}-{_digest([base.name, *ARCHIVE, *SOURCES])}"
         return self._get(name, build, family=f"archive-{suite}-", keep=KEPT_ARCHIVES)
 
     def previous_debs(self) -> list[Path]:
@@ -279,7 +282,7 @@ def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
 
 
 def _fetch_archive(base: Path, archive: Path) -> None:
-    """What a base lacks of ARCHIVE: by this computer's apt, with the base's sources and status."""
+    """What a base lacks of ARCHIVE, and SOURCES: by this computer's apt, with the base's lists and status."""
     archive.mkdir(mode=0o755)
     with tempfile.TemporaryDirectory(prefix="rbee-archive-") as scratch:
         for folder in ("lists/partial", "archives/partial"):
@@ -290,7 +293,7 @@ def _fetch_archive(base: Path, archive: Path) -> None:
             "Dir::Cache::pkgcache": "",
             "Dir::Cache::srcpkgcache": "",
             "Dir::Etc::preferencesparts": "/dev/null",
-            "Dir::Etc::sourcelist": f"{base}/etc/apt/sources.list",
+            "Dir::Etc::sourcelist": f"{scratch}/sources.list",
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::State::extended_states": "/dev/null",
             "Dir::State::lists": f"{scratch}/lists",
@@ -298,15 +301,22 @@ def _fetch_archive(base: Path, archive: Path) -> None:
             # Of a user who may read neither the scratch folder nor the base.
             "APT::Sandbox::User": "root",
         }
+        binary = (base / "etc/apt/sources.list").read_text()
+        source = "".join(f"deb-src{line.removeprefix('deb')}" for line in binary.splitlines(keepends=True))
+        Path(scratch, "sources.list").write_text(binary + source)
         apt = ["apt-get", "--quiet", "--yes", *(f"--option={name}={settings[name]}" for name in settings)]
-        for command in (["update"], ["install", "--download-only", *ARCHIVE]):
+        for command in (
+            ["update"],
+            ["install", "--download-only", *ARCHIVE],
+            ["source", "--download-only", *SOURCES],
+        ):
             done = subprocess.run(
-                [*apt, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                [*apt, *command], cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             if done.returncode:
                 raise MachineError(f"apt-get {command[0]} failed:\n{tail(done.stdout)}")
-        for deb in Path(scratch, "archives").glob("*.deb"):
-            shutil.move(deb, archive)
+        for fetched in (*Path(scratch, "archives").glob("*.deb"), *Path(scratch).glob("*.orig.tar.*")):
+            shutil.move(fetched, archive)
     with (archive / "Packages").open("wb") as index:
         subprocess.run(
             ["dpkg-scanpackages", "--multiversion", "."], cwd=archive, stdout=index,

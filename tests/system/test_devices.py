@@ -157,6 +157,67 @@ def test_processors_of_arm_have_the_names_that_lscpu_has_for_them(machine: Machi
     assert missing == []
 
 
+DUMPS = """
+import sys
+sys.path.insert(0, "/usr/share/rbee-hive")
+import json, pathlib, subprocess, tarfile
+from rbee.hive.devices.cpu import detect_cpu
+
+def fields(told):
+    for row in told:
+        yield row["field"].rstrip(":"), row["data"]
+        yield from fields(row.get("children", ()))
+
+[source] = pathlib.Path("/srv/archive").glob("util-linux_*.orig.tar.*")
+with tarfile.open(source) as tar:
+    for member in tar.getmembers():
+        if "/tests/ts/lscpu/dumps/" in member.name and member.name.endswith(".tar.gz"):
+            with tarfile.open(fileobj=tar.extractfile(member)) as dump:
+                dump.extractall("/run/dumps")
+for root in sorted(pathlib.Path("/run/dumps").iterdir()):
+    command = ["lscpu", "--json", "--sysroot", root]
+    shown = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)["lscpu"]
+    lscpu = {}
+    for name, value in fields(shown):
+        lscpu.setdefault(name, []).append(value)
+    cpu, _ = detect_cpu(root)
+    ours = [cpu.model, cpu.sockets, cpu.cores, cpu.threads]
+    print(json.dumps({"name": root.name, "lscpu": lscpu, "ours": ours}))
+"""
+
+
+def test_processors_of_every_architecture_are_told_as_lscpu_tells_them_of_real_machines(
+    machine: Machine,
+) -> None:
+    told = [json.loads(line) for line in machine.run("python3", "-c", DUMPS, timeout=60).stdout.splitlines()]
+    names = {one["name"] for one in told}
+    assert {"armv7", "ppc64-POWER7", "rv64-linux", "s390-lpar", "x86_64-64cpu"} <= names
+    for one in told:
+        (model, sockets, cores, threads), lscpu = one["ours"], one["lscpu"]
+        one_kind = len(lscpu.get("Model name", ())) <= 1
+        [name] = lscpu.get("Model name", ["-"]) if one_kind else ["-"]
+        if "Machine type" in lscpu:
+            assert model == f"IBM/S390, machine type {lscpu['Machine type'][0]}", one
+        elif name not in ("-", None):  # or this lscpu does not know it
+            assert model == " ".join(name.split()), one
+        online = cpus_in(lscpu["On-line CPU(s) list"][0])
+        assert threads == online, one
+        assert cores is None or cores <= threads, one
+        if one_kind and "Socket(s)" in lscpu and cores is not None:
+            [there], [each] = lscpu["Socket(s)"], lscpu["Core(s) per socket"]
+            assert cores == int(there) * int(each), one
+            assert sockets in (int(there), None), one
+    if "arm-A510-A710-A715-X3" in names:  # since util-linux 2.40
+        [phone] = [one for one in told if one["name"] == "arm-A510-A710-A715-X3"]
+        assert phone["ours"] == ["Cortex-A510 + Cortex-A715 + Cortex-A710 + Cortex-X3", 1, 8, 8]
+        assert phone["lscpu"]["Socket(s)"] == ["1"] * 4
+
+
+def cpus_in(ranges: str) -> int:
+    ends = [part.partition("-") for part in ranges.split(",")]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)
+
+
 def test_a_machine_without_a_driver_has_no_cards_and_no_complaint(machine: Machine) -> None:
     add_hive(machine)
     assert "module-missing" not in findings(machine)

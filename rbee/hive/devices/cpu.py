@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,8 +87,7 @@ def _first(processor: Processor, keys: tuple[str, ...]) -> str | None:
 
 def _model(processors: list[Processor]) -> str | None:
     """As lscpu(1) names it; where the cores are of several kinds, each of them."""
-    cores = (arm.name(p.get("CPU implementer"), p.get("CPU part")) for p in processors)
-    if kinds := dict.fromkeys(core for core in cores if core):
+    if kinds := _arm_kinds(processors):
         return printable(" + ".join(kinds))
     for key in _MODEL_KEYS:
         for processor in processors:
@@ -96,6 +95,11 @@ def _model(processors: list[Processor]) -> str | None:
             if model and model.lower() != "unknown":
                 return model
     return _mainframe(processors)
+
+
+def _arm_kinds(processors: list[Processor]) -> list[str]:
+    cores = (arm.name(p.get("CPU implementer"), p.get("CPU part")) for p in processors)
+    return list(dict.fromkeys(core for core in cores if core))
 
 
 def _mainframe(processors: list[Processor]) -> str | None:
@@ -123,7 +127,8 @@ def _counts(root: Path, processors: list[Processor]) -> _Counts:
     if not listed or len(listed) == len(online):
         counts = _in_sysfs(folder, online)
         if counts.cores or counts.sockets:
-            return counts
+            # Without ACPI, an ARM's package is one of its clusters; cores of several kinds are in one chip.
+            return replace(counts, sockets=1) if len(_arm_kinds(processors)) > 1 else counts
     return _Counts(
         sockets=_distinct(_first(p, _PACKAGE_KEYS) for p in listed),
         cores=_distinct(_core(p) for p in listed),
