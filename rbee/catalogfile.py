@@ -31,7 +31,7 @@ from rbee.wire.hives import HiveView
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
-VERSION = 3
+VERSION = 2
 """The newest version that this rbee supports: the number of files in queen/store/schema/."""
 
 BUSY_TIMEOUT = 5.0
@@ -153,9 +153,11 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
         ("table", "tokens"), ("table", "audit"),
         ("index", "hives_by_machine"), ("index", "hives_by_credential"),
     }),
-    frozenset(),  # a column
 )  # fmt: skip
-"""What each file of queen/store/schema/ creates, by kind and name."""
+"""What each numbered file of queen/store/schema/ creates, by kind and name."""
+
+COMPATIBLE = frozenset({("table", "former_credentials")})
+"""What compatible.sql there creates, which a catalog of the release before lacks."""
 
 SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": AuditEntry}
 """The shape that shows each table's rows: columns and fields have the same names."""
@@ -167,7 +169,7 @@ def _check_schema(
     """Refuse foreign objects: a trigger may fail the queen's writes, a view in a table's place its reads."""
     made = frozenset[tuple[str, str]]().union(*MADE[:version])
     present = set(connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"))
-    for kind, name in sorted(present - made):
+    for kind, name in sorted(present - made - COMPATIBLE):
         quoted = '"' + name.replace('"', '""') + '"'
         raise CatalogUnusable(
             f"{shown} has the {kind} '{name:.100}', which no queen has made",

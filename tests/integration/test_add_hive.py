@@ -83,7 +83,7 @@ async def test_the_catalog_has_the_row_with_the_columns_of_the_seed(house: House
     assert row.pop("created_at_ms") <= row.pop("updated_at_ms")
     assert json.loads(row.pop("devices")) == encode(DEVICES)
     seed = {"id": "localhost", "host": "localhost", "port": 8600, "status": "online", "wanted": 1}
-    of_others = dict.fromkeys(["machine", "credential", "former_credential", "address", "cordoned"])
+    of_others = dict.fromkeys(["machine", "credential", "address", "cordoned"])
     assert row == seed | of_others | {"labels": "{}"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rbee.errors import BadInput, NameTaken, UnknownHive
 from rbee.queen.store.engine import Engine, Session
-from rbee.queen.store.records import COLUMNS, Actor, Joining, Row, as_stored, read_hive
+from rbee.queen.store.records import COLUMNS, TABLES, Actor, Joining, Row, as_stored, read_hive
 from rbee.queen.store.tokens import check_token, spend_token
 from rbee.queen.store.writer import Transaction, Writer
 from rbee.wire.devices import Devices
@@ -82,6 +82,7 @@ class HiveStore:
         """Remove a hive; return whether it existed."""
 
         def write(transaction: Transaction) -> bool:
+            _keep_former(transaction.session, hive_id)
             was_there = transaction.session.execute("DELETE FROM hives WHERE id = :id", id=hive_id) > 0
             if was_there:
                 transaction.note(hive_id, f"hive {hive_id} is removed from the hive catalog", by)
@@ -112,9 +113,10 @@ class HiveStore:
             if row is None:
                 _insert(transaction, hive_id, hive_id, DEFAULT_PORT, asked.machine)
             # The one that the hive has used, in case it receives neither this one nor any since.
-            former = row and (row.former_credential or row.credential)
+            former = None if row is None else row.former_credential or row.credential
             identity = {"credential": asked.credential, "address": asked.address, "wanted": True}
-            _write(transaction, hive_id, identity | {"former_credential": former})
+            _write(transaction, hive_id, identity)
+            _keep_former(session, hive_id, former, asked.credential)
             text = f"hive {hive_id} joined from {asked.address} with token {asked.token_id}"
             transaction.note(hive_id, f"{text}, as credential {asked.credential}", by)
             return _there(session, hive_id)
@@ -129,9 +131,9 @@ class HiveStore:
 
         def write(transaction: Transaction) -> None:
             row = _find(transaction.session, hive_id)
-            is_proven = row is not None and row.credential == credential
-            fields = {"address": address} | ({"former_credential": None} if is_proven else {})
-            if _update(transaction, hive_id, fields):
+            if row is not None and row.credential == credential and row.former_credential is not None:
+                _keep_former(transaction.session, hive_id)
+            if _update(transaction, hive_id, {"address": address}):
                 transaction.note(hive_id, f"hive {hive_id} is at {address}", by)
 
         await self._writer.write(write)
@@ -200,7 +202,7 @@ def _check_name(session: Session, asked: Joining) -> None:
 
 
 def _hives(session: Session, which: str, **values: str) -> list[Row]:
-    return [read_hive(row) for row in session.rows(f"SELECT {COLUMNS} FROM hives {which}", **values)]  # noqa: S608  # texts of our own
+    return [read_hive(row) for row in session.rows(f"SELECT {COLUMNS} FROM {TABLES} {which}", **values)]  # noqa: S608  # texts of our own
 
 
 def _find(session: Session, hive_id: str) -> Row | None:
@@ -248,3 +250,13 @@ def _write(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) ->
         updated_at_ms=transaction.now_ms,
         **{name: as_stored(value) for name, value in fields.items()},
     )
+
+
+def _keep_former(session: Session, hive_id: str, former: str | None = None, successor: str = "") -> None:
+    """Keep the credential that a hive has besides `successor`; without one, it has none."""
+    session.execute("DELETE FROM former_credentials WHERE hive = :hive", hive=hive_id)
+    if former is not None:
+        session.execute(
+            "INSERT INTO former_credentials VALUES (:hive, :former, :successor)",
+            hive=hive_id, former=former, successor=successor,
+        )  # fmt: skip

@@ -88,7 +88,7 @@ class Change:
         return self.by or {"actor_uid": str(os.geteuid()), "actor_pid": str(os.getpid())}
 
 
-# Rows of the table hives
+# Rows of the hives
 
 
 COLUMNS = (
@@ -96,10 +96,13 @@ COLUMNS = (
     "address, labels, cordoned, former_credential"
 )
 
+# Without a former credential that is not of this one: the release before does not know that table.
+TABLES = "hives LEFT JOIN former_credentials ON hive = id AND successor = credential"
+
 
 @dataclass(frozen=True)
 class _Stored:
-    """The columns of the table hives and what they may contain."""
+    """The columns of a hive and what they may contain."""
 
     id: Name
     host: Name

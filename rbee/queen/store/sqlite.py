@@ -40,7 +40,8 @@ WRITES_TOGETHER = 64
 """Pending writes that are made in one transaction at the most, with one fsync for all."""
 
 SCHEMA = Path(__file__).with_name("schema")
-"""NNNN.sql migrates a catalog from the version before to version NNNN, which is its PRAGMA user_version."""
+"""NNNN.sql migrates a catalog from the version before to version NNNN, which is its PRAGMA user_version;
+compatible.sql is run at each start."""
 
 
 class SQLite(Engine):
@@ -292,3 +293,4 @@ def _migrate(connection: sqlite3.Connection) -> None:
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number};"
         # One transaction: if it fails, closing the connection rolls it back.
         connection.executescript(f"BEGIN IMMEDIATE;\n{file.read_text()}\n{marks} COMMIT;")
+    connection.executescript((SCHEMA / "compatible.sql").read_text())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.catalogfile import MADE, VERSION, Lock
+from rbee.catalogfile import COMPATIBLE, MADE, VERSION, Lock
 from rbee.errors import BadInput, CatalogInUse, CatalogUnusable, NotPermitted, NotRunning
 from rbee.keeper.catalog.check import check_file, check_own
 from rbee.queen.store.sqlite import SCHEMA
@@ -108,7 +108,7 @@ def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
 def test_the_check_knows_all_that_each_migration_makes() -> None:
     known: set[tuple[str, str]] = set()
     with closing(sqlite3.connect(":memory:")) as connection:
-        for made, file in zip(MADE, sorted(SCHEMA.iterdir()), strict=True):
+        for made, file in zip((*MADE, COMPATIBLE), sorted(SCHEMA.iterdir()), strict=True):
             known |= made
             connection.executescript(file.read_text())
             there = connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'")

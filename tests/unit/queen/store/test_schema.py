@@ -23,19 +23,29 @@ from rbee.wire.codec import encode
 from tests.unit.queen.store.engines import DEVICES
 from tests.unit.queen.store.files import contents, stored
 
-FILES = [file.read_text() for file in sorted(SCHEMA.iterdir())]
+FILES = [file.read_text() for file in sorted(SCHEMA.glob("[0-9]*.sql"))]
 
 
 def use(monkeypatch: pytest.MonkeyPatch, folder: Path, *files: str) -> None:
-    """Have these schema files instead of those that there are."""
+    """Have these numbered schema files instead of those that there are."""
     folder.mkdir()
+    shutil.copy(SCHEMA / "compatible.sql", folder)
     for number, text in enumerate(files, start=1):
         (folder / f"{number:04}.sql").write_text(text)
     monkeypatch.setattr(sqlite, "SCHEMA", folder)
 
 
 def test_the_version_that_the_keeper_knows_is_the_number_of_the_last_file() -> None:
-    assert [file.name for file in sorted(SCHEMA.iterdir())] == [f"{n:04}.sql" for n in range(1, VERSION + 1)]
+    numbered = [f"{n:04}.sql" for n in range(1, VERSION + 1)]
+    assert [file.name for file in sorted(SCHEMA.iterdir())] == [*numbered, "compatible.sql"]
+
+
+def test_what_the_release_before_does_not_know_is_made_again_where_it_is_missing(path: Path) -> None:
+    for _ in range(2):
+        Store.open(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT * FROM former_credentials").fetchall() == []
+            connection.execute("DROP TABLE former_credentials")
 
 
 def test_the_table_has_the_seed_s_columns_and_whether_the_hive_is_wanted(catalog: Store, path: Path) -> None:
@@ -56,7 +66,6 @@ def test_the_table_has_the_seed_s_columns_and_whether_the_hive_is_wanted(catalog
         ("address", "TEXT", 0, 0),
         ("labels", "TEXT", 1, 0),
         ("cordoned", "TEXT", 0, 0),
-        ("former_credential", "TEXT", 0, 0),
     ]
 
 
@@ -114,7 +123,7 @@ async def test_an_older_catalog_is_brought_up_with_its_rows_and_a_copy_of_it_is_
     assert told == [True]
     assert stored(path, "PRAGMA user_version") == [(VERSION,)]
     assert [row[:8] for row in stored(path)] == v1
-    assert {row[8:] for row in stored(path)} == {(None, None, None, "{}", None, None)}
+    assert {row[8:] for row in stored(path)} == {(None, None, None, "{}", None)}
     # For who goes back to the release before.
     copy = path.with_name("catalog-1.db")
     assert stored(copy, "PRAGMA user_version") == [(1,)]
