@@ -25,11 +25,13 @@ INTERVAL = 5.0
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     """Return once the queen's restart is queued, or is not needed any more.
 
-    Waits as long as the port is taken: this unit is part of the queen's (PartOf=) and stops with it.
+    Waits as long as the port is taken: this unit is part of the queen's (PartOf=) and stops with it. If the
+    queen dies it waits on, to be restarted with the queen: the socket that fails again starts nothing (252),
+    as it has failed already.
     """
     with Bus(scope) as bus:
         queen, listener = bus.unit(QUEEN_UNIT), bus.unit(TCP_SOCKET_UNIT)
-        while queen.state().is_active and listener.active_state() != "active":
+        while not queen.state().is_stopped and listener.active_state() != "active":
             addresses = [address for _, address in listener.listen_addresses()]
             if can_listen(addresses):
                 text = f"the queen is restarted: {' and '.join(addresses)} can be opened again"
