@@ -59,7 +59,9 @@ def settled_state(bus: Bus, left: Callable[[float], float]) -> QueenState:
     status line has the reason.
     """
     state = present_state(bus)
-    if state not in ("failed", "waking"):
+    # One that cannot run stops after each start, too.
+    is_failing = state == "stopping" and bus.state(QUEEN_UNIT).exit_status == BadConfig.exit_code
+    if state not in ("failed", "waking") and not is_failing:
         return state
     ended = bus.await_state(QUEEN_UNIT, has_ended, timeout=left(RETURN_TIMEOUT))
     message, hint = why_failed(ended)

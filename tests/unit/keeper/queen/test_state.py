@@ -14,8 +14,11 @@ from tests.unit.played_systemd import ACTIVE, INACTIVE
 
 
 @pytest.mark.parametrize("result", ["exit-code", "start-limit-hit"])
-def test_who_looks_is_told_each_time_why_a_queen_cannot_run(bus: Bus, rbeectl: Rbeectl, result: str) -> None:
-    bus.states[QUEEN_UNIT] = replace(UNUSABLE, result=result)
+@pytest.mark.parametrize(("active", "sub"), [("failed", "failed"), ("deactivating", "stop-post")])
+def test_who_looks_is_told_each_time_why_a_queen_cannot_run(
+    bus: Bus, rbeectl: Rbeectl, result: str, active: str, sub: str
+) -> None:
+    bus.states[QUEEN_UNIT] = replace(UNUSABLE, result=result, active=active, sub=sub)
 
     for verb in (["list-hives"], ["catalog", "backup", "/tmp/x"]):
         assert rbeectl(*verb) == Ran(
