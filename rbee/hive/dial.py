@@ -16,7 +16,6 @@ from rbee.client.link import Link, QueenAddress
 from rbee.errors import (
     ClonedHive,
     Disconnected,
-    JoinedAnew,
     NotPermitted,
     RbeeError,
     UnknownHive,
@@ -52,9 +51,6 @@ DOUBT_SURE = 4
 """Times in a row that the queen must answer without the certificate and break off with it: of many hives
 behind one address that dial at once it breaks off some, whatever their certificate."""
 
-SUCCESSION_WAIT = 3.0
-"""Seconds in which the program that made this machine join again should restart the hive; then it ends."""
-
 REFUSALS = (ClonedHive, NotPermitted, UnknownHive, VersionSkew, WrongQueen)
 
 
@@ -62,7 +58,6 @@ class Dialler:
     """Keeps the connection of `offer`, over which the queen asks `app`.
 
     `find_queen_to_strangers` returns the queen's address without this hive's certificate.
-    `is_succeeded` returns whether this machine has joined a queen again, and this membership is the old one.
     """
 
     def __init__(
@@ -73,7 +68,6 @@ class Dialler:
         find_queen_to_strangers: Callable[[], QueenAddress],
         offer: Offer,
         *,
-        is_succeeded: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         scope: Scope = SYSTEM,
     ) -> None:
@@ -83,15 +77,11 @@ class Dialler:
         self._find_queen_to_strangers = find_queen_to_strangers
         self._scope = scope
         self._offer = offer
-        self._is_succeeded = is_succeeded
         self._clock = clock
         self._open_since: float | None = None
 
     async def run(self) -> None:
-        """Hold a connection, and beat while it is there, until cancelled.
-
-        Raises JoinedAnew if the queen refuses this hive and there is a newer membership.
-        """
+        """Hold a connection, and beat while it is there, until cancelled."""
         wait, alone_since, broken = FIRST_WAIT, self._clock(), 0
         while True:
             trouble: RbeeError | None = None
@@ -110,10 +100,6 @@ class Dialler:
                     trouble = await self._is_certificate_refused() or trouble
             if trouble is not None:
                 self._heart.tell_trouble(trouble)
-            if isinstance(trouble, REFUSALS) and self._is_succeeded():
-                # rbeectl join was interrupted or killed, and will not restart the hive.
-                await asyncio.sleep(SUCCESSION_WAIT)
-                raise JoinedAnew("this machine has joined again; the hive restarts with its new membership")
             await asyncio.sleep(self._wait(wait, alone_since, trouble))
             wait = min(2 * wait, LONGEST_WAIT)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp
 
-from rbee.errors import RbeeError
+from rbee.errors import JoinedAnew, RbeeError
 from rbee.hive.dial import Dialler
 from rbee.hive.heartbeat import Heart
 from rbee.hive.membership import Membership, Memberships
@@ -24,6 +24,12 @@ SHUT_DOWN_BY_QUEEN = 75
 
 Not StartUnit: the hive's user would need permission for it, which includes starting it in any mode.
 """
+
+SUCCESSION_LOOK = 1.0
+"""Seconds between two looks for a newer membership, which may be written at any time."""
+
+SUCCESSION_WAIT = 3.0
+"""Seconds in which the program that made this machine join again should restart the hive; then it ends."""
 
 RENEWAL_INTERVAL = 3600.0
 """Seconds between two checks whether the certificate is to be renewed, and between retries."""
@@ -44,17 +50,20 @@ class RemoteQueen(Queen):
         super().__init__(membership.hive_id, str(self._address), self._offer)
 
     async def work(self, heart: Heart, app: ASGIApp) -> None:
-        """Hold a connection, beat and serve `app` over it, and renew the certificate, until cancelled."""
+        """Hold a connection, beat and serve `app` over it, and renew the certificate, until cancelled.
+
+        Raises JoinedAnew if there is a newer membership.
+        """
         dialler = Dialler(
             heart,
             app,
             self._address,
             self._membership.queen_to_strangers,
             self._offer,
-            is_succeeded=self._memberships.has_new,
             scope=self._scope,
         )
-        working = {asyncio.ensure_future(work) for work in (dialler.run(), self._keep_certificate())}
+        works = dialler.run(), self._keep_certificate(), self._await_succession()
+        working = {asyncio.ensure_future(work) for work in works}
         try:
             done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -74,6 +83,17 @@ class RemoteQueen(Queen):
 
     async def close(self) -> None:
         """Nothing is left to close."""
+
+    async def _await_succession(self) -> None:
+        """Raise JoinedAnew if this machine has joined again, and nothing restarts the hive.
+
+        Then a rbeectl join was interrupted or killed. The queen accepts this membership until the new one
+        is used.
+        """
+        while not self._memberships.has_new():  # noqa: ASYNC110  # another process writes it
+            await asyncio.sleep(SUCCESSION_LOOK)
+        await asyncio.sleep(SUCCESSION_WAIT)
+        raise JoinedAnew("this machine has joined again; the hive restarts with its new membership")
 
     async def _keep_certificate(self) -> None:
         """Renew it early. Open connections stay; the next one uses the new certificate."""

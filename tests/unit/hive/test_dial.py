@@ -27,7 +27,6 @@ from rbee.errors import (
     ClonedHive,
     HiveFailed,
     HiveNotOnline,
-    JoinedAnew,
     NotPermitted,
     RbeeError,
     UnknownHive,
@@ -41,7 +40,6 @@ from rbee.hive.dial import (
     PATIENT_AFTER,
     PATIENT_WAIT,
     REFUSED_WAIT,
-    SUCCESSION_WAIT,
     Dialler,
 )
 from rbee.hive.heartbeat import Heart
@@ -459,30 +457,6 @@ async def test_a_beat_that_is_refused_ends_the_stream_and_counts_as_a_refusal(
         await times.done.wait()
         assert "you were removed" in hive.status[-1]
     assert times.waits == [FIRST_WAIT, REFUSED_WAIT]
-
-
-@pytest.mark.parametrize("is_succeeded", [True, False])
-async def test_a_hive_that_is_refused_ends_where_a_membership_is_left_that_replaces_it(
-    queen: Queen, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch, is_succeeded: bool
-) -> None:
-    queen.refusal = UnknownHive("this machine joined anew under another credential")
-    times = Times(monkeypatch, last=2 if is_succeeded else 1)
-
-    async with served_over_tcp(queen.app(), queen.authority.context(), silent_notifier) as port:
-        there = queen_address(queen.authority, port, queen.certificate)
-        offer = Offer(there)
-        heart = Heart("gpu1", offer, Narrator(), status=lambda _: None, queen_name="queen")
-        dialler = Dialler(
-            heart, HIVE, there, lambda: there, offer, is_succeeded=lambda: is_succeeded, clock=times.clock
-        )
-        running = asyncio.ensure_future(dialler.run())
-        waiting = asyncio.ensure_future(times.done.wait())
-        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        running.cancel()
-        (ended,) = await asyncio.gather(running, return_exceptions=True)
-        assert isinstance(ended, JoinedAnew if is_succeeded else asyncio.CancelledError)
-    assert times.waits == [SUCCESSION_WAIT if is_succeeded else REFUSED_WAIT]
 
 
 async def test_a_beat_refused_for_want_of_a_stream_has_it_dial_again_soon(

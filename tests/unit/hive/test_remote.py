@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from rbee.errors import UnknownHive
+from rbee.errors import JoinedAnew, UnknownHive
 from rbee.hive.membership import Membership
 from rbee.hive.remote import RemoteQueen
 from rbee.scope import SYSTEM
@@ -49,3 +49,18 @@ async def test_a_renewal_that_fails_is_logged_and_retried(
             await until(lambda: renewals(queen) >= 2)
         working.cancel()
     assert "the certificate could not be renewed, retrying later: you were removed" in caplog.text
+
+
+async def test_a_hive_ends_where_a_membership_is_left_that_replaces_its_own(
+    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.hive.remote.SUCCESSION_LOOK", 0.01)
+    monkeypatch.setattr("rbee.hive.remote.SUCCESSION_WAIT", 0.01)
+    async with serving(queen) as (port,):
+        remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
+        waiting = asyncio.ensure_future(remote._await_succession())
+        done, _ = await asyncio.wait({waiting}, timeout=0.1)
+        assert not done
+        hive.path.with_name("membership.new").write_text("")
+        with pytest.raises(JoinedAnew):
+            await waiting
