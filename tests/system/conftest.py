@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -16,6 +16,7 @@ from testbed.machine import Machine
 from testbed.trees import ARCHIVE_INSIDE, NoHistory, Trees
 
 from tests.nvml import compile_stub
+from tests.system.fleet.fleet import Fleet
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -36,19 +37,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What the machine wrote down belongs to a failure."""
+    """What the machines wrote down belongs to a failure."""
     report = yield
     if report.when != "call" or not report.failed:
         return report
-    for machine in getattr(item, "funcargs", {}).values():
-        if not isinstance(machine, Machine) or not machine.leader:
-            continue
+    for machine in dict.fromkeys(_machines(getattr(item, "funcargs", {}).values())):
         try:
-            told = machine.run("journalctl", "--boot", "--no-pager", "--lines=80", "--output=short-precise")
-            report.sections.append(("The machine's journal", told.stdout))
+            told = machine.run("journalctl", "--boot", "--no-pager", "--lines=120", "--output=short-precise")
+            report.sections.append((f"The journal of {machine.hostname}", told.stdout))
         except MachineError as error:
-            report.sections.append(("The machine's journal", str(error)))
+            report.sections.append((f"The journal of {machine.hostname}", str(error)))
     return report
+
+
+def _machines(arguments: Iterable[object]) -> Iterator[Machine]:
+    """Those that run, alone or in a fleet."""
+    for argument in arguments:
+        several = (argument.queen, *argument.hives.values()) if isinstance(argument, Fleet) else (argument,)
+        yield from (one for one in several if isinstance(one, Machine) and one.leader)
 
 
 @pytest.fixture(scope="session", autouse=True)
