@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.errors import Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
+from rbee.errors import CommandFailed, Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
 from rbee.keeper.fleet.address import joined, parse_address
 from rbee.keeper.fleet.find_queen import find_queen, try_from_there
 from rbee.keeper.fleet.here import is_same_machine
@@ -43,7 +43,7 @@ AS_HIVE = ("setpriv", f"--reuid={SYSTEM.hive_user}", f"--regid={SYSTEM.hive_user
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
 
-PUT = 'umask 077; rm -f -- "$1" && cat >"$1" && mv -fT -- "$1" "$0"'
+PUT = 'umask 077; rm -f -- "$1" && cat >"$1" && mv -fT -- "$1" "$0" || { rm -f -- "$1"; exit 1; }'
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +190,15 @@ def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
 
 def _invite(ssh: Ssh, content: str) -> None:
     owned = ("-o", SYSTEM.hive_user, "-g", SYSTEM.hive_user)
-    ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
     aside = f"{STATE}/.invitation.new"
-    ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())
+    try:
+        ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
+        ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())
+    except CommandFailed as error:
+        raise RbeeError(
+            f"{INVITATION} on {ssh.host} cannot be written: {error.reason}",
+            hint=f"ssh -t {ssh.target} df -h {STATE}",
+        ) from error
 
 
 def not_installed_again(name: str) -> str:

@@ -16,8 +16,9 @@ pid, terminal = pty.fork()
 if pid == 0:
     # 24 lines of 80 columns, before the command looks.
     fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[3], sys.argv[3:])
 answers, seen, asked = [answer for answer in sys.argv[1].split("\\n") if answer], b"", 0
+interrupt_at = sys.argv[2].encode()
 while True:
     try:
         chunk = os.read(terminal, 65536)
@@ -30,11 +31,15 @@ while True:
     if answers and new.rstrip().endswith((b":", b"?")) and (b"assword" in new or b"(yes/no" in new):
         asked = len(seen)
         os.write(terminal, answers.pop(0).encode() + b"\\n")
+    if interrupt_at and interrupt_at in seen:
+        interrupt_at = b""
+        os.write(terminal, b"\\x03")
 sys.stdout.buffer.write(seen)
 sys.stdout.flush()
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-"""Runs a command on a terminal of its own and types an answer at each question for a password or a yes."""
+"""Runs a command on a terminal of its own; types an answer at each question for a password or a yes, and ^C
+when a text is there."""
 
 
 def give_ssh(fleet: Fleet, machine: Machine, user: str = "root") -> None:
@@ -69,12 +74,15 @@ def on_terminal(
     machine: Machine,
     *argv: str,
     answers: tuple[str, ...] = (),
+    interrupt_at: str = "",
     user: str | None = "ada",
     timeout: float = 120,
+    with_escapes: bool = False,
 ) -> Answer:
-    """What a person sees there, without what draws, all of it in `out`."""
+    """What a person sees there, all of it in `out`; what draws is left out, unless `with_escapes`."""
     done = machine.run(
-        "python3", "-c", TERMINAL, "\n".join(answers), *argv,
+        "python3", "-c", TERMINAL, "\n".join(answers), interrupt_at, *argv,
         user=user, env={"TERM": "xterm"}, check=False, timeout=timeout,
     )  # fmt: skip
-    return Answer(done.returncode, re.sub(r"\033\[[0-9;]*[A-Za-z]", "", done.stdout), done.stderr)
+    out = done.stdout if with_escapes else re.sub(r"\033\[[0-9;]*[A-Za-z]", "", done.stdout)
+    return Answer(done.returncode, out, done.stderr)
