@@ -2,9 +2,8 @@
 
 The journal keeps them too, for longer, but members of the group rbee may not read the journal.
 
-Limits: KEPT events and KEPT_SIZE bytes of them, and of those before them what operators did, so that no
-machine pushes that out: OPERATORS_KEPT and OPERATORS_SIZE; WATCHERS readers at once. A reader has no buffer
-of its own, only a position among the kept events: one that is too slow gets a gap event, and one that takes
+Limits: what a Backlog keeps; WATCHERS readers at once. A reader has no buffer of its
+own, only a position among the kept events: one that is too slow gets a gap event, and one that takes
 nothing for rbee.server.connection.SEND_TIMEOUT is disconnected.
 """
 
@@ -19,14 +18,10 @@ import os
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 from rbee.errors import TEXT_LIMIT, BadInput
 from rbee.narration import (
@@ -39,6 +34,8 @@ from rbee.narration import (
     line_of,
     now_rfc3339,
 )
+from rbee.queen import backlog
+from rbee.queen.backlog import Backlog
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
@@ -49,18 +46,6 @@ from rbee.wire.rows import read_row
 from rbee.wire.types import is_same_name
 
 log = logging.getLogger("rbee")
-
-KEPT = 1000
-"""Events that are kept; the file has up to twice as many before the older half is dropped."""
-
-KEPT_SIZE = 1024 * 1024
-"""Bytes of the kept events, in JSON; the file has up to twice as many."""
-
-OPERATORS_KEPT = 200
-"""Events of operators, older than the kept ones, that are kept as well."""
-
-OPERATORS_SIZE = 256 * 1024
-"""Bytes of them, in JSON."""
 
 REPEATS = 256
 """Lines of hives that are remembered to drop repeated ones: a beat whose answer was late is sent again."""
@@ -95,7 +80,7 @@ class FeedFile:
     @property
     def is_long(self) -> bool:
         """Has the file twice what is kept, and is due for rewrite()?"""
-        return self._count >= 2 * KEPT or self._size >= 2 * KEPT_SIZE
+        return self._count >= 2 * backlog.KEPT or self._size >= 2 * backlog.KEPT_SIZE
 
     def load(self) -> list[bytes]:
         """Open the file and return its lines; an unfinished last line is cut off.
@@ -107,8 +92,8 @@ class FeedFile:
         fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             with open(fd, "rb", closefd=False) as file:
-                content = file.read(4 * KEPT_SIZE)
-            if len(content) == 4 * KEPT_SIZE:
+                content = file.read(4 * backlog.KEPT_SIZE)
+            if len(content) == 4 * backlog.KEPT_SIZE:
                 raise ValueError("it is too long")
             *lines, unfinished = content.split(b"\n")
             self._size = len(content) - len(unfinished)
@@ -190,15 +175,8 @@ class Feed(Narrator):
         self._thread = threading.get_ident()
         self._growth = Growth()
         self._is_closed = False
-        self._daemons = frozenset(daemons)
-        self._lines: deque[bytes] = deque()
-        self._size = 0
-        self._operators: deque[tuple[int, bytes]] = deque()
-        """Number and line of the operators' events before the kept ones."""
-        self._operators_size = 0
+        self._kept = Backlog(daemons)
         self._epoch = secrets.token_hex(8)
-        self._number = 0
-        """Of the last event."""
         self._relayed: dict[tuple[str, Line], None] = {}
         self._retry_at: float | None = None
         """When writing is retried; None if the file is written, or there is none."""
@@ -240,12 +218,12 @@ class Feed(Narrator):
     @property
     def id(self) -> str:
         """The last event's id."""
-        return self._id(self._number)
+        return self._id(self._kept.number)
 
     def last(self, limit: int, hive: str | None = None) -> FeedEvents:
         """Return the last `limit` events, of one hive or of all, oldest first."""
         events: list[FeedEvent] = []
-        for line in chain(reversed(self._lines), (line for _, line in reversed(self._operators))):
+        for line in reversed(self._kept):
             if len(events) >= limit:
                 break
             event = FeedEvent(**json.loads(line))
@@ -264,20 +242,15 @@ class Feed(Narrator):
 
     def _begin(self, after: str | None, since_ms: int | None) -> tuple[int, bytes]:
         """Return the number after which a reader starts, and the first block for it."""
-        if after is not None:
+        kept = self._kept
+        if after is None:
+            number = kept.number if since_ms is None else kept.before(since_ms)
+        else:
             epoch, _, given = after.partition("-")
             number = int(given)
-            if epoch != self._epoch or not self._oldest <= number <= self._number:
-                is_ours = epoch == self._epoch and number < self._oldest
-                if not is_ours or not any(older > number for older, _ in self._operators):
-                    return self._oldest, self._gap(after)
-        elif since_ms is None:
-            number = self._number
-        else:
-            number = self._oldest + _count_before(self._lines, since_ms)
-            if number == self._oldest:
-                older = [older for older, line in self._operators if _at_ms(line) >= since_ms]
-                number = older[0] - 1 if older else number
+            is_older = number < kept.oldest and kept.after(number) is None
+            if epoch != self._epoch or number > kept.number or is_older:
+                return kept.oldest, self._gap(after)
         # A block without data sets the reader's last event id all the same (HTML standard, 9.2.6).
         return number, sse.place(self._id(number))
 
@@ -286,40 +259,30 @@ class Feed(Narrator):
 
         def unread() -> Iterator[bytes]:
             nonlocal number
-            while number < self._number:
-                if number < self._oldest:
-                    older = next((one for one in self._operators if one[0] > number), None)
-                    if older is not None:
-                        number, line = older
-                        yield sse.event(self._id(number), "narrated", line)
-                        continue
-                    gap, number = self._gap(self._id(number)), self._oldest
+            while number < self._kept.number:
+                following = self._kept.after(number)
+                if following is None:  # the rest of what is older is not kept
+                    gap, number = self._gap(self._id(number)), self._kept.oldest
                     yield gap
                     continue
-                line = self._lines[number - self._oldest]
-                number += 1
+                number, line = following
                 yield sse.event(self._id(number), "narrated", line)
 
         return self._growth.follow(unread, lambda: self._is_closed)
-
-    @property
-    def _oldest(self) -> int:
-        """The number after which all events are kept."""
-        return self._number - len(self._lines)
 
     def _id(self, number: int) -> str:
         return f"{self._epoch}-{number}"
 
     def _gap(self, after: str) -> bytes:
-        gap = Gap(after, self._id(self._oldest + 1))
-        return sse.event(self._id(self._oldest), "gap", json.dumps(encode(gap)).encode())
+        gap = Gap(after, self._id(self._kept.oldest + 1))
+        return sse.event(self._id(self._kept.oldest), "gap", json.dumps(encode(gap)).encode())
 
     # Keeping
 
     def _add(self, line: Line, priority: int, fields: Mapping[str, str]) -> None:
         uid = fields.get("actor_uid", "")
         event = FeedEvent(
-            id=self._id(self._number + 1),
+            id=self._id(self._kept.number + 1),
             at=line.at,
             event=line.event,
             speaker=line.speaker,
@@ -330,47 +293,24 @@ class Feed(Narrator):
             job_id=fields.get("job_id"),
             actor_uid=int(uid) if uid.isdecimal() else None,
         )
-        self._number += 1
-        self._keep(_line_of(event))
-        self._store()
+        line_in_json = _line_of(event)
+        self._kept.append(line_in_json)
+        self._store(line_in_json)
         self._growth.announce()
 
-    def _keep(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._size += len(line)
-        while len(self._lines) > KEPT or self._size > KEPT_SIZE:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        """Drop the oldest line, unless it is what an operator did."""
-        number, line = self._oldest + 1, self._lines.popleft()
-        self._size -= len(line)
-        if not self._is_operators(json.loads(line)):
-            return
-        self._operators.append((number, line))
-        self._operators_size += len(line)
-        while len(self._operators) > OPERATORS_KEPT or self._operators_size > OPERATORS_SIZE:
-            self._operators_size -= len(self._operators.popleft()[1])
-
-    def _store(self) -> None:
+    def _store(self, line: bytes) -> None:
         """Append the last line to the file before any reader gets it, so that the next queen has it too."""
         try:
             if self._file.is_open:
-                self._file.append(self._lines[-1])
+                self._file.append(line)
                 if self._file.is_long:
-                    self._file.rewrite(self._all())
+                    self._file.rewrite(self._kept)
             elif self._retry_at is not None and self._clock() >= self._retry_at:
-                self._file.rewrite(self._all())
+                self._file.rewrite(self._kept)
                 self._retry_at = None
                 self._narrate_own(FEED_IN_FILE, f"the events are kept in {self._file.path} again")
         except OSError as error:
             self._lose(error)
-
-    def _is_operators(self, event: Mapping[str, Any]) -> bool:
-        return event.get("actor_uid") is not None and event["actor_uid"] not in self._daemons
-
-    def _all(self) -> Iterator[bytes]:
-        return chain((line for _, line in self._operators), self._lines)
 
     def _load(self) -> None:
         try:
@@ -384,30 +324,25 @@ class Feed(Narrator):
             self._lose(error)
 
     def _take_up(self, lines: list[bytes]) -> None:
-        """Continue after these lines; ValueError if others than those that _let_go() drops are missing."""
+        """Continue after these lines; ValueError if others than those that a Backlog drops are missing."""
         events = [json.loads(line) for line in lines]
-        ids = [event["id"].rpartition("-") for event in events]
-        if not ids:
+        if not events:
             return
         decode(FeedEvent, events[-1])
+        ids = [event["id"].rpartition("-") for event in events]
         numbers = [int(number) for _, _, number in ids]
-        # Where a number is left out, only operators' events are before it.
-        ends = [at for at, (one, next_one) in enumerate(pairwise(numbers)) if next_one != one + 1]
-        before = events[: ends[-1] + 1] if ends else []
-        if (
-            len({epoch for epoch, _, _ in ids}) > 1
-            or any(one >= next_one for one, next_one in pairwise(numbers))
-            or not all(self._is_operators(event) for event in before)
-        ):
+        if len({epoch for epoch, _, _ in ids}) > 1 or not self._kept.could_keep(numbers, events):
             raise ValueError("its events are not numbered consecutively")
         self._epoch = ids[-1][0]
-        for number, line, event in zip(numbers, lines, events, strict=True):
-            while self._lines and number != self._number + 1:
-                self._let_go()
-            self._number = number
-            # Otherwise another version has written it, before an upgrade.
-            is_ours = event.keys() | {"problem"} == _FIELDS
-            self._keep(line if is_ours else _line_of(read_row(FeedEvent, event)))
+        # Otherwise another version has written it, before an upgrade.
+        ours = [event.keys() | {"problem"} == _FIELDS for event in events]
+        self._kept.take_up(
+            numbers,
+            (
+                line if is_ours else _line_of(read_row(FeedEvent, event))
+                for is_ours, line, event in zip(ours, lines, events, strict=True)
+            ),
+        )
 
     def _lose(self, error: OSError) -> None:
         """Continue without the file, and narrate that once."""
@@ -423,20 +358,6 @@ class Feed(Narrator):
     def _narrate_own(self, event: Event, text: str) -> None:
         self._journal.narrate(event, text)
         self.narrate(event, text)
-
-
-def _count_before(lines: Iterable[bytes], since_ms: int) -> int:
-    """Return how many of the events are older than `since_ms`, in milliseconds since the epoch."""
-    count = 0
-    for line in lines:
-        if _at_ms(line) >= since_ms:
-            break
-        count += 1
-    return count
-
-
-def _at_ms(line: bytes) -> int:
-    return round(datetime.fromisoformat(json.loads(line)["at"]).timestamp() * 1000)
 
 
 def _line_of(event: FeedEvent) -> bytes:

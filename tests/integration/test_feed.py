@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import rbee.queen.feed
+import rbee.queen.backlog
 import rbee.server.connection
 from rbee.errors import PROBLEM_PREFIX
 from rbee.narration import ADDING
@@ -151,7 +151,7 @@ async def test_a_feed_that_is_lost_is_a_gap_and_then_all_there_is(house: House) 
 async def test_a_reader_who_stops_reading_is_told_what_he_missed_and_holds_nothing_up(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 50)
+    monkeypatch.setattr(rbee.queen.backlog, "KEPT", 50)
     queen = await house.wake_queen()
     async with watching(house) as slow, watching(house) as quick:
         slow.reader._transport.pause_reading()  # type: ignore[attr-defined]

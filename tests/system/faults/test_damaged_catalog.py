@@ -115,7 +115,8 @@ FILE_DAMAGE = {
     "cut-short": "del data[5000:]",
     "cut-to-its-header": "del data[100:]",
     "garbage-in-the-table": "data[4096:8192] = b'\\xa5' * 4096",
-    "garbage-at-its-end": "data[-2048:] = b'\\xa5' * 2048",
+    # The last page, of the former credentials, is mostly empty: and half of the page before.
+    "garbage-at-its-end": "data[-6144:] = b'\\xa5' * 6144",
     "garbage-all-over": "data[:] = b'\\xa5' * len(data)",
     "no-database": "data[:] = b'this is no catalog, and long enough to look at\\n' * 40",
     "another-program": """

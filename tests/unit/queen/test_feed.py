@@ -15,20 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rbee.queen.backlog
 import rbee.queen.feed
 import rbee.server.streams
 from rbee.errors import TooMany
 from rbee.narration import ADDING, HIVE_OFFLINE, QUEEN_STARTED, Event, Narrator
-from rbee.queen.feed import (
-    KEPT,
-    KEPT_SIZE,
-    OPERATORS_KEPT,
-    OPERATORS_SIZE,
-    RETRY_AFTER,
-    WATCHERS,
-    Feed,
-    FeedFile,
-)
+from rbee.queen.backlog import KEPT, KEPT_SIZE
+from rbee.queen.feed import RETRY_AFTER, WATCHERS, Feed, FeedFile
 from rbee.server.peer import Peer
 from rbee.wire.codec import decode, encode
 from rbee.wire.events import FeedEvent, Gap, Line
@@ -227,7 +220,7 @@ async def test_who_has_seen_what_is_not_known_here_is_told_of_a_gap_and_then_all
 
 
 async def test_who_has_seen_what_is_no_longer_kept_is_told_of_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 2)
+    monkeypatch.setattr(rbee.queen.backlog, "KEPT", 2)
 
     feed = a_feed(None)
     tell(feed, "1", "2", "3", "4")
@@ -246,7 +239,7 @@ HIVE = "995"
 async def test_what_an_operator_did_is_not_pushed_out_by_what_machines_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
+    monkeypatch.setattr(rbee.queen.backlog, "KEPT", 3)
     path = tmp_path / "events"
 
     feed = a_feed(path, daemons={int(HIVE)})
@@ -273,26 +266,10 @@ async def test_what_an_operator_did_is_not_pushed_out_by_what_machines_did(
     assert texts(again) == ["by ada", "by root", "18", "19", "20"]
 
 
-async def test_of_what_operators_did_no_more_is_kept_than_the_bounds_allow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
-
-    feed = a_feed(None)
-    tell(feed, *map(str, range(2 * OPERATORS_KEPT)), actor_uid="1000")
-    tell(feed, "a", "b", "c")
-    assert len(feed._operators) == OPERATORS_KEPT
-    tell(feed, *("é" * 2000 for _ in range(OPERATORS_KEPT)), actor_uid="1000")
-    tell(feed, "a", "b", "c")
-    size = sum(len(line) for _, line in feed._operators)
-    assert OPERATORS_SIZE - 13_000 < size <= OPERATORS_SIZE
-    assert size == feed._operators_size
-
-
 async def test_a_reader_who_is_too_slow_is_told_of_the_gap_in_the_middle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
+    monkeypatch.setattr(rbee.queen.backlog, "KEPT", 3)
 
     feed = a_feed(None)
     stream = feed.stream(ADA)
@@ -459,7 +436,7 @@ def test_a_reader_who_keeps_up_misses_nothing_and_hears_nothing_twice_however_qu
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They die after any number of events, in the middle of the last write."""
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 5)
+    monkeypatch.setattr(rbee.queen.backlog, "KEPT", 5)
     numbers = iter(range(1_000_000))
 
     @settings(max_examples=30)
@@ -571,7 +548,7 @@ async def test_what_cannot_be_rewritten_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file that is made aside, and for which there is no room."""
-    monkeypatch.setattr(rbee.queen.feed, "KEPT", 3)
+    monkeypatch.setattr(rbee.queen.backlog, "KEPT", 3)
     path, journal = tmp_path / "events", Tape()
 
     def fails(*_: object) -> None:

@@ -13,7 +13,8 @@ from rbee.client.answers import ANSWER_LIMIT
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
 from rbee.narration import STORY_FULL
 from rbee.queen import restraint
-from rbee.queen.feed import KEPT, KEPT_SIZE, OPERATORS_KEPT, OPERATORS_SIZE, WATCHERS
+from rbee.queen.backlog import KEPT, KEPT_SIZE, OPERATORS_KEPT, OPERATORS_SIZE
+from rbee.queen.feed import WATCHERS
 from rbee.queen.hives.liveness import BEATS_A_SECOND
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS
 from rbee.queen.store import audit
@@ -83,7 +84,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "streams of events of all": (f"{WATCHERS.total}", many),
         "events kept for them": (f"{KEPT}", "event gap"),
         "bytes of these events": (size(KEPT_SIZE, "B"), "event gap"),
-        "older events of operators kept beside them": (f"{OPERATORS_KEPT}", "event gap"),
+        "older events of operators": (f"{OPERATORS_KEPT}", "event gap"),
         "bytes of those": (size(OPERATORS_SIZE, "B"), "event gap"),
         "lines of a story": (f"{STORY_LIMIT}", full),
         "characters of its lines": (size(STORY_SIZE), full),

@@ -6,4 +6,4 @@ CREATE TABLE IF NOT EXISTS former_credentials (
     hive TEXT PRIMARY KEY,
     former_credential TEXT NOT NULL,
     successor TEXT NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
