@@ -1,13 +1,21 @@
-"""A test may be a coroutine: it runs in an event loop of its own, within a deadline, and leaves no task."""
+"""A test may be a coroutine: it runs in an event loop of its own, within a deadline, and leaves no task.
+
+Here are also the fixtures that unit and integration tests share."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rbee.systemd.daemon import Notifier
 
 DEADLINE = 60.0
 """Seconds after which such a test has hung; `pytest.mark.deadline(seconds)` says another number."""
@@ -42,3 +50,33 @@ async def run(test: pytest.Function, arguments: dict[str, Any], deadline: float)
         # What was cancelled last, or is a generator that nobody reads any more, is about to end.
         _, left = await asyncio.wait(left, timeout=0.1)
     assert left == set(), "tasks are left"
+
+
+@pytest.fixture
+def systemd_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The receiving end of $NOTIFY_SOCKET."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(path))
+        receiver.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        yield receiver
+
+
+@pytest.fixture
+def notifier(systemd_socket: socket.socket) -> Iterator[Notifier]:
+    """A notifier that `systemd_socket` hears."""
+    notifier = Notifier()
+    yield notifier
+    notifier._notifier.socket.close()
+
+
+@pytest.fixture
+def silent_notifier(monkeypatch: pytest.MonkeyPatch) -> Notifier:
+    """A notifier outside systemd."""
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    with warnings.catch_warnings():
+        # sdnotify makes its socket before it looks where to, and drops it.
+        warnings.simplefilter("ignore", ResourceWarning)
+        return Notifier()

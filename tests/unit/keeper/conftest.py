@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +16,8 @@ import rbee.keeper.queen.wake
 import rbee.keeper.session
 import rbee.keeper.verbs.status
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
-from rbee.server.app import Handler, build_app
-from rbee.systemd.daemon import Notifier
-from rbee.wire.routes import Route
-from tests.unit.keeper.doubles import OF_THIS_VERSION, Bus, Ran, Rbeectl
+from tests.unit.keeper.doubles import Bus, Ran, Rbeectl
 from tests.unit.played_systemd import ACTIVE
-from tests.unit.unix_http import served
 
 
 @pytest.fixture
@@ -55,22 +51,6 @@ def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
 
 
 @pytest.fixture
-def with_queen(tmp_path: Path, silent_notifier: Notifier) -> Callable[..., Ran]:
-    """Run something that blocks while a queen with these handlers answers."""
-
-    def run(handlers: dict[Route, Handler], work: Callable[[], Ran]) -> Ran:
-        async def scenario() -> Ran:
-            (tmp_path / "queen.sock").unlink(missing_ok=True)
-            app = build_app("a queen", "1", {**OF_THIS_VERSION, **handlers})
-            async with served(app, tmp_path / "queen.sock", silent_notifier):
-                return await asyncio.to_thread(work)
-
-        return asyncio.run(scenario())
-
-    return run
-
-
-@pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
 
@@ -80,3 +60,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", tail)
     return asked
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """What the program was replaced with."""
+    found: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda file, arguments: found.append(arguments))
+    return lambda: found.pop()

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from typing import Any
 
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response
 
 import rbee.keeper.__main__
 import rbee.keeper.session
-from rbee.errors import RbeeError, UnknownHost, Unreachable
+from rbee.errors import RbeeError, Unreachable
 from rbee.keeper.session import Session
-from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import Bus, Rbeectl
 
 
 @pytest.mark.parametrize(
@@ -79,46 +72,6 @@ def test_behind_two_dashes_nothing_asks_for_json(bus: Bus, rbeectl: Rbeectl) -> 
     assert ran.err.startswith("Usage: ")
 
 
-NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
-"""What would clear a screen, forge a line, turn text around, or is no Unicode."""
-
-
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["add-hive", "{}"],
-        ["add-hive", "localhost", "{}"],
-        ["add-hive", "localhost", "--port", "{}"],
-        ["add-hive", "localhost", "--{}"],
-        ["add-hive", "localhost", "-{}"],
-        ["remove-hive", "{}"],
-        ["list-devices", "{}"],
-        ["{}"],
-        ["--{}"],
-        ["--debug", "add-hive", "{}"],
-        ["--debug", "list-devices", "{}"],
-        ["list-hives", "--json={}"],
-    ],
-    ids=" ".join,
-)
-def test_a_name_that_could_steer_the_terminal_is_never_shown_raw(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], name: str
-) -> None:
-    async def refuse(_request: Request) -> Response:
-        raise UnknownHost(f"host '{name}' is not known", hint=name.replace("\n", ""))
-
-    ran = with_queen(
-        {QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl(*(one.format(name) for one in arguments))
-    )
-
-    assert ran.code == 2
-    assert (ran.out + ran.err).strip()
-    assert all(line.isprintable() for line in (ran.out + ran.err).split("\n"))
-    # A line that the name would have forged.
-    assert not any(line.startswith("b") for line in (ran.out + ran.err).split("\n"))
-
-
 @pytest.mark.parametrize("verb", ["add-hive", "remove-hive", "list-devices"])
 def test_a_name_of_64_kilobytes_is_refused_without_being_repeated(
     awake: Bus, rbeectl: Rbeectl, verb: str
@@ -128,15 +81,6 @@ def test_a_name_of_64_kilobytes_is_refused_without_being_repeated(
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.endswith("must have 1 to 253 characters, and has 65536\n")
     assert len(ran.err) < 100
-
-
-def test_for_a_program_the_error_is_json_on_stdout(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
-) -> None:
-    ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost", "--json"))
-
-    assert (ran.code, ran.err) == (1, "")
-    assert ran.json[-1] == {"event": "error", **FAILED.to_problem()}
 
 
 def test_ctrl_c_anywhere_else_exits_130_too(
@@ -170,32 +114,6 @@ def test_debug_shows_the_traceback_and_its_cause(bus: Bus, rbeectl: Rbeectl) -> 
     assert "Traceback" not in plain.err
     assert "Traceback" in debug.err
     assert plain.err in debug.err
-
-
-def rbeectl_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "rbee.keeper", *arguments], cwd=REPOSITORY, timeout=20, **options
-    )
-
-
-def test_output_that_nobody_reads_is_no_traceback() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    ran = rbeectl_process("--help", stdout=writer, stderr=subprocess.PIPE)
-    os.close(writer)
-
-    assert ran.returncode == 1
-    assert ran.stderr == b""
-
-
-def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() -> None:
-    ran = rbeectl_process(
-        "add-hive", "größe", "--port", "0", capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
-    )  # fmt: skip
-
-    assert b"Traceback" not in ran.stderr
-    assert ran.stderr
 
 
 def test_every_error_reaches_a_person_and_a_program(capfd: pytest.CaptureFixture[str]) -> None:

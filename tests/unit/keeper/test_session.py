@@ -10,19 +10,6 @@ import pytest
 
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
-from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import ADDED, Bus, Ran, Rbeectl, WithQueen, listing
-from tests.unit.wire_values import HIVE_VIEW
-
-
-def test_quiet_says_nothing_but_errors(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    assert with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("-q", "add-hive", "localhost")) == Ran(
-        0, "", ""
-    )
-    assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "-q")) == Ran(0, "", "")
-    failed = with_queen(listing(), lambda: rbeectl("list-devices", "nowhere", "-q"))
-    assert (failed.code, failed.out) == (4, "")
-    assert failed.err
 
 
 class Tty:
@@ -53,14 +40,6 @@ def test_colour_is_for_a_terminal_that_can_and_a_person_who_wants_it(
     Tty(monkeypatch)
 
     assert Session(has_colour="--no-color" not in arguments).screen.has_colour == has_colour
-
-
-def test_a_table_without_legend_is_its_rows(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "--no-legend"))
-    assert len(ran.out.splitlines()) == 1
-    assert ran.out.startswith(HIVE_VIEW.id)
-
-    assert with_queen(listing(), lambda: rbeectl("list-hives", "--no-legend")) == Ran(0, "", "")
 
 
 @pytest.mark.parametrize(("encoding", "ellipsis"), [("utf-8", "…"), ("ascii", "...")])
@@ -101,9 +80,3 @@ def test_a_page_longer_than_the_terminal_goes_through_the_pager(monkeypatch: pyt
     Session().show("line\n" * 20)
     assert len(shown) == 1
     assert (os.environ["PAGER"], os.environ["LESS"]) == ("more", "FRSXMK")
-
-
-def test_a_pipe_gets_no_colour(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
-
-    assert "\033" not in ran.out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,10 +173,3 @@ def test_json_tells_faults_from_notes() -> None:
         "ok": False,
         "complaints": [{"fault": True, "text": "broken", "cures": [["a", "b"]], "hint": "c"}],
     }
-
-
-def test_other_verbs_do_not_pay_for_the_doctor() -> None:
-    code = "import sys, rbee.keeper.cli; print(*(n for n in sys.modules if n.startswith('rbee.keeper')))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert "rbee.keeper.doctor" not in run.stdout.split()

@@ -9,17 +9,8 @@ import pytest
 
 import rbee.keeper.verbs.logs
 from rbee.scope import HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT
-from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import JOB, Bus, Rbeectl
 from tests.unit.played_systemd import NOT_FOUND
-from tests.unit.wire_values import HIVE_VIEW
-
-
-@pytest.fixture
-def executed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    found: list[list[str]] = []
-    monkeypatch.setattr(os, "execvp", lambda file, arguments: found.append(arguments))
-    return lambda: found.pop()
-
 
 ALL_UNITS = ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
 
@@ -97,17 +88,6 @@ def test_beside_a_hive_alone_nobody_is_pointed_to_monitor(
     bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND}
 
     assert "monitor" not in rbeectl("logs").err
-
-
-def test_the_log_of_a_hive_that_an_awake_queen_does_not_know_is_refused(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, executed: Callable[[], list[str]]
-) -> None:
-    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", "nosuch"))
-
-    assert (ran.code, ran.out) == (4, "")
-    assert "hive 'nosuch' is not in the hive catalog" in ran.err
-    assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", HIVE_VIEW.id.upper())).code == 0
-    assert f"RBEE_HIVE={HIVE_VIEW.id}" in executed()
 
 
 def test_a_machine_without_journalctl_says_so(rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch) -> None:

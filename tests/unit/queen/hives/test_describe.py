@@ -121,3 +121,44 @@ def test_more_changes_than_a_line_holds_are_counted() -> None:
 )
 def test_a_cards_memory_is_described_as_its_own_or_the_machines(gpu: Gpu, said: str) -> None:
     assert said in describe("localhost", Devices(CPU, (gpu,)))
+
+
+@pytest.mark.parametrize(
+    ("devices", "parts"),
+    [
+        (Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30)), "a cpu (a cpu, 4 threads, 8.0 GiB RAM)"),
+        (Devices(Cpu(None, None, None, None, None)), "a cpu (model unknown)"),
+        (Devices(Cpu(None, None, None, 4, None)), "a cpu (model unknown, 4 threads)"),
+        (
+            Devices(Cpu("a cpu", 1, 2, 4, 2**33, cpus_allowed=1.5, ram_allowed_bytes=2**31)),
+            "a cpu (a cpu, 4 threads, 8.0 GiB RAM, limited to 1.5 CPUs and 2.0 GiB)",
+        ),
+        (
+            Devices(Cpu("a cpu", 1, 2, 4, 2**33, cpus_allowed=1)),
+            "a cpu (a cpu, 4 threads, 8.0 GiB RAM, limited to 1 CPU)",
+        ),
+        (
+            Devices(
+                Cpu("a cpu", 1, 2, 4, 2**30),
+                (
+                    Gpu(0, "nvidia", "A", "u", 2**30 * 3 // 2, "d", "0000:01:00.0"),
+                    Gpu(1, "amd", "B", None, None, None, "0000:02:00.0"),
+                    Gpu(2, "amd", None, None, None, None, "0000:03:00.0"),
+                    Gpu(3, "1af4", None, None, None, None, None),
+                ),
+            ),
+            "a cpu (a cpu, 4 threads, 1.0 GiB RAM), gpu0 (A, 1.5 GiB VRAM), gpu1 (B), gpu2 (0000:03:00.0), "
+            "gpu3 (1af4)",
+        ),
+    ],
+)
+def test_the_sentence_tells_what_is_known_and_makes_nothing_up(devices: Devices, parts: str) -> None:
+    assert describe("x", devices) == (
+        f"the beehive x has {parts} and model catalog has 0 models and 0 workers available"
+    )
+
+
+def test_the_sentence_counts_models_and_workers() -> None:
+    devices = Devices(Cpu("c", 1, 1, 1, 0), model_catalog=("a", "b"), worker_catalog=("c",))
+
+    assert describe("x", devices).endswith("model catalog has 2 models and 1 workers available")

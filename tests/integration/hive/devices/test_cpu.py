@@ -1,0 +1,20 @@
+"""The CPU of this machine, beside what other programs report of it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from rbee.hive.devices.cpu import detect_cpu
+
+
+def test_free_and_lscpu_tell_the_same_of_this_machine() -> None:
+    def told(*argv: str) -> str:
+        return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    cpu, findings = detect_cpu(Path("/"))
+    rows = [row.split(",") for row in told("lscpu", "--parse=CPU,CORE,SOCKET").splitlines() if row[0] != "#"]
+    threads, cores, sockets = (len(set(column)) for column in zip(*rows, strict=True))
+    assert (cpu.sockets, cpu.cores, cpu.threads) == (sockets, cores, threads)
+    assert cpu.ram_bytes == int(told("free", "--bytes").splitlines()[1].split()[1])
+    assert findings == []

@@ -1,0 +1,90 @@
+"""What ends rbeectl, and what is said of that, with a queen that is served."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee.errors import UnknownHost
+from rbee.wire.routes import QueenRoutes
+from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Bus, Rbeectl, WithQueen
+
+NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
+"""What would clear a screen, forge a line, turn text around, or is no Unicode."""
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["add-hive", "{}"],
+        ["add-hive", "localhost", "{}"],
+        ["add-hive", "localhost", "--port", "{}"],
+        ["add-hive", "localhost", "--{}"],
+        ["add-hive", "localhost", "-{}"],
+        ["remove-hive", "{}"],
+        ["list-devices", "{}"],
+        ["{}"],
+        ["--{}"],
+        ["--debug", "add-hive", "{}"],
+        ["--debug", "list-devices", "{}"],
+        ["list-hives", "--json={}"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_could_steer_the_terminal_is_never_shown_raw(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], name: str
+) -> None:
+    async def refuse(_request: Request) -> Response:
+        raise UnknownHost(f"host '{name}' is not known", hint=name.replace("\n", ""))
+
+    ran = with_queen(
+        {QueenRoutes.ADD_HIVE: refuse}, lambda: rbeectl(*(one.format(name) for one in arguments))
+    )
+
+    assert ran.code == 2
+    assert (ran.out + ran.err).strip()
+    assert all(line.isprintable() for line in (ran.out + ran.err).split("\n"))
+    # A line that the name would have forged.
+    assert not any(line.startswith("b") for line in (ran.out + ran.err).split("\n"))
+
+
+def test_for_a_program_the_error_is_json_on_stdout(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost", "--json"))
+
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.json[-1] == {"event": "error", **FAILED.to_problem()}
+
+
+def rbeectl_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "rbee.keeper", *arguments], cwd=REPOSITORY, timeout=20, **options
+    )
+
+
+def test_output_that_nobody_reads_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ran = rbeectl_process("--help", stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+
+    assert ran.returncode == 1
+    assert ran.stderr == b""
+
+
+def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() -> None:
+    ran = rbeectl_process(
+        "add-hive", "größe", "--port", "0", capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+    )  # fmt: skip
+
+    assert b"Traceback" not in ran.stderr
+    assert ran.stderr

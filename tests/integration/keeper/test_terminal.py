@@ -1,0 +1,182 @@
+"""What comes from outside steers no terminal: escapes in all that the queen tells, read from a pty."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from rbee import __version__
+from rbee.errors import NotPermitted
+from rbee.server.app import Handler, build_app
+from rbee.systemd.daemon import Notifier
+from rbee.wire.catalog import AuditEntry, CatalogReport
+from rbee.wire.codec import encode
+from rbee.wire.daemon import Health
+from rbee.wire.events import FeedEvent, Line
+from rbee.wire.fleet import CreatedToken, Tcp, TokenView
+from rbee.wire.routes import QueenRoutes, Route
+from tests.integration.unix_http import served
+from tests.unit.keeper.doubles import AT, BEGUN, REPOSITORY, story
+from tests.unit.wire_values import HIVE_VIEW, WireField, wire_fields
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[8m\x1b[31m\x9b2J\x90q\u202e\r\n\tend"
+"""A window's title, a screen that is cleared, hidden text, C1 controls, text that runs backwards."""
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import rbee.keeper.__main__, rbee.keeper.queen.wake, rbee.keeper.session
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from tests.unit.keeper.doubles import Bus
+from tests.integration.keeper.test_terminal import EVIL
+from tests.unit.played_systemd import ACTIVE
+bus = Bus()
+bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
+rbee.keeper.session.Bus = bus
+rbee.keeper.queen.wake.journal_tail = lambda *matches, lines=5: [EVIL]
+rbee.keeper.session.QUEEN_SOCKET = Path(sys.argv[1])
+sys.argv = ["rbeectl", *sys.argv[2:]]
+sys.exit(rbee.keeper.__main__.main())
+"""
+
+OURS = re.compile("\x1b\\[(?:0|1|1;3[0-7]|3[0-7])m|\r(?=\x1b\\[K)|\x1b\\[K|\r?\n|\x1b\\[[0-9]+A\r\x1b\\[J")
+"""What rbeectl itself may write to a terminal."""
+
+
+def evil(value: Any) -> Any:
+    """The shape with the escapes in every text that anybody may choose."""
+    document = encode(value)
+    for at in wire_fields(type(value), document):
+        if _is_free(at):
+            at.put(EVIL)
+    return document
+
+
+def _is_free(at: WireField) -> bool:
+    is_text = at.kind is str and (at.limit is None or at.limit.format is None)
+    return is_text and (at.limit is None or at.limit.pattern is None)
+
+
+def telling(answer: Any) -> Handler:
+    """A handler that answers with this, whatever its shape would allow."""
+
+    async def handler(_request: Request) -> Response:
+        if isinstance(answer, bytes):
+            return Response(answer, media_type="application/openmetrics-text")
+        return JSONResponse(answer)
+
+    return handler
+
+
+DEVICES = replace(HIVE_VIEW.devices, gpus=(replace(HIVE_VIEW.devices.gpus[0], problem="x"),))  # type: ignore[type-var]  # it has some
+TOKEN = TokenView("0123abcd", None, 1, 1_700_000_000_000, 4_000_000_000_000, False, problem="x")
+HIVE = evil(
+    replace(
+        HIVE_VIEW,
+        id="gpu1",
+        host="gpu1",
+        devices=DEVICES,
+        cordoned="x",
+        version="x",
+        address="x",
+        problem="x",
+    )
+)
+FEED_ID = f"{'a' * 16}-1"
+EVENT = FeedEvent(FEED_ID, AT, "hive-online", "queen bee", 6, "x", "gpu1", problem="x")
+ENTRY = AuditEntry(1, 1_700_000_000_000, "x", "gpu1", None, "x", None, "x")
+METRICS = f'rbee_gpu_info{{name="{EVIL}"}} 1.0\n# EOF\n'.encode()
+
+
+def all_evil() -> dict[Route, Handler]:
+    """A queen of whom whatever others chose has the escapes in it."""
+    line = ("line", evil(Line("bee hive", "x", "adding", AT)))
+
+    async def refuse(_request: Request) -> Any:
+        raise NotPermitted(EVIL, hint=EVIL)
+
+    return {
+        QueenRoutes.HEALTH: telling(encode(Health("ok", f"{__version__} {EVIL}"))),
+        QueenRoutes.HIVES: telling({"hives": [HIVE]}),
+        QueenRoutes.HIVE: telling(HIVE),
+        QueenRoutes.LAST_EVENTS: telling({"id": FEED_ID, "events": [evil(EVENT)]}),
+        QueenRoutes.METRICS: telling(METRICS),
+        QueenRoutes.AUDIT: telling({"entries": [evil(ENTRY)]}),
+        QueenRoutes.TOKENS: telling({"tokens": [evil(TOKEN)]}),
+        QueenRoutes.CREATE_TOKEN: telling(evil(CreatedToken("x", TOKEN))),
+        QueenRoutes.REVOKE_TOKEN: refuse,
+        QueenRoutes.TCP: telling(evil(Tcp(True, ("x",), "x", 4_000_000_000_000, "x"))),
+        QueenRoutes.CHECK_CATALOG: telling(evil(CatalogReport("x", 2, 1, 4096))),
+        QueenRoutes.ADD_HIVE: story(BEGUN, line, ("done", {"hive": HIVE, "was_there": True})),
+        QueenRoutes.REMOVE_HIVE: story(
+            BEGUN, line, ("error", {**NotPermitted(EVIL).to_problem(), "hint": EVIL})
+        ),
+    }
+
+
+VERBS = (
+    "list-hives", "list-hives --full", "list-devices", "status", "status gpu1", "show gpu1",
+    "show gpu1 --value -p GPU0Name", "metrics", "audit", "token list", "token create",
+    "token revoke 0123abcd", "tcp status", "version", "catalog check", "add-hive localhost",
+    "remove-hive gpu1", "remove-hive gpu1 --debug",
+)  # fmt: skip
+
+
+def shown_by(tmp_path: Path, notifier: Notifier, *arguments: str) -> str:
+    async def scenario() -> str:
+        async with served(build_app("a queen", "1", all_evil()), tmp_path / "queen.sock", notifier):
+            return await asyncio.to_thread(on_terminal, str(tmp_path / "queen.sock"), *arguments)
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_nothing_that_others_chose_steers_a_terminal(
+    tmp_path: Path, silent_notifier: Notifier, verb: str
+) -> None:
+    shown = shown_by(tmp_path, silent_notifier, *verb.split())
+
+    assert [one for one in OURS.sub("", shown) if not one.isprintable()] == []
+    # It is there all the same, for who reads it.
+    assert "owned" in shown
+
+
+def test_nor_does_it_where_all_of_the_screen_is_drawn(tmp_path: Path, silent_notifier: Notifier) -> None:
+    shown = shown_by(tmp_path, silent_notifier, "top", "-n", "1")
+
+    # curses' own sequences are many; none of these is among them.
+    assert [one for one in ("\x1b]", "\x07", "\x1b[8m", "\x9b", "\x90", "\u202e") if one in shown] == []
+    assert "gpu1" in shown
+
+
+def on_terminal(*arguments: str) -> str:
+    """What rbeectl writes to a terminal of its own."""
+    terminal, end = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "2000", "SYSTEMD_PAGER": "cat", "LC_ALL": "C.UTF-8"}
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environ, stdin=end, stdout=end, stderr=end, start_new_session=True
+    ) as process:
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                chunk = os.read(terminal, 65536)
+            except OSError:  # EIO: all have closed the other end
+                break
+            shown += chunk
+    os.close(terminal)
+    assert process.returncode in (0, 1, 2, 77)
+    return shown.decode()
