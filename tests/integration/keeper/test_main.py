@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rbee.errors import UnknownHost
+from rbee.systemd.daemon import Notifier
 from rbee.wire.routes import QueenRoutes
+from tests.integration.keeper.hostile_queen import shown_by
 from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Bus, Rbeectl, WithQueen
 
 NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
@@ -88,3 +92,34 @@ def test_a_terminal_that_does_not_speak_utf_8_gets_escapes_and_no_traceback() ->
 
     assert b"Traceback" not in ran.stderr
     assert ran.stderr
+
+
+OURS = re.compile("\x1b\\[(?:0|1|1;3[0-7]|3[0-7])m|\r(?=\x1b\\[K)|\x1b\\[K|\r?\n|\x1b\\[[0-9]+A\r\x1b\\[J")
+"""What rbeectl itself may write to a terminal."""
+
+
+VERBS = (
+    "list-hives", "list-hives --full", "list-devices", "status", "status gpu1", "show gpu1",
+    "show gpu1 --value -p GPU0Name", "metrics", "audit", "token list", "token create",
+    "token revoke 0123abcd", "tcp status", "version", "catalog check", "add-hive localhost",
+    "remove-hive gpu1", "remove-hive gpu1 --debug",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_nothing_that_others_chose_steers_a_terminal(
+    tmp_path: Path, silent_notifier: Notifier, verb: str
+) -> None:
+    shown = shown_by(tmp_path, silent_notifier, *verb.split())
+
+    assert [one for one in OURS.sub("", shown) if not one.isprintable()] == []
+    # It is there all the same, for who reads it.
+    assert "owned" in shown
+
+
+def test_nor_does_it_where_all_of_the_screen_is_drawn(tmp_path: Path, silent_notifier: Notifier) -> None:
+    shown = shown_by(tmp_path, silent_notifier, "top", "-n", "1")
+
+    # curses' own sequences are many; none of these is among them.
+    assert [one for one in ("\x1b]", "\x07", "\x1b[8m", "\x9b", "\x90", "\u202e") if one in shown] == []
+    assert "gpu1" in shown

@@ -42,7 +42,7 @@ from rbee.wire.fleet import Join, Joined, Renew
 from rbee.wire.hives import HeartbeatAck, HiveHealth
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes, QueenRoutes, Route
 from tests.integration.remote_queen import queen_address, served_over_tcp
-from tests.unit.queen.test_fleet import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat
+from tests.unit.queen.joined import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(20)

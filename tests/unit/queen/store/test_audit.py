@@ -10,6 +10,8 @@ from rbee.queen.store import audit
 from rbee.queen.store.engine import Session
 from rbee.queen.store.records import Actor, Change
 from rbee.queen.store.store import Store
+from rbee.wire.hives import SetCordon
+from tests.unit.queen.joined import OTHER, Queen
 from tests.unit.queen.store.engines import BY, DEVICES, Clock, change
 
 DAEMON = 900
@@ -121,3 +123,39 @@ async def test_a_bad_entry_says_what_is_wrong_and_hides_no_other(store: Store) -
     assert "actor_uid must be from 0 to" in bad.problem
     assert "job_id must have 32 characters, and has 1" in bad.problem
     assert good.problem is None
+
+
+@pytest.mark.deadline(10)
+async def test_the_audit_is_bounded_and_the_oldest_go(queen: Queen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "AUDIT_KEPT", 3)
+
+    await queen.member()
+    for number in range(5):
+        await queen.hives.hive("gpu1").standing.set_cordon(SetCordon(f"reason {number}"), OPERATOR)
+    joined, *told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
+    assert joined.startswith("hive gpu1 joined from 10.0.0.1")
+    assert told == [f"hive gpu1 is cordoned: reason {number}" for number in (2, 3, 4)]
+
+
+@pytest.mark.deadline(10)
+async def test_what_machines_do_pushes_nothing_of_an_operator_s_out_of_the_audit(
+    queen: Queen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "AUDIT_KEPT_MACHINES", 6)
+    monkeypatch.setattr(audit, "AUDIT_KEPT_A_HIVE", 4)
+
+    liar = await queen.member()
+    other = await queen.member("gpu2", machine=OTHER)
+    await queen.hives.hive("gpu1").standing.set_cordon(SetCordon("broken"), OPERATOR)
+    for number in range(20):
+        await queen.catalog.hives.set_address("gpu1", f"10.0.1.{number}", liar.credential, by=liar.fields)
+    await queen.catalog.hives.set_address("gpu2", "10.0.2.1", other.credential, by=other.fields)
+    told = [entry.text for entry in await queen.catalog.audit.last(100, None)]
+    operators = [text for text in told if ("token" in text and "was made" in text) or "cordoned" in text]
+    assert len(operators) == 3
+    # One hive has as many as it may, and another's are there beside it.
+    assert [text for text in told if "10.0.1." in text] == [
+        f"hive gpu1 is at 10.0.1.{number}" for number in (16, 17, 18, 19)
+    ]
+    assert any(text.startswith("hive gpu2 joined") for text in told)
+    assert told[-1] == "hive gpu2 is at 10.0.2.1"

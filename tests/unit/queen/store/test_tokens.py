@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from rbee.queen.store import tokens
 from rbee.queen.store.store import Store
 from rbee.queen.store.tokens import Token
 from rbee.wire.fleet import TokenView
+from tests.unit.queen.joined import OPERATOR, Queen
 from tests.unit.queen.store.engines import BY, Journal
 
 
@@ -90,3 +92,29 @@ def test_a_token_is_for_one_hive_or_for_any() -> None:
     assert Token("a", "hash", None, 1, 1, 0).is_for("gpu1")
     assert Token("a", "hash", "GPU1", 1, 1, 0).is_for("gpu1")
     assert not Token("a", "hash", "gpu2", 1, 1, 0).is_for("gpu1")
+
+
+@pytest.mark.deadline(10)
+async def test_a_token_s_secret_is_in_no_file(queen: Queen, tmp_path: Path) -> None:
+    secret = (await queen.token()).split(".")[1]
+    await queen.catalog.check()
+    for path in (tmp_path / "state").rglob("*"):
+        assert path.is_dir() or secret.encode() not in path.read_bytes()
+
+
+@pytest.mark.deadline(10)
+async def test_tokens_are_bounded_and_who_is_of_no_use_makes_room(
+    queen: Queen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "TOKENS_MAX", 3)
+
+    made = [await queen.token() for _ in range(3)]
+    with pytest.raises(TooMany, match="there are 3 tokens") as caught:
+        await queen.token()
+    assert caught.value.hint == "rbeectl token revoke"
+    await queen.catalog.tokens.revoke(made[1][:8], by=OPERATOR)
+    last = await queen.token()
+    kept = [token.id for token in await queen.catalog.tokens.all()]
+    assert sorted(kept) == sorted(token[:8] for token in (made[0], made[2], last))
+    with pytest.raises(UnknownToken):
+        await queen.catalog.tokens.revoke(made[1][:8], by=OPERATOR)

@@ -1,18 +1,16 @@
-"""What comes from outside steers no terminal: escapes in all that the queen tells, read from a pty."""
+"""A queen with terminal escapes in every text that others may choose, and rbeectl on a pseudo-terminal."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import pty
-import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -40,7 +38,7 @@ from pathlib import Path
 import rbee.keeper.__main__, rbee.keeper.queen.wake, rbee.keeper.session
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from tests.unit.keeper.doubles import Bus
-from tests.integration.keeper.test_terminal import EVIL
+from tests.integration.keeper.hostile_queen import EVIL
 from tests.unit.played_systemd import ACTIVE
 bus = Bus()
 bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
@@ -50,9 +48,6 @@ rbee.keeper.session.QUEEN_SOCKET = Path(sys.argv[1])
 sys.argv = ["rbeectl", *sys.argv[2:]]
 sys.exit(rbee.keeper.__main__.main())
 """
-
-OURS = re.compile("\x1b\\[(?:0|1|1;3[0-7]|3[0-7])m|\r(?=\x1b\\[K)|\x1b\\[K|\r?\n|\x1b\\[[0-9]+A\r\x1b\\[J")
-"""What rbeectl itself may write to a terminal."""
 
 
 def evil(value: Any) -> Any:
@@ -126,39 +121,12 @@ def all_evil() -> dict[Route, Handler]:
     }
 
 
-VERBS = (
-    "list-hives", "list-hives --full", "list-devices", "status", "status gpu1", "show gpu1",
-    "show gpu1 --value -p GPU0Name", "metrics", "audit", "token list", "token create",
-    "token revoke 0123abcd", "tcp status", "version", "catalog check", "add-hive localhost",
-    "remove-hive gpu1", "remove-hive gpu1 --debug",
-)  # fmt: skip
-
-
 def shown_by(tmp_path: Path, notifier: Notifier, *arguments: str) -> str:
     async def scenario() -> str:
         async with served(build_app("a queen", "1", all_evil()), tmp_path / "queen.sock", notifier):
             return await asyncio.to_thread(on_terminal, str(tmp_path / "queen.sock"), *arguments)
 
     return asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_nothing_that_others_chose_steers_a_terminal(
-    tmp_path: Path, silent_notifier: Notifier, verb: str
-) -> None:
-    shown = shown_by(tmp_path, silent_notifier, *verb.split())
-
-    assert [one for one in OURS.sub("", shown) if not one.isprintable()] == []
-    # It is there all the same, for who reads it.
-    assert "owned" in shown
-
-
-def test_nor_does_it_where_all_of_the_screen_is_drawn(tmp_path: Path, silent_notifier: Notifier) -> None:
-    shown = shown_by(tmp_path, silent_notifier, "top", "-n", "1")
-
-    # curses' own sequences are many; none of these is among them.
-    assert [one for one in ("\x1b]", "\x07", "\x1b[8m", "\x9b", "\x90", "\u202e") if one in shown] == []
-    assert "gpu1" in shown
 
 
 def on_terminal(*arguments: str) -> str:
