@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 
-from rbee.keeper.listener import Listener, closed_tcp, listeners
+from rbee.keeper.listener import closed_tcp, listeners
 from rbee.scope import QUEEN_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
@@ -76,14 +76,6 @@ def test_where_descriptors_may_not_be_seen_the_user_is_named_all_the_same(taken:
 
     assert (found.uid, found.pid) == (os.getuid(), None)
     assert str(found) == f"a process of user {ME}"
-
-
-def test_a_user_without_a_name_is_a_number() -> None:
-    assert str(Listener(3420080244, None, "")) == "a process of user 3420080244"
-
-
-def test_the_programs_name_steers_no_terminal() -> None:
-    assert "\x1b" not in str(Listener(0, 1, "\x1b[31mnc"))
 
 
 @pytest.mark.parametrize("active", ["active", "inactive"])

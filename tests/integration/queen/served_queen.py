@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.narration import SHUTTING_DOWN_HIVES
+from rbee.narration import SHUTTING_DOWN_HIVES, Narrator
 from rbee.queen.hives.hives import Hives as Rules
 from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Job, Jobs, Stories
@@ -38,6 +38,7 @@ class Served:
     work: HiveWork
     jobs: Jobs
     catalog: Store
+    narrator: Narrator
     systemd: PlayedSystemd
     stop: Callable[[], Awaitable[None]]
 
@@ -58,7 +59,14 @@ async def a_queen(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
 
         async with served(queen.app(), tmp_path / "queen.sock", notifier, stopping=stopping) as stop:
             yield Served(
-                tmp_path / "queen.sock", queen.hives, queen.work, queen.jobs, queen.catalog, systemd, stop
+                tmp_path / "queen.sock",
+                queen.hives,
+                queen.work,
+                queen.jobs,
+                queen.catalog,
+                queen.narrator,
+                systemd,
+                stop,
             )
 
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 from testbed.bridge import _free_network
-from testbed.host import MachineError, ip
 
 
 def test_a_bridge_takes_no_network_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,9 +25,3 @@ def test_a_bridge_takes_no_network_that_is_in_use(monkeypatch: pytest.MonkeyPatc
     draws = iter([1, 2, 7, 200, 1, 9, 1, 3])
     monkeypatch.setattr("testbed.bridge.secrets.randbelow", lambda below: next(draws))
     assert str(_free_network()) == "10.1.3.0/24"
-
-
-def test_without_ip_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MachineError, match="apt install iproute2"):
-        ip("link")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rbee.errors import BadInput
 from rbee.wire.codec import decode, encode
-from rbee.wire.devices import Devices, Gpu, Sample
+from rbee.wire.devices import Devices, Sample
 from rbee.wire.fleet import CreateToken, Join, Renew, SetTcp
 from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, Hives, SetCordon, SetLabels
 from rbee.wire.jobs import Done
@@ -323,13 +323,3 @@ def test_times_of_rfc_3339_are_taken(time: str) -> None:
 def test_times_that_are_not_of_rfc_3339_are_refused_with_an_example(time: str) -> None:
     with pytest.raises(BadInput, match=r"^timestamp must be an RFC 3339 time .* 2026-01-31T12:00:00Z"):
         decode(Heartbeat, BEAT | {"timestamp": time})
-
-
-def test_a_card_of_an_older_hive_or_catalog_says_nothing_of_whose_memory_it_has() -> None:
-    told = encode(Gpu(0, "nvidia", "NVIDIA GB10", None, None, None, None, memory_kind="shared"))
-    before = {key: value for key, value in told.items() if key not in ("memory_kind", "shared_memory_bytes")}
-
-    card = decode(Gpu, before)
-
-    assert (card.memory_kind, card.shared_memory_bytes, card.memory_bytes) == (None, None, None)
-    assert decode(Gpu, told).memory_kind == "shared"

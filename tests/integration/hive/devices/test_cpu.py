@@ -1,4 +1,4 @@
-"""The CPU of this machine, beside what other programs report of it."""
+"""The CPU of this machine, beside what other programs report of it, and that of another root."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from rbee.hive.devices.cpu import detect_cpu
+from tests.unit.hive.devices.machine import Machine
 
 
 def test_free_and_lscpu_tell_the_same_of_this_machine() -> None:
@@ -18,3 +19,9 @@ def test_free_and_lscpu_tell_the_same_of_this_machine() -> None:
     assert (cpu.sockets, cpu.cores, cpu.threads) == (sockets, cores, threads)
     assert cpu.ram_bytes == int(told("free", "--bytes").splitlines()[1].split()[1])
     assert findings == []
+
+
+def test_the_cpu_of_a_root_is_read_from_its_own_proc(machine: Machine) -> None:
+    cpu = machine.detect().cpu
+    assert cpu.model == "AMD EPYC 9354 32-Core Processor"
+    assert (cpu.sockets, cpu.cores, cpu.threads, cpu.ram_bytes) == (2, 4, 8, 16 * 2**20)

@@ -78,15 +78,6 @@ def test_who_to_be_there_may_stand_before_the_host_as_for_ssh(
     assert queen.added == [{"host": "gpu1", "port": None}]
 
 
-def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, remote: RemoteMachine) -> None:
-    ran = rbeectl("add-hive", "ada@gpu1", "--user", "root")
-
-    assert (ran.code, ran.out, bus.asked) == (2, "", [])
-    assert ran.err == (
-        "rbeectl: HOST has another user before its @ than --user\n  try: rbeectl add-hive gpu1 --user root\n"
-    )
-
-
 def test_the_token_is_in_no_command_line_and_in_no_story(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
@@ -313,17 +304,6 @@ def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_t
     ran = failing(rbeectl, with_queen, Queen(), remote, "--queen", "queen:0", "--json")
 
     assert (ran.code, ran.json[-1]["event"], ran.json[-1]["field"]) == (2, "error", "--queen")
-
-
-@pytest.mark.parametrize("host", ["gpu 1", "user@gpu 1", "@gpu1", "a@b@gpu1 2", "-oProxyCommand=x", ""])
-def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
-    bus: Bus, rbeectl: Rbeectl, remote: RemoteMachine, host: str
-) -> None:
-    ran = rbeectl("add-hive", "--", host)
-
-    assert (ran.code, ran.out) == (2, "")
-    assert "HOST must" in ran.err
-    assert bus.asked == []
 
 
 def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(

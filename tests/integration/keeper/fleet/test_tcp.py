@@ -152,24 +152,3 @@ def test_an_address_where_nobody_can_listen_is_refused_before_anything_is_change
     assert f"another program already listens on port {port}" in ran.err
     assert list(tmp_path.iterdir()) == []
     assert bus.asked == []
-
-
-@pytest.mark.parametrize(
-    ("listen", "code", "words"),
-    [
-        ("queen:9000", 2, "--listen must have an IP address"),
-        ("999.1.1.1", 2, "--listen must have an IP address"),
-        ("1.2:9000", 2, "--listen must have an IP address"),
-        ("10.0.0.1:99999", 2, "--listen must have a port"),
-        ("10.0.0.1:9000", 77, "try: sudo rbeectl tcp enable --listen 10.0.0.1:9000"),
-    ],
-)
-def test_an_address_that_cannot_be_set_is_refused_before_anybody_is_woken(
-    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, listen: str, code: int, words: str
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    ran = rbeectl("tcp", "enable", "--listen", listen)
-
-    assert (ran.code, ran.out) == (code, "")
-    assert words in ran.err
-    assert bus.asked == []

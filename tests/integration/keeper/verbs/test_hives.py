@@ -54,36 +54,6 @@ def test_without_waiting_the_job_is_named_and_goes_on(
     assert for_programs.json[-1] == {"event": "job", **encode(started)}
 
 
-@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999999999999999999"])
-def test_a_port_that_is_none_is_refused_before_any_unit_is_started(
-    bus: Bus, rbeectl: Rbeectl, port: str
-) -> None:
-    ran = rbeectl("add-hive", "localhost", "--port", port)
-
-    assert (ran.code, ran.out) == (2, "")
-    assert "port must be from 1 to 65535" in ran.err
-    assert bus.asked == []
-
-
-@pytest.mark.parametrize("host", ["", "x" * 254])
-def test_a_host_that_is_none_is_refused_before_any_unit_is_started(
-    bus: Bus, rbeectl: Rbeectl, host: str
-) -> None:
-    ran = rbeectl("add-hive", host)
-
-    assert (ran.code, ran.out) == (2, "")
-    assert "HOST must have 1 to 253 characters" in ran.err
-    assert bus.asked == []
-
-
-@pytest.mark.parametrize("hive", ["", "a b", "..", "x" * 254])
-def test_a_hive_that_cannot_be_is_not_worth_waking_the_queen(bus: Bus, rbeectl: Rbeectl, hive: str) -> None:
-    ran = rbeectl("remove-hive", hive)
-
-    assert (ran.code, ran.out) == (2, "")
-    assert bus.asked == []
-
-
 def test_adding_wakes_the_queen_tells_the_story_and_ends_with_the_devices(
     bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:

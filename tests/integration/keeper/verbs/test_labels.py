@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from starlette.requests import Request
 
 from rbee.errors import UnknownHive
@@ -36,24 +35,6 @@ def test_labels_are_set_and_taken_away(awake: Bus, rbeectl: Rbeectl, with_queen:
     assert ran.out == "Hive gpu1 has the labels rack=3,spare=\n"
     assert asked == [SetLabels((Label("rack", "3"), Label("spare", "")), ("old",))]
     assert with_queen(handlers, lambda: rbeectl("label", "gpu9", "a=b")).code == 4
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("c",), "'c' is neither KEY=VALUE nor KEY-"),
-        (("=3",), "KEY must have 1 to 63 characters"),
-        (("a=ü",), "VALUE must be empty, or made of"),
-        (("a b=1",), "KEY must be made of"),
-        ((f"{'x' * 64}=1",), "KEY must have 1 to 63 characters"),
-    ],
-)
-def test_what_is_no_label_is_refused(bus: Bus, rbeectl: Rbeectl, words: tuple[str, ...], told: str) -> None:
-    ran = rbeectl("label", "gpu1", *words)
-
-    assert (ran.code, ran.out) == (2, "")
-    assert told in ran.err
-    assert bus.asked == []
 
 
 def test_a_cordon_has_a_reason(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:

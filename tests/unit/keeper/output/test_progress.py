@@ -12,7 +12,7 @@ import pyte
 import pytest
 
 from rbee.keeper.output.progress import TICK, Progress
-from rbee.keeper.output.screen import Screen, width
+from rbee.keeper.output.screen import Screen
 from rbee.wire.events import Line
 
 AT = "2026-01-31T12:00:00.000Z"
@@ -215,10 +215,3 @@ def test_an_end_without_a_story_writes_nothing(clock: Clock) -> None:
     progress(terminal, clock).close(went_well=True)
 
     assert terminal.shown == []
-
-
-@pytest.mark.parametrize(
-    ("text", "columns"), [("abc", 3), ("größe", 5), ("蜜蜂", 4), ("e\u0301", 1), ("", 0)]
-)
-def test_a_text_takes_so_many_columns(text: str, columns: int) -> None:
-    assert width(text) == columns

@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.nvml import (
-    DRIVER_NOT_LOADED,
-    GPU_IS_LOST,
-    MISMATCH,
-    UNINITIALIZED,
-    StubCard,
-    write_cards,
-)
+from tests.nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, MISMATCH, UNINITIALIZED, StubCard, write_cards
 from tests.unit.hive.devices.cards import BUSY, COUNTED, IDLE, cards_of, codes_of, doing, gpu_of, sample_of
 from tests.unit.hive.devices.machine import DRIVER, A, B, C, Machine, answer_of
 

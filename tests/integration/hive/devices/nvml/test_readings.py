@@ -7,11 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.nvml import (
-    NOT_SUPPORTED,
-    UNKNOWN,
-    Load,
-)
+from tests.nvml import NOT_SUPPORTED, UNKNOWN
 from tests.unit.hive.devices.cards import BUSY, COUNTED, IDLE, cards_of, doing, sample_of
 from tests.unit.hive.devices.machine import A, B, C, Machine
 
@@ -56,22 +52,6 @@ def test_a_sensor_that_fails_takes_only_its_own_field(
     problem = f"{what}: Unknown Error (NVML error 999)"
     assert broken == dataclasses.replace(sample_of(0, A, BUSY, problem), **{field: None})
     assert whole == sample_of(1, B, BUSY)
-
-
-@pytest.mark.parametrize(
-    ("load", "problem"),
-    [
-        (Load(101, 0, 0, 0), "utilisation: 101% cannot be"),
-        (Load(0, 2**60, 0, 0), f"memory: {2**60} bytes cannot be"),
-        (Load(0, 0, 4294967295, 0), "temperature: 4.29497e+09 °C cannot be"),
-        (Load(0, 0, 0, 4294967295), "power: 4.29497e+06 W cannot be"),
-    ],
-)
-def test_what_cannot_be_is_not_passed_on(machine: Machine, load: Load, problem: str) -> None:
-    machine.show(doing(A, load))
-
-    (((card,),)) = cards_of(machine)
-    assert card.problem == problem
 
 
 def test_each_look_tells_what_is_so_then(machine: Machine, later: Callable[..., str]) -> None:
@@ -124,17 +104,6 @@ thread.join()
 tell(calls)
 """
     assert machine.run(script) == [["nvmlInit"], ["nvmlInit", "nvmlShutdown"]]
-
-
-def test_a_detection_sees_what_is_new_though_nvml_was_open(
-    machine: Machine, later: Callable[..., str]
-) -> None:
-    machine.show(doing(A, BUSY))
-
-    script = f"cards()\n{later(doing(A, BUSY), doing(B, IDLE))}\ncards()\ndetect()\ncards()"
-    old, still_old, new = cards_of(machine, script)
-    assert old == still_old == (sample_of(0, A, BUSY),)
-    assert new == (sample_of(0, A, BUSY), sample_of(1, B, IDLE))
 
 
 def test_a_machine_without_nvidia_does_not_load_nvml_to_look(machine: Machine) -> None:
