@@ -32,7 +32,7 @@ from rbee.wire.hives import HiveView
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
 VERSION = 2
-"""The newest version that this rbee supports: the number of files in queen/store/schema/."""
+"""The newest version that this rbee supports: the last number of a file in queen/store/schema/."""
 
 BUSY_TIMEOUT = 5.0
 """Seconds that reading or writing waits for another process that keeps the catalog locked."""

@@ -178,8 +178,8 @@ class Unit:
     def start(self, *, timeout: float, undo_stop: bool = True) -> None:
         """Start the unit and await its job: for a Type=notify service, until READY=1.
 
-        Raises UnitFailed if the job failed, TimedOut `timeout` seconds after it was
-        queued, and without `undo_stop` Stopping if the unit is being stopped.
+        Raises UnitFailed if the job failed, TimedOut after `timeout` seconds, and without
+        `undo_stop` Stopping if the unit is being stopped.
         """
         self._await_job(lambda: self.ask_start(undo_stop=undo_stop), timeout, "start")
 
@@ -196,8 +196,8 @@ class Unit:
         results: dict[str, str] = {}
         # The match comes before the job, or the job may be over before we listen.
         self._connection.on_job_removed(lambda job, unit, result: results.__setitem__(job, result))
-        job = ask()
         deadline = time.monotonic() + timeout
+        job = ask()
         self._connection.pump()
         while job not in results:
             left = deadline - time.monotonic()

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 from rbee import tls
 from rbee.client.link import QueenAddress
 from rbee.queen.authority import Authority, Identity
-from rbee.server.uvicorn import Remote, serve
+from rbee.server.uvicorn import Remote
 from rbee.systemd.daemon import Notifier
 from rbee.uplink.frames import PROTOCOL
-from tests.integration.unix_http import TIMEOUT, nothing
+from tests.integration.unix_http import running
 
 HERE = "127.0.0.1"
 GPU1 = Identity("gpu1", "c" * 32)
@@ -44,35 +44,10 @@ async def served_over_tcp(
     app: ASGIApp, context: ssl.SSLContext, notifier: Notifier, *, port: int = 0
 ) -> AsyncIterator[int]:
     """Serve `app` over TCP; what is yielded is the port."""
-    told_to_stop, started = asyncio.Event(), asyncio.Event()
     with socket.create_server((HERE, port)) as listener:
-        serving = asyncio.ensure_future(
-            serve(
-                app,
-                [],
-                notifier,
-                told_to_stop,
-                status=lambda: "all is well",
-                started=started.set,
-                stopping=nothing,
-                remote=Remote(app, [listener], context, PROTOCOL),
-            )
-        )
-        waiting = asyncio.ensure_future(started.wait())
-        try:
-            await asyncio.wait((waiting, serving), timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            assert started.is_set()
-            try:
-                yield listener.getsockname()[1]
-            finally:
-                told_to_stop.set()
-                await asyncio.wait_for(asyncio.shield(serving), TIMEOUT)
-        finally:
-            waiting.cancel()
-            serving.cancel()
-            await asyncio.gather(serving, waiting, return_exceptions=True)
+        remote = Remote(app, [listener], context, PROTOCOL)
+        async with running(app, [], notifier, remote=remote):
+            yield listener.getsockname()[1]
 
 
 @asynccontextmanager

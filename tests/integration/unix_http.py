@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
 
-from rbee.server.uvicorn import serve
+from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.daemon import Notifier
 from tests.integration.listening import listen
 
@@ -23,22 +24,30 @@ async def nothing() -> None:
     pass
 
 
+Stop = Callable[[], Awaitable[None]]
+
+
 @asynccontextmanager
-async def served(
-    app: ASGIApp, path: Path, notifier: Notifier, *, stopping: Callable[[], Awaitable[None]] = nothing
-) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Serve `app` on `path`; what is yielded stops the server and waits until it has ended."""
+async def running(
+    app: ASGIApp,
+    listeners: list[socket.socket],
+    notifier: Notifier,
+    *,
+    stopping: Stop = nothing,
+    remote: Remote | None = None,
+) -> AsyncIterator[Stop]:
+    """The product's server, once it has started; what is yielded stops it and waits until it has ended."""
     told_to_stop, started = asyncio.Event(), asyncio.Event()
-    listener = listen(path)
     serving = asyncio.ensure_future(
         serve(
             app,
-            [listener],
+            listeners,
             notifier,
             told_to_stop,
             status=lambda: "all is well",
             started=started.set,
             stopping=stopping,
+            remote=remote,
         )
     )
 
@@ -60,7 +69,16 @@ async def served(
         waiting.cancel()
         serving.cancel()
         await asyncio.gather(serving, waiting, return_exceptions=True)
-        listener.close()
+
+
+@asynccontextmanager
+async def served(
+    app: ASGIApp, path: Path, notifier: Notifier, *, stopping: Stop = nothing
+) -> AsyncIterator[Stop]:
+    """As running(), on `path`."""
+    with closing(listen(path)) as listener:
+        async with running(app, [listener], notifier, stopping=stopping) as stop:
+            yield stop
 
 
 @dataclass(frozen=True)

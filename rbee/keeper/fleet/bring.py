@@ -197,7 +197,7 @@ def _invite(ssh: Ssh, content: str) -> None:
     except CommandFailed as error:
         raise RbeeError(
             f"{INVITATION} on {ssh.host} cannot be written: {error.reason}",
-            hint=f"ssh -t {ssh.target} df -h {STATE}",
+            hint=f"ssh -t {ssh.target} df -h {STATE}\nssh -t {ssh.target} ls -ld {STATE}",
         ) from error
 
 

@@ -221,7 +221,7 @@ def _private_folder() -> str:
     """
     named = os.environ.get("TMPDIR", "/tmp")  # noqa: S108  # mkdtemp makes the folder, with 0700
     failure: OSError | None = None
-    for parent in (tempfile.tempdir or named, f"/run/user/{os.getuid()}", "/tmp", "/var/tmp"):  # noqa: S108
+    for parent in (tempfile.tempdir or named, f"/run/user/{os.getuid()}", "/tmp", "/var/tmp"):  # noqa: S108  # as above
         length = len(os.fsencode(f"{parent}/rbeectl-12345678/s")) + SSH_SUFFIX
         if length > SUN_PATH or not re.fullmatch(r"[\w/.+,@-]+", parent, re.ASCII):
             continue

@@ -150,29 +150,34 @@ async def test_who_has_shown_a_credential_is_no_stranger(
         another.transport.abort()
 
 
+class FailingAccept:
+    """The loop's accept, which fails so many times first."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failures: int, error: OSError) -> None:
+        self.failures = failures
+        self._error = error
+        loop = asyncio.get_running_loop()
+        self._accept = loop.sock_accept
+        monkeypatch.setattr(loop, "sock_accept", self)
+
+    async def __call__(self, listener: socket.socket) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise self._error
+        return await self._accept(listener)
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 async def test_what_runs_out_comes_back_and_both_are_told_once(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     monkeypatch.setattr(rbee.server.listener, "RETRY_AFTER", 0.01)
-
-    async def scenario() -> None:
-        loop, failures = asyncio.get_running_loop(), 5
-        accept = loop.sock_accept
-
-        async def failing(listener: socket.socket) -> Any:
-            nonlocal failures
-            if failures:
-                failures -= 1
-                raise OSError(code, "there is none")
-            return await accept(listener)
-
-        monkeypatch.setattr(loop, "sock_accept", failing)
-        async with opened(authority) as (_, port), spoken(authority, port):
-            assert failures == 0
+    failing = FailingAccept(monkeypatch, 5, OSError(code, "there is none"))
 
     with caplog.at_level(logging.WARNING, "rbee"):
-        await scenario()
+        async with opened(authority) as (_, port), spoken(authority, port):
+            assert failing.failures == 0
+
     said = [record.getMessage().partition(",")[0] for record in caplog.records]
     assert said == ["no connection over TCP can be accepted", "connections over TCP are accepted again"]
 
@@ -181,19 +186,10 @@ async def test_what_runs_out_comes_back_and_both_are_told_once(
 async def test_what_became_of_one_connection_ends_no_other(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    loop, failures = asyncio.get_running_loop(), 3
-    accept = loop.sock_accept
+    failing = FailingAccept(monkeypatch, 3, OSError(code, "it went"))
 
-    async def failing(listener: socket.socket) -> Any:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise OSError(code, "it went")
-        return await accept(listener)
-
-    monkeypatch.setattr(loop, "sock_accept", failing)
     async with opened(authority) as (_, port), spoken(authority, port):
-        assert failures == 0
+        assert failing.failures == 0
 
 
 async def test_garbage_and_resets_in_the_middle_of_a_handshake_leave_nothing_behind(

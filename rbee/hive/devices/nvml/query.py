@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ _log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-class Query:
+class Query(ABC):
     """Calls of NVML in a row. NVML's thread writes; others may read what is known so far at any moment."""
 
     def __init__(self) -> None:
@@ -28,9 +29,9 @@ class Query:
         self._cards: list[OpenCard] = []
         self._driver_version: str | None = None
 
+    @abstractmethod
     def run(self, library: Library) -> None:
         """Make the calls, in NVML's thread."""
-        raise NotImplementedError
 
     def inventory(self, failure: Failure | None = None) -> Inventory:
         """Return which cards are known so far; `failure` is why the caller waits no longer."""
