@@ -67,11 +67,17 @@ class AsyncBus:
         """As Bus.machine_end()."""
         return await self._read(self._bus.machine_end)
 
-    def ask_stop(self, unit: str) -> None:
-        """As Bus.ask_stop(), for who does not wait for the job."""
-        # Without an answer it is under way all the same.
-        with contextlib.suppress(TimedOut):
+    async def ask_stop(self, unit: str) -> None:
+        """As Bus.ask_stop(), for who does not wait for the job's end."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONFIRM_TIMEOUT
+        try:
             self._asked(lambda: self._bus.ask_stop(unit))
+        except TimedOut:
+            while not await self.has_job(unit):
+                if loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(READ_AGAIN_AFTER)
 
     def reset_failed(self, unit: str) -> None:
         """As Bus.reset_failed(): done at the latest before what is asked for next."""

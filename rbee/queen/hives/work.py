@@ -148,7 +148,7 @@ class HiveWork:
         # Shielded from a stop of the queen, which may be under way already.
         await asyncio.shield(self._asking)
         try:
-            self._bus.ask_stop(TARGET)
+            await self._bus.ask_stop(TARGET)
         except RbeeError as error:
             self._asking = None  # the next try asks them again
             for hive in self._hives.remote():

@@ -103,11 +103,23 @@ async def test_what_is_read_is_read_again_while_systemd_is_silent_and_not_for_ev
             await bus.state(HIVE_UNIT)
 
 
-async def test_who_does_not_wait_for_the_end_need_not_know_that_it_was_not_confirmed() -> None:
+async def test_a_stop_that_was_not_confirmed_is_known_by_its_job_and_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with a_bus() as (bus, systemd):
         systemd.refusal = TimedOut(LATE)
-        bus.ask_stop(TARGET)
+        stopping = asyncio.ensure_future(bus.ask_stop(TARGET))
+        done, _ = await asyncio.wait({stopping}, timeout=0.02)
+        assert not done
+        systemd.job(TARGET, "stop")
+        await stopping
         assert systemd.asked == [("stop", TARGET)]
+
+    monkeypatch.setattr("rbee.systemd.aio.CONFIRM_TIMEOUT", 0)
+    async with a_bus() as (bus, systemd):
+        systemd.refusal = TimedOut(LATE)
+        with pytest.raises(TimedOut, match=LATE):
+            await bus.ask_stop(TARGET)
 
 
 async def test_two_who_wait_for_one_job_both_hear_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +181,7 @@ async def test_a_refusal_comes_at_once() -> None:
             await bus.start(HIVE_UNIT, timeout=5)
         systemd.refusal = NotPermitted("systemd does not let you do this")
         with pytest.raises(NotPermitted):
-            bus.ask_stop(TARGET)
+            await bus.ask_stop(TARGET)
 
 
 @pytest.mark.parametrize("unit", [HIVE_UNIT, QUEEN_UNIT])
