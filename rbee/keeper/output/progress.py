@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from rbee.keeper.output.lines import dressed
@@ -52,7 +52,7 @@ class Progress(Teller):
         self._is_asking = False
         self._is_whole = True
         """Is everything on the screen below the first step part of the story?"""
-        self._spinner: threading.Thread | None = None
+        self._has_spinner = False
 
     def relay(self, line: Line) -> None:
         with self._drawing:
@@ -62,15 +62,16 @@ class Progress(Teller):
             self._lines.append(line)
             self._began = self._clock()
             self._draw(" ")
-        if self._spinner is None:
-            self._spinner = threading.Thread(target=self._spin, name="spinner", daemon=True)
-            self._spinner.start()
+        if not self._has_spinner:
+            self._has_spinner = True
+            # A story needs no spinner: none where a user may have no more threads (RLIMIT_NPROC).
+            with suppress(RuntimeError):
+                threading.Thread(target=self._spin, name="spinner", daemon=True).start()
 
     def close(self, *, went_well: bool) -> None:
-        self._is_over.set()
-        if self._spinner is not None:
-            self._spinner.join()
         with self._drawing:
+            # The spinner reads this with the lock. It is not joined: Ctrl-C may have come while it started.
+            self._is_over.set()
             self._finish(_DONE if went_well else _FAILED)
             if went_well:
                 self._collapse()
@@ -94,6 +95,8 @@ class Progress(Teller):
     def _spin(self) -> None:
         while not self._is_over.wait(TICK):
             with self._drawing:
+                if self._is_over.is_set():
+                    return
                 if self._is_asking:
                     continue
                 spinner = _SPINNERS[self._screen.has_unicode]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections.abc import Callable
@@ -113,13 +114,18 @@ def test_a_story_that_failed_keeps_its_steps_and_shows_at_which(clock: Clock) ->
 def test_the_step_under_way_has_a_spinner_that_turns(clock: Clock) -> None:
     terminal = Terminal(WIDE)
     marks: list[str] = []
+    has_turned = threading.Event()
+
+    def grew() -> None:
+        marks.append(terminal.screen.display[0][0])
+        if len(set(marks)) == 4:
+            has_turned.set()
+
     telling = progress(terminal, clock)
-    terminal.grew = lambda: marks.append(terminal.screen.display[0][0])
+    terminal.grew = grew
 
     telling.relay(FIRST)
-    while len(set(marks)) < 4:
-        assert telling._spinner is not None
-        telling._spinner.join(TICK / 5)
+    assert has_turned.wait(100 * TICK)
     telling.close(went_well=True)
 
     assert marks[:4] == [" ", "⠋", "⠙", "⠹"]
@@ -215,3 +221,21 @@ def test_an_end_without_a_story_writes_nothing(clock: Clock) -> None:
     progress(terminal, clock).close(went_well=True)
 
     assert terminal.shown == []
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, RuntimeError("can't start new thread")])
+def test_a_spinner_that_did_not_start_leaves_the_story_its_end(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, end: type[KeyboardInterrupt] | RuntimeError
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise end
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    terminal = Terminal(WIDE)
+    telling = progress(terminal, clock)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        telling.relay(FIRST)
+    telling.close(went_well=False)
+
+    assert terminal.shown == ["✗ (bee keeper) queen is asleep, waking queen.  0.00s"]
