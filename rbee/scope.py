@@ -60,6 +60,16 @@ class Scope:
         return self.runtime / "hive.sock"
 
     @property
+    def runtime_units(self) -> Path:
+        """Where units are that are masked until the next boot."""
+        return self.runtime.parent / "systemd" / self.kind
+
+    @property
+    def credentials(self) -> Path:
+        """Where systemd keeps the credentials of running units, a folder each."""
+        return self.runtime.parent / "credentials"
+
+    @property
     def queen_state(self) -> Path:
         """The queen's state directory."""
         return self.state / QUEEN_PROGRAM
@@ -74,25 +84,35 @@ class Scope:
         """The queen's catalog, unless Database= is set."""
         return self.queen_state / "catalog.db"
 
+    def is_owner(self) -> bool:
+        """Does this process have the rights of this rbee's owner: root's, or the user's?"""
+        return self.kind == "user" or os.geteuid() == 0
+
     # Commands in hints
 
     def as_root(self, command: str) -> str:
         """Return a command line for the owner of this rbee: root, with sudo, or the user."""
         return f"sudo {command}" if self.kind == "system" else command
 
+    def command(self, program: str, *arguments: str) -> tuple[str, ...]:
+        """Return the words of a command of rbee or systemd, with the option that selects this scope."""
+        return (program, *(["--user"] if self.kind == "user" else []), *arguments)
+
     def rbeectl(self, arguments: str, *, as_root: bool = False) -> str:
         """Return the command line of rbeectl with these arguments."""
-        command = f"rbeectl{self._option} {arguments}"
-        return self.as_root(command) if as_root else command
+        return self._line("rbeectl", arguments, as_root=as_root)
 
     def systemctl(self, arguments: str, *, as_root: bool = False) -> str:
         """Return the command line of systemctl with these arguments."""
-        command = f"systemctl{self._option} {arguments}"
-        return self.as_root(command) if as_root else command
+        return self._line("systemctl", arguments, as_root=as_root)
 
-    def journalctl(self, arguments: str) -> str:
-        """Return the command line of journalctl; only root may read the system's journal."""
-        return self.as_root(f"journalctl{self._option} {arguments}")
+    def journalctl(self, arguments: str, *, as_root: bool = True) -> str:
+        """Return the command line of journalctl; only root may read all of the system's journal."""
+        return self._line("journalctl", arguments, as_root=as_root)
+
+    def _line(self, program: str, arguments: str, *, as_root: bool) -> str:
+        line = " ".join(self.command(program, arguments))
+        return self.as_root(line) if as_root else line
 
     def where_to_look(self, unit: str) -> str:
         """The hint for a unit that has failed: its status and its journal."""
@@ -108,10 +128,6 @@ class Scope:
         """The command with which a machine joins a queen."""
         return self.rbeectl("join QUEEN:8500 --token TOKEN", as_root=True)
 
-    @property
-    def _option(self) -> str:
-        return "" if self.kind == "system" else " --user"
-
 
 SYSTEM = Scope(
     kind="system",
@@ -124,6 +140,9 @@ SYSTEM = Scope(
     group="rbee",
 )
 """The rbee of the whole machine."""
+
+REMOTE = SYSTEM
+"""The rbee of another machine: ssh, packages and tokens set up that of the whole machine, never a user's."""
 
 
 def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:

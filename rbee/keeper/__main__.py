@@ -18,6 +18,7 @@ from rbee.files import unforeseen
 from rbee.keeper.cli import cli
 from rbee.keeper.output.streams import OutputFailed, open_streams
 from rbee.keeper.session import Session
+from rbee.scope import SYSTEM
 from rbee.text import printable
 
 
@@ -40,7 +41,7 @@ def main() -> int:
 
 def run() -> int:
     """Run the verb, and report its failure if there is one; return the exit code."""
-    session = Session()
+    session = Session(SYSTEM)
     try:
         cli.main(prog_name="rbeectl", standalone_mode=False, obj=session)
     except click.exceptions.Exit as end:

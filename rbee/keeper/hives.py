@@ -30,6 +30,7 @@ class Hives:
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen
+        self.scope = queen.work.scope
 
     # Reading
 
@@ -82,7 +83,7 @@ class Hives:
             return hive
         raise UnknownHive(
             f"hive '{hive_id}' is not in the hive catalog{did_you_mean(hive_id, (one.id for one in hives))}",
-            hint="rbeectl list-hives",
+            hint=self.scope.rbeectl("list-hives"),
             field="HIVE",
         )
 
@@ -99,7 +100,8 @@ class Hives:
         """Add a hive and wait until it is online; UnitFailed if the job ends without that."""
         hive = jobs.do(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port)).hive
         if hive is None or hive.state != "online":
-            raise UnitFailed(f"the job has ended, and {host} is not online", hint="rbeectl status")
+            hint = self.scope.rbeectl("status")
+            raise UnitFailed(f"the job has ended, and {host} is not online", hint=hint)
         return hive
 
     def begin_adding(self, host: str, port: int | None) -> JobStarted:

@@ -8,8 +8,9 @@ from typing import Any
 from rbee.client.queen import StoryEvent
 from rbee.errors import BadInput, Disconnected, Interrupted, RbeeError, TimedOut, Unreachable, from_problem
 from rbee.keeper.queen.queen import Queen
+from rbee.keeper.work import Work
 from rbee.narration import Teller
-from rbee.scope import SYSTEM
+from rbee.scope import Scope
 from rbee.wire.codec import Shape, decode
 from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted
@@ -27,17 +28,18 @@ def do(queen: Queen, route: Route[JobStarted], body: Any = None, **values: str) 
     For requests that may be repeated: the second one finishes what the first has left undone.
     """
     try:
-        return follow(queen.work.teller, queen.tell_story(route, body, **values))
+        return follow(queen.work, queen.tell_story(route, body, **values))
     except Disconnected as error:
         queen.await_return(error)
-        return follow(queen.work.teller, queen.tell_story(route, body, **values))
+        return follow(queen.work, queen.tell_story(route, body, **values))
 
 
-def follow(teller: Teller, story: Iterator[StoryEvent]) -> Done:
+def follow(work: Work, story: Iterator[StoryEvent]) -> Done:
     """Relay a story to its end, and return its result or raise its error.
 
     An interrupt or the end of --timeout does not end the job; the error that is raised then has its id.
     """
+    teller, scope = work.teller, work.scope
     job_id = None
     end: RbeeError | None = None
     try:
@@ -55,12 +57,14 @@ def follow(teller: Teller, story: Iterator[StoryEvent]) -> Done:
                 relay(teller, event)
     except KeyboardInterrupt as error:
         if job_id is None:
-            raise Interrupted("interrupted before the queen answered", hint="rbeectl status") from error
-        raise Interrupted(f"interrupted; job {job_id} goes on", hint=log_of(job_id)) from error
+            raise Interrupted(
+                "interrupted before the queen answered", hint=scope.rbeectl("status")
+            ) from error
+        raise Interrupted(f"interrupted; job {job_id} goes on", hint=log_of(job_id, scope)) from error
     except TimedOut as error:
         if job_id is None:
             raise
-        raise TimedOut(f"{error.message}; job {job_id} goes on", hint=log_of(job_id)) from error
+        raise TimedOut(f"{error.message}; job {job_id} goes on", hint=log_of(job_id, scope)) from error
     if end is not None:
         raise end
     raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")
@@ -72,9 +76,9 @@ def relay(teller: Teller, event: StoryEvent) -> None:
         teller.relay(_agreed(Line, event.data))
 
 
-def log_of(job_id: str) -> str:
+def log_of(job_id: str, scope: Scope) -> str:
     """The command that follows the log of a job."""
-    return SYSTEM.rbeectl(f"logs -f --job {job_id}", as_root=True)
+    return scope.rbeectl(f"logs -f --job {job_id}", as_root=True)
 
 
 def _agreed(kind: type[Shape], data: Any) -> Shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, SYSTEM, Scope
 from rbee.wire.types import LOCALHOST
 
 FOLDERS = (Path("var/log/journal"), Path("run/log/journal"))
@@ -24,15 +24,18 @@ def is_readable(root: Path = Path("/")) -> bool:
     return not files or any(os.access(file, os.R_OK) for file in files)
 
 
-def matches(hive_id: str | None = None, job_id: str | None = None) -> list[str]:
+def matches(hive_id: str | None = None, job_id: str | None = None, scope: Scope = SYSTEM) -> list[str]:
     """Arguments for journalctl(1): the entries of queen and hives, of one hive, of one job, or of both."""
     if hive_id is None and job_id is None:
         # With --unit, what systemd logs about the unit is shown, too.
         return ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
     fields = [f"RBEE_JOB_ID={job_id}"] if job_id else []
     fields += [f"RBEE_HIVE={hive_id}"] if hive_id else []
-    terms = [[*fields, f"_SYSTEMD_UNIT={QUEEN_UNIT}"], [*fields, f"_SYSTEMD_UNIT={HIVE_UNIT}"]]
+    by, of_manager = "_SYSTEMD_UNIT", [f"UNIT={HIVE_UNIT}", "_PID=1"]
+    if scope.kind == "user":
+        by, of_manager = "_SYSTEMD_USER_UNIT", [f"USER_UNIT={HIVE_UNIT}"]
+    terms = [[*fields, f"{by}={QUEEN_UNIT}"], [*fields, f"{by}={HIVE_UNIT}"]]
     if hive_id == LOCALHOST and not job_id:
         # All that the unit writes, tracebacks too, and what systemd logs about it.
-        terms[1:] = [[f"_SYSTEMD_UNIT={HIVE_UNIT}"], [f"UNIT={HIVE_UNIT}", "_PID=1"]]
+        terms[1:] = [[f"{by}={HIVE_UNIT}"], of_manager]
     return " + ".join(" ".join(term) for term in terms).split()

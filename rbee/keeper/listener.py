@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbee.scope import QUEEN_UNIT, SYSTEM, TCP_SOCKET_UNIT
+from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.text import printable
 
@@ -60,12 +60,12 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
     if not holders:
         return ClosedTcp(
             f"{closed} at {' and '.join(addresses)} ({bus.state(TCP_SOCKET_UNIT).result})",
-            SYSTEM.where_to_look(TCP_SOCKET_UNIT),
+            bus.scope.where_to_look(TCP_SOCKET_UNIT),
         )
     return ClosedTcp(
         f"{closed}: {'; '.join(holders)}",
         "End that process: the queen opens the port within seconds\n"
-        f"Or on another port: {SYSTEM.rbeectl('tcp enable --listen ADDRESS:PORT', as_root=True)}",
+        f"Or on another port: {bus.scope.rbeectl('tcp enable --listen ADDRESS:PORT', as_root=True)}",
     )
 
 

@@ -14,21 +14,17 @@ from rbee import hivestatus
 from rbee.errors import BadInput, NotRunning, with_packages
 from rbee.files import as_owner_of, read_regular
 from rbee.hivestatus import QueenLink
-from rbee.scope import HIVE_UNIT, REDIAL_UNIT, SYSTEM
+from rbee.scope import HIVE_UNIT, REDIAL_UNIT, SYSTEM, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import decode
 from rbee.wire.types import Host, Name, Port
 
-FOLDER = SYSTEM.hive_state.relative_to("/")
 MEMBERSHIPS = ("membership", "membership.new", "membership.old")
 """The current one, and those of a hive that was interrupted while it joined (rbee.hive.membership)."""
 
 MEMBERSHIP_LIMIT = 64 * 1024
 """Bytes of a membership that are read; it has about 4,000."""
-
-JOIN = SYSTEM.rejoin
-START = SYSTEM.systemctl(f"start {HIVE_UNIT}", as_root=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +55,11 @@ def parse_membership(head: str) -> Membership:
         )  # fmt: skip
     except (KeyError, TypeError, BadInput) as error:
         raise ValueError(f"it is not a membership: {error}") from error
+
+
+def state_folder(root: Path, scope: Scope) -> Path:
+    """The hive's state directory, below the root of a file system."""
+    return root / scope.hive_state.relative_to("/")
 
 
 def read_membership(path: Path) -> Membership:
@@ -92,11 +93,12 @@ class LocalHive:
 
     hive: UnitState
     redial: UnitState
+    scope: Scope = SYSTEM
 
     @classmethod
     def find(cls, bus: Bus) -> LocalHive:
         """The state of this machine's hive, as systemd reports it."""
-        return cls(bus.state(HIVE_UNIT), bus.state(REDIAL_UNIT))
+        return cls(bus.state(HIVE_UNIT), bus.state(REDIAL_UNIT), bus.scope)
 
     @property
     def is_installed(self) -> bool:
@@ -122,7 +124,7 @@ class LocalHive:
     def remote_queen(self, root: Path = Path("/")) -> RemoteQueen | None:
         """From its membership if this user may read it, else from the status line of the running hive."""
         try:
-            membership = read_membership(root / FOLDER / MEMBERSHIPS[0])
+            membership = read_membership(state_folder(root, self.scope) / MEMBERSHIPS[0])
         except (OSError, ValueError):
             return queen_dialled(self.hive)
         return RemoteQueen(membership.queen, membership.hive_id)
@@ -145,8 +147,11 @@ class LocalHive:
     def hint(self) -> str | None:
         """The cure for a hive that is not connected; None if it will reconnect by itself."""
         if self.hive.is_active:
-            return JOIN if self.link is None else None
-        return None if self.is_waiting else f"{START}\nIf it has joined no queen yet: {JOIN}"
+            return self.scope.rejoin if self.link is None else None
+        if self.is_waiting:
+            return None
+        start = self.scope.systemctl(f"start {HIVE_UNIT}", as_root=True)
+        return f"{start}\nIf it has joined no queen yet: {self.scope.rejoin}"
 
 
 def no_queen(bus: Bus) -> NotRunning:
@@ -155,7 +160,7 @@ def no_queen(bus: Bus) -> NotRunning:
     if hive.link is not None:
         where = f"Type it on the machine of this hive's queen, {hive.link.queen}"
     elif hive.is_installed:
-        where = f"Type it on the queen's machine; to make this machine one of its hives: {JOIN}"
+        where = f"Type it on the queen's machine; to make this machine one of its hives: {bus.scope.rejoin}"
     else:
         where = "Type it on the queen's machine"
     return NotRunning(

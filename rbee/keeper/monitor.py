@@ -18,7 +18,7 @@ from typing import Literal
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
 from rbee.keeper.queen.state import QueenState, queen_state
-from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Scope
 from rbee.systemd.bus import Bus
 from rbee.wire.codec import Shape, decode
 from rbee.wire.events import FeedEvent, Gap
@@ -107,6 +107,7 @@ class Monitor:
         output: int | None = None,
     ) -> None:
         self._presence = Presence(bus)
+        self._scope = bus.scope
         self._queen = queen
         self._left = left
         self._hive = hive
@@ -197,7 +198,7 @@ class Monitor:
 
     def _events_of(self, block: FeedBlock) -> Iterator[Event]:
         if block.kind == "gap":
-            yield _agreed(Gap, block)
+            yield _agreed(Gap, block, self._scope)
         elif block.kind == "narrated":
             event = read_row(FeedEvent, block.data)
             if self._hive is None or is_same_name(self._hive, event.hive):
@@ -225,11 +226,11 @@ class Monitor:
         return False
 
 
-def _agreed(kind: type[Shape], block: FeedBlock) -> Shape:
+def _agreed(kind: type[Shape], block: FeedBlock, scope: Scope) -> Shape:
     try:
         return decode(kind, block.data)
     except BadInput as error:
         raise RbeeError(
             f"an event from the queen is not valid: {error.message}",
-            hint="rbeectl version says whether rbeectl is older than the queen.",
+            hint=f"{scope.rbeectl('version')} says whether rbeectl is older than the queen.",
         ) from error

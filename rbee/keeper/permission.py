@@ -12,24 +12,24 @@ from contextlib import contextmanager
 from typing import Literal
 
 from rbee.errors import NotPermitted
-from rbee.scope import SYSTEM
-
-GROUP = SYSTEM.group or ""
-"""Whose members may use the queen."""
+from rbee.scope import Scope
 
 LOG_IN = "Log in again afterwards: a login keeps the groups that it began with."
-NEW_LOGIN = f"newgrp {GROUP}\nOr log in again"
-
 Standing = Literal["in", "not-yet", "out", "no-group"]
 
 
-def standing(user: str | None = None) -> Standing:
-    """Whether a user is in the group; None asks for this process, whose login may be older than that.
+def new_login(group: str) -> str:
+    """The hint for a login that is older than the user's membership in a group."""
+    return f"newgrp {group}\nOr log in again"
+
+
+def standing(name: str, user: str | None = None) -> Standing:
+    """Whether a user is in a group; None asks for this process, whose login may be older than that.
 
     'not-yet' means that the user database has the membership, and this login does not.
     """
     try:
-        group = grp.getgrnam(GROUP)
+        group = grp.getgrnam(name)
     except KeyError:
         return "no-group"
     if user is None and group.gr_gid in {os.getegid(), *os.getgroups()}:
@@ -51,37 +51,40 @@ def groups_of(user: str) -> Collection[int]:
         return ()
 
 
-def explain(refusal: NotPermitted) -> NotPermitted:
+def explain(refusal: NotPermitted, scope: Scope) -> NotPermitted:
     """The refusal again, with the cure that fits this user."""
-    match standing():
+    group = scope.group
+    if group is None:
+        return NotPermitted(refusal.message, hint=scope.doctor)
+    match standing(group):
         case "no-group":
             return NotPermitted(
-                f"{refusal.message}; there is no group {GROUP} on this machine",
+                f"{refusal.message}; there is no group {group} on this machine",
                 # The package rbee-queen makes it. Without a queen there is no such group, and only root may.
-                hint=SYSTEM.rbeectl(shlex.join(sys.argv[1:]), as_root=True),
+                hint=scope.rbeectl(shlex.join(sys.argv[1:]), as_root=True),
             )
         case "in":
-            return NotPermitted(f"{refusal.message}, though you are in group {GROUP}", hint=SYSTEM.doctor)
+            return NotPermitted(f"{refusal.message}, though you are in group {group}", hint=scope.doctor)
         case "not-yet":
             return NotPermitted(
-                f"you were added to group {GROUP}, and this login does not know it yet",
-                hint=NEW_LOGIN,
+                f"you were added to group {group}, and this login does not know it yet",
+                hint=new_login(group),
             )
         case "out":
             user = user_name()
             return NotPermitted(
-                f"{refusal.message}: only group {GROUP} and root may do this, and {user} is not in it",
-                hint=f"sudo adduser {user} {GROUP}\n{LOG_IN}",
+                f"{refusal.message}: only group {group} and root may do this, and {user} is not in it",
+                hint=f"{scope.as_root(f'adduser {user} {group}')}\n{LOG_IN}",
             )
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(scope: Scope) -> Iterator[None]:
     """Raise a refusal of systemd or of the queen's socket with the cure that fits this user."""
     try:
         yield
     except NotPermitted as error:
-        raise explain(error) from error
+        raise explain(error, scope) from error
 
 
 def user_name() -> str:

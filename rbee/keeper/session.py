@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from rbee.client.queen import QueenClient
-from rbee.config import QUEEN_SOCKET
 from rbee.keeper.output.lines import JsonLines, Terminal
 from rbee.keeper.output.screen import Screen, needs_pager, page
 from rbee.keeper.output.tables import Frame
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.work import Deadline, Work
 from rbee.narration import Teller
+from rbee.scope import SYSTEM, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.errors import PERSON_TIMEOUT
 from rbee.text import printable, printable_lines
@@ -29,6 +29,7 @@ from rbee.text import printable, printable_lines
 class Session:
     """`timeout` in seconds, for the whole verb; the options set the rest (rbee.keeper.options)."""
 
+    scope: Scope = SYSTEM
     as_json: bool = False
     is_quiet: bool = False
     has_colour: bool = True
@@ -54,7 +55,7 @@ class Session:
         """What a verb needs while it runs: a bus, a narrator and a deadline."""
         left = Deadline(self.timeout).left
         teller = self.teller()
-        with Bus(timeout=left(PERSON_TIMEOUT)) as bus:
+        with Bus(self.scope, timeout=left(PERSON_TIMEOUT)) as bus:
             try:
                 yield Work(bus, teller, left)
             except BaseException:
@@ -66,7 +67,8 @@ class Session:
     def queen(self) -> Iterator[Queen]:
         """As work(), with the queen of this machine; this alone sends and wakes nothing."""
         with self.work() as work:
-            yield Queen(work, QueenClient(QUEEN_SOCKET, left=work.left))
+            scope = self.scope
+            yield Queen(work, QueenClient(scope.queen_socket, left=work.left, scope=scope))
 
     def teller(self) -> Teller:
         """The narrator that prints a story line by line, as the options ask for it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rbee.errors import TimedOut
 from rbee.narration import Teller
+from rbee.scope import Scope
 from rbee.systemd.bus import Bus
 
 
@@ -35,3 +36,8 @@ class Work:
     bus: Bus
     teller: Teller
     left: Callable[[float], float]
+
+    @property
+    def scope(self) -> Scope:
+        """Whose rbee this is about: that of the bus."""
+        return self.bus.scope

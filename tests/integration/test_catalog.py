@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 import pytest
 
@@ -19,6 +20,7 @@ from rbee.errors import PROBLEM_PREFIX
 from rbee.keeper.catalog.backup import backup
 from rbee.queen.store.copies import COPIES_MAX
 from rbee.queen.store.sqlite import SQLite
+from rbee.scope import SYSTEM
 from rbee.wire.catalog import CatalogReport
 from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, Queen, soon, until
@@ -26,7 +28,8 @@ from tests.integration.house import House, Queen, soon, until
 
 async def saved(house: House, name: str = "copy.db") -> CatalogReport | None:
     target = str(house.root / name)
-    return await soon(asyncio.to_thread(backup, QueenClient(house.queen_path), "awake", target))
+    queen = SimpleNamespace(fetch=QueenClient(house.queen_path).fetch, work=SimpleNamespace(scope=SYSTEM))
+    return await soon(asyncio.to_thread(backup, cast(Any, queen), "awake", target))
 
 
 def rows_of(path: Path) -> list[tuple[str, str]]:

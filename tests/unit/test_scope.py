@@ -79,6 +79,8 @@ def test_what_is_root_s_on_the_machine_is_typed_with_sudo() -> None:
     assert SYSTEM.systemctl("status x") == "systemctl status x"
     assert SYSTEM.systemctl("restart x", as_root=True) == "sudo systemctl restart x"
     assert SYSTEM.journalctl("-u x -e") == "sudo journalctl -u x -e"
+    assert SYSTEM.journalctl("A=b", as_root=False) == "journalctl A=b"
+    assert SYSTEM.command("systemctl", "restart", "x") == ("systemctl", "restart", "x")
 
 
 def test_what_is_a_user_s_is_typed_without_sudo_and_for_the_user_s_systemd() -> None:
@@ -88,6 +90,28 @@ def test_what_is_a_user_s_is_typed_without_sudo_and_for_the_user_s_systemd() -> 
     assert user.systemctl("restart x", as_root=True) == "systemctl --user restart x"
     assert user.journalctl("-u x -e") == "journalctl --user -u x -e"
     assert user.as_root("rm x") == "rm x"
+    assert user.command("systemctl", "restart", "x") == ("systemctl", "--user", "restart", "x")
+
+
+@pytest.mark.parametrize(("uid", "is_owner"), [(0, True), (1000, False)])
+def test_the_machine_s_is_root_s_and_a_user_s_is_the_user_s(
+    monkeypatch: pytest.MonkeyPatch, uid: int, is_owner: bool
+) -> None:
+    user = user_scope(HOME)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    assert SYSTEM.is_owner() is is_owner
+    assert user.is_owner()
+
+
+def test_systemd_s_own_folders_are_beside_the_sockets() -> None:
+    user = user_scope({**HOME, "XDG_RUNTIME_DIR": "/r"})
+
+    assert (SYSTEM.runtime_units, user.runtime_units) == (
+        Path("/run/systemd/system"),
+        Path("/r/systemd/user"),
+    )
+    assert (SYSTEM.credentials, user.credentials) == (Path("/run/credentials"), Path("/r/credentials"))
 
 
 def test_a_daemon_is_the_machine_s_unless_its_unit_says_otherwise() -> None:

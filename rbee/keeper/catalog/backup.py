@@ -14,7 +14,7 @@ from rbee.errors import BadInput, NotRunning
 from rbee.files import end_of, sync_folder
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
-from rbee.scope import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT, Scope
 from rbee.wire.catalog import CatalogReport
 from rbee.wire.routes import QueenRoutes
 
@@ -24,12 +24,14 @@ def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = Fal
 
     The file gets its name when it is complete, checked and on the disk, and not before.
     """
+    scope = queen.work.scope
     if target == "-" and sys.stdout.isatty():
         raise BadInput(
-            "the catalog is an SQLite file, and stdout is a terminal", hint="rbeectl catalog backup FILE"
+            "the catalog is an SQLite file, and stdout is a terminal",
+            hint=scope.rbeectl("catalog backup FILE"),
         )
-    path = None if target == "-" else _target(target, is_forced=is_forced)
-    _must_be_awake(queen_state, f"rbeectl catalog backup {shlex.quote(target)}")
+    path = None if target == "-" else _target(target, scope, is_forced=is_forced)
+    _must_be_awake(queen_state, target, scope)
     if path is None:
         for part in queen.fetch(QueenRoutes.CATALOG):
             sys.stdout.buffer.write(part)
@@ -38,27 +40,24 @@ def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = Fal
     return _write_copy(queen, path)
 
 
-def _must_be_awake(queen_state: str, again: str) -> None:
+def _must_be_awake(queen_state: str, target: str, scope: Scope) -> None:
     if queen_state == "awake":
         return
-    wake = {
-        "waking": again,
-        "stopping": f"systemctl start {QUEEN_UNIT}\n{again}",
-        "failed": f"systemctl status {QUEEN_UNIT}",
-    }
+    again = scope.rbeectl(f"catalog backup {shlex.quote(target)}")
+    wake = {"waking": again, "failed": scope.systemctl(f"status {QUEEN_UNIT}")}
     raise NotRunning(
         f"the queen is {queen_state}, and only an awake queen can copy its catalog",
-        hint=wake.get(queen_state, f"systemctl start {QUEEN_UNIT}\n{again}"),
+        hint=wake.get(queen_state, f"{scope.systemctl(f'start {QUEEN_UNIT}')}\n{again}"),
     )
 
 
-def _target(target: str, *, is_forced: bool) -> Path:
+def _target(target: str, scope: Scope, *, is_forced: bool) -> Path:
     with catalog_explained(Path(target), "written"):
-        path = end_of(target, field="FILE", hint="rbeectl catalog backup FILE")
+        path = end_of(target, field="FILE", hint=scope.rbeectl("catalog backup FILE"))
         if os.path.lexists(path) and not is_forced:
             raise BadInput(
                 f"{target} already exists",
-                hint=f"rbeectl catalog backup --force {shlex.quote(target)}",
+                hint=scope.rbeectl(f"catalog backup --force {shlex.quote(target)}"),
                 field="FILE",
             )
         if not path.parent.is_dir():
@@ -79,7 +78,7 @@ def _write_copy(queen: Queen, path: Path) -> CatalogReport:
                     copy.write(part)
                 copy.flush()
                 os.fsync(copy.fileno())
-            report = catalogfile.check(Path(name), name=path)
+            report = catalogfile.check(Path(name), name=path, scope=queen.work.scope)
             os.rename(name, path)
             sync_folder(path.parent)
         finally:

@@ -16,34 +16,35 @@ from rbee.files import FORBIDDEN, NO_ROOM, no_temporary_folder, reason, refused,
 from rbee.keeper.catalog import location
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
-from rbee.scope import SYSTEM
+from rbee.scope import Scope
 from rbee.wire.catalog import CatalogReport
 from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import LOCALHOST
 
 
 def check_own(queen: Queen) -> CatalogReport:
     """Check the queen's own catalog: by the queen if it is awake, else from the disk, as root."""
-    state = queen.present_state()
+    state, scope = queen.present_state(), queen.work.scope
     if state == "awake":
         report: CatalogReport = queen.ask(QueenRoutes.CHECK_CATALOG)
         return report
-    path = location.own_path()
-    if os.geteuid() != 0:
+    path = location.own_path(scope)
+    if not scope.is_owner():
         raise NotPermitted(
             f"the queen is {state}, and without it only root may read {path}",
-            hint=SYSTEM.rbeectl("catalog check", as_root=True),
+            hint=scope.rbeectl("catalog check", as_root=True),
         )
     with catalog_explained(path, "read"):
         if not path.parent.is_dir() or not os.path.lexists(path):
             raise NotRunning(
                 f"there is no catalog yet: the queen makes {path} when it first wakes",
-                hint="rbeectl add-hive localhost",
+                hint=scope.rbeectl(f"add-hive {LOCALHOST}"),
             )
-        with Lock.take(path, is_shared=True):
-            return check_file(path)
+        with Lock.take(path, is_shared=True, scope=scope):
+            return check_file(path, scope)
 
 
-def check_file(path: Path) -> CatalogReport:
+def check_file(path: Path, scope: Scope) -> CatalogReport:
     """Check a file. If it has a log, a temporary copy of both is read, as SQLite has to write there."""
     try:
         if not path.is_file():
@@ -54,12 +55,12 @@ def check_file(path: Path) -> CatalogReport:
                 read = end.enter_context(temporary_folder("catalog-")) / "catalog.db"
                 copy_aside(path, read)
                 copy_aside(log, log_of(read))
-            return catalogfile.check(read, name=path, is_thorough=True, reads_rows=True)
+            return catalogfile.check(read, name=path, is_thorough=True, reads_rows=True, scope=scope)
     except OSError as error:
-        if error.errno in FORBIDDEN and os.geteuid() != 0:
+        if error.errno in FORBIDDEN and not scope.is_owner():
             raise NotPermitted(
                 f"{path} cannot be read: {reason(error)}",
-                hint=SYSTEM.rbeectl(f"catalog check {shlex.quote(str(path))}", as_root=True),
+                hint=scope.rbeectl(f"catalog check {shlex.quote(str(path))}", as_root=True),
             ) from error
         raise refused(error, path, "read", CatalogUnusable) from error
     except sqlite3.Error as error:

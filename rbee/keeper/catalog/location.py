@@ -11,17 +11,17 @@ from pathlib import Path
 
 from rbee import catalogfile, config
 from rbee.files import explained, refused
-from rbee.scope import SYSTEM
+from rbee.scope import Scope
 
 
-def own_path() -> Path:
+def own_path(scope: Scope) -> Path:
     """The path of the queen's catalog."""
-    return config.load().queen.database or SYSTEM.catalog
+    return config.load(scope=scope).queen.database or scope.catalog
 
 
-def is_the_queens(file: str) -> bool:
+def is_the_queens(file: str, scope: Scope) -> bool:
     """Is it the queen's own catalog, which may be being written right now?"""
-    return os.path.realpath(file) == os.path.realpath(own_path())
+    return os.path.realpath(file) == os.path.realpath(own_path(scope))
 
 
 @contextmanager

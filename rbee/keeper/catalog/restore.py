@@ -21,7 +21,7 @@ from rbee.keeper.catalog import location
 from rbee.keeper.catalog.check import check_file, copy_aside
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.narration import CATALOG_CHANGED, Narrator
-from rbee.scope import SYSTEM
+from rbee.scope import SYSTEM, Scope
 from rbee.wire.catalog import CatalogReport
 
 RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
@@ -36,29 +36,31 @@ class Restored:
     old: Path | None
 
 
-def restore(file: str | None, *, path: Path | None = None, journal: Narrator | None = None) -> Restored:
+def restore(
+    file: str | None, scope: Scope = SYSTEM, *, path: Path | None = None, journal: Narrator | None = None
+) -> Restored:
     """Put a file in the catalog's place, or with None no file; the previous catalog is kept beside it.
 
     After each step either the old catalog is whole, or a file keeps the queen from starting
     (unfinished_restore). The old file goes first: a log must never be beside another catalog.
     """
-    if os.geteuid() != 0:
-        raise _only_root("--empty" if file is None else shlex.quote(file))
-    target = path or location.own_path()
+    if not scope.is_owner():
+        raise _only_root("--empty" if file is None else shlex.quote(file), scope)
+    target = path or location.own_path(scope)
     source = Path(file) if file is not None else None
     if source is not None:
-        check_file(source)  # it is sound, or this raises
+        check_file(source, scope)  # it is sound, or this raises
     with catalog_explained(target, "written"), ExitStack() as end:
         whole = end.enter_context(_single_file(source)) if source is not None else None
-        _make_folder(target.parent)
+        _make_folder(target.parent, scope)
         if target.is_symlink():
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
         for suffix in ("", *LOGS):
             hand_to_owner_of(target.parent, log_of(target, suffix))
         # From here on with the rights of the queen's user, as the folder belongs to it.
         end.enter_context(as_owner_of(target.parent))
-        with Lock.take(target) as lock:
-            report = _prepare(whole, source, target, lock)
+        with Lock.take(target, scope=scope) as lock:
+            report = _prepare(whole, source, target, lock, scope)
             try:
                 old = _set_aside(target, lock)
                 if source is not None:
@@ -72,13 +74,12 @@ def restore(file: str | None, *, path: Path | None = None, journal: Narrator | N
                 unfinished_restore(target).unlink()
             log_of(target, "-shm").unlink(missing_ok=True)
             lock.sync()
-    if journal is not None:
-        _narrate(journal, target, file, old)
+    _narrate(journal or Narrator(), target, file, old)
     return Restored(target, report, old)
 
 
-def _only_root(argument: str) -> NotPermitted:
-    hint = SYSTEM.rbeectl(f"catalog restore {argument}", as_root=True)
+def _only_root(argument: str, scope: Scope) -> NotPermitted:
+    hint = scope.rbeectl(f"catalog restore {argument}", as_root=True)
     return NotPermitted("only root may restore the catalog", hint=hint)
 
 
@@ -95,21 +96,23 @@ def _narrate(journal: Narrator, target: Path, file: str | None, old: Path | None
     )
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, scope: Scope) -> None:
     """Make the state directory of a queen that was never started, as systemd would make it."""
     if folder.is_dir():
         return
     import pwd
 
     try:
-        user = pwd.getpwnam(SYSTEM.queen_user)
+        user = pwd.getpwnam(scope.queen_user)
     except KeyError:
-        raise NotRunning(f"there is no user {SYSTEM.queen_user}", hint=with_packages("rbee-queen")) from None
+        raise NotRunning(f"there is no user {scope.queen_user}", hint=with_packages("rbee-queen")) from None
     folder.mkdir(mode=0o700)
     os.chown(folder, user.pw_uid, user.pw_gid)
 
 
-def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lock) -> CatalogReport | None:
+def _prepare(
+    whole: BinaryIO | None, source: Path | None, target: Path, lock: Lock, scope: Scope
+) -> CatalogReport | None:
     """Write the new catalog to the disk, under the name that marks an unfinished restore."""
     new = Path(f"{target}.new")
     new.unlink(missing_ok=True)
@@ -124,7 +127,7 @@ def _prepare(whole: BinaryIO | None, source: Path | None, target: Path, lock: Lo
             os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
             os.fsync(copy.fileno())
         report = (
-            catalogfile.check(new, name=source, is_thorough=True, reads_rows=True)
+            catalogfile.check(new, name=source, is_thorough=True, reads_rows=True, scope=scope)
             if source is not None
             else None
         )

@@ -1,4 +1,4 @@
-"""The system bus, without which no program reaches systemd."""
+"""The bus, without which no program reaches systemd."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ from pathlib import Path
 
 from rbee.errors import RbeeError, TimedOut
 from rbee.keeper.doctor.check import Complaint
+from rbee.scope import SYSTEM, Scope
 
 
-def complain_of_bus(error: RbeeError, root: Path) -> Complaint:
+def complain_of_bus(error: RbeeError, root: Path, scope: Scope = SYSTEM) -> Complaint:
     """Why the bus cannot be used. Only the file system can be read to find out."""
     if not (root / "run/systemd/system").is_dir():
         return Complaint("systemd does not run this machine, and rbee is made of units of systemd")
     if isinstance(error, TimedOut):
         return Complaint(
-            f"the system bus is there and does not answer ({error.message})",
+            f"the {scope.kind} bus is there and does not answer ({error.message})",
             # No effect on a bus that is not stopped. It uses PID 1's own socket, so it works without the bus.
-            (("systemctl", "kill", "--signal=CONT", "dbus.service"),),
-            hint="sudo systemctl status dbus",
+            (scope.command("systemctl", "kill", "--signal=CONT", "dbus.service"),),
+            hint=scope.systemctl("status dbus", as_root=True),
         )
     units = ("dbus.socket", "dbus.service")
     cures = [
-        ("systemctl", "unmask", *flag, unit)
+        scope.command("systemctl", "unmask", *flag, unit)
         for unit in units
-        for flag, folder in (((), "etc"), (("--runtime",), "run"))
-        if is_masking(root / folder / "systemd/system" / unit)
+        for flag, folder in (((), scope.dropins), (("--runtime",), scope.runtime_units))
+        if is_masking(root / folder.relative_to("/") / unit)
     ]
     masked = " and masked" if cures else ""
     return Complaint(
         f"D-Bus is stopped{masked}: without it nobody can ask systemd to wake the queen or its hive",
-        (*cures, ("systemctl", "start", *units)),
+        (*cures, scope.command("systemctl", "start", *units)),
     )
 
 

@@ -15,8 +15,8 @@ from rbee.errors import BadConfig, CatalogUnusable
 from rbee.files import as_owner_of
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.owners import access_of, group_name, has_user, user_name
-from rbee.keeper.doctor.patient import QUEEN, Patient
-from rbee.scope import QUEEN_UNIT, SYSTEM
+from rbee.keeper.doctor.patient import Patient
+from rbee.scope import QUEEN_UNIT, SYSTEM, Scope
 
 LOCK_PATIENCE = 2.0
 """Seconds after which a lock that is still held is a problem.
@@ -27,44 +27,39 @@ A backup or a query holds a write lock for milliseconds, and the queen waits 5 s
 ROOM = 1024 * 1024
 """Bytes that have to be free on the catalog's file system: a few transactions."""
 
-STATE_DIRECTORY = SYSTEM.queen_state.relative_to("/")
-
-_OWNER = f"{QUEEN.user}:{QUEEN.user}"
-
-_AS_QUEEN = ("setpriv", f"--reuid={QUEEN.user}", f"--regid={QUEEN.user}", "--clear-groups", "--")
-
 
 def check_catalog(patient: Patient) -> Iterator[Complaint]:
     """Owners and modes of the files, free space, locks of other processes, and the content."""
+    root, scope = patient.root, patient.scope
     if not patient.is_root:
         yield Complaint(
-            "the catalog is not checked: only root may read it", hint=SYSTEM.doctor, is_fault=False
+            "the catalog is not checked: only root may read it", hint=scope.doctor, is_fault=False
         )
         return
-    directory, catalog = patient.root / STATE_DIRECTORY, patient.root / STATE_DIRECTORY / "catalog.db"
+    catalog = root / scope.catalog.relative_to("/")
+    directory = catalog.parent
     try:
-        database = config.load(patient.root).queen.database
+        database = config.load(root, scope).queen.database
     except BadConfig:
         database = None
     if database is not None:
-        catalog = patient.root / database.relative_to("/")
-    elif has_user(QUEEN.user):
-        yield from complain_of_directory(directory, patient.root)
+        catalog = root / database.relative_to("/")
+    elif has_user(scope.queen_user):
+        yield from complain_of_directory(directory, root, scope)
     files = [path for path in (catalog, *_beside(catalog)) if path.is_file() or path.is_symlink()]
     for path in files:
-        yield from complain_of_owner(path, patient.root)
-    yield from complain_of_room(catalog.parent, patient.root)
-    yield from complain_of_lock(files, patient.root)
-    yield from complain_of_content(catalog, patient.root)
+        yield from complain_of_owner(path, root, scope)
+    yield from complain_of_room(catalog.parent, root)
+    yield from complain_of_lock(files, root)
+    yield from complain_of_content(catalog, root, scope)
 
 
-def catalog_path(root: Path) -> Path:
+def catalog_path(root: Path, scope: Scope) -> Path:
     """The catalog's path below `root`; BadConfig if rbee.conf cannot be used."""
-    database = config.load(root).queen.database
-    return root / (STATE_DIRECTORY / "catalog.db" if database is None else database.relative_to("/"))
+    return root / (config.load(root, scope).queen.database or scope.catalog).relative_to("/")
 
 
-def complain_of_content(catalog: Path, root: Path) -> Iterator[Complaint]:
+def complain_of_content(catalog: Path, root: Path, scope: Scope) -> Iterator[Complaint]:
     """Damage, another program's file, a newer version: what keeps a queen from starting."""
     try:
         if os.path.lexists(catalog):
@@ -72,7 +67,8 @@ def complain_of_content(catalog: Path, root: Path) -> Iterator[Complaint]:
             with as_owner_of(catalog.parent):
                 if not os.access(catalog, os.R_OK, effective_ids=True):
                     return  # complain_of_owner() has reported it
-                catalogfile.check(catalog, name=Path(_shown(catalog, root)), way_out=catalogfile.WAY_OUT)
+                shown, way_out = Path(_shown(catalog, root)), catalogfile.way_out(scope)
+                catalogfile.check(catalog, name=shown, way_out=way_out, scope=scope)
     except CatalogUnusable as error:
         yield Complaint(error.message, hint="; ".join((error.hint or "").splitlines()) or None)
     except (sqlite3.Error, OSError) as error:
@@ -83,14 +79,14 @@ def _beside(catalog: Path) -> tuple[Path, Path]:
     return Path(f"{catalog}-wal"), Path(f"{catalog}-shm")
 
 
-def complain_of_directory(directory: Path, root: Path) -> Iterator[Complaint]:
+def complain_of_directory(directory: Path, root: Path, scope: Scope = SYSTEM) -> Iterator[Complaint]:
     """Another owner or mode of the queen's state directory."""
     if not directory.is_dir():
         return  # StateDirectory= makes it
-    found, shown = directory.stat(), _shown(directory, root)
-    if f"{user_name(found.st_uid)}:{group_name(found.st_gid)}" != _OWNER:
+    found, shown, owner = directory.stat(), _shown(directory, root), _owner(scope)
+    if f"{user_name(found.st_uid)}:{group_name(found.st_gid)}" != owner:
         yield Complaint(
-            f"{shown} should belong to {_OWNER}, and is {access_of(found)}", (("chown", _OWNER, shown),)
+            f"{shown} should belong to {owner}, and is {access_of(found)}", (("chown", owner, shown),)
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         yield Complaint(
@@ -98,28 +94,33 @@ def complain_of_directory(directory: Path, root: Path) -> Iterator[Complaint]:
         )
 
 
-def complain_of_owner(path: Path, root: Path) -> Iterator[Complaint]:
+def complain_of_owner(path: Path, root: Path, scope: Scope = SYSTEM) -> Iterator[Complaint]:
     """A file of the catalog that the queen cannot write, such as a copy that root put there."""
-    found, shown = path.lstat(), _shown(path, root)
+    found, shown, user = path.lstat(), _shown(path, root), scope.queen_user
     if stat.S_ISLNK(found.st_mode):
         yield Complaint(f"{shown} is a symbolic link, and is left alone", hint=f"ls -l {shown}")
         return
-    if user_name(found.st_uid) != QUEEN.user and found.st_nlink > 1:
+    if user_name(found.st_uid) != user and found.st_nlink > 1:
         yield Complaint(
             f"{shown} belongs to {user_name(found.st_uid)}, has another name as well, and is left alone",
-            hint=f"sudo find / -xdev -samefile {shown}",
+            hint=scope.as_root(f"find / -xdev -samefile {shown}"),
         )
         return
-    if user_name(found.st_uid) != QUEEN.user:
+    if user_name(found.st_uid) != user:
         # The directory is the queen's: what it can put in place of the file must not become its own.
         yield Complaint(
-            f"{shown} should belong to {_OWNER}, and is {access_of(found)}",
-            (("chown", "--no-dereference", _OWNER, shown),),
+            f"{shown} should belong to {_owner(scope)}, and is {access_of(found)}",
+            (("chown", "--no-dereference", _owner(scope), shown),),
         )
     if found.st_mode & 0o600 != 0o600:
         # As the queen's user, because chmod(1) follows a link that could be put there meanwhile.
-        mend = (*_AS_QUEEN, "chmod", "u+rw", shown)
+        as_queen = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--")
+        mend = (*as_queen, "chmod", "u+rw", shown)
         yield Complaint(f"{shown} should have mode 0600, and is {access_of(found)}", (mend,))
+
+
+def _owner(scope: Scope) -> str:
+    return f"{scope.queen_user}:{scope.queen_user}"
 
 
 def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rbee.keeper.doctor.patient import Patient
-from rbee.scope import TARGET
+from rbee.scope import TARGET, Scope
 
 Command = tuple[str, ...]
 
-RESTART = ("systemctl", "restart", TARGET)
-"""Restarts services and sockets in one transaction (PartOf=): a socket cannot start while its service runs.
 
-What was awake is awake afterwards, what was asleep stays asleep.
-"""
+def restart(scope: Scope) -> Command:
+    """Restarts services and sockets in one transaction (PartOf=): a socket cannot start if its service runs.
+
+    What was awake is awake afterwards, what was asleep stays asleep.
+    """
+    return scope.command("systemctl", "restart", TARGET)
 
 
 @dataclass(frozen=True, slots=True)

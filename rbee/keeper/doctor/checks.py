@@ -11,15 +11,20 @@ from rbee.keeper.doctor.configuration import check_configuration
 from rbee.keeper.doctor.group import check_group
 from rbee.keeper.doctor.keys import check_keys
 from rbee.keeper.doctor.link import check_link
-from rbee.keeper.doctor.patient import HIVE, QUEEN
+from rbee.keeper.doctor.patient import Patient
 from rbee.keeper.doctor.polkit import check_polkit
 from rbee.keeper.doctor.queens import check_queens
 from rbee.keeper.doctor.sockets import check_sockets
 from rbee.keeper.doctor.units import check_units
 
+
+def _of_system(patient: Patient) -> bool:
+    return patient.scope.kind == "system"
+
+
 CHECKS = (
-    Check("polkit", "polkit answers", check_polkit),
-    Check("group", "users and groups are as they should be", check_group),
+    Check("polkit", "polkit answers", check_polkit, is_of_use=_of_system),
+    Check("group", "users and groups are as they should be", check_group, is_of_use=_of_system),
     Check("units", "the units are there, and none has failed", check_units),
     Check("sockets", "sockets are listening", check_sockets),
     Check("configuration", "the configuration can be used", check_configuration),
@@ -28,13 +33,13 @@ CHECKS = (
         "catalog",
         "the queen can write its catalog",
         check_catalog,
-        is_of_use=lambda patient: patient.is_installed(QUEEN),
+        is_of_use=lambda patient: patient.is_installed(patient.queen),
     ),
     Check("keys", "keys and certificates are valid by this clock", check_keys),
     Check(
         "link",
         "this hive is connected to its queen",
         check_link,
-        is_of_use=lambda patient: patient.is_installed(HIVE) and not patient.is_installed(QUEEN),
+        is_of_use=lambda patient: patient.programs == [patient.hive],
     ),
 )

@@ -19,7 +19,7 @@ from rbee.keeper.doctor.bus import complain_of_bus
 from rbee.keeper.doctor.check import Check, Command, Complaint
 from rbee.keeper.doctor.checks import CHECKS
 from rbee.keeper.doctor.patient import Patient
-from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.connection import SYSTEMD
 from rbee.text import printable
@@ -56,14 +56,16 @@ class Doctor:
         open_bus: Callable[[], Bus],
         stream: TextIO | None,
         *,
+        scope: Scope = SYSTEM,
         root: Path = Path("/"),
         checks: Sequence[Check] = CHECKS,
     ) -> None:
         self._open_bus = open_bus
         self._stream = stream
+        self._scope = scope
         self._root = root
         self._checks = checks
-        self._is_root = os.geteuid() == 0
+        self._is_root = scope.is_owner()
         self._sudo_user = os.environ.get("SUDO_USER") or None
         self.ran: list[Command] = []
 
@@ -76,10 +78,10 @@ class Doctor:
                 bus = stack.enter_context(self._open_bus())
                 bus.ping(SYSTEMD)
             except RbeeError as error:
-                bus, trouble = None, [complain_of_bus(error, self._root)]
-            verdicts.append(Verdict("bus", "the system bus answers", tuple(trouble)))
+                bus, trouble = None, [complain_of_bus(error, self._root, self._scope)]
+            verdicts.append(Verdict("bus", f"the {self._scope.kind} bus answers", tuple(trouble)))
             self._print(verdicts[-1])
-            patient = Patient(bus, self._root, self._is_root, self._sudo_user)
+            patient = Patient(bus, self._root, self._is_root, self._sudo_user, self._scope)
             for check in self._checks:
                 if check.is_of_use(patient):
                     verdicts.append(Verdict(check.name, check.well, tuple(_asked(check, patient))))
@@ -89,7 +91,7 @@ class Doctor:
     def mend(self) -> list[Verdict]:
         """Check and mend until no command is left to run; return the last verdicts. Only for root."""
         if not self._is_root:
-            hint = SYSTEM.rbeectl("doctor --fix", as_root=True)
+            hint = self._scope.rbeectl("doctor --fix", as_root=True)
             raise NotPermitted("only root may mend a machine", hint=hint)
         verdicts = self.look()
         for _ in range(ROUNDS):
@@ -108,7 +110,7 @@ class Doctor:
     def typed(self, command: Command) -> str:
         """The command as this user types it: without sudo in root's own shell, where it may be missing."""
         is_roots_shell = self._is_root and self._sudo_user is None
-        return ("" if is_roots_shell else "sudo ") + shlex.join(command)
+        return shlex.join(command) if is_roots_shell else self._scope.as_root(shlex.join(command))
 
     def _print(self, verdict: Verdict) -> None:
         if not verdict.complaints:

@@ -13,6 +13,7 @@ from rbee.scope import (
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     SYSTEM,
+    Scope,
 )
 from rbee.systemd.bus import Bus
 
@@ -31,33 +32,42 @@ class Program:
 
 LAUNCHERS = Path("usr/libexec/rbee")
 
-QUEEN = Program(
-    SYSTEM.queen_user, "rbee-queen", LAUNCHERS / QUEEN_PROGRAM,
-    QUEEN_UNIT, QUEEN_SOCKET_UNIT, SYSTEM.queen_socket,
-)  # fmt: skip
-
-HIVE = Program(
-    SYSTEM.hive_user, "rbee-hive", LAUNCHERS / HIVE_PROGRAM,
-    HIVE_UNIT, HIVE_SOCKET_UNIT, SYSTEM.hive_socket,
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Patient:
     """The machine that is examined: its file system, its bus, and the caller.
 
-    `bus` is None if the system bus does not answer; `sudo_user` is the user who called sudo.
+    `bus` is None if it does not answer; `is_root` is true for the owner of the scope; `sudo_user` is the user
+    who called sudo.
     """
 
     bus: Bus | None
     root: Path
     is_root: bool
     sudo_user: str | None
+    scope: Scope = SYSTEM
+
+    @property
+    def queen(self) -> Program:
+        """The queen of this scope."""
+        return Program(
+            self.scope.queen_user, "rbee-queen", LAUNCHERS / QUEEN_PROGRAM,
+            QUEEN_UNIT, QUEEN_SOCKET_UNIT, self.scope.queen_socket,
+        )  # fmt: skip
+
+    @property
+    def hive(self) -> Program:
+        """The hive of this scope."""
+        return Program(
+            self.scope.hive_user, "rbee-hive", LAUNCHERS / HIVE_PROGRAM,
+            HIVE_UNIT, HIVE_SOCKET_UNIT, self.scope.hive_socket,
+        )  # fmt: skip
 
     @property
     def programs(self) -> list[Program]:
         """Those of queen and hive that are installed here."""
-        return [program for program in (QUEEN, HIVE) if (self.root / program.launcher).exists()]
+        both = (self.queen, self.hive)
+        return [program for program in both if (self.root / program.launcher).exists()]
 
     def is_installed(self, program: Program) -> bool:
         """Is this one installed here?"""

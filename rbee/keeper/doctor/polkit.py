@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbee.errors import RbeeError
-from rbee.keeper import permission
 from rbee.keeper.doctor.check import NO_BUS, Complaint
 from rbee.keeper.doctor.patient import Patient
 from rbee.keeper.doctor.units import reason_of, unmask
+from rbee.scope import Scope
 from rbee.systemd.unit import UnitState
 
 POLKIT = "polkit.service"
@@ -22,23 +22,24 @@ def check_polkit(patient: Patient) -> Iterator[Complaint]:
     if patient.bus is None:
         yield NO_BUS
         return
+    scope = patient.scope
     state = patient.bus.state(POLKIT)
     file_state, _ = patient.bus.file_state(POLKIT)
-    broken = complain_of_polkit(state, file_state)
+    broken = complain_of_polkit(state, file_state, scope)
     if broken is None:
         try:
             patient.bus.ping_polkit()
         except RbeeError as error:
             broken = Complaint(
                 f"polkit does not answer ({error.message}), so that only root can turn rbee on and off",
-                (("systemctl", "restart", POLKIT),),
-                hint=f"sudo journalctl -u {POLKIT} -e",
+                (scope.command("systemctl", "restart", POLKIT),),
+                hint=scope.journalctl(f"-u {POLKIT} -e"),
             )
     if broken is not None:
         yield broken
     if is_missing(patient.root / RULES):
         yield Complaint(
-            f"/{RULES} is missing, by which group {permission.GROUP} may turn rbee on and off",
+            f"/{RULES} is missing, by which group {scope.group} may turn rbee on and off",
             hint="Install the package python3-rbee again: sudo apt install --reinstall ./python3-rbee_*.deb",
         )
 
@@ -51,18 +52,18 @@ def is_missing(path: Path) -> bool:
         return False
 
 
-def complain_of_polkit(state: UnitState, file_state: str) -> Complaint | None:
+def complain_of_polkit(state: UnitState, file_state: str, scope: Scope) -> Complaint | None:
     """A polkit that is masked, not installed, or has failed."""
     only_root = "so that only root can turn rbee on and off"
     if state.load == "masked":
-        return Complaint(f"{POLKIT} is masked, {only_root}", (unmask(POLKIT, file_state),))
+        return Complaint(f"{POLKIT} is masked, {only_root}", (unmask(POLKIT, file_state, scope),))
     if state.load == "not-found":
         install = ("apt-get", "install", "--yes", "polkitd")
         return Complaint(f"polkit is not installed, {only_root}", (install,))
     if state.active == "failed":
         return Complaint(
             f"{POLKIT} has failed ({reason_of(state)}), {only_root}",
-            (("systemctl", "reset-failed", POLKIT), ("systemctl", "start", POLKIT)),
-            hint=f"sudo journalctl -u {POLKIT} -e",
+            tuple(scope.command("systemctl", verb, POLKIT) for verb in ("reset-failed", "start")),
+            hint=scope.journalctl(f"-u {POLKIT} -e"),
         )
     return None

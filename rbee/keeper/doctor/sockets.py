@@ -6,11 +6,11 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rbee.keeper.doctor.check import NO_BUS, RESTART, Command, Complaint
+from rbee.keeper.doctor.check import NO_BUS, Command, Complaint, restart
 from rbee.keeper.doctor.owners import access_of, group_name, user_name
-from rbee.keeper.doctor.patient import QUEEN, Patient, Program
+from rbee.keeper.doctor.patient import Patient, Program
 from rbee.keeper.listener import closed_tcp
-from rbee.scope import SYSTEM
+from rbee.scope import SYSTEM, Scope
 from rbee.systemd.bus import Bus
 
 
@@ -19,29 +19,34 @@ def check_sockets(patient: Patient) -> Iterator[Complaint]:
     if not patient.programs:
         return
     listening = [] if patient.bus is None else _listening_units(patient.bus, patient.programs)
-    folder = patient.root / SYSTEM.runtime.relative_to("/")
+    scope = patient.scope
+    folder = patient.root / scope.runtime.relative_to("/")
+    make: Command = scope.command("systemd-tmpfiles", "--create", "rbee.conf")
     if not folder.is_dir():
-        make: list[Command] = [("systemd-tmpfiles", "--create", "rbee.conf")]
         yield Complaint(
-            f"{SYSTEM.runtime} is gone, and with it the sockets by which queen and hive are reached",
-            (*make, *([RESTART] if listening else [])),
+            f"{scope.runtime} is gone, and with it the sockets by which queen and hive are reached",
+            (make, *([restart(scope)] if listening else [])),
         )
         return
     found = folder.stat()
-    if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (0, 0, 0o755):
+    if scope.kind == "system" and (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (0, 0, 0o755):
         yield Complaint(
-            f"{SYSTEM.runtime} should be root's with mode 0755, and is {access_of(found)}",
-            (("systemd-tmpfiles", "--create", "rbee.conf"),),
+            f"{scope.runtime} should be root's with mode 0755, and is {access_of(found)}", (make,)
         )
     if patient.bus is None:
         yield NO_BUS
         return
-    if patient.is_installed(QUEEN) and (closed := closed_tcp(patient.bus, patient.root)):
+    if patient.is_installed(patient.queen) and (closed := closed_tcp(patient.bus, patient.root)):
         yield Complaint(closed.message, hint="; ".join(closed.hint.splitlines()))
     listened = _listening_paths(patient.root)
     for program in listening:
         yield from complain_of_socket(
-            program.socket, program.path, patient.root, patient.bus.socket_access(program.socket), listened
+            program.socket,
+            program.path,
+            patient.root,
+            patient.bus.socket_access(program.socket),
+            listened,
+            scope,
         )
 
 
@@ -51,7 +56,12 @@ def _listening_units(bus: Bus, programs: Sequence[Program]) -> list[Program]:
 
 
 def complain_of_socket(
-    unit: str, path: Path, root: Path, access: tuple[str, str, int], listened: set[str] | None
+    unit: str,
+    path: Path,
+    root: Path,
+    access: tuple[str, str, int],
+    listened: set[str] | None,
+    scope: Scope = SYSTEM,
 ) -> Iterator[Complaint]:
     """What is wrong with the file of a socket whose unit is active. Connecting would wake the queen.
 
@@ -60,13 +70,15 @@ def complain_of_socket(
     try:
         found = (root / path.relative_to("/")).lstat()
     except FileNotFoundError:
-        yield Complaint(f"systemd listens on {path}, and somebody deleted that file", (RESTART,))
+        yield Complaint(f"systemd listens on {path}, and somebody deleted that file", (restart(scope),))
         return
     if not stat.S_ISSOCK(found.st_mode):
-        yield Complaint(f"{path} is not a socket", (("rm", "-r", str(path)), RESTART))
+        yield Complaint(f"{path} is not a socket", (("rm", "-r", str(path)), restart(scope)))
         return
     if listened is not None and str(path) not in listened:
-        yield Complaint(f"nobody listens on {path}, although systemd shows {unit} as active", (RESTART,))
+        yield Complaint(
+            f"nobody listens on {path}, although systemd shows {unit} as active", (restart(scope),)
+        )
         return
     user, group, mode = access
     owner = f"{user or 'root'}:{group or 'root'}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rbee.errors import BadConfig, with_packages
-from rbee.keeper.doctor.check import NO_BUS, RESTART, Command, Complaint
-from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient, Program
-from rbee.scope import JOIN_UNIT, SYSTEM, TARGET
+from rbee.keeper.doctor.check import NO_BUS, Command, Complaint, restart
+from rbee.keeper.doctor.patient import Patient, Program
+from rbee.scope import JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import NO_SOCKET
 from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
 from rbee.systemd.unit import UnitState, said_by
+from rbee.wire.types import LOCALHOST
 
 FAILING_TIMEOUT = 1.0
 """Seconds to wait for a service that is being restarted to fail again: only then systemd has the reason."""
@@ -24,6 +25,7 @@ METRICS_UNIT = "rbee-metrics.service"
 
 def check_units(patient: Patient) -> Iterator[Complaint]:
     """Every unit of the installed programs: its file first, then whether it has failed."""
+    scope = patient.scope
     if patient.bus is None:
         yield NO_BUS
         return
@@ -34,14 +36,15 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
         if states[program.service].is_restarting:
             states[program.service] = state_after_restart(patient.bus, program.service)
         for unit, state in states.items():
-            yield from complain_of_file(unit, state, *patient.bus.file_state(unit))
+            yield from complain_of_file(unit, state, *patient.bus.file_state(unit), scope)
         # A unit that cannot be started at all is not reported as failed, too.
         if all(state.load == "loaded" for state in states.values()):
-            yield from complain_of_failure(program, *states.values())
+            service, socket = states.values()
+            yield from complain_of_failure(program, service, socket, scope)
     yield from complain_of_metrics(patient.bus)
-    if patient.is_installed(HIVE):
-        yield from complain_of_join(patient.bus.state(JOIN_UNIT))
-    yield from complain_of_file(TARGET, patient.bus.state(TARGET), *patient.bus.file_state(TARGET))
+    if patient.is_installed(patient.hive):
+        yield from complain_of_join(patient.bus.state(JOIN_UNIT), scope)
+    yield from complain_of_file(TARGET, patient.bus.state(TARGET), *patient.bus.file_state(TARGET), scope)
 
 
 def state_after_restart(bus: Bus, unit: str) -> UnitState:
@@ -57,13 +60,15 @@ def state_after_restart(bus: Bus, unit: str) -> UnitState:
     return state
 
 
-def complain_of_file(unit: str, state: UnitState, file_state: str, needs_reload: bool) -> Iterator[Complaint]:
+def complain_of_file(
+    unit: str, state: UnitState, file_state: str, needs_reload: bool, scope: Scope = SYSTEM
+) -> Iterator[Complaint]:
     """What is wrong with a unit before it is even started."""
     if state.load == "masked":
-        cures: tuple[Command, ...] = (unmask(unit, file_state),)
+        cures: tuple[Command, ...] = (unmask(unit, file_state, scope),)
         if unit.endswith(".socket") and state.is_active:
             # systemd closed the descriptor as it masked the unit, and leaves the unit active.
-            cures = (*cures, RESTART)
+            cures = (*cures, restart(scope))
         yield Complaint(f"{unit} is masked: systemd refuses to start it and what depends on it", cures)
     elif state.load == "not-found":
         yield Complaint(
@@ -72,39 +77,43 @@ def complain_of_file(unit: str, state: UnitState, file_state: str, needs_reload:
         )
     elif state.load != "loaded":
         yield Complaint(
-            f"systemd cannot use the file of {unit} ({state.load})", hint=f"systemd-analyze verify {unit}"
+            f"systemd cannot use the file of {unit} ({state.load})",
+            hint=" ".join(scope.command("systemd-analyze", "verify", unit)),
         )
     elif needs_reload:
         yield Complaint(
             f"the file of {unit} or a drop-in was changed, and systemd still uses the old one",
-            (("systemctl", "daemon-reload"),),
+            (scope.command("systemctl", "daemon-reload"),),
         )
 
 
-def unmask(unit: str, file_state: str) -> Command:
+def unmask(unit: str, file_state: str, scope: Scope) -> Command:
     """The command that unmasks a unit with this UnitFileState."""
     # Without --runtime systemctl looks in /etc only, and reports nothing if the link is not there.
-    return ("systemctl", "unmask", *(["--runtime"] if file_state == "masked-runtime" else []), unit)
+    flags = ["--runtime"] if file_state == "masked-runtime" else []
+    return scope.command("systemctl", "unmask", *flags, unit)
 
 
 def _package_of(unit: str) -> str:
     if unit == TARGET:
         return "python3-rbee"
-    return QUEEN.package if unit in (QUEEN.service, QUEEN.socket) else HIVE.package
+    return "rbee-queen" if unit in (QUEEN_UNIT, QUEEN_SOCKET_UNIT) else "rbee-hive"
 
 
-def complain_of_failure(program: Program, service: UnitState, socket: UnitState) -> Iterator[Complaint]:
+def complain_of_failure(
+    program: Program, service: UnitState, socket: UnitState, scope: Scope = SYSTEM
+) -> Iterator[Complaint]:
     """A service or a socket that has failed, in one complaint: mostly one is the cause of the other."""
     service_failed, socket_failed = service.active == "failed", socket.active == "failed"
     if service.is_restarting:
-        yield complain_of_restarts(program, service)
+        yield complain_of_restarts(program, service, scope)
     if not service_failed and not socket_failed:
         return
     has_no_socket = service_failed and NO_SOCKET in service.status_text
     if service_failed and service.exit_status == BadConfig.exit_code and not has_no_socket:
         yield Complaint(
             f"{program.service} cannot run: {service.status_text or reason_of(service)}",
-            hint="Mend that; then wake it with: rbeectl add-hive localhost",
+            hint=f"Mend that; then wake it with: {scope.rbeectl(f'add-hive {LOCALHOST}')}",
         )
         return
     causes = []
@@ -114,19 +123,20 @@ def complain_of_failure(program: Program, service: UnitState, socket: UnitState)
         status = f"; its status: {service.status_text}" if service.status_text else ""
         causes.append(f"{program.service} has failed: {reason_of(service)}{status}")
     # reset-failed also resets the start limit, which would refuse the next start.
-    cures: list[Command] = [("systemctl", "reset-failed", program.service, program.socket)]
+    cures = [scope.command("systemctl", "reset-failed", program.service, program.socket)]
+    start = scope.command("systemctl", "start", program.socket)
     if service_failed and service.exit_status in SETUPS:
         # reset-failed is not a cure: the next start would fail as this one did.
-        commands = [*cures, *([("systemctl", "start", program.socket)] if socket_failed else [])]
-        afterwards = "; ".join(SYSTEM.as_root(" ".join(command)) for command in commands)
-        hint = f"{where_to_look(program.service, service)}\nWhen that is mended: {afterwards}"
+        commands = [*cures, *([start] if socket_failed else [])]
+        afterwards = "; ".join(scope.as_root(" ".join(command)) for command in commands)
+        hint = f"{where_to_look(program.service, service, scope)}\nWhen that is mended: {afterwards}"
         yield Complaint("; ".join(causes), hint=hint)
         return
     if has_no_socket or (socket_failed and not service.is_stopped):
-        cures.append(RESTART)
+        cures.append(restart(scope))
     elif socket_failed:
-        cures.append(("systemctl", "start", program.socket))
-    yield Complaint("; ".join(causes), tuple(cures), hint=where_to_look(program.service, service))
+        cures.append(start)
+    yield Complaint("; ".join(causes), tuple(cures), hint=where_to_look(program.service, service, scope))
 
 
 def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
@@ -135,11 +145,11 @@ def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
     if state.active == "failed":
         yield Complaint(
             f"{METRICS_UNIT} has failed, and Prometheus gets no metrics from the queen: {reason_of(state)}",
-            hint=where_to_look(METRICS_UNIT, state),
+            hint=where_to_look(METRICS_UNIT, state, bus.scope),
         )
 
 
-def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
+def complain_of_restarts(program: Program, service: UnitState, scope: Scope) -> Complaint:
     """A service that fails at each start: 'activating', and never 'failed', while systemd retries."""
     count = (
         f" repeatedly, {service.restarts} time{'s' if service.restarts != 1 else ''} so far"
@@ -148,23 +158,23 @@ def complain_of_restarts(program: Program, service: UnitState) -> Complaint:
     )
     return Complaint(
         f"{program.service} fails and is restarted{count}: {reason_of(service)}",
-        hint=where_to_look(program.service, service),
+        hint=where_to_look(program.service, service, scope),
     )
 
 
-def where_to_look(unit: str, state: UnitState) -> str:
+def where_to_look(unit: str, state: UnitState, scope: Scope) -> str:
     """The hint for a unit that has failed: the cure for its exit status, or its journal."""
-    return cure_for_exit(state.exit_status, unit) or SYSTEM.journalctl(f"-u {unit} -e")
+    return cure_for_exit(state.exit_status, unit, scope) or scope.journalctl(f"-u {unit} -e")
 
 
-def complain_of_join(state: UnitState) -> Iterator[Complaint]:
+def complain_of_join(state: UnitState, scope: Scope) -> Iterator[Complaint]:
     """A join that has failed; the hive is what it was before."""
     if state.active == "failed":
         why = said_by(state)[0] or reason_of(state)
         yield Complaint(
             f"{JOIN_UNIT} has failed: {why}",
-            (("systemctl", "reset-failed", JOIN_UNIT),),
-            hint=f"To join a queen: {SYSTEM.rejoin}",
+            (scope.command("systemctl", "reset-failed", JOIN_UNIT),),
+            hint=f"To join a queen: {scope.rejoin}",
         )
 
 

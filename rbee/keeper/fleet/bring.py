@@ -15,8 +15,6 @@ from rbee.keeper.fleet.address import joined, parse_address
 from rbee.keeper.fleet.find_queen import find_queen, try_from_there
 from rbee.keeper.fleet.here import is_same_machine
 from rbee.keeper.fleet.invitation import (
-    INVITATION,
-    STATE,
     has_queen,
     invitation,
     is_this_machine,
@@ -30,7 +28,7 @@ from rbee.keeper.fleet.units import RemoteUnits
 from rbee.keeper.local_hive import Membership, parse_membership
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import HANDING_OVER, LOOKING_AT_HOST, STARTING_HIVE
-from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REMOTE
 from rbee.wire.fleet import CreatedToken, CreateToken, Tcp
 from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import is_same_name
@@ -38,7 +36,11 @@ from rbee.wire.types import is_same_name
 TOKEN_LIFE = 600
 """Seconds for which the token is valid that is handed to the machine."""
 
-AS_HIVE = ("setpriv", f"--reuid={SYSTEM.hive_user}", f"--regid={SYSTEM.hive_user}", "--clear-groups", "--")
+STATE = str(REMOTE.hive_state)
+
+INVITATION = f"{STATE}/invitation"
+
+AS_HIVE = ("setpriv", f"--reuid={REMOTE.hive_user}", f"--regid={REMOTE.hive_user}", "--clear-groups", "--")
 """Runs a command as user rbee-hive: in its folder it may have put a link in the place of any file."""
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
@@ -65,14 +67,15 @@ def bring(queen: Queen, request: Request) -> None:
     typed, work = request.typed, queen.work
     tcp: Tcp = queen.ask(QueenRoutes.TCP)
     if not tcp.listens:
-        raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
+        hint = work.scope.rbeectl("tcp enable")
+        raise TcpClosed("the queen is not open to other machines", hint=hint)
     # Before anything is done there: these are mistakes in the command.
     if typed.queen is not None:
         parse_address(typed.queen, field="--queen")
-    debs = find_packages(typed.package) if typed.package else []
+    debs = find_packages(typed.package, typed.scope) if typed.package else []
     # Before ssh may ask for a password.
     work.teller.narrate(LOOKING_AT_HOST, f"looking at {typed.host} by ssh")
-    ssh = Ssh(typed.host, typed.user, work.left, work.teller.asking, typed)
+    ssh = Ssh(typed, work.left, work.teller.asking)
     visit = Visit(queen, ssh, tcp, request)
     try:
         with ssh:
@@ -100,8 +103,8 @@ class Visit:
         ssh, units, name = self._ssh, self._units, self._name
         if units.state(QUEEN_UNIT).load == "loaded":
             if is_same_machine(ssh):
-                raise is_this_machine(name, self._request.typed.port)
-            raise has_queen(name, f"ssh -t {ssh.target} ")
+                raise is_this_machine(name, self._request.typed.port, self._request.typed.scope)
+            raise has_queen(name, REMOTE, f"ssh -t {ssh.target} ")
         is_installed = units.state(HIVE_UNIT).load == "loaded"
         if not (is_installed or debs):
             raise _not_installed(ssh)
@@ -189,7 +192,7 @@ def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
 
 
 def _invite(ssh: Ssh, content: str) -> None:
-    owned = ("-o", SYSTEM.hive_user, "-g", SYSTEM.hive_user)
+    owned = ("-o", REMOTE.hive_user, "-g", REMOTE.hive_user)
     aside = f"{STATE}/.invitation.new"
     try:
         ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)

@@ -38,7 +38,7 @@ def bring_host(queen: Queen, typed: Typed, *, is_refused: bool = False) -> bool:
     from rbee.keeper.fleet.invitation import is_this_machine
 
     if is_here(typed.host):
-        raise is_this_machine(typed.host, typed.port)
+        raise is_this_machine(typed.host, typed.port, typed.scope)
     checked(Name, "HOST", typed.host)
     queen.wake()
     hive = Hives(queen).find(typed.host)

@@ -11,13 +11,10 @@ from contextlib import suppress
 
 from rbee.errors import BadConfig, BadInput, JobReplaced, RbeeError, UnitFailed
 from rbee.keeper.local_hive import queen_dialled
-from rbee.scope import HIVE_UNIT, JOIN_UNIT, REDIAL_UNIT, SYSTEM
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, REDIAL_UNIT, Scope
+from rbee.systemd.bus import Bus
 from rbee.systemd.unit import Units, said_by
 from rbee.wire.types import LOCALHOST
-
-STATE = str(SYSTEM.hive_state)
-
-INVITATION = f"{STATE}/invitation"
 
 STOP_TIMEOUT = 20.0
 
@@ -35,18 +32,18 @@ def invitation(host: str, port: int, *, name: str | None, token: str | None) -> 
     return json.dumps({"host": host, "port": port, "name": name, "token": token}) + "\n"
 
 
-def has_queen(name: str, where: str = "") -> RbeeError:
-    """The error for a machine that has a queen; `where` precedes commands for another machine ('ssh …')."""
+def has_queen(name: str, scope: Scope, where: str = "") -> RbeeError:
+    """The error for a machine that has a queen, of this scope; `where` precedes commands there ('ssh …')."""
     return RbeeError(
         f"{name} has a queen of its own, and cannot be the hive of another",
-        hint=f"To see that queen's hives: {where}rbeectl list-hives\n"
+        hint=f"To see that queen's hives: {where}{scope.rbeectl('list-hives')}\n"
         f"If it is not needed any more: {where}sudo apt remove rbee-queen",
     )
 
 
-def is_this_machine(host: str, port: int | None) -> BadInput:
+def is_this_machine(host: str, port: int | None, scope: Scope) -> BadInput:
     """The error for a host that is this machine."""
-    again = f"rbeectl add-hive {LOCALHOST}" + ("" if port is None else f" --port {port}")
+    again = scope.rbeectl(f"add-hive {LOCALHOST}" + ("" if port is None else f" --port {port}"))
     return BadInput(f"{host} is this machine", hint=again, field="HOST")
 
 
@@ -78,12 +75,12 @@ def restart_hive(
         raise
 
 
-def check_no_join(bus: Units) -> None:
+def check_no_join(bus: Bus) -> None:
     """RbeeError if another join is running: its result would be taken for this one's."""
     if not bus.state(JOIN_UNIT).is_stopped:
         raise RbeeError(
             f"another join is running: {JOIN_UNIT} ends within 40 s; wait for it, or stop it",
-            hint=SYSTEM.systemctl(f"stop {JOIN_UNIT}", as_root=True),
+            hint=bus.scope.systemctl(f"stop {JOIN_UNIT}", as_root=True),
         )
 
 

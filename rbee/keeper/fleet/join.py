@@ -12,8 +12,6 @@ from rbee.errors import BadInput, Interrupted, NotPermitted, RbeeError, with_pac
 from rbee.files import as_owner_of, explained, read_regular, write_whole
 from rbee.keeper.fleet.address import joined, parse_address
 from rbee.keeper.fleet.invitation import (
-    INVITATION,
-    STATE,
     check_no_join,
     has_queen,
     invitation,
@@ -23,24 +21,24 @@ from rbee.keeper.fleet.invitation import (
 from rbee.keeper.local_hive import MEMBERSHIP_LIMIT, Membership, read_membership
 from rbee.keeper.work import Work
 from rbee.narration import COMPARING_KEYS, JOINING_QUEEN, REACHING_QUEEN, STARTING_HIVE, Teller
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REMOTE, Scope
 from rbee.systemd.bus import Bus
 
 
-def check_join(address: str, token: str | None) -> tuple[str, int]:
+def check_join(address: str, token: str | None, scope: Scope) -> tuple[str, int]:
     """The queen's host and port; raises if what was typed is not valid, or this user may not join."""
     queen = parse_address(address, field="QUEEN")
     if token is not None:
         from rbee.tls import read_token
 
         read_token(token)
-    if os.geteuid() != 0:
-        hint = SYSTEM.rbeectl(f"join {address} --token TOKEN", as_root=True)
+    if not scope.is_owner():
+        hint = scope.rbeectl(f"join {address} --token TOKEN", as_root=True)
         raise NotPermitted("only root may make this machine join a queen", hint=hint)
-    if token is None and not Path(STATE, "membership").exists():
+    if token is None and not (scope.hive_state / "membership").exists():
         raise BadInput(
             "--token is needed: this machine is not yet a hive of a queen on another machine",
-            hint="On the queen's machine: rbeectl token create",
+            hint=f"On the queen's machine: {REMOTE.rbeectl('token create')}",
             field="--token",
         )
     return queen
@@ -53,15 +51,15 @@ def join(work: Work, queen: tuple[str, int], *, token: str | None, name: str | N
     """
     bus = work.bus
     if bus.state(QUEEN_UNIT).load == "loaded":
-        raise has_queen("this machine")
+        raise has_queen("this machine", work.scope)
     if bus.state(HIVE_UNIT).load != "loaded":
         raise RbeeError("rbee-hive is not installed here", hint=with_packages("rbee-hive"))
     check_no_join(bus)
-    folder = Path(STATE)
+    folder = work.scope.hive_state
     before = _heads(folder)
     try:
         _check_queen(work, queen, token)
-        _invite(folder, invitation(*queen, name=name, token=token))
+        _invite(work.scope, invitation(*queen, name=name, token=token))
         restart_hive(bus, work.left, partial(_narrate_start, work.teller, queen, token))
     except KeyboardInterrupt as error:
         raise _interrupted(bus, is_joined=_heads(folder) != before) from error
@@ -81,25 +79,27 @@ def _check_queen(work: Work, queen: tuple[str, int], token: str | None) -> None:
 
     try:
         work.teller.narrate(REACHING_QUEEN, f"reaching the queen at {joined(*queen)}")
-        with connect(*queen, work.left) as channel:
+        with connect(*queen, work.left, work.scope) as channel:
             if token is not None:
                 from rbee.tls import read_token
 
                 work.teller.narrate(COMPARING_KEYS, "comparing her keys with those that the token is of")
-                check_keys(channel, *queen, read_token(token)[-1], work.left)
+                check_keys(channel, *queen, read_token(token)[-1], work.left, work.scope)
     except RbeeError as error:
         raise type(error)(f"{error.message}{still(work.bus)}", hint=error.hint, field=error.field) from error
 
 
-def _invite(folder: Path, content: str) -> None:
-    account = pwd.getpwnam(SYSTEM.hive_user)
+def _invite(scope: Scope, content: str) -> None:
+    folder = scope.hive_state
+    path = folder / "invitation"
+    account = pwd.getpwnam(scope.hive_user)
     if not folder.is_dir():
         with explained(folder, "made"):
             folder.mkdir(mode=0o700)
-    with explained(Path(INVITATION), "written"):
+    with explained(path, "written"):
         os.chown(folder, account.pw_uid, account.pw_gid)
-    with explained(Path(INVITATION), "written"), as_owner_of(folder):
-        write_whole(Path(INVITATION), content.encode(), mode=0o600)
+    with explained(path, "written"), as_owner_of(folder):
+        write_whole(path, content.encode(), mode=0o600)
 
 
 def _narrate_start(teller: Teller, queen: tuple[str, int], token: str | None, unit: str) -> None:
@@ -125,11 +125,12 @@ def _interrupted(bus: Bus, *, is_joined: bool) -> Interrupted:
     if is_joined:
         return Interrupted(
             "interrupted; this machine has joined, and its hive has to be restarted",
-            hint=SYSTEM.systemctl(f"restart {HIVE_UNIT}", as_root=True),
+            hint=bus.scope.systemctl(f"restart {HIVE_UNIT}", as_root=True),
         )
     return Interrupted(
         f"interrupted; this machine has not joined{still(bus)}",
-        hint="The token may have been spent all the same; on the queen's machine: rbeectl token list",
+        hint="The token may have been spent all the same; on the queen's machine: "
+        + REMOTE.rbeectl("token list"),
     )
 
 

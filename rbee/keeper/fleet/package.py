@@ -12,6 +12,7 @@ from rbee.errors import BadInput, CommandFailed, RbeeError
 from rbee.files import explained
 from rbee.keeper.fleet.ssh import Ssh
 from rbee.narration import LOOKING_AT_HOST, WAITING_FOR_APT, Teller
+from rbee.scope import Scope
 
 INSTALL_TIMEOUT = 600.0
 """Seconds for apt on the other machine, and for copying each package."""
@@ -23,7 +24,7 @@ LOCKED = re.compile(r"Could not get lock \S+(?: It is held by process ([0-9]+)(?
 """In apt's error message, with LC_ALL=C."""
 
 
-def find_packages(package: Path) -> list[Path]:
+def find_packages(package: Path, scope: Scope) -> list[Path]:
     """The packages to install: of a folder those of a hive, and rbeectl's if it is there; or the one file.
 
     BadInput if rbee-hive is not among them.
@@ -39,7 +40,7 @@ def find_packages(package: Path) -> list[Path]:
     if is_folder or set(ours.values()) & {"python3-rbee", "rbee", "rbee-queen", "rbeectl"}:
         raise BadInput(
             f"{package} does not have what makes a hive: the packages rbee-hive and python3-rbee",
-            hint="rbeectl add-hive HOST --install FOLDER, with both in it",
+            hint=f"{scope.rbeectl('add-hive HOST --install FOLDER')}, with both in it",
             field="--install",
         )
     return found

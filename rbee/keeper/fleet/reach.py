@@ -13,12 +13,15 @@ from rbee import tls
 from rbee.client.answers import cannot_connect
 from rbee.errors import NotRunning, TimedOut, Unreachable, WrongQueen
 from rbee.keeper.fleet.address import joined
+from rbee.scope import REMOTE, SYSTEM, Scope
 from rbee.wire.routes import FleetRoutes
 
 REACH_TIMEOUT = 5.0
 """Seconds for the connection, and for the answer: a lost packet is sent again after 1 s and 3 s."""
 
 ANSWER_LIMIT = 65536
+
+STATUS = REMOTE.rbeectl("tcp status")
 
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -27,7 +30,7 @@ CA_REQUEST = (
 )
 
 
-def connect(host: str, port: int, left: Callable[[float], float]) -> socket.socket:
+def connect(host: str, port: int, left: Callable[[float], float], scope: Scope = SYSTEM) -> socket.socket:
     """Connect to the queen's port; the error's hint says what to check, first on the queen's machine."""
     place = joined(host, port)
     timeout = left(REACH_TIMEOUT)
@@ -37,23 +40,28 @@ def connect(host: str, port: int, left: Callable[[float], float]) -> socket.sock
         raise TimedOut(
             f"nothing answered at {place} within {timeout:g} s: a firewall drops what is sent to "
             f"port {port}, or no machine has the address",
-            hint="On the queen's machine: rbeectl tcp status, and let TCP in, such as by: "
+            hint=f"On the queen's machine: {STATUS}, and let TCP in, such as by: "
             f"sudo ufw allow {port}/tcp\nFrom here: ping -c 3 {host}",
         ) from error
     except UnicodeError as error:
         raise Unreachable(f"the name in {place} is not known", hint=f"getent hosts {host}") from error
     except OSError as error:
-        failure = cannot_connect(place, error)
+        failure = cannot_connect(place, error, scope)
         if isinstance(failure, NotRunning):
             raise Unreachable(
                 f"the machine refused the connection: {failure.message}",
-                hint=f"On the queen's machine: rbeectl tcp status; or its firewall rejects port {port}",
+                hint=f"On the queen's machine: {STATUS}; or its firewall rejects port {port}",
             ) from error
         raise failure from error
 
 
 def check_keys(
-    channel: socket.socket, host: str, port: int, fingerprint: str, left: Callable[[float], float]
+    channel: socket.socket,
+    host: str,
+    port: int,
+    fingerprint: str,
+    left: Callable[[float], float],
+    scope: Scope = SYSTEM,
 ) -> None:
     """WrongQueen if the other end has other keys than the queen that the token is from.
 
@@ -65,15 +73,15 @@ def check_keys(
     except TimeoutError as error:
         raise TimedOut(
             f"{place} accepted the connection and sent nothing within {timeout:g} s",
-            hint="Is it the queen's port? On the queen's machine: rbeectl tcp status; "
-            f"sudo ss -ltnp 'sport = :{port}'",
+            hint=f"Is it the queen's port? On the queen's machine: {STATUS}; sudo ss -ltnp 'sport = :{port}'",
         ) from error
     except OSError as error:
-        raise cannot_connect(place, error) from error
+        raise cannot_connect(place, error, scope) from error
     if not tls.has_fingerprint(ca, fingerprint):
         raise WrongQueen(
             f"the server at {place} is not the queen that the token is from",
-            hint="Check the address, or make a new token on the queen's machine: rbeectl token create",
+            hint="Check the address, or make a new token on the queen's machine: "
+            + REMOTE.rbeectl("token create"),
         )
 
 

@@ -20,7 +20,7 @@ from rbee.files import no_temporary_folder
 from rbee.keeper.fleet.shell import Pipes, Shell, reason
 from rbee.keeper.fleet.sudo import Account, become_root
 from rbee.keeper.fleet.typed import Typed
-from rbee.scope import SYSTEM
+from rbee.scope import REMOTE, Scope
 from rbee.text import last_lines, shown_span
 
 CONNECT_TIMEOUT = 10
@@ -50,11 +50,11 @@ ASKS = ("Permission denied", "Host key verification failed", "Too many authentic
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 
-OTHER_WAY = f"Or on that machine: {SYSTEM.rejoin}"
+OTHER_WAY = f"Or on that machine: {REMOTE.rejoin}"
 
 
 class Ssh:
-    """`host` as ssh takes it; `user` is the login there, None for that of ssh's configuration.
+    """`typed` has the host as ssh takes it, and the user there; None for that of ssh's configuration.
 
     `left` bounds a wait by what is left of a deadline; while the context `asking` is entered nothing else
     writes to the terminal.
@@ -62,15 +62,13 @@ class Ssh:
 
     def __init__(
         self,
-        host: str,
-        user: str | None,
+        typed: Typed,
         left: Callable[[float], float] = lambda most: most,
         asking: Callable[[], AbstractContextManager[None]] = nullcontext,
-        typed: Typed | None = None,
     ) -> None:
-        self.host = host
-        self.target = host if user is None else f"{user}@{host}"
-        self.typed = typed or Typed(host, user)
+        self.host = typed.host
+        self.target = typed.target
+        self.typed = typed
         self.left = left
         self.asking = asking
         self.own_address = ""
@@ -83,7 +81,7 @@ class Ssh:
     def __enter__(self) -> Self:
         if shutil.which("ssh") is None:
             raise RbeeError("ssh is not installed here", hint="sudo apt install openssh-client")
-        self._folder = _private_folder()
+        self._folder = _private_folder(self.typed.scope)
         try:
             self._log_in()
         except BaseException:
@@ -163,7 +161,9 @@ class Ssh:
             return self._changed_key(err)
         hints = [f"ssh {self.target}", OTHER_WAY]
         if "Permission denied" in err and self.target == self.host:
-            hints.insert(1, f"As another user there: rbeectl add-hive root@{self.host}")
+            hints.insert(
+                1, f"As another user there: {self.typed.scope.rbeectl(f'add-hive root@{self.host}')}"
+            )
         return Unreachable(
             f"ssh to {self.target} failed: {last_lines(err) or 'it gave no reason'}",
             hint="\n".join(hints),
@@ -214,7 +214,7 @@ class Ssh:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _private_folder() -> str:
+def _private_folder(scope: Scope) -> str:
     """Make a folder for ssh's socket, whose path has a limit that a long $TMPDIR exceeds.
 
     In ControlPath= % and ${ are special, so a path with such characters is not used.
@@ -231,4 +231,5 @@ def _private_folder() -> str:
             failure = failure or error
     if failure is not None:
         raise no_temporary_folder(failure) from failure
-    raise RbeeError("there is no folder here for ssh's socket", hint="TMPDIR=/tmp rbeectl add-hive HOST")
+    hint = f"TMPDIR=/tmp {scope.rbeectl('add-hive HOST')}"
+    raise RbeeError("there is no folder here for ssh's socket", hint=hint)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
+from pathlib import Path
 
 from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained, write_whole
 from rbee.keeper.fleet.address import parse_address
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import CLOSING_TCP, OPENING_TCP
-from rbee.scope import QUEEN_UNIT, SYSTEM, TCP_SOCKET_UNIT
+from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT, Scope
 from rbee.systemd.bus import Bus
 from rbee.wire.fleet import SetTcp, Tcp
 from rbee.wire.routes import QueenRoutes
@@ -21,8 +21,6 @@ from rbee.wire.routes import QueenRoutes
 STOP_TIMEOUT = 20.0
 
 START_TIMEOUT = 35.0
-
-DROPIN = SYSTEM.dropins / f"{TCP_SOCKET_UNIT}.d/50-listen.conf"
 
 DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nListenStream=%s\n"
 
@@ -35,7 +33,7 @@ def set_tcp(queen: Queen, *, is_open: bool, address: str | None = None) -> Tcp:
     before: Tcp = queen.ask(QueenRoutes.TCP)
     old = new = None
     if address is not None:
-        old, new = _dropin(), (DROPIN_CONTENT % address).encode()
+        old, new = _read_dropin(queen.work.scope), (DROPIN_CONTENT % address).encode()
     try:
         if new != old:
             _put_dropin(queen.work.bus, new)
@@ -63,7 +61,7 @@ def _switch_tcp(queen: Queen, *, is_open: bool, moved: bool) -> Tcp:
         state = bus.state(TCP_SOCKET_UNIT)
         raise UnitFailed(
             f"{TCP_SOCKET_UNIT} is {state.active} ({state.result or state.sub})",
-            hint=SYSTEM.where_to_look(TCP_SOCKET_UNIT),
+            hint=bus.scope.where_to_look(TCP_SOCKET_UNIT),
         )
     return tcp
 
@@ -100,7 +98,7 @@ def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) ->
     return f"the queen listens on {', '.join(now.listens) or 'its own machine only'}, as before"
 
 
-def check_listen(text: str) -> str:
+def check_listen(text: str, scope: Scope) -> str:
     """Return what was typed as ListenStream= takes it. BadInput; NotPermitted if the user is not root."""
     host, port = parse_address(text, field="--listen")
     try:
@@ -108,10 +106,10 @@ def check_listen(text: str) -> str:
     except ValueError as error:
         message = "--listen must have an IP address, as a socket unit takes no host names"
         raise BadInput(message, field="--listen") from error
-    if os.geteuid() != 0:
+    if not scope.is_owner():
         raise NotPermitted(
-            f"only root may set the address, a drop-in in {DROPIN.parent}",
-            hint=SYSTEM.rbeectl(f"tcp enable --listen {text}", as_root=True),
+            f"only root may set the address, a drop-in in {_dropin(scope).parent}",
+            hint=scope.rbeectl(f"tcp enable --listen {text}", as_root=True),
         )
     _check_free(host, port)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -137,20 +135,26 @@ def _check_free(host: str, port: int) -> None:
             ) from error  # fmt: skip
 
 
-def _dropin() -> bytes | None:
-    with explained(DROPIN, "read"):
+def _dropin(scope: Scope) -> Path:
+    return scope.dropins / f"{TCP_SOCKET_UNIT}.d/50-listen.conf"
+
+
+def _read_dropin(scope: Scope) -> bytes | None:
+    path = _dropin(scope)
+    with explained(path, "read"):
         try:
-            return DROPIN.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             return None
 
 
 def _put_dropin(bus: Bus, content: bytes | None) -> None:
     """Write the drop-in of the TCP socket, as root, or remove it, and reload systemd."""
-    with explained(DROPIN, "written"):
+    path = _dropin(bus.scope)
+    with explained(path, "written"):
         if content is None:
-            DROPIN.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         else:
-            DROPIN.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(DROPIN, content, mode=0o644)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content, mode=0o644)
     bus.reload()

@@ -6,6 +6,8 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rbee.scope import SYSTEM, Scope
+
 
 @dataclass(frozen=True, slots=True)
 class Typed:
@@ -16,9 +18,15 @@ class Typed:
     queen: str | None = None
     package: Path | None = None
     port: int | None = None
+    scope: Scope = SYSTEM
+
+    @property
+    def target(self) -> str:
+        """[USER@]HOST."""
+        return self.host if self.user is None else f"{self.user}@{self.host}"
 
     def __str__(self) -> str:
-        line = ["rbeectl", "add-hive", self.host if self.user is None else f"{self.user}@{self.host}"]
+        line = [*self.scope.command("rbeectl", "add-hive"), self.target]
         for option, value in (("--queen", self.queen), ("--install", self.package), ("--port", self.port)):
             if value is not None:
                 line += [option, str(value)]

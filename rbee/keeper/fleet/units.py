@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from rbee.errors import CommandFailed, JobReplaced, TimedOut, UnitFailed
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.scope import REMOTE
 from rbee.systemd.unit import UnitState, check_job
 
 SLACK = 15.0
@@ -63,7 +64,14 @@ class RemoteUnits:
         failure = UnitFailed(f"{unit} did not {verb}: {error.reason}", hint=self._cure(unit))
         if state.result not in ("", "success"):
             try:
-                check_job(unit, "failed", lambda: state, verb, cure=lambda unit, _state: self._cure(unit))
+                check_job(
+                    unit,
+                    "failed",
+                    lambda: state,
+                    verb,
+                    cure=lambda unit, _state: self._cure(unit),
+                    scope=REMOTE,
+                )
             except UnitFailed as known:
                 failure = UnitFailed(known.message, hint=self._for_there(known.hint))
         raise failure from error
@@ -74,5 +82,6 @@ class RemoteUnits:
         return "\n".join(there * one.startswith("sudo ") + one for one in (hint or "").splitlines())
 
     def _cure(self, unit: str) -> str:
-        there = f"ssh -t {self._ssh.target} sudo"
-        return f"{there} systemctl status {unit}\n{there} journalctl -n 20 -u {unit}"
+        there = f"ssh -t {self._ssh.target}"
+        status = REMOTE.systemctl(f"status {unit}", as_root=True)
+        return f"{there} {status}\n{there} {REMOTE.journalctl(f'-n 20 -u {unit}')}"

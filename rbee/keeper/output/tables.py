@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rbee.keeper.output.screen import Screen, width
+from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.catalog import AuditEntry
 from rbee.wire.devices import Gpu, Sample
 from rbee.wire.events import FeedEvent
 from rbee.wire.fleet import TokenView
 from rbee.wire.hives import HiveView
+from rbee.wire.types import LOCALHOST
 
 LEAST_COLUMN = 8
 """Columns of the terminal that a cell keeps at least; it also keeps its header's width."""
@@ -86,6 +88,11 @@ def _narrowed(
     if keeps_key:
         narrow[key] = widths[key]
     return [*narrow, *widths[key + 1 :]]
+
+
+def no_hives(scope: Scope) -> str:
+    """What is shown in place of a table if there are no hives."""
+    return f"No hives. Add this machine: {scope.rbeectl(f'add-hive {LOCALHOST}')}"
 
 
 def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) -> str:

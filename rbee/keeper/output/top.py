@@ -9,6 +9,7 @@ from typing import Literal
 
 from rbee.keeper.output import tables
 from rbee.keeper.output.screen import Screen, width
+from rbee.scope import SYSTEM, Scope
 from rbee.text import printable
 from rbee.wire.devices import Gpu, GpuSample, Sample
 from rbee.wire.hives import HiveView
@@ -37,6 +38,7 @@ class Moment:
     queen: str
     hives: Sequence[HiveView] | None
     samples: Mapping[str, Sample]
+    scope: Scope = SYSTEM
 
 
 def frame(moment: Moment, screen: Screen) -> list[Row]:
@@ -46,7 +48,7 @@ def frame(moment: Moment, screen: Screen) -> list[Row]:
     if moment.hives is None:
         rows.append([(f"The queen is {moment.queen}: nothing is known until it wakes.", "warning")])
     elif not moment.hives:
-        rows.append([("No hives. Add this machine: rbeectl add-hive localhost", "plain")])
+        rows.append([(tables.no_hives(moment.scope), "plain")])
     else:
         rows += _table(moment, columns, screen)
     fitting = [_cut(row, columns, screen) for row in rows]

@@ -15,8 +15,8 @@ from rbee.keeper.queen.state import QueenState
 from rbee.keeper.queen.version import SINCE_EVER, check_version
 from rbee.keeper.work import Work
 from rbee.narration import QUEEN_ASLEEP, QUEEN_AWAKE
-from rbee.scope import SYSTEM
 from rbee.wire.routes import Answer, QueenRoutes, Route
+from rbee.wire.types import LOCALHOST
 
 
 class Queen:
@@ -44,7 +44,7 @@ class Queen:
 
     def version(self) -> str:
         """The version of the running queen, which may be older than the one that is installed."""
-        with reached():
+        with self.reached():
             version: str = self.client.ask(QueenRoutes.HEALTH).version
         return version
 
@@ -75,7 +75,7 @@ class Queen:
         VersionSkew, before the request is sent, if the queen is older than its route.
         """
         self._check_version(route)
-        with reached():
+        with self.reached():
             return self.client.ask(route, body, **values)
 
     def ask_woken(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
@@ -91,7 +91,7 @@ class Queen:
     def fetch(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
         """The file that an awake queen returns, in parts."""
         self._check_version(route)
-        with reached():
+        with self.reached():
             yield from self.client.fetch(route, accept=accept)
 
     def fetch_if_awake(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
@@ -102,29 +102,28 @@ class Queen:
     def tell_story(self, route: Route[Any], body: Any = None, **values: str) -> Iterator[StoryEvent]:
         """The events of a job that an awake queen starts, to its 'done' or 'error'."""
         self._check_version(route)
-        with reached():
+        with self.reached():
             yield from self.client.tell_story(route, body, **values)
 
     def check_version(self) -> None:
         """VersionSkew if the queen, which is awake, is older than rbeectl; asks for its version once."""
         if not self._is_version_known:
-            check_version(self.version())
+            check_version(self.version(), self.work.scope)
             self._is_version_known = True
 
     def _check_version(self, route: Route[Any]) -> None:
         if route.name not in SINCE_EVER:
             self.check_version()
 
-
-@contextmanager
-def reached() -> Iterator[None]:
-    """Raise what the queen's socket refuses with the cure that fits this user and this machine."""
-    try:
-        with explained():
-            yield
-    except NotRunning as error:
-        raise Unreachable(
-            f"the queen is awake, and {error.message}",
+    @contextmanager
+    def reached(self) -> Iterator[None]:
+        """Raise what the queen's socket refuses with the cure that fits this user and this machine."""
+        scope = self.work.scope
+        try:
+            with explained(scope):
+                yield
+        except NotRunning as error:
             # The socket's file was removed; systemd makes it again, and its folder, at its next start.
-            hint=f"rbeectl shutdown; rbeectl add-hive localhost\n{SYSTEM.doctor}",
-        ) from error
+            again = f"{scope.rbeectl('shutdown')}; {scope.rbeectl(f'add-hive {LOCALHOST}')}"
+            message = f"the queen is awake, and {error.message}"
+            raise Unreachable(message, hint=f"{again}\n{scope.doctor}") from error

@@ -25,7 +25,7 @@ def begin_shutdown(queen: Queen) -> None:
     if queen.state() == "awake":
         with suppress(RbeeError):  # systemd stops it all the same
             queen.client.within(ANSWER_TIMEOUT).ask(QueenRoutes.SHUTDOWN)
-    with explained():
+    with explained(queen.work.scope):
         queen.work.bus.ask_stop(TARGET)
 
 
@@ -36,12 +36,12 @@ def shut_down(queen: Queen) -> None:
     if queen.state() == "awake":
         work.teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
         narrating = _narrate(queen)
-    with explained():
+    with explained(work.scope):
         up = _stop_everything(work)
     if narrating is not None:
         narrating.join(work.left(ANSWER_TIMEOUT))
     for unit, state in up.items():
-        raise UnitFailed(f"{unit} is still {state}", hint=f"systemctl status {unit}")
+        raise UnitFailed(f"{unit} is still {state}", hint=work.scope.systemctl(f"status {unit}"))
     if work.bus.state(FORGET_UNIT).load == "loaded":
         # A queen that crashed before has left the file that has it woken at the next boot.
         work.bus.start(FORGET_UNIT, timeout=work.left(STOP_TIMEOUT))

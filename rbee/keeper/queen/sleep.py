@@ -8,7 +8,7 @@ from rbee.keeper.queen.state import present_state, queen_state
 from rbee.keeper.queen.wake import reset_failed
 from rbee.keeper.work import Work
 from rbee.narration import SENDING_TO_SLEEP
-from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
 
 STOP_TIMEOUT = 20.0
 """Seconds for the whole cascade; two services with TimeoutStopSec=5s each fit into it."""
@@ -20,7 +20,7 @@ STOP_TRIES = 3
 def put_to_sleep(work: Work, *, waits: bool = True) -> None:
     """Stop the queen and with it the local hive, and leave their sockets listening."""
     state = present_state(work.bus)
-    with explained():
+    with explained(work.scope):
         if state not in ("asleep", "off"):
             work.teller.narrate(SENDING_TO_SLEEP, "Sending queen to sleep")
             if not waits:
@@ -44,5 +44,5 @@ def _stop(work: Work) -> None:
             return
     raise UnitFailed(
         f"the queen is woken each time that it is stopped: {QUEEN_UNIT} is {state}",
-        hint=SYSTEM.rbeectl("logs -n 20", as_root=True),
+        hint=work.scope.rbeectl("logs -n 20", as_root=True),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from rbee.errors import BadConfig, NotRunning, with_packages
-from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState, said_by
 
@@ -16,15 +16,17 @@ RETURN_TIMEOUT = 2.0
 QueenState = Literal["absent", "off", "asleep", "waking", "awake", "stopping", "failed"]
 """'absent' means that no queen is installed on this machine."""
 
-HINTS: dict[QueenState, str] = {
-    "absent": with_packages("rbee"),
-    "off": "rbeectl wake",
-    "asleep": "rbeectl wake",
-    "waking": "Ask again in a moment.",
-    "stopping": "rbeectl wake, once it has stopped",
-    "failed": SYSTEM.doctor,
-}
-"""The hint for a user who needs the queen awake, by its state."""
+
+def hint_for(state: QueenState, scope: Scope) -> str:
+    """The hint for a user who needs the queen awake, by its state."""
+    wake = scope.rbeectl("wake")
+    hints: dict[QueenState, str] = {
+        "absent": with_packages("rbee"),
+        "waking": "Ask again in a moment.",
+        "stopping": f"{wake}, once it has stopped",
+        "failed": scope.doctor,
+    }
+    return hints.get(state, wake)
 
 
 def queen_state(bus: Bus) -> QueenState:
@@ -64,11 +66,11 @@ def settled_state(bus: Bus, left: Callable[[float], float]) -> QueenState:
     if state not in ("failed", "waking") and not is_failing:
         return state
     ended = bus.await_state(QUEEN_UNIT, has_ended, timeout=left(RETURN_TIMEOUT))
-    message, hint = why_failed(ended)
+    message, hint = why_failed(ended, bus.scope)
     if ended.exit_status == BadConfig.exit_code:
         raise BadConfig(message, hint=hint)
     if state == "failed":
-        raise NotRunning(f"{message}; looking does not wake it", hint=HINTS["failed"])
+        raise NotRunning(f"{message}; looking does not wake it", hint=bus.scope.doctor)
     return queen_state(bus)
 
 
@@ -76,7 +78,7 @@ def check_awake(bus: Bus, left: Callable[[float], float]) -> None:
     """NotRunning, with a hint, if the queen is not awake."""
     state = settled_state(bus, left)
     if state != "awake":
-        raise NotRunning(f"the queen is {state}; looking does not wake it", hint=HINTS[state])
+        raise NotRunning(f"the queen is {state}; looking does not wake it", hint=hint_for(state, bus.scope))
 
 
 def has_ended(state: UnitState) -> bool:
@@ -84,7 +86,7 @@ def has_ended(state: UnitState) -> bool:
     return state.is_active or state.exit_status != 0 or state.is_stopped
 
 
-def why_failed(state: UnitState) -> tuple[str, str]:
+def why_failed(state: UnitState, scope: Scope) -> tuple[str, str]:
     """The message and the hint for a queen that has failed, from its status line."""
     reason, *cures = said_by(state)
-    return f"the queen has failed: {reason or state.result}", "\n".join(cures) or HINTS["failed"]
+    return f"the queen has failed: {reason or state.result}", "\n".join(cures) or scope.doctor

@@ -6,7 +6,7 @@ import re
 
 from rbee import __version__
 from rbee.errors import UPGRADE, VersionSkew
-from rbee.scope import QUEEN_UNIT, SYSTEM
+from rbee.scope import QUEEN_UNIT, Scope
 from rbee.wire.routes import QueenRoutes
 
 SINCE_EVER = frozenset(
@@ -22,8 +22,10 @@ SINCE_EVER = frozenset(
 )
 """Routes of 0.1.0, which every queen serves: its version is not checked before these."""
 
-RESTART = SYSTEM.systemctl(f"try-restart {QUEEN_UNIT}", as_root=True)
-"""Restarts a queen that is older than the one that is installed."""
+
+def restart(scope: Scope) -> str:
+    """The command that restarts a queen which is older than the one that is installed."""
+    return scope.systemctl(f"try-restart {QUEEN_UNIT}", as_root=True)
 
 
 def numbers_of(version: str) -> list[int]:
@@ -31,11 +33,11 @@ def numbers_of(version: str) -> list[int]:
     return [int(number) for number in re.findall("[0-9]+", version)]
 
 
-def check_version(queen: str, own: str = __version__) -> None:
+def check_version(queen: str, scope: Scope, own: str = __version__) -> None:
     """VersionSkew if the queen's minor version is older than rbeectl's, and so may lack a route."""
     if numbers_of(queen)[:2] < numbers_of(own)[:2]:
         raise VersionSkew(
             f"the queen that runs on this machine is version {queen}, which is too old for rbeectl {own}",
-            hint=f"{RESTART}\nIf it is still version {queen} after that: upgrade rbee-queen on this machine, "
-            f"{UPGRADE}",
+            hint=f"{restart(scope)}\n"
+            f"If it is still version {queen} after that: upgrade rbee-queen on this machine, {UPGRADE}",
         )

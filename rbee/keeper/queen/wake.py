@@ -28,7 +28,7 @@ def begin_waking(work: Work) -> None:
     """Have systemd start the queen, if it is not awake, without waiting for it."""
     if can_be_woken(work.bus):
         work.teller.narrate(QUEEN_ASLEEP, "queen is asleep, waking queen.")
-        with explained():
+        with explained(work.scope):
             reset_failed(work.bus)
             work.bus.ask_start(QUEEN_UNIT)
 
@@ -52,7 +52,7 @@ def await_return(work: Work, lost: Disconnected) -> None:
     except RbeeError as error:
         raise Unreachable(
             f"the queen died, and was not back within {RETURN_TIMEOUT:g} s: {error.message}",
-            hint=f"systemctl status {QUEEN_UNIT}",
+            hint=work.scope.systemctl(f"status {QUEEN_UNIT}"),
         ) from error
     work.teller.narrate(QUEEN_RETURNED, "the queen is back, asking her again.")
 
@@ -65,7 +65,7 @@ def reset_failed(bus: Bus) -> None:
 
 
 def _start(work: Work, *, timeout: float, undo_stop: bool = True) -> None:
-    with explained():
+    with explained(work.scope):
         reset_failed(work.bus)
         work.bus.start(QUEEN_UNIT, timeout=work.left(timeout), undo_stop=undo_stop)
 
@@ -79,7 +79,7 @@ def _wake_again(work: Work, failed: UnitFailed) -> None:
     if failed.exit_status != BadConfig.exit_code and queen_state(work.bus) == "waking":
         ended = work.bus.await_state(QUEEN_UNIT, has_ended, timeout=work.left(RETURN_TIMEOUT))
         if ended.exit_status == BadConfig.exit_code:
-            message, hint = why_failed(ended)
+            message, hint = why_failed(ended, work.scope)
             raise BadConfig(message, hint=hint) from failed
         work.teller.narrate(QUEEN_LOST, "the queen died, waiting for systemd to bring her back.")
         try:
@@ -87,6 +87,6 @@ def _wake_again(work: Work, failed: UnitFailed) -> None:
         except (UnitFailed, TimedOut):
             pass  # the first failure says more
     failure = unusable(failed)
-    for line in journal_tail("--unit", QUEEN_UNIT):
+    for line in journal_tail("--unit", QUEEN_UNIT, scope=work.scope):
         failure.add_note(line)
     raise failure from failed

@@ -13,6 +13,7 @@ from rbee.narration import Journal
 from rbee.text import printable
 from rbee.wire.catalog import CatalogReport
 from rbee.wire.codec import encode
+from rbee.wire.types import LOCALHOST
 
 
 @click.group(cls=Suggesting, short_help="Back up, check or restore the hive catalog.")
@@ -46,8 +47,8 @@ def check_catalog(session: Session, file: str | None) -> None:
     from rbee.keeper.catalog.check import check_file, check_own
     from rbee.keeper.catalog.location import is_the_queens
 
-    if file is not None and not is_the_queens(file):
-        report = check_file(Path(file))  # needs neither bus nor queen
+    if file is not None and not is_the_queens(file, session.scope):
+        report = check_file(Path(file), session.scope)  # needs neither bus nor queen
     else:
         with session.queen() as queen:
             report = check_own(queen)
@@ -65,7 +66,8 @@ def restore_catalog(session: Session, file: str | None, empty: bool) -> None:
         raise click.UsageError("restore takes a FILE, or --empty and no FILE")
     from rbee.keeper.catalog.restore import restore  # with sqlite3, which only this needs
 
-    done = restore(file, journal=Journal("rbeectl", fallback=StringIO()))  # without a journal it works, too
+    journal = Journal("rbeectl", fallback=StringIO())  # without a journal it works, too
+    done = restore(file, session.scope, journal=journal)
     if session.as_json:
         old = str(done.old) if done.old else None
         report = encode(done.report) if done.report else {"path": str(done.path)}
@@ -78,7 +80,7 @@ def restore_catalog(session: Session, file: str | None, empty: bool) -> None:
     )
     if done.old:
         session.say(f"The previous catalog is {printable(str(done.old))}")
-    session.say("Next: rbeectl add-hive localhost")
+    session.say(f"Next: {session.scope.rbeectl(f'add-hive {LOCALHOST}')}")
 
 
 def print_report(session: Session, report: CatalogReport, title: str) -> None:

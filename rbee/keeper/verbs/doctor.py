@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import click
 
 from rbee.errors import RbeeError
 from rbee.keeper.options import common, in_session
 from rbee.keeper.session import Session
-from rbee.scope import SYSTEM
+from rbee.scope import Scope
 from rbee.systemd.bus import Bus
 
 
@@ -24,7 +25,9 @@ def doctor(session: Session, fix: bool) -> None:
     """
     from rbee.keeper.doctor.doctor import Doctor, verdict_json  # late, as no other verb needs it
 
-    at_work = Doctor(Bus, None if session.as_json or session.is_quiet else sys.stdout)
+    scope = session.scope
+    stream = None if session.as_json or session.is_quiet else sys.stdout
+    at_work = Doctor(partial(Bus, scope), stream, scope=scope)
     verdicts = at_work.mend() if fix else at_work.look()
     faults = [fault for verdict in verdicts for fault in verdict.faults]
     if session.as_json:
@@ -33,17 +36,16 @@ def doctor(session: Session, fix: bool) -> None:
             {"ok": not faults, "checks": checks, "ran": [list(command) for command in at_work.ran]}
         )
     else:
-        session.say(
-            diagnosis(len(faults), sum(bool(fault.cures) for fault in faults), has_mended=bool(at_work.ran))
-        )
+        curable = sum(bool(fault.cures) for fault in faults)
+        session.say(diagnosis(len(faults), curable, scope, has_mended=bool(at_work.ran)))
     if faults:
         raise SystemExit(RbeeError.exit_code)
 
 
-def diagnosis(faults: int, curable: int, *, has_mended: bool) -> str:
+def diagnosis(faults: int, curable: int, scope: Scope, *, has_mended: bool) -> str:
     """The last line: how many problems are left, and how to mend those that have commands."""
     if not faults:
         return "All is well now." if has_mended else "All is well."
     left = f"{faults} problem{'s' if faults > 1 else ''}{' left' if has_mended else ''}."
-    mend = SYSTEM.rbeectl("doctor --fix", as_root=True)
+    mend = scope.rbeectl("doctor --fix", as_root=True)
     return left + (f" Run the commands shown, or: {mend}" if curable else "")

@@ -16,13 +16,13 @@ from rbee.keeper.output import tables
 from rbee.keeper.output.tables import Frame
 from rbee.keeper.selectors import Selector
 from rbee.keeper.session import Session
+from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.hives import Hives as Listed
 from rbee.wire.hives import HiveView
 from rbee.wire.jobs import JobStarted
 
-NO_HIVES = "No hives. Add this machine: rbeectl add-hive localhost"
 NO_SUCH_HIVES = "No hive has these labels"
 
 
@@ -52,8 +52,8 @@ def add_hive(
     from rbee.keeper.fleet.host import bring_and_add, bring_host  # only here
     from rbee.keeper.fleet.typed import Typed
 
-    host, user = split_user(host, user)
-    typed = Typed(host, user, address, Path(package) if package else None, port)
+    host, user = split_user(host, user, session.scope)
+    typed = Typed(host, user, address, Path(package) if package else None, port, session.scope)
     with session.queen() as queen:
         if not session.waits:
             bring_host(queen, typed)
@@ -67,7 +67,7 @@ def add_hive(
         session.say(devices_page([hive], session.frame))
 
 
-def split_user(host: str, user: str | None) -> tuple[str, str | None]:
+def split_user(host: str, user: str | None, scope: Scope) -> tuple[str, str | None]:
     """HOST and USER of USER@HOST, as ssh takes it; the hive's name is HOST alone. BadInput."""
     before, at, machine = host.rpartition("@")
     if not at:
@@ -77,7 +77,7 @@ def split_user(host: str, user: str | None) -> tuple[str, str | None]:
     if user not in (None, before):
         raise BadInput(
             "HOST has another user before its @ than --user",
-            hint=f"rbeectl add-hive {machine} --user {user}",
+            hint=scope.rbeectl(f"add-hive {machine} --user {user}"),
             field="HOST",
         )
     return machine, before
@@ -113,7 +113,7 @@ def print_begun(session: Session, job: JobStarted) -> None:
     if session.as_json:
         session.tell_json({"event": "job", **encode(job)})
     else:
-        session.say(f"Job {job.job_id} goes on; follow it: {log_of(job.job_id)}")
+        session.say(f"Job {job.job_id} goes on; follow it: {log_of(job.job_id, session.scope)}")
 
 
 @click.command("list-hives")
@@ -131,7 +131,7 @@ def list_hives(session: Session, selector: Selector) -> None:
     elif hives:
         session.show(lambda frame: hives_page(hives, frame))
     elif session.has_legend:
-        session.say(NO_SUCH_HIVES if every else NO_HIVES)
+        session.say(NO_SUCH_HIVES if every else tables.no_hives(session.scope))
     if closed:
         session.warn(closed.message, closed.hint)
 
@@ -163,7 +163,7 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
         notes = tables.findings(hives) if session.has_legend else []
         session.show(lambda frame: "\n".join([tables.live_table(hives, samples, frame), *notes]))
     elif session.has_legend:
-        session.say(NO_SUCH_HIVES if every else NO_HIVES)
+        session.say(NO_SUCH_HIVES if every else tables.no_hives(session.scope))
 
 
 def hives_page(hives: Iterable[HiveView], frame: Frame) -> str:

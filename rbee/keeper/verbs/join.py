@@ -33,8 +33,8 @@ def join(session: Session, queen: str, shown: str | None, name: str | None) -> N
     from rbee.keeper.fleet.join import check_join
     from rbee.keeper.fleet.join import join as join_queen
 
-    address = check_join(queen, shown)
-    with session.work() as work, explained():
+    address = check_join(queen, shown, session.scope)
+    with session.work() as work, explained(session.scope):
         joined = join_queen(work, address, token=shown, name=name)
     if session.as_json:
         session.tell_json({"event": "done", "hive_id": joined.hive_id, "queen": joined.queen})

@@ -17,7 +17,6 @@ from rbee.keeper.options import in_session, looking
 from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
-from rbee.scope import SYSTEM
 from rbee.wire.types import JobId, Name
 
 REST = "rbee.journalctl"
@@ -65,11 +64,10 @@ def logs(
         checked(Name, "HIVE", hive)
     if job is not None:
         checked(JobId, "--job", job)
-    if not is_readable():
+    if session.scope.kind == "system" and not is_readable():
         raise not_readable(session, hive)
     if hive is not None and job is None:
         hive = in_catalog(session, hive)
-    about = matches(hive, job)
     options = (
         ("--follow", follow),
         (f"--lines={lines}", lines is not None),
@@ -79,7 +77,10 @@ def logs(
         ("--no-pager", not session.has_pager),
         ("--full", session.is_full),
     )
-    command = ["journalctl", *(name for name, is_asked in options if is_asked), *context.meta[REST], *about]
+    flags = [name for name, is_asked in options if is_asked]
+    command = session.scope.command(
+        "journalctl", *flags, *context.meta[REST], *matches(hive, job, session.scope)
+    )
     if not session.has_colour:
         os.environ["SYSTEMD_COLORS"] = "false"
     try:
@@ -90,10 +91,10 @@ def logs(
 
 def not_readable(session: Session, hive: str | None) -> NotPermitted:
     """The error for a user who may not read the journal; its hint names rbeectl monitor."""
-    hints = [SYSTEM.rbeectl(shlex.join(sys.argv[1:]), as_root=True)]
+    hints = [session.scope.rbeectl(shlex.join(sys.argv[1:]), as_root=True)]
     with session.work() as work:
         if queen_state(work.bus) != "absent":
-            hints.insert(0, shlex.join(["rbeectl", "monitor", *([hive] if hive else [])]))
+            hints.insert(0, session.scope.rbeectl(shlex.join(["monitor", *([hive] if hive else [])])))
     return NotPermitted(
         "only root and the groups adm and systemd-journal may read the system's journal",
         hint="\n".join(hints),

@@ -14,6 +14,7 @@ from rbee.errors import BadInput, NotRunning, RbeeError
 from rbee.files import end_of, refused
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
+from rbee.scope import Scope
 from rbee.text import printable_lines
 from rbee.wire.routes import QueenRoutes
 
@@ -36,7 +37,7 @@ def metrics(session: Session, textfile: str | None) -> None:
     awake, that is not an error, and the file has rbee_queen_up 0.
     """
     if textfile is not None:
-        write_textfile(session, target(textfile))
+        write_textfile(session, target(textfile, session.scope))
         return
     with session.queen() as queen:
         text = b"".join(queen.fetch_if_awake(QueenRoutes.METRICS)).decode()
@@ -47,12 +48,14 @@ def metrics(session: Session, textfile: str | None) -> None:
         session.show(printable_lines(text.rstrip("\n")))
 
 
-def target(textfile: str) -> Path:
+def target(textfile: str, scope: Scope) -> Path:
     """The file that --textfile names; BadInput if it cannot be one."""
     if textfile == "-":
-        raise BadInput("--textfile takes a file, and not -", hint="rbeectl metrics", field="--textfile")
+        hint = scope.rbeectl("metrics")
+        raise BadInput("--textfile takes a file, and not -", hint=hint, field="--textfile")
     try:
-        return end_of(textfile, field="--textfile", hint="rbeectl metrics, which prints them")
+        hint = f"{scope.rbeectl('metrics')}, which prints them"
+        return end_of(textfile, field="--textfile", hint=hint)
     except OSError as error:
         raise _refused(error, Path(textfile)) from error
 

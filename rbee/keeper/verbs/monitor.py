@@ -14,7 +14,7 @@ from rbee.errors import BadInput, Interrupted
 from rbee.keeper.monitor import Event, Monitor, QueenIs
 from rbee.keeper.options import in_session, watching
 from rbee.keeper.output.tables import with_problem
-from rbee.keeper.queen.queen import Queen, reached
+from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.narration import ERROR, NOTICE, WARNING
@@ -60,7 +60,7 @@ def happening(queen: Queen, hive: str | None, *, lines: int, since_ms: int | Non
     if queen.present_state() == "awake":
         queen.check_version()
     work = queen.work
-    with reached():
+    with queen.reached():
         yield from Monitor(
             work.bus, queen.client, left=work.left, hive=hive, lines=lines, since_ms=since_ms,
             output=sys.stdout.fileno(),

@@ -12,6 +12,7 @@ from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.keeper.typed import did_you_mean
+from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.devices import Devices, Sample
@@ -33,7 +34,7 @@ def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> N
         found = hives.one(hive)
         sample = hives.samples([found]).get(found.id)
     known = properties(found) | (live_properties(sample) if sample is not None else {})
-    names = _chosen(known, wanted)
+    names = _chosen(known, wanted, session.scope)
     if session.as_json:
         session.tell_json(
             {name: known[name] for name in names} if wanted else {**encode(found), "sample": encode(sample)}
@@ -43,14 +44,14 @@ def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> N
         session.show("\n".join(lines))
 
 
-def _chosen(known: dict[str, str], wanted: Sequence[str]) -> list[str]:
+def _chosen(known: dict[str, str], wanted: Sequence[str], scope: Scope) -> list[str]:
     """The names that were asked for, which may contain commas; all of them if none were."""
     names = [name for part in wanted for name in part.split(",")] or list(known)
     for name in names:
         if name not in known:
             raise BadInput(
                 f"a hive has no property '{name:.100}'{did_you_mean(name, known)}",
-                hint="rbeectl show HIVE",
+                hint=scope.rbeectl("show HIVE"),
                 field="--property",
             )
     return names

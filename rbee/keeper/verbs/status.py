@@ -21,8 +21,8 @@ from rbee.keeper.output.tables import Frame
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.queen.state import QueenState
 from rbee.keeper.session import Session
-from rbee.keeper.verbs.hives import NO_HIVES, hives_page
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, SYSTEM
+from rbee.keeper.verbs.hives import hives_page
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, Scope
 from rbee.systemd.exitstatus import cure_for_exit
 from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
@@ -116,7 +116,8 @@ def last_lines(hives: Hives, hive: str, lines: int) -> list[str]:
     """A hive's last lines in the journal; if this user may not read it, the last events of the queen."""
     if not lines:
         return []
-    return journal_tail(*matches(hive), lines=lines) or [
+    scope = hives.scope
+    return journal_tail(*matches(hive, scope=scope), lines=lines, scope=scope) or [
         f"{datetime.fromisoformat(event.at).astimezone():%b %d %H:%M:%S} {event.speaker}: {event.text}"
         for event in hives.last_events(hive, lines)
     ]
@@ -162,13 +163,14 @@ DOTS: Mapping[State, str] = {"online": "active", "suspect": "waiting", "offline"
 
 def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
     """The overview as text."""
+    scope = overview.local.scope
     if not overview.has_queen:
         return lone_page(overview.local, screen, frame)
     parts = [
-        unit_page(QUEEN_UNIT, f"the queen is {overview.queen_state}", overview.queen, screen),
+        unit_page(QUEEN_UNIT, f"the queen is {overview.queen_state}", overview.queen, screen, scope),
         "\n".join(
             [
-                unit_page(HIVE_UNIT, "the hive of this machine", overview.local.hive, screen),
+                unit_page(HIVE_UNIT, "the hive of this machine", overview.local.hive, screen, scope),
                 *two_queens(overview),
             ]
         ),
@@ -178,7 +180,7 @@ def overview_page(overview: Overview, screen: Screen, frame: Frame) -> str:
     elif overview.hives:
         parts.append(hives_page(overview.hives, frame))
     elif overview.hives is not None and frame.has_header:
-        parts.append(NO_HIVES)
+        parts.append(tables.no_hives(scope))
     return "\n\n".join(parts)
 
 
@@ -186,9 +188,9 @@ def lone_page(lone: LocalHive, screen: Screen, frame: Frame) -> str:
     """The overview of a machine without a queen."""
     if not lone.is_installed:
         return f"Neither a queen nor a hive is installed here. To be a hive: {INSTALL}"
-    parts = [unit_page(HIVE_UNIT, "the hive of this machine", lone.hive, screen)]
+    parts = [unit_page(HIVE_UNIT, "the hive of this machine", lone.hive, screen, lone.scope)]
     if lone.is_waiting:
-        parts.append(unit_page(REDIAL_UNIT, "waits for this hive's queen", lone.redial, screen))
+        parts.append(unit_page(REDIAL_UNIT, "waits for this hive's queen", lone.redial, screen, lone.scope))
     state = f"This hive {printable(lone.describe())}"
     hint = (lone.hint() if frame.has_header else None) or ""
     return "\n\n".join([*parts, "\n".join([state, *(f"  try: {line}" for line in hint.splitlines())])])
@@ -201,11 +203,11 @@ def two_queens(overview: Overview) -> list[str]:
         return []
     return [
         f"    Problem: it is {printable(str(remote))}, and this machine has a queen of its own",
-        f"        Try: {SYSTEM.doctor}",
+        f"        Try: {overview.local.scope.doctor}",
     ]
 
 
-def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
+def unit_page(unit: str, name: str, state: UnitState, screen: Screen, scope: Scope) -> str:
     """A unit as systemctl status shows it, with the cure for its exit status."""
     since = f" since {tables.moment(state.since_us)}" if state.since_us else ""
     lines = [
@@ -214,9 +216,8 @@ def unit_page(unit: str, name: str, state: UnitState, screen: Screen) -> str:
     ]
     if state.result not in ("", "success"):
         lines.append(f"     Result: {state.result}{f' ({state.end})' if state.end else ''}")
-        lines += [
-            f"        Try: {line}" for line in (cure_for_exit(state.exit_status, unit) or "").splitlines()
-        ]
+        cure = cure_for_exit(state.exit_status, unit, scope) or ""
+        lines += [f"        Try: {line}" for line in cure.splitlines()]
     if state.main_pid:
         lines.append(f"   Main PID: {state.main_pid}")
     if state.status_text:

@@ -6,10 +6,9 @@ import click
 
 from rbee.keeper.options import Suggesting, changing, in_session, looking
 from rbee.keeper.output import tables
-from rbee.keeper.queen.queen import Queen, reached
+from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.token import joining_lines
-from rbee.scope import SYSTEM
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.fleet import Tcp
@@ -36,11 +35,11 @@ def enable_tcp(session: Session, listen: str | None) -> None:
         session.tell_json({"event": "done", **encode(state)})
     else:
         session.say(f"The queen listens on {', '.join(state.listens)}; fingerprint {state.fingerprint}")
-        for line in joining_lines(state.listens, "TOKEN"):
+        for line in joining_lines(state.listens, "TOKEN", session.scope):
             session.say(line)
-        session.say("For a TOKEN: rbeectl token create")
+        session.say(f"For a TOKEN: {session.scope.rbeectl('token create')}")
         if state.problem:
-            session.say(f"No hive can join: {printable(state.problem)}. Try: {SYSTEM.doctor}")
+            session.say(f"No hive can join: {printable(state.problem)}. Try: {session.scope.doctor}")
 
 
 @tcp.command("disable", short_help="Close the TCP socket.")
@@ -73,7 +72,7 @@ def tcp_status(session: Session) -> None:
         f"    Expires: {tables.clock(state.expires_ms * 1000) if state.expires_ms else '-'}",
     ]
     if state.problem:
-        lines.append(f"    Problem: {printable(state.problem)}. Try: {SYSTEM.doctor}")
+        lines.append(f"    Problem: {printable(state.problem)}. Try: {session.scope.doctor}")
     session.show("\n".join(lines))
 
 
@@ -81,7 +80,7 @@ def set_tcp(queen: Queen, *, is_open: bool, listen: str | None = None) -> Tcp:
     """Wake the queen, and open it to other machines or close it; see fleet.tcp.set_tcp()."""
     from rbee.keeper.fleet import tcp as listening  # only to change it
 
-    address = None if listen is None else listening.check_listen(listen)
+    address = None if listen is None else listening.check_listen(listen, queen.work.scope)
     queen.wake()
-    with reached():
+    with queen.reached():
         return listening.set_tcp(queen, is_open=is_open, address=address)

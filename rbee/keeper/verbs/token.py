@@ -13,7 +13,7 @@ from rbee.keeper.output import tables
 from rbee.keeper.output.tables import now_ms
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
-from rbee.scope import SYSTEM
+from rbee.scope import REMOTE, Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.fleet import CreatedToken, CreateToken, Tokens
@@ -47,20 +47,21 @@ def create_token(session: Session, ttl: float | None, uses: int, hive: str | Non
         return
     click.echo(printable(made.text))
     if sys.stdout.isatty():
-        for line in joining_lines(listens, made.text, hive):
+        for line in joining_lines(listens, made.text, session.scope, hive):
             session.say(line)
 
 
-def joining_lines(listens: Sequence[str], token: str, hive: str | None = None) -> Iterator[str]:
+def joining_lines(listens: Sequence[str], token: str, scope: Scope, hive: str | None = None) -> Iterator[str]:
     """Lines with the command to type on a machine that is to join, with an address of the queen."""
     from rbee.keeper.fleet.address import reachable_at
 
     if not listens:
-        yield "No machine can join yet, as the queen is not open to other machines: rbeectl tcp enable"
+        open_it = scope.rbeectl("tcp enable")
+        yield f"No machine can join yet, as the queen is not open to other machines: {open_it}"
         return
     first, *others = reachable_at(listens) or [f"ADDRESS:{listens[0].rpartition(':')[2]}"]
     named = f" --name {hive}" if hive else ""
-    command = SYSTEM.rbeectl(f"join {first} --token {token}{named}", as_root=True)
+    command = REMOTE.rbeectl(f"join {first} --token {token}{named}", as_root=True)
     yield f"On the machine that is to join: {command}"
     if others:
         yield f"If it does not reach {first}, use one of: {' '.join(others)}"
@@ -78,7 +79,7 @@ def list_tokens(session: Session) -> None:
     elif listed.tokens:
         session.show(lambda frame: tables.tokens_table(listed.tokens, now_ms(), frame))
     elif session.has_legend:
-        session.say("No tokens. Make one: rbeectl token create")
+        session.say(f"No tokens. Make one: {session.scope.rbeectl('token create')}")
 
 
 @token.command("revoke", short_help="Revoke a token, so that no machine can join with it.")

@@ -23,6 +23,7 @@ from rbee.keeper.output.tables import now_ms
 from rbee.keeper.output.top import SGR, Moment, Tone, frame
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
+from rbee.scope import Scope
 from rbee.wire.codec import encode
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def top(session: Session, delay: float, iterations: int | None) -> None:
         if session.as_json:
             _one_after_the_other(look, numbers, delay, lambda moment: session.tell_json(_as_json(moment)))
         elif session.screen.can_redraw and sys.stdin.isatty() and not session.is_quiet:
-            _on_screen(session.screen, look, numbers, delay)
+            _on_screen(session.screen, look, numbers, delay, session.scope)
         else:
             _one_after_the_other(
                 look, numbers, delay, lambda moment: session.say(_text(moment, session.screen))
@@ -66,9 +67,9 @@ def _look(queen: Queen) -> Moment:
     try:
         hives = Hives(queen)
         every = hives.all()
-        return Moment(clock, now_ms(), "awake", every, hives.samples(every))
+        return Moment(clock, now_ms(), "awake", every, hives.samples(every), queen.work.scope)
     except NotRunning:
-        return Moment(clock, now_ms(), queen.state(), None, {})
+        return Moment(clock, now_ms(), queen.state(), None, {}, queen.work.scope)
 
 
 def _one_after_the_other(
@@ -94,7 +95,9 @@ def _text(moment: Moment, screen: Screen) -> str:
     return "\n".join("".join(screen.dress(text, SGR[tone]) for text, tone in row) for row in rows) + "\n"
 
 
-def _on_screen(screen: Screen, look: Callable[[], Moment], numbers: Iterable[int], delay: float) -> None:
+def _on_screen(
+    screen: Screen, look: Callable[[], Moment], numbers: Iterable[int], delay: float, scope: Scope
+) -> None:
     import curses
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -107,7 +110,9 @@ def _on_screen(screen: Screen, look: Callable[[], Moment], numbers: Iterable[int
     except KeyboardInterrupt:
         pass  # as 'q'
     except curses.error as error:
-        raise RbeeError(f"this terminal cannot be drawn on: {error}", hint="rbeectl top | cat") from error
+        raise RbeeError(
+            f"this terminal cannot be drawn on: {error}", hint=scope.rbeectl("top | cat")
+        ) from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

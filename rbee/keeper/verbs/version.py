@@ -12,9 +12,9 @@ from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.queen.state import QueenState
-from rbee.keeper.queen.version import RESTART, numbers_of
+from rbee.keeper.queen.version import numbers_of, restart
 from rbee.keeper.session import Session
-from rbee.scope import HIVE_UNIT, SYSTEM
+from rbee.scope import HIVE_UNIT, Scope
 from rbee.wire.hives import HiveView
 from rbee.wire.routes import QueenRoutes
 
@@ -62,33 +62,35 @@ def version(session: Session) -> None:
             }
         )
         return
-    rows = [("rbeectl", __version__, ""), ("queen", versions.queen or "-", _queen_note(versions))]
+    scope = session.scope
+    rows = [("rbeectl", __version__, ""), ("queen", versions.queen or "-", _queen_note(versions, scope))]
     rows += [
-        (f"hive {hive.id}", hive.version or "-", _hive_note(hive, versions.queen)) for hive in versions.hives
+        (f"hive {hive.id}", hive.version or "-", _hive_note(hive, versions.queen, scope))
+        for hive in versions.hives
     ]
     session.show(lambda frame: tables.table(("PROGRAM", "VERSION", "NOTE"), rows, frame, key="NOTE"))
 
 
-def _queen_note(versions: Versions) -> str:
+def _queen_note(versions: Versions, scope: Scope) -> str:
     if versions.lone is not None:
         link = versions.lone.link
         return f"it is on another machine, {link.queen}" if link else "there is no queen on this machine"
     if versions.queen is None:
         return f"it is {versions.queen_state}"
     if versions.queen != __version__:
-        return f"the package has {__version__}: {RESTART}"
+        return f"the package has {__version__}: {restart(scope)}"
     return ""
 
 
-def _hive_note(hive: HiveView, queen: str | None) -> str:
+def _hive_note(hive: HiveView, queen: str | None, scope: Scope) -> str:
     """What to do, and on which machine, if a hive and its queen have different versions."""
     if hive.version is None:
         return f"it is {hive.state}"
     if not hive.is_remote:
         if hive.version == __version__:
             return ""
-        restart = SYSTEM.systemctl(f"try-restart {HIVE_UNIT}", as_root=True)
-        return f"the package has {__version__}: {restart}"
+        again = scope.systemctl(f"try-restart {HIVE_UNIT}", as_root=True)
+        return f"the package has {__version__}: {again}"
     if queen is None or hive.version == queen:
         return ""
     if numbers_of(hive.version) > numbers_of(queen):

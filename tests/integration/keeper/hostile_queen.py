@@ -36,15 +36,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import rbee.keeper.__main__, rbee.keeper.queen.wake, rbee.keeper.session
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
 from tests.unit.keeper.doubles import Bus
 from tests.integration.keeper.hostile_queen import EVIL
 from tests.unit.played_systemd import ACTIVE
 bus = Bus()
 bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
 rbee.keeper.session.Bus = bus
-rbee.keeper.queen.wake.journal_tail = lambda *matches, lines=5: [EVIL]
-rbee.keeper.session.QUEEN_SOCKET = Path(sys.argv[1])
+rbee.keeper.queen.wake.journal_tail = lambda *matches, **options: [EVIL]
+rbee.keeper.__main__.SYSTEM = replace(SYSTEM, runtime=Path(sys.argv[1]).parent)
 sys.argv = ["rbeectl", *sys.argv[2:]]
 sys.exit(rbee.keeper.__main__.main())
 """

@@ -9,12 +9,12 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 
 from rbee.keeper.listener import closed_tcp, listeners
-from rbee.scope import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT, SYSTEM
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
 
@@ -23,6 +23,8 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 
 @dataclass
 class PlayedBus:
+    scope: ClassVar = SYSTEM
+
     active: str
     address: str
 

@@ -15,8 +15,8 @@ import rbee.keeper.__main__
 import rbee.keeper.queen.wake
 import rbee.keeper.session
 import rbee.keeper.verbs.status
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT
-from tests.unit.keeper.doubles import Bus, Ran, Rbeectl
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, Scope
+from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, in_scope
 from tests.unit.played_systemd import ACTIVE
 
 
@@ -25,7 +25,7 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
     bus = Bus()
     monkeypatch.setattr(rbee.keeper.session, "Bus", bus)
     # No journal that the test could read by chance.
-    monkeypatch.setattr(rbee.keeper.queen.wake, "journal_tail", lambda *matches, lines=5: [])
+    monkeypatch.setattr(rbee.keeper.queen.wake, "journal_tail", lambda *matches, **options: [])
     return bus
 
 
@@ -39,7 +39,7 @@ def awake(bus: Bus) -> Bus:
 @pytest.fixture
 def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Rbeectl:
     """rbeectl, from its arguments to its exit code."""
-    monkeypatch.setattr(rbee.keeper.session, "QUEEN_SOCKET", tmp_path / "queen.sock")
+    in_scope(monkeypatch, runtime=tmp_path)
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["rbeectl", *arguments])
@@ -54,7 +54,7 @@ def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
 def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
 
-    def tail(*wanted: str, lines: int) -> list[str]:
+    def tail(*wanted: str, lines: int, scope: Scope) -> list[str]:
         asked.append((list(wanted), lines))
         return ["Nov 23 12:00:00 rbee rbee-hive[7]: hello", "\x1b[2J"]
 
@@ -66,5 +66,5 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def executed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What the program was replaced with."""
     found: list[list[str]] = []
-    monkeypatch.setattr(os, "execvp", lambda file, arguments: found.append(arguments))
+    monkeypatch.setattr(os, "execvp", lambda file, arguments: found.append(list(arguments)))
     return lambda: found.pop()

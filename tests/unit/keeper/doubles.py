@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+import rbee.keeper.__main__
 from rbee import __version__
 from rbee.errors import HiveFailed, RbeeError, UnknownHive
 from rbee.scope import (
@@ -23,8 +25,10 @@ from rbee.scope import (
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     REDIAL_UNIT,
+    SYSTEM,
     TARGET,
     TCP_SOCKET_UNIT,
+    Scope,
 )
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
@@ -54,6 +58,7 @@ class Bus:
     """systemd as the keeper's bus shows it."""
 
     def __init__(self) -> None:
+        self.scope = SYSTEM
         self.asked: list[tuple[str, str]] = []
         self.opened = 0
         self.refusals: dict[tuple[str, str], RbeeError] = {}
@@ -74,8 +79,9 @@ class Bus:
         self.after_stop: dict[str, UnitState] = {}
         """What a unit is after it was stopped, if not inactive."""
 
-    def __call__(self, *, timeout: float) -> Bus:
+    def __call__(self, scope: Scope, *, timeout: float) -> Bus:
         assert timeout > 0
+        self.scope = scope
         return self
 
     def __enter__(self) -> Bus:
@@ -133,6 +139,12 @@ class Bus:
         if (verb, unit) in self.refusals:
             self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))
             raise self.refusals[verb, unit]
+
+
+def in_scope(monkeypatch: pytest.MonkeyPatch, **changes: Path) -> None:
+    """Have rbeectl run for the scope of the system with other paths."""
+    main = rbee.keeper.__main__
+    monkeypatch.setattr(main, "SYSTEM", replace(main.SYSTEM, **changes))
 
 
 @dataclass

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rbee.keeper.local_hive import FOLDER, LocalHive, RemoteQueen
+from rbee.keeper.local_hive import LocalHive, RemoteQueen
+from rbee.scope import SYSTEM
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 
+FOLDER = SYSTEM.hive_state.relative_to("/")
 DIALS = "queen at queen:8500, last beat 12:00:00 UTC, the next within 15 s"
 
 

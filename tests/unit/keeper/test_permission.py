@@ -12,6 +12,7 @@ import pytest
 
 from rbee.errors import NotPermitted
 from rbee.keeper.permission import explain
+from rbee.scope import SYSTEM
 
 RBEE, USERS = 980, 100
 REFUSAL = NotPermitted("/run/rbee/queen.sock is not open to you")
@@ -57,7 +58,7 @@ def world(
 
 
 def explained(refusal: NotPermitted = REFUSAL) -> tuple[str, str | None, int]:
-    error = explain(refusal)
+    error = explain(refusal, SYSTEM)
     return error.message, error.hint, error.exit_code
 
 

@@ -13,8 +13,7 @@ import pytest
 import rbee.keeper.fleet.bring
 import rbee.keeper.fleet.find_queen
 from rbee.errors import TcpClosed, UnitFailed, UnknownHive
-from rbee.keeper.fleet.bring import TOKEN_LIFE
-from rbee.keeper.fleet.invitation import STATE
+from rbee.keeper.fleet.bring import STATE, TOKEN_LIFE
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import encode

@@ -15,7 +15,7 @@ from rbee.errors import UnitFailed
 from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.unit import UnitState
 from rbee.wire.fleet import SetTcp
-from tests.unit.keeper.doubles import FINGERPRINT, Bus, Opened, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import FINGERPRINT, Bus, Opened, Rbeectl, WithQueen, in_scope
 
 
 def test_enabling_restarts_her_with_the_socket_and_says_so_first(
@@ -82,7 +82,7 @@ def test_another_address_is_a_drop_in_that_is_whole(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropin = tmp_path / "queen-rbee-tcp.socket.d/50-listen.conf"
-    monkeypatch.setattr(rbee.keeper.fleet.tcp, "DROPIN", dropin)
+    in_scope(monkeypatch, dropins=tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     awake.reload = lambda: awake.asked.append(("reload", ""))  # type: ignore[attr-defined]
     queen = Opened(awake, is_open=True)
@@ -105,10 +105,11 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     before: str | None, breaks: str,
 ) -> None:  # fmt: skip
-    dropin = tmp_path / "50-listen.conf"
+    dropin = tmp_path / "queen-rbee-tcp.socket.d/50-listen.conf"
     if before is not None:
+        dropin.parent.mkdir()
         dropin.write_text(before)
-    monkeypatch.setattr(rbee.keeper.fleet.tcp, "DROPIN", dropin)
+    in_scope(monkeypatch, dropins=tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     queen = Opened(awake, is_open=True)
     works = awake.restart
@@ -138,7 +139,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
 def test_an_address_where_nobody_can_listen_is_refused_before_anything_is_changed(
     bus: Bus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.fleet.tcp, "DROPIN", tmp_path / "50-listen.conf")
+    in_scope(monkeypatch, dropins=tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     # TEST-NET-1, which no machine has.
     ran = rbeectl("tcp", "enable", "--listen", "192.0.2.1:9000")

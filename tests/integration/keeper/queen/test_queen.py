@@ -18,7 +18,9 @@ def test_who_is_refused_hears_the_same_whoever_refused(
     bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     monkeypatch.setattr(
-        rbee.keeper.permission, "explain", lambda refusal: NotPermitted("explained", hint="newgrp rbee")
+        rbee.keeper.permission,
+        "explain",
+        lambda refusal, scope: NotPermitted("explained", hint="newgrp rbee"),
     )
 
     async def refuse(_request: Request) -> Response:

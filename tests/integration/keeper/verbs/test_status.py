@@ -70,7 +70,7 @@ def test_the_log_may_be_left_out(awake: Bus, rbeectl: Rbeectl, with_queen: WithQ
 def test_who_may_not_read_the_journal_sees_what_the_queen_keeps(
     awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", lambda *matches, lines: [])
+    monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", lambda *matches, **options: [])
     asked: list[dict[str, str]] = []
 
     async def last_events(request: Request) -> FeedEvents:

@@ -14,6 +14,6 @@ import rbee.keeper.catalog.location
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the queen's catalog is; root restores, whoever runs the tests."""
     path = tmp_path / "state/catalog.db"
-    monkeypatch.setattr(rbee.keeper.catalog.location, "own_path", lambda: path)
+    monkeypatch.setattr(rbee.keeper.catalog.location, "own_path", lambda scope: path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return path

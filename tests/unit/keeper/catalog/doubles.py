@@ -8,9 +8,11 @@ import sqlite3
 from collections.abc import Awaitable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from rbee.queen.store.store import Store
+from rbee.scope import SYSTEM
 from rbee.wire.routes import QueenRoutes, Route
 
 Result = TypeVar("Result")
@@ -65,6 +67,7 @@ class Queen:
         self._parts = parts
         self._state = state
         self._error = error
+        self.work = SimpleNamespace(scope=SYSTEM)
 
     def present_state(self) -> str:
         return self._state

@@ -16,6 +16,7 @@ from rbee.errors import BadInput, CatalogInUse, CatalogUnusable, NotPermitted, N
 from rbee.keeper.catalog.check import check_file, check_own
 from rbee.queen.store.sqlite import SCHEMA
 from rbee.queen.store.store import Store
+from rbee.scope import SYSTEM
 from tests.unit.keeper.catalog.doubles import make, make_killed, queen
 
 
@@ -23,7 +24,7 @@ def test_a_log_is_read_with_its_file_and_nothing_is_left_or_changed(path: Path, 
     backup_file = make_killed(tmp_path / "media/backup.db", "one", "two")
     before = {one.name: one.read_bytes() for one in backup_file.parent.iterdir()}
 
-    report = check_file(backup_file)
+    report = check_file(backup_file, SYSTEM)
 
     assert (report.path, report.hives, report.version) == (str(backup_file), 3, VERSION)
     assert {one.name: one.read_bytes() for one in backup_file.parent.iterdir()} == before
@@ -33,7 +34,7 @@ def test_a_check_of_what_is_no_catalog_fails_with_78(path: Path, tmp_path: Path)
     for content in (b"", b"garbage" * 1000):
         (tmp_path / "x.db").write_bytes(content)
         with pytest.raises(CatalogUnusable, match="is damaged") as caught:
-            check_file(tmp_path / "x.db")
+            check_file(tmp_path / "x.db", SYSTEM)
         assert caught.value.exit_code == 78
 
 
@@ -77,7 +78,7 @@ def test_a_check_finds_what_makes_a_list_fail_and_says_how_to_mend_it(
         connection.execute(statement)
 
     with pytest.raises(CatalogUnusable, match=re.escape(told)) as caught:
-        check_file(path)
+        check_file(path, SYSTEM)
 
     assert caught.value.exit_code == 78
     command = shlex.split(caught.value.hint or "")
@@ -85,7 +86,7 @@ def test_a_check_finds_what_makes_a_list_fail_and_says_how_to_mend_it(
     assert command[3] == mend
     with closing(sqlite3.connect(command[2], isolation_level=None)) as connection:
         connection.execute(command[3])
-    assert check_file(path).version == VERSION
+    assert check_file(path, SYSTEM).version == VERSION
 
 
 def test_a_check_misses_what_a_queen_has_made(path: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_check_misses_what_a_queen_has_made(path: Path) -> None:
         connection.execute("DROP TABLE tokens")
 
     with pytest.raises(CatalogUnusable, match="is damaged: its table tokens is missing"):
-        check_file(path)
+        check_file(path, SYSTEM)
 
 
 def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
@@ -117,9 +118,9 @@ def test_the_check_knows_all_that_each_migration_makes() -> None:
 
 def test_a_file_that_is_not_there_is_wrong_input(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
-        check_file(tmp_path / "none.db")
+        check_file(tmp_path / "none.db", SYSTEM)
     with pytest.raises(BadInput, match="is not a file"):
-        check_file(tmp_path)
+        check_file(tmp_path, SYSTEM)
 
 
 def test_the_sleeping_queen_s_own_is_read_by_root_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

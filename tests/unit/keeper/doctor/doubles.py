@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 from rbee.errors import RbeeError
 from rbee.keeper.doctor.check import Complaint
@@ -17,6 +17,7 @@ from rbee.scope import (
     JOIN_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
+    SYSTEM,
     TARGET,
     TCP_SOCKET_UNIT,
 )
@@ -36,6 +37,8 @@ GONE = UnitState("not-found", "inactive", "dead")
 @dataclass
 class PlayedBus:
     """What the doctor asks of systemd; `silent` names do not answer."""
+
+    scope: ClassVar = SYSTEM
 
     states: dict[str, UnitState] = field(
         default_factory=lambda: {

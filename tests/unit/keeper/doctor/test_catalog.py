@@ -11,7 +11,6 @@ import pytest
 
 import rbee.keeper.doctor.catalog
 from rbee.keeper.doctor.catalog import (
-    STATE_DIRECTORY,
     check_catalog,
     complain_of_directory,
     complain_of_lock,
@@ -48,7 +47,7 @@ def test_the_catalog_is_root_s_to_look_at(root: Path) -> None:
 
 
 def test_a_catalog_that_is_not_the_queen_s_is_given_to_her_and_a_link_is_left_alone(root: Path) -> None:
-    directory = root / STATE_DIRECTORY
+    directory = root / "var/lib/queen-rbee"
     directory.mkdir(parents=True, mode=0o755)
     directory.chmod(0o755)
     assert [c.cures for c in complain_of_directory(directory, root)] == [
@@ -106,7 +105,7 @@ def test_a_file_system_without_room_is_explained(
 def test_a_file_system_that_is_read_only_is_asked_for_by_findmnt_which_knows_bind_mounts(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = root / STATE_DIRECTORY
+    folder = root / "var/lib/queen-rbee"
     folder.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
 

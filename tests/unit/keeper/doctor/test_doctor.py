@@ -12,11 +12,14 @@ from typing import Any, cast
 import pytest
 
 from rbee.errors import NotPermitted, TimedOut, UnitFailed
-from rbee.keeper.doctor.check import RESTART, Check, Complaint
+from rbee.keeper.doctor.check import Check, Complaint, restart
 from rbee.keeper.doctor.doctor import Doctor, Verdict, cures_of, verdict_json
 from rbee.keeper.doctor.patient import Patient
+from rbee.scope import SYSTEM
 from rbee.systemd.connection import SYSTEMD
 from tests.unit.keeper.doctor.doubles import PlayedBus
+
+RESTART = restart(SYSTEM)
 
 
 def verdict(*complaints: Complaint) -> Verdict:

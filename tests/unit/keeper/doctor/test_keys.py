@@ -14,7 +14,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rbee.keeper.doctor.catalog import STATE_DIRECTORY
 from rbee.keeper.doctor.keys import check_keys
 from tests.unit.keeper.doctor.doubles import PlayedBus, asked
 
@@ -71,7 +70,7 @@ def test_a_certificate_that_is_not_valid_now_is_named(
 def test_new_keys_cost_the_hives_that_have_joined_and_are_left_to_a_person(
     bus: PlayedBus, root: Path
 ) -> None:
-    state = root / STATE_DIRECTORY
+    state = root / "var/lib/queen-rbee"
     (state / "tls").mkdir(parents=True)
     (state / "tls/ca.crt").write_text(certificate_of(FUTURE))
     with closing(sqlite3.connect(state / "catalog.db")) as connection:

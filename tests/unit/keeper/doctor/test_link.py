@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from rbee.keeper.doctor.link import check_link
-from rbee.keeper.local_hive import JOIN
-from rbee.scope import HIVE_UNIT
+from rbee.scope import HIVE_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
 from tests.unit.keeper.doctor.doubles import FAILED, PlayedBus, asked
 from tests.unit.played_systemd import ACTIVE, NOT_FOUND
@@ -44,4 +43,4 @@ def test_a_hive_that_was_never_asked_to_join_is_no_fault(bus: PlayedBus, root: P
 
     (note,) = asked(check_link, bus, root)
 
-    assert (note.text, note.hint, note.is_fault) == ("this hive has joined no queen", JOIN, False)
+    assert (note.text, note.hint, note.is_fault) == ("this hive has joined no queen", SYSTEM.rejoin, False)

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rbee.keeper.doctor.patient import HIVE, QUEEN, Patient, Program
+from rbee.keeper.doctor.patient import Patient, Program
+
+NOWHERE = Patient(None, Path("/nowhere"), is_root=True, sudo_user=None)
+QUEEN, HIVE = NOWHERE.queen, NOWHERE.hive
 
 
 @pytest.mark.parametrize(

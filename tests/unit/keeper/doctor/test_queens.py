@@ -10,7 +10,10 @@ from sqlite3 import connect
 import pytest
 
 from rbee.keeper.doctor.queens import complain_of_two_queens
-from rbee.keeper.local_hive import FOLDER, RemoteQueen
+from rbee.keeper.local_hive import RemoteQueen
+from rbee.scope import SYSTEM
+
+FOLDER = SYSTEM.hive_state.relative_to("/")
 
 
 def has_joined(root: Path, **changes: object) -> None:

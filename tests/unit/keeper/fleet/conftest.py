@@ -18,7 +18,7 @@ import rbee.keeper.fleet.join
 import rbee.keeper.fleet.reach
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import Bus
+from tests.unit.keeper.doubles import Bus, in_scope
 from tests.unit.keeper.fleet.remote_machine import NOT_FOUND, RemoteMachine
 from tests.unit.played_systemd import INACTIVE
 
@@ -81,15 +81,16 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[There]:
 def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with rbee-hive and without a queen, for root; where the hive keeps its state."""
     bus.states |= {QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), HIVE_UNIT: INACTIVE}
-    monkeypatch.setattr(rbee.keeper.fleet.join, "STATE", str(tmp_path))
-    monkeypatch.setattr(rbee.keeper.fleet.join, "INVITATION", str(tmp_path / "invitation"))
+    folder = tmp_path / "rbee-hive"
+    folder.mkdir()
+    in_scope(monkeypatch, state=tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
     monkeypatch.setattr(rbee.keeper.fleet.join.pwd, "getpwnam", lambda name: account)
     # A queen who is there, with the keys that the token is of.
     monkeypatch.setattr(rbee.keeper.fleet.reach, "connect", lambda *_asked: socket.socket())
     monkeypatch.setattr(rbee.keeper.fleet.reach, "check_keys", lambda *_asked: None)
-    return tmp_path
+    return folder
 
 
 @pytest.fixture

@@ -7,18 +7,19 @@ import pytest
 from rbee.errors import CommandFailed, TimedOut, Unreachable
 from rbee.keeper.fleet.shell import reason
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.keeper.fleet.typed import Typed
 from tests.unit.keeper.fleet.conftest import There
 
 
 def test_much_goes_through_either_way(there: There) -> None:
     content = b"0123456789abcde\n" * 200_000
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         assert ssh.run("cat", content=content) == content.decode()
         assert ssh.run("wc", "-c", content=content).strip() == str(len(content))
 
 
 def test_what_a_command_leaves_of_its_input_is_no_command(there: There) -> None:
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         ssh.run("true", content=b"5 0\nexit\n" * 10_000)
         ssh.run("head", "-c1", content=b"7 0\nexit 9\n" * 10_000)
         assert ssh.run("echo", "still here") == "still here\n"
@@ -26,7 +27,7 @@ def test_what_a_command_leaves_of_its_input_is_no_command(there: There) -> None:
 
 def test_a_failure_has_its_exit_status_and_the_end_of_both_streams(there: There) -> None:
     script = "seq 5000; echo the last on stdout; seq 5000 >&2; echo the last on stderr >&2; exit 100"
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         with pytest.raises(CommandFailed, match=r"on gpu1 sh failed \(100\)") as caught:
             ssh.run("sh", "-c", script)
         assert ssh.run("echo", "still here") == "still here\n"
@@ -37,19 +38,19 @@ def test_a_failure_has_its_exit_status_and_the_end_of_both_streams(there: There)
 
 
 def test_a_255_of_a_command_is_not_taken_for_ssh_s(there: There) -> None:
-    with Ssh("gpu1", None) as ssh, pytest.raises(CommandFailed, match=r"sh failed \(255\)"):
+    with Ssh(Typed("gpu1", None)) as ssh, pytest.raises(CommandFailed, match=r"sh failed \(255\)"):
         ssh.run("sh", "-c", "exit 255")
 
 
 def test_commands_speak_one_language(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         assert ssh.run("printenv", "LC_ALL") == "C\n"
 
 
 def test_a_command_has_its_time_and_no_more_than_is_left_of_the_deadline(there: There) -> None:
     told = "sleep on gpu1 was not done within 0.5 s"
-    with Ssh("gpu1", None, left=lambda most: min(most, 0.5)) as ssh:
+    with Ssh(Typed("gpu1", None), left=lambda most: min(most, 0.5)) as ssh:
         with pytest.raises(TimedOut, match=told):
             ssh.run("sleep", "30")
         # What it would answer now could be that command's.
@@ -58,7 +59,10 @@ def test_a_command_has_its_time_and_no_more_than_is_left_of_the_deadline(there: 
 
 
 def test_a_connection_that_is_lost_in_the_middle_is_said_to_be(there: There) -> None:
-    with Ssh("gpu1", None) as ssh, pytest.raises(Unreachable, match="to gpu1 was lost while sh ran there"):
+    with (
+        Ssh(Typed("gpu1", None)) as ssh,
+        pytest.raises(Unreachable, match="to gpu1 was lost while sh ran there"),
+    ):
         ssh.run("sh", "-c", "kill -9 0")
 
 

@@ -13,6 +13,7 @@ import pytest
 import rbee.keeper.fleet.ssh
 from rbee.errors import CommandFailed, NotPermitted, RbeeError, TimedOut, Unreachable
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.keeper.fleet.typed import Typed
 from tests.unit.keeper.fleet.conftest import There
 
 CHANGED = """@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
@@ -25,7 +26,7 @@ Host key verification failed."""
 
 def test_a_command_is_run_as_it_is_whatever_is_in_its_words(there: There) -> None:
     words = ("a b", "$HOME", "'", '"', "; exit 1", "ü", "", "!", "two\nlines")
-    with Ssh("gpu1", "grace") as ssh:
+    with Ssh(Typed("gpu1", "grace")) as ssh:
         assert ssh.own_address == "10.0.0.1"
         assert ssh.run("printf", "%s|", *words) == "".join(f"{word}|" for word in words)
         assert ssh.run("cat", content=b"what goes in") == "what goes in"
@@ -35,7 +36,7 @@ def test_a_command_is_run_as_it_is_whatever_is_in_its_words(there: There) -> Non
 
 
 def test_one_connection_serves_all_and_nothing_of_it_is_left(there: There) -> None:
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         (left,) = there.tmp.iterdir()
         assert (left.stat().st_mode & 0o777, sorted(os.listdir(left))) == (0o700, ["s"])
         ssh.run("true")
@@ -50,7 +51,7 @@ def test_one_connection_serves_all_and_nothing_of_it_is_left(there: There) -> No
     "host", ["gpu1,argv9=evil", "a;b", "a b", "a%41", "ü", "-oProxyCommand=x", "'\"$HOME"]
 )
 def test_a_host_is_one_word_behind_the_options(there: There, host: str) -> None:
-    with Ssh(host, None):
+    with Ssh(Typed(host, None)):
         pass
     asked = (there.folder / "asked").read_text().split("\n")
     assert asked[asked.index("--") + 1] == host
@@ -60,7 +61,7 @@ def test_a_connection_that_fails_says_why_and_what_else_there_is(there: There) -
     there.play("echo 'ssh: connect to host gpu1 port 22: Connection refused' >&2; exit 255")
     with (
         pytest.raises(Unreachable, match="ssh to grace@gpu1 failed: .* Connection refused") as caught,
-        Ssh("gpu1", "grace"),
+        Ssh(Typed("gpu1", "grace")),
     ):
         pass
     assert caught.value.hint == (
@@ -76,7 +77,7 @@ def test_of_what_ssh_says_the_end_is_kept(there: There) -> None:
     )
     with (
         pytest.raises(Unreachable, match=r"failed: … root@gpu1: Permission denied \(publickey\)\.$"),
-        Ssh("gpu1", None),
+        Ssh(Typed("gpu1", None)),
     ):
         pass
 
@@ -84,7 +85,7 @@ def test_of_what_ssh_says_the_end_is_kept(there: There) -> None:
 def test_a_changed_host_key_is_said_with_its_place_and_the_line_that_removes_it(there: There) -> None:
     there.play(f"echo '{CHANGED}' >&2; exit 255")
     told = r"the host key of gpu1 is not the one .* \(Offending ED25519 key in /home/ada/.ssh/known_hosts:3\)"
-    with pytest.raises(NotPermitted, match=told) as caught, Ssh("gpu1", None):
+    with pytest.raises(NotPermitted, match=told) as caught, Ssh(Typed("gpu1", None)):
         pass
     assert caught.value.hint == (
         'If it was installed anew: ssh-keygen -f "/home/ada/.ssh/known_hosts" -R "gpu1"'
@@ -104,24 +105,24 @@ def test_a_person_is_asked_only_where_asking_helps(there: There, says: str, trie
         asked.append("end")
 
     if tries == 2:
-        with Ssh("gpu1", None, asking=asking) as ssh:
+        with Ssh(Typed("gpu1", None), asking=asking) as ssh:
             assert ssh.run("echo", "done") == "done\n"
     else:
-        with pytest.raises(Unreachable, match=says), Ssh("gpu1", None, asking=asking):
+        with pytest.raises(Unreachable, match=says), Ssh(Typed("gpu1", None), asking=asking):
             pass
     assert asked == ["begin", "end"] * (tries - 1)
 
 
 def test_without_ssh_there_is_a_line_to_install_it(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(RbeeError, match="ssh is not installed") as caught, Ssh("gpu1", None):
+    with pytest.raises(RbeeError, match="ssh is not installed") as caught, Ssh(Typed("gpu1", None)):
         pass
     assert caught.value.hint == "sudo apt install openssh-client"
 
 
 def test_what_a_login_shell_says_of_its_own_is_passed_over(there: There) -> None:
     there.play("printf 'Welcome to gpu1\\nno line end'; echo 'no terminal' >&2")
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         assert ssh.own_address == "10.0.0.1"
         assert ssh.run("echo", "done") == "done\n"
         with pytest.raises(CommandFailed, match=r"on gpu1 sh failed \(3\): so it is$"):
@@ -140,7 +141,7 @@ def test_who_is_not_let_in_without_a_user_is_told_of_users(
     there: There, target: tuple[str, str | None], says: str, is_told: bool
 ) -> None:
     there.play(f"echo 'ada@gpu1: {says}' >&2; exit 255")
-    with pytest.raises(Unreachable) as caught, Ssh(*target):
+    with pytest.raises(Unreachable) as caught, Ssh(Typed(*target)):
         pass
     told = "As another user there: rbeectl add-hive root@gpu1"
     assert (told in (caught.value.hint or "").splitlines()) == is_told
@@ -152,7 +153,7 @@ def test_a_login_that_runs_nothing_is_said_to(there: There) -> None:
         pytest.raises(
             RbeeError, match="ssh to gpu1 runs no commands there, but prints: This account is"
         ) as caught,
-        Ssh("gpu1", None),
+        Ssh(Typed("gpu1", None)),
     ):
         pass
     assert caught.value.hint == "ssh gpu1 id; then again"
@@ -164,7 +165,7 @@ def test_a_login_that_hangs_is_given_up_and_says_what_it_printed(
     monkeypatch.setattr(rbee.keeper.fleet.ssh, "LOGIN_TIMEOUT", 0.5)
     there.play("echo 'Choose a menu item'; exec sleep 30")
     told = "the login to gpu1 took longer than 0.5 s: Choose a menu item"
-    with pytest.raises(TimedOut, match=told) as caught, Ssh("gpu1", None):
+    with pytest.raises(TimedOut, match=told) as caught, Ssh(Typed("gpu1", None)):
         pass
     assert caught.value.hint == "ssh gpu1 true"
     assert list(there.tmp.iterdir()) == []
@@ -175,7 +176,7 @@ def test_an_end_that_hangs_hides_nothing_and_leaves_no_folder(
 ) -> None:
     monkeypatch.setattr(rbee.keeper.fleet.ssh, "EXIT_TIMEOUT", 0.2)
     there.play('[ -z "$is_exit" ] || { : >"$path"; exec sleep 30; }')
-    with Ssh("gpu1", None):
+    with Ssh(Typed("gpu1", None)):
         pass
     assert list(there.tmp.iterdir()) == []
 
@@ -186,7 +187,7 @@ def test_a_folder_that_ssh_could_not_use_is_not_used(
 ) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
-    with Ssh("gpu1", None) as ssh:
+    with Ssh(Typed("gpu1", None)) as ssh:
         (path,) = {word for word in ssh._command("") if word.startswith("ControlPath=")}
         assert len(path.removeprefix("ControlPath=")) + rbee.keeper.fleet.ssh.SSH_SUFFIX <= 107
         assert list((tmp_path / name).iterdir()) == []
@@ -199,6 +200,6 @@ def test_without_any_folder_there_is_a_reason(there: There, monkeypatch: pytest.
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with (
         pytest.raises(RbeeError, match="no room for temporary files: .* cannot be used: No space left"),
-        Ssh("gpu1", None),
+        Ssh(Typed("gpu1", None)),
     ):
         pass

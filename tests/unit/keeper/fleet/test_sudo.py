@@ -12,6 +12,7 @@ import pytest
 import rbee.keeper.fleet.sudo
 from rbee.errors import NotPermitted, TimedOut
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.keeper.fleet.typed import Typed
 from tests.unit.keeper.fleet.conftest import There
 
 SUDO = """
@@ -56,13 +57,13 @@ def answer(there: There, monkeypatch: pytest.MonkeyPatch) -> Answer:
 
 def test_root_needs_no_sudo(there: There) -> None:
     there.program("sudo", "echo no >&2; exit 1")
-    with Ssh("gpu1", "root") as ssh:
+    with Ssh(Typed("gpu1", "root")) as ssh:
         assert ssh.run_as_root("echo", "done") == "done\n"
 
 
 def test_one_password_is_for_all_commands_and_is_in_no_command_line(there: There, answer: Answer) -> None:
     asked = answer("se cret")
-    with Ssh("gpu1", "grace") as ssh:
+    with Ssh(Typed("gpu1", "grace")) as ssh:
         assert ssh.run_as_root("echo", "one") == "one\n"
         assert ssh.run_as_root("cat", content=b"two") == "two"
         assert ssh.run("echo", "as grace") == "as grace\n"
@@ -74,20 +75,20 @@ def test_one_password_is_for_all_commands_and_is_in_no_command_line(there: There
 def test_a_sudo_that_asks_nothing_is_answered_nothing(there: There, answer: Answer) -> None:
     asked = answer("se cret")
     there.program("sudo", 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
-    with Ssh("gpu1", "grace") as ssh:
+    with Ssh(Typed("gpu1", "grace")) as ssh:
         assert ssh.run_as_root("cat", content=b"what goes in") == "what goes in"
     assert asked == []
 
 
 def test_a_mistyped_password_is_asked_for_again_until_sudo_has_had_enough(answer: Answer) -> None:
     asked = answer("a", "se cret")
-    with Ssh("gpu1", "grace") as ssh:
+    with Ssh(Typed("gpu1", "grace")) as ssh:
         assert ssh.run_as_root("echo", "done") == "done\n"
     assert [question.startswith("Sorry, try again. ") for question in asked] == [False, True]
 
     answer("a", "b", "c", "d")
     told = r"sudo on gpu1 did not take the password of grace: .*3 incorrect password attempts$"
-    with Ssh("gpu1", "grace") as ssh, pytest.raises(NotPermitted, match=told) as caught:
+    with Ssh(Typed("gpu1", "grace")) as ssh, pytest.raises(NotPermitted, match=told) as caught:
         ssh.run_as_root("true")
     assert "lecture" not in caught.value.message
     assert caught.value.hint == "ssh -t grace@gpu1 sudo true\nrbeectl add-hive root@gpu1"
@@ -96,7 +97,7 @@ def test_a_mistyped_password_is_asked_for_again_until_sudo_has_had_enough(answer
 def test_who_types_no_password_is_told_what_else_there_is(answer: Answer) -> None:
     answer()
     with (
-        Ssh("gpu1", "grace") as ssh,
+        Ssh(Typed("gpu1", "grace")) as ssh,
         pytest.raises(
             NotPermitted, match="no password was typed, and sudo on gpu1 wants that of grace"
         ) as caught,
@@ -126,7 +127,7 @@ def test_who_types_no_password_is_told_what_else_there_is(answer: Answer) -> Non
 def test_a_refusal_of_sudo_s_is_told_in_its_words(there: There, says: str, told: str) -> None:
     there.uid(1000)
     there.program("sudo", f"cat >&2 <<'END'\n{says}\nEND\nexit 1")
-    with Ssh("gpu1", "grace") as ssh, pytest.raises(NotPermitted) as caught:
+    with Ssh(Typed("gpu1", "grace")) as ssh, pytest.raises(NotPermitted) as caught:
         ssh.run_as_root("true")
     assert caught.value.message.startswith(told)
     assert "rbeectl add-hive root@gpu1" in (caught.value.hint or "")
@@ -139,5 +140,5 @@ def test_a_sudo_that_hangs_is_given_up_with_what_it_said(
     there.program("sudo", "echo 'sudo: unable to resolve host gpu1' >&2; exec sleep 30")
     monkeypatch.setattr(rbee.keeper.fleet.sudo, "SUDO_TIMEOUT", 0.5)
     told = "sudo on gpu1 neither asked for a password nor ran within 0.5 s: sudo: unable to resolve host gpu1"
-    with Ssh("gpu1", "grace") as ssh, pytest.raises(TimedOut, match=told):
+    with Ssh(Typed("gpu1", "grace")) as ssh, pytest.raises(TimedOut, match=told):
         ssh.run_as_root("true")

@@ -7,6 +7,7 @@ import pytest
 import rbee.keeper.fleet.units
 from rbee.errors import TimedOut, UnitFailed
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.keeper.fleet.typed import Typed
 from rbee.keeper.fleet.units import RemoteUnits
 from rbee.scope import HIVE_UNIT
 from rbee.systemd.unit import UnitState
@@ -31,7 +32,7 @@ def play(there: There, *, fails: str, result: str = "success", said: str = "", e
 
 def test_a_unit_is_what_systemctl_shows(there: There) -> None:
     play(there, fails="nothing", result="exit-code", said="a = b")
-    with Ssh("gpu1", "root") as ssh:
+    with Ssh(Typed("gpu1", "root")) as ssh:
         units = RemoteUnits(ssh)
         assert units.state(HIVE_UNIT) == UnitState(
             "loaded", "failed", "failed", result="exit-code", status_text="a = b", exit_status=78
@@ -45,7 +46,7 @@ def test_a_unit_that_fails_is_told_in_its_own_words_and_its_cures_are_for_its_ma
     said = "joining failed: the name is taken; try: rbeectl list-hives; try: sudo rbeectl join QUEEN"
     play(there, fails="start", result="exit-code", said=said)
     with (
-        Ssh("gpu1", "root") as ssh,
+        Ssh(Typed("gpu1", "root")) as ssh,
         pytest.raises(UnitFailed, match="joining failed: the name") as caught,
     ):
         RemoteUnits(ssh).start(HIVE_UNIT, timeout=5)
@@ -57,7 +58,10 @@ def test_a_unit_that_says_nothing_is_to_be_looked_at_on_its_machine(
     there: There, result: str, told: str
 ) -> None:
     play(there, fails="stop", result=result)
-    with Ssh("gpu1", "root") as ssh, pytest.raises(UnitFailed, match=f"did not stop: {told}") as caught:
+    with (
+        Ssh(Typed("gpu1", "root")) as ssh,
+        pytest.raises(UnitFailed, match=f"did not stop: {told}") as caught,
+    ):
         RemoteUnits(ssh).stop(HIVE_UNIT, timeout=5)
     assert caught.value.hint == CURES
 
@@ -66,7 +70,7 @@ def test_a_unit_that_takes_too_long_is_given_up(there: There, monkeypatch: pytes
     monkeypatch.setattr(rbee.keeper.fleet.units, "SLACK", 0.5)
     play(there, fails="start", ends="exec sleep 30")
     with (
-        Ssh("gpu1", "root") as ssh,
+        Ssh(Typed("gpu1", "root")) as ssh,
         pytest.raises(TimedOut, match="gpu1 was not done") as caught,
     ):
         RemoteUnits(ssh).start(HIVE_UNIT, timeout=0.1)

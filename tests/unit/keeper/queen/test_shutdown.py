@@ -45,7 +45,7 @@ def test_a_unit_that_is_not_stopped_is_an_error(bus: Bus, rbeectl: Rbeectl, unit
 def test_who_may_not_shut_down_is_told_why(
     bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.permission, "explain", lambda refusal: NotPermitted("explained"))
+    monkeypatch.setattr(rbee.keeper.permission, "explain", lambda refusal, scope: NotPermitted("explained"))
     bus.refusals["stop", TARGET] = NotPermitted("systemd does not let you do this")
 
     assert rbeectl("shutdown").code == 77

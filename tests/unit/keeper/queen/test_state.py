@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.keeper.local_hive import JOIN
-from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
 from tests.unit.keeper.doubles import LISTENING, UNUSABLE, Bus, Ran, Rbeectl, has_no_queen
 from tests.unit.played_systemd import ACTIVE, INACTIVE
@@ -81,7 +80,7 @@ def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
         "rbeectl: there is no queen on this machine",
-        f"  try: Type it on the queen's machine; to make this machine one of its hives: {JOIN}",
+        f"  try: Type it on the queen's machine; to make this machine one of its hives: {SYSTEM.rejoin}",
         "  try: To have one here, with rbee's packages in this folder: sudo apt install ./*.deb",
     ]
     assert bus.asked == []

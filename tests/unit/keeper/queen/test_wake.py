@@ -21,7 +21,7 @@ def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_
         "queen-rbee.service did not start: it said: it is damaged", hint="mv it"
     )
     monkeypatch.setattr(
-        rbee.keeper.queen.wake, "journal_tail", lambda *matches: [f"{matches[-1]} says", "\x1b[2J"]
+        rbee.keeper.queen.wake, "journal_tail", lambda *matches, **options: [f"{matches[-1]} says", "\x1b[2J"]
     )
 
     ran = rbeectl("add-hive", "localhost")

@@ -10,6 +10,7 @@ import rbee.keeper.doctor.doctor
 from rbee.keeper.doctor.check import Command, Complaint
 from rbee.keeper.doctor.doctor import Verdict
 from rbee.keeper.verbs.doctor import diagnosis
+from rbee.scope import SYSTEM, Scope
 from tests.unit.keeper.doubles import Bus, Ran, Rbeectl
 
 CURE = ("systemctl", "restart", "rbee.target")
@@ -22,7 +23,7 @@ class PlayedDoctor:
 
     verdicts: Iterator[list[Verdict]]
 
-    def __init__(self, _bus: object, stream: object) -> None:
+    def __init__(self, _bus: object, stream: object, *, scope: Scope) -> None:
         self.stream = stream
         self.ran: list[Command] = []
 
@@ -52,7 +53,7 @@ def finds(monkeypatch: pytest.MonkeyPatch) -> type[PlayedDoctor]:
     ],
 )
 def test_the_last_line_counts_what_is_left(faults: int, curable: int, has_mended: bool, said: str) -> None:
-    assert diagnosis(faults, curable, has_mended=has_mended) == said
+    assert diagnosis(faults, curable, SYSTEM, has_mended=has_mended) == said
 
 
 def test_a_fault_that_is_left_is_an_exit_status_and_a_note_is_none(

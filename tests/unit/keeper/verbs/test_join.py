@@ -17,7 +17,7 @@ import rbee.keeper.fleet.join
 import rbee.keeper.fleet.reach
 from rbee.errors import UnitFailed
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Bus, Rbeectl, in_scope
 from tests.unit.keeper.fleet.remote_machine import NOT_FOUND, TEXT
 from tests.unit.played_systemd import INACTIVE
 
@@ -25,10 +25,9 @@ from tests.unit.played_systemd import INACTIVE
 @pytest.fixture
 def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state directory of a hive, on a machine without a queen; for root."""
-    folder = tmp_path / "state"
+    folder = tmp_path / "rbee-hive"
     bus.states |= {QUEEN_UNIT: NOT_FOUND, HIVE_UNIT: INACTIVE}
-    monkeypatch.setattr(rbee.keeper.fleet.join, "STATE", str(folder))
-    monkeypatch.setattr(rbee.keeper.fleet.join, "INVITATION", str(folder / "invitation"))
+    in_scope(monkeypatch, state=tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
     monkeypatch.setattr(rbee.keeper.fleet.join, "pwd", SimpleNamespace(getpwnam=lambda name: account))

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.keeper.local_hive import JOIN
-from rbee.scope import QUEEN_UNIT
+from rbee.scope import QUEEN_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
 from tests.unit.keeper.doubles import BEATS, Bus, Rbeectl, has_no_queen
 from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE
@@ -27,7 +26,7 @@ from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE
         ),
         (
             replace(ACTIVE, status_text="queen at /run/rbee/queen.sock: it is not there"), INACTIVE,
-            3, f"has joined no queen\n  try: {JOIN}",
+            3, f"has joined no queen\n  try: {SYSTEM.rejoin}",
         ),
         (
             replace(INACTIVE, status_text=BEATS),
