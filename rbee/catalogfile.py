@@ -54,9 +54,6 @@ def way_out(scope: Scope = SYSTEM, *, is_open: bool = False) -> str:
     return "\n".join(commands)
 
 
-WAY_OUT = way_out()
-WAY_OUT_AWAKE = way_out(is_open=True)
-
 LOGS = ("-wal", "-journal")
 """Suffixes of SQLite's logs, which it applies to whatever file is beside them."""
 

@@ -21,9 +21,6 @@ from rbee.text import NotUtf8, decoded
 from rbee.wire.codec import decode
 from rbee.wire.types import LOCALHOST, Name
 
-QUEEN_SOCKET = SYSTEM.queen_socket
-HIVE_SOCKET = SYSTEM.hive_socket
-
 JITTER = 0.1
 """The part of the interval by which a beat may be early at random, so that hives do not beat in step."""
 
@@ -101,10 +98,10 @@ class QueenConfig:
 
 @dataclass(frozen=True, slots=True)
 class HiveConfig:
-    """The section [Hive]; spans in seconds. `queen` is the queen's Unix socket."""
+    """The section [Hive]; spans in seconds. load() sets `queen`, its Unix socket, by the scope."""
 
     id: str = _setting("Id", LOCALHOST, _name)
-    queen: Path = _setting("Queen", QUEEN_SOCKET, _path)
+    queen: Path = _setting("Queen", SYSTEM.queen_socket, _path)
     nvml_timeout: float = _setting("NvmlTimeoutSec", 10.0, _span(0.1, 60))
 
 

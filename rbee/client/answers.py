@@ -19,7 +19,7 @@ from rbee.errors import (
     WrongQueen,
     from_problem,
 )
-from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, SYSTEM, Scope
+from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, REMOTE, SYSTEM, Scope
 from rbee.wire.codec import decode
 from rbee.wire.routes import Answer, Route
 from rbee.wire.rows import read_rows
@@ -113,7 +113,8 @@ def _cannot_connect_remote(place: object, error: Exception, scope: Scope) -> Rbe
         )
     if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
         return NotRunning(
-            f"nobody listens on {place}", hint="On the queen's machine: rbeectl tcp enable; rbeectl wake"
+            f"nobody listens on {place}",
+            hint=f"On the queen's machine: {REMOTE.rbeectl('tcp enable')}; {REMOTE.rbeectl('wake')}",
         )
     if isinstance(error, TimeoutError):
         return TimedOut(f"{place} did not take the connection in time")

@@ -26,7 +26,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
     site = Site(
         scope,
         state_directory(scope.hive_state),
-        [listener for named in take_sockets().values() for listener in named],
+        [listener for named in take_sockets(scope=scope).values() for listener in named],
         # Which rbee-hive-join knows, too, and shows to be of the same machine.
         instance=invocation_id(),
         queen_uid=uid_of(scope.queen_user),

@@ -33,7 +33,7 @@ from rbee.hive.membership import (
     read,
 )
 from rbee.narration import JOIN_FAILED, JOINED_QUEEN, Journal
-from rbee.scope import HIVE_UNIT, SYSTEM, Scope, scope_of
+from rbee.scope import HIVE_UNIT, REMOTE, SYSTEM, Scope, scope_of
 from rbee.server.daemon import run_daemon
 from rbee.systemd.daemon import Notifier, state_directory
 from rbee.systemd.unit import invocation_of
@@ -42,7 +42,7 @@ from rbee.wire.fleet import Join
 from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes
 from rbee.wire.types import Host, Limit, MachineId, Name, Port
 
-WHERE_SHE_IS = "For the queen's address, on its machine: rbeectl tcp status"
+WHERE_SHE_IS = f"For the queen's address, on its machine: {REMOTE.rbeectl('tcp status')}"
 
 APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
 """Makes of a machine-id an id that says nothing of it (sd_id128_get_machine_app_specific(3))."""
@@ -147,7 +147,8 @@ class Guest:
         if not tls.has_fingerprint(ca, fingerprint):
             raise WrongQueen(
                 f"the server at {address} is not the queen that the token is from",
-                hint="Check the address, or make a new token on the queen's machine: rbeectl token create",
+                hint="Check the address, or make a new token on the queen's machine: "
+                + REMOTE.rbeectl("token create"),
             )
         return ca
 
@@ -185,7 +186,7 @@ class Guest:
         except (OSError, BadInput) as error:
             raise BadConfig(
                 f"{self._machine_id} is not a valid machine-id: {error}",
-                hint=SYSTEM.as_root("systemd-machine-id-setup"),
+                hint="sudo systemd-machine-id-setup",
             ) from error
         digest = bytearray(hmac.new(bytes.fromhex(machine_id), APPLICATION, hashlib.sha256).digest()[:16])
         digest[6] = digest[6] & 0x0F | 0x40

@@ -45,7 +45,7 @@ class RemoteQueen(Queen):
         self._memberships = memberships
         self._membership = membership
         self._address = membership.queen()
-        self._offer = Offer(self._address)
+        self._offer = Offer(self._address, scope)
         self.forget = memberships.forget
         super().__init__(membership.hive_id, str(self._address), self._offer)
 

@@ -44,7 +44,7 @@ def _sockets(scope: Scope) -> tuple[list[socket.socket], list[socket.socket]]:
 
     Not by their order, which differs from start to start when two units feed one service.
     """
-    handed_over = take_sockets()
+    handed_over = take_sockets(scope=scope)
     remote = handed_over.pop(TCP_SOCKETS, [])
     local = [listener for named in handed_over.values() for listener in named]
     if any(listener.family != socket.AF_UNIX for listener in local):

@@ -14,6 +14,7 @@ from rbee.files import explained
 from rbee.narration import KEYS_RENEWED, Narrator
 from rbee.queen.authority import Authority, credentials_folder
 from rbee.queen.boot_marker import BootMarker
+from rbee.scope import SYSTEM, Scope
 from rbee.server.peer import address_of
 from rbee.wire.fleet import Tcp
 
@@ -33,7 +34,9 @@ class TcpAccess:
         narrator: Narrator,
         *,
         find_credentials: Callable[[], Path | None] = credentials_folder,
+        scope: Scope = SYSTEM,
     ) -> None:
+        self._scope = scope
         self._folder = folder
         self._sockets = sockets
         self._narrator = narrator
@@ -87,7 +90,8 @@ class TcpAccess:
     def authority(self) -> Authority:
         """The queen's CA. Raises TcpClosed if TCP has never been enabled."""
         if self._authority is None:
-            raise TcpClosed("the queen is not open to other machines", hint="rbeectl tcp enable")
+            hint = self._scope.rbeectl("tcp enable")
+            raise TcpClosed("the queen is not open to other machines", hint=hint)
         return self._authority
 
     async def keep_keys(self) -> None:

@@ -28,7 +28,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.restraint import Restraint, network_of
 from rbee.queen.store.records import Actor, Joining, Row, now_ms
 from rbee.queen.store.store import Store
-from rbee.scope import SYSTEM
+from rbee.scope import REMOTE, Scope
 from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
 from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, TokenView
@@ -48,7 +48,9 @@ class Fleet:
         hives: Hives,
         narrator: Narrator,
         restraint: Restraint,
+        scope: Scope,
     ) -> None:
+        self._scope = scope
         self._access = access
         self._catalog = catalog
         self._hives = hives
@@ -83,7 +85,7 @@ class Fleet:
         if hive_id is None:
             raise UnknownHive(
                 "this machine was removed from the hive catalog, or joined anew under another credential",
-                hint=f"To join again: {SYSTEM.rejoin}",
+                hint=f"To join again: {REMOTE.rejoin}",
             )
         return hive_id
 
@@ -123,15 +125,11 @@ class Fleet:
     async def _join(self, asked: Join, peer: RemotePeer, instance: str | None) -> Joined:
         check_version(asked.version, asked.name)
         if asked.name == LOCALHOST:
-            raise _reserved(
-                "name",
-                hint=f"Under a name of its own: {SYSTEM.rejoin} --name NAME",
-            )
+            raise _reserved("name", hint=f"Under a name of its own: {REMOTE.rejoin} --name NAME")
         token_id, secret, fingerprint = tls.read_token(asked.token)
         if fingerprint != self._access.authority.fingerprint:
-            raise BadToken(
-                "the token is another queen's", hint="On this queen's machine: rbeectl token create"
-            )
+            hint = f"On this queen's machine: {self._scope.rbeectl('token create')}"
+            raise BadToken("the token is another queen's", hint=hint)
         credential = secrets.token_hex(8)
         joining = Joining(asked.name, asked.machine, credential, peer.address, token_id, _hash(secret))
         # The token first: reading and signing a request costs time, which only its holder may use.
@@ -235,7 +233,7 @@ class Fleet:
         error = UnknownHive(
             f"the beehive {hive_id} comes from {peer.address} with a credential that is not in the hive "
             "catalog: it joined after the backup that was restored, or was removed since",
-            hint=f"rbeectl add-hive {hive_id}",
+            hint=self._scope.rbeectl(f"add-hive {hive_id}"),
         )
         await self._hives.remote_hive(hive_id).refused(error)
 

@@ -17,6 +17,7 @@ from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
 from rbee.narration import STORY_FULL, Event, Narrator, line_of
 from rbee.queen.metrics import Metrics
 from rbee.queen.store.records import now_ms
+from rbee.scope import SYSTEM, Scope
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
@@ -40,8 +41,11 @@ Kind = Literal["add-hive", "remove-hive", "shutdown"]
 class Job:
     """One operation that was requested, and its story. `journalctl RBEE_JOB_ID=` takes its id."""
 
-    def __init__(self, kind: Kind, hive_id: str | None, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, kind: Kind, hive_id: str | None, metrics: Metrics | None = None, scope: Scope = SYSTEM
+    ) -> None:
         self._metrics = metrics or Metrics()
+        self._scope = scope
         self._began = time.monotonic()
         self.id = secrets.token_hex(16)
         self.kind = kind
@@ -72,9 +76,8 @@ class Job:
         self._size += len(line.text)
         self._is_full = len(self._entries) >= STORY_LIMIT or self._size > STORY_SIZE
         if self._is_full:
-            line = line_of(
-                STORY_FULL, f"The story is too long to continue here: journalctl RBEE_JOB_ID={self.id}"
-            )
+            log = self._scope.journalctl(f"RBEE_JOB_ID={self.id}", as_root=False)
+            line = line_of(STORY_FULL, f"The story is too long to continue here: {log}")
         self._append("line", encode(line))
 
     def add_once(self, line: Line) -> None:
@@ -129,8 +132,14 @@ class Jobs:
     """The kept jobs. Places for readers are reserved for the uids in `daemons`."""
 
     def __init__(
-        self, jobs_max: int, metrics: Metrics | None = None, *, daemons: Collection[int] = ()
+        self,
+        jobs_max: int,
+        metrics: Metrics | None = None,
+        *,
+        daemons: Collection[int] = (),
+        scope: Scope = SYSTEM,
     ) -> None:
+        self._scope = scope
         self._jobs_max = jobs_max
         self._metrics = metrics or Metrics()
         self._jobs: dict[str, Job] = {}
@@ -151,7 +160,7 @@ class Jobs:
                     f"{self._jobs_max} jobs are running", hint="Wait for one to end, or raise JobsMax=."
                 )
             del self._jobs[ended.id]
-        job = Job(kind, hive_id, self._metrics)
+        job = Job(kind, hive_id, self._metrics, self._scope)
         self._jobs[job.id] = job
         return job
 

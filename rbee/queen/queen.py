@@ -97,9 +97,10 @@ class Queen:
             self.narrator,
             wanted=BootMarker(site.state / "wanted").set,
             metrics=self.metrics,
+            scope=site.scope,
             find_daemons=lambda: {os.geteuid(), site.find_hive_uid() or os.geteuid()},
         )
-        self.jobs = Jobs(config.jobs_max, self.metrics, daemons=self._daemons)
+        self.jobs = Jobs(config.jobs_max, self.metrics, daemons=self._daemons, scope=site.scope)
         tally: Counter[State] = Counter()
         self._tasks = Tasks()
         self._status = StatusLine(notifier, tally, self.jobs)
@@ -118,6 +119,7 @@ class Queen:
             narrator,
             restraint,
             Pace(config.heartbeat_interval, config.heartbeat_grace),
+            site.scope,
             changed=self._status.update,
             metrics=self.metrics,
             clocks=clocks,
@@ -133,9 +135,13 @@ class Queen:
         )
         self.work = HiveWork(shared, self.hives, self.jobs, self.bus)
         self.access = TcpAccess(
-            site.state, site.remote_sockets, self.narrator, find_credentials=site.find_credentials
+            site.state,
+            site.remote_sockets,
+            self.narrator,
+            find_credentials=site.find_credentials,
+            scope=site.scope,
         )
-        self.fleet = Fleet(self.access, self.catalog, self.hives, self.narrator, restraint)
+        self.fleet = Fleet(self.access, self.catalog, self.hives, self.narrator, restraint, site.scope)
 
     @classmethod
     @asynccontextmanager

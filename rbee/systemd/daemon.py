@@ -9,6 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from rbee.errors import BadConfig, RbeeError
+from rbee.scope import SYSTEM, Scope
 from rbee.text import printable, shortened
 
 STATUS_LIMIT = 500
@@ -18,7 +19,9 @@ NO_SOCKET = "systemd handed over no socket"
 """The error of a daemon that was started without systemd, or whose socket unit has lost its socket."""
 
 
-def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
+def take_sockets(
+    environ: MutableMapping[str, str] = os.environ, *, scope: Scope = SYSTEM
+) -> dict[str, list[socket.socket]]:
     """The listening sockets that systemd handed over, by FileDescriptorName=; BadConfig if there are none.
 
     By name, because their order is not stable where several socket units feed one service.
@@ -28,7 +31,7 @@ def take_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, li
     names = [name or "unknown" for name in environ.pop("LISTEN_FDNAMES", "").split(":")]
     sockets: dict[str, list[socket.socket]] = {}
     if pid != str(os.getpid()) or not re.fullmatch("[1-9][0-9]{0,5}", count):
-        raise BadConfig(NO_SOCKET, hint="Start the unit instead: systemctl start UNIT")
+        raise BadConfig(NO_SOCKET, hint=f"Start the unit instead: {scope.systemctl('start UNIT')}")
     for number, fd in enumerate(range(3, 3 + int(count))):
         os.set_inheritable(fd, False)
         # No family and no protocol given: Python asks the kernel, and asyncio then sets TCP_NODELAY.

@@ -23,6 +23,7 @@ from rbee.errors import (
     TimedOut,
     TooMany,
 )
+from rbee.scope import HIVE_PROGRAM, REMOTE
 from rbee.text import shown_span
 from rbee.uplink.carried import Carried
 from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, refusal_of
@@ -165,7 +166,7 @@ class Uplink(Frames):
             raise TimedOut(
                 f"the beehive {self.hive_id} was asked for a connection, and did not dial one "
                 f"within {DIAL_TIMEOUT:g} s",
-                hint=f"On {self.hive_id}: sudo journalctl -u rbee-hive -n 20",
+                hint=f"On {self.hive_id}: {REMOTE.journalctl(f'-u {HIVE_PROGRAM} -n 20')}",
             ) from error
         except asyncio.CancelledError:
             if coming.done() and not coming.cancelled() and coming.exception() is None:
@@ -264,7 +265,7 @@ class _Carrier:
         self._uplink = uplink
         self._stream: Carried | None = None
         self._expires: asyncio.TimerHandle | None = None
-        self.link = Link(self, timeout=LONGEST)
+        self.link = Link(self, timeout=LONGEST, scope=REMOTE)
 
     def __str__(self) -> str:
         return f"the beehive {self._uplink.hive_id}"
@@ -329,8 +330,8 @@ class Uplinks:
             raise ClonedHive(
                 f"the beehive {hive_id} is connected from {old.address} already, and now also connects from "
                 f"{address}: one is a copy of the other",
-                hint="On the copy: sudo rm /var/lib/rbee-hive/membership /etc/machine-id; "
-                "sudo systemd-machine-id-setup; then let it join under a name of its own",
+                hint=f"On the copy: {REMOTE.as_root(f'rm {REMOTE.hive_state}/membership /etc/machine-id')}; "
+                f"{REMOTE.as_root('systemd-machine-id-setup')}; then let it join under a name of its own",
             )
 
     async def wait(self, hive_id: str, *, timeout: float) -> Uplink:
@@ -343,7 +344,8 @@ class Uplinks:
             uplink = self._open.get(hive_id)
         if uplink is None:
             raise HiveNotOnline(
-                f"the beehive {hive_id} is not connected", hint=f"On {hive_id}: systemctl status rbee-hive"
+                f"the beehive {hive_id} is not connected",
+                hint=f"On {hive_id}: {REMOTE.systemctl(f'status {HIVE_PROGRAM}')}",
             )
         return uplink
 

@@ -12,6 +12,7 @@ from rbee import __version__
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, refusal
 from rbee.client.link import QueenAddress
 from rbee.errors import Disconnected, NoSuchRoute, RbeeError, TimedOut, Unreachable, VersionSkew
+from rbee.scope import SYSTEM, Scope
 from rbee.server.listener import USER_TIMEOUT
 from rbee.server.transport import TlsTransport, handshake
 from rbee.tls import QUEEN_NAME
@@ -30,6 +31,8 @@ async def dial(
     route: Route[None],
     headers: dict[str, str],
     protocol: asyncio.Protocol,
+    *,
+    scope: Scope = SYSTEM,
     **values: str,
 ) -> TlsTransport:
     """Dial the queen, and let the connection continue with `protocol`; `values` are for the route's path.
@@ -38,8 +41,8 @@ async def dial(
     """
     try:
         async with asyncio.timeout(TIMEOUT):
-            asking = _Asking(queen)
-            transport = TlsTransport(await _connect(queen), asking)
+            asking = _Asking(queen, scope)
+            transport = TlsTransport(await _connect(queen, scope), asking)
             try:
                 transport.write(hello(route, QUEEN_NAME, headers, **values))
                 rest = await asking.answered
@@ -64,8 +67,9 @@ async def dial(
 class _Asking(asyncio.Protocol):
     """Reads the answer to the first request; the result of `answered` is the data after it."""
 
-    def __init__(self, queen: QueenAddress) -> None:
+    def __init__(self, queen: QueenAddress, scope: Scope) -> None:
         self._queen = queen
+        self._scope = scope
         self._parser = httptools.HttpResponseParser(self)
         self._body = b""
         self.answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -102,7 +106,7 @@ class _Asking(asyncio.Protocol):
         if exc is None:
             self._fail(Disconnected(f"the connection to {self._queen} broke"))
         else:
-            self._fail(cannot_connect(self._queen, exc))
+            self._fail(cannot_connect(self._queen, exc, self._scope))
 
     def _answer(self, rest: bytes) -> None:
         if not self.answered.done():
@@ -113,7 +117,7 @@ class _Asking(asyncio.Protocol):
             self.answered.set_exception(error)
 
 
-async def _connect(queen: QueenAddress) -> ssl.SSLSocket:
+async def _connect(queen: QueenAddress, scope: Scope) -> ssl.SSLSocket:
     """Return a TLS connection to the queen; raises what cannot_connect() returns."""
     try:
         plain = await _reach(queen.host, queen.port)
@@ -130,7 +134,7 @@ async def _connect(queen: QueenAddress) -> ssl.SSLSocket:
             raise
         return channel
     except OSError as error:
-        raise cannot_connect(queen, error) from error
+        raise cannot_connect(queen, error, scope) from error
 
 
 async def _reach(host: str, port: int) -> socket.socket:

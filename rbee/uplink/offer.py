@@ -7,12 +7,14 @@ import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from starlette.types import ASGIApp
 
 from rbee import __version__
 from rbee.client.link import QueenAddress
 from rbee.errors import BadInput, Disconnected, RbeeError, TimedOut, Unreachable, from_problem
+from rbee.scope import SYSTEM, Scope
 from rbee.server.dialled import DialledServer
 from rbee.server.peer import RemotePeer
 from rbee.server.transport import TlsTransport
@@ -45,8 +47,9 @@ CLOSE_TIMEOUT = 0.5
 class Offer:
     """Sends beats to a remote queen, and serves the hive's app to it, while a hold() lasts."""
 
-    def __init__(self, queen: QueenAddress) -> None:
+    def __init__(self, queen: QueenAddress, scope: Scope = SYSTEM) -> None:
         self._queen = queen
+        self._scope = scope
         self._control: _Control | None = None
 
     @property
@@ -71,10 +74,10 @@ class Offer:
         If the connection cannot be made, the queen's refusal or an error of the network is raised here.
         """
         server = DialledServer(app)
-        control = _Control(self._queen, server)
+        control = _Control(self._queen, server, self._scope)
         headers = {INSTANCE_HEADER: instance, VERSION_HEADER: __version__}
         try:
-            await dial(self._queen, UplinkRoutes.CONTROL, headers, control)
+            await dial(self._queen, UplinkRoutes.CONTROL, headers, control, scope=self._scope)
             self._control = control
             yield control.ended
         finally:
@@ -92,8 +95,9 @@ class Offer:
 
 
 class _Control(Frames):
-    def __init__(self, queen: QueenAddress, server: DialledServer) -> None:
+    def __init__(self, queen: QueenAddress, server: DialledServer, scope: Scope) -> None:
         super().__init__()
+        self._scope = scope
         self.server = server
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queen = queen
@@ -182,11 +186,14 @@ class _Control(Frames):
 
     async def _reach(self, dial_id: str, protocol: asyncio.Protocol) -> TlsTransport:
         """Dial, and retry if the connection breaks: the queen limits unauthenticated connections."""
+        once = partial(
+            dial, self._queen, UplinkRoutes.CARRIER, {}, protocol, scope=self._scope, dial_id=dial_id
+        )
         for wait in DIAL_AGAIN:
             with suppress(Disconnected):
-                return await dial(self._queen, UplinkRoutes.CARRIER, {}, protocol, dial_id=dial_id)
+                return await once()
             await asyncio.sleep(wait * random.uniform(0.5, 1))
-        return await dial(self._queen, UplinkRoutes.CARRIER, {}, protocol, dial_id=dial_id)
+        return await once()
 
     async def settle(self) -> None:
         await self.server.settle(SETTLE_TIMEOUT)

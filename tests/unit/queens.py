@@ -12,7 +12,7 @@ from typing import Any
 from rbee.config import Config, QueenConfig
 from rbee.narration import Narrator
 from rbee.queen.queen import Queen, Site
-from rbee.scope import SYSTEM
+from rbee.scope import SYSTEM, Scope
 from rbee.systemd.daemon import Notifier
 from tests.unit.played_systemd import PlayedSystemd
 
@@ -30,6 +30,7 @@ async def a_queen(
     journal: Narrator | None = None,
     *,
     systemd: PlayedSystemd | None = None,
+    scope: Scope = SYSTEM,
     **settings: Any,
 ) -> AsyncIterator[Queen]:
     """Her state directory is `folder`, which is made; the local hive's socket is hive.sock in it.
@@ -37,7 +38,7 @@ async def a_queen(
     `settings` are QueenConfig's. No hive's user is known here, or whoever runs the tests could be that.
     """
     folder.mkdir(exist_ok=True)
-    site = Site(SYSTEM, folder, folder / "hive.sock", find_credentials=lambda: None)
+    site = Site(scope, folder, folder / "hive.sock", find_credentials=lambda: None)
     played = systemd or PlayedSystemd()
     opened = Queen.open(
         Config(replace(QueenConfig(jobs_max=16), **settings)),

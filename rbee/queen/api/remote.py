@@ -13,7 +13,7 @@ from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
 from rbee.queen.access import TcpAccess
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
-from rbee.scope import SYSTEM
+from rbee.scope import REMOTE
 from rbee.server.app import Handler, build_app
 from rbee.server.peer import RemotePeer
 from rbee.server.requests import read_shape, remote_peer_of
@@ -38,7 +38,7 @@ def admit(peer: RemotePeer, route: Route[Any]) -> None:
     if peer.credential is None and route not in OPEN:
         raise NotPermitted(
             "over TCP the queen serves hives only, and a hive must show its certificate",
-            hint=f"To join: {SYSTEM.rejoin}",
+            hint=f"To join: {REMOTE.rejoin}",
         )
 
 

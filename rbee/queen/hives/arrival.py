@@ -14,11 +14,13 @@ from rbee.scope import HIVE_UNIT
 class Arrival:
     """A job that waits for a hive's first heartbeat, or for the report that none will come.
 
+    `hint` is the command that shows what is wrong with the hive.
     `is_started` once the hive's unit was started; `awaits_beat` is false while the job does something
     else, during which an end of the hive does not fail the job.
     """
 
     job: Job
+    hint: str
     is_started: bool = False
     awaits_beat: bool = True
     outcome: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -36,7 +38,7 @@ class Arrival:
     def dies(self, reason: str) -> None:
         """Fail the wait with UnitFailed: the hive's unit has ended for a reason."""
         message = f"{HIVE_UNIT} started and sent no heartbeat: {reason}"
-        self.refuse(UnitFailed(message, hint=f"systemctl status {HIVE_UNIT}"))
+        self.refuse(UnitFailed(message, hint=self.hint))
 
     def refuse(self, error: RbeeError) -> None:
         """Fail the wait with an error."""

@@ -26,6 +26,7 @@ from rbee.queen.hives.samples import SampleCache
 from rbee.queen.hives.standing import ENDS, Shared, Standing
 from rbee.queen.jobs import Job
 from rbee.queen.store.records import Actor, Row
+from rbee.scope import Scope
 from rbee.wire.devices import Devices, Sample
 from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, State
 
@@ -34,16 +35,19 @@ class Hive(ABC):
     """A hive in the catalog.
 
     `goodbye` is why it stops, if its last beat announced that; `is_leaving` is true while the queen has
-    asked it to stop, so that its end is expected. `hint` is the command that shows what is wrong with it.
+    asked it to stop, so that its end is expected. `hint` is the command that shows what is wrong with it;
+    `scope` is that of its own rbee.
     """
 
-    def __init__(self, row: Row, shared: Shared, state: State, reason: str, *, hint: str) -> None:
+    def __init__(
+        self, row: Row, shared: Shared, state: State, reason: str, *, scope: Scope, hint: str
+    ) -> None:
         self.id = row.id
         self.hint = hint
         self.standing = Standing(row, shared, state, reason)
         timeout = shared.config.detect_timeout
         self.inventory = Inventory(self.standing, self.reach, timeout=timeout, hint=hint)
-        self.samples = SampleCache(row.id, self.client)
+        self.samples = SampleCache(row.id, self.client, scope)
         self.lock = asyncio.Lock()
         self.arrival: Arrival | None = None
         self.goodbye: str | None = None
@@ -201,7 +205,9 @@ class Hive(ABC):
             state, reason = self.standing.life.state, self.standing.life.reason
             raise HiveNotOnline(
                 f"the beehive {self.id} is {state} and reports no sample of its machine: {reason}",
-                hint=f"rbeectl {'add-hive' if state == 'offline' else 'status'} {self.id}",
+                hint=self._shared.scope.rbeectl(
+                    f"{'add-hive' if state == 'offline' else 'status'} {self.id}"
+                ),
             )
         return await self.samples.sample()
 
@@ -212,7 +218,7 @@ class Hive(ABC):
 
     @contextlib.contextmanager
     def _expecting(self, job: Job) -> Iterator[Arrival]:
-        self.arrival = Arrival(job)
+        self.arrival = Arrival(job, self.hint)
         try:
             yield self.arrival
         finally:

@@ -77,11 +77,15 @@ class Hives:
         """Return the hive, or None if there is none with this id."""
         return self._hives.get(hive_id)
 
-    def hive(self, hive_id: str, *, hint: str = "rbeectl list-hives shows those that are") -> Hive:
+    def hive(self, hive_id: str, *, hint: str | None = None) -> Hive:
         """As find(); raises UnknownHive."""
         hive = self._hives.get(hive_id)
         if hive is None:
-            raise UnknownHive(f"hive '{hive_id}' is not in the hive catalog", hint=hint, field="hive_id")
+            raise UnknownHive(
+                f"hive '{hive_id}' is not in the hive catalog",
+                hint=hint or f"{self._shared.scope.rbeectl('list-hives')} shows those that are",
+                field="hive_id",
+            )
         return hive
 
     def remote_hive(self, hive_id: str) -> RemoteHive:
@@ -136,7 +140,7 @@ class Hives:
     async def heartbeat(self, beat: Heartbeat, sender: Actor | None = None) -> HeartbeatAck:
         """Take a hive's beat; `sender` is entered in the audit for writes that follow. Raises UnknownHive."""
         try:
-            hive = self.hive(beat.hive_id, hint=f"rbeectl add-hive {beat.hive_id}")
+            hive = self.hive(beat.hive_id, hint=self._shared.scope.rbeectl(f"add-hive {beat.hive_id}"))
         except UnknownHive:
             self._shared.metrics.beat_refused()
             raise

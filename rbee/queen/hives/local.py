@@ -15,7 +15,7 @@ from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.standing import ENDS, STOPPED_BY_ADMIN, STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, Scope
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.exitstatus import describe_exit
 from rbee.systemd.unit import UnitState
@@ -44,7 +44,9 @@ class LocalHive(Hive):
         self._bus = bus
         self._client = client
         self._was_up = False
-        super().__init__(row, shared, state, reason, hint=f"systemctl status {HIVE_UNIT}")
+        scope = shared.scope
+        hint = scope.systemctl(f"status {HIVE_UNIT}")
+        super().__init__(row, shared, state, reason, scope=scope, hint=hint)
 
     @property
     def interval(self) -> float:
@@ -63,7 +65,8 @@ class LocalHive(Hive):
     async def sample(self) -> Sample:
         # Its end may not be known yet, and connecting to its socket would start it again.
         if self.standing.is_online and not (await self._bus.state(HIVE_UNIT)).is_active:
-            raise HiveNotOnline(f"the beehive {self.id} is being stopped", hint=f"rbeectl status {self.id}")
+            hint = self._shared.scope.rbeectl(f"status {self.id}")
+            raise HiveNotOnline(f"the beehive {self.id} is being stopped", hint=hint)
         return await super().sample()
 
     # Starting
@@ -213,15 +216,15 @@ class LocalHive(Hive):
     async def _check_own(self) -> None:
         """Raise UnitFailed if the hive that runs here will never send this queen a heartbeat as localhost."""
         health = await self._health()
-        if health is not None and (fault := fault_of(health)) is not None:
+        if health is not None and (fault := fault_of(health, self._shared.scope)) is not None:
             raise fault
 
     async def _destination_of_beats(self) -> str:
         """Return the end of a sentence about missing beats: where they go, '' if to the default socket."""
-        health = await self._health()
-        if health is None or health.queen in (None, str(config.QUEEN_SOCKET)):
+        health, scope = await self._health(), self._shared.scope
+        if health is None or health.queen in (None, str(scope.queen_socket)):
             return ""
-        return f"; it sends them to {health.queen}, by [Hive] Queen= in {_where_set('Queen')}"
+        return f"; it sends them to {health.queen}, by [Hive] Queen= in {_where_set('Queen', scope)}"
 
     async def _health(self) -> HiveHealth | None:
         try:
@@ -230,29 +233,30 @@ class LocalHive(Hive):
             return None
 
 
-def fault_of(health: HiveHealth) -> UnitFailed | None:
+def fault_of(health: HiveHealth, scope: Scope) -> UnitFailed | None:
     """Return why a hive that runs on the queen's machine cannot be its local hive, or None."""
     if health.is_remote_queen:
         return UnitFailed(
             f"the hive on this machine is the hive {health.hive_id} of the queen at {health.queen}",
-            hint=f"To make it this queen's hive: {SYSTEM.doctor} --fix; rbeectl add-hive localhost\n"
+            hint=f"To make it this queen's hive: {scope.doctor} --fix; "
+            f"{scope.rbeectl(f'add-hive {LOCALHOST}')}\n"
             "To leave it with the other queen: sudo apt remove rbee-queen",
         )
     if health.hive_id not in (None, LOCALHOST):
-        place = _where_set("Id")
-        restart = SYSTEM.systemctl(f"restart {HIVE_UNIT}", as_root=True)
+        place = _where_set("Id", scope)
+        restart = scope.systemctl(f"restart {HIVE_UNIT}", as_root=True)
         return UnitFailed(
             f"the hive on this machine calls itself {health.hive_id}, by [Hive] Id= in {place}: "
             f"its queen knows it as {LOCALHOST} only",
             hint=f"Delete the line Id={health.hive_id} in {place}; then: {restart}; "
-            f"rbeectl add-hive {LOCALHOST}",
+            + scope.rbeectl(f"add-hive {LOCALHOST}"),
         )
     return None
 
 
-def _where_set(key: str) -> str:
+def _where_set(key: str, scope: Scope) -> str:
     try:
-        return str(config.where_set("Hive", key) or "rbee.conf")
+        return str(config.where_set("Hive", key, scope=scope) or "rbee.conf")
     except (RbeeError, OSError):
         return "rbee.conf"  # changed since the hive has read it
 

@@ -13,7 +13,7 @@ from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.standing import STOPPED_WITH_QUEEN, Shared
 from rbee.queen.store.records import Actor, Row
-from rbee.scope import HIVE_UNIT
+from rbee.scope import HIVE_UNIT, REMOTE
 from rbee.uplink.accept import Uplinks
 from rbee.wire.devices import Devices
 from rbee.wire.hives import State
@@ -42,7 +42,8 @@ class RemoteHive(Hive):
         """Why the queen refused its last connection; None if it did not."""
         self._was_online = row.status == "online"
         """Was it online when the queen started? If not, and it never beat, its silence is no loss."""
-        super().__init__(row, shared, state, reason, hint=f"On {row.id}: systemctl status {HIVE_UNIT}")
+        hint = f"On {row.id}: {REMOTE.systemctl(f'status {HIVE_UNIT}')}"
+        super().__init__(row, shared, state, reason, scope=REMOTE, hint=hint)
 
     @property
     def interval(self) -> float:
@@ -60,7 +61,8 @@ class RemoteHive(Hive):
     def client(self) -> HiveClient:
         uplink = self._uplinks.find(self.id)
         if uplink is None:
-            raise HiveNotOnline(f"the beehive {self.id} is not connected", hint=f"rbeectl status {self.id}")
+            hint = self._shared.scope.rbeectl(f"status {self.id}")
+            raise HiveNotOnline(f"the beehive {self.id} is not connected", hint=hint)
         return uplink.client
 
     async def reach(self) -> HiveClient:
@@ -83,7 +85,7 @@ class RemoteHive(Hive):
         except TimeoutError as error:
             raise TimedOut(
                 f"the beehive {self.id} is connected, and sent no heartbeat within {timeout:g} s",
-                hint=f"On {self.id}: sudo journalctl -u {HIVE_UNIT} -n 20",
+                hint=f"On {self.id}: {REMOTE.journalctl(f'-u {HIVE_UNIT} -n 20')}",
             ) from error
         return await self.inventory.ask_first(story, arrival.job.id)
 
@@ -118,7 +120,8 @@ class RemoteHive(Hive):
             if not is_forced:
                 raise HiveFailed(
                     f"the beehive {self.id} cannot be asked to leave: {error.message}",
-                    hint=f"To remove it all the same: rbeectl remove-hive --force {self.id}",
+                    hint="To remove it all the same: "
+                    + self._shared.scope.rbeectl(f"remove-hive --force {self.id}"),
                 ) from error
             story.narrate(
                 HIVE_NOT_TOLD, f"the beehive {self.id} could not be asked to leave: {error.message}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rbee.client.link import HiveClient
 from rbee.errors import HiveFailed, NoSuchRoute, RbeeError, Stopping, TimedOut
-from rbee.scope import HIVE_UNIT
+from rbee.scope import HIVE_UNIT, Scope
 from rbee.wire.devices import Sample
 
 SAMPLE_TIMEOUT = 5.0
@@ -17,8 +17,9 @@ SAMPLE_TIMEOUT = 5.0
 class SampleCache:
     """Lets simultaneous readers of one hive share one request to it."""
 
-    def __init__(self, hive_id: str, client: Callable[[], HiveClient]) -> None:
-        """`client` returns a client for the hive, or raises RbeeError."""
+    def __init__(self, hive_id: str, client: Callable[[], HiveClient], scope: Scope) -> None:
+        """`client` returns a client for the hive, or raises RbeeError; `scope` is that of the hive."""
+        self._scope = scope
         self._hive_id = hive_id
         self._client = client
         self._asking: asyncio.Task[Sample] | None = None
@@ -58,10 +59,10 @@ class SampleCache:
         except NoSuchRoute as error:
             raise HiveFailed(
                 f"the beehive {hive_id} has a version that does not report samples",
-                hint=f"Upgrade rbee-hive, then: systemctl restart {HIVE_UNIT}",
+                hint=f"Upgrade rbee-hive, then: {self._scope.systemctl(f'restart {HIVE_UNIT}')}",
             ) from error
         except RbeeError as error:
             raise HiveFailed(
                 f"the beehive {hive_id} did not report a sample of its machine: {error.message}",
-                hint=error.hint or f"systemctl status {HIVE_UNIT}",
+                hint=error.hint or self._scope.systemctl(f"status {HIVE_UNIT}"),
             ) from error

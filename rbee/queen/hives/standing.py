@@ -19,6 +19,7 @@ from rbee.queen.restraint import Restraint
 from rbee.queen.store.records import Actor, Row
 from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
+from rbee.scope import Scope
 from rbee.wire.devices import Devices
 from rbee.wire.hives import HiveView, Label, MachineEnd, SetCordon, SetLabels, State, Status
 
@@ -46,6 +47,7 @@ class Shared:
     narrator: Narrator
     restraint: Restraint
     pace: Pace
+    scope: Scope
     changed: Callable[[], None] = lambda: None
     metrics: Metrics = field(default_factory=Metrics)
     clocks: Clocks = field(default_factory=Clocks)

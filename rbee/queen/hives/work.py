@@ -30,7 +30,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.hives.standing import Shared
 from rbee.queen.jobs import Job, Jobs
 from rbee.queen.store.records import Actor
-from rbee.scope import SYSTEM, TARGET
+from rbee.scope import REMOTE, TARGET
 from rbee.systemd.aio import AsyncBus
 from rbee.wire.hives import AddHive
 from rbee.wire.jobs import Done
@@ -65,7 +65,8 @@ class HiveWork:
         if host != LOCALHOST and (known is None or not known.standing.row.is_remote):
             raise UnknownHost(
                 f"host '{host}' is not known: it is not {LOCALHOST}, and no machine has joined as it",
-                hint=f"rbeectl add-hive HOST, which uses ssh\nOr on that machine: {SYSTEM.rejoin}",
+                hint=f"{self._shared.scope.rbeectl('add-hive HOST')}, which uses ssh\n"
+                f"Or on that machine: {REMOTE.rejoin}",
                 field="host",
             )
         job = self._jobs.open("add-hive", host)

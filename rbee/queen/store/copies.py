@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from rbee import catalogfile
-from rbee.catalogfile import WAY_OUT_AWAKE
+from rbee.catalogfile import way_out
 from rbee.errors import CatalogFailed, TimedOut, TooMany
 from rbee.files import no_temporary_folder, temporary_folder, trouble
 from rbee.queen.store.failure import explain
+from rbee.scope import Scope
 from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
@@ -35,8 +36,10 @@ COPIES_MAX = 4
 class Copies:
     """Checks and copies of the catalog at `path`, one at a time. Failures raise CatalogFailed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scope: Scope) -> None:
         self._path = path
+        self._scope = scope
+        self._way_out = way_out(scope, is_open=True)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-copies")
         self._copying = 0
         self._copies: list[BinaryIO] = []
@@ -82,13 +85,18 @@ class Copies:
                     raise TimedOut(
                         f"reading all of {self._path} took longer than {READ_TIMEOUT:g} s", hint="Ask again."
                     ) from error
-                raise explain(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
+                raise explain(CatalogFailed, self._path, error, self._scope, way_out=self._way_out) from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
     def _check(self, goes_on: GoesOn) -> CatalogReport:
         return catalogfile.check(
-            self._path, is_thorough=True, reads_rows=True, way_out=WAY_OUT_AWAKE, goes_on=goes_on
+            self._path,
+            is_thorough=True,
+            reads_rows=True,
+            way_out=self._way_out,
+            scope=self._scope,
+            goes_on=goes_on,
         )
 
     def _copy(self, goes_on: GoesOn) -> BinaryIO:
@@ -97,7 +105,12 @@ class Copies:
                 copy = folder / "catalog.db"
                 _back_up(self._path, copy, goes_on)
                 catalogfile.check(
-                    copy, name=self._path, is_thorough=True, way_out=WAY_OUT_AWAKE, goes_on=goes_on
+                    copy,
+                    name=self._path,
+                    is_thorough=True,
+                    way_out=self._way_out,
+                    scope=self._scope,
+                    goes_on=goes_on,
                 )
                 return copy.open("rb")
         except (sqlite3.Error, OSError) as error:

@@ -11,6 +11,7 @@ from rbee.queen.store.engine import Engine, Session
 from rbee.queen.store.records import COLUMNS, TABLES, Actor, Joining, Row, as_stored, read_hive
 from rbee.queen.store.tokens import check_token, spend_token
 from rbee.queen.store.writer import Transaction, Writer
+from rbee.scope import Scope
 from rbee.wire.devices import Devices
 from rbee.wire.hives import LABELS_MAX, Status
 from rbee.wire.types import DEFAULT_PORT
@@ -19,9 +20,10 @@ from rbee.wire.types import DEFAULT_PORT
 class HiveStore:
     """Reads and writes hives. `by` is who requested a write; one that changes nothing is not recorded."""
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer, scope: Scope) -> None:
         self._engine = engine
         self._writer = writer
+        self._scope = scope
 
     async def all(self) -> list[Row]:
         """Return all hives, ordered by id."""
@@ -94,8 +96,8 @@ class HiveStore:
         """Check what join() checks, without using up the token. Raises BadToken or NameTaken."""
 
         def look(session: Session) -> None:
-            check_token(session, asked, self._writer.now_ms())
-            _check_name(session, asked)
+            check_token(session, asked, self._writer.now_ms(), self._scope)
+            _check_name(session, asked, self._scope)
 
         await self._engine.read(look)
 
@@ -107,8 +109,8 @@ class HiveStore:
 
         def write(transaction: Transaction) -> Row:
             session, hive_id = transaction.session, asked.hive_id
-            spend_token(session, asked, transaction.now_ms)
-            _check_name(session, asked)
+            spend_token(session, asked, transaction.now_ms, self._scope)
+            _check_name(session, asked, self._scope)
             row = _find(session, hive_id)
             if row is None:
                 _insert(transaction, hive_id, hive_id, DEFAULT_PORT, asked.machine)
@@ -176,7 +178,7 @@ class HiveStore:
         await self._writer.write(write)
 
 
-def _check_name(session: Session, asked: Joining) -> None:
+def _check_name(session: Session, asked: Joining, scope: Scope) -> None:
     """Raise NameTaken if the name is another machine's, or the machine has another name."""
     named = _hives(session, "WHERE lower(id) = lower(:id)", id=asked.hive_id)
     # The exact spelling first: a catalog from before 0.5.0 may have two that differ only in case.
@@ -184,7 +186,8 @@ def _check_name(session: Session, asked: Joining) -> None:
     if there is not None and there.machine != asked.machine:
         raise NameTaken(
             f"the name {there.id} is taken by the hive at {there.address or there.host}",
-            hint=f"Join under another name, or on the queen's machine: rbeectl remove-hive {there.id}",
+            hint="Join under another name, or on the queen's machine: "
+            + scope.rbeectl(f"remove-hive {there.id}"),
             field="name",
         )
     for other in _hives(session, "WHERE machine = :machine", machine=asked.machine):
@@ -192,8 +195,9 @@ def _check_name(session: Session, asked: Joining) -> None:
             raise NameTaken(
                 f"this machine is the hive {other.id} already, which last connected from {other.address}; "
                 "or both machines were made from one image",
-                hint=f"On the queen's machine: rbeectl remove-hive {other.id}\nIf this is a clone, on the "
-                "clone: sudo sh -c 'rm /etc/machine-id && systemd-machine-id-setup'; then reboot it",
+                hint=f"On the queen's machine: {scope.rbeectl(f'remove-hive {other.id}')}\n"
+                "If this is a clone, on the clone: "
+                "sudo sh -c 'rm /etc/machine-id && systemd-machine-id-setup'; then reboot it",
                 field="name",
             )
 

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from rbee import catalogfile
-from rbee.catalogfile import APPLICATION_ID, LOGS, WAY_OUT, WAY_OUT_AWAKE, Lock, log_of
+from rbee.catalogfile import APPLICATION_ID, LOGS, Lock, log_of, way_out
 from rbee.errors import CatalogFailed, CatalogUnusable
 from rbee.queen.metrics import Metrics
 from rbee.queen.store.copies import Copies
 from rbee.queen.store.engine import Engine, Session, Value
 from rbee.queen.store.failure import explain
+from rbee.scope import Scope
 from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
@@ -47,8 +48,11 @@ compatible.sql is run at each start."""
 class SQLite(Engine):
     """An SQLite file, and the lock on its folder."""
 
-    def __init__(self, path: Path, lock: Lock, connection: sqlite3.Connection, metrics: Metrics) -> None:
+    def __init__(
+        self, path: Path, lock: Lock, connection: sqlite3.Connection, metrics: Metrics, scope: Scope
+    ) -> None:
         self._path = path
+        self._scope = scope
         self._lock = lock
         self._metrics = metrics
         self._connection = connection
@@ -57,17 +61,24 @@ class SQLite(Engine):
         self._waiting: deque[_Write[Any]] = deque()
         self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-reading")
-        self._copies = Copies(path)
+        self._copies = Copies(path, scope)
 
     @classmethod
-    def open(cls, path: Path, metrics: Metrics) -> SQLite:
+    def open(cls, path: Path, metrics: Metrics, scope: Scope) -> SQLite:
         """Open or create the catalog and migrate it to this version; CatalogUnusable leaves it as it was."""
         with ExitStack() as if_it_fails:
             try:
-                lock = if_it_fails.enter_context(Lock.take(path, timeout=catalogfile.LOCK_TIMEOUT))
-                if _is_there(path):
-                    newest = len(_schema_files())
-                    catalogfile.check(path, newest=newest, busy_timeout=BUSY_TIMEOUT, way_out=WAY_OUT)
+                lock = if_it_fails.enter_context(
+                    Lock.take(path, timeout=catalogfile.LOCK_TIMEOUT, scope=scope)
+                )
+                if _is_there(path, scope):
+                    catalogfile.check(
+                        path,
+                        newest=len(_schema_files()),
+                        busy_timeout=BUSY_TIMEOUT,
+                        way_out=way_out(scope),
+                        scope=scope,
+                    )
                 else:
                     _make(path, lock)
                 connection = _connect(path, timeout=BUSY_TIMEOUT)
@@ -76,9 +87,9 @@ class SQLite(Engine):
                 connection.execute("PRAGMA synchronous = FULL")
                 _keep_copy(connection, path, lock)
                 _migrate(connection)
-                engine = cls(path, lock, connection, metrics)
+                engine = cls(path, lock, connection, metrics, scope)
             except (sqlite3.Error, OSError) as error:
-                raise explain(CatalogUnusable, path, error, way_out=WAY_OUT) from error
+                raise explain(CatalogUnusable, path, error, scope, way_out=way_out(scope)) from error
             if_it_fails.pop_all()
         return engine
 
@@ -177,7 +188,8 @@ class SQLite(Engine):
         try:
             yield
         except sqlite3.Error as error:
-            raise explain(CatalogFailed, self._path, error, way_out=WAY_OUT_AWAKE) from error
+            cure = way_out(self._scope, is_open=True)
+            raise explain(CatalogFailed, self._path, error, self._scope, way_out=cure) from error
 
 
 class _Write(Generic[Result]):
@@ -235,16 +247,16 @@ def _schema_files() -> list[Path]:
     return sorted(SCHEMA.glob("[0-9]*.sql"))
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: Path, scope: Scope) -> bool:
     """Return whether there is a catalog; CatalogUnusable if there are only parts of one."""
     if catalogfile.unfinished_restore(path).exists():
-        raise CatalogUnusable(f"the restore of {path} was interrupted", hint=WAY_OUT)
+        raise CatalogUnusable(f"the restore of {path} was interrupted", hint=way_out(scope))
     if os.path.lexists(path):
         return True
     for log in (log_of(path, suffix) for suffix in LOGS):
         if log.exists() and log.stat().st_size:
             # SQLite would take it for the log of the new catalog.
-            raise CatalogUnusable(f"{path} is missing, but its log {log} exists", hint=WAY_OUT)
+            raise CatalogUnusable(f"{path} is missing, but its log {log} exists", hint=way_out(scope))
         log.unlink(missing_ok=True)
     return False
 

@@ -15,6 +15,7 @@ from rbee.queen.store.records import now_ms
 from rbee.queen.store.sqlite import SQLite
 from rbee.queen.store.tokens import TokenStore
 from rbee.queen.store.writer import Writer
+from rbee.scope import SYSTEM, Scope
 from rbee.wire.catalog import CatalogReport
 
 
@@ -25,11 +26,11 @@ class Store:
     A failure of the database raises CatalogFailed, with the cause and a cure.
     """
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer, scope: Scope) -> None:
         self.engine = engine
         self.writer = writer
-        self.hives = HiveStore(engine, writer)
-        self.tokens = TokenStore(engine, writer)
+        self.hives = HiveStore(engine, writer, scope)
+        self.tokens = TokenStore(engine, writer, scope)
         self.audit = AuditStore(engine)
 
     @classmethod
@@ -42,7 +43,8 @@ class Store:
         metrics: Metrics | None = None,
         find_daemons: Callable[[], Collection[int]] = lambda: (),
         now_ms: Callable[[], int] = now_ms,
-        open_engine: Callable[[Path, Metrics], Engine] = SQLite.open,
+        open_engine: Callable[[Path, Metrics, Scope], Engine] = SQLite.open,
+        scope: Scope = SYSTEM,
     ) -> Store:
         """Open or create the catalog and migrate it to this version; CatalogUnusable leaves it as it was.
 
@@ -50,14 +52,14 @@ class Store:
         called with whether any hive is desired. Changes that the uids of `find_daemons` make without a job
         count as made by machines in the audit.
         """
-        engine = open_engine(path, metrics or Metrics())
+        engine = open_engine(path, metrics or Metrics(), scope)
         writer = Writer(engine, journal or Narrator(), wanted, find_daemons, now_ms)
         try:
             writer.begin()
         except BaseException:
             engine.close()
             raise
-        return cls(engine, writer)
+        return cls(engine, writer, scope)
 
     def close(self) -> None:
         """Finish the pending writes and close the database."""

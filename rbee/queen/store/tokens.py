@@ -10,14 +10,13 @@ from rbee.errors import BadToken, TooMany, UnknownToken
 from rbee.queen.store.engine import Engine, Session
 from rbee.queen.store.records import Actor, Joining
 from rbee.queen.store.writer import Transaction, Writer
+from rbee.scope import Scope
 from rbee.wire.fleet import TokenView
 from rbee.wire.rows import read_row
 from rbee.wire.types import is_same_name
 
 TOKENS_MAX = 1000
 """Tokens that are kept; the oldest of those that cannot be used any more make room."""
-
-ANOTHER = "On the queen's machine: rbeectl token create"
 
 _COLUMNS = "id, hive, uses_left, created_at_ms, expires_at_ms, is_revoked"
 
@@ -28,9 +27,10 @@ _ONE = f"SELECT {_COLUMNS} FROM tokens WHERE id = :id"  # noqa: S608  # as above
 class TokenStore:
     """The tokens in the catalog, each with the hash of its secret, never the secret."""
 
-    def __init__(self, engine: Engine, writer: Writer) -> None:
+    def __init__(self, engine: Engine, writer: Writer, scope: Scope) -> None:
         self._engine = engine
         self._writer = writer
+        self._scope = scope
 
     async def all(self) -> list[TokenView]:
         """Return all kept tokens, newest last."""
@@ -40,7 +40,7 @@ class TokenStore:
         """Store a new token; TooMany if TOKENS_MAX others can still be used."""
 
         def write(transaction: Transaction) -> None:
-            _make_room(transaction.session, token.created_at_ms)
+            _make_room(transaction.session, token.created_at_ms, self._scope)
             transaction.session.execute(
                 """
                 INSERT INTO tokens (id, hash, hive, uses_left, created_at_ms, expires_at_ms)
@@ -69,7 +69,9 @@ class TokenStore:
                 transaction.note(None, f"token {token_id} is revoked", by)
             for row in session.rows(_ONE, id=token_id):
                 return _token(row)
-            raise UnknownToken(f"there is no token {token_id}", hint="rbeectl token list", field="token_id")
+            raise UnknownToken(
+                f"there is no token {token_id}", hint=self._scope.rbeectl("token list"), field="token_id"
+            )
 
         return await self._writer.write(write)
 
@@ -98,25 +100,26 @@ class Token:
         return self.hive is None or is_same_name(self.hive, hive_id)
 
 
-def check_token(session: Session, asked: Joining, now: int) -> None:
+def check_token(session: Session, asked: Joining, now: int, scope: Scope) -> None:
     """Raise BadToken if a machine may not join with its token."""
+    another = f"On the queen's machine: {scope.rbeectl('token create')}"
     token = next(iter(_tokens(session, "WHERE id = :id", id=asked.token_id)), None)
     if token is None or not hmac.compare_digest(token.hash.encode(), asked.token_hash.encode()):
-        raise BadToken("the token is not one of this queen's", hint=ANOTHER)
+        raise BadToken("the token is not one of this queen's", hint=another)
     fault = token.why_useless(now)
     if fault is None and not token.is_for(asked.hive_id):
         fault = f"is for the hive {token.hive}"
     if fault is not None:
-        raise BadToken(f"token {asked.token_id} {fault}", hint=ANOTHER)
+        raise BadToken(f"token {asked.token_id} {fault}", hint=another)
 
 
-def spend_token(session: Session, asked: Joining, now: int) -> None:
+def spend_token(session: Session, asked: Joining, now: int, scope: Scope) -> None:
     """Take one use of a token; raises BadToken as check_token()."""
-    check_token(session, asked, now)
+    check_token(session, asked, now, scope)
     session.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = :id", id=asked.token_id)
 
 
-def _make_room(session: Session, now: int) -> None:
+def _make_room(session: Session, now: int, scope: Scope) -> None:
     """Make room for one more by deleting the oldest unusable tokens; TooMany if those are too few."""
     tokens = _tokens(session, "ORDER BY created_at_ms")
     excess = len(tokens) + 1 - TOKENS_MAX
@@ -126,7 +129,8 @@ def _make_room(session: Session, now: int) -> None:
     for token in useless:
         session.execute("DELETE FROM tokens WHERE id = :id", id=token.id)
     if len(useless) < excess:
-        raise TooMany(f"there are {len(tokens) - len(useless)} tokens", hint="rbeectl token revoke")
+        hint = scope.rbeectl("token revoke")
+        raise TooMany(f"there are {len(tokens) - len(useless)} tokens", hint=hint)
 
 
 def _tokens(session: Session, which: str, **values: str) -> list[Token]:

@@ -27,7 +27,7 @@ def tcp() -> Iterator[socket.socket]:
 
 
 def hand_over(monkeypatch: pytest.MonkeyPatch, **sockets: list[socket.socket]) -> None:
-    monkeypatch.setattr(rbee.queen.__main__, "take_sockets", lambda: sockets)
+    monkeypatch.setattr(rbee.queen.__main__, "take_sockets", lambda scope: sockets)
 
 
 def test_sockets_are_told_apart_by_their_name_and_not_by_their_order(

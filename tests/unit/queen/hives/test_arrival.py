@@ -10,7 +10,7 @@ from rbee.queen.jobs import Job
 
 
 def arrival() -> Arrival:
-    return Arrival(Job("add-hive", "localhost"))
+    return Arrival(Job("add-hive", "localhost"), "systemctl status rbee-hive.service")
 
 
 async def test_a_heartbeat_ends_it_and_what_comes_after_changes_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 from rbee.client.link import HiveClient
 from rbee.errors import Disconnected, HiveFailed, HiveNotOnline, NoSuchRoute, RbeeError, Stopping, TimedOut
 from rbee.queen.hives.samples import SampleCache
+from rbee.scope import SYSTEM
 from rbee.wire.devices import Sample
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.wait import until
@@ -34,7 +35,7 @@ class Client:
 
 
 def cache_of(client: Client) -> SampleCache:
-    return SampleCache("gpu1", lambda: cast(HiveClient, client))
+    return SampleCache("gpu1", lambda: cast(HiveClient, client), SYSTEM)
 
 
 async def test_readers_at_once_share_one_request_and_the_next_has_its_own() -> None:
@@ -88,7 +89,7 @@ async def test_a_hive_that_is_not_connected_is_not_asked() -> None:
         raise HiveNotOnline("the beehive gpu1 is not connected")
 
     with pytest.raises(HiveFailed, match="the beehive gpu1 is not connected"):
-        await SampleCache("gpu1", client).sample()
+        await SampleCache("gpu1", client, SYSTEM).sample()
 
 
 async def test_the_end_cuts_a_request_off_and_refuses_further_ones() -> None:

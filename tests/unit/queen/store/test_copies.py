@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT_AWAKE
+from rbee.catalogfile import APPLICATION_ID, VERSION, way_out
 from rbee.errors import CatalogFailed, CatalogUnusable, TimedOut, TooMany
 from rbee.queen.store.copies import COPIES_MAX
 from rbee.queen.store.store import Store
@@ -84,11 +84,11 @@ async def test_damage_that_shows_later_is_told_with_the_way_out(catalog: Store, 
     for reads in (catalog.hives.all, lambda: catalog.hives.find("hive7")):
         with pytest.raises(CatalogFailed, match="is damaged") as caught:
             await reads()
-        assert caught.value.hint == WAY_OUT_AWAKE
+        assert caught.value.hint == way_out(is_open=True)
     for reads_all in (catalog.check, catalog.copy):
         with pytest.raises(CatalogUnusable, match="is damaged") as shown:
             await reads_all()
-        assert shown.value.hint == WAY_OUT_AWAKE
+        assert shown.value.hint == way_out(is_open=True)
         assert str(path) in shown.value.message
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rbee.catalogfile import APPLICATION_ID, VERSION, WAY_OUT, Lock
+from rbee.catalogfile import APPLICATION_ID, VERSION, Lock, way_out
 from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable
 from rbee.queen.store import sqlite
 from rbee.queen.store.records import Row
@@ -187,7 +187,7 @@ def test_a_file_of_another_program_is_refused_and_left_alone(path: Path) -> None
     error = refused(path)
 
     assert "another program" in error.message
-    assert error.hint == WAY_OUT
+    assert error.hint == way_out()
 
 
 def test_a_file_of_another_program_that_also_has_hives_is_refused(path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_a_newer_catalog_is_refused_and_left_alone(path: Path, journal_mod
     assert re.search(rf"has version {VERSION + 1}, .* supports at most {VERSION}:", error.message)
     assert (error.hint or "").splitlines() == [
         "With the newer packages in this folder: sudo apt install --only-upgrade ./*.deb",
-        *WAY_OUT.splitlines(),
+        *way_out().splitlines(),
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_file_with_a_log_that_was_never_closed_is_refused_and_left_alone(
 def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
-    assert refused(path).hint == WAY_OUT
+    assert refused(path).hint == way_out()
 
 
 @pytest.mark.parametrize("part", [0.05, 0.2, 0.5, 0.9, 0.99])
@@ -257,7 +257,7 @@ async def test_a_file_that_was_cut_short_is_refused_and_left_alone(path: Path, p
     error = refused(path)
 
     assert "damaged" in error.message
-    assert error.hint == WAY_OUT
+    assert error.hint == way_out()
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
@@ -302,7 +302,7 @@ def test_an_unfinished_restore_is_refused_and_left_alone(path: Path) -> None:
     error = refused(path)
 
     assert error.message == f"the restore of {path} was interrupted"
-    assert error.hint == WAY_OUT
+    assert error.hint == way_out()
 
 
 async def test_text_that_is_no_unicode_is_damage_and_found_before_the_queen_serves(path: Path) -> None:
