@@ -20,6 +20,7 @@ OF_THE_TREE = {
     "test_imports.py": "what may import what",
     "test_layout.py": "this file",
     "test_manual.py": "packaging/man and the completions",
+    "test_scopes.py": "who may name the system's scope, and how hints are typed",
     "test_sizes.py": "how large modules and functions may be",
 }
 """Files of unit tests that are about more than one module, and what they are about."""
