@@ -86,7 +86,7 @@ class Queen:
         self._notifier = notifier
         hive_uid = site.find_hive_uid()
         self._daemons = () if hive_uid is None else (hive_uid,)
-        self._admission = Admission(hive_uid, site.find_hive_uid)
+        self._admission = Admission(hive_uid, site.find_hive_uid, own_uid=os.geteuid())
         self.metrics = Metrics()
         self.feed = Feed(FeedFile(site.feed), journal, self._daemons)
         self.narrator: Narrator = Chorus(journal, self.feed)

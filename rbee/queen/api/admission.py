@@ -15,9 +15,17 @@ class Admission:
 
     `hive_uid` is None on a machine without that user; then only root may send heartbeats. `find_hive_uid`
     is called again while it is None: the package rbee-hive may create the user while the queen runs.
+    `own_uid` is the queen's. In an rbee of a user the hive has the same, and that user may use all routes.
     """
 
-    def __init__(self, hive_uid: int | None, find_hive_uid: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        hive_uid: int | None,
+        find_hive_uid: Callable[[], int | None] = lambda: None,
+        *,
+        own_uid: int | None = None,
+    ) -> None:
+        self._own_uid = own_uid
         self._hive_uid = hive_uid
         self._find_hive_uid = find_hive_uid
 
@@ -28,5 +36,5 @@ class Admission:
         is_hive = peer.uid == self._hive_uid
         if route is QueenRoutes.HEARTBEAT and not is_hive and peer.uid != 0:
             raise NotPermitted("heartbeats are accepted from the user rbee-hive only")
-        if is_hive and route is not QueenRoutes.HEARTBEAT:
+        if is_hive and peer.uid != self._own_uid and route is not QueenRoutes.HEARTBEAT:
             raise NotPermitted("the user rbee-hive may send heartbeats only")

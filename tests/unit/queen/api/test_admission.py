@@ -46,6 +46,11 @@ def test_the_hive_may_only_beat_nobody_else_may_and_root_may_all(
     assert is_admitted == may
 
 
+@pytest.mark.parametrize("route", QueenRoutes.ALL, ids=lambda route: route.name)
+def test_in_an_rbee_of_a_user_that_user_may_all(route: Route) -> None:
+    Admission(SOMEBODY, own_uid=SOMEBODY)(Peer(42, SOMEBODY, 5), route)
+
+
 def test_the_group_of_a_peer_makes_no_operator_of_the_hive() -> None:
     with pytest.raises(NotPermitted, match="may send heartbeats only"):
         Admission(HIVE_UID)(Peer(42, HIVE_UID, 0), QueenRoutes.ADD_HIVE)
