@@ -21,6 +21,7 @@ REDIAL_UNIT = "rbee-hive-redial.service"
 JOIN_UNIT = "rbee-hive-join.service"
 TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
+CONTROL_SOCKET_UNIT = "queen-rbee-control.socket"
 
 TCP_SOCKETS = "queen-tcp"
 """FileDescriptorName= of TCP_SOCKET_UNIT."""
@@ -58,6 +59,11 @@ class Scope:
     def hive_socket(self) -> Path:
         """The hive's Unix socket."""
         return self.runtime / "hive.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        """The Unix socket of CONTROL_SOCKET_UNIT, where the queen has systemd start and stop units."""
+        return self.runtime / "control.sock"
 
     @property
     def runtime_units(self) -> Path:

@@ -16,6 +16,7 @@ from rbee.queen.queen import Queen, Site
 from rbee.scope import QUEEN_PROGRAM, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT, TCP_SOCKETS, Scope, scope_of, uid_of
 from rbee.server.daemon import run_daemon, stop_signal
 from rbee.systemd.bus import Bus
+from rbee.systemd.control import Control
 from rbee.systemd.daemon import Notifier, state_directory, take_sockets
 
 
@@ -28,6 +29,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
         scope,
         state_directory(scope.queen_state),
         scope.hive_socket,
+        Control(scope),
         _feed_path(),
         sockets,
         remote_sockets,

@@ -49,6 +49,7 @@ from rbee.server.app import Handler, build_app
 from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.bus import Bus
+from rbee.systemd.control import Control
 from rbee.systemd.daemon import Notifier
 from rbee.uplink.frames import PROTOCOL
 from rbee.wire.daemon import Health
@@ -58,7 +59,7 @@ from rbee.wire.routes import QueenRoutes, Route
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a queen runs: its scope, its state directory, and the local hive's socket.
+    """Where a queen runs: its scope, its state directory, the local hive's socket, and who controls its unit.
 
     Events are kept in the file `feed`, or in RAM if that is None. `sockets` are Unix sockets; without
     `remote_sockets` the queen does not serve TCP. `find_hive_uid` returns the uid of the local hive's user.
@@ -67,6 +68,7 @@ class Site:
     scope: Scope
     state: Path
     hive_socket: Path
+    control: Control
     feed: Path | None = None
     sockets: Sequence[socket.socket] = ()
     remote_sockets: Sequence[socket.socket] = ()
@@ -106,7 +108,7 @@ class Queen:
         self._status = StatusLine(notifier, tally, self.jobs)
         self._failure: RbeeError | None = None
         self._stop_event = asyncio.Event()
-        self.bus = AsyncBus(bus, lost=self._bus_is_lost)
+        self.bus = AsyncBus(bus, site.control, lost=self._bus_is_lost)
         self._links = [
             Link(site.hive_socket, timeout=timeout, scope=site.scope)
             for timeout in (config.detect_timeout, SAMPLE_TIMEOUT)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar
 
 from rbee.errors import RbeeError, TimedOut, UnitFailed
 from rbee.systemd.bus import Bus
+from rbee.systemd.control import Control, Verb
 from rbee.systemd.unit import DONE, UnitState, check_job, unusable
 from rbee.wire.hives import MachineEnd
 
 Result = TypeVar("Result")
 
-CONFIRM_TIMEOUT = 25.0
-"""Seconds that systemd and polkit may take beyond BUS_TIMEOUT: systemd itself waits for polkit that long."""
+READ_TIMEOUT = 25.0
+"""Seconds that systemd may take to answer a question beyond BUS_TIMEOUT, as systemctl gives it."""
 
 READ_AGAIN_AFTER = 0.1
 """Seconds for the loop's other work, which has waited for a whole call, the watchdog's among it."""
@@ -25,17 +25,16 @@ READ_AGAIN_AFTER = 0.1
 class AsyncBus:
     """The same bus for an event loop: signals are pumped by the loop, jobs are awaited.
 
-    A call itself blocks until systemd and polkit answer: some milliseconds, BUS_TIMEOUT at most. systemd
-    answers none while it reads its unit files, and polkit may take long. So a property is read again, and a
-    job that was not confirmed is recognised by its unit, for CONFIRM_TIMEOUT.
+    A question itself blocks until systemd answers: some milliseconds, BUS_TIMEOUT at most. systemd answers
+    none while it reads its unit files, so it is asked again for READ_TIMEOUT.
     """
 
-    def __init__(self, bus: Bus, *, lost: Callable[[RbeeError], None]) -> None:
+    def __init__(self, bus: Bus, control: Control, *, lost: Callable[[RbeeError], None]) -> None:
         """`lost` is called once if the bus goes away: from then on there are no signals."""
         self._bus = bus
+        self._control = control
         self._lost = lost
-        # By the object path of the job, or by its unit if systemd has not confirmed it.
-        self._jobs: defaultdict[str, set[asyncio.Future[str]]] = defaultdict(set)
+        self._ends: defaultdict[str, set[_Ends]] = defaultdict(set)
         self._fd: int | None = None
 
     def attach(self) -> None:
@@ -67,66 +66,54 @@ class AsyncBus:
         """As Bus.machine_end()."""
         return await self._read(self._bus.machine_end)
 
-    async def ask_stop(self, unit: str) -> None:
-        """As Bus.ask_stop(), for who does not wait for the job's end."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + CONFIRM_TIMEOUT
-        try:
-            self._asked(lambda: self._bus.ask_stop(unit))
-        except TimedOut:
-            while not await self.has_job(unit):
-                if loop.time() >= deadline:
-                    raise
-                await asyncio.sleep(READ_AGAIN_AFTER)
+    # What is done to them
 
-    def reset_failed(self, unit: str) -> None:
-        """As Bus.reset_failed(): done at the latest before what is asked for next."""
-        with contextlib.suppress(TimedOut):
-            self._asked(lambda: self._bus.reset_failed(unit))
+    async def ask_stop(self, unit: str) -> None:
+        """As Unit.ask_stop(), for who does not wait for the job's end."""
+        await self._control.ask("stop", unit)
+
+    async def reset_failed(self, unit: str) -> None:
+        """As Unit.reset_failed()."""
+        await self._control.ask("reset-failed", unit)
 
     async def start(self, unit: str, *, timeout: float) -> None:
-        """As Bus.start(), but raises Stopping if the unit or the queen is being stopped.
+        """As Unit.start(), but raises Stopping if the unit or the queen is being stopped.
 
         Waking a hive must not undo a shutdown.
         """
-        await self._await_job(self._bus.ask_start_unless_stopping, unit, timeout, "start")
+        await self._await_job("start", unit, timeout)
 
     async def stop(self, unit: str, *, timeout: float) -> None:
-        """As Bus.stop()."""
-        await self._await_job(self._bus.ask_stop, unit, timeout, "stop")
+        """As Unit.stop()."""
+        await self._await_job("stop", unit, timeout)
 
-    async def _await_job(self, ask: Callable[[str], str], unit: str, timeout: float, doing: str) -> None:
-        loop = asyncio.get_running_loop()
-        unconfirmed = None
+    async def _await_job(self, verb: Verb, unit: str, timeout: float) -> None:
+        # Listening before asking, or the job may be over before its name is known.
+        ends = _Ends()
+        self._ends[unit].add(ends)
         try:
-            key = self._asked(lambda: ask(unit))
-        except TimedOut as error:
-            # Not asked for again: polkit would have one more to think about, and answer none in time.
-            key, unconfirmed = unit, error
-        future = loop.create_future()
-        self._jobs[key].add(future)
-        try:
-            async with asyncio.timeout(timeout + (CONFIRM_TIMEOUT if unconfirmed else 0)):
-                result = await future
+            job = await self._control.ask(verb, unit)
+            async with asyncio.timeout(timeout):
+                result = await ends.result_of(job)
         except TimeoutError as error:
-            raise unconfirmed or TimedOut(
+            raise TimedOut(
                 f"{unit} was not done after {timeout:g} s", hint=self._bus.scope.systemctl(f"status {unit}")
             ) from error
         finally:
-            self._jobs[key].discard(future)
-            if not self._jobs[key]:
-                del self._jobs[key]
+            self._ends[unit].discard(ends)
+            if not self._ends[unit]:
+                del self._ends[unit]
         if result in DONE:
             return
         state = await self.state(unit)
         try:
-            check_job(unit, result, lambda: state, doing, scope=self._bus.scope)
+            check_job(unit, result, lambda: state, verb, scope=self._bus.scope)
         except UnitFailed as error:
             raise unusable(error) from error
 
     async def _read(self, read: Callable[[], Result]) -> Result:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + CONFIRM_TIMEOUT
+        deadline = loop.time() + READ_TIMEOUT
         while True:
             try:
                 return self._asked(read)
@@ -153,6 +140,24 @@ class AsyncBus:
             self._lost(error)
 
     def _job_removed(self, job: str, unit: str, result: str) -> None:
-        for future in (*self._jobs.get(job, ()), *self._jobs.get(unit, ())):
-            if not future.done():
-                future.set_result(result)
+        for ends in self._ends.get(unit, ()):
+            ends.heard(job, result)
+
+
+class _Ends:
+    """The results of a unit's jobs that ended since."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, str] = {}
+        self._more = asyncio.Event()
+
+    def heard(self, job: str, result: str) -> None:
+        self._results[job] = result
+        self._more.set()
+
+    async def result_of(self, job: str) -> str:
+        """Wait for a job's end; `job` is its object path."""
+        while job not in self._results:
+            self._more.clear()
+            await self._more.wait()
+        return self._results[job]

@@ -49,9 +49,6 @@ class Bus(Connection):
     def ask_start(self, unit: str) -> str:
         return self.unit(unit).ask_start()
 
-    def ask_start_unless_stopping(self, unit: str) -> str:
-        return self.unit(unit).ask_start(undo_stop=False)
-
     def ask_stop(self, unit: str) -> str:
         return self.unit(unit).ask_stop()
 

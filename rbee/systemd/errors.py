@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -24,21 +25,26 @@ its unit files, and polkit 122 of Debian 12 takes 15 s where it loses a wakeup."
 
 _NO_ANSWER = "no answer within {timeout:g} s"
 
-# A part of the error's name or text, and our error for it, its meaning, its cure (None: doctor).
+# What is in the error's name or text, and our error for it, its meaning, its cure (None: doctor).
 _ERRORS: tuple[tuple[str, type[RbeeError], str, str | None], ...] = (
     ("InteractiveAuthorizationRequired", NotPermitted, "systemd does not let you do this", None),
     ("AccessDenied", NotPermitted, "systemd does not let you do this", None),
-    ("NoSuchUnit", UnitFailed, "systemd has no such unit", f"Is it installed? {with_packages('rbee')}"),
-    # Not just unmask: a socket that was masked while it listened has lost its descriptor, too.
-    ("UnitMasked", UnitFailed, "the unit is masked", None),
     (
-        "TransactionIsDestructive",
+        r"NoSuchUnit|^Unit \S+ not found",
+        UnitFailed,
+        "systemd has no such unit",
+        f"Is it installed? {with_packages('rbee')}",
+    ),
+    # Not just unmask: a socket that was masked while it listened has lost its descriptor, too.
+    (r"UnitMasked|^Unit \S+ is masked", UnitFailed, "the unit is masked", None),
+    (
+        "TransactionIsDestructive|is destructive",
         Stopping,
         "it is being stopped",
         "Wait for the stop to end, then try again.",
     ),
     ("NoReply", TimedOut, _NO_ANSWER, None),
-    ("TimedOut", TimedOut, _NO_ANSWER, None),
+    ("TimedOut|timed out", TimedOut, _NO_ANSWER, None),
     ("Timeout", TimedOut, _NO_ANSWER, None),
 )
 
@@ -89,11 +95,16 @@ def translate(doing: str, error: Any, scope: Scope = SYSTEM, timeout: float = BU
     name = f"{type(error).__name__} {getattr(error, 'err_name', '')}"
     message = getattr(error, "err_message", b"") or os.strerror(_errno(error))
     said = (message.decode(errors="replace") if isinstance(message, bytes) else str(message)).rstrip(".")
-    for mark, kind, meaning, cure in _ERRORS:
-        if mark in name or mark in said:
-            return kind(f"{doing}: {meaning.format(timeout=timeout)} ({said})", hint=cure or scope.doctor)
     if doing == f"connecting to the {scope.kind} bus":
         if _errno(error) == errno.ETIMEDOUT:
             return TimedOut(f"the {scope.kind} bus did not greet us within {timeout:g} s", hint=scope.doctor)
         return Unreachable(f"the {scope.kind} bus does not answer ({said})", hint=scope.doctor)
+    return error_for(doing, name, said, scope, timeout)
+
+
+def error_for(doing: str, name: str, said: str, scope: Scope, timeout: float) -> RbeeError:
+    """The error of ours for a D-Bus error's name ('' if it is not known) and text."""
+    for mark, kind, meaning, cure in _ERRORS:
+        if re.search(mark, name) or re.search(mark, said):
+            return kind(f"{doing}: {meaning.format(timeout=timeout)} ({said})", hint=cure or scope.doctor)
     return UnitFailed(f"{doing}: {said}", hint=scope.doctor)

@@ -268,6 +268,7 @@ class Queen(Process):
             SYSTEM,
             house.catalog_path.parent,
             house.hive_path,
+            house.systemd,
             house.feed_path,
             [self.listener],
             find_credentials=lambda: None,

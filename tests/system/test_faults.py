@@ -93,7 +93,7 @@ polkit.addRule(function (action, subject) {
 
 def test_a_polkit_that_takes_its_time_is_waited_for_by_who_types_and_by_the_queen(machine: Machine) -> None:
     put(machine, "/etc/polkit-1/rules.d/10-slow.rules", SLOW_RULE)
-    # The keeper has the queen started, and she the hive: each of them asks polkit.
+    # The keeper has the queen started, of which polkit is asked; she has her hive started by root.
     answer = rbeectl(machine, "add-hive", "localhost", timeout=60)
     assert answer.code == 0, answer
     await_state(machine, "online")

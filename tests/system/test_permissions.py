@@ -58,17 +58,8 @@ EVERYBODY = (
         },
     ),
     Who("mallory", "mallory"),
-    Who(
-        "the queen",
-        "queen-rbee",
-        may={HIVE: {"start", "stop", "reset-failed"}, "rbee.target": {"stop"}},
-    ),
-    Who(
-        "the queen in group rbee",
-        "queen-rbee",
-        ("rbee",),
-        may={HIVE: {"start", "stop", "reset-failed"}, "rbee.target": {"stop"}},
-    ),
+    Who("the queen", "queen-rbee"),
+    Who("the queen in group rbee", "queen-rbee", ("rbee",)),
     Who("the hive", "rbee-hive"),
     Who(
         "the hive in group rbee, as its drop-in has it",

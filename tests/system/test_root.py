@@ -88,48 +88,84 @@ def test_what_the_hive_s_user_asks_for_keeps_root_from_nothing(machine: Machine)
     assert boot_id(machine) != before
 
 
-def test_what_the_queen_s_user_is_allowed_is_her_hive_and_the_target(machine: Machine) -> None:
+def test_what_the_queen_s_user_asks_for_keeps_root_from_nothing(machine: Machine) -> None:
+    """Polkit allowed it the hive's start, and so, by the mode `flush`, to cancel any job."""
     add_hive(machine)
-    assert {line.split()[1] for line in begin_attack(machine, "queen-rbee")} <= {HIVE, "rbee.target"}
+
+    assert begin_attack(machine, "queen-rbee") == []
+
+    for name in (HIVE, QUEEN, "rbee.target"):
+        machine.run("systemctl", "stop", name, timeout=ROOTS_WAIT)
+    assert set(active(machine, HIVE, QUEEN)) <= {"inactive", "failed"}
+    before = boot_id(machine)
+    machine.reboot()
+    assert boot_id(machine) != before
 
 
-CANCELS = """
-import os, signal, time
-from pystemd.dbuslib import DBus
+CONTROLS = """
+import os, pathlib, signal, socket, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-MANAGER = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.freedesktop.systemd1.Manager")
-with DBus() as bus:
-    bus.set_allow_interactive_authorization(False)
-    while True:
+REQUESTS = (
+    "start queen-rbee.service", "start rbee-hive.service flush", "stop systemd-journald.service",
+    "stop *", "start ../../x", "start --job-mode=flush",
+    "start rbee-hive.service;reboot", "$(reboot) rbee-hive.service", "reset-failed dbus.service",
+    "restart rbee-hive.service", "kill rbee-hive.service", "START rbee-hive.service", "", "x" * 100_000,
+    "stop rbee-hive.service x", "-n start rbee-hive.service",
+)
+def ask(request):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect("/run/rbee/control.sock")
+        connection.sendall(request.encode() + b"\\n")
+        return connection.makefile().read()
+answers = {request[:40]: ask(request) for request in REQUESTS}
+wrong = {request: answer for request, answer in answers.items() if "may not have this done" not in answer}
+pathlib.Path(sys.argv[1]).write_text(repr(wrong))
+held = []
+while True:
+    for request in ("start rbee-hive.service", "reset-failed rbee-hive.service", None):
         try:
-            bus.call_method(*MANAGER, b"StartUnit", [(ord("s"), b"rbee-hive.service"), (ord("s"), b"flush")])
-        except Exception as error:
-            print(repr(error), flush=True)
-            continue
-        with open("/var/lib/queen-rbee/cancelled", "w") as file:
-            file.write("once, at the least")
+            if request is not None:
+                ask(request)
+                continue
+            held.append(socket.socket(socket.AF_UNIX))
+            held[-1].connect("/run/rbee/control.sock")
+            del held[:-20]
+        except OSError:
+            pass
 """
 
 
-def test_a_queen_who_cancels_whatever_is_asked_of_systemd_is_killed_and_the_machine_reboots(
-    machine: Machine,
-) -> None:
-    """What she may do to her hive, she may do in the mode `flush`: security.md has the way out."""
+def test_who_has_taken_over_the_queen_can_have_nothing_done_but_what_she_does(machine: Machine) -> None:
     add_hive(machine)
-    put(machine, "/usr/lib/cancels.py", CANCELS)
+    put(machine, "/usr/lib/controls.py", CONTROLS)
     # In her own service, where whoever has taken her over would be; once, as what she runs is the package's.
-    begin = "test -e /run/begin || exit 0; setsid --fork python3 /usr/lib/cancels.py"
+    report = "/var/lib/queen-rbee/wrong"
+    begin = f"test -e /run/begin || exit 0; setsid --fork python3 /usr/lib/controls.py {report}"
     override(machine, QUEEN, f"[Service]\nExecStartPost=/bin/sh -c '{begin}'\n")
     machine.run("touch", "/run/begin")
     machine.run("systemctl", "restart", QUEEN)
     machine.run("rm", "/run/begin")
-    until = "until test -s /var/lib/queen-rbee/cancelled; do sleep 0.05; done"
-    machine.run("sh", "-c", until, timeout=20)
+    machine.run("sh", "-c", f"until test -s {report}; do sleep 0.05; done", timeout=60)
+    assert machine.run("cat", report).stdout == "{}"
 
+    machine.run("systemctl", "stop", "rbee.target", timeout=ROOTS_WAIT)
+    assert set(active(machine, HIVE, QUEEN)) <= {"inactive", "failed"}
+    machine.run("systemctl", "reset-failed")
+    machine.run("touch", "/run/begin")
+    machine.run("systemctl", "start", QUEEN)
+    machine.run("rm", "/run/begin")
     before = boot_id(machine)
-    machine.run("systemctl", "kill", "--signal=KILL", QUEEN)
     machine.reboot()
     assert boot_id(machine) != before
+
+
+def test_only_the_queen_s_user_may_have_something_done(machine: Machine) -> None:
+    machine.run("systemctl", "start", QUEEN)
+    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/rbee/control.sock')"
+    for user, code in (("queen-rbee", 0), ("rbee-hive", 1), ("ada", 1), ("mallory", 1)):
+        done = machine.run("python3", "-c", connect, user=user, check=False)
+        assert done.returncode == code, (user, done.stderr)
 
 
 @pytest.mark.parametrize("mode", ["replace-irreversibly", "flush", "ignore-dependencies"])

@@ -1,4 +1,4 @@
-"""systemd, played: it stands where rbee.systemd.bus.Bus stands, and signals over a real descriptor."""
+"""systemd, played: it stands where Bus and Control of rbee.systemd stand, and signals by a descriptor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from rbee.errors import RbeeError, Stopping
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.systemd.control import Control, Verb
 from rbee.systemd.unit import UnitState
 from rbee.wire.hives import MachineEnd
 
@@ -43,7 +44,7 @@ class NoProgram:
 
 
 @dataclass
-class PlayedSystemd:
+class PlayedSystemd(Control):
     """`asked` is what was asked of it; `refusal` is raised at the next request for a job."""
 
     scope: ClassVar = SYSTEM
@@ -80,12 +81,16 @@ class PlayedSystemd:
     def ask_start(self, unit: str) -> str:
         return self._ask("start", unit, self._start)
 
-    def ask_start_unless_stopping(self, unit: str) -> str:
-        # Job mode 'fail': a start takes no stop's place, neither the unit's nor its queen's.
-        if not {(unit, "stop"), (QUEEN_UNIT, "stop")}.isdisjoint(self._jobs.values()):
+    async def ask(self, verb: Verb, unit: str) -> str:
+        """As Control: a start takes no stop's place, neither the unit's nor its queen's."""
+        if verb == "reset-failed":
+            self.reset_failed(unit)
+            return ""
+        is_stopping = not {(unit, "stop"), (QUEEN_UNIT, "stop")}.isdisjoint(self._jobs.values())
+        if verb == "start" and is_stopping:
             self.asked.append(("start", unit))
             raise Stopping(f"starting {unit}: it is being stopped")
-        return self.ask_start(unit)
+        return self.ask_start(unit) if verb == "start" else self.ask_stop(unit)
 
     def reset_failed(self, unit: str) -> None:
         self.asked.append(("reset-failed", unit))

@@ -38,8 +38,8 @@ async def a_queen(
     `settings` are QueenConfig's. No hive's user is known here, or whoever runs the tests could be that.
     """
     folder.mkdir(exist_ok=True)
-    site = Site(scope, folder, folder / "hive.sock", find_credentials=lambda: None)
     played = systemd or PlayedSystemd()
+    site = Site(scope, folder, folder / "hive.sock", played, find_credentials=lambda: None)
     opened = Queen.open(
         Config(replace(QueenConfig(jobs_max=16), **settings)),
         site,

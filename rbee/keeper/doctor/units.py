@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rbee.errors import BadConfig, with_packages
 from rbee.keeper.doctor.check import NO_BUS, Command, Complaint, restart
 from rbee.keeper.doctor.patient import Patient, Program
-from rbee.scope import JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
+from rbee.scope import CONTROL_SOCKET_UNIT, JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import NO_SOCKET
 from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
@@ -41,6 +41,8 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
         if all(state.load == "loaded" for state in states.values()):
             service, socket = states.values()
             yield from complain_of_failure(program, service, socket, scope)
+    if patient.is_installed(patient.queen):
+        yield from complain_of_control(patient.bus, scope)
     yield from complain_of_metrics(patient.bus)
     if patient.is_installed(patient.hive):
         yield from complain_of_join(patient.bus.state(JOIN_UNIT), scope)
@@ -146,6 +148,19 @@ def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
         yield Complaint(
             f"{METRICS_UNIT} has failed, and Prometheus gets no metrics from the queen: {reason_of(state)}",
             hint=where_to_look(METRICS_UNIT, state, bus.scope),
+        )
+
+
+def complain_of_control(bus: Bus, scope: Scope) -> Iterator[Complaint]:
+    """The socket through which the queen controls her hive; her start opens it."""
+    state = bus.state(CONTROL_SOCKET_UNIT)
+    yield from complain_of_file(CONTROL_SOCKET_UNIT, state, *bus.file_state(CONTROL_SOCKET_UNIT), scope)
+    is_missed = not state.is_active and bus.active_state(QUEEN_UNIT) == "active"
+    if state.load == "loaded" and (state.active == "failed" or is_missed):
+        why = f"has failed ({state.result})" if state.active == "failed" else "does not listen"
+        yield Complaint(
+            f"{CONTROL_SOCKET_UNIT} {why}: the queen can neither start nor stop the hive of this machine",
+            (scope.command("systemctl", "restart", CONTROL_SOCKET_UNIT),),
         )
 
 

@@ -124,7 +124,7 @@ class LocalHive(Hive):
         try:
             if (await self._bus.state(HIVE_UNIT)).active == "failed":
                 # An operator asks for it: earlier failures do not count towards StartLimitBurst=.
-                self._bus.reset_failed(HIVE_UNIT)
+                await self._bus.reset_failed(HIVE_UNIT)
             await self._bus.start(HIVE_UNIT, timeout=timeout)
             arrival.is_started = True
             await self._judge_unit()  # it may be dead already

@@ -23,7 +23,7 @@ LOST: list[RbeeError] = []
 @asynccontextmanager
 async def a_bus() -> AsyncIterator[tuple[AsyncBus, PlayedSystemd]]:
     systemd = PlayedSystemd()
-    bus = AsyncBus(systemd, lost=LOST.append)  # type: ignore[arg-type]
+    bus = AsyncBus(systemd, systemd, lost=LOST.append)  # type: ignore[arg-type]
     bus.attach()
     try:
         yield bus, systemd
@@ -52,36 +52,24 @@ async def test_a_start_is_awaited_until_its_job_is_done() -> None:
         assert systemd.asked == [("start", HIVE_UNIT), ("stop", HIVE_UNIT)]
 
 
-async def test_a_job_that_is_over_before_anybody_could_wait_is_heard() -> None:
+async def test_a_job_that_is_over_before_anybody_knows_its_name_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with a_bus() as (bus, systemd):
-        systemd.states[HIVE_UNIT] = ACTIVE
-        await bus.start(HIVE_UNIT, timeout=5)
+
+        async def ask(verb: str, unit: str) -> str:
+            systemd.remove_job(systemd.job(HIVE_UNIT, "stop"))
+            job = systemd.job(HIVE_UNIT, "start")
+            systemd.remove_job(job, "failed")
+            systemd.pump()
+            return job
+
+        monkeypatch.setattr(systemd, "ask", ask)
+        with pytest.raises(UnitFailed, match="its job ended as 'failed'"):
+            await bus.start(HIVE_UNIT, timeout=5)
 
 
 LATE = "no answer within 3 s"
-
-
-async def test_a_job_that_systemd_has_not_confirmed_is_known_by_its_unit_and_not_asked_for_again() -> None:
-    async with a_bus() as (bus, systemd):
-        systemd.refusal = TimedOut(LATE)
-        starting = asyncio.ensure_future(bus.start(HIVE_UNIT, timeout=5))
-        await asyncio.sleep(0)
-        systemd.remove_job(systemd.job("other.service", "start"))
-        done, _ = await asyncio.wait({starting}, timeout=0.02)
-        assert not done
-        systemd.remove_job(systemd.job(HIVE_UNIT, "start"))
-        await starting
-        assert systemd.asked == [("start", HIVE_UNIT)]
-
-
-async def test_an_unconfirmed_job_that_never_comes_is_told_by_what_was_not_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("rbee.systemd.aio.CONFIRM_TIMEOUT", 0.01)
-    async with a_bus() as (bus, systemd):
-        systemd.refusal = TimedOut(LATE)
-        with pytest.raises(TimedOut, match=LATE):
-            await bus.start(HIVE_UNIT, timeout=0)
 
 
 async def test_what_is_read_is_read_again_while_systemd_is_silent_and_not_for_ever(
@@ -97,35 +85,20 @@ async def test_what_is_read_is_read_again_while_systemd_is_silent_and_not_for_ev
     async with a_bus() as (bus, systemd):
         monkeypatch.setattr(systemd, "state", state)
         assert await bus.state(HIVE_UNIT) == ACTIVE
-        monkeypatch.setattr("rbee.systemd.aio.CONFIRM_TIMEOUT", 0)
+        monkeypatch.setattr("rbee.systemd.aio.READ_TIMEOUT", 0)
         silences.append(TimedOut(LATE))
         with pytest.raises(TimedOut, match=LATE):
             await bus.state(HIVE_UNIT)
 
 
-async def test_a_stop_that_was_not_confirmed_is_known_by_its_job_and_not_waited_for_without_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with a_bus() as (bus, systemd):
-        systemd.refusal = TimedOut(LATE)
-        stopping = asyncio.ensure_future(bus.ask_stop(TARGET))
-        done, _ = await asyncio.wait({stopping}, timeout=0.02)
-        assert not done
-        systemd.job(TARGET, "stop")
-        await stopping
-        assert systemd.asked == [("stop", TARGET)]
-
-    monkeypatch.setattr("rbee.systemd.aio.CONFIRM_TIMEOUT", 0)
-    async with a_bus() as (bus, systemd):
-        systemd.refusal = TimedOut(LATE)
-        with pytest.raises(TimedOut, match=LATE):
-            await bus.ask_stop(TARGET)
-
-
 async def test_two_who_wait_for_one_job_both_hear_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_bus() as (bus, systemd):
         job = systemd.job(HIVE_UNIT, "start")
-        monkeypatch.setattr(systemd, "ask_start_unless_stopping", lambda unit: job)
+
+        async def ask(verb: str, unit: str) -> str:
+            return job
+
+        monkeypatch.setattr(systemd, "ask", ask)
         waiting = [asyncio.ensure_future(bus.start(HIVE_UNIT, timeout=5)) for _ in range(2)]
         await asyncio.sleep(0)
         systemd.remove_job(job)

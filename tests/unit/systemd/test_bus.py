@@ -17,7 +17,7 @@ def test_what_is_done_to_a_unit_by_its_name_is_done_to_that_unit() -> None:
     bus.restart(QUEEN_UNIT, timeout=5)
     bus.stop(HIVE_UNIT, timeout=5)
     bus.reset_failed(HIVE_UNIT)
-    bus.ask_start_unless_stopping(HIVE_UNIT)
+    bus.unit(HIVE_UNIT).ask_start(undo_stop=False)
 
     assert bus.called == [
         ("StartUnit", QUEEN_UNIT, "replace"),

@@ -12,6 +12,7 @@ from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.patient import Patient
 from rbee.keeper.doctor.polkit import POLKIT
 from rbee.scope import (
+    CONTROL_SOCKET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     JOIN_UNIT,
@@ -46,6 +47,7 @@ class PlayedBus:
             QUEEN_SOCKET_UNIT: LISTENING,
             HIVE_UNIT: INACTIVE,
             HIVE_SOCKET_UNIT: LISTENING,
+            CONTROL_SOCKET_UNIT: LISTENING,
             JOIN_UNIT: INACTIVE,
             TARGET: INACTIVE,
             TCP_SOCKET_UNIT: INACTIVE,

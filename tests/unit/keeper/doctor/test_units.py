@@ -9,7 +9,15 @@ import pytest
 
 from rbee.keeper.doctor.check import Command
 from rbee.keeper.doctor.units import METRICS_UNIT, check_units
-from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TARGET
+from rbee.scope import (
+    CONTROL_SOCKET_UNIT,
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    JOIN_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    TARGET,
+)
 from rbee.systemd.unit import UnitState
 from tests.unit.keeper.doctor.doubles import FAILED, GONE, LISTENING, MASKED, PlayedBus, asked
 from tests.unit.played_systemd import ACTIVE, INACTIVE
@@ -127,6 +135,29 @@ def test_what_systemd_could_not_set_up_is_not_forgotten_as_a_cure(
     told = "When that is mended: sudo systemctl reset-failed rbee-hive.service rbee-hive.socket"
     assert complaint.hint.splitlines()[2].startswith(told)
     assert complaint.hint.endswith("start rbee-hive.socket") == (listener is not LISTENING)
+
+
+@pytest.mark.parametrize(
+    ("queen", "control", "told"),
+    [
+        (INACTIVE, INACTIVE, None),
+        (ACTIVE, INACTIVE, "does not listen"),
+        (INACTIVE, replace(FAILED, result="trigger-limit-hit"), "has failed (trigger-limit-hit)"),
+    ],
+)
+def test_a_queen_that_cannot_control_her_hive_is_a_fault(
+    bus: PlayedBus, root: Path, queen: UnitState, control: UnitState, told: str | None
+) -> None:
+    bus.states |= {QUEEN_UNIT: queen, CONTROL_SOCKET_UNIT: control}
+
+    complaints = asked(check_units, bus, root)
+
+    assert [one.text for one in complaints] == (
+        []
+        if told is None
+        else [f"{CONTROL_SOCKET_UNIT} {told}: the queen can neither start nor stop the hive of this machine"]
+    )
+    assert all(one.cures == (("systemctl", "restart", CONTROL_SOCKET_UNIT),) for one in complaints)
 
 
 def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: Path) -> None:

@@ -1,0 +1,72 @@
+"""What the queen has systemd do, by units of root's that know what she may have done, and do nothing else.
+
+polkit is not told the mode of a job, and by its mode whoever may start one unit may cancel every job of the
+machine. So her user may do nothing over D-Bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from rbee.errors import UnitFailed
+from rbee.scope import CONTROL_SOCKET_UNIT, Scope
+from rbee.systemd.errors import error_for
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds for an answer: systemd, which answers no call while it reads its unit files, has 25 of them."""
+
+ANSWER_BYTES = 4096
+"""The longest answer that is read; systemd's own are one line."""
+
+Verb = Literal["start", "stop", "reset-failed"]
+
+_DOING: dict[Verb, str] = {"start": "starting", "stop": "stopping", "reset-failed": "resetting"}
+_JOB = 'o "'
+_FAILED = "Call failed: "
+
+
+class Control:
+    """The client of queen-rbee-control.socket: a connection for each request, on which busctl(1) answers."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    async def ask(self, verb: Verb, unit: str) -> str:
+        """Have systemd do this, and return the job's object path ('' for reset-failed, which has none).
+
+        A start raises Stopping if the unit, or one that it needs, is being stopped. Raises TimedOut after
+        ANSWER_TIMEOUT seconds, and UnitFailed with systemd's reason.
+        """
+        doing = f"{_DOING[verb]} {unit}"
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                answer = await self._answer(f"{verb} {unit}\n")
+        except TimeoutError as error:
+            raise error_for(doing, "TimedOut", "systemd is silent", self._scope, ANSWER_TIMEOUT) from error
+        except OSError as error:
+            why = f"{CONTROL_SOCKET_UNIT} does not answer ({error.strerror})"
+            raise self._failed(f"{doing}: {why}") from error
+        if answer.startswith(_JOB):
+            return answer.removeprefix(_JOB).rstrip('"')
+        if _FAILED in answer:
+            said = answer.partition(_FAILED)[2]
+            raise error_for(doing, "", said, self._scope, ANSWER_TIMEOUT)
+        if answer or verb != "reset-failed":
+            raise self._failed(f"{doing}: {CONTROL_SOCKET_UNIT} ended with {answer or 'no answer'}")
+        return ""
+
+    async def _answer(self, request: str) -> str:
+        reader, writer = await asyncio.open_unix_connection(self._scope.control_socket)
+        try:
+            writer.write(request.encode())
+            answer = await reader.readexactly(ANSWER_BYTES)
+        except asyncio.IncompleteReadError as end:
+            answer = end.partial
+        finally:
+            writer.close()
+        return answer.decode(errors="replace").strip()
+
+    def _failed(self, message: str) -> UnitFailed:
+        restart = self._scope.systemctl(f"restart {CONTROL_SOCKET_UNIT}", as_root=True)
+        return UnitFailed(message, hint=f"{restart}\n{self._scope.where_to_look(CONTROL_SOCKET_UNIT)}")

@@ -1,0 +1,100 @@
+"""The client of queen-rbee-control.socket, on a real socket; the service behind it is tried in machines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
+from rbee.scope import HIVE_UNIT, SYSTEM, TARGET
+from rbee.systemd.control import ANSWER_BYTES, Control
+
+pytestmark = pytest.mark.deadline(5)
+
+Answers = Callable[[bytes], bytes | None]
+
+
+@asynccontextmanager
+async def a_control(folder: Path, answers: Answers) -> AsyncIterator[Control]:
+    """`answers` makes an answer of a request's line; None: no answer and no end."""
+    control = Control(replace(SYSTEM, runtime=folder))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answer = answers(await reader.readline())
+        if answer is None:
+            await reader.read()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, folder / "control.sock")
+    try:
+        yield control
+    finally:
+        server.close()
+
+
+async def test_a_request_is_a_line_and_its_answer_the_job(tmp_path: Path) -> None:
+    requests: list[bytes] = []
+
+    def answers(request: bytes) -> bytes:
+        requests.append(request)
+        return b"" if request.startswith(b"reset") else b'o "/org/freedesktop/systemd1/job/42"\n'
+
+    async with a_control(tmp_path, answers) as control:
+        assert await control.ask("start", HIVE_UNIT) == "/org/freedesktop/systemd1/job/42"
+        assert await control.ask("stop", TARGET) == "/org/freedesktop/systemd1/job/42"
+        assert await control.ask("reset-failed", HIVE_UNIT) == ""
+    assert requests == [
+        b"start rbee-hive.service\n",
+        b"stop rbee.target\n",
+        b"reset-failed rbee-hive.service\n",
+    ]
+
+
+DESTRUCTIVE = (
+    "Transaction for rbee-hive.service/start is destructive (rbee-hive.service has 'stop' job queued, "
+    "but 'start' is included in transaction)."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        (f"Call failed: {DESTRUCTIVE}\n", Stopping, "starting rbee-hive.service: it is being stopped ("),
+        ("Call failed: Unit rbee-hive.service not found.\n", UnitFailed, "systemd has no such unit"),
+        ("Call failed: Unit rbee-hive.service is masked.\n", UnitFailed, "the unit is masked"),
+        ("Call failed: Connection timed out\n", TimedOut, "no answer within 30 s"),
+        ("Failed to connect to bus: No such file\n", UnitFailed, "ended with Failed to connect to bus"),
+        ("", UnitFailed, "ended with no answer"),
+        ("x" * (ANSWER_BYTES + 1), UnitFailed, "ended with xxx"),
+    ],
+)
+async def test_a_refusal_has_systemd_s_reason(
+    tmp_path: Path, answer: str, kind: type[RbeeError], said: str
+) -> None:
+    async with a_control(tmp_path, lambda request: answer.encode()) as control:
+        with pytest.raises(kind) as caught:
+            await control.ask("start", HIVE_UNIT)
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+async def test_a_socket_that_is_gone_is_named_with_its_cure(tmp_path: Path) -> None:
+    with pytest.raises(UnitFailed, match=r"control.socket does not answer \(No such file") as caught:
+        await Control(replace(SYSTEM, runtime=tmp_path)).ask("stop", HIVE_UNIT)
+    assert "sudo systemctl restart queen-rbee-control.socket" in str(caught.value.hint)
+
+
+async def test_an_answer_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.systemd.control.ANSWER_TIMEOUT", 0.05)
+    async with a_control(tmp_path, lambda request: None) as control:
+        with pytest.raises(TimedOut, match="starting rbee-hive.service: no answer within"):
+            await control.ask("start", HIVE_UNIT)
