@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar
 
-from rbee.errors import RbeeError, TimedOut, UnitFailed
+from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
+from rbee.scope import CONTROL_SOCKET_UNIT
 from rbee.systemd.bus import Bus
-from rbee.systemd.control import Control, Verb
+from rbee.systemd.control import Control, NoAnswer, Verb
 from rbee.systemd.unit import DONE, UnitState, check_job, unusable
 from rbee.wire.hives import MachineEnd
 
@@ -70,11 +72,12 @@ class AsyncBus:
 
     async def ask_stop(self, unit: str) -> None:
         """As Unit.ask_stop(), for who does not wait for the job's end."""
-        await self._control.ask("stop", unit)
+        with contextlib.suppress(Stopping):
+            await self._ask("stop", unit)
 
     async def reset_failed(self, unit: str) -> None:
         """As Unit.reset_failed()."""
-        await self._control.ask("reset-failed", unit)
+        await self._ask("reset-failed", unit)
 
     async def start(self, unit: str, *, timeout: float) -> None:
         """As Unit.start(), but raises Stopping if the unit or the queen is being stopped.
@@ -87,12 +90,24 @@ class AsyncBus:
         """As Unit.stop()."""
         await self._await_job("stop", unit, timeout)
 
+    async def _ask(self, verb: Verb, unit: str) -> str:
+        """As Control.ask(), but raises Stopping also if systemd is stopping the control's own socket."""
+        try:
+            return await self._control.ask(verb, unit)
+        except NoAnswer as error:
+            if await self.has_job(CONTROL_SOCKET_UNIT):
+                raise Stopping(
+                    f"no {verb} of {unit}: rbee is being stopped",
+                    hint="Wait for the stop to end, then try again.",
+                ) from error
+            raise
+
     async def _await_job(self, verb: Verb, unit: str, timeout: float) -> None:
         # Listening before asking, or the job may be over before its name is known.
         ends = _Ends()
         self._ends[unit].add(ends)
         try:
-            job = await self._control.ask(verb, unit)
+            job = await self._ask(verb, unit)
             async with asyncio.timeout(timeout):
                 result = await ends.result_of(job)
         except TimeoutError as error:

@@ -26,6 +26,10 @@ _JOB = 'o "'
 _FAILED = "Call failed: "
 
 
+class NoAnswer(UnitFailed):
+    """The socket is not there, or has ended the connection: systemd does that to one that it is stopping."""
+
+
 class Control:
     """The client of queen-rbee-control.socket: a connection for each request, on which busctl(1) answers."""
 
@@ -36,7 +40,7 @@ class Control:
         """Have systemd do this, and return the job's object path ('' for reset-failed, which has none).
 
         A start raises Stopping if the unit, or one that it needs, is being stopped. Raises TimedOut after
-        ANSWER_TIMEOUT seconds, and UnitFailed with systemd's reason.
+        ANSWER_TIMEOUT seconds, UnitFailed with systemd's reason, and NoAnswer.
         """
         doing = f"{_DOING[verb]} {unit}"
         try:
@@ -67,6 +71,6 @@ class Control:
             writer.close()
         return answer.decode(errors="replace").strip()
 
-    def _failed(self, message: str) -> UnitFailed:
+    def _failed(self, message: str) -> NoAnswer:
         restart = self._scope.systemctl(f"restart {CONTROL_SOCKET_UNIT}", as_root=True)
-        return UnitFailed(message, hint=f"{restart}\n{self._scope.where_to_look(CONTROL_SOCKET_UNIT)}")
+        return NoAnswer(message, hint=f"{restart}\n{self._scope.where_to_look(CONTROL_SOCKET_UNIT)}")

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rbee.errors import NotPermitted, RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, TARGET
+from rbee.scope import CONTROL_SOCKET_UNIT, HIVE_UNIT, QUEEN_UNIT, TARGET
 from rbee.systemd.aio import AsyncBus
+from rbee.systemd.control import NoAnswer
 from rbee.systemd.unit import UnitState
 from tests.unit.played_systemd import ACTIVE, INACTIVE, DiedError, NoProgram, PlayedSystemd
 
@@ -164,6 +165,25 @@ async def test_a_start_does_not_undo_a_stop_that_somebody_asked_for(unit: str) -
         with pytest.raises(Stopping):
             await bus.start(HIVE_UNIT, timeout=5)
         assert await bus.state(HIVE_UNIT) == INACTIVE
+
+
+async def test_a_socket_of_requests_that_is_being_stopped_is_a_stop_of_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_bus() as (bus, systemd):
+
+        async def ask(verb: str, unit: str) -> str:
+            raise NoAnswer("Connection reset by peer")
+
+        monkeypatch.setattr(systemd, "ask", ask)
+        with pytest.raises(NoAnswer):
+            await bus.start(HIVE_UNIT, timeout=5)
+        with pytest.raises(NoAnswer):
+            await bus.ask_stop(TARGET)
+        systemd.job(CONTROL_SOCKET_UNIT, "stop")
+        with pytest.raises(Stopping, match="no start of rbee-hive.service: rbee is being stopped"):
+            await bus.start(HIVE_UNIT, timeout=5)
+        await bus.ask_stop(TARGET)  # which is being done
 
 
 async def test_a_unit_s_changes_are_heard_without_asking() -> None:
