@@ -72,10 +72,15 @@ class TcpAccess:
         return Tcp(
             is_open=(self._folder / "tcp").exists(),
             listens=tuple(f"{_bracketed(address_of(name))}:{name[1]}" for name in names),
-            fingerprint=authority.fingerprint if authority is not None else None,
+            fingerprint=self.fingerprint,
             expires_ms=round(authority.expires.timestamp() * 1000) if authority and is_made else None,
             problem=await asyncio.to_thread(lambda: authority.fault) if authority else None,
         )
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the queen's CA; None if TCP has never been enabled."""
+        return None if self._authority is None else self._authority.fingerprint
 
     @property
     def is_shut_out(self) -> bool:

@@ -31,7 +31,7 @@ from rbee.queen.store.store import Store
 from rbee.scope import REMOTE, Scope
 from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
-from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, TokenView
+from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, Tcp, TokenView
 from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.types import LOCALHOST, is_same_name
 
@@ -61,9 +61,18 @@ class Fleet:
         hives.when_removed(self._forget)
 
     async def load(self) -> None:
-        """Load the credentials in the catalog."""
+        """Load the credentials in the catalog; tokens of a CA that was replaced are revoked."""
         rows = await self._catalog.hives.all()
         self._members = {credential: row.id for row in rows for credential in row.credentials}
+        if self._access.fingerprint is not None:
+            await self._catalog.tokens.keep_to(self._access.fingerprint)
+
+    async def set_tcp(self, is_open: bool) -> Tcp:
+        """As TcpAccess.set(), which may make a CA."""
+        tcp = await self._access.set(is_open)
+        if tcp.fingerprint is not None:
+            await self._catalog.tokens.keep_to(tcp.fingerprint)
+        return tcp
 
     # Tokens
 

@@ -24,7 +24,7 @@ def routes(access: TcpAccess, fleet: Fleet, catalog: Store) -> dict[Route[Any], 
 
     async def set_tcp(request: Request) -> Tcp:
         asked: SetTcp = await read_shape(request, SetTcp)
-        return await access.set(asked.is_open)
+        return await fleet.set_tcp(asked.is_open)
 
     async def list_tokens(_request: Request) -> Tokens:
         return Tokens(tuple(await catalog.tokens.all()))

@@ -75,6 +75,23 @@ class TokenStore:
 
         return await self._writer.write(write)
 
+    async def keep_to(self, fingerprint: str) -> None:
+        """Revoke all tokens if they name another CA than this: who has one takes the queen for another."""
+        if await self._engine.read_all(_authority) == fingerprint:
+            return
+
+        def write(transaction: Transaction) -> None:
+            session = transaction.session
+            if _authority(session) is not None:
+                revoked = session.execute("UPDATE tokens SET is_revoked = 1 WHERE is_revoked = 0")
+                if revoked:
+                    tokens = "1 token is" if revoked == 1 else f"{revoked} tokens are"
+                    transaction.note(None, f"{tokens} revoked: the queen has another CA", None)
+            session.execute("DELETE FROM token_authority")
+            session.execute("INSERT INTO token_authority VALUES (1, :fingerprint)", fingerprint=fingerprint)
+
+        await self._writer.write(write)
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -117,6 +134,13 @@ def spend_token(session: Session, asked: Joining, now: int, scope: Scope) -> Non
     """Take one use of a token; raises BadToken as check_token()."""
     check_token(session, asked, now, scope)
     session.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = :id", id=asked.token_id)
+
+
+def _authority(session: Session) -> str | None:
+    """Return the fingerprint of the CA that the tokens name; None if no token has been made yet."""
+    for (fingerprint,) in session.rows("SELECT fingerprint FROM token_authority"):
+        return str(fingerprint)
+    return None
 
 
 def _make_room(session: Session, now: int, scope: Scope) -> None:

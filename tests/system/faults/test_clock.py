@@ -80,6 +80,9 @@ def test_keys_that_were_made_while_the_clock_was_ahead_are_named_and_mended(
         mended = rbeectl(queen, "doctor", "--fix", user=None)
         assert mended.code == 0, mended
         assert rbeectl(queen, "tcp", "status", "--json").json["problem"] is None
+        (token,) = rbeectl(queen, "token", "list", "--json").json["tokens"]
+        assert token["is_revoked"], token
+        assert "1 token is revoked: the queen has another CA" in rbeectl(queen, "audit").out
         joined = rbeectl(gpu1, "join", "queen", "--token", fleet.token(), user=None)
         assert joined.code == 0, joined
         fleet.await_state("gpu1", "online")

@@ -1,9 +1,15 @@
 -- What the release before need not know of: it is made where it is missing, and gets no version, so that a
 -- downgrade goes on with the catalog. `former_credential` is that of a hive which has joined again as
--- `successor`, and by which it proves itself until it first uses that one.
+-- `successor`, and by which it proves itself until it first uses that one. `token_authority` has one row:
+-- the fingerprint of the CA that the tokens name.
 
 CREATE TABLE IF NOT EXISTS former_credentials (
     hive TEXT PRIMARY KEY,
     former_credential TEXT NOT NULL,
     successor TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS token_authority (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    fingerprint TEXT NOT NULL
+) STRICT;

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rbee.catalogfile import APPLICATION_ID, VERSION, Lock, way_out
+from rbee.catalogfile import APPLICATION_ID, COMPATIBLE, VERSION, Lock, way_out
 from rbee.errors import CatalogFailed, CatalogInUse, CatalogUnusable
 from rbee.queen.store import sqlite
 from rbee.queen.store.records import Row
@@ -388,8 +388,9 @@ def test_what_the_release_before_does_not_know_is_made_again_where_it_is_missing
     for _ in range(2):
         Store.open(path).close()
         with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("SELECT * FROM former_credentials").fetchall() == []
-            connection.execute("DROP TABLE former_credentials")
+            for _kind, table in COMPATIBLE:
+                assert connection.execute(f"SELECT * FROM {table}").fetchall() == []
+                connection.execute(f"DROP TABLE {table}")
 
 
 def test_the_table_has_the_seed_s_columns_and_whether_the_hive_is_wanted(catalog: Store, path: Path) -> None:

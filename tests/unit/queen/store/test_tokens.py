@@ -55,6 +55,25 @@ async def test_a_token_is_revoked_once_and_stays_so(store: Store, journal: Journ
         await store.tokens.revoke("9", by=BY)
 
 
+async def test_tokens_are_revoked_with_the_ca_that_they_name(store: Store, journal: Journal) -> None:
+    await add(store, token(1))  # as 0.4.0 has left it, which did not note the CA
+    await store.tokens.keep_to("first")
+    await add(store, token(2), token(3))
+    await store.tokens.keep_to("first")
+    assert [one.is_revoked for one in await store.tokens.all()] == [False] * 3
+
+    await store.tokens.keep_to("second")
+    await add(store, token(4))
+    await store.tokens.keep_to("second")
+
+    assert [one.is_revoked for one in await store.tokens.all()] == [True] * 3 + [False]
+    assert [text for text in journal.texts if "revoked" in text] == [
+        "3 tokens are revoked: the queen has another CA"
+    ]
+    await store.tokens.keep_to("first")
+    assert journal.texts[-1] == "1 token is revoked: the queen has another CA"
+
+
 async def test_tokens_are_bounded_and_the_oldest_of_no_use_makes_room(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
