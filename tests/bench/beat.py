@@ -1,4 +1,8 @@
-"""Sends the queen heartbeats as her local hive does, and reads from her cgroup what they took."""
+"""Sends the queen heartbeats as her local hive does, and reads from her cgroup what they took.
+
+The hive's own program is replaced by one that answers and sends no beats: to the queen its beats and those
+sent here would be of two processes, and she would ask for its devices with each change.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,36 @@ LOADS = ((1, 0), (32, 0), (1, 667), (1, 50))
 """Connections, and beats a second in all; 0 is as many as there can be."""
 
 SECONDS = 4.0
+
+HIVE = "rbee-hive.service"
+
+QUIET_HIVE = """
+import http.server, os, socket, socketserver
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        name = "devices" if "devices" in self.path else "health"
+        content = open("/usr/lib/quiet/" + name, "rb").read()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+    def address_string(self):
+        return "queen"
+    def log_message(self, *_):
+        pass
+
+class Served(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+server = Served("", Answers, bind_and_activate=False)
+server.socket = socket.socket(fileno=3)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"].replace("@", "\\0"))
+server.serve_forever()
+"""
 
 CLIENT = """
 import json, os, socket, subprocess, sys, threading, time
@@ -72,12 +106,26 @@ def measure(machine: Machine) -> list[float]:
         "printf '[Queen]\\nHeartbeatIntervalSec=600\\nHeartbeatGraceSec=180\\n' >/etc/rbee/rbee.conf",
     )
     machine.run("rbeectl", "add-hive", "localhost", user="ada")
+    be_quiet(machine)
     version = json.loads(machine.run("rbeectl", "list-hives", "--json").stdout)["hives"][0]["version"]
     taken = []
     for connections, rate in LOADS:
         words = ("python3", "-c", CLIENT, str(connections), str(rate), str(SECONDS), version)
         taken.append(json.loads(machine.run(*words, timeout=60).stdout)["us"])
     return taken
+
+
+def be_quiet(machine: Machine) -> None:
+    """Replace the hive's program, and keep its answers."""
+    machine.run("mkdir", "-p", "/usr/lib/quiet", f"/etc/systemd/system/{HIVE}.d")
+    for name, path in (("devices", "/v1/devices"), ("health", "/health")):
+        ask = f"curl --silent --fail --unix-socket /run/rbee/hive.sock http://rbee{path}"
+        machine.run("sh", "-c", f"{ask} >/usr/lib/quiet/{name}")
+    machine.run("tee", "/usr/lib/quiet/hive.py", input=QUIET_HIVE)
+    dropin = "[Service]\nExecStart=\nExecStart=/usr/bin/python3 /usr/lib/quiet/hive.py\nWatchdogSec=0\n"
+    machine.run("tee", f"/etc/systemd/system/{HIVE}.d/quiet.conf", input=dropin)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", HIVE)
 
 
 def main() -> None:
