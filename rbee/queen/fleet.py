@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 from dataclasses import replace
+from functools import partial
 
 from rbee import __version__, tls
 from rbee.errors import (
@@ -192,10 +193,8 @@ class Fleet:
             self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
             raise TooMany(f"the beehive {hive_id} connects too often", hint="Dial again later.")
 
-        async def take_beat(beat: Heartbeat) -> HeartbeatAck:
-            return await self._heartbeat(beat, peer, instance)
-
-        uplink = Uplink(hive_id, instance, peer.address, take_beat)
+        take_beat = partial(self._heartbeat, peer, instance)
+        uplink = Uplink(hive_id, instance, peer.address, take_beat, partial(self._plain, peer, instance))
         try:
             await self._hives.uplinks.take(uplink)
         except ClonedHive as error:
@@ -225,7 +224,15 @@ class Fleet:
         await self._hives.remote_hive(hive_id).refused(error)
         return error
 
-    async def _heartbeat(self, beat: Heartbeat, peer: RemotePeer, instance: str) -> HeartbeatAck:
+    def _plain(self, peer: RemotePeer, instance: str, beat: Heartbeat) -> HeartbeatAck | None:
+        """As Hive.take_plain(), for a connection of the hive with this peer's credential."""
+        hive_id = self._members.get(peer.credential or "")
+        hive = self._hives.find(beat.hive_id)
+        if hive is None or hive.id != hive_id or beat.instance != instance:
+            return None
+        return hive.take_plain(beat)
+
+    async def _heartbeat(self, peer: RemotePeer, instance: str, beat: Heartbeat) -> HeartbeatAck:
         hive_id = self.hive_of(peer)
         if (beat.hive_id, beat.instance) != (hive_id, instance):
             raise NotPermitted(f"this connection is only for the hive {hive_id}", hint=None)

@@ -210,6 +210,7 @@ class Queen:
             stopping=self.end_work,
             daemons=self._daemons,
             remote=remote,
+            quick={QueenRoutes.HEARTBEAT: hives_api.plain_beats(self.hives, self.fleet, self._admission)},
         )
         if self._failure is not None:
             raise self._failure

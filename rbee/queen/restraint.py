@@ -157,6 +157,13 @@ class Restraint:
         self.lines = Allowance(LINES, clock)
         self.renewals = Allowance(RENEWALS, clock)
 
+    def may_detect(self, hive_id: str) -> bool:
+        """May the queen ask a hive for its devices once more now, because its beats report a change?"""
+        may = self.detections.take(hive_id)
+        if not may:
+            self.beyond(hive_id, "reports changes of its devices more often than the queen asks for them")
+        return may
+
     def beyond(self, hive_id: str, what: str) -> None:
         """Narrate that a hive exceeds a limit; `what` ends the sentence 'the beehive NAME ...'."""
         text = f"the beehive {hive_id} {what}"

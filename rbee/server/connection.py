@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -205,8 +205,7 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_LIMIT:
-            raise _head_too_large()
+        check_head(self.url, self.headers)
         self._awaited = "body"
         parser = self.parser
         if parser.should_upgrade():
@@ -256,7 +255,7 @@ class Connection(HttpToolsProtocol):
             self._patience = self.loop.call_later(HEAD_TIMEOUT, self._refuse, _too_slow("head", HEAD_TIMEOUT))
         elif self._awaited == "body":
             self._patience = self.loop.call_later(BODY_TIMEOUT, self._refuse, _too_slow("body", BODY_TIMEOUT))
-        elif self.cycle.response_complete and not self.pipeline:
+        elif (self.cycle is None or self.cycle.response_complete) and not self.pipeline:
             self._patience = self.loop.call_later(self._idle_timeout, self.transport.close)
 
     def _refuse(self, error: RbeeError) -> None:
@@ -397,6 +396,12 @@ def _answer(error: RbeeError) -> bytes:
         f"content-type: application/problem+json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
     )
     return bytes(STATUS_LINE[error.status]) + head.encode() + b"\r\n" + content
+
+
+def check_head(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise HeadTooLarge for a head that came as a whole."""
+    if len(target) + sum([len(name) + len(value) + 4 for name, value in headers]) > HEAD_LIMIT:
+        raise _head_too_large()
 
 
 def _head_too_large() -> HeadTooLarge:

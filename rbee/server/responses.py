@@ -20,9 +20,15 @@ FILE_PART = 64 * 1024
 
 def json_response(answer: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
     """Return a response with a shape as JSON."""
-    # In ASCII, so that names from outside are shown escaped, for example by curl.
-    content = json.dumps(encode(answer), separators=(",", ":")).encode()
-    return Response(content, status, media_type=media_type)
+    return Response(json_content(answer), status, media_type=media_type)
+
+
+def json_content(answer: Any) -> bytes:
+    """Return a shape as JSON. In ASCII, so that names from outside are shown escaped, for example by curl."""
+    return _ENCODER.encode(encode(answer)).encode()
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def problem_response(error: RbeeError, headers: dict[str, str] | None = None) -> Response:

@@ -7,9 +7,10 @@ import contextlib
 import inspect
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import uvicorn
@@ -25,8 +26,10 @@ from rbee.server.connection import (
 )
 from rbee.server.limits import Limits
 from rbee.server.listener import TlsListener
+from rbee.server.quick import Quick, QuickConnection
 from rbee.server.transport import Together
 from rbee.systemd.daemon import Notifier, watchdog_interval
+from rbee.wire.routes import Route
 
 GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
@@ -136,12 +139,14 @@ async def serve(
     stopping: Callable[[], Awaitable[None]],
     daemons: Collection[int] = (),
     remote: Remote | None = None,
+    quick: Mapping[Route[Any], Quick] = MappingProxyType({}),
 ) -> None:
     """Serve until `stop_event` is set, then end within GRACE.
 
     READY=1 is sent with the line of `status` once the sockets are served, and then `started` is called.
     `stopping` is awaited first when stopping, while the sockets are still served. `daemons` are the uids
-    whose connections are kept when idle, and for which places are reserved.
+    whose connections are kept when idle, and for which places are reserved. `quick` answers what it can of
+    these routes, without the app.
 
     Long because of its arguments and their explanation.
     """
@@ -151,7 +156,7 @@ async def serve(
             notifier.ready(status())
             started()
 
-    servers: list[uvicorn.Server] = [_Server(uvicorn_config(app, _connections(daemons)), on_started)]
+    servers: list[uvicorn.Server] = [_Server(uvicorn_config(app, _connections(daemons, quick)), on_started)]
     if remote is not None:
         servers.insert(0, _RemoteServer(uvicorn_config(remote.app, RemoteConnection), remote))
     serving = asyncio.ensure_future(_serve_all(servers, sockets))
@@ -185,10 +190,11 @@ async def _end(servers: Sequence[uvicorn.Server], serving: asyncio.Future[None])
     await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-def _connections(daemons: Collection[int]) -> Any:
+def _connections(daemons: Collection[int], quick: Mapping[Route[Any], Quick]) -> Any:
     """Return the factory of connections: uvicorn's type is a class, but it only calls it."""
     limits = Limits("connections are held", CONNECTIONS, daemons)
-    return partial(Connection, limits=limits, turned_away=set(), daemons=daemons)
+    targets = {(route.method.encode(), route.path.encode()): answer for route, answer in quick.items()}
+    return partial(QuickConnection, limits=limits, turned_away=set(), daemons=daemons, quick=targets)
 
 
 def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:

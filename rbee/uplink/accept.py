@@ -55,21 +55,37 @@ LONGEST = 3600.0
 
 TakeBeat = Callable[[Heartbeat], Awaitable[HeartbeatAck]]
 
+TakePlain = Callable[[Heartbeat], HeartbeatAck | None]
+"""Takes a beat that changes nothing; returns None if it is another."""
+
+
+def _none_is_plain(_beat: Heartbeat) -> None:
+    return None
+
 
 class Uplink(Frames):
     """One hive's control connection, with the interface of a Link: ask() sends a request to the hive.
 
-    `take_beat` processes its beats; an RbeeError from it is sent to the hive as a refusal.
+    `take_beat` processes its beats; an RbeeError from it is sent to the hive as a refusal. `take_plain` is
+    asked before, as a beat that changes nothing needs no task.
     """
 
     is_read_together = True
 
-    def __init__(self, hive_id: str, instance: str, address: str, take_beat: TakeBeat) -> None:
+    def __init__(
+        self,
+        hive_id: str,
+        instance: str,
+        address: str,
+        take_beat: TakeBeat,
+        take_plain: TakePlain = _none_is_plain,
+    ) -> None:
         super().__init__()
         self.hive_id = hive_id
         self.instance = instance
         self.address = address
         self._take_beat = take_beat
+        self._take_plain = take_plain
         self._taking: asyncio.Task[None] | None = None
         self._dials: dict[str, asyncio.Future[Carried]] = {}
         self._idle: list[_Carrier] = []
@@ -199,7 +215,10 @@ class Uplink(Frames):
             raise BadInput("a hive may send beats only")
         if self._taking is not None:
             raise BadInput("a hive must wait for the answer to a beat before it sends the next")
-        self._taking = asyncio.get_running_loop().create_task(self._take(frame))
+        if (ack := self._take_plain(frame)) is not None:
+            self.send(ack)
+        else:
+            self._taking = asyncio.get_running_loop().create_task(self._take(frame))
 
     async def _take(self, beat: Heartbeat) -> None:
         try:

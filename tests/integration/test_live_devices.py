@@ -10,7 +10,7 @@ import pytest
 from rbee.errors import CatalogFailed, HiveFailed, HiveNotOnline, RbeeError, UnknownHive
 from rbee.wire.codec import decode
 from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.hives import Heartbeat
 from rbee.wire.routes import QueenRoutes
 from tests.integration.house import DEVICES, GPU_SAMPLES, OTHER_DEVICES, House, answers, until
 
@@ -171,20 +171,21 @@ async def test_a_card_that_flaps_is_asked_for_once_a_beat_at_the_most(house: Hou
     queen = await house.added(**BRISK)
     flaps = 0
     heard = 0
-    real = queen.hives.heartbeat
+    standing = queen.hives.hive("localhost").standing
+    real = standing.take_beat
 
     def flap() -> Devices:
         return DEVICES if flaps % 2 else OTHER_DEVICES
 
-    async def heartbeat(beat: Heartbeat, sender: Any = None) -> HeartbeatAck:
+    def take_beat(beat: Heartbeat, interval: float) -> bool:
         nonlocal heard, flaps
         heard += 1
         if not beat.lines:  # a beat of its own, not one that brings a detection's line
             flaps += 1
             house.fingerprint = f"{flaps:04x}"
-        return await real(beat, sender)
+        return real(beat, interval)
 
-    queen.hives.heartbeat = heartbeat  # type: ignore[method-assign]
+    standing.take_beat = take_beat
     house.devices = flap
     await until(lambda: heard >= 20)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from starlette.types import ASGIApp
 
+from rbee.server.quick import Quick
 from rbee.server.uvicorn import Remote, serve
 from rbee.systemd.daemon import Notifier
+from rbee.wire.routes import Route
 from tests.integration.listening import listen
 
 TIMEOUT = 5.0
@@ -35,6 +38,7 @@ async def running(
     *,
     stopping: Stop = nothing,
     remote: Remote | None = None,
+    quick: Mapping[Route[Any], Quick] = MappingProxyType({}),
 ) -> AsyncIterator[Stop]:
     """The product's server, once it has started; what is yielded stops it and waits until it has ended."""
     told_to_stop, started = asyncio.Event(), asyncio.Event()
@@ -48,6 +52,7 @@ async def running(
             started=started.set,
             stopping=stopping,
             remote=remote,
+            quick=quick,
         )
     )
 
@@ -73,11 +78,16 @@ async def running(
 
 @asynccontextmanager
 async def served(
-    app: ASGIApp, path: Path, notifier: Notifier, *, stopping: Stop = nothing
+    app: ASGIApp,
+    path: Path,
+    notifier: Notifier,
+    *,
+    stopping: Stop = nothing,
+    quick: Mapping[Route[Any], Quick] = MappingProxyType({}),
 ) -> AsyncIterator[Stop]:
     """As running(), on `path`."""
     with closing(listen(path)) as listener:
-        async with running(app, [listener], notifier, stopping=stopping) as stop:
+        async with running(app, [listener], notifier, stopping=stopping, quick=quick) as stop:
             yield stop
 
 

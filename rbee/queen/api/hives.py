@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.requests import Request
 
-from rbee.errors import NotPermitted
+from rbee.errors import NotPermitted, RbeeError
 from rbee.queen.api.asked import actor, hive_id
 from rbee.queen.api.jobs import begin
 from rbee.queen.fleet import Fleet
 from rbee.queen.hives.hives import Hives
 from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs
-from rbee.server.app import Handler
+from rbee.server.app import Admit, Handler
+from rbee.server.peer import AnyPeer
+from rbee.server.quick import Quick
 from rbee.server.requests import read_query, read_shape
+from rbee.wire.codec import decode
 from rbee.wire.devices import Sample
 from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView, SetCordon, SetLabels
 from rbee.wire.hives import Hives as HiveList
 from rbee.wire.routes import QueenRoutes, Route
 from rbee.wire.types import LOCALHOST
+
+
+def plain_beats(hives: Hives, fleet: Fleet, admit: Admit) -> Quick:
+    """Return what answers heartbeats that change nothing, as almost all; the route takes the others."""
+
+    def answer(peer: AnyPeer, body: bytes) -> Any:
+        try:
+            admit(peer, QueenRoutes.HEARTBEAT)
+            beat = decode(Heartbeat, json.loads(body))
+        except (RbeeError, ValueError, RecursionError):
+            return None
+        if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
+            return None
+        hive = hives.find(beat.hive_id)
+        return None if hive is None else hive.take_plain(beat)
+
+    return answer
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from datetime import datetime
 
 from rbee.client.link import HiveClient
 from rbee.errors import CatalogFailed, HiveNotOnline, RbeeError
@@ -101,20 +98,38 @@ class Hive(ABC):
 
         `sender` is entered in the audit for writes that follow.
         """
+        if (ack := self.take_plain(beat)) is not None:
+            return ack
+        self._shared.metrics.beat_came(beat.state)
         arrival = self.arrival
         self.inventory.fingerprint.heard = beat.fingerprint
         self.goodbye = ENDS[beat.machine] if beat.state == "stopping" else None
         if beat.state == "ready":
             await self._take_ready(beat, sender)
         job_id = arrival.job.id if arrival is not None else None
-        return HeartbeatAck(status="ok", interval_ms=round(self.interval * 1000), job_id=job_id)
+        return HeartbeatAck("ok", round(self.interval * 1000), job_id)
+
+    def take_plain(self, beat: Heartbeat) -> HeartbeatAck | None:
+        """Take a beat that says only that an online hive lives on; None, and nothing done, for another."""
+        life, fingerprint = self.standing.life, self.inventory.fingerprint
+        if (
+            beat.state != "ready"
+            or beat.lines
+            or life.state != "online"
+            or life.instance != beat.instance
+            or self.arrival is not None
+            or self.goodbye is not None
+            or fingerprint.heard != beat.fingerprint
+            or fingerprint.is_other
+        ):
+            return None
+        self._shared.metrics.beat_came(beat.state)
+        self.standing.take_beat(beat, self.interval)
+        return HeartbeatAck("ok", round(self.interval * 1000))
 
     async def _take_ready(self, beat: Heartbeat, sender: Actor | None) -> None:
         shared, life = self._shared, self.standing.life
-        lateness = life.lateness(beat.instance, shared.pace.interval)
-        if lateness is not None:
-            shared.metrics.beat_was_late(lateness)
-        is_first = life.beat(beat.instance, beat.version or None, self.interval, _skew_ms(beat.timestamp))
+        is_first = self.standing.take_beat(beat, self.interval)
         if self.arrival is not None:
             self.arrival.beats()
         elif is_first:
@@ -122,22 +137,12 @@ class Hive(ABC):
         elif self.lock.locked():
             pass  # the operation that holds the lock decides the hive's state
         elif life.state == "pending":
-            if self._may_detect():
+            if shared.restraint.may_detect(self.id):
                 shared.tasks.begin(self._welcome(sender))  # the last attempt failed
         elif life.state in ("suspect", "offline"):
             await self.standing.is_back(sender)
-        elif self.inventory.fingerprint.is_other and self._may_detect():
+        elif self.inventory.fingerprint.is_other and shared.restraint.may_detect(self.id):
             shared.tasks.begin(self._renew_devices(sender))
-
-    def _may_detect(self) -> bool:
-        """May the queen ask for its devices once more now, because its beats report a change?"""
-        restraint = self._shared.restraint
-        may = restraint.detections.take(self.id)
-        if not may:
-            restraint.beyond(
-                self.id, "reports changes of its devices more often than the queen asks for them"
-            )
-        return may
 
     async def _welcome(self, sender: Actor | None) -> None:
         """Ask a new process for its devices that no job waits for: it came back, or was started by hand."""
@@ -223,9 +228,3 @@ class Hive(ABC):
             yield self.arrival
         finally:
             self.arrival = None
-
-
-def _skew_ms(timestamp: str) -> int:
-    """Return how far the sender's clock is ahead of ours, ignoring the time in transit."""
-    sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", timestamp.upper()))
-    return round(sent.timestamp() * 1000) - time.time_ns() // 1_000_000

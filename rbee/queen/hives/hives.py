@@ -144,7 +144,6 @@ class Hives:
         except UnknownHive:
             self._shared.metrics.beat_refused()
             raise
-        self._shared.metrics.beat_came(beat.state)
         self._relay.take(beat)
         return await hive.heartbeat(beat, sender)
 

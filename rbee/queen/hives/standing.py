@@ -6,9 +6,12 @@ Changes of the state are narrated and stored here, and nowhere else.
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from rbee.config import QueenConfig
 from rbee.errors import CatalogFailed
@@ -21,7 +24,7 @@ from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
 from rbee.scope import Scope
 from rbee.wire.devices import Devices
-from rbee.wire.hives import HiveView, Label, MachineEnd, SetCordon, SetLabels, State, Status
+from rbee.wire.hives import Heartbeat, HiveView, Label, MachineEnd, SetCordon, SetLabels, State, Status
 
 log = logging.getLogger("rbee")
 
@@ -130,6 +133,13 @@ class Standing:
             self._shared.narrator.narrate(event, text, hive=self.row.id)
         await self.remember("offline", wanted=wanted, by=by)
 
+    def take_beat(self, beat: Heartbeat, interval: float) -> bool:
+        """Note a beat of a ready hive, the next due in `interval` seconds; is it the first of its process?"""
+        lateness = self.life.lateness(beat.instance, self._shared.pace.interval)
+        if lateness is not None:
+            self._shared.metrics.beat_was_late(lateness)
+        return self.life.beat(beat.instance, beat.version or None, interval, _skew_ms(beat.timestamp))
+
     def judge(self, patience: Patience) -> bool:
         """Judge by silence and narrate a change; True if it is now offline, which the caller stores."""
         if not self.life.judge(patience):
@@ -182,3 +192,9 @@ class Standing:
             cordoned=row.cordoned,
             problem=row.problem,
         )
+
+
+def _skew_ms(timestamp: str) -> int:
+    """Return how far the sender's clock is ahead of ours, ignoring the time in transit."""
+    sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", timestamp.upper()))
+    return round(sent.timestamp() * 1000) - time.time_ns() // 1_000_000

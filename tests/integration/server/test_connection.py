@@ -56,11 +56,21 @@ async def events(_request: Request) -> Response:
     return event_stream(endless())
 
 
+def no_answer(_peer: object, _body: bytes) -> None:
+    return None
+
+
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 
 
+@pytest.fixture(params=[{}, {QueenRoutes.ADD_HIVE: no_answer}], ids=["the app", "no quick answer"])
+def quick(request: pytest.FixtureRequest) -> Any:
+    """Quick answers, of which none is found: the app has to get each request as it came."""
+    return request.param
+
+
 @pytest.fixture
-def talk(tmp_path: Path, silent_notifier: Notifier) -> Callable[[Talk], Awaitable[Any]]:
+def talk(tmp_path: Path, silent_notifier: Notifier, quick: Any) -> Callable[[Talk], Awaitable[Any]]:
     """What a client on a connection of its own makes of the server, which it must find as it left it."""
 
     async def talk(client: Talk) -> Any:
@@ -74,7 +84,7 @@ def talk(tmp_path: Path, silent_notifier: Notifier) -> Callable[[Talk], Awaitabl
                 QueenRoutes.OPENAPI: health,
             },
         )
-        async with served(app, tmp_path / "s", silent_notifier):
+        async with served(app, tmp_path / "s", silent_notifier, quick=quick):
             before = descriptors()
             reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
             try:

@@ -1,0 +1,99 @@
+"""Answers some requests as they are received, for which the app would take ten times as long.
+
+The app makes a request, a task and a response for each. A heartbeat that changes nothing needs none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from rbee.server.connection import Connection, check_head
+from rbee.server.peer import AnyPeer
+from rbee.server.responses import json_content
+
+QUICK_BYTES = 16 * 1024
+"""Bytes of a body that is kept for a quick answer; a longer one goes to the app."""
+
+Quick = Callable[[Any, bytes], Any]
+"""Takes the peer and the body of a request. Returns the answer's shape, or None if the app is to answer."""
+
+
+class QuickConnection(Connection):
+    """A connection with quick answers, to requests that come while nothing else of it is under way.
+
+    Whatever else is the app's, and so is what no quick answer is found for: it gets the request as it came.
+    """
+
+    def __init__(self, *arguments: Any, quick: Mapping[tuple[bytes, bytes], Quick], **options: Any) -> None:
+        """`quick` has the answers by method and target."""
+        super().__init__(*arguments, **options)
+        self._answers = quick
+        self._quick: Quick | None = None
+        """What may answer the request that is being received."""
+        self._body = b""
+        """Its body so far, which the app has not got."""
+        self._sender: AnyPeer | None = None
+
+    def _find_peer(self) -> AnyPeer:
+        self._sender = peer = super()._find_peer()
+        return peer
+
+    def on_headers_complete(self) -> None:
+        self._quick = self._find_quick()
+        if self._quick is None:
+            super().on_headers_complete()
+        else:
+            check_head(self.url, self.headers)
+            self._awaited = "body"
+
+    def on_body(self, body: bytes) -> None:
+        if self._quick is None:
+            super().on_body(body)
+            return
+        self._body += body
+        self._size -= len(body)
+        if len(self._body) > QUICK_BYTES:
+            self._pass_on()
+
+    def on_message_complete(self) -> None:
+        if self._quick is not None:
+            answer = None if self.transport.is_closing() else self._quick(self._sender, self._body)
+            if answer is not None:
+                self._quick, self._body = None, b""
+                self._awaited = "request"
+                self.transport.write(_response(answer, self.server_state.default_headers))
+                return
+            self._pass_on()
+        super().on_message_complete()
+
+    def _find_quick(self) -> Quick | None:
+        quick = self._answers.get((self.parser.get_method(), self.url))
+        is_plain = (
+            quick is not None
+            and not self.pipeline
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused  # a client that does not read has the app wait for it
+            and not self.expect_100_continue
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+        )
+        return quick if is_plain else None
+
+    def _pass_on(self) -> None:
+        """Begin the request for the app, with what there is of its body."""
+        body, self._quick, self._body = self._body, None, b""
+        super().on_headers_complete()
+        self._size += len(body)
+        super().on_body(body)
+
+
+def _response(answer: Any, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    content = json_content(answer)
+    head = b"".join([b"%s: %s\r\n" % header for header in headers])
+    return b"%s%scontent-length: %d\r\ncontent-type: application/json\r\n\r\n%s" % (
+        STATUS_LINE[200], head, len(content), content,
+    )  # fmt: skip
