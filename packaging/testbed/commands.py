@@ -9,10 +9,26 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from testbed.host import MachineError, said
 from testbed.processes import children, kill_inside
+
+
+class Runs(Protocol):
+    """A machine of any kind, as what only runs commands in it needs it."""
+
+    def run(
+        self,
+        *argv: str,
+        user: str | None = None,
+        groups: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        input: str | None = None,  # noqa: A002 - as in subprocess.run
+        timeout: float = 30,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """See Commands."""
 
 
 class Commands:
@@ -139,27 +155,8 @@ class Commands:
         # all processes, and is not woken with it: then nobody would reap the command, nor PID 1 ever end.
         enter = ["nsenter", f"--target={self.leader}", "--all", "--root", "--wd", "--no-fork", "--"]
         enter += ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
-        if user is None:
-            home = "/root"
-            start = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-            start += ["HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/bash"]
-        else:
-            uid, gid, home = self._account(user)
-            start = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--reset-env"]
-            if groups is None:
-                start.append("--init-groups")
-            else:
-                start.append(f"--groups={','.join(groups)}" if groups else "--clear-groups")
-            start += ["--", "env"]
-        start += ["LANG=C.UTF-8", *(f"{name}={value}" for name, value in env.items())]
-        return [*enter, *start, "sh", "-c", 'cd "$0" 2>/dev/null; exec "$@"', home, *argv]
-
-    def _account(self, user: str) -> tuple[int, int, str]:
-        for line in Path(f"/proc/{self.leader}/root/etc/passwd").read_text().splitlines():
-            name, _, uid, gid, _, home, _ = line.split(":")
-            if name == user:
-                return int(uid), int(gid), home
-        raise MachineError(f"The machine has no user {user}")
+        passwd = Path(f"/proc/{self.leader}/root/etc/passwd").read_text()
+        return [*enter, *as_user(argv, user, groups, env, passwd)]
 
     def _end_commands(self) -> None:
         """Of those that popen started what has not ended with the machine."""
@@ -170,3 +167,35 @@ class Commands:
                 with suppress(OSError):
                     if pipe:
                         pipe.close()
+
+
+def as_user(
+    argv: Sequence[str],
+    user: str | None,
+    groups: Sequence[str] | None,
+    env: Mapping[str, str],
+    passwd: str,
+) -> list[str]:
+    """The command as its user would start it, root if none is named; passwd: the machine's /etc/passwd."""
+    if user is None:
+        home = "/root"
+        start = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        start += ["HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/bash"]
+    else:
+        uid, gid, home = _account(user, passwd)
+        start = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--reset-env"]
+        if groups is None:
+            start.append("--init-groups")
+        else:
+            start.append(f"--groups={','.join(groups)}" if groups else "--clear-groups")
+        start += ["--", "env"]
+    start += ["LANG=C.UTF-8", *(f"{name}={value}" for name, value in env.items())]
+    return [*start, "sh", "-c", 'cd "$0" 2>/dev/null; exec "$@"', home, *argv]
+
+
+def _account(user: str, passwd: str) -> tuple[int, int, str]:
+    for line in passwd.splitlines():
+        name, _, uid, gid, _, home, _ = line.split(":")
+        if name == user:
+            return int(uid), int(gid), home
+    raise MachineError(f"The machine has no user {user}")

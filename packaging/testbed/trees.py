@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from testbed.host import CHECKOUT, MachineError, tail, why_not
+from testbed.kernel import Kernel
 from testbed.machine import Machine
 from testbed.processes import undisturbed
 
@@ -83,6 +84,18 @@ ARCHIVE = (
 SOURCES = ("util-linux",)
 """Packages whose source the archive has: util-linux tests lscpu on /proc and /sys of real machines."""
 
+KERNEL = "linux-image-amd64"
+
+KERNEL_PARTS = (
+    "*/boot/vmlinuz-*",
+    "*/modules.builtin",
+    *(f"*/modules/*/kernel/drivers/{folder}" for folder in ("acpi", "char", "gpu", "i2c")),
+    *(f"*/modules/*/kernel/drivers/{folder}" for folder in ("media/cec", "media/rc")),
+    *(f"*/modules/*/kernel/drivers/{folder}" for folder in ("platform", "video", "virtio")),
+    *(f"*/modules/*/kernel/{folder}" for folder in ("fs", "lib", "net/9p")),
+)
+"""What is kept of it: the modules for its root, and for graphics cards."""
+
 ARCHIVE_INSIDE = "/srv/archive"
 """Where a machine has the archive, if it is bound there."""
 
@@ -93,6 +106,7 @@ KEPT_BASES = 2
 KEPT_INSTALLED = 3
 KEPT_PREVIOUS = 2
 KEPT_ARCHIVES = 2
+KEPT_KERNELS = 1
 
 PREVIOUS = "52eedb01ad098c04d51cf90e656a958ed022850c"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
@@ -152,6 +166,17 @@ class Trees:
 
         name = f"archive-{suite}-{_digest([base.name, *ARCHIVE, *SOURCES])}"
         return self._get(name, build, family=f"archive-{suite}-", keep=KEPT_ARCHIVES)
+
+    def kernel(self, suite: str) -> Kernel:
+        """The suite's own, for an emulated machine."""
+        base = self.base(suite)
+
+        def build(folder: Path) -> None:
+            self._say(f"📦 fetching a kernel to emulate, {suite} (some seconds, once)...")
+            _fetch_kernel(base, folder)
+
+        name = f"kernel-{suite}-{_digest([base.name, KERNEL, *KERNEL_PARTS])}"
+        return Kernel(self._get(name, build, family=f"kernel-{suite}-", keep=KEPT_KERNELS))
 
     def previous_debs(self) -> list[Path]:
         """The packages of the release before, built from the checkout's history as they were then."""
@@ -282,39 +307,11 @@ def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
 
 
 def _fetch_archive(base: Path, archive: Path) -> None:
-    """What a base lacks of ARCHIVE, and SOURCES: by this computer's apt, with the base's lists and status."""
+    """What a base lacks of ARCHIVE, and SOURCES."""
     archive.mkdir(mode=0o755)
     with tempfile.TemporaryDirectory(prefix="rbee-archive-") as scratch:
-        for folder in ("lists/partial", "archives/partial"):
-            Path(scratch, folder).mkdir(parents=True)
-        settings = {
-            "Debug::NoLocking": "1",
-            "Dir::Cache::archives": f"{scratch}/archives",
-            "Dir::Cache::pkgcache": "",
-            "Dir::Cache::srcpkgcache": "",
-            "Dir::Etc::preferencesparts": "/dev/null",
-            "Dir::Etc::sourcelist": f"{scratch}/sources.list",
-            "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::State::extended_states": "/dev/null",
-            "Dir::State::lists": f"{scratch}/lists",
-            "Dir::State::status": f"{base}/var/lib/dpkg/status",
-            # Of a user who may read neither the scratch folder nor the base.
-            "APT::Sandbox::User": "root",
-        }
-        binary = (base / "etc/apt/sources.list").read_text()
-        source = "".join(f"deb-src{line.removeprefix('deb')}" for line in binary.splitlines(keepends=True))
-        Path(scratch, "sources.list").write_text(binary + source)
-        apt = ["apt-get", "--quiet", "--yes", *(f"--option={name}={settings[name]}" for name in settings)]
-        for command in (
-            ["update"],
-            ["install", "--download-only", *ARCHIVE],
-            ["source", "--download-only", *SOURCES],
-        ):
-            done = subprocess.run(
-                [*apt, *command], cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-            if done.returncode:
-                raise MachineError(f"apt-get {command[0]} failed:\n{tail(done.stdout)}")
+        install = ["install", "--download-only", *ARCHIVE]
+        _apt(base, Path(scratch), install, ["source", "--download-only", *SOURCES])
         for fetched in (*Path(scratch, "archives").glob("*.deb"), *Path(scratch).glob("*.orig.tar.*")):
             shutil.move(fetched, archive)
     with (archive / "Packages").open("wb") as index:
@@ -323,6 +320,47 @@ def _fetch_archive(base: Path, archive: Path) -> None:
             stderr=subprocess.DEVNULL, check=True,
         )  # fmt: skip
     (archive / "sources.list").write_text(f"deb [trusted=yes] file:{ARCHIVE_INSIDE} ./\n")
+
+
+def _fetch_kernel(base: Path, folder: Path) -> None:
+    """The kernel that Debian installs on a PC, unpacked, with those modules that an emulated one may need."""
+    with tempfile.TemporaryDirectory(prefix="rbee-kernel-") as scratch:
+        _apt(base, Path(scratch), ["install", "--download-only", "--no-install-recommends", KERNEL])
+        [package] = Path(scratch, "archives").glob("linux-image-[0-9]*.deb")
+        folder.mkdir()
+        unpack = ["tar", "--extract", "--directory", str(folder), "--wildcards", *KERNEL_PARTS]
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as packed:
+            subprocess.run(unpack, stdin=packed.stdout, check=True)
+
+
+def _apt(base: Path, scratch: Path, *commands: list[str]) -> None:
+    """Runs this computer's apt-get in the scratch folder, with the base's status and lists of its own."""
+    for folder in ("lists/partial", "archives/partial"):
+        Path(scratch, folder).mkdir(parents=True)
+    settings = {
+        "Debug::NoLocking": "1",
+        "Dir::Cache::archives": f"{scratch}/archives",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "Dir::Etc::preferencesparts": "/dev/null",
+        "Dir::Etc::sourcelist": f"{scratch}/sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::extended_states": "/dev/null",
+        "Dir::State::lists": f"{scratch}/lists",
+        "Dir::State::status": f"{base}/var/lib/dpkg/status",
+        # Of a user who may read neither the scratch folder nor the base.
+        "APT::Sandbox::User": "root",
+    }
+    binary = (base / "etc/apt/sources.list").read_text()
+    source = "".join(f"deb-src{line.removeprefix('deb')}" for line in binary.splitlines(keepends=True))
+    Path(scratch, "sources.list").write_text(binary + source)
+    apt = ["apt-get", "--quiet", "--yes", *(f"--option={name}={settings[name]}" for name in settings)]
+    for command in (["update"], *commands):
+        done = subprocess.run(
+            [*apt, *command], cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if done.returncode:
+            raise MachineError(f"apt-get {command[0]} failed:\n{tail(done.stdout)}")
 
 
 def _lock_file(tree: Path) -> Path:
@@ -441,6 +479,7 @@ def main() -> int:
             for suite in arguments.suite:
                 trees.installed(suite, sorted(arguments.debs.glob("*.deb")))
                 trees.archive(suite)
+                trees.kernel(suite)
                 with suppress(NoHistory):
                     trees.previous(suite)
     except MachineError as error:

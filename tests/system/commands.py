@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from testbed.commands import Runs
 from testbed.machine import Machine
 
 QUEEN, HIVE = "queen-rbee.service", "rbee-hive.service"
@@ -46,19 +47,19 @@ class Answer:
         return json.loads(self.out)
 
 
-def rbeectl(machine: Machine, *argv: str, user: str | None = "ada", **options: Any) -> Answer:
+def rbeectl(machine: Runs, *argv: str, user: str | None = "ada", **options: Any) -> Answer:
     done = machine.run("rbeectl", *argv, user=user, check=False, **options)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def add_hive(machine: Machine) -> Answer:
+def add_hive(machine: Runs) -> Answer:
     """Add this machine as ada and insist that it worked."""
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 0, answer
     return answer
 
 
-def put(machine: Machine, path: str, text: str) -> None:
+def put(machine: Runs, path: str, text: str) -> None:
     """A file of root's, readable for all, in a directory that is made if it is not there."""
     machine.run("install", "-D", "-m", "0644", "/dev/stdin", path, input=text)
 
@@ -75,25 +76,25 @@ def altered(machine: Machine, path: str, old: str, new: str) -> Iterator[None]:
         put(machine, path, text)
 
 
-def configure(machine: Machine, text: str) -> None:
+def configure(machine: Runs, text: str) -> None:
     """A drop-in for rbee.conf; it counts from the next start on."""
     put(machine, "/etc/rbee/rbee.conf.d/50-test.conf", text)
 
 
-def override(machine: Machine, name: str, text: str) -> None:
+def override(machine: Runs, name: str, text: str) -> None:
     """A drop-in for a unit, in force at once."""
     put(machine, f"/run/systemd/system/{name}.d/50-test.conf", text)
     machine.run("systemctl", "daemon-reload")
 
 
-def unit(machine: Machine, name: str, *properties: str) -> dict[str, str]:
+def unit(machine: Runs, name: str, *properties: str) -> dict[str, str]:
     """Properties of a unit as systemctl show tells them; a few that are always wanted among them."""
     wanted = {"ActiveState", "SubState", "MainPID", "Result", "StatusText", *properties}
     shown = machine.run("systemctl", "show", f"--property={','.join(sorted(wanted))}", name).stdout
     return dict(line.split("=", 1) for line in shown.splitlines())
 
 
-def active(machine: Machine, *names: str) -> list[str]:
+def active(machine: Runs, *names: str) -> list[str]:
     return [unit(machine, name)["ActiveState"] for name in names]
 
 
@@ -130,12 +131,19 @@ print(json.dumps([dict(row) for row in connection.execute("SELECT * FROM hives")
     return found
 
 
+def await_told(machine: Runs, event: str, times: int = 1) -> str:
+    """The text of the queen's line, once she has told so many."""
+    told = f"journalctl --quiet --output=cat --unit=queen-rbee RBEE_EVENT={event}"
+    until = f"until {told} | sed -n {times}p | grep .; do sleep 0.05; done"
+    return machine.run("sh", "-c", until, timeout=20).stdout.rstrip("\n")
+
+
 def job_of(machine: Machine) -> str:
     """The id of the newest add-hive job, from the journal."""
     return str(machine.journal("RBEE_EVENT=adding")[-1]["RBEE_JOB_ID"])
 
 
-def curl(machine: Machine, path: str, *options: str, user: str | None = "ada") -> tuple[int, Any]:
+def curl(machine: Runs, path: str, *options: str, user: str | None = "ada") -> tuple[int, Any]:
     """Status and JSON of a request to the queen over her socket."""
     done = machine.run(
         "curl", "--silent", "--show-error", "--unix-socket", "/run/rbee/queen.sock",

@@ -25,7 +25,18 @@ from tests.system.cards import (
     unload_driver,
     unplug,
 )
-from tests.system.commands import HIVE, active, add_hive, await_state, configure, curl, rbeectl, rows, unit
+from tests.system.commands import (
+    HIVE,
+    active,
+    add_hive,
+    await_state,
+    await_told,
+    configure,
+    curl,
+    rbeectl,
+    rows,
+    unit,
+)
 
 A = StubCard("0000:01:00.0", 48 * 2**30, "GPU-aaaaaaaa", "NVIDIA RTX A6000", Load(7, 2**30, 41, 65_000))
 B = StubCard("0000:41:00.0", 15 * 2**30, "GPU-bbbbbbbb", "Tesla T4", Load(93, 14 * 2**30, 78, 69_500))
@@ -48,13 +59,6 @@ def with_cards(machine: Machine, library: Path, tmp_path: Path) -> Machine:
     add_hive(machine)
     assert [gpu["uuid"] for gpu in gpus(machine)] == [A.uuid]
     return machine
-
-
-def await_told(machine: Machine, event: str, times: int = 1) -> str:
-    """The text of the queen's line, once she has told so many."""
-    told = f"journalctl --quiet --output=cat --unit=queen-rbee RBEE_EVENT={event}"
-    machine.run("sh", "-c", f"until {told} | sed -n {times}p | grep .; do sleep 0.05; done", timeout=20)
-    return str(machine.journal("--unit=queen-rbee", f"RBEE_EVENT={event}")[times - 1]["MESSAGE"])
 
 
 def sample(machine: Machine) -> dict[str, Any]:
