@@ -30,6 +30,8 @@ _DISPLAY_ONLY = frozenset(
         "1002:474f",
         "1002:4752",
         "1002:4753",
+        "1002:5046",  # ATI Rage 128, as QEMU emulates it
+        "1002:5159",  # ATI Radeon 7000, of servers and as QEMU emulates it
         "1002:515e",  # ATI ES1000
         "1002:5969",  # ATI ES1000
         "1013",  # Cirrus Logic, as QEMU emulates it
