@@ -26,7 +26,7 @@ def amd_memory(function: Path) -> CardMemory:
     Every card has GTT. It counts for one that is built into a processor: there "VRAM" is only what
     the firmware has set aside of the same RAM, often 512 MiB.
     """
-    vram = files.read_byte_count(function / VRAM_TOTAL)
+    vram = files.read_byte_count(function / VRAM_TOTAL) or None
     if is_apu(function):
         return CardMemory("shared", vram, files.read_byte_count(function / "mem_info_gtt_total"))
     return CardMemory("dedicated" if vram else None, vram)
@@ -45,7 +45,13 @@ def intel_memory(function: Path, address: str, kernel_driver: str | None) -> Car
 
 
 def is_apu(function: Path) -> bool:
-    """Is this amdgpu's card built into a processor? Only those have the voltage of a northbridge."""
+    """Is this amdgpu's card built into a processor?
+
+    Only those have the voltage of a northbridge (hwmon_attributes_visible() of amdgpu_pm.c). The MI300A is
+    excepted there: nothing is set aside for it, and its VRAM is 0 (gmc_v9_0_mc_init(), "APP APU").
+    """
+    if files.read_byte_count(function / VRAM_TOTAL) == 0:
+        return True
     return any(files.read_value(path) == b"vddnb" for path in (function / "hwmon").glob("hwmon*/in1_label"))
 
 
