@@ -32,7 +32,7 @@ from typing import Any, Self
 from testbed.commands import as_user
 from testbed.host import MachineError, family, said, tail
 from testbed.kernel import Kernel, initramfs
-from testbed.processes import tied_to_us, undisturbed
+from testbed.processes import members, tied_to_us, undisturbed
 
 BOOT_SECONDS = 120.0
 
@@ -136,10 +136,15 @@ class EmulatedMachine(ABC):
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With the processes that are those of a User Mode Linux."""
+    """And wait for its group: a User Mode Linux has its processes in it, which end a moment later."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + 5
+    while left := members(process.pid):
+        if time.monotonic() > deadline:
+            raise MachineError(f"Processes of {process.args!r} have not ended: {left}")
+        time.sleep(0.01)  # they are not our children any more
 
 
 class UserModeMachine(EmulatedMachine):
@@ -181,8 +186,8 @@ ExecStart=/usr/bin/python3 /{AGENT_INSIDE} /dev/ttyS0
         mount = f"mount -t hostfs -o {self._tree} none /lower"
         start.write_bytes(initramfs(modules, files, mount, "/sbin/init"))
         return [
-            # Where its memory is a file, of which it is the only one to know.
-            *("env", "TMPDIR=/dev/shm"),
+            # Where the file is that is its memory; a container's /dev/shm may be too small.
+            *("env", f"TMPDIR={scratch}"),
             *("linux.uml", f"umid={self._name}", f"uml_dir={scratch}/", f"mem={self._memory_mib}M"),
             *(f"initrd={start}", "con=null", "con0=null,fd:1", f"ssl0=fd:{line}", "quiet", "panic=-1"),
             *("systemd.unit=testbed.target", "systemd.getty_auto=no"),

@@ -44,6 +44,18 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def members(group: int) -> list[int]:
+    """The pids of a process group, but for zombies."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # proc_pid_stat(5): the name, in parentheses, may have blanks; then the state, parent and group.
+            state, _, theirs, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(theirs) == group and state not in "ZX":
+                found.append(int(process.name))
+    return found
+
+
 def kill_inside(process: subprocess.Popen[str]) -> None:
     """Kills the command, then what is left of its group.
 
