@@ -42,13 +42,22 @@ class _Complaining(io.TextIOWrapper):
 
 def open_streams() -> None:
     """Replace sys.stdout and sys.stderr with streams that escape what they cannot encode."""
-    for number in range(3):
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_RDWR)):
         try:
             os.fstat(number)
-        except OSError:  # closed by the caller: its output is discarded
-            os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            # Closed by the caller, and the next file that is opened would get its number. Standard output
+            # becomes one that cannot be written to, as in coreutils; messages are discarded.
+            os.set_inheritable(os.open(os.devnull, mode), True)
     sys.stdout = _opened(sys.stdout, sys.__stdout__, _Output, 1, io.TextIOWrapper)
     sys.stderr = _opened(sys.stderr, sys.__stderr__, _Complaints, 2, _Complaining)
+
+
+def is_writable(number: int) -> bool:
+    """Is a descriptor open for writing?"""
+    import fcntl  # for a verb that leaves the writing to another program
+
+    return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def _opened(

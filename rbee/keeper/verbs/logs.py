@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
 from dataclasses import replace
+from typing import NoReturn
 
 import click
 
@@ -14,6 +16,7 @@ from rbee.files import reason
 from rbee.keeper.hives import Hives
 from rbee.keeper.journal import is_readable, matches
 from rbee.keeper.options import in_session, looking
+from rbee.keeper.output.streams import OutputFailed, is_writable
 from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
@@ -83,6 +86,14 @@ def logs(
     )
     if not session.has_colour:
         os.environ["SYSTEMD_COLORS"] = "false"
+    become(command)
+
+
+def become(command: tuple[str, ...]) -> NoReturn:
+    """Replace this process with journalctl. Raises OutputFailed, or RbeeError if it cannot be run."""
+    if not is_writable(1):
+        # journalctl ignores what it cannot write.
+        raise OutputFailed(errno.EBADF, os.strerror(errno.EBADF))
     try:
         os.execvp(command[0], command)  # noqa: S606  # no shell; it replaces this process
     except OSError as error:
