@@ -16,10 +16,16 @@ import click
 from rbee.errors import BadInput, Interrupted, RbeeError
 from rbee.files import unforeseen
 from rbee.keeper.cli import cli
+from rbee.keeper.interrupts import interruptible
 from rbee.keeper.output.streams import OutputFailed, open_streams
 from rbee.keeper.session import Session
 from rbee.scope import SYSTEM
 from rbee.text import printable
+
+
+def program() -> int:
+    """Run the program rbeectl; a signal may end it at any moment."""
+    return interruptible(main)
 
 
 def main() -> int:
@@ -98,4 +104,4 @@ def report(error: RbeeError, session: Session, stream: TextIO | None = None) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

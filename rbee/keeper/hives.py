@@ -66,8 +66,12 @@ class Hives:
         else:
             from concurrent.futures import ThreadPoolExecutor  # a fleet only
 
-            with ThreadPoolExecutor(min(len(online), SAMPLES_AT_ONCE), "sample") as threads:
+            threads = ThreadPoolExecutor(min(len(online), SAMPLES_AT_ONCE), "sample")
+            try:
                 samples = list(threads.map(self._sample, online))
+            finally:
+                # Not as a context: Ctrl-C would wait for the hives that do not answer.
+                threads.shutdown(wait=False, cancel_futures=True)
         return {sample.hive_id: sample for sample in samples if sample is not None}
 
     def last_events(self, hive_id: str, count: int) -> tuple[FeedEvent, ...]:

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from rbee.errors import TimedOut
 from rbee.scope import SYSTEM, Scope
+from rbee.signals import ending_put_off
 from rbee.systemd.errors import BUS_TIMEOUT, translated, uninterrupted
 
 SYSTEMD = "org.freedesktop.systemd1"
@@ -206,6 +207,8 @@ def _dbus_class() -> Any:
     """
     if "pystemd" not in sys.modules and (spec := find_spec("pystemd")) is not None:
         sys.modules["pystemd"] = module_from_spec(spec)
-    from pystemd.dbuslib import DBus
+    # Cython drops a KeyboardInterrupt of its modules' initialization, and warns of another failure.
+    with ending_put_off():
+        from pystemd.dbuslib import DBus
 
     return DBus

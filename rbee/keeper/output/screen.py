@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import unicodedata
 from dataclasses import dataclass, replace
@@ -91,7 +92,12 @@ def page(text: str, screen: Screen) -> None:
         os.environ["PAGER"] = pager  # which click reads
     # systemd's default: quit if it fits, keep colours, chop lines, do not clear the screen.
     os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
-    click.echo_via_pager(text + "\n", color=screen.has_colour)
+    # Ctrl-C is the pager's, to end a search, say. With SIG_IGN it would not get it, either.
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    try:
+        click.echo_via_pager(text + "\n", color=screen.has_colour)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _own_pager() -> str | None:

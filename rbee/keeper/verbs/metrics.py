@@ -87,11 +87,13 @@ def replace(path: Path, parts: Iterable[bytes]) -> None:
             file.writelines(parts)
             os.fchmod(file.fileno(), 0o644)
         new.replace(path)
-    except OSError as error:
+    except BaseException as error:
         if new is not None:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-        raise _refused(error, path) from error
+        if isinstance(error, OSError):
+            raise _refused(error, path) from error
+        raise
 
 
 def _refused(error: OSError, path: Path) -> RbeeError:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -100,11 +98,6 @@ def _on_screen(
 ) -> None:
     import curses
 
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    # Without it curses would not restore the terminal.
-    before = signal.signal(signal.SIGTERM, stop)
     try:
         curses.wrapper(lambda window: _draw(window, screen, look, numbers, delay))
     except KeyboardInterrupt:
@@ -114,7 +107,10 @@ def _on_screen(
             f"this terminal cannot be drawn on: {error}", hint=scope.rbeectl("top | cat")
         ) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # wrapper() does not restore a terminal whose initscr() was interrupted.
+        with suppress(curses.error):
+            if not curses.isendwin():
+                curses.endwin()
 
 
 def _draw(

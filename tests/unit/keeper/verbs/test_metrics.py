@@ -39,3 +39,17 @@ def test_metrics_go_beside_what_a_link_leads_to(bus: Bus, rbeectl: Rbeectl, tmp_
 
     assert (tmp_path / "rbee.prom").is_symlink()
     assert "rbee_queen_up 0" in (tmp_path / "there/rbee.prom").read_text()
+
+
+def test_ctrl_c_leaves_no_half_a_file_beside_the_old_one(
+    bus: Bus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rbee.prom").write_text("old")
+
+    def interrupted(number: int, mode: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fchmod", interrupted)
+
+    assert rbeectl("metrics", "--textfile", str(tmp_path / "rbee.prom")).code == 130
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["old"]
