@@ -22,6 +22,7 @@ from rbee.keeper.catalog.check import check_file, copy_aside
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.scope import SYSTEM, Scope
+from rbee.signals import ending_put_off
 from rbee.wire.catalog import CatalogReport
 
 RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
@@ -50,7 +51,7 @@ def restore(
     source = Path(file) if file is not None else None
     if source is not None:
         check_file(source, scope)  # it is sound, or this raises
-    with catalog_explained(target, "written"), ExitStack() as end:
+    with ExitStack() as swap, catalog_explained(target, "written"), ExitStack() as end:
         whole = end.enter_context(_single_file(source)) if source is not None else None
         _make_folder(target.parent, scope)
         if target.is_symlink():
@@ -60,22 +61,40 @@ def restore(
         # From here on with the rights of the queen's user, as the folder belongs to it.
         end.enter_context(as_owner_of(target.parent))
         with Lock.take(target, scope=scope) as lock:
-            report = _prepare(whole, source, target, lock, scope)
+            new = Path(f"{target}.new")
             try:
-                old = _set_aside(target, lock)
-                if source is not None:
-                    os.rename(unfinished_restore(target), target)
-            except OSError:
-                _take_back(target, lock)
-                raise
-            if source is None:
-                target.unlink(missing_ok=True)
+                report = _prepare(whole, source, new, lock, scope)
+                # Ctrl-C leaves the old catalog up to here; from here on it waits until the new one is there.
+                swap.enter_context(ending_put_off())
+                # Replaces an earlier unfinished restore in one step.
+                os.rename(new, unfinished_restore(target))
                 lock.sync()
-                unfinished_restore(target).unlink()
-            log_of(target, "-shm").unlink(missing_ok=True)
-            lock.sync()
-    _narrate(journal or Narrator(), target, file, old)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+            old = _swap(source, target, lock)
+        end.close()
+        if journal is not None:
+            _narrate(journal, target, file, old)
     return Restored(target, report, old)
+
+
+def _swap(source: Path | None, target: Path, lock: Lock) -> Path | None:
+    """Put what was prepared in the catalog's place; return where the old one is, None if there was none."""
+    try:
+        old = _set_aside(target, lock)
+        if source is not None:
+            os.rename(unfinished_restore(target), target)
+    except OSError:
+        _take_back(target, lock)
+        raise
+    if source is None:
+        target.unlink(missing_ok=True)
+        lock.sync()
+        unfinished_restore(target).unlink()
+    log_of(target, "-shm").unlink(missing_ok=True)
+    lock.sync()
+    return old
 
 
 def _only_root(argument: str, scope: Scope) -> NotPermitted:
@@ -111,33 +130,22 @@ def _make_folder(folder: Path, scope: Scope) -> None:
 
 
 def _prepare(
-    whole: BinaryIO | None, source: Path | None, target: Path, lock: Lock, scope: Scope
+    whole: BinaryIO | None, source: Path | None, new: Path, lock: Lock, scope: Scope
 ) -> CatalogReport | None:
-    """Write the new catalog to the disk, under the name that marks an unfinished restore."""
-    new = Path(f"{target}.new")
+    """Write the new catalog to the disk, and check it."""
     new.unlink(missing_ok=True)
     owner = os.fstat(lock.folder)
     # A file or a link that already has the name is an error.
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(number, "wb") as copy:
-            if whole is not None:
-                shutil.copyfileobj(whole, copy)
-            copy.flush()
-            os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
-            os.fsync(copy.fileno())
-        report = (
-            catalogfile.check(new, name=source, is_thorough=True, reads_rows=True, scope=scope)
-            if source is not None
-            else None
-        )
-        # Replaces an earlier unfinished restore in one step.
-        os.rename(new, unfinished_restore(target))
-        lock.sync()
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    return report
+    with os.fdopen(number, "wb") as copy:
+        if whole is not None:
+            shutil.copyfileobj(whole, copy)
+        copy.flush()
+        os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
+        os.fsync(copy.fileno())
+    if source is None:
+        return None
+    return catalogfile.check(new, name=source, is_thorough=True, reads_rows=True, scope=scope)
 
 
 @contextmanager

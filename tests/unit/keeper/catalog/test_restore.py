@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from rbee.catalogfile import Lock, unfinished_restore
 from rbee.errors import BadInput, CatalogInUse, CatalogUnusable, NotPermitted, RbeeError
 from rbee.keeper.catalog.restore import restore
+from rbee.narration import Event, Narrator
 from rbee.queen.store.store import Store
 from tests.unit.keeper.catalog.doubles import listing, make, make_killed, names_in, run
 
@@ -173,3 +176,54 @@ def test_a_disk_that_is_full_leaves_the_old_one_in_place(
 
     assert names_in(path) == ["mine"]
     assert listing(path.parent) == {"catalog.db"}
+
+
+class Tape(Narrator):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def narrate(self, event: Event, text: str, **fields: Any) -> None:
+        self.told.append(text)
+
+
+@pytest.mark.parametrize("source", ["backup.db", None])
+def test_ctrl_c_while_one_takes_the_other_s_place_waits_until_it_has(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    make(path, "old")
+    backup = None if source is None else str(make(tmp_path / source, "new"))
+    sync, journal = Lock.sync, Tape()
+
+    def interrupted(lock: Lock) -> None:
+        signal.raise_signal(signal.SIGINT)
+        sync(lock)
+
+    monkeypatch.setattr(Lock, "sync", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            restore(backup, journal=journal)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert not unfinished_restore(path).exists()
+    assert (names_in(path) if source else path.exists()) == (["new"] if source else False)
+    assert len(journal.told) == 1
+
+
+def test_ctrl_c_before_that_leaves_the_old_one_and_nothing_beside_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(path, "old")
+    backup = make(tmp_path / "media/backup.db", "new")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fchown", interrupted)
+    before = listing(path.parent)
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(str(backup))
+
+    assert listing(path.parent) == before
