@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rbee.errors import NotPermitted, RbeeError
 from rbee.keeper.doctor.bus import complain_of_bus
@@ -23,6 +23,9 @@ from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNI
 from rbee.systemd.bus import Bus
 from rbee.systemd.connection import SYSTEMD
 from rbee.text import printable
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROUNDS = 4
 """Times that --fix checks and mends: a second round finds, for instance, what a dead bus had hidden."""
@@ -128,19 +131,20 @@ class Doctor:
         self._say(f"run      {shlex.join(command)}")
         self.ran.append(command)
         try:
-            done = subprocess.run(
+            with subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", timeout=CURE_TIMEOUT, check=False,
+                text=True, errors="replace",
                 env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "SYSTEMD_PAGER": ""},
-            )  # fmt: skip
+            ) as running:  # fmt: skip
+                output = _output_of(running)
         except subprocess.TimeoutExpired:
             self._say(f"  failed: it was not done after {CURE_TIMEOUT:g} s")
         except OSError as error:
             self._say(f"  failed: {error.strerror}")
         else:
-            if done.returncode:
-                self._say(f"  failed: exit status {done.returncode}")
-                for line in done.stdout.splitlines()[-5:]:
+            if running.returncode:
+                self._say(f"  failed: exit status {running.returncode}")
+                for line in output.splitlines()[-5:]:
                     self._say(f"    {line}")
 
     def _settle(self) -> None:
@@ -156,6 +160,21 @@ class Doctor:
     def _say(self, line: str) -> None:
         if self._stream is not None:
             print(printable(line), file=self._stream, flush=True)
+
+
+def _output_of(running: subprocess.Popen[str]) -> str:
+    """What a command prints until it ends; after CURE_TIMEOUT it is killed, which raises TimeoutExpired.
+
+    By Ctrl-C it is not: it got that, too, and apt-get, say, first puts its packages in order.
+    """
+    try:
+        return running.communicate(timeout=CURE_TIMEOUT)[0]
+    except KeyboardInterrupt:
+        running.communicate()
+        raise
+    except BaseException:
+        running.kill()
+        raise
 
 
 def _asked(check: Check, patient: Patient) -> Iterator[Complaint]:
