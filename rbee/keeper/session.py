@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,10 @@ class Session:
         if self.screen.can_redraw:
             from rbee.keeper.output.progress import Progress  # for a terminal alone
 
-            return Progress(sys.stdout, self.screen)
+            progress = Progress(sys.stdout, self.screen)
+            # After Ctrl-Z and fg there are lines of the shell's between those of the story.
+            signal.signal(signal.SIGCONT, lambda _number, _frame: progress.leave_as_it_is())
+            return progress
         return Terminal(sys.stdout, colour=self.screen.has_colour)
 
     def say(self, text: str) -> None:

@@ -76,6 +76,11 @@ class Progress(Teller):
             if went_well:
                 self._collapse()
 
+    def leave_as_it_is(self) -> None:
+        """Something else was written to the terminal: what is on the screen is not redrawn at the end."""
+        # Without the lock, which the main thread may hold as a signal's handler calls this.
+        self._is_whole = False
+
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Leave the line below the step to a question; after that the steps are not redrawn."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 import pytest
 
 from rbee.keeper.output import tables
+from rbee.keeper.output.progress import Progress
+from rbee.keeper.output.screen import Screen, page
 from rbee.keeper.session import Session
 
 
@@ -80,3 +83,29 @@ def test_a_page_longer_than_the_terminal_goes_through_the_pager(monkeypatch: pyt
     Session().show("line\n" * 20)
     assert len(shown) == 1
     assert (os.environ["PAGER"], os.environ["LESS"]) == ("more", "FRSXMK")
+
+
+def test_ctrl_c_is_the_pager_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("click.echo_via_pager", lambda text, color: signal.raise_signal(signal.SIGINT))
+    screen = Screen(
+        is_terminal=True, can_redraw=True, has_colour=True, has_unicode=True, columns=80, lines=24
+    )
+
+    page("line", screen)
+
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_story_on_a_terminal_learns_of_ctrl_z_and_fg(monkeypatch: pytest.MonkeyPatch) -> None:
+    Tty(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")
+    before = signal.getsignal(signal.SIGCONT)
+    try:
+        teller = Session().teller()
+        assert isinstance(teller, Progress)
+        assert teller._is_whole
+        signal.raise_signal(signal.SIGCONT)
+        assert not teller._is_whole
+    finally:
+        signal.signal(signal.SIGCONT, before)

@@ -175,6 +175,19 @@ def test_after_a_resize_nothing_is_drawn_over(clock: Clock) -> None:
     assert terminal.shown == ["✓ (bee keeper) queen is asleep, waking queen.  0.00s"]
 
 
+def test_after_ctrl_z_and_fg_nothing_is_drawn_over_what_the_shell_wrote(clock: Clock) -> None:
+    terminal = Terminal(WIDE)
+    telling = progress(terminal, clock)
+    telling.relay(FIRST)
+    terminal.write("\r\n[1]+  Stopped\r\n$ fg\r\n")
+    telling.leave_as_it_is()
+
+    telling.close(went_well=True)
+
+    step = f"✓ (bee keeper) {FIRST.text}  0.00s"
+    assert terminal.shown == [f"  (bee keeper) {FIRST.text}", "[1]+  Stopped", "$ fg", step]
+
+
 def test_nothing_is_drawn_while_somebody_asks_and_nothing_over_the_question(clock: Clock) -> None:
     terminal = Terminal(WIDE)
     telling = progress(terminal, clock)
