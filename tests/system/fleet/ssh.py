@@ -36,7 +36,8 @@ while True:
         os.write(terminal, b"\\x03")
 sys.stdout.buffer.write(seen)
 sys.stdout.flush()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.exit(code if code >= 0 else 128 - code)  # as a shell has it
 """
 """Runs a command on a terminal of its own; types an answer at each question for a password or a yes, and ^C
 when a text is there."""
