@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import httptools
@@ -207,6 +209,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         check_head(self.url, self.headers)
         self._awaited = "body"
+        self.server_state.default_headers = date_headers()
         parser = self.parser
         if parser.should_upgrade():
             self._check_upgrade()
@@ -396,6 +399,16 @@ def _answer(error: RbeeError) -> bytes:
         f"content-type: application/problem+json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
     )
     return bytes(STATUS_LINE[error.status]) + head.encode() + b"\r\n" + content
+
+
+def date_headers() -> list[tuple[bytes, bytes]]:
+    """Return the header Date, which uvicorn's own clock would keep."""
+    return _headers_at(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _headers_at(second: int) -> list[tuple[bytes, bytes]]:
+    return [(b"date", formatdate(second, usegmt=True).encode())]
 
 
 def check_head(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:

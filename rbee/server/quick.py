@@ -5,14 +5,17 @@ The app makes a request, a task and a response for each. A heartbeat that change
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from rbee.server.connection import Connection, check_head
+from rbee.server.connection import Connection, check_head, date_headers
 from rbee.server.peer import AnyPeer
 from rbee.server.responses import json_content
+
+log = logging.getLogger("rbee")
 
 QUICK_BYTES = 16 * 1024
 """Bytes of a body that is kept for a quick answer; a longer one goes to the app."""
@@ -60,14 +63,24 @@ class QuickConnection(Connection):
 
     def on_message_complete(self) -> None:
         if self._quick is not None:
-            answer = None if self.transport.is_closing() else self._quick(self._sender, self._body)
+            answer = None if self.transport.is_closing() else self._find_answer(self._quick)
             if answer is not None:
                 self._quick, self._body = None, b""
                 self._awaited = "request"
-                self.transport.write(_response(answer, self.server_state.default_headers))
+                self.transport.write(_response(answer, date_headers()))
                 return
             self._pass_on()
         super().on_message_complete()
+
+    def _find_answer(self, quick: Quick) -> Any:
+        try:
+            return quick(self._sender, self._body)
+        except Exception:  # or the parser would blame the client for it
+            log.exception("a quick answer failed; the app answers")
+            return None
+
+    def _may_answer(self) -> bool:
+        return self._quick is not None or super()._may_answer()
 
     def _find_quick(self) -> Quick | None:
         quick = self._answers.get((self.parser.get_method(), self.url))

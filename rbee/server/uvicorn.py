@@ -42,11 +42,35 @@ BACKLOG = 4096
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: 0.32 and later raise SIGTERM again when they end."""
+    """uvicorn without its signal handlers: 0.32 and later raise SIGTERM again when they end.
+
+    And without its clock: ten times a second it looks whether to end, and it ends in steps of 0.1 s.
+    """
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._told_to_end = asyncio.Event()
+        self._connections = self.server_state.connections = _Connections()
+
+    def end(self) -> None:
+        """Have serve() end."""
+        self.should_exit = True
+        self._told_to_end.set()
+
+    async def main_loop(self) -> None:
+        await self._told_to_end.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        for connection in list(self._connections):
+            connection.shutdown()
+        await self._connections.are_gone.wait()
+        while self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks))
 
     def install_signal_handlers(self) -> None:
         """Install none; called by uvicorn before 0.29."""
@@ -62,6 +86,24 @@ class _Server(uvicorn.Server):
             # asyncio uses one number both for the backlog and for how many it accepts at once.
             listener.listen(BACKLOG)
         self._on_started()
+
+
+class _Connections(set[Any]):
+    """The open connections, and an event that is set while there are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_gone = asyncio.Event()
+        self.are_gone.set()
+
+    def add(self, connection: Any) -> None:
+        super().add(connection)
+        self.are_gone.clear()
+
+    def discard(self, connection: Any) -> None:
+        super().discard(connection)
+        if not self:
+            self.are_gone.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +198,7 @@ async def serve(
             notifier.ready(status())
             started()
 
-    servers: list[uvicorn.Server] = [_Server(uvicorn_config(app, _connections(daemons, quick)), on_started)]
+    servers: list[_Server] = [_Server(uvicorn_config(app, _connections(daemons, quick)), on_started)]
     if remote is not None:
         servers.insert(0, _RemoteServer(uvicorn_config(remote.app, RemoteConnection), remote))
     serving = asyncio.ensure_future(_serve_all(servers, sockets))
@@ -176,10 +218,10 @@ async def serve(
         notifier.status("stopped")
 
 
-async def _end(servers: Sequence[uvicorn.Server], serving: asyncio.Future[None]) -> None:
+async def _end(servers: Sequence[_Server], serving: asyncio.Future[None]) -> None:
     """Let requests in flight end within GRACE, and cancel the rest."""
     for server in servers:
-        server.should_exit = True
+        server.end()
     # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for all
     # connections. And 0.17 has no timeout_graceful_shutdown.
     await asyncio.wait((serving,), timeout=GRACE)
@@ -207,7 +249,7 @@ def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:
     )  # fmt: skip
 
 
-async def _serve_all(servers: Sequence[uvicorn.Server], sockets: Sequence[socket.socket]) -> None:
+async def _serve_all(servers: Sequence[_Server], sockets: Sequence[socket.socket]) -> None:
     """Serve until all have ended; the last one gets the sockets, the others have their own."""
     *others, local = servers
     running = [asyncio.ensure_future(server.serve(sockets=[])) for server in others]

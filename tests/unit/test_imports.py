@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
-    {"scope", "signals", "text"},
+    {"leave", "scope", "signals", "text"},
     {"errors"},
     {"files", "wire"},
     {"catalogfile", "config", "hivestatus", "narration", "systemd", "tls"},
