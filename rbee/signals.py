@@ -18,15 +18,14 @@ def ending_put_off() -> Iterator[None]:
         return
     came: list[int] = []
     # Not by a mask, which another thread of the process would not have.
-    before = {
-        number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in ENDING
-        if signal.getsignal(number) not in (signal.SIG_IGN, None)
-    }
+    before = {number: signal.getsignal(number) for number in ENDING}
+    put_off = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     try:
+        for number in put_off:
+            signal.signal(number, lambda number, _frame: came.append(number))
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in put_off:
+            signal.signal(number, before[number])
         if came:
             signal.raise_signal(came[0])

@@ -251,6 +251,8 @@ class _Answer:
                 f"the connection to the queen broke ({reason(error)})", hint=self.why
             ) from error
         except self._broken as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None  # it came in a callback of the parser
             raise Unreachable(f"the queen's answer is not HTTP ({error})", hint=self.why) from error
 
 

@@ -65,8 +65,11 @@ class Fleet:
         """Load the credentials in the catalog; tokens of a CA that was replaced are revoked."""
         rows = await self._catalog.hives.all()
         self._members = {credential: row.id for row in rows for credential in row.credentials}
-        if self._access.fingerprint is not None:
-            await self._catalog.tokens.keep_to(self._access.fingerprint)
+        try:
+            if self._access.fingerprint is not None:
+                await self._catalog.tokens.keep_to(self._access.fingerprint)
+        except CatalogFailed as error:
+            log.error("tokens of another CA are not revoked: %s", error.message)
 
     async def set_tcp(self, is_open: bool) -> Tcp:
         """As TcpAccess.set(), which may make a CA."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar
@@ -72,8 +71,11 @@ class AsyncBus:
 
     async def ask_stop(self, unit: str) -> None:
         """As Unit.ask_stop(), for who does not wait for the job's end."""
-        with contextlib.suppress(Stopping):
+        try:
             await self._ask("stop", unit)
+        except Stopping:
+            if not await self.has_job(unit):
+                raise
 
     async def reset_failed(self, unit: str) -> None:
         """As Unit.reset_failed()."""

@@ -215,7 +215,8 @@ class Uplink(Frames):
             raise BadInput("a hive may send beats only")
         if self._taking is not None:
             raise BadInput("a hive must wait for the answer to a beat before it sends the next")
-        if (ack := self._take_plain(frame)) is not None:
+        # One that does not read its acks has a task for each, and so may not send the next before.
+        if self._stalled is None and (ack := self._take_plain(frame)) is not None:
             self.send(ack)
         else:
             self._taking = asyncio.get_running_loop().create_task(self._take(frame))

@@ -37,7 +37,7 @@ def test_a_killed_queen_that_may_not_restart_leaves_no_hive(machine: Machine) ->
     add_hive(machine)
     began = time.monotonic()
     machine.run("kill", "-KILL", str(main_pid(machine, QUEEN)))
-    await_stopped(machine, HIVE)
+    await_stopped(machine, HIVE, QUEEN)
     assert time.monotonic() - began < 2, "the cascade took longer than 2 s"
     assert active(machine, QUEEN, HIVE) == ["failed", "inactive"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -165,13 +166,16 @@ class Doctor:
 def _output_of(running: subprocess.Popen[str]) -> str:
     """What a command prints until it ends; after CURE_TIMEOUT it is killed, which raises TimeoutExpired.
 
-    By Ctrl-C it is not: it got that, too, and apt-get, say, first puts its packages in order.
+    By Ctrl-C it is not: it got that, too, and apt-get, say, first puts its packages in order. It has the
+    rest of CURE_TIMEOUT for that.
     """
+    ends = time.monotonic() + CURE_TIMEOUT
     try:
-        return running.communicate(timeout=CURE_TIMEOUT)[0]
-    except KeyboardInterrupt:
-        running.communicate()
-        raise
+        try:
+            return running.communicate(timeout=CURE_TIMEOUT)[0]
+        except KeyboardInterrupt:
+            running.communicate(timeout=max(0, ends - time.monotonic()))
+            raise
     except BaseException:
         running.kill()
         raise

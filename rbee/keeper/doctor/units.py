@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rbee.errors import BadConfig, with_packages
 from rbee.keeper.doctor.check import NO_BUS, Command, Complaint, restart
 from rbee.keeper.doctor.patient import Patient, Program
-from rbee.scope import CONTROL_SOCKET_UNIT, JOIN_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
+from rbee.scope import CONTROL_SOCKET_UNIT, JOIN_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import NO_SOCKET
 from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
@@ -99,7 +99,7 @@ def unmask(unit: str, file_state: str, scope: Scope) -> Command:
 def _package_of(unit: str) -> str:
     if unit == TARGET:
         return "python3-rbee"
-    return "rbee-queen" if unit in (QUEEN_UNIT, QUEEN_SOCKET_UNIT) else "rbee-hive"
+    return "rbee-queen" if unit.startswith("queen") else "rbee-hive"
 
 
 def complain_of_failure(

@@ -12,6 +12,8 @@ from typing import Self
 
 import click
 
+from rbee.signals import ENDING
+
 
 @dataclass(frozen=True, slots=True)
 class Screen:
@@ -93,11 +95,16 @@ def page(text: str, screen: Screen) -> None:
     # systemd's default: quit if it fits, keep colours, chop lines, do not clear the screen.
     os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
     # Ctrl-C is the pager's, to end a search, say. With SIG_IGN it would not get it, either.
-    before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda _number, _frame: None)}
+    # click would go on at the others; there is nothing to clean up.
+    for number in ENDING:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, signal.SIG_DFL)
     try:
         click.echo_via_pager(text + "\n", color=screen.has_colour)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _own_pager() -> str | None:

@@ -35,12 +35,16 @@ def plain_beats(hives: Hives, fleet: Fleet, admit: Admit) -> Quick:
             beat = decode(Heartbeat, json.loads(body))
         except (RbeeError, ValueError, RecursionError):
             return None
-        if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
+        if _beats_over_tcp(beat, fleet):
             return None
         hive = hives.find(beat.hive_id)
         return None if hive is None else hive.take_plain(beat)
 
     return answer
+
+
+def _beats_over_tcp(beat: Heartbeat, fleet: Fleet) -> bool:
+    return beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id)
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route[Any], Handler]:
@@ -63,7 +67,7 @@ def routes(hives: Hives, work: HiveWork, jobs: Jobs, fleet: Fleet) -> dict[Route
 
     async def heartbeat(request: Request) -> HeartbeatAck:
         beat: Heartbeat = await read_shape(request, Heartbeat)
-        if beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id):
+        if _beats_over_tcp(beat, fleet):
             raise NotPermitted(
                 f"the hive {beat.hive_id} is on another machine, and sends heartbeats over TCP"
             )

@@ -83,6 +83,7 @@ class TokenStore:
         def write(transaction: Transaction) -> None:
             session = transaction.session
             if _authority(session) is not None:
+                # After a downgrade and a new CA there, good ones too: to be on the safe side.
                 revoked = session.execute("UPDATE tokens SET is_revoked = 1 WHERE is_revoked = 0")
                 if revoked:
                     tokens = "1 token is" if revoked == 1 else f"{revoked} tokens are"
@@ -137,7 +138,7 @@ def spend_token(session: Session, asked: Joining, now: int, scope: Scope) -> Non
 
 
 def _authority(session: Session) -> str | None:
-    """Return the fingerprint of the CA that the tokens name; None if no token has been made yet."""
+    """Return the fingerprint of the CA that the tokens name; None if it was never noted, as by 0.4.0."""
     for (fingerprint,) in session.rows("SELECT fingerprint FROM token_authority"):
         return str(fingerprint)
     return None

@@ -550,3 +550,23 @@ async def test_a_feed_that_is_refused_is_the_queens_refusal(
 async def test_a_feed_that_breaks_or_is_none_is_unreachable(tmp_path: Path, said: bytes) -> None:
     with pytest.raises(Unreachable):
         await with_play(saying(said), tmp_path / "s", lambda: watched(tmp_path / "s"))
+
+
+async def test_ctrl_c_while_an_answer_is_parsed_is_no_fault_of_the_queen_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parser makes an error of its own of what is raised in its callbacks, where a signal may come."""
+
+    def interrupted(_answer: object, _part: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rbee.client.queen._Answer, "on_body", interrupted)
+
+    def ask() -> str:
+        try:
+            QueenClient(tmp_path / "s").ask(QueenRoutes.HIVES)
+        except KeyboardInterrupt:
+            return "interrupted"
+        return "answered"
+
+    assert await with_play(saying(answer(b'{"hives": []}')), tmp_path / "s", ask) == "interrupted"

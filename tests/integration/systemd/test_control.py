@@ -13,6 +13,7 @@ import pytest
 from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
 from rbee.scope import HIVE_UNIT, SYSTEM, TARGET
 from rbee.systemd.control import ANSWER_BYTES, Control
+from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(5)
 
@@ -44,7 +45,7 @@ async def test_a_request_is_a_line_and_its_answer_the_job(tmp_path: Path) -> Non
 
     def answers(request: bytes) -> bytes:
         requests.append(request)
-        return b"" if request.startswith(b"reset") else b'o "/org/freedesktop/systemd1/job/42"\n'
+        return b"done\n" if request.startswith(b"reset") else b'o "/org/freedesktop/systemd1/job/42"\ndone\n'
 
     async with a_control(tmp_path, answers) as control:
         assert await control.ask("start", HIVE_UNIT) == "/org/freedesktop/systemd1/job/42"
@@ -55,6 +56,31 @@ async def test_a_request_is_a_line_and_its_answer_the_job(tmp_path: Path) -> Non
         b"stop rbee.target\n",
         b"reset-failed rbee-hive.service\n",
     ]
+
+
+async def test_a_connection_that_was_made_ahead_is_that_of_the_next_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[bytes] = []
+
+    def answers(request: bytes) -> bytes:
+        served.append(request)
+        return b"done\n"
+
+    async with a_control(tmp_path, answers) as control:
+        control.prepare()
+        await control.ask("reset-failed", HIVE_UNIT)
+        await control.ask("reset-failed", HIVE_UNIT)
+        assert served == [b"reset-failed rbee-hive.service\n"] * 2
+
+        monkeypatch.setattr("rbee.systemd.control.AHEAD_TIMEOUT", 0.01)
+        control.prepare()
+        await until(lambda: served[2:] == [b""])
+        await control.ask("reset-failed", HIVE_UNIT)
+
+    control.prepare()  # nobody listens any more
+    with pytest.raises(UnitFailed, match="does not answer"):
+        await control.ask("reset-failed", HIVE_UNIT)
 
 
 DESTRUCTIVE = (
@@ -72,6 +98,7 @@ DESTRUCTIVE = (
         ("Call failed: Connection timed out\n", TimedOut, "no answer within 30 s"),
         ("Failed to connect to bus: No such file\n", UnitFailed, "ended with Failed to connect to bus"),
         ("", UnitFailed, "ended with no answer"),
+        ('o "/org/freedesktop/systemd1/job/42"\n', UnitFailed, "ended with o"),
         ("x" * (ANSWER_BYTES + 1), UnitFailed, "ended with xxx"),
     ],
 )

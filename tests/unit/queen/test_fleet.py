@@ -20,7 +20,7 @@ from rbee.queen.fleet import check_version
 from rbee.queen.restraint import AT_ONCE, JOINS, RENEWALS, STREAMS
 from rbee.queen.store.records import now_ms
 from rbee.server.peer import RemotePeer
-from tests.unit.queen.joined import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, answering
+from tests.unit.queen.joined import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, answering, beat
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(10)
@@ -221,6 +221,22 @@ async def test_a_hive_that_lives_joins_anew_where_it_shows_that_it_is_no_copy(
         assert is_itself
         assert (await queen.credential()).credential != peer.credential
     assert len(queen.tape.of("hive-cloned")) == (not is_itself)
+    holding.go()
+
+
+async def test_a_plain_beat_is_answered_at_once_for_the_hive_of_that_connection(queen: Queen) -> None:
+    peer = await queen.member()
+    uplink = await queen.fleet.connect(peer, INSTANCE, __version__)
+    holding = answering(uplink)
+    assert queen.fleet._plain(peer, INSTANCE, beat("ready")) is None  # it is not online yet
+    uplink.received(beat("ready"))
+    await until(lambda: queen.hives.view("gpu1").state == "online")
+
+    assert queen.fleet._plain(peer, INSTANCE, beat("ready")) is not None
+    assert queen.fleet._plain(peer, "9" * 32, beat("ready")) is None
+    assert queen.fleet._plain(replace(peer, credential="another"), INSTANCE, beat("ready")) is None
+    assert queen.fleet._plain(peer, INSTANCE, replace(beat("ready"), hive_id="gpu2")) is None
+    assert queen.fleet._plain(peer, INSTANCE, replace(beat("ready"), instance="9" * 32)) is None
     holding.go()
 
 

@@ -183,6 +183,9 @@ async def test_a_socket_of_requests_that_is_being_stopped_is_a_stop_of_everythin
         systemd.job(CONTROL_SOCKET_UNIT, "stop")
         with pytest.raises(Stopping, match="no start of rbee-hive.service: rbee is being stopped"):
             await bus.start(HIVE_UNIT, timeout=5)
+        with pytest.raises(Stopping):
+            await bus.ask_stop(TARGET)
+        systemd.job(TARGET, "stop")
         await bus.ask_stop(TARGET)  # which is being done
 
 

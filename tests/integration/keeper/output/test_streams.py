@@ -15,9 +15,6 @@ REPOSITORY = Path(__file__).parents[4]
 RUN = "import sys; from rbee.keeper.__main__ import main; sys.exit(main())"
 
 
-CLOSED = "rbeectl: the output could not be written: Bad file descriptor\n"
-
-
 def rbeectl(*argv: str, redirect: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
     """In a shell, which redirects; `before` is Python that the process runs first."""
     code = f"{before}\n{RUN}" if before else RUN
