@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,9 +53,6 @@ class Link:
     def __init__(
         self, place: Path | QueenAddress | Dialled, *, timeout: float, scope: Scope = SYSTEM
     ) -> None:
-        import httpcore
-
-        self._httpcore = httpcore
         self._place = place
         self._timeout = timeout
         self._scope = scope
@@ -63,9 +61,23 @@ class Link:
             f"https://{QUEEN_NAME}:{place.port}" if isinstance(place, QueenAddress) else "http://localhost"
         )
         self._towards: _Towards | None = None
-        self._pool = self._new_pool()
         self._turn = asyncio.Lock()
         self._is_broken = False
+
+    @cached_property
+    def _httpcore(self) -> Any:
+        # With the first request, or prepare(): a daemon's start does not wait for it.
+        import httpcore
+
+        return httpcore
+
+    def prepare(self) -> None:
+        """Have ready what the first request needs."""
+        _ = self._pool
+
+    @cached_property
+    def _pool(self) -> Any:
+        return self._new_pool()
 
     def _new_pool(self) -> Any:
         way: dict[str, Any]
@@ -84,7 +96,9 @@ class Link:
     @property
     def is_open(self) -> bool:
         """Would a request use a connection that is open already?"""
-        return any(link.is_idle() and not link.has_expired() for link in self._pool.connections)
+        return "_pool" in vars(self) and any(
+            link.is_idle() and not link.has_expired() for link in self._pool.connections
+        )
 
     async def ask(
         self,
@@ -189,7 +203,8 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection."""
-        await _close(self._pool, self._towards)
+        if "_pool" in vars(self):
+            await _close(self._pool, self._towards)
 
 
 class _Towards:

@@ -25,11 +25,14 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     stop_event = stop_signal()
     settings = config.load(scope=scope)
     sockets, remote_sockets = _sockets(scope)
+    control = Control(scope)
+    if uid_of(scope.hive_user) is not None:
+        control.prepare()  # she is mostly woken for her hive
     site = Site(
         scope,
         state_directory(scope.queen_state),
         scope.hive_socket,
-        Control(scope),
+        control,
         _feed_path(),
         sockets,
         remote_sockets,

@@ -56,6 +56,9 @@ from rbee.wire.daemon import Health
 from rbee.wire.hives import State
 from rbee.wire.routes import QueenRoutes, Route
 
+PREPARE_AFTER = 0.1
+"""Seconds from the start until what requests to a hive need is imported: a hive starts meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -87,7 +90,8 @@ class Queen:
         self._site = site
         self._notifier = notifier
         hive_uid = site.find_hive_uid()
-        self._daemons = () if hive_uid is None else (hive_uid,)
+        # In an rbee of a user the hive has the uid of the only operator.
+        self._daemons = () if hive_uid in (None, os.geteuid()) else (hive_uid,)
         self._admission = Admission(hive_uid, site.find_hive_uid, own_uid=os.geteuid())
         self.metrics = Metrics()
         self.feed = Feed(FeedFile(site.feed), journal, self._daemons)
@@ -196,6 +200,8 @@ class Queen:
                 closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
                 self.narrator.narrate(TCP_CLOSED, f"{closed}; it is retried until its port is free")
             self.hives.begin()
+            for link in self._links:
+                asyncio.get_running_loop().call_later(PREPARE_AFTER, link.prepare)
             if remote is not None:
                 self._tasks.begin(access.keep_keys())
             started()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
@@ -41,7 +42,11 @@ def build_app(
 
     The OpenAPI document is made from the same table, so that the two cannot differ.
     """
-    document = json_response(openapi(title, version, tuple(handlers))).body
+
+    @cache
+    def document() -> bytes | memoryview:
+        return json_response(openapi(title, version, tuple(handlers))).body
+
     paths: dict[str, dict[str, tuple[Route[Any], Handler]]] = {}
     for route, handler in handlers.items():
         paths.setdefault(route.path, {})[route.method] = (route, handler)
@@ -61,7 +66,7 @@ class _Endpoint:
     def __init__(
         self,
         methods: Mapping[str, tuple[Route[Any], Handler]],
-        document: bytes | memoryview,
+        document: Callable[[], bytes | memoryview],
         admit: Admit,
     ) -> None:
         self._methods = methods
@@ -93,7 +98,7 @@ class _Endpoint:
         route, handler = entry
         self._admit(any_peer_of(request), route)
         if route.answer is dict:
-            return Response(self._document, media_type="application/json")
+            return Response(self._document(), media_type="application/json")
         answer = await handler(request)
         return answer if isinstance(answer, Response) else json_response(answer, route.success)
 
