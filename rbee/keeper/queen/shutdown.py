@@ -32,14 +32,15 @@ def begin_shutdown(queen: Queen) -> None:
 def shut_down(queen: Queen) -> None:
     """Stop everything, hives first; returns when units and sockets are stopped, or raises UnitFailed."""
     work = queen.work
-    narrating: threading.Thread | None = None
+    story: _Story | None = None
     if queen.state() == "awake":
         work.teller.narrate(SHUTTING_DOWN_QUEEN, "Shutting down queen")
-        narrating = _narrate(queen)
+        story = _Story(queen)
+        story.begin()
     with explained(work.scope):
         up = _stop_everything(work)
-    if narrating is not None:
-        narrating.join(work.left(ANSWER_TIMEOUT))
+    if story is not None:
+        story.end(work.left(ANSWER_TIMEOUT))
     for unit, state in up.items():
         raise UnitFailed(f"{unit} is still {state}", hint=work.scope.systemctl(f"status {unit}"))
     if work.bus.state(FORGET_UNIT).load == "loaded":
@@ -59,25 +60,40 @@ def _stop_everything(work: Work) -> dict[str, str]:
     return up
 
 
-def _narrate(queen: Queen) -> threading.Thread:
-    """Request the shutdown and relay its story in a thread, while the main thread waits for systemd.
+class _Story:
+    """The story of a shutdown, relayed in a thread while the main thread waits for systemd.
 
     A queen that hangs does not answer; then there is no story, and systemd stops it all the same.
     """
-    taken = threading.Event()
 
-    def narrate() -> None:
+    def __init__(self, queen: Queen) -> None:
+        self._queen = queen
+        self._taken = threading.Event()
+        self._telling = threading.Lock()
+        self._is_over = False
+        self._thread = threading.Thread(target=self._tell, name="story", daemon=True)
+
+    def begin(self) -> None:
+        """Request the shutdown; return once the queen has taken the request, or has had her time for it."""
+        self._thread.start()
+        self._taken.wait(self._queen.work.left(ANSWER_TIMEOUT))
+
+    def end(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the story's end; after that nothing more is told."""
+        self._thread.join(timeout)
+        with self._telling:
+            self._is_over = True
+
+    def _tell(self) -> None:
         try:
-            for event in queen.client.tell_story(QueenRoutes.SHUTDOWN):
-                taken.set()
-                relay(queen.work.teller, event)
+            for event in self._queen.client.tell_story(QueenRoutes.SHUTDOWN):
+                self._taken.set()
+                with self._telling:
+                    if self._is_over:
+                        return
+                    relay(self._queen.work.teller, event)
         except RbeeError:
             # The queen's end may cut the story short; the states of the units decide.
             pass
         finally:
-            taken.set()
-
-    thread = threading.Thread(target=narrate, name="story", daemon=True)
-    thread.start()
-    taken.wait(queen.work.left(ANSWER_TIMEOUT))
-    return thread
+            self._taken.set()

@@ -68,3 +68,28 @@ def test_a_queen_whose_end_cuts_her_story_short_is_no_error(
     ran = with_queen({QueenRoutes.SHUTDOWN: cut}, lambda: rbeectl("shutdown"))
 
     assert (ran.code, ran.err) == (0, "")
+
+
+def test_nothing_is_told_of_a_shutdown_that_is_over(
+    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.keeper.queen.shutdown, "ANSWER_TIMEOUT", 0.05)
+    is_over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    async def late(request: Request) -> Response:
+        threads.extend(one for one in threading.enumerate() if one.name == "story")
+        await asyncio.to_thread(is_over.wait)
+        return await GOODBYE(request)
+
+    def work() -> Ran:
+        ran = rbeectl("shutdown")
+        is_over.set()
+        for thread in threads:
+            thread.join(5)
+        return ran
+
+    ran = with_queen({QueenRoutes.SHUTDOWN: late}, work)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == ["(bee keeper) Shutting down queen", "Queen and hives are off"]
