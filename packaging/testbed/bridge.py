@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from testbed.host import MachineError, family, ip
+from testbed.lifetime import Lifetime
 from testbed.processes import undisturbed
 
 LINK_SECONDS = 5.0
@@ -32,7 +32,7 @@ class Plugged(Protocol):
         """Write these addresses by name as the machine's /etc/hosts."""
 
 
-class Bridge:
+class Bridge(Lifetime):
     """A network for machines, as a context: they reach each other and this computer, nothing else.
 
     They know each other by hostname, also one that has ended. It outlives its machines.
@@ -51,7 +51,7 @@ class Bridge:
         self._machines: list[Plugged] = []
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         # One at a time takes a name and a network, so that no other takes the same.
         with Path("/proc/self/ns/net").open("rb") as namespace:
             fcntl.flock(namespace, fcntl.LOCK_EX)
@@ -59,17 +59,7 @@ class Bridge:
             free = (f"{family(os.getpid())}{number}" for number in range(len(links) + 1))
             self.name = next(name for name in free if name not in links)
             self._addresses = _free_network().hosts()
-            try:
-                self._make()
-            except BaseException:
-                self._remove()
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._remove()
+            self._make()
 
     def _make(self) -> None:
         # With an address of its own it does not take that of whichever port was plugged in last.
@@ -78,7 +68,7 @@ class Bridge:
         self.address = self._add_address()
         ip("link", "set", self.name, "up")
 
-    def _remove(self) -> None:
+    def _stop(self) -> None:
         with undisturbed():
             if self.name in {name for _, name in socket.if_nameindex()}:
                 ip("link", "delete", self.name)

@@ -6,17 +6,21 @@ import signal
 import subprocess
 import termios
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from testbed.host import MachineError, said
 from testbed.processes import children, kill_inside
 
 
-class Runs(Protocol):
-    """A machine of any kind, as what only runs commands in it needs it."""
+class Runs(ABC):
+    """A machine of any kind, in which commands run."""
+
+    RUN_SECONDS = 30.0
+    """For a command, if its caller names no other time."""
 
     def run(
         self,
@@ -24,29 +28,8 @@ class Runs(Protocol):
         user: str | None = None,
         groups: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
-        input: str | None = None,  # noqa: A002 - as in subprocess.run
-        timeout: float = 30,
-        check: bool = True,
-    ) -> subprocess.CompletedProcess[str]:
-        """See Commands."""
-
-
-class Commands:
-    """What is done in a machine, by entering the namespaces of its PID 1."""
-
-    def __init__(self) -> None:
-        self.leader = 0
-        """The machine's PID 1, as this computer counts."""
-        self._entered: list[subprocess.Popen[str]] = []
-
-    def run(
-        self,
-        *argv: str,
-        user: str | None = None,
-        groups: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        input: str | None = None,  # noqa: A002 - as in subprocess.run
-        timeout: float = 30,
+        input: str | None = None,  # noqa: A002  # its name in subprocess.run(), which every caller knows
+        timeout: float | None = None,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end; as root, if no user is named, without a terminal.
@@ -55,9 +38,40 @@ class Commands:
         With check an exit code other than 0 is a MachineError with what the command said. After a signal
         the exit code is 128 and its number, as in a shell.
         """
-        process = self._open(self._inside(argv, user, groups, env or {}), input is not None)
+        seconds = self.RUN_SECONDS if timeout is None else timeout
+        done = self._run(argv, as_user(argv, user, groups, env or {}, self._passwd()), input, seconds)
+        if check and done.returncode:
+            raise MachineError(said(argv, f"exit code {done.returncode}", done.stdout, done.stderr))
+        return done
+
+    @abstractmethod
+    def _passwd(self) -> str:
+        """The machine's /etc/passwd."""
+
+    @abstractmethod
+    def _run(
+        self, argv: Sequence[str], inside: list[str], text: str | None, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `inside`, which is argv as its user would start it, with `text` as its input."""
+
+
+class Commands(Runs):
+    """What is done in a machine, by entering the namespaces of its PID 1."""
+
+    def __init__(self) -> None:
+        self.leader = 0
+        """The machine's PID 1, as this computer counts."""
+        self._entered: list[subprocess.Popen[str]] = []
+
+    def _passwd(self) -> str:
+        return Path(f"/proc/{self.leader}/root/etc/passwd").read_text()
+
+    def _run(
+        self, argv: Sequence[str], inside: list[str], text: str | None, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        process = self._open(self._entering(inside), text is not None)
         try:
-            out, err = process.communicate(input, timeout)
+            out, err = process.communicate(text, timeout)
         except subprocess.TimeoutExpired:
             kill_inside(process)
             out, err = process.communicate()
@@ -66,8 +80,6 @@ class Commands:
             kill_inside(process)
             process.communicate()
             raise
-        if check and process.returncode:
-            raise MachineError(said(argv, f"exit code {process.returncode}", out, err))
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def popen(
@@ -151,12 +163,14 @@ class Commands:
     def _inside(
         self, argv: Sequence[str], user: str | None, groups: Sequence[str] | None, env: Mapping[str, str]
     ) -> list[str]:
+        return self._entering(as_user(argv, user, groups, env, self._passwd()))
+
+    def _entering(self, command: Sequence[str]) -> list[str]:
         # A shell waits for the command rather than nsenter, which stops with it when systemd-shutdown stops
         # all processes, and is not woken with it: then nobody would reap the command, nor PID 1 ever end.
         enter = ["nsenter", f"--target={self.leader}", "--all", "--root", "--wd", "--no-fork", "--"]
         enter += ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
-        passwd = Path(f"/proc/{self.leader}/root/etc/passwd").read_text()
-        return [*enter, *as_user(argv, user, groups, env, passwd)]
+        return [*enter, *command]
 
     def _end_commands(self) -> None:
         """Of those that popen started what has not ended with the machine."""

@@ -22,16 +22,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from testbed.commands import as_user
-from testbed.host import MachineError, family, said, tail
+from testbed.commands import Runs
+from testbed.host import MachineError, family, tail
 from testbed.kernel import Kernel, initramfs
+from testbed.lifetime import Lifetime
 from testbed.processes import members, tied_to_us, undisturbed
 
 BOOT_SECONDS = 120.0
@@ -40,8 +40,10 @@ AGENT = Path(__file__).with_name("agent.py")
 AGENT_INSIDE = "etc/testbed/agent.py"
 
 
-class EmulatedMachine(ABC):
+class EmulatedMachine(Runs, Lifetime):
     """One booted machine, as a context. It reads its tree, and writes into a layer in its own RAM."""
+
+    RUN_SECONDS = 60.0
 
     def __init__(self, tree: Path) -> None:
         self.hostname = (tree / "etc/hostname").read_text().strip()
@@ -56,19 +58,6 @@ class EmulatedMachine(ABC):
         """The program and its arguments; the file descriptor `line` is for the agent's console."""
 
     # The machine's life.
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
 
     def _start(self) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=f"{self._name}-"))
@@ -96,27 +85,19 @@ class EmulatedMachine(ABC):
 
     # Commands in it.
 
-    def run(
-        self,
-        *argv: str,
-        user: str | None = None,
-        groups: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        input: str | None = None,  # noqa: A002 - as in subprocess.run
-        timeout: float = 60,
-        check: bool = True,
+    def _passwd(self) -> str:
+        return (self._tree / "etc/passwd").read_text()
+
+    def _run(
+        self, argv: Sequence[str], inside: list[str], text: str | None, timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        """As Commands.run()."""
         number = next(self._ids)
-        inside = as_user(argv, user, groups, env or {}, (self._tree / "etc/passwd").read_text())
-        request = {"id": number, "argv": inside, "input": input or ""}
+        request = {"id": number, "argv": inside, "input": text or ""}
         deadline = time.monotonic() + timeout
         self._line.sendall(json.dumps(request).encode() + b"\n")
         answer: dict[str, Any] = {}
         while answer.get("id") != number:  # the one to a command before may have come too late
             answer = self._answer(deadline, f"end {' '.join(argv)}")
-        if check and answer["code"]:
-            raise MachineError(said(argv, f"exit code {answer['code']}", answer["out"], answer["err"]))
         return subprocess.CompletedProcess(argv, answer["code"], answer["out"], answer["err"])
 
     def _answer(self, deadline: float, what: str) -> dict[str, Any]:

@@ -23,20 +23,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from testbed.bridge import Bridge, Link
 from testbed.cgroup import Cgroup
 from testbed.commands import Commands
 from testbed.host import MachineError, family, tail
 from testbed.layers import Layers
+from testbed.lifetime import Lifetime
 from testbed.processes import children, tied_to_us, undisturbed, watched
 
 BOOT_SECONDS = 60.0
 POWEROFF_SECONDS = 20.0
 
 
-class Machine(Commands):
+class Machine(Commands, Lifetime):
     """One booted machine, as a context. It leaves nothing behind outside its tree."""
 
     def __init__(
@@ -75,20 +75,12 @@ class Machine(Commands):
 
     # The machine's life.
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception):
             self._add_journal_to(error)
-        self._stop()
+        super().__exit__(kind, error, trace)
 
     def _add_journal_to(self, error: Exception) -> None:
         """The machine's last words, as a note: nobody can ask it any more where the error is shown."""

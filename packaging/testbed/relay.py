@@ -18,8 +18,9 @@ import struct
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
+
+from testbed.lifetime import Lifetime
 
 T = TypeVar("T")
 Address = tuple[str, int]
@@ -51,7 +52,7 @@ Parcels = asyncio.Queue[tuple[float, bytes | None]]
 """What is on its way, each with when it is due by the loop's clock: b"" is the end, and None a reset."""
 
 
-class Relay:
+class Relay(Lifetime):
     """Relays from with to its end, in a thread of its own; what is connected at the end is reset."""
 
     def __init__(
@@ -93,19 +94,9 @@ class Relay:
         """Handed back to who connected."""
         return self._ways["down"].bytes
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         self._thread.start()
-        try:
-            self._do(self._begin())
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
+        self._do(self._begin())
 
     def _stop(self) -> None:
         try:
