@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -17,15 +17,16 @@ def ending_put_off() -> Iterator[None]:
         yield  # signals are handled in the main thread alone
         return
     came: list[int] = []
-    # Not by a mask, which another thread of the process would not have.
-    before = {number: signal.getsignal(number) for number in ENDING}
-    put_off = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     try:
-        for number in put_off:
-            signal.signal(number, lambda number, _frame: came.append(number))
-        yield
+        # Each gets its handler back, whatever comes meanwhile.
+        with ExitStack() as end:
+            for number in ENDING:
+                handler = signal.getsignal(number)
+                if handler not in (signal.SIG_IGN, None):
+                    end.callback(signal.signal, number, handler)
+                    # Not by a mask, which another thread of the process would not have.
+                    signal.signal(number, lambda number, _frame: came.append(number))
+            yield
     finally:
-        for number in put_off:
-            signal.signal(number, before[number])
         if came:
             signal.raise_signal(came[0])

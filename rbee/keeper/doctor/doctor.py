@@ -10,7 +10,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -169,16 +169,17 @@ def _output_of(running: subprocess.Popen[str]) -> str:
     By Ctrl-C it is not: it got that, too, and apt-get, say, first puts its packages in order. It has the
     rest of CURE_TIMEOUT for that.
     """
+    import subprocess
+
     ends = time.monotonic() + CURE_TIMEOUT
     try:
-        try:
-            return running.communicate(timeout=CURE_TIMEOUT)[0]
-        except KeyboardInterrupt:
+        return running.communicate(timeout=CURE_TIMEOUT)[0]
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
             running.communicate(timeout=max(0, ends - time.monotonic()))
-            raise
-    except BaseException:
-        running.kill()
         raise
+    finally:
+        running.kill()  # which does nothing to one that has ended
 
 
 def _asked(check: Check, patient: Patient) -> Iterator[Complaint]:

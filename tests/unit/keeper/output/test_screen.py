@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
+import click
 import pytest
 
-from rbee.keeper.output.screen import Screen, needs_pager, width
+from rbee.keeper.output.screen import Screen, needs_pager, page, width
+from rbee.signals import ENDING
 
 
 @pytest.mark.parametrize(
@@ -70,3 +74,23 @@ def test_a_pager_is_for_what_a_terminal_does_not_hold(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
 
     assert needs_pager(text, replace(PLAIN, is_terminal=is_terminal)) == needs
+
+
+def test_a_signal_that_ends_rbeectl_ends_it_while_a_pager_is_open_but_ctrl_c_is_the_pagers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    monkeypatch.setattr(click, "echo_via_pager", lambda *_, **__: seen.extend(map(signal.getsignal, ENDING)))
+    handlers = [signal.getsignal(number) for number in ENDING]
+    try:
+        page("text", Screen.find())
+        assert [signal.getsignal(number) for number in ENDING] == handlers
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+        signal.signal(signal.SIGTERM, before)
+    interrupt, terminate, hang_up = seen
+    assert callable(interrupt)
+    assert interrupt is not handlers[0]
+    assert (terminate, hang_up) == (signal.SIG_DFL, signal.SIG_IGN)
