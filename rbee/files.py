@@ -209,7 +209,10 @@ def cure(error: OSError, path: Path) -> str:
     if error.errno == errno.EROFS:
         return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shown})"
     if error.errno == errno.ENOENT and not has_folder:
-        return f"sudo mkdir -p {shlex.quote(str(path.parent))}"
+        missing = shlex.quote(str(path.parent))
+        if os.geteuid() != 0 and os.access(folder, os.W_OK):
+            return f"mkdir -p {missing}"  # with sudo it would be root's, in a folder of the user's own
+        return f"sudo mkdir -p {missing}"
     if error.errno in FORBIDDEN:
         # If not even root may, a file attribute forbids it.
         return f"lsattr -d {shown}" if os.geteuid() == 0 else f"ls -ld {shown}"

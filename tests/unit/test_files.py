@@ -113,13 +113,18 @@ def test_a_refusal_names_the_file_what_was_to_be_done_the_reason_and_a_command(
     assert error.hint == cure.format(tmp_path)
 
 
-def test_a_folder_that_is_missing_is_made_by_the_command_that_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("uid", "by_root"), [(0, True), (1000, True), (1000, False)])
+def test_a_folder_that_is_missing_is_made_by_the_command_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, by_root: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(os, "access", lambda path, mode: uid == 0 or not by_root)
     path = tmp_path / "a folder/b/file"
 
     with pytest.raises(RbeeError) as caught, explained(path, "written"):
         path.write_text("x")
 
-    assert caught.value.hint == f"sudo mkdir -p '{tmp_path}/a folder/b'"
+    assert caught.value.hint == f"{'sudo ' if by_root else ''}mkdir -p '{tmp_path}/a folder/b'"
 
 
 def test_what_nobody_explained_names_its_file_all_the_same(tmp_path: Path) -> None:

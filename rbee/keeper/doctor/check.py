@@ -36,7 +36,9 @@ class Complaint:
     is_fault: bool = True
 
 
-NO_BUS = Complaint("not checked: the system bus does not answer", is_fault=False)
+def no_bus(scope: Scope) -> Complaint:
+    """What cannot be checked, as the bus does not answer, which is a complaint of its own."""
+    return Complaint(f"not checked: the {scope.kind} bus does not answer", is_fault=False)
 
 
 def _of_any(_patient: Patient) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rbee.keeper.doctor.check import NO_BUS, Complaint
+from rbee.keeper.doctor.check import Complaint, no_bus
 from rbee.keeper.doctor.patient import Patient
 from rbee.keeper.local_hive import LocalHive
 
@@ -12,7 +12,7 @@ from rbee.keeper.local_hive import LocalHive
 def check_link(patient: Patient) -> Iterator[Complaint]:
     """Is a hive whose queen is on another machine connected to it?"""
     if patient.bus is None:
-        yield NO_BUS
+        yield no_bus(patient.scope)
         return
     local = LocalHive.find(patient.bus)
     if local.is_connected or local.hive.load != "loaded" or local.hive.active == "failed":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbee.errors import RbeeError
-from rbee.keeper.doctor.check import NO_BUS, Complaint
+from rbee.keeper.doctor.check import Complaint, no_bus
 from rbee.keeper.doctor.patient import Patient
 from rbee.keeper.doctor.units import reason_of, unmask
 from rbee.scope import Scope
@@ -20,7 +20,7 @@ RULES = Path("usr/share/polkit-1/rules.d/50-rbee.rules")
 def check_polkit(patient: Patient) -> Iterator[Complaint]:
     """Is polkit installed, does it answer, and are the rules of rbee there?"""
     if patient.bus is None:
-        yield NO_BUS
+        yield no_bus(patient.scope)
         return
     scope = patient.scope
     state = patient.bus.state(POLKIT)

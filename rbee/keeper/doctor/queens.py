@@ -9,7 +9,7 @@ from pathlib import Path
 from rbee import catalogfile
 from rbee.errors import BadConfig
 from rbee.keeper.doctor.catalog import catalog_path
-from rbee.keeper.doctor.check import NO_BUS, Command, Complaint
+from rbee.keeper.doctor.check import Command, Complaint, no_bus
 from rbee.keeper.doctor.patient import Patient
 from rbee.keeper.local_hive import MEMBERSHIPS, LocalHive, RemoteQueen, state_folder
 from rbee.scope import HIVE_UNIT, SYSTEM, Scope
@@ -19,7 +19,7 @@ from rbee.wire.types import LOCALHOST
 def check_queens(patient: Patient) -> Iterator[Complaint]:
     """Has the hive of a machine with a queen joined another queen?"""
     if patient.bus is None:
-        yield NO_BUS
+        yield no_bus(patient.scope)
         return
     if patient.programs != [patient.queen, patient.hive]:
         return

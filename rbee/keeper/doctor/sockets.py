@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rbee.keeper.doctor.check import NO_BUS, Command, Complaint, restart
+from rbee.keeper.doctor.check import Command, Complaint, no_bus, restart
 from rbee.keeper.doctor.owners import access_of, group_name, user_name
 from rbee.keeper.doctor.patient import Patient, Program
 from rbee.keeper.listener import closed_tcp
@@ -34,7 +34,7 @@ def check_sockets(patient: Patient) -> Iterator[Complaint]:
             f"{scope.runtime} should be root's with mode 0755, and is {access_of(found)}", (make,)
         )
     if patient.bus is None:
-        yield NO_BUS
+        yield no_bus(patient.scope)
         return
     if patient.is_installed(patient.queen) and (closed := closed_tcp(patient.bus, patient.root)):
         yield Complaint(closed.message, hint="; ".join(closed.hint.splitlines()))

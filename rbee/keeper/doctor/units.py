@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rbee.errors import BadConfig, with_packages
-from rbee.keeper.doctor.check import NO_BUS, Command, Complaint, restart
+from rbee.keeper.doctor.check import Command, Complaint, no_bus, restart
 from rbee.keeper.doctor.patient import Patient, Program
 from rbee.scope import CONTROL_SOCKET_UNIT, JOIN_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
 from rbee.systemd.bus import Bus
@@ -27,7 +27,7 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
     """Every unit of the installed programs: its file first, then whether it has failed."""
     scope = patient.scope
     if patient.bus is None:
-        yield NO_BUS
+        yield no_bus(patient.scope)
         return
     if not patient.programs:
         yield Complaint("neither the queen nor a hive is installed here", hint=with_packages("rbee"))

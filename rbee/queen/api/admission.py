@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rbee.errors import NotPermitted
+from rbee.scope import SYSTEM
 from rbee.server.peer import Peer
 from rbee.wire.routes import QueenRoutes, Route
 
@@ -24,7 +25,9 @@ class Admission:
         find_hive_uid: Callable[[], int | None] = lambda: None,
         *,
         own_uid: int | None = None,
+        hive_user: str = SYSTEM.hive_user,
     ) -> None:
+        self._hive_user = hive_user
         self._own_uid = own_uid
         self._hive_uid = hive_uid
         self._find_hive_uid = find_hive_uid
@@ -35,6 +38,6 @@ class Admission:
             self._hive_uid = self._find_hive_uid()
         is_hive = peer.uid == self._hive_uid
         if route is QueenRoutes.HEARTBEAT and not is_hive and peer.uid != 0:
-            raise NotPermitted("heartbeats are accepted from the user rbee-hive only")
+            raise NotPermitted(f"heartbeats are accepted from the user {self._hive_user} only")
         if is_hive and peer.uid != self._own_uid and route is not QueenRoutes.HEARTBEAT:
-            raise NotPermitted("the user rbee-hive may send heartbeats only")
+            raise NotPermitted(f"the user {self._hive_user} may send heartbeats only")
