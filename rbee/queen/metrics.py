@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rbee import __version__
 from rbee.text import printable
+from rbee.wire.devices import Gpu
 from rbee.wire.hives import HiveView, State
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ class _Collector:
         yield from _catalog(self._metrics)
         hives = list(self._moment.hives)
         yield from _hives(hives)
-        yield from _devices(hives)
+        yield from _machines(hives)
+        yield from _gpus(hives)
 
 
 def _queen(metrics: Metrics) -> Iterator[Metric]:
@@ -239,9 +241,8 @@ def _hives(hives: list[HiveView]) -> Iterator[Metric]:
     yield from (by_state, about, online, since, beat)
 
 
-def _devices(hives: list[HiveView]) -> Iterator[Metric]:
-    """Long because it is a list of metrics."""
-    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+def _machines(hives: list[HiveView]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
 
     threads = GaugeMetricFamily("rbee_hive_cpu_threads", "Threads of the processors.", labels=["hive"])
     memory = GaugeMetricFamily(
@@ -256,6 +257,19 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
         "rbee_hive_memory_allowed_bytes", "Memory that a cgroup allows, if it limits it.",
         labels=["hive"], unit="bytes",
     )  # fmt: skip
+    for hive in hives:
+        if hive.devices is not None:
+            cpu = hive.devices.cpu
+            _add_if_known(threads, [hive.id], cpu.threads)
+            _add_if_known(memory, [hive.id], cpu.ram_bytes)
+            _add_if_known(cpus_allowed, [hive.id], cpu.cpus_allowed)
+            _add_if_known(memory_allowed, [hive.id], cpu.ram_allowed_bytes)
+    yield from (threads, memory, cpus_allowed, memory_allowed)
+
+
+def _gpus(hives: list[HiveView]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+
     cards = GaugeMetricFamily(
         "rbee_hive_gpus", "GPUs that were detected, by vendor.", labels=["hive", "vendor"]
     )
@@ -273,25 +287,22 @@ def _devices(hives: list[HiveView]) -> Iterator[Metric]:
         "rbee_gpu_problem", "Whether something is wrong with the GPU.", labels=["hive", "gpu"]
     )
     for hive in hives:
-        if hive.devices is None:
-            continue
-        _add_if_known(threads, [hive.id], hive.devices.cpu.threads)
-        _add_if_known(memory, [hive.id], hive.devices.cpu.ram_bytes)
-        _add_if_known(cpus_allowed, [hive.id], hive.devices.cpu.cpus_allowed)
-        _add_if_known(memory_allowed, [hive.id], hive.devices.cpu.ram_allowed_bytes)
-        for vendor, count in Counter(one.vendor for one in hive.devices.gpus).items():
+        gpus = () if hive.devices is None else hive.devices.gpus
+        for vendor, count in Counter(one.vendor for one in gpus).items():
             cards.add_metric([hive.id, vendor], count)
-        for one in hive.devices.gpus:
+        for one in gpus:
             labels = [hive.id, f"gpu{one.index}"]
-            # Escaped, as operators read it with grep on a terminal.
-            known = {"name": one.name, "uuid": one.uuid, "driver": one.driver, "memory": one.memory_kind}
-            gpu.add_metric(
-                labels, {"vendor": one.vendor, **{key: printable(text or "") for key, text in known.items()}}
-            )
+            gpu.add_metric(labels, _described(one))
             _add_if_known(vram, labels, one.vram_bytes)
             _add_if_known(shared, labels, one.shared_memory_bytes)
             broken.add_metric(labels, float(one.problem is not None))
-    yield from (threads, memory, cpus_allowed, memory_allowed, cards, gpu, vram, shared, broken)
+    yield from (cards, gpu, vram, shared, broken)
+
+
+def _described(gpu: Gpu) -> dict[str, str]:
+    known = {"name": gpu.name, "uuid": gpu.uuid, "driver": gpu.driver, "memory": gpu.memory_kind}
+    # Escaped, as operators read it with grep on a terminal.
+    return {"vendor": gpu.vendor, **{key: printable(text or "") for key, text in known.items()}}
 
 
 def _add_if_known(family: Any, labels: list[str], value: float | None) -> None:

@@ -23,6 +23,7 @@ from rbee.queen.access import TcpAccess
 from rbee.queen.api import catalog as catalog_api
 from rbee.queen.api import events as events_api
 from rbee.queen.api import fleet as fleet_api
+from rbee.queen.api import heartbeats as heartbeats_api
 from rbee.queen.api import hives as hives_api
 from rbee.queen.api import jobs as jobs_api
 from rbee.queen.api import remote as remote_api
@@ -78,6 +79,46 @@ class Site:
     find_hive_uid: Callable[[], int | None] = lambda: None
     find_credentials: Callable[[], Path | None] = credentials_folder
 
+    def daemons(self) -> set[int]:
+        """The uids of the queen and her hive. In an rbee of a user they are the operator's, and none is."""
+        if self.scope.kind == "user":
+            return set()
+        return {uid for uid in (os.geteuid(), self.find_hive_uid()) if uid is not None}
+
+    def admission(self) -> Admission:
+        """Who may use which route."""
+        return Admission(
+            self.find_hive_uid(),
+            self.find_hive_uid,
+            own_uid=os.geteuid(),
+            hive_user=self.scope.hive_user,
+        )
+
+    def open_catalog(self, database: Path | None, narrator: Narrator, metrics: Metrics) -> Store:
+        """Open the catalog: `database`, or the one in the state directory. Raises RbeeError."""
+        return Store.open(
+            database or self.state / "catalog.db",
+            narrator,
+            wanted=BootMarker(self.state / "wanted").set,
+            metrics=metrics,
+            scope=self.scope,
+            find_daemons=self.daemons,
+        )
+
+    def access(self, narrator: Narrator) -> TcpAccess:
+        """The access over TCP."""
+        return TcpAccess(
+            self.state,
+            self.remote_sockets,
+            narrator,
+            find_credentials=self.find_credentials,
+            scope=self.scope,
+        )
+
+    def link(self, timeout: float) -> Link:
+        """A connection to the local hive."""
+        return Link(self.hive_socket, timeout=timeout, scope=self.scope)
+
 
 class Queen:
     """The queen's parts: open() builds them, serve() runs them."""
@@ -85,27 +126,17 @@ class Queen:
     def __init__(
         self, settings: Config, site: Site, bus: Bus, notifier: Notifier, journal: Narrator, clocks: Clocks
     ) -> None:
-        """Long because every part of a queen is built here, one after the other."""
         config = settings.queen
         self._site = site
         self._notifier = notifier
-        hive_uid = site.find_hive_uid()
-        # In an rbee of a user the hive has the uid of the only operator.
-        self._daemons = () if hive_uid in (None, os.geteuid()) else (hive_uid,)
-        self._admission = Admission(hive_uid, site.find_hive_uid, own_uid=os.geteuid())
+        self._daemons = tuple(site.daemons() - {os.geteuid()})
+        self._admission = site.admission()
         self.metrics = Metrics()
         self.feed = Feed(FeedFile(site.feed), journal, self._daemons)
         self.narrator: Narrator = Chorus(journal, self.feed)
         for warning in settings.warnings:
             self.narrator.narrate(CONFIG_WARNING, warning)
-        self.catalog = Store.open(
-            config.database or site.state / "catalog.db",
-            self.narrator,
-            wanted=BootMarker(site.state / "wanted").set,
-            metrics=self.metrics,
-            scope=site.scope,
-            find_daemons=lambda: {os.geteuid(), site.find_hive_uid() or os.geteuid()},
-        )
+        self.catalog = site.open_catalog(config.database, self.narrator, self.metrics)
         self.jobs = Jobs(config.jobs_max, self.metrics, daemons=self._daemons, scope=site.scope)
         tally: Counter[State] = Counter()
         self._tasks = Tasks()
@@ -113,40 +144,18 @@ class Queen:
         self._failure: RbeeError | None = None
         self._stop_event = asyncio.Event()
         self.bus = AsyncBus(bus, site.control, lost=self._bus_is_lost)
-        self._links = [
-            Link(site.hive_socket, timeout=timeout, scope=site.scope)
-            for timeout in (config.detect_timeout, SAMPLE_TIMEOUT)
-        ]
+        link, sample_link = self._links = site.link(config.detect_timeout), site.link(SAMPLE_TIMEOUT)
         narrator = Chorus(self.narrator, Stories(self.jobs), self._status)
         restraint = Restraint(narrator)
+        pace = Pace(config.heartbeat_interval, config.heartbeat_grace)
         shared = Shared(
-            config,
-            self.catalog,
-            narrator,
-            restraint,
-            Pace(config.heartbeat_interval, config.heartbeat_grace),
-            site.scope,
-            changed=self._status.update,
-            metrics=self.metrics,
-            clocks=clocks,
-            tally=tally,
-            tasks=self._tasks,
-        )
-        link, sample_link = self._links
-        self.hives = Hives(
-            shared,
-            Relay(self.jobs, restraint, self.feed.relay),
-            self.bus,
-            HiveClient(link, sample_link=sample_link),
-        )
+            config, self.catalog, narrator, restraint, pace, site.scope, changed=self._status.update,
+            metrics=self.metrics, clocks=clocks, tally=tally, tasks=self._tasks,
+        )  # fmt: skip
+        client = HiveClient(link, sample_link=sample_link)
+        self.hives = Hives(shared, Relay(self.jobs, restraint, self.feed.relay), self.bus, client)
         self.work = HiveWork(shared, self.hives, self.jobs, self.bus)
-        self.access = TcpAccess(
-            site.state,
-            site.remote_sockets,
-            self.narrator,
-            find_credentials=site.find_credentials,
-            scope=site.scope,
-        )
+        self.access = site.access(self.narrator)
         self.fleet = Fleet(self.access, self.catalog, self.hives, self.narrator, restraint, site.scope)
 
     @classmethod
@@ -216,7 +225,7 @@ class Queen:
             stopping=self.end_work,
             daemons=self._daemons,
             remote=remote,
-            quick={QueenRoutes.HEARTBEAT: hives_api.plain_beats(self.hives, self.fleet, self._admission)},
+            quick=heartbeats_api.quick(self.hives, self.fleet, self._admission),
         )
         if self._failure is not None:
             raise self._failure
@@ -241,7 +250,8 @@ class Queen:
         handlers: dict[Route[Any], Handler] = {
             QueenRoutes.HEALTH: health,
             QueenRoutes.OPENAPI: health,  # answered from the route table
-            **hives_api.routes(self.hives, self.work, self.jobs, self.fleet),
+            **hives_api.routes(self.hives, self.work, self.jobs),
+            **heartbeats_api.routes(self.hives, self.fleet),
             **jobs_api.routes(self.jobs),
             **events_api.routes(self.feed, self.hives, self.jobs, self.metrics),
             **catalog_api.routes(self.catalog),

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-
 from rbee.narration import DETECTED
-from rbee.queen.api.admission import Admission
-from rbee.queen.api.hives import plain_beats
-from rbee.server.peer import Peer
-from rbee.wire.codec import encode
-from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, listen, until
-
-HIVE_UID = 4711
 
 
 async def test_all_beats_go_over_one_connection(house: House) -> None:
@@ -157,39 +147,3 @@ async def test_without_an_open_connection_the_hive_goes_without_a_goodbye(house:
         return
     connection.close()
     raise AssertionError("the hive's goodbye would wake the queen")
-
-
-async def test_a_beat_that_somebody_repeats_is_not_answered_quickly_either(house: House) -> None:
-    queen = await house.added(heartbeat_interval=0.1)
-    hive = queen.hives.hive("localhost")
-    taken: list[Heartbeat] = []
-    real = hive.take_plain
-
-    def take_plain(beat: Heartbeat) -> HeartbeatAck | None:
-        taken.append(beat)
-        return real(beat)
-
-    hive.take_plain = take_plain
-    await until(lambda: len(taken) > 0)
-    await house.hive.kill()
-    await house.is_in("offline")
-    standing = hive.standing
-    standing.set("online", "")
-    answer = plain_beats(queen.hives, queen.fleet, Admission(HIVE_UID))
-
-    def sent(beat: Heartbeat, uid: int) -> bool:
-        taken.clear()
-        is_answered = answer(Peer(1, uid, 0), json.dumps(encode(beat)).encode()) is not None
-        assert is_answered or uid == HIVE_UID or not taken
-        return is_answered
-
-    beat = replace(taken[0], lines=())
-    standing.life.instance = beat.instance
-    assert sent(beat, HIVE_UID)
-    assert not sent(beat, HIVE_UID + 1)
-    assert not sent(replace(beat, instance="9" * 32), HIVE_UID)
-    assert not sent(replace(beat, hive_id="gpu1"), HIVE_UID)
-    assert not sent(replace(beat, state="stopping"), HIVE_UID)
-    assert not sent(replace(beat, fingerprint="other"), HIVE_UID)
-    standing.set("suspect", "late")
-    assert not sent(beat, HIVE_UID)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,18 +20,33 @@ from rbee import config
 from rbee.catalogfile import way_out
 from rbee.client.answers import cannot_connect
 from rbee.errors import NotPermitted, TcpClosed, UnknownHive, UnknownToken
+from rbee.keeper.doctor.check import no_bus
 from rbee.keeper.doctor.checks import CHECKS
 from rbee.keeper.doctor.doctor import Doctor
 from rbee.keeper.doctor.patient import LAUNCHERS, Patient
 from rbee.keeper.permission import explain
 from rbee.keeper.session import Session
+from rbee.queen.api.admission import Admission
 from rbee.queen.hives.local import fault_of
-from rbee.scope import HIVE_PROGRAM, HIVE_UNIT, JOIN_UNIT, QUEEN_PROGRAM, QUEEN_UNIT, Scope, user_scope
+from rbee.queen.queen import Site
+from rbee.scope import (
+    HIVE_PROGRAM,
+    HIVE_UNIT,
+    JOIN_UNIT,
+    QUEEN_PROGRAM,
+    QUEEN_UNIT,
+    SYSTEM,
+    Scope,
+    user_scope,
+)
+from rbee.server.peer import Peer
 from rbee.systemd import bus as systemd
 from rbee.wire.hives import HiveHealth
+from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.conftest import bus, executed, rbeectl
 from tests.unit.keeper.doctor.doubles import FAILED, MASKED, PlayedBus
 from tests.unit.keeper.doubles import JOB, Bus, Rbeectl
+from tests.unit.played_systemd import PlayedSystemd
 from tests.unit.queens import a_queen
 
 __all__ = ["bus", "executed", "rbeectl"]
@@ -326,3 +342,20 @@ def test_the_doctor_mends_with_the_user_s_rights(
     assert hints
     assert all(is_for_the_user(hint) for hint in hints)
     assert Doctor(lambda: cast(systemd.Bus, bus), None, scope=user).typed(cures[0]) == " ".join(cures[0])
+
+
+def test_in_an_rbee_of_a_user_the_uid_of_queen_and_hive_is_the_operator_s(tmp_path: Path) -> None:
+    played = PlayedSystemd()
+    own, system = (
+        Site(scope, tmp_path, tmp_path / "hive.sock", played, find_hive_uid=lambda: 4711)
+        for scope in (user_scope(), SYSTEM)
+    )
+
+    assert own.daemons() == set()
+    assert system.daemons() == {os.geteuid(), 4711}
+
+
+def test_who_may_beat_is_named_by_the_scope_and_the_bus_by_its_kind() -> None:
+    with pytest.raises(NotPermitted, match="heartbeats are accepted from the user worker only"):
+        Admission(1, hive_user="worker")(Peer(1, 2, 2), QueenRoutes.HEARTBEAT)
+    assert no_bus(user_scope()).text == "not checked: the user bus does not answer"
