@@ -35,7 +35,7 @@ class Watch:
     """A monitor in a thread of its own, beside a systemd that is played to it."""
 
     def __init__(self, path: Path, *, timeout: float = 10.0, **options: Any) -> None:
-        self.systemd = PlayedSystemd({QUEEN_UNIT: INACTIVE, QUEEN_SOCKET_UNIT: LISTENING})
+        self.systemd = PlayedSystemd(states={QUEEN_UNIT: INACTIVE, QUEEN_SOCKET_UNIT: LISTENING})
         self.ended: BaseException | None = None
         self._reader, self._writer = os.pipe()
         self._told: queue.SimpleQueue[Event | None] = queue.SimpleQueue()

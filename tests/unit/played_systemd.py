@@ -8,10 +8,21 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from rbee.errors import RbeeError, Stopping
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
+from rbee.keeper.doctor.polkit import POLKIT
+from rbee.scope import (
+    CONTROL_SOCKET_UNIT,
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    SYSTEM,
+    TARGET,
+    TCP_SOCKET_UNIT,
+    Scope,
+)
 from rbee.systemd.control import Control, Verb
 from rbee.systemd.unit import UnitState
 from rbee.wire.hives import MachineEnd
@@ -21,6 +32,7 @@ INACTIVE = UnitState("loaded", "inactive", "dead", result="success")
 ACTIVATING = UnitState("loaded", "activating", "start", result="success")
 ACTIVE = UnitState("loaded", "active", "running", result="success", main_pid=4711)
 DEACTIVATING = UnitState("loaded", "deactivating", "stop-sigterm", result="success")
+LISTENING = UnitState("loaded", "active", "listening", result="success")
 KILLED = UnitState("loaded", "activating", "auto-restart", result="signal", exit_status=9)
 
 
@@ -44,10 +56,141 @@ class NoProgram:
 
 
 @dataclass
-class PlayedSystemd(Control):
+class PlayedUnits:
+    """What systemd tells of its units; of one that is not in `states` that it is `otherwise`."""
+
+    scope: Scope = field(default=SYSTEM, kw_only=True)
+    states: dict[str, UnitState] = field(default_factory=dict)
+
+    otherwise: ClassVar = INACTIVE
+
+    def state(self, unit: str) -> UnitState:
+        return self.states.get(unit, self.otherwise)
+
+    def active_state(self, unit: str) -> str:
+        return self.state(unit).active
+
+    def has_job(self, unit: str) -> bool:
+        return False
+
+
+@dataclass
+class PlayedBus(PlayedUnits):
+    """A bus for programs that have no event loop, with what they ask of it in `asked`."""
+
+    states: dict[str, UnitState] = field(
+        default_factory=lambda: {
+            QUEEN_UNIT: INACTIVE,
+            QUEEN_SOCKET_UNIT: LISTENING,
+            HIVE_UNIT: INACTIVE,
+            HIVE_SOCKET_UNIT: LISTENING,
+            TCP_SOCKET_UNIT: INACTIVE,
+            CONTROL_SOCKET_UNIT: LISTENING,
+            POLKIT: ACTIVE,
+        }
+    )
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    opened: int = 0
+    refusals: dict[tuple[str, str], RbeeError] = field(default_factory=dict)
+    """By what is asked; ("open", "") is for the connection."""
+    passing: dict[tuple[str, str], RbeeError] = field(default_factory=dict)
+    """Refusals that are given once."""
+    after: dict[tuple[str, str], UnitState] = field(default_factory=dict)
+    """What a unit is after a refusal."""
+    later: dict[str, list[UnitState]] = field(default_factory=dict)
+    """What units become while somebody waits."""
+    unstoppable: set[str] = field(default_factory=set)
+    after_stop: dict[str, UnitState] = field(default_factory=dict)
+    """What a unit is after it was stopped, if not inactive."""
+    files: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    access: tuple[str, str, int] = ("", "", 0o660)
+    address: str = "[::]:8500"
+    pinged: list[str] = field(default_factory=list)
+    ending: MachineEnd | None = None
+
+    def __call__(self, scope: Scope, *, timeout: float = 1.0) -> Self:
+        assert timeout > 0
+        self.scope = scope
+        return self
+
+    def __enter__(self) -> Self:
+        self.opened += 1
+        if ("open", "") in self.refusals:
+            raise self.refusals["open", ""]
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
+        assert timeout > 0
+        while not is_awaited(self.state(unit)) and self.later.get(unit):
+            self.states[unit] = self.later[unit].pop(0)
+        return self.state(unit)
+
+    def await_idle(self, units: object, *, timeout: float) -> None:
+        pass
+
+    def machine_end(self) -> MachineEnd | None:
+        return self.ending
+
+    def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
+        return [("Stream", self.address)]
+
+    def file_state(self, unit: str) -> tuple[str, bool]:
+        return self.files.get(unit, ("enabled", False))
+
+    def socket_access(self, unit: str) -> tuple[str, str, int]:
+        return self.access
+
+    def ping(self, name: str) -> None:
+        self.pinged.append(name)
+        if ("ping", name) in self.refusals:
+            raise self.refusals["ping", name]
+
+    def ping_polkit(self) -> None:
+        self.ping("org.freedesktop.PolicyKit1")
+
+    def reset_failed(self, unit: str) -> None:
+        self._do("reset-failed", unit)
+        if not self.state(unit).is_active:
+            self.states[unit] = INACTIVE
+
+    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
+        self._do("start" if undo_stop else "start unless stopping", unit)
+        self.states[unit] = ACTIVE
+
+    def restart(self, unit: str, *, timeout: float) -> None:
+        self._do("restart", unit)
+        self.states[unit] = ACTIVE
+
+    def ask_start(self, unit: str) -> None:
+        self._do("ask start", unit)
+
+    def ask_stop(self, unit: str) -> None:
+        self._do("ask stop", unit)
+
+    def stop(self, unit: str, *, timeout: float) -> None:
+        self._do("stop", unit)
+        self.states[unit] = self.after_stop.get(unit, INACTIVE)
+        if unit == TARGET:
+            for one in set(self.states) - self.unstoppable:
+                self.states[one] = INACTIVE
+
+    def _do(self, verb: str, unit: str) -> None:
+        if (passing := self.passing.pop((verb, unit), None)) is not None:
+            raise passing
+        self.asked.append((verb, unit))
+        if (verb, unit) in self.refusals:
+            self.states[unit] = self.after.get((verb, unit), self.state(unit))
+            raise self.refusals[verb, unit]
+
+
+@dataclass
+class PlayedSystemd(PlayedUnits, Control):
     """`asked` is what was asked of it; `refusal` is raised at the next request for a job."""
 
-    scope: ClassVar = SYSTEM
+    otherwise: ClassVar = NOT_FOUND
 
     states: dict[str, UnitState] = field(default_factory=lambda: {HIVE_UNIT: INACTIVE, QUEEN_UNIT: ACTIVE})
     programs: defaultdict[str, Program] = field(default_factory=lambda: defaultdict(NoProgram))
@@ -65,12 +208,6 @@ class PlayedSystemd(Control):
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     # What the product asks
-
-    def state(self, unit: str) -> UnitState:
-        return self.states.get(unit, UnitState("not-found", "inactive", "dead"))
-
-    def active_state(self, unit: str) -> str:
-        return self.state(unit).active
 
     def machine_end(self) -> MachineEnd | None:
         return self.ending

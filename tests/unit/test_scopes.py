@@ -44,9 +44,9 @@ from rbee.systemd import bus as systemd
 from rbee.wire.hives import HiveHealth
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.conftest import bus, executed, rbeectl
-from tests.unit.keeper.doctor.doubles import FAILED, MASKED, PlayedBus
-from tests.unit.keeper.doubles import JOB, Bus, Rbeectl
-from tests.unit.played_systemd import PlayedSystemd
+from tests.unit.keeper.doctor.doubles import FAILED, MASKED
+from tests.unit.keeper.doubles import JOB, Rbeectl
+from tests.unit.played_systemd import PlayedBus, PlayedSystemd
 from tests.unit.queens import a_queen
 
 __all__ = ["bus", "executed", "rbeectl"]
@@ -119,7 +119,7 @@ def all_that_take_scopes() -> Iterator[str]:
                 yield from (f"{module_of(file)}.{node.name}.{one.name}" for one in named)
 
 
-TAKE_SCOPES = {*all_that_take_scopes(), "rbee.systemd.bus.Bus"}  # Bus has its base's constructor
+TAKE_SCOPES = {*all_that_take_scopes(), "rbee.systemd.bus.Bus"}  # PlayedBus has its base's constructor
 
 
 def calls(file: str) -> Iterator[tuple[str, ast.Call]]:
@@ -267,7 +267,9 @@ def rbeectl_of_user(user: Scope, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPat
     return rbeectl
 
 
-def test_rbee_of_a_user_is_reached_over_the_user_s_own_sockets(bus: Bus, user: Scope, tmp_path: Path) -> None:
+def test_rbee_of_a_user_is_reached_over_the_user_s_own_sockets(
+    bus: PlayedBus, user: Scope, tmp_path: Path
+) -> None:
     assert user.queen_socket == tmp_path / "run/rbee/queen.sock"
     assert config.load(tmp_path, user).hive.queen == user.queen_socket
     with Session(user).queen() as queen:
@@ -277,7 +279,9 @@ def test_rbee_of_a_user_is_reached_over_the_user_s_own_sockets(bus: Bus, user: S
 @pytest.mark.parametrize(
     "arguments", [["list-hives"], ["catalog", "backup", "x.db"], ["catalog", "check"]], ids=" ".join
 )
-def test_rbeectl_names_the_user_s_commands(bus: Bus, rbeectl_of_user: Rbeectl, arguments: list[str]) -> None:
+def test_rbeectl_names_the_user_s_commands(
+    bus: PlayedBus, rbeectl_of_user: Rbeectl, arguments: list[str]
+) -> None:
     ran = rbeectl_of_user(*arguments)
 
     assert ran.code != 0
@@ -285,7 +289,7 @@ def test_rbeectl_names_the_user_s_commands(bus: Bus, rbeectl_of_user: Rbeectl, a
 
 
 def test_rbeectl_shows_the_user_s_journal(
-    bus: Bus, rbeectl_of_user: Rbeectl, executed: Callable[[], list[str]]
+    bus: PlayedBus, rbeectl_of_user: Rbeectl, executed: Callable[[], list[str]]
 ) -> None:
     assert rbeectl_of_user("logs", "--job", JOB).code == 0
     assert executed() == [

@@ -37,10 +37,10 @@ from dataclasses import replace
 from pathlib import Path
 import rbee.keeper.__main__, rbee.keeper.queen.wake, rbee.keeper.session
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
-from tests.unit.keeper.doubles import Bus
 from tests.integration.keeper.hostile_queen import EVIL
 from tests.unit.played_systemd import ACTIVE
-bus = Bus()
+from tests.unit.played_systemd import PlayedBus
+bus = PlayedBus()
 bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
 rbee.keeper.session.Bus = bus
 rbee.keeper.queen.wake.journal_tail = lambda *matches, **options: [EVIL]

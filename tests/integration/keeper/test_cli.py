@@ -16,8 +16,9 @@ from rbee.wire.catalog import Audit
 from rbee.wire.codec import encode
 from rbee.wire.fleet import CreatedToken, Tokens
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import Ran, Rbeectl, WithQueen
 from tests.unit.keeper.fleet.remote_machine import ENTRY, GPU1, OPEN, TEXT, TOKEN, Queen
+from tests.unit.played_systemd import PlayedBus
 
 
 def answering(route: Route, answer: Any) -> dict[Route, Handler]:
@@ -43,7 +44,7 @@ def answering(route: Route, answer: Any) -> dict[Route, Handler]:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_program_reads_the_answer_as_one_object(
-    awake: Bus,
+    awake: PlayedBus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
     arguments: tuple[str, ...],
@@ -57,7 +58,7 @@ def test_a_program_reads_the_answer_as_one_object(
 
 
 def test_a_program_reads_the_token_with_what_is_known_of_it(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("token", "create", "--json"))
 
@@ -75,7 +76,12 @@ def test_a_program_reads_the_token_with_what_is_known_of_it(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_changing_wakes_her_and_quietly_says_nothing(
-    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: tuple[str, ...], route: Route, answer: Any
+    bus: PlayedBus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    arguments: tuple[str, ...],
+    route: Route,
+    answer: Any,
 ) -> None:
     ran = with_queen(answering(route, answer), lambda: rbeectl(*arguments, "--quiet"))
 
@@ -84,7 +90,7 @@ def test_changing_wakes_her_and_quietly_says_nothing(
 
 
 def test_what_there_is_none_of_is_said_to_people_alone(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     handlers = {**answering(QueenRoutes.TOKENS, Tokens(())), **answering(QueenRoutes.AUDIT, Audit(()))}
 
@@ -115,7 +121,7 @@ def test_what_there_is_none_of_is_said_to_people_alone(
     ids=["create", "revoke"],
 )
 def test_what_she_refuses_is_told_with_its_cure_and_its_exit_code(
-    awake: Bus,
+    awake: PlayedBus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
     arguments: tuple[str, ...],

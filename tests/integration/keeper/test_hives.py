@@ -9,13 +9,14 @@ from starlette.requests import Request
 
 from rbee.errors import UnknownHive
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.mark.parametrize("verb", ["show", "status", "list-devices"])
 def test_a_hive_is_found_in_any_case_of_its_name(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl(verb, "LocalHost", "--json"))
 
@@ -25,7 +26,7 @@ def test_a_hive_is_found_in_any_case_of_its_name(
 
 @pytest.mark.parametrize("verb", ["show", "status", "list-devices"])
 def test_one_hive_is_asked_for_alone(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any], verb: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any], verb: str
 ) -> None:
     queen = listing(HIVE_VIEW)
     del queen[QueenRoutes.HIVES]
@@ -34,7 +35,7 @@ def test_one_hive_is_asked_for_alone(
 
 
 def test_a_queen_who_knows_one_spelling_alone_has_the_hive_found_in_her_list(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def unknown(_request: Request) -> Any:
         raise UnknownHive("hive 'LocalHost' is not in the hive catalog")
@@ -46,7 +47,7 @@ def test_a_queen_who_knows_one_spelling_alone_has_the_hive_found_in_her_list(
 
 @pytest.mark.parametrize("verb", ["show", "status", "list-devices"])
 def test_a_mistyped_hive_suggests_the_near_one(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl(verb, "lcoalhost"))
 

@@ -20,13 +20,13 @@ from rbee.wire.codec import encode
 from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.keeper.doubles import ADDED, AT, BEGUN, FAILURE, JOB, Bus, Rbeectl, WithQueen, line, story
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.keeper.doubles import ADDED, AT, BEGUN, FAILURE, JOB, Rbeectl, WithQueen, line, story
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_a_timeout_bounds_the_story_and_names_the_job_that_goes_on(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield f"id: 0\nevent: job\ndata: {json.dumps(BEGUN[1])}\n\n".encode()
@@ -60,7 +60,7 @@ def test_a_timeout_bounds_the_story_and_names_the_job_that_goes_on(
     ],
 )
 def test_a_story_that_is_not_as_agreed_is_the_queen_s_fault(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, told: list[tuple[str, Any]]
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, told: list[tuple[str, Any]]
 ) -> None:
     ran = with_queen({QueenRoutes.ADD_HIVE: story(*told)}, lambda: rbeectl("add-hive", "localhost"))
 
@@ -68,7 +68,9 @@ def test_a_story_that_is_not_as_agreed_is_the_queen_s_fault(
     assert ran.err.startswith("rbeectl: an event of the job's story is not valid: ")
 
 
-def test_a_program_reads_the_story_as_json_lines(bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_a_program_reads_the_story_as_json_lines(
+    bus: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost", "--json"))
 
     assert (ran.code, ran.err) == (0, "")
@@ -85,7 +87,7 @@ def test_a_program_reads_the_story_as_json_lines(bus: Bus, rbeectl: Rbeectl, wit
 
 
 def test_a_story_that_ends_in_an_error_is_an_error_with_its_hint_on_stderr(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost"))
 
@@ -99,7 +101,7 @@ def test_a_story_that_ends_in_an_error_is_an_error_with_its_hint_on_stderr(
 
 
 def test_a_refusal_of_the_queen_keeps_its_exit_code(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def refuse(_request: Request) -> Response:
         raise UnknownHost("host 'localhost' is not known: \x1b[31mnobody can be added")
@@ -130,7 +132,7 @@ def one_after_the_other(*handlers: Handler) -> Handler:
     [(QueenRoutes.ADD_HIVE, "add-hive", ADDED), (QueenRoutes.REMOVE_HIVE, "remove-hive", REMOVED)],
 )
 def test_a_queen_who_dies_in_the_middle_is_asked_again_when_she_is_back(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, route: Route, verb: str, ends: Handler
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, route: Route, verb: str, ends: Handler
 ) -> None:
     ran = with_queen({route: one_after_the_other(CUT, ends)}, lambda: rbeectl(verb, "localhost"))
 
@@ -143,7 +145,7 @@ def test_a_queen_who_dies_in_the_middle_is_asked_again_when_she_is_back(
 
 
 def test_a_queen_who_dies_twice_is_not_asked_a_third_time(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     dies = one_after_the_other(CUT, CUT, ADDED)
 
@@ -154,7 +156,7 @@ def test_a_queen_who_dies_twice_is_not_asked_a_third_time(
 
 
 def test_a_queen_who_is_not_back_in_time_is_said_not_to_be(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     awake.refusals["start unless stopping", QUEEN_UNIT] = TimedOut(
         "queen-rbee.service was not done after 2 s"
@@ -167,7 +169,7 @@ def test_a_queen_who_is_not_back_in_time_is_said_not_to_be(
 
 
 def test_a_queen_who_was_turned_off_in_the_middle_is_not_woken_again(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def turned_off(request: Request) -> Response:
         awake.states[QUEEN_UNIT] = awake.states[QUEEN_SOCKET_UNIT] = INACTIVE
@@ -180,7 +182,7 @@ def test_a_queen_who_was_turned_off_in_the_middle_is_not_woken_again(
 
 
 def test_ctrl_c_leaves_the_job_and_exits_130_with_its_id(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relay = rbee.keeper.session.Terminal.relay
 
@@ -198,7 +200,7 @@ def test_ctrl_c_leaves_the_job_and_exits_130_with_its_id(
 
 
 def test_ctrl_c_before_the_queen_answered_names_no_job(
-    awake: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_arguments: Any, **_named: Any) -> Iterator[Any]:
         raise KeyboardInterrupt

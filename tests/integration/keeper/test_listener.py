@@ -7,42 +7,28 @@ import pwd
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import cast
 
 import pytest
 
 from rbee.keeper.listener import closed_tcp, listeners
-from rbee.scope import QUEEN_UNIT, SYSTEM
+from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.unit import UnitState
+from tests.unit.played_systemd import ACTIVE, PlayedBus
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
-@dataclass
-class PlayedBus:
-    scope: ClassVar = SYSTEM
-
-    active: str
-    address: str
-
-    queen: str = "active"
-    is_open: bool = False
-
-    def active_state(self, unit: str) -> str:
-        return self.queen if unit == QUEEN_UNIT else self.active
-
-    def state(self, unit: str) -> UnitState:
-        return UnitState("loaded", self.active, self.active, result="resources", condition_held=self.is_open)
-
-    def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
-        return [("Stream", self.address)]
-
-
-def bus(active: str, address: str) -> Bus:
-    return cast(Bus, PlayedBus(active, address))
+def bus(active: str, address: str, *, queen: str = "active", is_open: bool = False) -> Bus:
+    """A machine whose TCP socket is in this state, and whose queen in that."""
+    states = {
+        TCP_SOCKET_UNIT: UnitState("loaded", active, active, result="resources", condition_held=is_open),
+        QUEEN_UNIT: replace(ACTIVE, active=queen),
+    }
+    return cast(Bus, PlayedBus(states=states, address=address))
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -86,7 +72,7 @@ def test_a_socket_that_has_not_failed_is_not_complained_of(active: str, taken: i
 
 
 def test_a_socket_that_was_reset_is_missing_beside_a_queen_who_is_awake_and_open(taken: int) -> None:
-    closed = closed_tcp(cast(Bus, PlayedBus("inactive", f"[::]:{taken}", is_open=True)))
+    closed = closed_tcp(bus("inactive", f"[::]:{taken}", is_open=True))
 
     assert closed is not None
     assert f"has port {taken}" in closed.message
@@ -94,7 +80,7 @@ def test_a_socket_that_was_reset_is_missing_beside_a_queen_who_is_awake_and_open
 
 @pytest.mark.parametrize("queen", ["inactive", "activating", "deactivating"])
 def test_a_queen_who_is_not_awake_misses_no_socket(taken: int, queen: str) -> None:
-    assert closed_tcp(cast(Bus, PlayedBus("inactive", f"[::]:{taken}", queen, is_open=True))) is None
+    assert closed_tcp(bus("inactive", f"[::]:{taken}", queen=queen, is_open=True)) is None
 
 
 def test_a_failed_socket_is_told_with_who_has_its_port_and_both_ways_out(taken: int) -> None:

@@ -17,7 +17,8 @@ from rbee.errors import UnknownHost
 from rbee.systemd.daemon import Notifier
 from rbee.wire.routes import QueenRoutes
 from tests.integration.keeper.hostile_queen import shown_by
-from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import FAILED, FAILURE, REPOSITORY, Rbeectl, WithQueen
+from tests.unit.played_systemd import PlayedBus
 
 NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
 """What would clear a screen, forge a line, turn text around, or is no Unicode."""
@@ -43,7 +44,7 @@ NAMES = ("\x1b[2J", "a\nb", "\u202egnp.exe", "\x9b31m", "\udcff", "\x7f")
     ids=" ".join,
 )
 def test_a_name_that_could_steer_the_terminal_is_never_shown_raw(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], name: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], name: str
 ) -> None:
     async def refuse(_request: Request) -> Response:
         raise UnknownHost(f"host '{name}' is not known", hint=name.replace("\n", ""))
@@ -60,7 +61,7 @@ def test_a_name_that_could_steer_the_terminal_is_never_shown_raw(
 
 
 def test_for_a_program_the_error_is_json_on_stdout(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen({QueenRoutes.ADD_HIVE: FAILURE}, lambda: rbeectl("add-hive", "localhost", "--json"))
 

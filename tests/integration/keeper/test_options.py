@@ -6,13 +6,14 @@ import pytest
 
 from rbee.wire.codec import encode
 from rbee.wire.hives import Hives
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 @pytest.mark.parametrize("arguments", [["--json", "list-hives"], ["list-hives", "--json"]], ids=" ".join)
 def test_an_option_may_stand_before_the_verb_and_after_it(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str]
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str]
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl(*arguments))
 

@@ -16,13 +16,13 @@ import rbee.keeper.queen.wake
 import rbee.keeper.session
 import rbee.keeper.verbs.status
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, Scope
-from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, in_scope
-from tests.unit.played_systemd import ACTIVE
+from tests.unit.keeper.doubles import Ran, Rbeectl, in_scope
+from tests.unit.played_systemd import ACTIVE, PlayedBus
 
 
 @pytest.fixture
-def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
-    bus = Bus()
+def bus(monkeypatch: pytest.MonkeyPatch) -> PlayedBus:
+    bus = PlayedBus()
     monkeypatch.setattr(rbee.keeper.session, "Bus", bus)
     # No journal that the test could read by chance.
     monkeypatch.setattr(rbee.keeper.queen.wake, "journal_tail", lambda *matches, **options: [])
@@ -30,7 +30,7 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
 
 
 @pytest.fixture
-def awake(bus: Bus) -> Bus:
+def awake(bus: PlayedBus) -> PlayedBus:
     bus.states[QUEEN_UNIT] = replace(ACTIVE, status_text="hives: 1 online, 0 suspect, 0 offline")
     bus.states[HIVE_UNIT] = ACTIVE
     return bus

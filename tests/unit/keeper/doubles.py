@@ -17,18 +17,14 @@ from starlette.responses import Response
 
 import rbee.keeper.__main__
 from rbee import __version__
-from rbee.errors import HiveFailed, RbeeError, UnknownHive
+from rbee.errors import HiveFailed, UnknownHive
 from rbee.scope import (
     FORGET_UNIT,
-    HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     REDIAL_UNIT,
-    SYSTEM,
-    TARGET,
     TCP_SOCKET_UNIT,
-    Scope,
 )
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
@@ -42,103 +38,14 @@ from rbee.wire.hives import Hives, HiveView
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes, Route
 from rbee.wire.types import is_same_name
-from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
+from tests.unit.played_systemd import INACTIVE, NOT_FOUND, PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 REPOSITORY = Path(__file__).parents[3]
 
 JOB = "7" * 32
 
-LISTENING = UnitState("loaded", "active", "listening")
-
 AT = "2026-01-31T12:00:00.000Z"
-
-
-class Bus:
-    """systemd as the keeper's bus shows it."""
-
-    def __init__(self) -> None:
-        self.scope = SYSTEM
-        self.asked: list[tuple[str, str]] = []
-        self.opened = 0
-        self.refusals: dict[tuple[str, str], RbeeError] = {}
-        self.passing: dict[tuple[str, str], RbeeError] = {}
-        """Refusals that are given once."""
-        self.after: dict[tuple[str, str], UnitState] = {}
-        """What a unit is after a refusal."""
-        self.states = {
-            QUEEN_UNIT: INACTIVE,
-            QUEEN_SOCKET_UNIT: LISTENING,
-            HIVE_UNIT: INACTIVE,
-            HIVE_SOCKET_UNIT: LISTENING,
-            TCP_SOCKET_UNIT: INACTIVE,
-        }
-        self.comes_to: dict[str, UnitState] = {}
-        """What a unit is a moment later."""
-        self.unstoppable: set[str] = set()
-        self.after_stop: dict[str, UnitState] = {}
-        """What a unit is after it was stopped, if not inactive."""
-
-    def __call__(self, scope: Scope, *, timeout: float) -> Bus:
-        assert timeout > 0
-        self.scope = scope
-        return self
-
-    def __enter__(self) -> Bus:
-        self.opened += 1
-        if ("open", "") in self.refusals:
-            raise self.refusals["open", ""]
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-    def state(self, unit: str) -> UnitState:
-        return self.states.get(unit, INACTIVE)
-
-    def await_state(self, unit: str, is_awaited: Callable[[UnitState], bool], *, timeout: float) -> UnitState:
-        """As systemd's, whose units are at once what they come to."""
-        return self.comes_to.get(unit, self.state(unit))
-
-    def has_job(self, unit: str) -> bool:
-        return False
-
-    def active_state(self, unit: str) -> str:
-        return self.states[unit].active
-
-    def reset_failed(self, unit: str) -> None:
-        self._do("reset-failed", unit)
-        if not self.state(unit).is_active:
-            self.states[unit] = INACTIVE
-
-    def start(self, unit: str, *, timeout: float, undo_stop: bool = True) -> None:
-        self._do("start" if undo_stop else "start unless stopping", unit)
-        self.states[unit] = ACTIVE
-
-    def restart(self, unit: str, *, timeout: float) -> None:
-        self._do("restart", unit)
-        self.states[unit] = ACTIVE
-
-    def ask_start(self, unit: str) -> None:
-        self._do("ask start", unit)
-
-    def ask_stop(self, unit: str) -> None:
-        self._do("ask stop", unit)
-
-    def stop(self, unit: str, *, timeout: float) -> None:
-        self._do("stop", unit)
-        self.states[unit] = self.after_stop.get(unit, INACTIVE)
-        if unit == TARGET:
-            for one in set(self.states) - self.unstoppable:
-                self.states[one] = INACTIVE
-
-    def _do(self, verb: str, unit: str) -> None:
-        if (passing := self.passing.pop((verb, unit), None)) is not None:
-            raise passing
-        self.asked.append((verb, unit))
-        if (verb, unit) in self.refusals:
-            self.states[unit] = self.after.get((verb, unit), self.states.get(unit, INACTIVE))
-            raise self.refusals[verb, unit]
 
 
 def in_scope(monkeypatch: pytest.MonkeyPatch, **changes: Path) -> None:
@@ -221,7 +128,7 @@ def of_version(version: str) -> dict[Route, Handler]:
 OF_THIS_VERSION = of_version(__version__)
 
 
-def has_no_queen(bus: Bus, hive: UnitState, redial: UnitState = INACTIVE) -> None:
+def has_no_queen(bus: PlayedBus, hive: UnitState, redial: UnitState = INACTIVE) -> None:
     bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND, TCP_SOCKET_UNIT: NOT_FOUND}
     bus.states |= {HIVE_UNIT: hive, REDIAL_UNIT: redial, FORGET_UNIT: NOT_FOUND}
 
@@ -249,7 +156,7 @@ REMOTE = replace(HIVE_VIEW, id="gpu1", host="gpu1", is_remote=True, address="10.
 class Opened:
     """A queen who is open or not, as the played systemd starts her."""
 
-    def __init__(self, bus: Bus, *, is_open: bool = False) -> None:
+    def __init__(self, bus: PlayedBus, *, is_open: bool = False) -> None:
         self._bus = bus
         self.listens = self._is_open = is_open
         self.asked: list[SetTcp] = []

@@ -19,10 +19,11 @@ import rbee.keeper.queen.wake
 from rbee import __version__
 from rbee.keeper.cli import cli
 from rbee.narration import Event
-from tests.unit.keeper.doubles import Bus, Ran, Rbeectl
+from tests.unit.keeper.doubles import Ran, Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
-def test_help_and_version_need_neither_systemd_nor_a_queen(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_help_and_version_need_neither_systemd_nor_a_queen(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     assert rbeectl("--version") == Ran(0, f"rbeectl {__version__}\n", "")
     for arguments in (["--help"], ["-h"], ["add-hive", "--help"], ["status", "-h"]):
         ran = rbeectl(*arguments)
@@ -119,7 +120,7 @@ def test_the_keeper_s_own_lines_have_names_that_programs_can_find() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
 )
 def test_a_program_reads_which_input_was_wrong_and_nobody_is_woken(
-    bus: Bus, rbeectl: Rbeectl, arguments: tuple[str, ...], named: str
+    bus: PlayedBus, rbeectl: Rbeectl, arguments: tuple[str, ...], named: str
 ) -> None:
     ran = rbeectl("--json", *arguments)
 
@@ -134,7 +135,7 @@ def test_a_program_reads_which_input_was_wrong_and_nobody_is_woken(
     [("audit",), ("token", "list"), ("tcp", "status"), ("list-hives", "-l", "rack")],
     ids=" ".join,
 )
-def test_looking_wakes_nobody(bus: Bus, rbeectl: Rbeectl, arguments: tuple[str, ...]) -> None:
+def test_looking_wakes_nobody(bus: PlayedBus, rbeectl: Rbeectl, arguments: tuple[str, ...]) -> None:
     ran = rbeectl(*arguments)
 
     assert (ran.code, ran.out) == (3, "")

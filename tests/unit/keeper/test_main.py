@@ -10,7 +10,8 @@ import rbee.keeper.__main__
 import rbee.keeper.session
 from rbee.errors import RbeeError, Unreachable
 from rbee.keeper.session import Session
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ from tests.unit.keeper.doubles import Bus, Rbeectl
     ids=" ".join,
 )
 def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
-    bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+    bus: PlayedBus, rbeectl: Rbeectl, arguments: list[str]
 ) -> None:
     ran = rbeectl(*arguments)
 
@@ -54,7 +55,7 @@ def test_a_usage_error_exits_2_and_says_on_stderr_what_is_wrong(
     ids=" ".join,
 )
 def test_a_program_reads_of_a_usage_error_in_an_event_too(
-    bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+    bus: PlayedBus, rbeectl: Rbeectl, arguments: list[str]
 ) -> None:
     ran = rbeectl(*arguments)
 
@@ -65,7 +66,7 @@ def test_a_program_reads_of_a_usage_error_in_an_event_too(
     assert event["hint"].endswith(" --help")
 
 
-def test_behind_two_dashes_nothing_asks_for_json(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_behind_two_dashes_nothing_asks_for_json(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("remove-hive", "a", "--", "--json")
 
     assert (ran.code, ran.out) == (2, "")
@@ -74,7 +75,7 @@ def test_behind_two_dashes_nothing_asks_for_json(bus: Bus, rbeectl: Rbeectl) -> 
 
 @pytest.mark.parametrize("verb", ["add-hive", "remove-hive", "list-devices"])
 def test_a_name_of_64_kilobytes_is_refused_without_being_repeated(
-    awake: Bus, rbeectl: Rbeectl, verb: str
+    awake: PlayedBus, rbeectl: Rbeectl, verb: str
 ) -> None:
     ran = rbeectl(verb, "x" * 65536)
 
@@ -84,7 +85,7 @@ def test_a_name_of_64_kilobytes_is_refused_without_being_repeated(
 
 
 def test_ctrl_c_anywhere_else_exits_130_too(
-    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(unit: str) -> str:
         raise KeyboardInterrupt
@@ -97,7 +98,7 @@ def test_ctrl_c_anywhere_else_exits_130_too(
     assert "Traceback" not in ran.err
 
 
-def test_a_machine_without_a_bus_says_so(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_a_machine_without_a_bus_says_so(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     bus.refusals["open", ""] = Unreachable("the system bus does not answer", hint="systemctl status dbus")
 
     ran = rbeectl("status")
@@ -106,7 +107,7 @@ def test_a_machine_without_a_bus_says_so(bus: Bus, rbeectl: Rbeectl) -> None:
     assert ran.err == "rbeectl: the system bus does not answer\n  try: systemctl status dbus\n"
 
 
-def test_debug_shows_the_traceback_and_its_cause(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_debug_shows_the_traceback_and_its_cause(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     bus.refusals["open", ""] = Unreachable("the system bus does not answer")
 
     plain, debug = rbeectl("status"), rbeectl("--debug", "status")

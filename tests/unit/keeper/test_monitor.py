@@ -17,11 +17,11 @@ from rbee.keeper.monitor import Monitor, Presence, QueenIs
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd import bus as systemd
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import UNUSABLE, Bus
-from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND
+from tests.unit.keeper.doubles import UNUSABLE
+from tests.unit.played_systemd import ACTIVE, INACTIVE, NOT_FOUND, PlayedBus
 
 
-class PlayedBus(Bus):
+class SignallingBus(PlayedBus):
     """systemd, whose signals arrive on a pipe."""
 
     def __init__(self) -> None:
@@ -55,14 +55,14 @@ class PlayedBus(Bus):
 
 
 @pytest.fixture
-def bus() -> Iterator[PlayedBus]:
-    bus = PlayedBus()
+def bus() -> Iterator[SignallingBus]:
+    bus = SignallingBus()
     yield bus
     os.close(bus.reading)
     os.close(bus.writing)
 
 
-def presence(bus: PlayedBus) -> Presence:
+def presence(bus: SignallingBus) -> Presence:
     return Presence(cast(systemd.Bus, bus))
 
 
@@ -79,14 +79,14 @@ def presence(bus: PlayedBus) -> Presence:
     ],
 )
 def test_a_queen_who_is_about_to_be_something_else_is_nothing_yet(
-    bus: PlayedBus, queen: UnitState, socket: UnitState, state: str | None
+    bus: SignallingBus, queen: UnitState, socket: UnitState, state: str | None
 ) -> None:
     bus.states |= {QUEEN_UNIT: queen, QUEEN_SOCKET_UNIT: socket}
 
     assert presence(bus).look() == state
 
 
-def test_a_job_says_that_it_will_not_last(bus: PlayedBus) -> None:
+def test_a_job_says_that_it_will_not_last(bus: SignallingBus) -> None:
     bus.jobs = {QUEEN_SOCKET_UNIT}
     assert presence(bus).look() is None
     bus.states[QUEEN_UNIT] = ACTIVE
@@ -95,13 +95,13 @@ def test_a_job_says_that_it_will_not_last(bus: PlayedBus) -> None:
     assert presence(bus).look() is None
 
 
-def test_a_systemd_that_does_not_answer_in_time_is_asked_again(bus: PlayedBus) -> None:
+def test_a_systemd_that_does_not_answer_in_time_is_asked_again(bus: SignallingBus) -> None:
     bus.is_reloading = True
 
     assert presence(bus).look() is None
 
 
-def test_a_change_is_news_until_the_next_look(bus: PlayedBus) -> None:
+def test_a_change_is_news_until_the_next_look(bus: SignallingBus) -> None:
     watched = presence(bus)
     watched.look()
     assert not watched.has_news()
@@ -111,7 +111,7 @@ def test_a_change_is_news_until_the_next_look(bus: PlayedBus) -> None:
     assert not watched.has_news()
 
 
-def test_why_it_failed_is_its_own_word_before_systemd_s(bus: PlayedBus) -> None:
+def test_why_it_failed_is_its_own_word_before_systemd_s(bus: SignallingBus) -> None:
     killed = UnitState("loaded", "failed", "failed", result="signal", exit_status=9)
     reasons = []
     for state in (UNUSABLE, killed, replace(killed, result="start-limit-hit", exit_status=0)):
@@ -122,7 +122,7 @@ def test_why_it_failed_is_its_own_word_before_systemd_s(bus: PlayedBus) -> None:
 
 
 def test_each_state_is_reported_once_and_no_sleeping_queen_is_asked(
-    bus: PlayedBus, monkeypatch: pytest.MonkeyPatch
+    bus: SignallingBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.keeper.monitor, "LOOK_AGAIN", 0.01)
     changes = iter([(QUEEN_SOCKET_UNIT, INACTIVE), (QUEEN_UNIT, UNUSABLE)])
@@ -144,7 +144,7 @@ def test_each_state_is_reported_once_and_no_sleeping_queen_is_asked(
     ]
 
 
-def test_a_reader_who_has_gone_ends_it(bus: PlayedBus) -> None:
+def test_a_reader_who_has_gone_ends_it(bus: SignallingBus) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:

@@ -16,7 +16,7 @@ import pytest
 from rbee.keeper.doctor.check import Check, Complaint
 from rbee.keeper.doctor.doctor import Doctor
 from rbee.keeper.doctor.patient import Patient
-from tests.unit.keeper.doctor.doubles import PlayedBus
+from tests.unit.played_systemd import PlayedBus
 
 
 def doctor(look: Callable[[Patient], Iterator[Complaint]]) -> Doctor:

@@ -18,7 +18,7 @@ from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import encode
 from rbee.wire.fleet import CreateToken
-from tests.unit.keeper.doubles import JOB, Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import JOB, Rbeectl, WithQueen
 from tests.unit.keeper.fleet.remote_machine import (
     GPU1,
     MEMBER,
@@ -30,11 +30,11 @@ from tests.unit.keeper.fleet.remote_machine import (
     RemoteMachine,
     failing,
 )
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 
 def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     queen = Queen()
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--user", "root"))
@@ -68,7 +68,7 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
 
 @pytest.mark.parametrize("options", [(), ("--user", "ada")], ids=["", "--user"])
 def test_who_to_be_there_may_stand_before_the_host_as_for_ssh(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, options: tuple[str, ...]
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, options: tuple[str, ...]
 ) -> None:
     queen = Queen()
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "ada@gpu1", *options)).code == 0
@@ -78,7 +78,7 @@ def test_who_to_be_there_may_stand_before_the_host_as_for_ssh(
 
 
 def test_the_token_is_in_no_command_line_and_in_no_story(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
 
@@ -88,7 +88,7 @@ def test_the_token_is_in_no_command_line_and_in_no_story(
 
 
 def test_a_program_reads_each_step_and_the_hive(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--json"))
 
@@ -100,7 +100,7 @@ def test_a_program_reads_each_step_and_the_hive(
 
 
 def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--no-wait"))
 
@@ -110,7 +110,7 @@ def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
 
 
 def test_who_is_not_root_there_goes_by_sudo(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.uid = 1000
     remote.play()
@@ -123,7 +123,7 @@ def test_who_is_not_root_there_goes_by_sudo(
 
 
 def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     arguments = ("add-hive", "gpu1", "--queen", "[fd00::1]:9000")
     assert with_queen(Queen().handlers, lambda: rbeectl(*arguments)).code == 0
@@ -133,7 +133,7 @@ def test_the_queen_s_address_may_be_given_where_ssh_comes_from_another(
 
 
 def test_a_hive_of_this_queen_that_is_silent_is_only_started(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="offline"))
@@ -146,7 +146,7 @@ def test_a_hive_of_this_queen_that_is_silent_is_only_started(
 
 
 def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_credential(
-    awake: Bus,
+    awake: PlayedBus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
     remote: RemoteMachine,
@@ -173,7 +173,7 @@ def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_cred
 
 @pytest.mark.parametrize("state", ["offline", "online"])
 def test_an_address_that_is_typed_is_handed_to_a_hive_that_has_joined_too(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, state: Any
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, state: Any
 ) -> None:
     remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
@@ -184,7 +184,7 @@ def test_an_address_that_is_typed_is_handed_to_a_hive_that_has_joined_too(
 
 
 def test_a_hive_that_is_online_is_not_restarted_for_the_address_that_it_has(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="online", last_beat_ms=1))
@@ -194,7 +194,7 @@ def test_a_hive_that_is_online_is_not_restarted_for_the_address_that_it_has(
 
 
 def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
     remote.bus.passing["start", JOIN_UNIT] = UnitFailed("joining failed: it was removed")
@@ -208,7 +208,7 @@ def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
 
 
 def test_a_hive_whose_credential_is_refused_joins_anew(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
     queen = Queen(replace(GPU1, state="offline"), refuses=UnknownHive("it comes with another credential"))
@@ -233,7 +233,7 @@ def test_a_hive_whose_credential_is_refused_joins_anew(
     ids=["nobody's", "of another name", "another queen's", "no CA", "half", "not in the catalog"],
 )
 def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
-    awake: Bus,
+    awake: PlayedBus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
     remote: RemoteMachine,
@@ -248,7 +248,7 @@ def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
 
 
 def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     queen = Queen(tcp=replace(OPEN, is_open=False, listens=()))
     ran = failing(rbeectl, with_queen, queen, remote)
@@ -259,7 +259,7 @@ def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
 
 
 def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.play(fails="login", says="gpu1: Name or service not known", status=255)
     ran = failing(rbeectl, with_queen, Queen(), remote, "--user", "ada")
@@ -270,7 +270,7 @@ def test_a_machine_that_ssh_does_not_reach_is_told_in_ssh_s_words(
 
 
 def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.bus.states[HIVE_UNIT] = NOT_FOUND
     ran = failing(rbeectl, with_queen, Queen(), remote)
@@ -285,7 +285,7 @@ def test_a_machine_without_the_package_is_told_both_ways_to_install_it(
 
 
 def test_a_machine_with_a_queen_of_its_own_is_left_alone(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.bus.states[QUEEN_UNIT] = INACTIVE
     ran = failing(rbeectl, with_queen, Queen(), remote)
@@ -298,7 +298,7 @@ def test_a_machine_with_a_queen_of_its_own_is_left_alone(
 
 
 def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_token(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     ran = failing(rbeectl, with_queen, Queen(), remote, "--queen", "queen:0", "--json")
 
@@ -306,7 +306,7 @@ def test_an_address_of_hers_that_is_none_is_refused_by_its_option_and_makes_no_t
 
 
 def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.bus.refusals["start", HIVE_UNIT] = UnitFailed(
         "it said: joining failed: the name is taken", hint="rbeectl list-hives"
@@ -320,7 +320,7 @@ def test_a_hive_that_does_not_start_there_is_told_with_the_machine_s_name(
 
 
 def test_a_hive_that_had_failed_there_may_start_again(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.bus.after_stop[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
     assert with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
@@ -338,7 +338,7 @@ def test_a_hive_that_had_failed_there_may_start_again(
     ],
 )
 def test_who_interrupts_it_is_told_what_goes_on_over_there(
-    awake: Bus,
+    awake: PlayedBus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
     remote: RemoteMachine,

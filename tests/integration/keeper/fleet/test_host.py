@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.keeper.doubles import REMOTE, Bus, Opened, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import REMOTE, Opened, Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import PlayedBus
 
 
 def test_a_hive_that_beats_needs_no_ssh_and_one_that_does_not_is_sought(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     beats = with_queen(listing(replace(REMOTE, state="pending")), lambda: rbeectl("add-hive", "gpu1"))

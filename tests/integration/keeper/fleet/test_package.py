@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from rbee.scope import HIVE_UNIT
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import Rbeectl, WithQueen
 from tests.unit.keeper.fleet.remote_machine import GPU1, MEMBER, Queen, RemoteMachine, failing
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 
 def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away_again(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
 ) -> None:
     arguments = ("add-hive", "gpu1", "--install", str(packages))
     ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
@@ -38,7 +38,12 @@ def test_of_a_folder_the_packages_that_a_hive_needs_are_installed_and_taken_away
 
 @pytest.mark.parametrize("name", ["rbeectl_0.4.0_all.deb", "python3-rbee_0.4.0_all.deb", ""])
 def test_packages_that_make_no_hive_are_refused_before_anything_is_copied(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path, name: str
+    awake: PlayedBus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    remote: RemoteMachine,
+    packages: Path,
+    name: str,
 ) -> None:
     (packages / "rbee-hive_0.4.0_all.deb").unlink()
     ran = failing(rbeectl, with_queen, Queen(), remote, "--install", str(packages / name))
@@ -48,7 +53,7 @@ def test_packages_that_make_no_hive_are_refused_before_anything_is_copied(
 
 
 def test_a_hive_s_package_alone_that_apt_refuses_wants_the_other(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
 ) -> None:
     remote.play(fails="*apt-get*", says="E: Unmet dependencies", status=100)
     path = packages / "rbee-hive_0.4.0_all.deb"
@@ -59,7 +64,7 @@ def test_a_hive_s_package_alone_that_apt_refuses_wants_the_other(
 
 
 def test_a_package_that_is_not_there_is_named_before_anything_is_copied(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
 ) -> None:
     arguments = ("add-hive", "gpu1", "--install", str(packages / "none"))
     ran = with_queen(Queen().handlers, lambda: rbeectl(*arguments))
@@ -69,7 +74,7 @@ def test_a_package_that_is_not_there_is_named_before_anything_is_copied(
 
 
 def test_an_installation_that_fails_is_told_and_leaves_no_package_there(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
 ) -> None:
     remote.play(fails="*apt-get*", says="E: Unmet dependencies", status=100)
     ran = failing(rbeectl, with_queen, Queen(), remote, "--install", str(packages))
@@ -81,7 +86,7 @@ def test_an_installation_that_fails_is_told_and_leaves_no_package_there(
 
 @pytest.mark.parametrize("what", ["an empty folder", "no file"])
 def test_what_is_no_package_is_refused_by_its_option(
-    awake: Bus,
+    awake: PlayedBus,
     rbeectl: Rbeectl,
     with_queen: WithQueen,
     remote: RemoteMachine,
@@ -100,7 +105,12 @@ def test_what_is_no_package_is_refused_by_its_option(
 
 @pytest.mark.parametrize("state", ["offline", "online"])
 def test_where_the_package_is_installed_already_it_is_said_that_nothing_is(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path, state: Any
+    awake: PlayedBus,
+    rbeectl: Rbeectl,
+    with_queen: WithQueen,
+    remote: RemoteMachine,
+    packages: Path,
+    state: Any,
 ) -> None:
     remote.bus.states[HIVE_UNIT] = INACTIVE
     remote.is_a(**MEMBER)

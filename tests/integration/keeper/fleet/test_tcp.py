@@ -15,11 +15,12 @@ from rbee.errors import UnitFailed
 from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.unit import UnitState
 from rbee.wire.fleet import SetTcp
-from tests.unit.keeper.doubles import FINGERPRINT, Bus, Opened, Rbeectl, WithQueen, in_scope
+from tests.unit.keeper.doubles import FINGERPRINT, Opened, Rbeectl, WithQueen, in_scope
+from tests.unit.played_systemd import PlayedBus
 
 
 def test_enabling_restarts_her_with_the_socket_and_says_so_first(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     addresses = ["10.9.9.9", "10.0.0.5", "fd00::5"]
     monkeypatch.setattr(rbee.keeper.fleet.address, "own_addresses", lambda: addresses)
@@ -40,7 +41,7 @@ def test_enabling_restarts_her_with_the_socket_and_says_so_first(
     assert queen.asked == [SetTcp(True)]
 
 
-def test_enabling_twice_restarts_nobody(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_enabling_twice_restarts_nobody(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "enable", "--json"))
 
     assert ran.json[-1] == {
@@ -51,7 +52,7 @@ def test_enabling_twice_restarts_nobody(awake: Bus, rbeectl: Rbeectl, with_queen
 
 
 def test_disabling_restarts_her_without_the_socket(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "disable"))
 
@@ -60,12 +61,12 @@ def test_disabling_restarts_her_without_the_socket(
 
 
 def test_a_socket_that_does_not_open_is_named_with_where_to_look(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     queen = Opened(awake)
 
     def restart(unit: str, **options: Any) -> None:
-        Bus.restart(awake, unit, **options)
+        PlayedBus.restart(awake, unit, **options)
         awake.states[TCP_SOCKET_UNIT] = UnitState("loaded", "failed", "failed", result="resources")
 
     awake.restart = restart  # type: ignore[method-assign]
@@ -79,7 +80,7 @@ def test_a_socket_that_does_not_open_is_named_with_where_to_look(
 
 
 def test_another_address_is_a_drop_in_that_is_whole(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropin = tmp_path / "queen-rbee-tcp.socket.d/50-listen.conf"
     in_scope(monkeypatch, dropins=tmp_path)
@@ -102,8 +103,8 @@ def test_another_address_is_a_drop_in_that_is_whole(
 @pytest.mark.parametrize("before", [None, "[Socket]\nListenStream=\nListenStream=127.0.0.1:9000\n"])
 @pytest.mark.parametrize("breaks", ["reload", "restart", "socket"])
 def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    before: str | None, breaks: str,
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, before: str | None, breaks: str,
 ) -> None:  # fmt: skip
     dropin = tmp_path / "queen-rbee-tcp.socket.d/50-listen.conf"
     if before is not None:
@@ -137,7 +138,7 @@ def test_an_address_that_does_not_work_leaves_the_queen_listening_as_before(
 
 
 def test_an_address_where_nobody_can_listen_is_refused_before_anything_is_changed(
-    bus: Bus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_scope(monkeypatch, dropins=tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)

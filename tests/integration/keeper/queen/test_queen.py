@@ -10,12 +10,13 @@ import rbee.keeper.permission
 from rbee.errors import NotPermitted
 from rbee.scope import QUEEN_UNIT
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import Rbeectl, WithQueen
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize("by", ["bus", "socket"])
 def test_who_is_refused_hears_the_same_whoever_refused(
-    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch, by: str
+    bus: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     monkeypatch.setattr(
         rbee.keeper.permission,

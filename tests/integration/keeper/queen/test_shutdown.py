@@ -14,7 +14,8 @@ from rbee.scope import FORGET_UNIT, TARGET
 from rbee.wire.codec import encode
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import JOB, Bus, Ran, Rbeectl, WithQueen, line, story
+from tests.unit.keeper.doubles import JOB, Ran, Rbeectl, WithQueen, line, story
+from tests.unit.played_systemd import PlayedBus
 
 GOODBYE = story(
     ("job", encode(JobStarted(None, JOB, ""))),
@@ -25,7 +26,7 @@ GOODBYE = story(
 
 
 def test_a_shutdown_tells_the_story_and_returns_when_all_is_stopped(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen({QueenRoutes.SHUTDOWN: GOODBYE}, lambda: rbeectl("shutdown"))
 
@@ -40,7 +41,7 @@ def test_a_shutdown_tells_the_story_and_returns_when_all_is_stopped(
 
 
 def test_a_queen_who_hangs_is_shut_down_all_the_same(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.keeper.queen.shutdown, "ANSWER_TIMEOUT", 0.05)
     goes_on = threading.Event()
@@ -61,7 +62,7 @@ def test_a_queen_who_hangs_is_shut_down_all_the_same(
 
 
 def test_a_queen_whose_end_cuts_her_story_short_is_no_error(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     cut = story(line("queen bee", "Shutting down all hives", "shutting-down-hives"))
 
@@ -71,7 +72,7 @@ def test_a_queen_whose_end_cuts_her_story_short_is_no_error(
 
 
 def test_nothing_is_told_of_a_shutdown_that_is_over(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.keeper.queen.shutdown, "ANSWER_TIMEOUT", 0.05)
     is_over = threading.Event()

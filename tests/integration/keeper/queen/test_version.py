@@ -9,7 +9,8 @@ from rbee import __version__
 from rbee.errors import VersionSkew
 from rbee.wire.events import FeedEvents
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing, of_version
+from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing, of_version
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 VERBS = ("label gpu1 rack=3", "token list", "audit", "tcp status", "metrics", "monitor", "catalog check")
@@ -17,7 +18,7 @@ VERBS = ("label gpu1 rack=3", "token list", "audit", "tcp status", "metrics", "m
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_older_queen_is_known_by_her_version_before_she_misses_a_route(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str
 ) -> None:
     ran = with_queen(of_version("0.1.0"), lambda: rbeectl(*verb.split()))
 
@@ -30,7 +31,7 @@ def test_an_older_queen_is_known_by_her_version_before_she_misses_a_route(
 
 
 def test_what_every_queen_serves_is_asked_of_an_older_one_too(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     older = {**of_version("0.1.0"), **listing(HIVE_VIEW)}
 
@@ -38,7 +39,7 @@ def test_what_every_queen_serves_is_asked_of_an_older_one_too(
         assert with_queen(older, lambda verb=verb: rbeectl(*verb.split())).code == 0  # type: ignore[misc]
 
 
-def test_her_version_is_asked_once_a_verb(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_her_version_is_asked_once_a_verb(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     asked = []
 
     async def health(request: Request) -> object:

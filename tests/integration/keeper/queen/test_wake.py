@@ -6,12 +6,12 @@ from rbee.errors import UnitFailed
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import ADDED, Bus, Rbeectl, WithQueen
-from tests.unit.played_systemd import KILLED
+from tests.unit.keeper.doubles import ADDED, Rbeectl, WithQueen
+from tests.unit.played_systemd import KILLED, PlayedBus
 
 
 def test_what_failed_before_is_reset_before_it_is_started(
-    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    bus: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     worn_out = UnitState("loaded", "failed", "failed", result="start-limit-hit")
     bus.states[QUEEN_UNIT] = bus.states[QUEEN_SOCKET_UNIT] = worn_out
@@ -25,7 +25,7 @@ def test_what_failed_before_is_reset_before_it_is_started(
 
 
 def test_a_queen_who_dies_while_she_is_woken_is_awaited_once_more(
-    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    bus: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start: its result is 'signal'")
     bus.after["start", QUEEN_UNIT] = KILLED

@@ -8,10 +8,11 @@ from starlette.requests import Request
 
 from rbee.wire.catalog import Audit, AuditEntry
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import Rbeectl, WithQueen
+from tests.unit.played_systemd import PlayedBus
 
 
-def test_the_audit_says_when_who_and_what(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_the_audit_says_when_who_and_what(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     entries = (
         AuditEntry(1, 1_700_000_000_000, "token 0123abcd was made, for 1 use", None, 0, None, None),
         AuditEntry(2, 1_700_000_000_000, "hive gpu1 joined\x1b[31m", "gpu1", None, "c" * 16, None),

@@ -23,7 +23,6 @@ from tests.unit.keeper.doubles import (
     JOB,
     REMOTE,
     SAMPLE,
-    Bus,
     Rbeectl,
     WithQueen,
     line,
@@ -31,6 +30,7 @@ from tests.unit.keeper.doubles import (
     sampling,
     story,
 )
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
@@ -38,7 +38,7 @@ from tests.unit.wire_values import HIVE_VIEW
     ("verb", "route"), [("add-hive", QueenRoutes.ADD_HIVE), ("remove-hive", QueenRoutes.REMOVE_HIVE)]
 )
 def test_without_waiting_the_job_is_named_and_goes_on(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str, route: Route
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str, route: Route
 ) -> None:
     started = JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")
 
@@ -55,7 +55,7 @@ def test_without_waiting_the_job_is_named_and_goes_on(
 
 
 def test_adding_wakes_the_queen_tells_the_story_and_ends_with_the_devices(
-    bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    bus: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
 
@@ -74,7 +74,9 @@ def test_adding_wakes_the_queen_tells_the_story_and_ends_with_the_devices(
     assert bus.asked == [("start", QUEEN_UNIT)]
 
 
-def test_adding_to_an_awake_queen_wakes_nobody(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_adding_to_an_awake_queen_wakes_nobody(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == 0
@@ -84,7 +86,7 @@ def test_adding_to_an_awake_queen_wakes_nobody(awake: Bus, rbeectl: Rbeectl, wit
 
 @pytest.mark.parametrize("hive", [None, replace(HIVE_VIEW, state="offline")], ids=["none", "offline"])
 def test_exit_0_means_that_the_hive_is_online(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, hive: Any
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, hive: Any
 ) -> None:
     done = story(BEGUN, ("done", encode(Done(hive))))
 
@@ -95,7 +97,7 @@ def test_exit_0_means_that_the_hive_is_online(
     assert "Online" not in ran.out
 
 
-def test_removing_tells_its_story(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_removing_tells_its_story(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     removed = story(BEGUN, line("queen bee", "Removing localhost"), ("done", encode(Done(None))))
 
     ran = with_queen({QueenRoutes.REMOVE_HIVE: removed}, lambda: rbeectl("remove-hive", "localhost"))
@@ -110,7 +112,7 @@ def test_removing_tells_its_story(awake: Bus, rbeectl: Rbeectl, with_queen: With
 
 
 def test_removing_what_is_not_there_says_so_and_suggests_the_near_one(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     absent = story(BEGUN, ("done", encode(Done(None, was_there=False))))
     queen = {QueenRoutes.REMOVE_HIVE: absent, **listing(HIVE_VIEW)}
@@ -123,7 +125,7 @@ def test_removing_what_is_not_there_says_so_and_suggests_the_near_one(
     assert for_programs.json[-1] == {"event": "done", "hive": None, "was_there": False}
 
 
-def test_hives_are_listed(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_hives_are_listed(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives"))
 
     header, row = ran.out.splitlines()
@@ -132,13 +134,13 @@ def test_hives_are_listed(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -
     assert row.split()[:2] == ["localhost", "online"]
 
 
-def test_an_empty_list_says_how_to_begin(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_an_empty_list_says_how_to_begin(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     for verb in ("list-hives", "list-devices"):
         ran = with_queen(listing(), lambda verb=verb: rbeectl(verb))
         assert (ran.code, ran.out) == (0, "No hives. Add this machine: rbeectl add-hive localhost\n")
 
 
-def test_lists_are_json_for_programs(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_lists_are_json_for_programs(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     hives = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "--json"))
     devices = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "--json"))
 
@@ -153,7 +155,7 @@ def test_lists_are_json_for_programs(awake: Bus, rbeectl: Rbeectl, with_queen: W
 
 
 def test_the_devices_of_one_hive_are_listed_and_an_unknown_one_is_told(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     other = replace(HIVE_VIEW, id="blade-7")
     one = with_queen(listing(HIVE_VIEW, other), lambda: rbeectl("list-devices", "blade-7"))
@@ -168,7 +170,7 @@ def test_the_devices_of_one_hive_are_listed_and_an_unknown_one_is_told(
     ]
 
 
-def test_lists_take_a_selector(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_lists_take_a_selector(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     hives = listing(HIVE_VIEW, replace(REMOTE, labels=(Label("rack", "3"),)))
 
     ran = with_queen(hives, lambda: rbeectl("list-hives", "-l", "rack=3", "--no-legend"))
@@ -183,7 +185,7 @@ def test_lists_take_a_selector(awake: Bus, rbeectl: Rbeectl, with_queen: WithQue
 
 @pytest.mark.parametrize(("options", "force"), [((), "0"), (("--force",), "1")], ids=["", "--force"])
 def test_removing_says_to_the_queen_whether_it_is_by_force(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, options: tuple[str, ...], force: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, options: tuple[str, ...], force: str
 ) -> None:
     asked: list[dict[str, str]] = []
 
@@ -201,7 +203,7 @@ def test_removing_says_to_the_queen_whether_it_is_by_force(
 
 
 def test_a_hive_that_cannot_be_told_is_kept_and_the_hint_is_force(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     refusal = HiveNotOnline("gpu1 cannot be told", hint="rbeectl remove-hive gpu1 --force")
     handlers = {QueenRoutes.REMOVE_HIVE: story(BEGUN, ("error", refusal.to_problem()))}
@@ -211,7 +213,7 @@ def test_a_hive_that_cannot_be_told_is_kept_and_the_hint_is_force(
     assert ran.err == "rbeectl: gpu1 cannot be told\n  try: rbeectl remove-hive gpu1 --force\n"
 
 
-def test_list_devices_asks_what_they_do(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_list_devices_asks_what_they_do(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     queen = listing(HIVE_VIEW) | sampling(SAMPLE)
 
     told = with_queen(queen, lambda: rbeectl("list-devices"))
@@ -226,7 +228,7 @@ def test_list_devices_asks_what_they_do(awake: Bus, rbeectl: Rbeectl, with_queen
 
 
 def test_a_hive_that_does_not_tell_is_listed_all_the_same(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     queen = listing(HIVE_VIEW) | sampling(HiveFailed("it hangs"))
 
@@ -236,7 +238,9 @@ def test_a_hive_that_does_not_tell_is_listed_all_the_same(
     assert ran.json[0]["hives"][0]["sample"] is None
 
 
-def test_the_hives_of_a_fleet_are_asked_at_once(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_the_hives_of_a_fleet_are_asked_at_once(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
     async def handler(request: Request) -> Sample:
         return replace(SAMPLE, hive_id=request.path_params["hive_id"])
 

@@ -13,7 +13,8 @@ from rbee.server.app import Handler
 from rbee.wire.codec import decode
 from rbee.wire.hives import Label, SetCordon, SetLabels
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.keeper.doubles import REMOTE, Bus, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import REMOTE, Rbeectl, WithQueen
+from tests.unit.played_systemd import PlayedBus
 
 
 def changing(route: Route, shape: Any, asked: list[Any]) -> dict[Route, Handler]:
@@ -27,7 +28,7 @@ def changing(route: Route, shape: Any, asked: list[Any]) -> dict[Route, Handler]
     return {route: handler}
 
 
-def test_labels_are_set_and_taken_away(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_labels_are_set_and_taken_away(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     asked: list[Any] = []
     handlers = changing(QueenRoutes.SET_LABELS, SetLabels, asked)
     ran = with_queen(handlers, lambda: rbeectl("label", "gpu1", "rack=3", "spare=", "old-"))
@@ -37,7 +38,7 @@ def test_labels_are_set_and_taken_away(awake: Bus, rbeectl: Rbeectl, with_queen:
     assert with_queen(handlers, lambda: rbeectl("label", "gpu9", "a=b")).code == 4
 
 
-def test_a_cordon_has_a_reason(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_a_cordon_has_a_reason(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     asked: list[Any] = []
     handlers = changing(QueenRoutes.SET_CORDON, SetCordon, asked)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_the_log_of_a_hive_that_an_awake_queen_does_not_know_is_refused(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, executed: Callable[[], list[str]]
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, executed: Callable[[], list[str]]
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("logs", "nosuch"))
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from rbee.wire.codec import encode
-from tests.unit.keeper.doubles import Bus, Ran, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Ran, Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_a_hives_properties_are_shown_a_line_each(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost"))
 
@@ -39,13 +40,13 @@ def test_a_hives_properties_are_shown_a_line_each(
     ],
 )
 def test_properties_are_chosen_as_systemctl_show_does(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], out: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, arguments: list[str], out: str
 ) -> None:
     assert with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost", *arguments)) == Ran(0, out, "")
 
 
 def test_a_property_that_there_is_not_suggests_the_near_one(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost", "-p", "Sate"))
 
@@ -53,14 +54,16 @@ def test_a_property_that_there_is_not_suggests_the_near_one(
     assert "no property 'Sate'; did you mean State" in ran.err
 
 
-def test_for_programs_the_whole_hive_is_shown(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_for_programs_the_whole_hive_is_shown(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost", "--json"))
 
     assert ran.json == [{**encode(HIVE_VIEW), "sample": None}]
 
 
 def test_a_hive_whose_devices_are_unknown_has_no_properties_for_them(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     hive = replace(HIVE_VIEW, devices=None, last_beat_ms=None)
     ran = with_queen(listing(hive), lambda: rbeectl("show", "localhost"))

@@ -15,13 +15,13 @@ from rbee.scope import QUEEN_UNIT
 from rbee.wire.codec import encode
 from rbee.wire.events import FeedEvent, FeedEvents
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import AT, Bus, Rbeectl, WithQueen, listing
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.keeper.doubles import AT, Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_status_of_an_awake_queen_shows_her_words_and_the_hives(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("status"))
 
@@ -33,7 +33,9 @@ def test_status_of_an_awake_queen_shows_her_words_and_the_hives(
     assert "\033" not in ran.out
 
 
-def test_status_is_json_for_programs(awake: Bus, bus: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_status_is_json_for_programs(
+    awake: PlayedBus, bus: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
     up = with_queen(listing(HIVE_VIEW), lambda: rbeectl("status", "--json")).json[0]
     bus.states[QUEEN_UNIT] = INACTIVE
     down = rbeectl("status", "--json")
@@ -45,7 +47,7 @@ def test_status_is_json_for_programs(awake: Bus, bus: Bus, rbeectl: Rbeectl, wit
 
 
 def test_the_status_of_a_hive_is_like_that_of_a_unit(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any]
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any]
 ) -> None:
     ran = with_queen(listing(replace(HIVE_VIEW, version="7.8")), lambda: rbeectl("status", "localhost"))
 
@@ -60,7 +62,9 @@ def test_the_status_of_a_hive_is_like_that_of_a_unit(
     assert log == [(matches("localhost"), 10)]
 
 
-def test_the_log_may_be_left_out(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any]) -> None:
+def test_the_log_may_be_left_out(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any]
+) -> None:
     assert (
         "hello" not in with_queen(listing(HIVE_VIEW), lambda: rbeectl("status", "localhost", "-n", "0")).out
     )
@@ -68,7 +72,7 @@ def test_the_log_may_be_left_out(awake: Bus, rbeectl: Rbeectl, with_queen: WithQ
 
 
 def test_who_may_not_read_the_journal_sees_what_the_queen_keeps(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", lambda *matches, **options: [])
     asked: list[dict[str, str]] = []
@@ -90,7 +94,7 @@ def test_who_may_not_read_the_journal_sees_what_the_queen_keeps(
 
 @pytest.mark.parametrize("state", ["unknown", "pending", "suspect", "offline"])
 def test_a_hive_that_is_not_online_exits_3(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any], state: Any
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any], state: Any
 ) -> None:
     hive = replace(HIVE_VIEW, state=state, reason="because")
     ran = with_queen(listing(hive), lambda: rbeectl("status", "localhost", "--json"))

@@ -8,11 +8,13 @@ from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
 from rbee.wire.fleet import Tcp
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.keeper.doubles import FINGERPRINT, Bus, Opened, Rbeectl, WithQueen
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.keeper.doubles import FINGERPRINT, Opened, Rbeectl, WithQueen
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 
-def test_her_status_is_shown_and_wakes_nobody(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_her_status_is_shown_and_wakes_nobody(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
     ran = with_queen(Opened(awake, is_open=True).handlers, lambda: rbeectl("tcp", "status"))
 
     lines = [line.strip() for line in ran.out.splitlines()]
@@ -23,7 +25,7 @@ def test_her_status_is_shown_and_wakes_nobody(awake: Bus, rbeectl: Rbeectl, with
 
 
 def test_keys_with_which_nobody_can_join_are_named(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def tcp(_request: Request) -> Tcp:
         return Tcp(True, ("[::]:8500",), FINGERPRINT, 4_000_000_000_000, "the CA is not valid before 2027")

@@ -10,13 +10,14 @@ from starlette.requests import Request
 from rbee.wire.codec import decode
 from rbee.wire.fleet import CreatedToken, CreateToken, Tokens, TokenView
 from rbee.wire.routes import QueenRoutes
-from tests.unit.keeper.doubles import TEXT, Bus, Opened, Rbeectl, WithQueen
+from tests.unit.keeper.doubles import TEXT, Opened, Rbeectl, WithQueen
+from tests.unit.played_systemd import PlayedBus
 
 TOKEN = TokenView("0123abcd", None, 1, 1_700_000_000_000, 4_000_000_000_000, False)
 
 
 def test_a_token_is_printed_alone_for_who_reads_it_by_a_pipe(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     asked: list[CreateToken] = []
 
@@ -32,7 +33,7 @@ def test_a_token_is_printed_alone_for_who_reads_it_by_a_pipe(
 
 
 def test_tokens_are_listed_with_what_has_become_of_them(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     kept = (
         TOKEN,
@@ -54,7 +55,7 @@ def test_tokens_are_listed_with_what_has_become_of_them(
 
 
 def test_a_token_is_revoked_by_its_id_or_its_text(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def revoke(request: Request) -> TokenView:
         return replace(TOKEN, id=request.path_params["token_id"], is_revoked=True)

@@ -8,13 +8,13 @@ import pytest
 
 from rbee.scope import QUEEN_UNIT
 from rbee.wire.codec import encode
-from tests.unit.keeper.doubles import SAMPLE, Bus, Rbeectl, WithQueen, listing, sampling
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.keeper.doubles import SAMPLE, Rbeectl, WithQueen, listing, sampling
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
 def test_without_a_terminal_one_frame_comes_after_the_other(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW) | sampling(SAMPLE), lambda: rbeectl("top", "-n", "2", "-d", "10ms"))
 
@@ -24,7 +24,7 @@ def test_without_a_terminal_one_frame_comes_after_the_other(
     assert "\x1b" not in ran.out
 
 
-def test_for_programs_a_frame_is_a_line(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_for_programs_a_frame_is_a_line(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     queen = listing(HIVE_VIEW) | sampling(SAMPLE)
     ran = with_queen(queen, lambda: rbeectl("top", "-n", "3", "-d", "10ms", "--json"))
 
@@ -35,7 +35,7 @@ def test_for_programs_a_frame_is_a_line(awake: Bus, rbeectl: Rbeectl, with_queen
 
 
 def test_a_queen_who_goes_meanwhile_is_not_asked_on(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
 

@@ -11,7 +11,8 @@ from rbee import __version__
 from rbee.server.app import Handler
 from rbee.wire.daemon import Health
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.keeper.doubles import Bus, Rbeectl, WithQueen, listing
+from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 
@@ -22,7 +23,7 @@ def told_by(hive_version: str | None, queen_version: str = __version__) -> dict[
     return {QueenRoutes.HEALTH: health, **listing(replace(HIVE_VIEW, version=hive_version))}
 
 
-def test_versions_that_fit_have_no_note(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_versions_that_fit_have_no_note(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     ran = with_queen(told_by(__version__), lambda: rbeectl("version"))
 
     assert ran.code == 0
@@ -34,7 +35,7 @@ def test_versions_that_fit_have_no_note(awake: Bus, rbeectl: Rbeectl, with_queen
     ]
 
 
-def test_a_skew_is_said_with_what_mends_it(awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+def test_a_skew_is_said_with_what_mends_it(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
     ran = with_queen(told_by("0.0.8", "0.0.9"), lambda: rbeectl("version"))
 
     queen, hive = ran.out.splitlines()[2:]
@@ -53,7 +54,7 @@ def test_a_skew_is_said_with_what_mends_it(awake: Bus, rbeectl: Rbeectl, with_qu
     ],
 )
 def test_a_skew_with_another_machine_names_the_machine_and_the_package(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen, version: str, note: str
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, version: str, note: str
 ) -> None:
     gpu1 = replace(HIVE_VIEW, id="gpu1", is_remote=True, version=version)
     queen = told_by("0.0.9", "0.0.9") | listing(gpu1)
@@ -64,7 +65,7 @@ def test_a_skew_with_another_machine_names_the_machine_and_the_package(
 
 
 def test_a_hive_that_has_not_beaten_has_no_version(
-    awake: Bus, rbeectl: Rbeectl, with_queen: WithQueen
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     assert with_queen(told_by(None), lambda: rbeectl("version")).out.endswith(
         "hive localhost  -        it is online\n"

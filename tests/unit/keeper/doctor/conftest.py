@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rbee.keeper.doctor.polkit import RULES
-from tests.unit.keeper.doctor.doubles import PlayedBus
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.fixture

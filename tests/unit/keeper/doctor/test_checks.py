@@ -13,7 +13,8 @@ from rbee.keeper.doctor.sockets import check_sockets
 from rbee.keeper.doctor.units import check_units
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.bus import Bus
-from tests.unit.keeper.doctor.doubles import PlayedBus, asked
+from tests.unit.keeper.doctor.doubles import asked
+from tests.unit.played_systemd import PlayedBus
 
 
 def test_a_machine_on_which_all_is_well_has_no_complaints(bus: PlayedBus, root: Path) -> None:

@@ -17,7 +17,7 @@ from rbee.keeper.doctor.doctor import Doctor, Verdict, cures_of, verdict_json
 from rbee.keeper.doctor.patient import Patient
 from rbee.scope import SYSTEM
 from rbee.systemd.connection import SYSTEMD
-from tests.unit.keeper.doctor.doubles import PlayedBus
+from tests.unit.played_systemd import PlayedBus
 
 RESTART = restart(SYSTEM)
 
@@ -144,7 +144,7 @@ def test_a_check_that_cannot_look_says_so_and_the_others_go_on(bus: PlayedBus) -
 
 
 def test_a_silent_systemd_is_the_bus_s_fault_and_the_checks_know_it(bus: PlayedBus, root: Path) -> None:
-    bus.silent[SYSTEMD] = TimedOut("no answer within 3 s")
+    bus.refusals["ping", SYSTEMD] = TimedOut("no answer within 3 s")
     seen: list[Patient] = []
 
     def look(patient: Patient) -> Iterator[Complaint]:

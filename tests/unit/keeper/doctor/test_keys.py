@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rbee.keeper.doctor.keys import check_keys
-from tests.unit.keeper.doctor.doubles import PlayedBus, asked
+from tests.unit.keeper.doctor.doubles import asked
+from tests.unit.played_systemd import PlayedBus
 
 
 def certificate_of(days: tuple[int, int]) -> str:

@@ -10,8 +10,8 @@ import pytest
 from rbee.keeper.doctor.link import check_link
 from rbee.scope import HIVE_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doctor.doubles import FAILED, PlayedBus, asked
-from tests.unit.played_systemd import ACTIVE, NOT_FOUND
+from tests.unit.keeper.doctor.doubles import FAILED, asked
+from tests.unit.played_systemd import ACTIVE, NOT_FOUND, PlayedBus
 
 TROUBLE = replace(ACTIVE, status_text="queen at queen:8500: nobody listens there")
 

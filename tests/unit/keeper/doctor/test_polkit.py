@@ -11,7 +11,8 @@ from rbee.errors import TimedOut
 from rbee.keeper.doctor.check import Command
 from rbee.keeper.doctor.polkit import POLKIT, RULES, check_polkit
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doctor.doubles import FAILED, GONE, MASKED, PlayedBus, asked
+from tests.unit.keeper.doctor.doubles import FAILED, GONE, MASKED, asked
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_a_polkit_that_cannot_answer_is_told_by_its_unit_and_not_asked(
 
 
 def test_a_polkit_that_is_there_and_silent_is_restarted(bus: PlayedBus, root: Path) -> None:
-    bus.silent["org.freedesktop.PolicyKit1"] = TimedOut("no answer within 3 s")
+    bus.refusals["ping", "org.freedesktop.PolicyKit1"] = TimedOut("no answer within 3 s")
 
     (complaint,) = asked(check_polkit, bus, root)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.sockets import _listening_paths, check_sockets, complain_of_socket
 from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TARGET
-from tests.unit.keeper.doctor.doubles import PlayedBus, asked
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.keeper.doctor.doubles import asked
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 RESTART = ("systemctl", "restart", TARGET)
 

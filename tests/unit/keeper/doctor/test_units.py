@@ -19,8 +19,8 @@ from rbee.scope import (
     TARGET,
 )
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doctor.doubles import FAILED, GONE, LISTENING, MASKED, PlayedBus, asked
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.keeper.doctor.doubles import FAILED, GONE, MASKED, asked
+from tests.unit.played_systemd import ACTIVE, INACTIVE, LISTENING, PlayedBus
 
 RESET = ("systemctl", "reset-failed", QUEEN_UNIT, QUEEN_SOCKET_UNIT)
 

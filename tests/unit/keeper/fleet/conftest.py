@@ -18,9 +18,9 @@ import rbee.keeper.fleet.join
 import rbee.keeper.fleet.reach
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import Bus, in_scope
+from tests.unit.keeper.doubles import in_scope
 from tests.unit.keeper.fleet.remote_machine import NOT_FOUND, RemoteMachine
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 PLAYED = """#!/bin/sh
 # As ssh: options, then -- and the target; what is left is one line for the shell there.
@@ -78,7 +78,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[There]:
 
 
 @pytest.fixture
-def joining(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def joining(bus: PlayedBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with rbee-hive and without a queen, for root; where the hive keeps its state."""
     bus.states |= {QUEEN_UNIT: UnitState("not-found", "inactive", "dead"), HIVE_UNIT: INACTIVE}
     folder = tmp_path / "rbee-hive"

@@ -21,7 +21,8 @@ from rbee.wire.fleet import CreatedToken, CreateToken, Tcp, TokenView
 from rbee.wire.hives import HiveView, Label
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.routes import QueenRoutes, Route
-from tests.unit.keeper.doubles import BEGUN, JOB, Bus, Ran, Rbeectl, WithQueen, line, listing, story
+from tests.unit.keeper.doubles import BEGUN, JOB, Ran, Rbeectl, WithQueen, line, listing, story
+from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
 CA = ssl.DER_cert_to_PEM_cert(b"the certificate of the queen's CA")
@@ -99,7 +100,7 @@ class RemoteMachine:
     """The other machine. `fails` is a pattern of the shell for the command that exits with `status`."""
 
     folder: Path
-    bus: Bus = field(default_factory=Bus)
+    bus: PlayedBus = field(default_factory=PlayedBus)
     uid: int = 0
 
     def play(self, *, fails: str = "nothing", says: str = "", status: int = 1) -> None:

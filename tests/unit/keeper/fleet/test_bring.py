@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
 from tests.unit.keeper.fleet.remote_machine import RemoteMachine
+from tests.unit.played_systemd import PlayedBus
 
 
-def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, remote: RemoteMachine) -> None:
+def test_two_users_are_one_too_many(bus: PlayedBus, rbeectl: Rbeectl, remote: RemoteMachine) -> None:
     ran = rbeectl("add-hive", "ada@gpu1", "--user", "root")
 
     assert (ran.code, ran.out, bus.asked) == (2, "", [])
@@ -19,7 +20,7 @@ def test_two_users_are_one_too_many(bus: Bus, rbeectl: Rbeectl, remote: RemoteMa
 
 @pytest.mark.parametrize("host", ["gpu 1", "user@gpu 1", "@gpu1", "a@b@gpu1 2", "-oProxyCommand=x", ""])
 def test_a_host_that_can_have_no_such_name_is_refused_before_anybody_is_woken(
-    bus: Bus, rbeectl: Rbeectl, remote: RemoteMachine, host: str
+    bus: PlayedBus, rbeectl: Rbeectl, remote: RemoteMachine, host: str
 ) -> None:
     ran = rbeectl("add-hive", "--", host)
 

@@ -10,13 +10,13 @@ import pytest
 import rbee.keeper.fleet.invitation
 from rbee.errors import JobReplaced, TimedOut, UnitFailed
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, REDIAL_UNIT
-from tests.unit.keeper.doubles import STILL, TEXT, Bus, Rbeectl
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.keeper.doubles import STILL, TEXT, Rbeectl
+from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedBus
 
 
 @pytest.mark.parametrize("verb", ["stop", "start"])
 def test_an_operator_whose_job_another_replaced_starts_the_hive_as_the_other_does(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch, verb: str
+    bus: PlayedBus, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     bus.states |= {JOIN_UNIT: INACTIVE, REDIAL_UNIT: INACTIVE}
     replaced = [JobReplaced("somebody else has it stopped")]
@@ -35,7 +35,7 @@ def test_an_operator_whose_job_another_replaced_starts_the_hive_as_the_other_doe
     assert bus.states[HIVE_UNIT] == ACTIVE
 
 
-def test_a_deadline_that_is_over_is_noticed_before_the_hive_is_stopped(bus: Bus) -> None:
+def test_a_deadline_that_is_over_is_noticed_before_the_hive_is_stopped(bus: PlayedBus) -> None:
     bus.states[HIVE_UNIT] = STILL
     lefts = iter([45.0])
 
@@ -50,7 +50,7 @@ def test_a_deadline_that_is_over_is_noticed_before_the_hive_is_stopped(bus: Bus)
 
 
 def test_a_hive_that_was_stopped_stays_so_where_joining_fails(
-    bus: Bus, rbeectl: Rbeectl, joining: Path
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path
 ) -> None:
     bus.refusals["start", JOIN_UNIT] = UnitFailed("it did not start")
     ran = rbeectl("join", "queen", "--token", TEXT)

@@ -16,8 +16,8 @@ import rbee.keeper.fleet.join
 from rbee.errors import TimedOut, UnitFailed
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT, REDIAL_UNIT
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import STILL, TEXT, Bus, Rbeectl
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.keeper.doubles import STILL, TEXT, Rbeectl
+from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedBus
 
 LOOKING = """\
 (bee keeper) reaching the queen at queen:8500
@@ -26,7 +26,7 @@ LOOKING = """\
 """
 
 
-def hive_joins(bus: Bus, state: Path) -> Callable[..., None]:
+def hive_joins(bus: PlayedBus, state: Path) -> Callable[..., None]:
     """rbee-hive-join.service, which takes an invitation up, and the hive, which is what came of it."""
     start = bus.start
 
@@ -48,7 +48,7 @@ def hive_joins(bus: Bus, state: Path) -> Callable[..., None]:
 
 
 def test_joining_hands_over_an_invitation_and_starts_the_hive_once_that_was_taken_up(
-    bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus, "start", hive_joins(bus, joining))
     bus.states[HIVE_UNIT] = UnitState("loaded", "failed", "failed", result="exit-code")
@@ -68,7 +68,7 @@ def test_joining_hands_over_an_invitation_and_starts_the_hive_once_that_was_take
 
 
 def test_a_hive_of_a_version_that_takes_it_up_itself_is_only_started(
-    bus: Bus, rbeectl: Rbeectl, joining: Path
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path
 ) -> None:
     bus.states[JOIN_UNIT] = UnitState("not-found", "inactive", "dead")
     (joining / "membership").write_text('# {"hive_id": "gpu1", "host": "queen", "port": 8500}\n')
@@ -78,7 +78,7 @@ def test_a_hive_of_a_version_that_takes_it_up_itself_is_only_started(
 
 
 def test_a_hive_s_folder_that_is_read_only_is_not_said_to_be_missing(
-    bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -93,7 +93,7 @@ def test_a_hive_s_folder_that_is_read_only_is_not_said_to_be_missing(
 
 
 def test_a_join_that_another_has_overtaken_is_not_called_done(
-    bus: Bus, rbeectl: Rbeectl, joining: Path
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path
 ) -> None:
     (joining / "membership").write_text('# {"hive_id": "gpu1", "host": "other", "port": 8500}\n')
     ran = rbeectl("join", "queen")
@@ -118,7 +118,7 @@ def test_a_join_that_another_has_overtaken_is_not_called_done(
     ],
 )  # fmt: skip
 def test_an_invitation_that_comes_to_nothing_leaves_the_hive_alone_and_no_unit_failed(
-    bus: Bus, rbeectl: Rbeectl, joining: Path, state: UnitState, words: str
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path, state: UnitState, words: str
 ) -> None:
     bus.states[HIVE_UNIT] = STILL
     bus.refusals["start", JOIN_UNIT] = UnitFailed("it did not start", hint="look there")
@@ -130,7 +130,9 @@ def test_an_invitation_that_comes_to_nothing_leaves_the_hive_alone_and_no_unit_f
     assert bus.asked == [("start", JOIN_UNIT), ("reset-failed", JOIN_UNIT)]
 
 
-def test_who_does_not_wait_for_the_join_has_it_stopped(bus: Bus, rbeectl: Rbeectl, joining: Path) -> None:
+def test_who_does_not_wait_for_the_join_has_it_stopped(
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path
+) -> None:
     bus.states[HIVE_UNIT] = STILL
     bus.refusals["start", JOIN_UNIT] = TimedOut("it was not done after 1 s")
 
@@ -146,7 +148,7 @@ def test_who_does_not_wait_for_the_join_has_it_stopped(bus: Bus, rbeectl: Rbeect
     ],
 )
 def test_who_interrupts_a_join_is_told_what_has_come_of_it(
-    bus: Bus, rbeectl: Rbeectl, joining: Path, is_joined: bool, words: str
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path, is_joined: bool, words: str
 ) -> None:
     bus.states[HIVE_UNIT] = STILL
     start = bus.start
@@ -168,7 +170,7 @@ def test_who_interrupts_a_join_is_told_what_has_come_of_it(
 @pytest.mark.parametrize("error", [UnitFailed("it did not start"), TimedOut("not done"), KeyboardInterrupt()])
 @pytest.mark.parametrize("unit", [HIVE_UNIT, REDIAL_UNIT])
 def test_a_hive_that_does_not_start_with_what_was_joined_is_started_with_what_it_was(
-    bus: Bus, error: BaseException, unit: str
+    bus: PlayedBus, error: BaseException, unit: str
 ) -> None:
     bus.states[HIVE_UNIT] = INACTIVE
     bus.states[unit] = STILL
@@ -202,7 +204,7 @@ def test_a_hive_that_does_not_start_with_what_was_joined_is_started_with_what_it
     ],
 )
 def test_what_cannot_be_joined_is_refused_and_nothing_is_stopped(
-    bus: Bus, rbeectl: Rbeectl, joining: Path, arguments: tuple[str, ...], code: int, words: str
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     ran = rbeectl("join", *arguments)
 
@@ -213,7 +215,7 @@ def test_what_cannot_be_joined_is_refused_and_nothing_is_stopped(
 
 
 def test_joining_is_root_s(
-    bus: Bus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     ran = rbeectl("join", "queen:9000", "--token", TEXT)
@@ -226,7 +228,7 @@ def test_joining_is_root_s(
 
 
 def test_a_machine_with_a_queen_of_its_own_does_not_join_another(
-    bus: Bus, rbeectl: Rbeectl, joining: Path
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path
 ) -> None:
     bus.states[QUEEN_UNIT] = ACTIVE
     ran = rbeectl("join", "queen", "--token", TEXT)
@@ -237,7 +239,7 @@ def test_a_machine_with_a_queen_of_its_own_does_not_join_another(
 
 
 def test_a_machine_without_rbee_hive_is_told_what_to_install(
-    bus: Bus, rbeectl: Rbeectl, joining: Path
+    bus: PlayedBus, rbeectl: Rbeectl, joining: Path
 ) -> None:
     bus.states[HIVE_UNIT] = UnitState("not-found", "inactive", "dead")
     ran = rbeectl("join", "queen", "--token", TEXT)

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from tests.unit.keeper.doubles import Bus, Rbeectl
     ],
 )
 def test_an_address_that_cannot_be_set_is_refused_before_anybody_is_woken(
-    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, listen: str, code: int, words: str
+    bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, listen: str, code: int, words: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     ran = rbeectl("tcp", "enable", "--listen", listen)

@@ -8,14 +8,14 @@ import pytest
 
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import LISTENING, UNUSABLE, Bus, Ran, Rbeectl, has_no_queen
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.keeper.doubles import UNUSABLE, Ran, Rbeectl, has_no_queen
+from tests.unit.played_systemd import ACTIVE, INACTIVE, LISTENING, PlayedBus
 
 
 @pytest.mark.parametrize("result", ["exit-code", "start-limit-hit"])
 @pytest.mark.parametrize(("active", "sub"), [("failed", "failed"), ("deactivating", "stop-post")])
 def test_who_looks_is_told_each_time_why_a_queen_cannot_run(
-    bus: Bus, rbeectl: Rbeectl, result: str, active: str, sub: str
+    bus: PlayedBus, rbeectl: Rbeectl, result: str, active: str, sub: str
 ) -> None:
     bus.states[QUEEN_UNIT] = replace(UNUSABLE, result=result, active=active, sub=sub)
 
@@ -38,7 +38,7 @@ def test_who_looks_is_told_each_time_why_a_queen_cannot_run(
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_looking_wakes_nobody_and_says_how_the_queen_is(
-    bus: Bus, rbeectl: Rbeectl, queen: UnitState, listening: UnitState, word: str, verb: str
+    bus: PlayedBus, rbeectl: Rbeectl, queen: UnitState, listening: UnitState, word: str, verb: str
 ) -> None:
     bus.states |= {QUEEN_UNIT: queen, QUEEN_SOCKET_UNIT: listening}
 
@@ -71,7 +71,7 @@ QUEENS = (
 
 @pytest.mark.parametrize("verb", QUEENS, ids=" ".join)
 def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
-    bus: Bus, rbeectl: Rbeectl, verb: list[str]
+    bus: PlayedBus, rbeectl: Rbeectl, verb: list[str]
 ) -> None:
     has_no_queen(bus, ACTIVE)
 
@@ -86,19 +86,19 @@ def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
     assert bus.asked == []
 
 
-def test_a_hive_that_knows_its_queen_says_where_a_verb_is_typed(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_a_hive_that_knows_its_queen_says_where_a_verb_is_typed(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     has_no_queen(bus, replace(ACTIVE, status_text="queen at queen:8500: nobody listens on queen:8500"))
 
     assert "try: Type it on the machine of this hive's queen, queen:8500\n" in rbeectl("list-hives").err
 
 
-def test_for_a_program_an_asleep_queen_is_json_too(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_for_a_program_an_asleep_queen_is_json_too(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("list-hives", "--json")
 
     assert (ran.code, ran.err) == (3, "")
     assert ran.json[0]["type"] == "urn:rbee:problem:not-running"
 
 
-def test_a_listening_socket_is_what_asleep_means(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_a_listening_socket_is_what_asleep_means(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     assert bus.states[QUEEN_SOCKET_UNIT] == LISTENING
     assert "the queen is asleep" in rbeectl("status").out

@@ -10,12 +10,12 @@ import rbee.keeper.queen.wake
 from rbee.errors import TimedOut, UnitFailed
 from rbee.scope import QUEEN_UNIT
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import UNUSABLE, Bus, Rbeectl
-from tests.unit.played_systemd import KILLED
+from tests.unit.keeper.doubles import UNUSABLE, Rbeectl
+from tests.unit.played_systemd import KILLED, PlayedBus
 
 
 def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_s(
-    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus.refusals["start", QUEEN_UNIT] = UnitFailed(
         "queen-rbee.service did not start: it said: it is damaged", hint="mv it"
@@ -35,7 +35,9 @@ def test_a_queen_who_cannot_be_woken_is_told_with_her_own_words_and_the_journal_
     ]
 
 
-def test_a_queen_who_dies_again_and_again_while_she_is_woken_is_said_to(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_a_queen_who_dies_again_and_again_while_she_is_woken_is_said_to(
+    bus: PlayedBus, rbeectl: Rbeectl
+) -> None:
     bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start: its result is 'signal'")
     bus.refusals["start unless stopping", QUEEN_UNIT] = TimedOut("it was not done after 2 s")
     bus.after["start", QUEEN_UNIT] = KILLED
@@ -47,11 +49,11 @@ def test_a_queen_who_dies_again_and_again_while_she_is_woken_is_said_to(bus: Bus
 
 
 def test_a_queen_who_cannot_run_says_so_though_her_clients_have_her_started_again(
-    bus: Bus, rbeectl: Rbeectl
+    bus: PlayedBus, rbeectl: Rbeectl
 ) -> None:
     bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start")
     bus.after["start", QUEEN_UNIT] = UnitState("loaded", "activating", "start")
-    bus.comes_to[QUEEN_UNIT] = replace(UNUSABLE, active="deactivating", sub="stop-post")
+    bus.later[QUEEN_UNIT] = [replace(UNUSABLE, active="deactivating", sub="stop-post")]
 
     ran = rbeectl("wake")
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
-def test_a_backup_of_a_sleeping_queen_exits_3_and_wakes_nobody(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_a_backup_of_a_sleeping_queen_exits_3_and_wakes_nobody(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("catalog", "backup", "copy.db")
 
     assert (ran.code, ran.out) == (3, "")
@@ -22,7 +23,7 @@ def test_a_backup_of_a_sleeping_queen_exits_3_and_wakes_nobody(bus: Bus, rbeectl
 
 
 def test_a_check_of_a_file_needs_neither_systemd_nor_a_queen(
-    bus: Bus, rbeectl: Rbeectl, tmp_path: Path
+    bus: PlayedBus, rbeectl: Rbeectl, tmp_path: Path
 ) -> None:
     (tmp_path / "x.db").write_bytes(b"garbage" * 1000)
 
@@ -38,7 +39,9 @@ def test_a_check_of_a_file_needs_neither_systemd_nor_a_queen(
     [["restore"], ["restore", "x.db", "--empty"], ["backup"], ["mend"]],
     ids=" ".join,
 )
-def test_a_usage_error_of_a_catalog_verb_exits_2(bus: Bus, rbeectl: Rbeectl, arguments: list[str]) -> None:
+def test_a_usage_error_of_a_catalog_verb_exits_2(
+    bus: PlayedBus, rbeectl: Rbeectl, arguments: list[str]
+) -> None:
     ran = rbeectl("catalog", *arguments)
 
     assert (ran.code, ran.out) == (2, "")

@@ -11,7 +11,8 @@ from rbee.keeper.doctor.check import Command, Complaint
 from rbee.keeper.doctor.doctor import Verdict
 from rbee.keeper.verbs.doctor import diagnosis
 from rbee.scope import SYSTEM, Scope
-from tests.unit.keeper.doubles import Bus, Ran, Rbeectl
+from tests.unit.keeper.doubles import Ran, Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 CURE = ("systemctl", "restart", "rbee.target")
 BROKEN = Verdict("units", "the units are well", (Complaint("one has failed", (CURE,)),))
@@ -57,7 +58,7 @@ def test_the_last_line_counts_what_is_left(faults: int, curable: int, has_mended
 
 
 def test_a_fault_that_is_left_is_an_exit_status_and_a_note_is_none(
-    bus: Bus, rbeectl: Rbeectl, finds: type[PlayedDoctor]
+    bus: PlayedBus, rbeectl: Rbeectl, finds: type[PlayedDoctor]
 ) -> None:
     finds.verdicts = iter([[NOTED], [NOTED, BROKEN], [NOTED]])
 
@@ -70,7 +71,7 @@ def test_a_fault_that_is_left_is_an_exit_status_and_a_note_is_none(
 
 
 def test_a_program_reads_each_check_and_what_was_run(
-    bus: Bus, rbeectl: Rbeectl, finds: type[PlayedDoctor]
+    bus: PlayedBus, rbeectl: Rbeectl, finds: type[PlayedDoctor]
 ) -> None:
     finds.verdicts = iter([[NOTED, BROKEN]])
 

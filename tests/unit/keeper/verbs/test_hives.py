@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "99999999999999999999"])
 def test_a_port_that_is_none_is_refused_before_any_unit_is_started(
-    bus: Bus, rbeectl: Rbeectl, port: str
+    bus: PlayedBus, rbeectl: Rbeectl, port: str
 ) -> None:
     ran = rbeectl("add-hive", "localhost", "--port", port)
 
@@ -20,7 +21,7 @@ def test_a_port_that_is_none_is_refused_before_any_unit_is_started(
 
 @pytest.mark.parametrize("host", ["", "x" * 254])
 def test_a_host_that_is_none_is_refused_before_any_unit_is_started(
-    bus: Bus, rbeectl: Rbeectl, host: str
+    bus: PlayedBus, rbeectl: Rbeectl, host: str
 ) -> None:
     ran = rbeectl("add-hive", host)
 
@@ -30,7 +31,9 @@ def test_a_host_that_is_none_is_refused_before_any_unit_is_started(
 
 
 @pytest.mark.parametrize("hive", ["", "a b", "..", "x" * 254])
-def test_a_hive_that_cannot_be_is_not_worth_waking_the_queen(bus: Bus, rbeectl: Rbeectl, hive: str) -> None:
+def test_a_hive_that_cannot_be_is_not_worth_waking_the_queen(
+    bus: PlayedBus, rbeectl: Rbeectl, hive: str
+) -> None:
     ran = rbeectl("remove-hive", hive)
 
     assert (ran.code, ran.out) == (2, "")

@@ -17,13 +17,13 @@ import rbee.keeper.fleet.join
 import rbee.keeper.fleet.reach
 from rbee.errors import UnitFailed
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
-from tests.unit.keeper.doubles import Bus, Rbeectl, in_scope
+from tests.unit.keeper.doubles import Rbeectl, in_scope
 from tests.unit.keeper.fleet.remote_machine import NOT_FOUND, TEXT
-from tests.unit.played_systemd import INACTIVE
+from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 
 @pytest.fixture
-def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state(bus: PlayedBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state directory of a hive, on a machine without a queen; for root."""
     folder = tmp_path / "rbee-hive"
     bus.states |= {QUEEN_UNIT: NOT_FOUND, HIVE_UNIT: INACTIVE}
@@ -37,7 +37,7 @@ def state(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def taking_up(bus: Bus, state: Path, invitations: list[Any]) -> Any:
+def taking_up(bus: PlayedBus, state: Path, invitations: list[Any]) -> Any:
     """rbee-hive-join.service, which takes up an invitation, and then there is a membership."""
     start = bus.start
 
@@ -56,7 +56,7 @@ def taking_up(bus: Bus, state: Path, invitations: list[Any]) -> Any:
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_a_token_may_come_by_stdin_where_no_command_line_shows_it(
-    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+    bus: PlayedBus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
     invitations: list[Any] = []
     monkeypatch.setattr(bus, "start", taking_up(bus, state, invitations))
@@ -68,7 +68,7 @@ def test_a_token_may_come_by_stdin_where_no_command_line_shows_it(
 
 
 def test_an_invitation_that_cannot_be_written_is_named_and_the_hive_runs_on(
-    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -84,7 +84,7 @@ def test_an_invitation_that_cannot_be_written_is_named_and_the_hive_runs_on(
 
 
 def test_a_token_that_an_editor_saved_in_utf_16_is_called_so(
-    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", stdin_of(f"{TEXT}\n".encode("utf-16")))
 
@@ -99,7 +99,7 @@ def stdin_of(content: bytes) -> io.TextIOWrapper:
 
 
 def test_a_hive_follows_its_queen_without_a_token(
-    bus: Bus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     invitations: list[Any] = []
     monkeypatch.setattr(bus, "start", taking_up(bus, state, invitations))
@@ -116,7 +116,9 @@ def test_a_hive_follows_its_queen_without_a_token(
     assert invitations == [{"host": "10.0.0.9", "port": 9000, "name": None, "token": None}]
 
 
-def test_a_hive_that_could_not_join_is_told_in_its_own_words(bus: Bus, rbeectl: Rbeectl, state: Path) -> None:
+def test_a_hive_that_could_not_join_is_told_in_its_own_words(
+    bus: PlayedBus, rbeectl: Rbeectl, state: Path
+) -> None:
     bus.refusals["start", HIVE_UNIT] = UnitFailed(
         "it said: joining failed: the token has expired", hint="rbeectl token create"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,9 @@ from tests.unit.keeper.doubles import Bus, Rbeectl
         ((f"{'x' * 64}=1",), "KEY must have 1 to 63 characters"),
     ],
 )
-def test_what_is_no_label_is_refused(bus: Bus, rbeectl: Rbeectl, words: tuple[str, ...], told: str) -> None:
+def test_what_is_no_label_is_refused(
+    bus: PlayedBus, rbeectl: Rbeectl, words: tuple[str, ...], told: str
+) -> None:
     ran = rbeectl("label", "gpu1", *words)
 
     assert (ran.code, ran.out) == (2, "")

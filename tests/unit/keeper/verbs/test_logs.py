@@ -9,8 +9,8 @@ import pytest
 
 import rbee.keeper.verbs.logs
 from rbee.scope import HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT
-from tests.unit.keeper.doubles import JOB, Bus, Rbeectl
-from tests.unit.played_systemd import NOT_FOUND
+from tests.unit.keeper.doubles import JOB, Rbeectl
+from tests.unit.played_systemd import NOT_FOUND, PlayedBus
 
 ALL_UNITS = ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
 
@@ -40,7 +40,11 @@ UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
     ],
 )  # fmt: skip
 def test_logs_is_journalctl_with_the_right_matches(
-    bus: Bus, rbeectl: Rbeectl, executed: Callable[[], list[str]], arguments: list[str], command: list[str]
+    bus: PlayedBus,
+    rbeectl: Rbeectl,
+    executed: Callable[[], list[str]],
+    arguments: list[str],
+    command: list[str],
 ) -> None:
     assert rbeectl("logs", *arguments).code == 0
     assert executed() == ["journalctl", *command]
@@ -67,7 +71,11 @@ def test_what_cannot_be_in_the_journal_is_refused(
     ids=" ".join,
 )
 def test_who_may_not_read_the_journal_is_pointed_to_monitor(
-    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch, arguments: list[str], instead: list[str]
+    bus: PlayedBus,
+    rbeectl: Rbeectl,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    instead: list[str],
 ) -> None:
     monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
     monkeypatch.setattr(os, "execvp", lambda file, arguments: pytest.fail("journalctl shows nothing"))
@@ -82,7 +90,7 @@ def test_who_may_not_read_the_journal_is_pointed_to_monitor(
 
 
 def test_beside_a_hive_alone_nobody_is_pointed_to_monitor(
-    bus: Bus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
     bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND}

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize("name", ["-", "device", "folder", "link-to-device", "loop"])
 def test_metrics_go_into_a_file_and_replace_nothing_else(
-    bus: Bus, rbeectl: Rbeectl, tmp_path: Path, name: str
+    bus: PlayedBus, rbeectl: Rbeectl, tmp_path: Path, name: str
 ) -> None:
     os.mkfifo(tmp_path / "device")
     (tmp_path / "folder").mkdir()
@@ -30,7 +31,7 @@ def test_metrics_go_into_a_file_and_replace_nothing_else(
     }
 
 
-def test_metrics_go_beside_what_a_link_leads_to(bus: Bus, rbeectl: Rbeectl, tmp_path: Path) -> None:
+def test_metrics_go_beside_what_a_link_leads_to(bus: PlayedBus, rbeectl: Rbeectl, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there/rbee.prom").write_text("old")
     (tmp_path / "rbee.prom").symlink_to("there/rbee.prom")
@@ -42,7 +43,7 @@ def test_metrics_go_beside_what_a_link_leads_to(bus: Bus, rbeectl: Rbeectl, tmp_
 
 
 def test_ctrl_c_leaves_no_half_a_file_beside_the_old_one(
-    bus: Bus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: PlayedBus, rbeectl: Rbeectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rbee.prom").write_text("old")
 

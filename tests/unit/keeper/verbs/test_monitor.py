@@ -19,7 +19,8 @@ from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.keeper.verbs.monitor import AsLines, moment_ms
 from rbee.wire.events import FeedEvent, Gap
-from tests.unit.keeper.doubles import JOB, Bus, Ran, Rbeectl
+from tests.unit.keeper.doubles import JOB, Ran, Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 def at(text: str) -> str:
@@ -38,7 +39,7 @@ Asked = list[tuple[tuple[Any, ...], dict[str, Any]]]
 
 
 @pytest.fixture
-def happens(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
+def happens(bus: PlayedBus, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asked]:
     """Has these things happen, and then what ends it; gives what the keeper is asked."""
 
     def prepare(*told: Event, ends: BaseException | None = None) -> Asked:
@@ -178,7 +179,7 @@ def test_what_is_asked_for(
     ids=" ".join,
 )
 def test_what_cannot_be_is_a_usage_error_before_anybody_is_asked(
-    happens: Happens, bus: Bus, rbeectl: Rbeectl, arguments: list[str]
+    happens: Happens, bus: PlayedBus, rbeectl: Rbeectl, arguments: list[str]
 ) -> None:
     happens()
 

@@ -7,13 +7,13 @@ import pytest
 from rbee.errors import NotPermitted
 from rbee.scope import QUEEN_UNIT
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import Bus, Rbeectl
-from tests.unit.played_systemd import ACTIVE, INACTIVE
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedBus
 
 FAILED = UnitState("loaded", "failed", "failed", result="start-limit-hit")
 
 
-def test_waking_starts_her_unit_and_says_so(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_waking_starts_her_unit_and_says_so(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("wake")
 
     assert bus.asked == [("start", QUEEN_UNIT)]
@@ -22,7 +22,7 @@ def test_waking_starts_her_unit_and_says_so(bus: Bus, rbeectl: Rbeectl) -> None:
     assert bus.asked == [("start", QUEEN_UNIT)]  # she was awake by then
 
 
-def test_waking_without_waiting_only_asks(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_waking_without_waiting_only_asks(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     bus.states[QUEEN_UNIT] = FAILED
 
     ran = rbeectl("wake", "--no-wait")
@@ -33,7 +33,7 @@ def test_waking_without_waiting_only_asks(bus: Bus, rbeectl: Rbeectl) -> None:
 
 @pytest.mark.parametrize(("verb", "asks"), [("wake", "start"), ("sleep", "stop")])
 def test_who_may_neither_wake_her_nor_send_her_to_sleep_is_told_why(
-    bus: Bus, rbeectl: Rbeectl, verb: str, asks: str
+    bus: PlayedBus, rbeectl: Rbeectl, verb: str, asks: str
 ) -> None:
     bus.states[QUEEN_UNIT] = INACTIVE if verb == "wake" else ACTIVE
     bus.refusals[asks, QUEEN_UNIT] = NotPermitted("systemd does not let you do this")

@@ -8,8 +8,8 @@ import pytest
 
 from rbee.scope import QUEEN_UNIT, SYSTEM
 from rbee.systemd.unit import UnitState
-from tests.unit.keeper.doubles import BEATS, Bus, Rbeectl, has_no_queen
-from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE
+from tests.unit.keeper.doubles import BEATS, Rbeectl, has_no_queen
+from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE, PlayedBus
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE
     ],
 )  # fmt: skip
 def test_the_status_of_a_machine_without_a_queen_is_its_hive_s(
-    bus: Bus, rbeectl: Rbeectl, hive: UnitState, redial: UnitState, code: int, said: str
+    bus: PlayedBus, rbeectl: Rbeectl, hive: UnitState, redial: UnitState, code: int, said: str
 ) -> None:
     has_no_queen(bus, hive, redial)
 
@@ -52,7 +52,9 @@ def test_the_status_of_a_machine_without_a_queen_is_its_hive_s(
     assert (rbeectl("status", "--json").json[0]["remote_queen"] or {}).get("connected", False) == (code == 0)
 
 
-def test_status_of_an_asleep_queen_exits_3_and_asks_nobody_but_systemd(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_status_of_an_asleep_queen_exits_3_and_asks_nobody_but_systemd(
+    bus: PlayedBus, rbeectl: Rbeectl
+) -> None:
     ran = rbeectl("status")
 
     assert (ran.code, ran.err) == (3, "")
@@ -62,7 +64,7 @@ def test_status_of_an_asleep_queen_exits_3_and_asks_nobody_but_systemd(bus: Bus,
     assert bus.asked == []
 
 
-def test_status_of_a_failed_queen_shows_her_result(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_status_of_a_failed_queen_shows_her_result(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     bus.states[QUEEN_UNIT] = UnitState(
         "loaded", "failed", "failed", result="exit-code", status_text="it is damaged\x1b[2J"
     )

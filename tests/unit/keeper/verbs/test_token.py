@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from tests.unit.keeper.doubles import Bus, Rbeectl
     ],
 )
 def test_a_token_that_cannot_be_made_is_refused_by_its_option(
-    bus: Bus, rbeectl: Rbeectl, options: tuple[str, ...], words: str
+    bus: PlayedBus, rbeectl: Rbeectl, options: tuple[str, ...], words: str
 ) -> None:
     ran = rbeectl("token", "create", *options)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.keeper.doubles import Bus, Rbeectl
+from tests.unit.keeper.doubles import Rbeectl
+from tests.unit.played_systemd import PlayedBus
 
 
-def test_top_wakes_nobody(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_top_wakes_nobody(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("top")
 
     assert (ran.code, ran.out) == (3, "")
@@ -15,5 +16,5 @@ def test_top_wakes_nobody(bus: Bus, rbeectl: Rbeectl) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["-d", "0"], ["-d", "soon"], ["-n", "0"], ["localhost"]], ids=" ".join)
-def test_a_usage_error_exits_2(bus: Bus, rbeectl: Rbeectl, arguments: list[str]) -> None:
+def test_a_usage_error_exits_2(bus: PlayedBus, rbeectl: Rbeectl, arguments: list[str]) -> None:
     assert rbeectl("top", *arguments).code == 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rbee import __version__
-from tests.unit.keeper.doubles import BEATS, Bus, Rbeectl, has_no_queen
-from tests.unit.played_systemd import ACTIVE
+from tests.unit.keeper.doubles import BEATS, Rbeectl, has_no_queen
+from tests.unit.played_systemd import ACTIVE, PlayedBus
 
 
-def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(
+    bus: PlayedBus, rbeectl: Rbeectl
+) -> None:
     has_no_queen(bus, replace(ACTIVE, status_text=BEATS))
 
     ran = rbeectl("version")
@@ -22,7 +24,7 @@ def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(bus: B
     ]
 
 
-def test_an_asleep_queen_is_not_asked_for_her_version(bus: Bus, rbeectl: Rbeectl) -> None:
+def test_an_asleep_queen_is_not_asked_for_her_version(bus: PlayedBus, rbeectl: Rbeectl) -> None:
     ran = rbeectl("version")
 
     assert ran.code == 0
