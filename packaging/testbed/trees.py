@@ -107,6 +107,7 @@ KEPT_INSTALLED = 3
 KEPT_PREVIOUS = 2
 KEPT_ARCHIVES = 2
 KEPT_KERNELS = 1
+KEPT_DEBIAN = 1
 
 PREVIOUS = "52eedb01ad098c04d51cf90e656a958ed022850c"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
@@ -162,10 +163,28 @@ class Trees:
 
         def build(directory: Path) -> None:
             self._say(f"📦 fetching what tests install beside rbee, {suite} (some seconds, once)...")
-            _fetch_archive(base, directory)
+            _fetch_archive(base, directory, ARCHIVE, SOURCES)
 
         name = f"archive-{suite}-{_digest([base.name, *ARCHIVE, *SOURCES])}"
         return self._get(name, build, family=f"archive-{suite}-", keep=KEPT_ARCHIVES)
+
+    def with_debian(self, suite: str, packages: Collection[str]) -> Path:
+        """The base with these packages of Debian's, and without rbee."""
+        base = self.base(suite)
+
+        def build(tree: Path) -> None:
+            self._say(f"📦 installing {', '.join(packages)} on {suite} (some seconds, once)...")
+            with tempfile.TemporaryDirectory(prefix="rbee-debian-") as scratch:
+                archive = Path(scratch, "archive")
+                _fetch_archive(base, archive, packages)
+                _copy_tree(base, tree)
+                with Machine(tree, volatile=False, bind_ro=[f"{archive}:{ARCHIVE_INSIDE}"]) as machine:
+                    install_from_archive(machine, *packages)
+                    machine.poweroff()
+            _forget_journal(tree)
+
+        name = f"debian-{suite}-{_digest([base.name, *packages])}"
+        return self._get(name, build, family=f"debian-{suite}-", keep=KEPT_DEBIAN)
 
     def kernel(self, suite: str) -> Kernel:
         """The suite's own, for an emulated machine."""
@@ -234,9 +253,7 @@ class Trees:
                 if "ada" in people:
                     machine.run("adduser", "ada", "rbee")
                 machine.poweroff()
-            # The story of the installation is not the story of the machines booted from it.
-            shutil.rmtree(tree / "var/log/journal", ignore_errors=True)
-            (tree / "var/log/journal").mkdir()
+            _forget_journal(tree)
 
         contents = [hashlib.sha256(deb.read_bytes()).hexdigest() for deb in sorted(debs)]
         name = f"{family}-{suite}-{_digest([base.name, *contents])}"
@@ -306,12 +323,16 @@ def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
         raise
 
 
-def _fetch_archive(base: Path, archive: Path) -> None:
-    """What a base lacks of ARCHIVE, and SOURCES."""
+def _fetch_archive(
+    base: Path, archive: Path, packages: Collection[str], sources: Collection[str] = ()
+) -> None:
+    """What a base lacks of these packages, and the sources of those."""
     archive.mkdir(mode=0o755)
+    commands = [["install", "--download-only", *packages]]
+    if sources:
+        commands.append(["source", "--download-only", *sources])
     with tempfile.TemporaryDirectory(prefix="rbee-archive-") as scratch:
-        install = ["install", "--download-only", *ARCHIVE]
-        _apt(base, Path(scratch), install, ["source", "--download-only", *SOURCES])
+        _apt(base, Path(scratch), *commands)
         for fetched in (*Path(scratch, "archives").glob("*.deb"), *Path(scratch).glob("*.orig.tar.*")):
             shutil.move(fetched, archive)
     with (archive / "Packages").open("wb") as index:
@@ -426,6 +447,12 @@ def _mend_polkit(tree: Path) -> None:
 
 def _copy_tree(source: Path, target: Path) -> None:
     subprocess.run(["cp", "--archive", "--reflink=auto", "--", source, target], check=True)
+
+
+def _forget_journal(tree: Path) -> None:
+    """The story of an installation is not the story of the machines booted from it."""
+    shutil.rmtree(tree / "var/log/journal", ignore_errors=True)
+    (tree / "var/log/journal").mkdir()
 
 
 def _remove_tree(tree: Path) -> None:

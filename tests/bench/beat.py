@@ -7,19 +7,26 @@ sent here would be of two processes, and she would ask for its devices with each
 from __future__ import annotations
 
 import json
-import statistics
-import sys
-from pathlib import Path
+import time
 
 from testbed.machine import Machine
-from testbed.trees import Trees
 
-LOADS = ((1, 0), (32, 0), (1, 667), (1, 50))
-"""Connections, and beats a second in all; 0 is as many as there can be."""
+from tests.bench.lines import Column, Found, Goal, Line
+from tests.bench.subject import HERE, Peers, Release, Subject
+from tests.bench.usage import HIVE
+
+LOADS = (
+    (1, 0, "1 connection, saturated", 65),
+    (32, 0, "32 connections, saturated", 32),
+    (1, 667, "667 a second", 110),
+    (1, 50, "50 a second", 450),
+)
+"""Connections, beats a second in all (0 is as many as there can be), words, and the µs that are the goal."""
 
 SECONDS = 4.0
 
-HIVE = "rbee-hive.service"
+SETTLE = 2.0
+"""Seconds after a boot until nothing is left of it."""
 
 QUIET_HIVE = """
 import http.server, os, socket, socketserver
@@ -49,70 +56,82 @@ notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"].replace("@", "\\0"))
 server.serve_forever()
 """
 
-CLIENT = """
-import json, os, socket, subprocess, sys, threading, time
+ECHO = """
+import os, selectors, socket
 
-connections, rate, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
-beat = {"hive_id": "localhost", "timestamp": "", "workers": [], "instance": "1" * 32, "state": "ready",
-        "version": sys.argv[4], "fingerprint": "f"}
-
-def cpu_us():
-    lines = open("/sys/fs/cgroup/rbee.slice/queen-rbee.service/cpu.stat").read().splitlines()
-    return int(dict(line.split() for line in lines)["usage_usec"])
-
-def send(channel):
-    beat["timestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    body = json.dumps(beat).encode()
-    head = ["POST /heartbeat HTTP/1.1", "Host: rbee", "Content-Type: application/json",
-            f"Content-Length: {len(body)}", "", ""]
-    channel.sendall("\\r\\n".join(head).encode() + body)
-    answer = channel.recv(65536)
-    while b'"job_id"' not in answer:  # 0.4.0 writes the head by itself
-        answer += channel.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 200"), answer
-
-def dialled():
-    channel = socket.socket(socket.AF_UNIX)
-    channel.connect("/run/rbee/queen.sock")
-    return channel
-
-def work(channel, counts):
-    end = time.monotonic() + seconds
-    due = time.monotonic()
-    while time.monotonic() < end:
-        send(channel)
-        counts.append(1)
-        if rate:
-            due += 1 / rate
-            time.sleep(max(0, due - time.monotonic()))
-
-channels = [dialled() for _ in range(connections)]
-send(channels[0])
-time.sleep(1)  # she asks the hive for its devices, once
-counts, before = [], cpu_us()
-threads = [threading.Thread(target=work, args=(channel, counts)) for channel in channels]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-print(json.dumps({"us": (cpu_us() - before) / len(counts), "beats": len(counts)}))
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/echo.sock")
+listener.listen(64)
+ready = selectors.DefaultSelector()
+ready.register(listener, selectors.EVENT_READ)
+while True:
+    for key, _ in ready.select():
+        if key.fileobj is listener:
+            ready.register(listener.accept()[0], selectors.EVENT_READ)
+        elif content := key.fileobj.recv(65536):
+            key.fileobj.sendall(content)
+        else:
+            ready.unregister(key.fileobj)
+            key.fileobj.close()
 """
 
 
-def measure(machine: Machine) -> list[float]:
-    """CPU µs of the queen for a beat, of each of LOADS."""
-    machine.run("mkdir", "-p", "/etc/rbee")
-    machine.run(
-        "sh",
-        "-c",
-        "printf '[Queen]\\nHeartbeatIntervalSec=600\\nHeartbeatGraceSec=180\\n' >/etc/rbee/rbee.conf",
+def cpu_of(words: str) -> str:
+    """Return the name of the line with the CPU time of a load."""
+    return f"beat, {words}: CPU"
+
+
+def clock_of(words: str) -> str:
+    """Return the name of the line with the time that a beat of a load takes."""
+    return f"beat, {words}: clock"
+
+
+class Beat(Subject):
+    """The queen's CPU time for a beat; the floor is a socket that echoes, the peer an etcd with leases."""
+
+    name = "beat"
+    lines = tuple(
+        line
+        for _, _, words, most in LOADS
+        for line in (Line(cpu_of(words), "µs", Goal(at_most=most)), Line(clock_of(words), "µs"))
     )
+
+    def measure(self, release: Release, found: Found) -> None:
+        """Add a sample of each load."""
+        with Machine(release.queen()) as machine:
+            prepare(machine)
+            shown = machine.run("rbeectl", "list-hives", "--json").stdout
+            version = json.loads(shown)["hives"][0]["version"]
+            self._send(machine, "beat", "/rbee.slice/queen-rbee.service", found, release.column, version)
+            if release.is_now:
+                machine.run("systemd-run", "--quiet", "--unit=echo", "python3", "-I", "-c", ECHO)
+                time.sleep(SETTLE)
+                self._send(machine, "echo", "/system.slice/echo.service", found, "floor")
+
+    def measure_peer(self, peers: Peers, found: Found) -> None:
+        """Add a sample of each load, of keepalives of a lease instead of beats."""
+        with Machine(peers.tree()) as machine:
+            time.sleep(SETTLE)
+            self._send(machine, "keepalive", "/system.slice/etcd.service", found, "peer")
+
+    def _send(
+        self, machine: Machine, talk: str, cgroup: str, found: Found, column: Column, version: str = ""
+    ) -> None:
+        program = (HERE / "load.py").read_text()
+        for connections, rate, words, _ in LOADS:
+            load = (talk, cgroup, str(connections), str(rate), str(SECONDS), version)
+            sent = json.loads(machine.run("python3", "-c", program, *load, timeout=60).stdout)
+            found.add(cpu_of(words), column, sent["cpu"])
+            found.add(clock_of(words), column, sent["clock"])
+
+
+def prepare(machine: Machine) -> None:
+    """Add the local hive, and have nobody but load.py send beats."""
+    machine.run("mkdir", "-p", "/etc/rbee")
+    beats = "[Queen]\nHeartbeatIntervalSec=600\nHeartbeatGraceSec=180\n"
+    machine.run("tee", "/etc/rbee/rbee.conf", input=beats)
     machine.run("rbeectl", "add-hive", "localhost", user="ada")
     be_quiet(machine)
-    version = json.loads(machine.run("rbeectl", "list-hives", "--json").stdout)["hives"][0]["version"]
-    taken = []
-    for connections, rate in LOADS:
-        words = ("python3", "-c", CLIENT, str(connections), str(rate), str(SECONDS), version)
-        taken.append(json.loads(machine.run(*words, timeout=60).stdout)["us"])
-    return taken
 
 
 def be_quiet(machine: Machine) -> None:
@@ -126,22 +145,3 @@ def be_quiet(machine: Machine) -> None:
     machine.run("tee", f"/etc/systemd/system/{HIVE}.d/quiet.conf", input=dropin)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", HIVE)
-
-
-def main() -> None:
-    suite, rounds = sys.argv[1], int(sys.argv[2])
-    debs = sorted(Path("dist").glob("*.deb"))
-    found: dict[str, list[list[float]]] = {"before": [], "now": []}
-    with Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees:
-        for _ in range(rounds):
-            for name, tree in (("before", trees.previous(suite)), ("now", trees.installed(suite, debs))):
-                with Machine(tree) as machine:
-                    found[name].append(measure(machine))
-    print(f"{'connections':>12}{'beats/s':>9}{'before µs':>11}{'now µs':>9}{'ratio':>7}")
-    for number, (connections, rate) in enumerate(LOADS):
-        before, now = (statistics.median(one[number] for one in found[name]) for name in ("before", "now"))
-        print(f"{connections:>12}{rate or 'all':>9}{before:>11.0f}{now:>9.0f}{now / before:>7.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -15,9 +15,11 @@ from testbed.bridge import Bridge
 from testbed.machine import Machine
 from testbed.trees import Trees
 
+from tests.bench.playing import Playing
 from tests.bench.recover import FLOOR
+from tests.bench.subject import HERE
+from tests.bench.usage import HIVE, QUEEN, cpu_us, pid_of, pss_mib
 
-HERE = Path(__file__).resolve().parent
 HIVES = ("gpu1", "gpu2")
 DEADLINE = 120.0
 LONGEST_WAIT = 2.0
@@ -30,10 +32,6 @@ def journalled(machine: Machine, *matches: str) -> list[tuple[float, str]]:
     lines = machine.run("journalctl", "--output=json", "--quiet", "--boot", *matches).stdout.splitlines()
     entries = [json.loads(line) for line in lines]
     return [(int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6, entry.get("RBEE_HIVE", "")) for entry in entries]
-
-
-def pid_of(machine: Machine, unit: str) -> str:
-    return machine.run("systemctl", "show", "-P", "MainPID", unit).stdout.strip()
 
 
 def awaited(machine: Machine, event: str, after: float, hives: set[str]) -> float:
@@ -60,7 +58,7 @@ def floor(queen: Machine) -> float:
 
 
 def known(queen: Machine, hive: Machine) -> float:
-    pid = pid_of(hive, "rbee-hive.service")
+    pid = pid_of(hive, HIVE)
     killed = time.monotonic()
     hive.run("kill", "-KILL", pid)
     offline = awaited(queen, "hive-offline", killed, {"gpu1"})
@@ -85,9 +83,9 @@ def measure(queen: Machine, hives: dict[str, Machine], runs: int) -> None:
         ("systemd restarts a service of its own, the floor", lambda: floor(queen)),
         ("the queen knows that a remote hive was killed", lambda: known(queen, hives["gpu1"])),
         ("a killed queen's remote hives are online, after she is awake again",
-         lambda: back(queen, "systemctl", "kill", "--signal=KILL", "queen-rbee.service")),
+         lambda: back(queen, "systemctl", "kill", "--signal=KILL", QUEEN)),
         ("a restarted queen's remote hives are online, after she is awake again",
-         lambda: back(queen, "systemctl", "restart", "queen-rbee.service")),
+         lambda: back(queen, "systemctl", "restart", QUEEN)),
     )  # fmt: skip
     least = 0.0
     for name, step in work:
@@ -101,55 +99,25 @@ def measure(queen: Machine, hives: dict[str, Machine], runs: int) -> None:
 def many_hives(queen: Machine, machine: Machine, count: int) -> None:
     """So many hives from one machine: joined, back after a kill of the queen, and what their beats cost."""
     token = queen.run("rbeectl", "token", "create", "--uses", str(count), user="ada").stdout.strip()
-    machine.copy_in(HERE / "many_hives.py", "/root/many_hives.py")
-    playing = machine.popen(
-        "python3", "-I", "/root/many_hives.py", "queen", token, str(count), reads_input=True
-    )
-    assert playing.stdout is not None
-    assert playing.stdin is not None
-
-    def told() -> dict[str, float]:
-        line = playing.stdout.readline() if playing.stdout else ""
-        if not line:
-            raise SystemExit(f"many_hives.py has ended: {playing.stderr.read() if playing.stderr else ''}")
-        found: dict[str, float] = json.loads(line)
-        return found
-
-    def ask(word: str) -> dict[str, float]:
-        assert playing.stdin is not None
-        playing.stdin.write(f"{word}\n")
-        playing.stdin.flush()
-        return told()
-
-    try:
-        joined = told()
-        each = 1000 * joined["seconds"] / count
-        print(f"{count} hives joined in {joined['seconds']:.1f} s, {each:.1f} ms each")
-        print(f"all of them held their streams {ask('held')['seconds']:.1f} s after they dialled")
-        pid = pid_of(queen, "queen-rbee.service")
-        before = cpu_seconds(queen, pid)
+    with Playing(machine, (HERE / "many_hives.py").read_text(), token, count) as playing:
+        each = 1000 * playing.joined_in / count
+        print(f"{count} hives joined in {playing.joined_in:.1f} s, {each:.1f} ms each")
+        print(f"all of them held their streams {playing.ask('held'):.1f} s after they dialled")
+        pid = pid_of(queen, QUEEN)
+        before = cpu_us(queen, QUEEN)
         time.sleep(30)  # what is measured is a stretch of time
-        used = cpu_seconds(queen, pid) - before
-        beats = ask("beats")["beats"]
-        print(f"beats: {100 * used / 30:.1f}% of a core, {beats / 30:.0f} a second of {count} hives")
-        memory = queen.run("sh", "-c", f"awk '/^Pss:/ {{print $2}}' /proc/{pid}/smaps_rollup").stdout
-        print(f"memory: {int(memory) / 1024:.0f} MiB PSS")
+        used = cpu_us(queen, QUEEN) - before
+        beats = playing.ask("beats")
+        print(f"beats: {used / 30 / 1e4:.1f}% of a core, {beats / 30:.0f} a second of {count} hives")
+        print(f"memory: {pss_mib(queen, QUEEN):.0f} MiB PSS")
         for done, command in (
             ("killed", ("kill", "-KILL", pid)),
-            ("restarted", ("systemctl", "restart", "queen-rbee.service")),
+            ("restarted", ("systemctl", "restart", QUEEN)),
         ):
             queen.run(*command)
-            seconds = ask("again")["seconds"]
-            used = cpu_seconds(queen, pid_of(queen, "queen-rbee.service"))
-            print(f"{done}: all held their streams again in {seconds:.1f} s, {used:.1f} s of processor hers")
-    finally:
-        playing.kill()
-        playing.wait()
-
-
-def cpu_seconds(machine: Machine, pid: str) -> float:
-    user, system = machine.run("sh", "-c", f"cut -d' ' -f14,15 /proc/{pid}/stat").stdout.split()
-    return (int(user) + int(system)) / 100
+            seconds = playing.ask("again")
+            used = cpu_us(queen, QUEEN)
+            print(f"{done}: all held their streams again in {seconds:.1f} s, {used / 1e6:.1f} s of CPU hers")
 
 
 def main(suite: str, runs: int, count: int) -> None:

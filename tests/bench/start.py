@@ -1,50 +1,58 @@
-"""Times whole commands inside a machine, from fork to exit, as a person waits for them."""
+"""What rbeectl costs from the keyboard: a hive is added, listed, and all is shut down."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 
 from testbed.machine import Machine
 
 from tests.bench.booted import booted
-
-TIMER = """
-import json, subprocess, sys, time
-times = []
-for _ in range(int(sys.argv[1])):
-    if sys.argv[2]:
-        subprocess.run(sys.argv[2], shell=True, check=True, capture_output=True)
-    began = time.perf_counter()
-    subprocess.run(sys.argv[3], shell=True, check=True, capture_output=True)
-    times.append(1000 * (time.perf_counter() - began))
-print(json.dumps(times))
-"""
+from tests.bench.lines import Found, Goal
+from tests.bench.subject import Release, Subject
+from tests.bench.timed import EMPTY_PYTHON, Command, measure_floor, timed
 
 ADD = "exec rbeectl add-hive localhost"
 
-WORK = (  # name, what is done before it unmeasured, the command
-    ("an empty Python, the floor", "", "exec python3 -I -c pass"),
-    ("add-hive, cold: queen and hive asleep", "rbeectl add-hive localhost; systemctl stop queen-rbee", ADD),
-    ("add-hive, warm: both awake", "", ADD),
-    ("list-hives", "", "exec rbeectl list-hives"),
-    ("list-devices", "", "exec rbeectl list-devices"),
-    ("shutdown", "rbeectl add-hive localhost", "exec rbeectl shutdown"),
+WORK = (
+    Command(
+        "add-hive, cold: queen and hive asleep",
+        ADD,
+        Goal(of_before=0.8),
+        before="rbeectl add-hive localhost; systemctl stop queen-rbee",
+    ),
+    Command("add-hive, warm: both awake", ADD, Goal(of_before=0.75)),
+    Command("list-hives", "exec rbeectl list-hives", Goal(of_before=0.7)),
+    Command("list-devices", "exec rbeectl list-devices"),
+    Command("shutdown", "exec rbeectl shutdown", Goal(of_before=0.45), before="rbeectl add-hive localhost"),
 )
+
+
+class Start(Subject):
+    """Of each command the time on the clock, and that of CPU; the floor is an empty Python."""
+
+    name = "start"
+    lines = tuple(line for command in WORK for line in command.lines)
+
+    def measure(self, release: Release, found: Found) -> None:
+        """Run each command some times."""
+        with Machine(release.queen()) as machine:
+            if release.is_now:
+                measure_floor(machine, found, WORK)
+            for command in WORK:
+                command.measure(machine, found, release.column)
 
 
 def measure(machine: Machine, suite: str, runs: int) -> None:
     floor = 0.0
     print(f"{suite}, {runs} runs each: median ms (fastest to slowest), ratio to the floor")
-    for name, before, command in WORK:
-        times = json.loads(
-            machine.run("python3", "-c", TIMER, str(runs), before, command, timeout=600).stdout
-        )
+    for work in (Command("an empty Python, the floor", EMPTY_PYTHON), *WORK):
+        times, _ = timed(machine, runs, work.before, work.command)
         median = statistics.median(times)
         floor = floor or median
         print(
-            f"{median:6.0f} ({min(times):.0f} to {max(times):.0f}) x{median / floor:.1f}  {name}", flush=True
+            f"{median:6.0f} ({min(times):.0f} to {max(times):.0f}) x{median / floor:.1f}  {work.name}",
+            flush=True,
         )
 
 

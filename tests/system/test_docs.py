@@ -46,6 +46,8 @@ TESTED_ELSEWHERE = {
     ("developers.md", "tests/run --fast"): "it is what runs this",
     ("developers.md", "tests/run"): "it is what runs this",
     ("developers.md", "tests/run --suite bookworm tests/system/test_verbs.py -k wake"): "as above",
+    ("developers.md", "tests/run --bench"): "it measures, and boots machines of its own",
+    ("developers.md", "tests/run --bench trixie beat memory --rounds 5"): "as above",
     ("developers.md", "packaging/demo --shell"): "a person's; packaging/demo itself is run before a release",
     ("rbeectl.1", "adduser USER rbee"): "USER is the reader; README's line is run",
     ("rbeectl.1", "newgrp rbee"): "a shell; test_people.py runs it",

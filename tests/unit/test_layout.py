@@ -16,6 +16,7 @@ TESTS = REPOSITORY / "tests"
 
 OF_THE_TREE = {
     "test_any_input.py": "what comes from outside, for all the modules that read it",
+    "test_bench.py": "the tables of tests/bench",
     "test_deb.py": "packaging/deb and packaging/need.sh",
     "test_imports.py": "what may import what",
     "test_layout.py": "this file",

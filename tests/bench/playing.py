@@ -1,0 +1,69 @@
+"""Many hives, played in one machine for a queen in another."""
+
+from __future__ import annotations
+
+import json
+import signal
+from types import TracebackType
+from typing import Self
+
+from testbed.machine import Machine
+
+
+class Playing:
+    """many_hives.py in a machine, as a context: joined by a token of the queen's, and asked what happens."""
+
+    def __init__(self, machine: Machine, program: str, token: str, count: int) -> None:
+        self._machine = machine
+        self._program = program
+        self._arguments = ("queen", token, str(count))
+
+    def __enter__(self) -> Self:
+        path = "/root/many_hives.py"
+        self._machine.run("tee", path, input=self._program)
+        self._process = self._machine.popen("python3", "-I", path, *self._arguments, reads_input=True)
+        try:
+            self.joined_in = self._answer()
+            """Seconds."""
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def ask(self, word: str) -> float:
+        """Return the answer to 'held' or 'again' in seconds, to 'beats' the beats since one of those."""
+        self.send(word)
+        return self._answer()
+
+    def send(self, word: str) -> None:
+        """Ask, and do not wait for the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> float:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            stderr = self._process.stderr.read() if self._process.stderr else ""
+            raise SystemExit(f"many_hives.py has ended: {stderr}")
+        [answer] = json.loads(line).values()
+        return float(answer)
+
+    def stop(self) -> None:
+        """Have them do nothing, as if their machine hung."""
+        self._machine.signal(self._process, signal.SIGSTOP)
+
+    def resume(self) -> float:
+        """Have them find their queen again; return the seconds until all have."""
+        self.send("again")
+        self._machine.signal(self._process, signal.SIGCONT)
+        return self._answer()

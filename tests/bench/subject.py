@@ -1,0 +1,85 @@
+"""What a benchmark measures, and of what: a subject has lines, and samples them for each release."""
+
+from __future__ import annotations
+
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from testbed.trees import GIT, PREVIOUS, Trees
+
+from tests.bench.lines import Found, Line
+
+HERE = Path(__file__).resolve().parent
+
+PEERS = ("etcd-server",)
+"""Packages of Debian's, with whose programs those of rbee are compared."""
+
+
+class Release:
+    """The packages of one commit, on one suite: this checkout's, or those of the release before."""
+
+    def __init__(self, trees: Trees, suite: str, column: Literal["before", "now"]) -> None:
+        self.column: Literal["before", "now"] = column
+        self._trees = trees
+        self._suite = suite
+
+    @property
+    def is_now(self) -> bool:
+        """Whether it is this checkout's: once a round is enough for a floor."""
+        return self.column == "now"
+
+    def queen(self) -> Path:
+        """Return the tree of a machine with all packages, and with the user ada in the group rbee."""
+        if self.is_now:
+            return self._trees.installed(self._suite, self._debs())
+        return self._trees.previous(self._suite)
+
+    def hive(self) -> Path:
+        """Return the tree of a machine with a hive and rbeectl."""
+        return self._trees.hive(self._suite, self._debs())
+
+    def many_hives(self) -> str:
+        """Return the program that plays many hives with this release's own modules."""
+        if self.is_now:
+            return (HERE / "many_hives.py").read_text()
+        then = f"{PREVIOUS}:tests/bench/fleet_crowd.py"
+        return subprocess.run([*GIT, "show", then], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def _debs(self) -> Collection[Path]:
+        return built() if self.is_now else self._trees.previous_debs()
+
+
+def built() -> list[Path]:
+    """Return the packages that the starter has built from this checkout."""
+    return sorted(Path("dist").glob("*.deb"))
+
+
+class Peers:
+    """Machines with PEERS, and without rbee."""
+
+    def __init__(self, trees: Trees, suite: str) -> None:
+        self._trees = trees
+        self._suite = suite
+
+    def tree(self) -> Path:
+        """Return the tree of such a machine."""
+        return self._trees.with_debian(self._suite, PEERS)
+
+
+class Subject(ABC):
+    """Something that is measured, in machines of its own."""
+
+    name: ClassVar[str]
+    """By which it is chosen."""
+
+    lines: ClassVar[tuple[Line, ...]]
+
+    @abstractmethod
+    def measure(self, release: Release, found: Found) -> None:
+        """Boot a machine of this release, and add samples; of this checkout's also those of the floor."""
+
+    def measure_peer(self, peers: Peers, found: Found) -> None:  # noqa: B027 - most have none
+        """Add samples of another program that does the same."""
