@@ -18,7 +18,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -238,7 +238,13 @@ class Feed(Narrator):
         """
         self.limits.take(reader)
         number, first = self._begin(after, since_ms)
-        return Reading(self._follow(number), first, lambda: self.limits.give_back(reader))
+        return Reading(
+            self._growth,
+            self._unread_after(number),
+            lambda: self._is_closed,
+            first=first,
+            release=lambda: self.limits.give_back(reader),
+        )
 
     def _begin(self, after: str | None, since_ms: int | None) -> tuple[int, bytes]:
         """Return the number after which a reader starts, and the first block for it."""
@@ -254,8 +260,8 @@ class Feed(Narrator):
         # A block without data sets the reader's last event id all the same (HTML standard, 9.2.6).
         return number, sse.place(self._id(number))
 
-    def _follow(self, number: int) -> AsyncGenerator[bytes, None]:
-        """Yield the events after a number, as they come, until the feed is closed."""
+    def _unread_after(self, number: int) -> Callable[[], Iterator[bytes]]:
+        """Return what yields the events that one reader has not got, beginning after a number."""
 
         def unread() -> Iterator[bytes]:
             nonlocal number
@@ -268,7 +274,7 @@ class Feed(Narrator):
                 number, line = following
                 yield sse.event(self._id(number), "narrated", line)
 
-        return self._growth.follow(unread, lambda: self._is_closed)
+        return unread
 
     def _id(self, number: int) -> str:
         return f"{self._epoch}-{number}"

@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 from rbee.errors import RbeeError, Stopping, TooMany, UnknownJob
@@ -93,8 +93,8 @@ class Job:
         """End the job with an error, unless it has ended."""
         self._end("error", error.to_problem())
 
-    def follow(self, after: int) -> AsyncGenerator[bytes, None]:
-        """Yield the story's server-sent events from number `after` + 1 on, as they come, to its end.
+    def follow(self, after: int, *, first: bytes = b"", release: Callable[[], None] | None = None) -> Reading:
+        """Return the story's server-sent events from number `after` + 1 on, as they come, to its end.
 
         If `after` is the last event, that is sent again: each stream ends with 'done' or 'error'.
         """
@@ -108,7 +108,7 @@ class Job:
                 number += 1
                 yield _event(number, kind, data)
 
-        return self._growth.follow(unread, self._is_ended)
+        return Reading(self._growth, unread, self._is_ended, first=first, release=release)
 
     def _is_ended(self) -> bool:
         return self.state != "running"
@@ -195,7 +195,7 @@ class Jobs:
     def stream(self, job: Job, after: int, reader: Peer, *, first: bytes = b"") -> Reading:
         """Return the job's story as server-sent events; TooMany beyond STREAMS."""
         self._limits.take(reader)
-        return Reading(job.follow(after), first, lambda: self._limits.give_back(reader))
+        return job.follow(after, first=first, release=lambda: self._limits.give_back(reader))
 
     def close(self) -> None:
         """End every job: a shutdown is done once the queen stops, any other job has failed."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
@@ -113,7 +114,7 @@ class Connection(HttpToolsProtocol):
         except OSError:  # disconnected already
             transport.abort()
             return
-        self.app: ASGIApp = _with_peer(self.app, peer, transport.abort)
+        self.app: ASGIApp = _with_peer(self.app, peer, transport, self.flow)
         try:
             has_place = self._take_place(peer)
         except TooMany as error:
@@ -384,13 +385,25 @@ class _NoUpgrade:
         return getattr(self._parser, name)
 
 
-def _with_peer(app: ASGIApp, peer: AnyPeer, drop: Callable[[], None]) -> ASGIApp:
+def _with_peer(app: ASGIApp, peer: AnyPeer, transport: asyncio.Transport, flow: FlowControl) -> ASGIApp:
     async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["rbee.peer"] = peer
-        scope["rbee.drop"] = drop
+        scope["rbee.drop"] = transport.abort
+        scope["rbee.push"] = partial(_push, transport, flow)
         await app(scope, receive, send)
 
     return app_with_peer
+
+
+def _push(transport: asyncio.Transport, flow: FlowControl, chunks: Iterable[bytes]) -> bool:
+    """Write chunks of a chunked body while the client takes them at once; were these all?"""
+    if flow.write_paused or transport.is_closing():
+        return False
+    for chunk in chunks:
+        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if flow.write_paused:
+            return False
+    return True
 
 
 def _answer(error: RbeeError) -> bytes:

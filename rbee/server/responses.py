@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rbee.errors import RbeeError
+from rbee.server.streams import Reading
 from rbee.wire.codec import encode
 
 FILE_PART = 64 * 1024
@@ -48,7 +49,10 @@ class Chunks(Protocol):
 
 
 def event_stream(chunks: Chunks) -> Response:
-    """Return a response that sends each chunk as it comes, until the chunks end or the client disconnects."""
+    """Return a response that sends each chunk as it comes, until the chunks end or the client disconnects.
+
+    A Reading also pushes them, to a client that keeps up.
+    """
     return _EventStream(chunks)
 
 
@@ -56,11 +60,14 @@ class _EventStream(Response):
     """Plain ASGI: half the cost of a StreamingResponse, and the same from Starlette 0.26 to 1.x."""
 
     def __init__(self, chunks: Chunks) -> None:
-        super().__init__(None, 200, {"Cache-Control": "no-store"}, "text/event-stream")
+        headers = {"Cache-Control": "no-store", "Transfer-Encoding": "chunked"}  # as push() writes
+        super().__init__(None, 200, headers, "text/event-stream")
         del self.headers["content-length"]
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(self._chunks, Reading):
+            self._chunks.push = scope["rbee.push"]
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_disconnected(receive))
         try:

@@ -3,66 +3,115 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
 
 from rbee.wire.sse import COMMENT, KEEP_ALIVE
 
+Push = Callable[[Iterable[bytes]], bool]
+"""Takes chunks for as long as they can be sent at once, and returns whether it has taken all."""
+
 
 class Growth:
-    """Wakes the readers of a growing stream, until it ends."""
+    """Wakes the readers of a growing stream, until it ends.
+
+    A reader whose client keeps up is not woken: it is pushed what has come, at a third of the cost. And all
+    readers share one timer.
+    """
 
     def __init__(self) -> None:
-        self._grown = asyncio.Event()
+        self.wakes = 0
+        """How often there was something for the readers."""
+        self._waiting: dict[Reading, asyncio.Future[bool]] = {}
+        self._timer: asyncio.Handle | None = None
 
     def announce(self) -> None:
         """Wake the readers: there is more to read, or the stream has ended."""
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self.wakes += 1
+        if self._waiting:
+            if self._timer is not None:
+                self._timer.cancel()
+            # Not at once: whoever narrates does not wait for the readers.
+            self._timer = asyncio.get_running_loop().call_soon(self._hand_out)
 
-    async def follow(
-        self, unread: Callable[[], Iterator[bytes]], is_ended: Callable[[], bool]
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield what is `unread` by one reader, as it comes; a COMMENT after KEEP_ALIVE seconds without."""
-        while True:
-            grown = self._grown
-            # Checked before reading: what comes while this is sent, even the end, is read in the next round.
-            was_ended = is_ended()
-            for chunk in unread():
-                yield chunk
-            if was_ended:
-                return
-            try:
-                async with asyncio.timeout(KEEP_ALIVE):
-                    await grown.wait()
-            except TimeoutError:
-                yield COMMENT
+    async def wait(self, reading: Reading) -> bool:
+        """Wait for what the reading could not be pushed; return whether that is a COMMENT."""
+        self._waiting[reading] = asyncio.get_running_loop().create_future()
+        if self._timer is None:
+            self._start_timer()
+        try:
+            return await self._waiting[reading]
+        finally:
+            del self._waiting[reading]
+
+    def _hand_out(self, *, is_silence: bool = False) -> None:
+        for reading, woken in self._waiting.items():
+            if not reading.take(is_silence=is_silence) and not woken.done():
+                woken.set_result(is_silence)
+        self._timer = None
+        if self._waiting:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(KEEP_ALIVE, partial(self._hand_out, is_silence=True))
 
 
 class Reading(AsyncIterator[bytes]):
-    """One reader's stream, which begins with `first`. `release` is called once, at its end or by aclose()."""
+    """One reader's stream: `first`, and what is `unread`, as it comes, until it is ended.
 
-    def __init__(self, rest: AsyncGenerator[bytes, None], first: bytes, release: Callable[[], None]) -> None:
-        self._rest = rest
+    If nothing came for KEEP_ALIVE seconds, there is a COMMENT. `release` is called once, at its end or by
+    aclose().
+    """
+
+    def __init__(
+        self,
+        growth: Growth,
+        unread: Callable[[], Iterator[bytes]],
+        is_ended: Callable[[], bool],
+        *,
+        first: bytes = b"",
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        self.push: Push | None = None
+        """If set, chunks that come while the reader waits for one are pushed."""
+        self._growth = growth
+        self._unread = unread
+        self._is_ended = is_ended
         self._first = first
-        self._release: Callable[[], None] | None = release
+        self._release = release
+        self._chunks = self._follow()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        try:
-            return await anext(self._rest)
-        except BaseException:
-            self._give_back()
-            raise
+    def __anext__(self) -> Awaitable[bytes]:
+        return anext(self._chunks)
 
     async def aclose(self) -> None:
         """End the stream, however much of it was read."""
         self._give_back()
-        await self._rest.aclose()
+        await self._chunks.aclose()
+
+    def take(self, *, is_silence: bool) -> bool:
+        """Push what has come, and return whether that is all."""
+        if self.push is None or self._is_ended():
+            return False
+        return self.push((COMMENT,) if is_silence else self._unread())
+
+    async def _follow(self) -> AsyncGenerator[bytes, None]:
+        try:
+            if self._first:
+                yield self._first
+            while True:
+                wakes = self._growth.wakes
+                # Before reading: what comes while this is sent, even the end, is read in the next round.
+                was_ended = self._is_ended()
+                for chunk in self._unread():
+                    yield chunk
+                if was_ended:
+                    return
+                if wakes == self._growth.wakes and await self._growth.wait(self):
+                    yield COMMENT
+        finally:
+            self._give_back()
 
     def _give_back(self) -> None:
         release, self._release = self._release, None

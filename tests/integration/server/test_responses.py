@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rbee.server.responses import event_stream
+from rbee.server.streams import Growth, Reading
 from rbee.systemd.daemon import Notifier
 from rbee.wire.routes import QueenRoutes
 from tests.integration.server.example import JOB, app, ask
@@ -92,6 +93,47 @@ async def test_a_story_that_breaks_keeps_its_traceback_in_the_journal(
     assert b"data: 1" in told
     assert not told.endswith(b"0\r\n\r\n"), "a story that broke must not look like one that ended"
     assert ZeroDivisionError in [record.exc_info[0] for record in caplog.records if record.exc_info]
+
+
+async def test_a_reader_who_stalls_misses_nothing_and_keeps_no_other_waiting(
+    tmp_path: Path, silent_notifier: Notifier
+) -> None:
+    growth, lines = Growth(), [b"data: 0\n\n"]
+
+    def reading() -> Reading:
+        number = 0
+
+        def unread() -> Iterator[bytes]:
+            nonlocal number
+            while number < len(lines):
+                number += 1
+                yield lines[number - 1]
+
+        return Reading(growth, unread, lambda: lines[-1] == b"data: end\n\n")
+
+    async def events(_request: Request) -> Response:
+        return event_stream(reading())
+
+    async with served(app({QueenRoutes.EVENTS: events}), tmp_path / "s", silent_notifier):
+        # With a small limit a StreamReader stops reading from its socket.
+        opened = [await asyncio.open_unix_connection(str(tmp_path / "s"), limit=256) for _ in range(2)]
+        for reader, writer in opened:
+            writer.write(request("GET", f"/v1/jobs/{JOB}/events"))
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
+            assert await next_chunk(reader) == lines[0]
+        (stalled, _), (other, _) = opened
+        for number in range(200):  # 800 KB, far more than a socket takes
+            lines.append(b"data: %d %s\n\n" % (number, b"x" * 4000))
+            growth.announce()
+            assert await next_chunk(other) == lines[-1]
+        lines.append(b"data: end\n\n")
+        growth.announce()
+
+        assert [await next_chunk(stalled) for _ in lines] == [*lines[1:], b""]
+        assert [await next_chunk(other) for _ in range(2)] == [lines[-1], b""]
+        for _, writer in opened:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_what_an_answer_repeats_of_a_request_is_escaped(
