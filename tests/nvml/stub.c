@@ -18,6 +18,7 @@
  * NVML_ERROR_NOT_SUPPORTED.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +64,7 @@ static struct rule rules[MOST_RULES];
 static int card_count, told_count, rule_count, initialised;
 static char driver[81];
 static struct stat known;
+static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER; /* several cards are asked at once */
 
 static void read_rule(const char *line, int is_hang)
 {
@@ -137,8 +139,10 @@ static void catch_up(void)
     struct stat now;
     if (stat(path ? path : "/etc/nvml-stub.conf", &now))
         return;
+    pthread_mutex_lock(&reading);
     if (now.st_ino != known.st_ino || memcmp(&now.st_ctim, &known.st_ctim, sizeof now.st_ctim))
         read_file(0);
+    pthread_mutex_unlock(&reading);
 }
 
 /* What the file has this call do: its answer, after hanging if it must. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rbee.hive.devices.nvml.answers import take_bytes, take_text
 from rbee.hive.devices.nvml.library import Library, OpenCard, failure_of
 from rbee.hive.devices.nvml.query import Query
@@ -24,12 +26,14 @@ class InventoryQuery(Query):
 
     def _read_all(self, library: Library) -> None:
         self._count(library)
-        for number, card in enumerate(self._cards):
-            self._identify(library, number, card)
-            if card.handle is not None:
-                card.name = self._of(library, number, card, "name", "GetName", take_text)
-                self._measure_memory(library, number, card)
-            card.is_whole = True
+        self._for_each(self._cards, partial(self._read_card, library))
+
+    def _read_card(self, library: Library, number: int, card: OpenCard) -> None:
+        self._identify(library, number, card)
+        if card.handle is not None:
+            card.name = self._of(library, number, card, "name", "GetName", take_text)
+            self._measure_memory(library, number, card)
+        card.is_whole = True
 
     def _measure_memory(self, library: Library, number: int, card: OpenCard) -> None:
         """Ask for the size of a card's own memory: unsupported or 0 where it computes in the machine's RAM.

@@ -5,9 +5,10 @@ keeps a driver from being unloaded. So what cards there are is asked of an NVML 
 alone, and what they do of one that stays open for as long as somebody looks, and a little longer.
 
 A call into a broken driver may never come back, and nothing can end a thread that is
-inside one. So all of NVML happens in one daemonic thread: the interpreter does not wait
-for it at exit, as it would for an executor's. (A thread that sleeps uninterruptibly in
-the kernel keeps any process from going, SIGKILL included; that is past mending here.)
+inside one. So all of NVML happens in one daemonic thread, with helpers while several cards
+are asked: the interpreter does not wait for them at exit, as it would for an executor's. (A
+thread that sleeps uninterruptibly in the kernel keeps any process from going, SIGKILL
+included; that is past mending here.)
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""A query: some calls of NVML in a row, and what is known of their answers at any moment."""
+"""A query: some calls of NVML, and what is known of their answers at any moment."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from rbee.hive.devices.nvml.answers import take_handle, take_pci_address, take_text
@@ -14,13 +15,22 @@ from rbee.hive.devices.nvml.results import MOST_CARDS, Failure, Inventory, Shown
 _log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+Card = TypeVar("Card")
+
+CARDS_AT_ONCE = 16
+"""Cards that are asked at the same time: one that is slow, or hangs, does not keep the others waiting."""
 
 
 class Query(ABC):
-    """Calls of NVML in a row. NVML's thread writes; others may read what is known so far at any moment."""
+    """Calls of NVML: one after the other, but several cards' side by side, as NVML is safe for threads.
+
+    NVML's thread and its helpers write; others may read what is known so far at any moment.
+    """
 
     def __init__(self) -> None:
-        self.asking = "import pynvml"
+        self._call = "import pynvml"
+        self._calls: dict[int, str] = {}
+        """The calls that cards are being asked, by the card's number."""
         self.asked_at = 0.0
         self.finished_at: float | None = None
         self.failure: Failure | None = None
@@ -31,12 +41,48 @@ class Query(ABC):
 
     @abstractmethod
     def run(self, library: Library) -> None:
-        """Make the calls, in NVML's thread."""
+        """Make the calls, in NVML's thread and its helpers."""
+
+    @property
+    def asking(self) -> str:
+        """The calls that are being made."""
+        return ", ".join(call for _, call in sorted(self._calls.copy().items())) or self._call
 
     def inventory(self, failure: Failure | None = None) -> Inventory:
         """Return which cards are known so far; `failure` is why the caller waits no longer."""
         cards = tuple(card.so_far() for card in self._cards)
         return Inventory(cards, self._driver_version, failure or self.failure)
+
+    def _for_each(self, cards: Sequence[Card], work: Callable[[int, Card], None]) -> None:
+        """Do the work for each card, for several at once, and return when all of it is done."""
+        left = list(enumerate(cards))[::-1]
+        errors: list[Exception] = []
+
+        def help_out() -> None:
+            while left:
+                try:
+                    number, card = left.pop()
+                except IndexError:  # another thread has taken the last one
+                    return
+                try:
+                    work(number, card)
+                except Exception as error:
+                    errors.append(error)
+                self._calls.pop(number, None)
+
+        helpers = []
+        for _ in range(min(len(cards), CARDS_AT_ONCE) - 1):
+            helper = threading.Thread(target=help_out, name="nvml-card", daemon=True)
+            try:
+                helper.start()
+            except RuntimeError:  # no thread left under TasksMax=: those that there are do it all
+                break
+            helpers.append(helper)
+        help_out()
+        for helper in helpers:
+            helper.join()
+        if errors:
+            raise errors[0]
 
     def _open(self, library: Library) -> bool:
         """Open NVML and return whether that worked; if not, set `failure`."""
@@ -46,7 +92,7 @@ class Query(ABC):
             self.failure = Failure("module-missing", f"the Python module pynvml is missing: {error}")
             return False
         try:
-            self.asking = "nvmlInit"
+            self._call = "nvmlInit"
             library.nvml.nvmlInit()
         except library.refusals as error:
             self.failure = failure_of("nvmlInit", error)
@@ -55,7 +101,7 @@ class Query(ABC):
         return True
 
     def _shut_down(self, library: Library) -> None:
-        self.asking = "nvmlShutdown"
+        self._call = "nvmlShutdown"
         library.is_open, library.cards = False, []
         try:
             library.nvml.nvmlShutdown()
@@ -64,7 +110,7 @@ class Query(ABC):
 
     def _count(self, library: Library) -> None:
         """Count the cards and read the driver's version; raise NVML's error if the count fails."""
-        self.asking = "nvmlDeviceGetCount"
+        self._call = "nvmlDeviceGetCount"
         library.count = library.nvml.nvmlDeviceGetCount()
         if library.count > MOST_CARDS:
             self.failure = Failure("failed", f"NVML counts {library.count} cards; {MOST_CARDS} are looked at")
@@ -72,7 +118,7 @@ class Query(ABC):
         self._read_driver_version(library)
 
     def _read_driver_version(self, library: Library) -> None:
-        self.asking = "nvmlSystemGetDriverVersion"
+        self._call = "nvmlSystemGetDriverVersion"
         try:
             self._driver_version = take_text(library.nvml.nvmlSystemGetDriverVersion())
         except library.refusals as error:
@@ -119,7 +165,7 @@ class Query(ABC):
         What a kind of card does not support is no problem: a Jetson has no PCI address, say. But
         without a handle nothing else can be asked of a card, so that is one.
         """
-        self.asking = f"{function} of card {number}"
+        self._calls[number] = f"{function} of card {number}"
         try:
             return take(getattr(library.nvml, function)(argument))
         except library.refusals as error:

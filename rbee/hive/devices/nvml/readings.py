@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rbee.hive.devices.nvml.answers import take_bytes, take_celsius, take_utilisation, take_watts
@@ -87,8 +88,7 @@ class ReadingsQuery(Query):
         if self._open(library):
             try:
                 self._count(library)
-                for number, card in enumerate(self._cards):
-                    self._identify(library, number, card)
+                self._for_each(self._cards, partial(self._identify, library))
                 library.cards, is_begun = self._cards, True
             except library.refusals as error:
                 self.failure = failure_of(self.asking, error)
@@ -97,12 +97,11 @@ class ReadingsQuery(Query):
         return is_begun
 
     def _read_all(self, library: Library) -> None:
-        self.asking, self._is_stale = "nvmlDeviceGetCount", False
+        self._call, self._is_stale = "nvmlDeviceGetCount", False
         self._card_readings = [_CardReading(card) for card in library.cards]
         try:
             self._is_stale = library.nvml.nvmlDeviceGetCount() != library.count
-            for number, reading in enumerate(self._card_readings):
-                self._read(library, number, reading)
+            self._for_each(self._card_readings, partial(self._read, library))
         except library.refusals as error:
             self._is_stale = code_of(error) in STALE
             self.failure = failure_of(self.asking, error)
@@ -118,7 +117,7 @@ class ReadingsQuery(Query):
         """Ask for each value; yield a line for each that failed, and end if the card is lost."""
         nvml, handle = library.nvml, reading.card.handle
         for what, field, function, arguments, take in _QUANTITIES:
-            self.asking = f"{function} of card {number}"
+            self._calls[number] = f"{function} of card {number}"
             # That of the temperature goes with CUDA 14, and leaves one that takes the same.
             call = getattr(nvml, function, None) or getattr(nvml, f"{function}V")
             try:

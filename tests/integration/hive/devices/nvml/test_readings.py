@@ -54,6 +54,16 @@ def test_a_sensor_that_fails_takes_only_its_own_field(
     assert whole == sample_of(1, B, BUSY)
 
 
+def test_a_hanging_card_leaves_the_others_whole(machine: Machine, later: Callable[..., str]) -> None:
+    machine.show(doing(A, BUSY), doing(B, BUSY))
+    hangs = later(doing(A, BUSY), doing(B, BUSY), rules=("hang DeviceGetPowerUsage 0",))
+
+    ((hung, whole),) = cards_of(machine, f"detect()\n{hangs}\ncards()", nvml_timeout=1)
+    late = "NVML did not answer in time"
+    assert hung == dataclasses.replace(sample_of(0, A, BUSY, late), power_watts=None)
+    assert whole == sample_of(1, B, BUSY)
+
+
 def test_each_look_tells_what_is_so_then(machine: Machine, later: Callable[..., str]) -> None:
     machine.show(doing(A, IDLE))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
 from rbee.hive.devices.nvml.inventory import InventoryQuery
 from rbee.hive.devices.nvml.library import NOT_SUPPORTED
-from rbee.hive.devices.nvml.query import Shutdown
+from rbee.hive.devices.nvml.query import CARDS_AT_ONCE, Shutdown
 from rbee.hive.devices.nvml.results import MOST_CARDS, Failure
 from tests.unit.hive.devices.nvml.played_nvml import Card, PlayedNvml, library_of
 
@@ -80,3 +81,67 @@ def test_a_shutdown_closes_what_is_open_and_a_refusal_of_it_is_only_logged(
 
     assert not library.is_open
     assert "nvmlShutdown: Error 999 (NVML error 999)" in caplog.text
+
+
+class Meeting(PlayedNvml):
+    """Its cards tell their names once all of them have been asked."""
+
+    def __init__(self, *cards: Card) -> None:
+        super().__init__(*cards)
+        self._asked = threading.Barrier(len(cards), timeout=10)
+
+    def nvmlDeviceGetName(self, card: Card) -> str:  # noqa: N802
+        self._asked.wait()
+        return super().nvmlDeviceGetName(card)
+
+
+def test_cards_are_asked_side_by_side_and_keep_their_order() -> None:
+    cards = [Card(f"0000:{number:02x}:00.0", f"GPU-{number}") for number in range(CARDS_AT_ONCE)]
+
+    inventory = asked(Meeting(*cards)).inventory()
+
+    assert [(card.uuid, card.problems) for card in inventory.cards] == [(card.uuid, ()) for card in cards]
+
+
+def test_more_cards_than_are_asked_at_once_are_all_asked_by_no_more_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def counted(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", counted)
+
+    inventory = asked(PlayedNvml(*[A] * 200)).inventory()
+
+    assert [card.uuid for card in inventory.cards] == ["GPU-a"] * 200
+    assert started == ["nvml-card"] * (CARDS_AT_ONCE - 1)
+
+
+def test_one_card_needs_no_helper_and_without_helpers_all_cards_are_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert [card.uuid for card in asked(PlayedNvml(A)).inventory().cards] == ["GPU-a"]
+    assert [card.uuid for card in asked(PlayedNvml(A, B)).inventory().cards] == ["GPU-a", "GPU-b"]
+
+
+def test_an_internal_error_at_one_card_is_raised_once_the_others_were_asked() -> None:
+    class Broken(PlayedNvml):
+        def nvmlDeviceGetName(self, card: Card) -> str:  # noqa: N802
+            if card is A:
+                raise ZeroDivisionError
+            return super().nvmlDeviceGetName(card)
+
+    query = InventoryQuery()
+    with pytest.raises(ZeroDivisionError):
+        query.run(library_of(Broken(A, B)))
+
+    assert [card.name for card in query.inventory().cards] == [None, B.name]
