@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_BEATS = re.compile(r"queen at (\S+), last beat ")
+_BEATS = re.compile(r"queen at (\S+), (?:heartbeat every|last beat) ")  # the second is of 0.4.0
 _NO_BEAT = re.compile(r"queen at (\S+), no beat yet")
 _TROUBLE = re.compile(r"queen at (\S+): (.+)")
 _WAITS = re.compile(r"waits for the queen at (\S+)")
@@ -37,9 +37,12 @@ def no_beat_yet(queen: object) -> str:
     return f"queen at {queen}, no beat yet"
 
 
-def beats(queen: object, at: str, interval: float) -> str:
-    """Return the text after a heartbeat at the time `at`; `interval` in seconds."""
-    return f"queen at {queen}, last beat {at}, the next within {interval:g} s"
+def beats(queen: object, interval: float) -> str:
+    """Return the text while heartbeats are acknowledged; `interval` in seconds.
+
+    It does not change with each: of a change systemd sends signals, for which all who listen wake up.
+    """
+    return f"queen at {queen}, heartbeat every {interval:g} s"
 
 
 def has_trouble(queen: object, message: str) -> str:

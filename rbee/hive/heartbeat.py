@@ -11,7 +11,6 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from typing import Literal, Protocol
 
 from rbee import __version__, hivestatus
@@ -199,7 +198,7 @@ class Heart(Narrator):
             self._journal.narrate(QUEEN_BACK, "the queen answers again", hive=self._hive_id)
             self._trouble = None
         self._interval = max(LEAST_INTERVAL, ack.interval_ms / 1000)
-        self._status(hivestatus.beats(self._queen_name, _time_of_day(), self._interval))
+        self._status(hivestatus.beats(self._queen_name, self._interval))
 
     def tell_trouble(self, error: RbeeError) -> None:
         """Write to the status what is wrong, and to the journal once for each kind of error."""
@@ -215,7 +214,3 @@ class Heart(Narrator):
         if self._trouble is not trouble:
             self._trouble = trouble
             self._journal.narrate(event, text, hive=self._hive_id)
-
-
-def _time_of_day() -> str:
-    return datetime.now().astimezone().strftime("%H:%M:%S %Z")

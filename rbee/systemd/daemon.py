@@ -56,14 +56,16 @@ class Notifier:
         from sdnotify import SystemdNotifier
 
         self._notifier = SystemdNotifier()
+        self._status: str | None = None
 
     def ready(self, status: str) -> None:
         """The service has started, and serves."""
         self._send("READY=1", status)
 
     def status(self, status: str) -> None:
-        """Set the status line of the unit."""
-        self._send("", status)
+        """Set the status line of the unit, unless it is that already."""
+        if status != self._status:
+            self._send("", status)
 
     def stopping(self, status: str) -> None:
         """The service is about to end."""
@@ -78,6 +80,7 @@ class Notifier:
         self._notifier.notify("WATCHDOG=1")
 
     def _send(self, state: str, status: str) -> None:
+        self._status = status
         line = shortened(printable(" ".join(status.split())), STATUS_LIMIT)
         message = f"{state}\nSTATUS={line}".lstrip()
         # sdnotify encodes as latin-1, and systemd expects UTF-8: pass text that becomes UTF-8 by that.

@@ -125,7 +125,7 @@ async def test_the_status_lines_tell_what_goes_on_and_then_who_is_alive(house: H
         text.endswith(f"; {STORY[1].removeprefix('(queen bee) ')}") for text in queen.notifier.statuses
     )
     assert queen.notifier.statuses[-1] == "hives: 1 online, 0 suspect, 0 offline"
-    assert "last beat" in house.hive.notifier.statuses[-1]
+    assert "heartbeat every" in house.hive.notifier.statuses[-1]
 
 
 async def test_the_job_runs_on_when_nobody_listens(house: House) -> None:

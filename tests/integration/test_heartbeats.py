@@ -28,7 +28,7 @@ async def test_all_that_the_queen_asks_of_a_hive_goes_over_one_connection(house:
 async def test_the_beat_is_kept_that_the_queen_asks_for(house: House) -> None:
     await house.added(heartbeat_interval=0.2)
 
-    assert house.hive.notifier.statuses[-1].endswith("the next within 0.2 s")
+    assert house.hive.notifier.statuses[-1].endswith("heartbeat every 0.2 s")
 
 
 async def test_a_queen_who_is_away_is_told_of_once_and_so_is_her_return(house: House) -> None:

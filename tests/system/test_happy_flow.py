@@ -167,10 +167,7 @@ def test_step_10_devices_and_status_are_stored_and_shown(flow: HappyFlow) -> Non
 
 def test_the_status_lines_and_the_journal_tell_the_same(flow: HappyFlow) -> None:
     assert unit(flow.machine, QUEEN)["StatusText"] == "hives: 1 online, 0 suspect, 0 offline"
-    assert re.fullmatch(
-        r"queen at /run/rbee/queen.sock, last beat \d\d:\d\d:\d\d \S+, the next within 15 s",
-        unit(flow.machine, HIVE)["StatusText"],
-    )
+    assert unit(flow.machine, HIVE)["StatusText"] == "queen at /run/rbee/queen.sock, heartbeat every 15 s"
     told = flow.machine.run(
         "journalctl", "-u", "queen-rbee", "-u", "rbee-hive", "-o", "cat"
     ).stdout.splitlines()

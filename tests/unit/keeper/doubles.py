@@ -133,7 +133,7 @@ def has_no_queen(bus: PlayedBus, hive: UnitState, redial: UnitState = INACTIVE) 
     bus.states |= {HIVE_UNIT: hive, REDIAL_UNIT: redial, FORGET_UNIT: NOT_FOUND}
 
 
-BEATS = "queen at queen:8500, last beat 12:00:00 UTC, the next within 15 s"
+BEATS = "queen at queen:8500, heartbeat every 15 s"
 
 UNUSABLE = UnitState(
     "loaded", "failed", "failed", result="exit-code", exit_status=78,
@@ -184,7 +184,7 @@ class Opened:
         return Tcp(wanted, ("[::]:8500",) if self.listens else (), FINGERPRINT, 4_000_000_000_000)
 
 
-STILL = UnitState("loaded", "active", "running", status_text="queen at queen:8500, last beat 12:00:00 UTC")
+STILL = UnitState("loaded", "active", "running", status_text="queen at queen:8500, heartbeat every 15 s")
 
 GIB = 2**30
 

@@ -13,7 +13,7 @@ from rbee.scope import SYSTEM
 from tests.unit.played_systemd import ACTIVE, INACTIVE
 
 FOLDER = SYSTEM.hive_state.relative_to("/")
-DIALS = "queen at queen:8500, last beat 12:00:00 UTC, the next within 15 s"
+DIALS = "queen at queen:8500, heartbeat every 15 s"
 
 
 def has_joined(root: Path, **changes: object) -> None:

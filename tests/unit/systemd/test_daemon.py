@@ -63,6 +63,18 @@ def test_a_status_is_cut_where_it_gets_too_long_to_read(
     assert heard.endswith("üü; try: this")
 
 
+def test_a_status_is_sent_once_until_it_is_another(notifier: Notifier, systemd_socket: socket.socket) -> None:
+    notifier.ready("no beat yet")
+    for status in ("no beat yet", "beats", "beats", "trouble", "beats"):
+        notifier.status(status)
+
+    heard = [systemd_socket.recv(4096) for _ in range(4)]
+    assert heard == [b"READY=1\nSTATUS=no beat yet", b"STATUS=beats", b"STATUS=trouble", b"STATUS=beats"]
+    systemd_socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        systemd_socket.recv(4096)
+
+
 def test_stopping_and_the_watchdog_are_told(notifier: Notifier, systemd_socket: socket.socket) -> None:
     notifier.stopping("stopping")
     notifier.alive()
