@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Collection, Iterable
-from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import httptools
@@ -22,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import AnyPeer, RemotePeer, peer_at, remote_peer_at
+from rbee.server.responses import date_headers
+from rbee.server.streams import push
 from rbee.server.transport import TlsTransport, Together
 from rbee.server.upgrade import Upgraded
 
@@ -102,6 +102,8 @@ class Connection(HttpToolsProtocol):
         """uvicorn's cycle of the request that is being answered; others may wait behind it."""
         self._patience: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
+        """The loop's time of the last request, while _patience waits for the next one."""
 
     # Start and end
 
@@ -252,6 +254,11 @@ class Connection(HttpToolsProtocol):
 
     def _be_patient(self) -> None:
         """Start the timeout for what is awaited now."""
+        is_idle = self._awaited == "request" and not self.pipeline
+        is_idle = is_idle and (self.cycle is None or self.cycle.response_complete)
+        was_idle, self._idle_since = self._idle_since, self.loop.time() if is_idle else None
+        if is_idle and was_idle is not None:
+            return  # a new timer for each heartbeat would cost as much as its answer
         _cancel(self._patience)
         if self.transport.is_closing():
             return
@@ -259,8 +266,8 @@ class Connection(HttpToolsProtocol):
             self._patience = self.loop.call_later(HEAD_TIMEOUT, self._refuse, _too_slow("head", HEAD_TIMEOUT))
         elif self._awaited == "body":
             self._patience = self.loop.call_later(BODY_TIMEOUT, self._refuse, _too_slow("body", BODY_TIMEOUT))
-        elif (self.cycle is None or self.cycle.response_complete) and not self.pipeline:
-            self._patience = self.loop.call_later(self._idle_timeout, self.transport.close)
+        elif is_idle:
+            self._patience = self.loop.call_later(self._idle_timeout, _end_if_idle, self)
 
     def _refuse(self, error: RbeeError) -> None:
         """End the connection; the problem is sent unless it would be inside another answer."""
@@ -389,21 +396,10 @@ def _with_peer(app: ASGIApp, peer: AnyPeer, transport: asyncio.Transport, flow: 
     async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["rbee.peer"] = peer
         scope["rbee.drop"] = transport.abort
-        scope["rbee.push"] = partial(_push, transport, flow)
+        scope["rbee.push"] = partial(push, transport, flow)
         await app(scope, receive, send)
 
     return app_with_peer
-
-
-def _push(transport: asyncio.Transport, flow: FlowControl, chunks: Iterable[bytes]) -> bool:
-    """Write chunks of a chunked body while the client takes them at once; were these all?"""
-    if flow.write_paused or transport.is_closing():
-        return False
-    for chunk in chunks:
-        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        if flow.write_paused:
-            return False
-    return True
 
 
 def _answer(error: RbeeError) -> bytes:
@@ -412,16 +408,6 @@ def _answer(error: RbeeError) -> bytes:
         f"content-type: application/problem+json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
     )
     return bytes(STATUS_LINE[error.status]) + head.encode() + b"\r\n" + content
-
-
-def date_headers() -> list[tuple[bytes, bytes]]:
-    """Return the header Date, which uvicorn's own clock would keep."""
-    return _headers_at(int(time.time()))
-
-
-@lru_cache(maxsize=1)
-def _headers_at(second: int) -> list[tuple[bytes, bytes]]:
-    return [(b"date", formatdate(second, usegmt=True).encode())]
 
 
 def check_head(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -439,6 +425,15 @@ def _head_too_large() -> HeadTooLarge:
 
 def _too_slow(part: str, seconds: float) -> TooSlow:
     return TooSlow(f"the request's {part} did not arrive within {seconds:g} s", hint="Send it at once.")
+
+
+def _end_if_idle(connection: Connection) -> None:
+    assert connection._idle_since is not None
+    left = connection._idle_since + connection._idle_timeout - connection.loop.time()
+    if left > 0:  # there was a request since the timer was started
+        connection._patience = connection.loop.call_later(left, _end_if_idle, connection)
+    else:
+        connection.transport.close()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

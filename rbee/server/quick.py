@@ -6,14 +6,16 @@ The app makes a request, a task and a response for each. A heartbeat that change
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from rbee.server.connection import Connection, check_head, date_headers
+from rbee.server.connection import Connection, check_head
 from rbee.server.peer import AnyPeer
-from rbee.server.responses import json_content
+from rbee.server.responses import headers_at, json_content
 
 log = logging.getLogger("rbee")
 
@@ -21,7 +23,8 @@ QUICK_BYTES = 16 * 1024
 """Bytes of a body that is kept for a quick answer; a longer one goes to the app."""
 
 Quick = Callable[[Any, bytes], Any]
-"""Takes the peer and the body of a request. Returns the answer's shape, or None if the app is to answer."""
+"""Takes the peer and the body of a request. Returns the answer's shape, which is hashable, or
+None if the app is to answer."""
 
 
 class QuickConnection(Connection):
@@ -67,7 +70,7 @@ class QuickConnection(Connection):
             if answer is not None:
                 self._quick, self._body = None, b""
                 self._awaited = "request"
-                self.transport.write(_response(answer, date_headers()))
+                self.transport.write(_response(answer, int(time.time())))
                 return
             self._pass_on()
         super().on_message_complete()
@@ -104,9 +107,10 @@ class QuickConnection(Connection):
         super().on_body(body)
 
 
-def _response(answer: Any, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+@lru_cache(maxsize=16)  # most hives get the same answer
+def _response(answer: Any, second: int) -> bytes:
     content = json_content(answer)
-    head = b"".join([b"%s: %s\r\n" % header for header in headers])
+    head = b"".join([b"%s: %s\r\n" % header for header in headers_at(second)])
     return b"%s%scontent-length: %d\r\ncontent-type: application/json\r\n\r\n%s" % (
         STATUS_LINE[200], head, len(content), content,
     )  # fmt: skip

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, BinaryIO, Protocol
 
 from starlette.responses import Response
@@ -37,6 +40,17 @@ def problem_response(error: RbeeError, headers: dict[str, str] | None = None) ->
     response = json_response(error.to_problem(), error.status, media_type="application/problem+json")
     response.headers.update(headers or {})
     return response
+
+
+def date_headers() -> list[tuple[bytes, bytes]]:
+    """Return the header Date, which uvicorn's own clock would keep."""
+    return headers_at(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def headers_at(second: int) -> list[tuple[bytes, bytes]]:
+    """Return the header Date of a second since the epoch."""
+    return [(b"date", formatdate(second, usegmt=True).encode())]
 
 
 class Chunks(Protocol):

@@ -41,7 +41,7 @@ def quick(hives: Hives, fleet: Fleet, admit: Admit) -> dict[Route[Any], Quick]:
     def answer(peer: AnyPeer, body: bytes) -> Any:
         try:
             admit(peer, QueenRoutes.HEARTBEAT)
-            beat = decode(Heartbeat, json.loads(body))
+            beat = decode(Heartbeat, json.loads(body.decode()))
         except (RbeeError, ValueError, RecursionError):
             return None
         if _beats_over_tcp(beat, fleet):

@@ -81,13 +81,12 @@ class Life:
 
     `heard` is the monotonic second of the last sign of life, or of the moment from which one is expected;
     `since_ms` and `last_beat_ms` are wall clock; `instance` is the process of the last beat, and `version`
-    the one in it; `interval` in seconds is the one in the last acknowledgement, None before the first;
-    `skew_ms` is how far its clock was ahead.
+    the one in it; `interval` in seconds is the one in the last acknowledgement, None before the first.
     """
 
     __slots__ = (
         "_clocks", "_tally", "heard", "instance", "interval", "last_beat_ms", "reason", "since_ms",
-        "skew_ms", "state", "version",
+        "state", "version",
     )  # fmt: skip
 
     def __init__(self, state: State, reason: str, clocks: Clocks, tally: Counter[State]) -> None:
@@ -101,7 +100,6 @@ class Life:
         self.instance: str | None = None
         self.version: str | None = None
         self.interval: float | None = None
-        self.skew_ms: int | None = None
         tally[state] += 1
 
     def forget(self) -> None:
@@ -139,12 +137,12 @@ class Life:
             return None
         return self.silence - (self.interval or interval)
 
-    def beat(self, instance: str, version: str | None, interval: float, skew_ms: int | None) -> bool:
+    def beat(self, instance: str, version: str | None, interval: float) -> bool:
         """Note a beat, the next due in `interval` seconds; return whether it is its process's first."""
         is_first = self.instance != instance
         self.heard = self._clocks.monotonic()
         self.last_beat_ms = self._clocks.wall_ms()
-        self.instance, self.version, self.interval, self.skew_ms = instance, version, interval, skew_ms
+        self.instance, self.version, self.interval = instance, version, interval
         return is_first
 
     def end(self, reason: str, *, is_final: bool = False) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -65,6 +64,8 @@ class Standing:
         self.row = row
         self.life = Life(state, reason, shared.clocks, shared.tally)
         self._shared = shared
+        self._sent_at: str | None = None
+        """The last beat's time, by its hive's clock."""
 
     @property
     def is_online(self) -> bool:
@@ -138,7 +139,8 @@ class Standing:
         lateness = self.life.lateness(beat.instance, self._shared.pace.interval)
         if lateness is not None:
             self._shared.metrics.beat_was_late(lateness)
-        return self.life.beat(beat.instance, beat.version or None, interval, _skew_ms(beat.timestamp))
+        self._sent_at = beat.timestamp
+        return self.life.beat(beat.instance, beat.version or None, interval)
 
     def judge(self, patience: Patience) -> bool:
         """Judge by silence and narrate a change; True if it is now offline, which the caller stores."""
@@ -187,14 +189,15 @@ class Standing:
             is_remote=row.is_remote,
             address=row.address,
             interval_ms=round(life.interval * 1000) if life.interval is not None else None,
-            clock_skew_ms=life.skew_ms if row.is_remote else None,
+            clock_skew_ms=self._skew_ms() if row.is_remote else None,
             labels=tuple(Label(key, value) for key, value in sorted(row.labels.items())),
             cordoned=row.cordoned,
             problem=row.problem,
         )
 
-
-def _skew_ms(timestamp: str) -> int:
-    """Return how far the sender's clock is ahead of ours, ignoring the time in transit."""
-    sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", timestamp.upper()))
-    return round(sent.timestamp() * 1000) - time.time_ns() // 1_000_000
+    def _skew_ms(self) -> int | None:
+        """Return how far its clock was ahead of ours at the last beat, ignoring the time in transit."""
+        if self._sent_at is None or self.life.last_beat_ms is None:
+            return None
+        sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", self._sent_at.upper()))
+        return round(sent.timestamp() * 1000) - self.life.last_beat_ms

@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -206,3 +207,39 @@ async def test_a_quick_answer_that_fails_is_the_app_s(
         assert (await raw(server.path, QUICK)).status == 200
         assert server.slow == 1
     assert "nobody foresaw this" in caplog.text
+
+
+async def test_a_connection_is_idle_from_its_last_quick_answer_on(
+    tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "IDLE_TIMEOUT", 0.3)
+    loop = asyncio.get_running_loop()
+    async with a_server(tmp_path, silent_notifier) as server:
+        reader, writer = await asyncio.open_unix_connection(str(server.path))
+        end = loop.time() + 1
+        while loop.time() < end:
+            writer.write(QUICK)
+            assert (await asyncio.wait_for(read_answer(reader), TIMEOUT)).status == 200
+        assert await asyncio.wait_for(reader.read(), TIMEOUT) == b""
+        writer.close()
+
+
+async def test_further_quick_answers_start_no_further_timers(
+    tmp_path: Path, silent_notifier: Notifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, started = asyncio.get_running_loop(), 0
+    call_at = loop.call_at
+
+    def counted(*arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        nonlocal started
+        started += 1
+        return call_at(*arguments, **options)
+
+    async with a_server(tmp_path, silent_notifier) as server:
+        reader, writer = await asyncio.open_unix_connection(str(server.path))
+        for _ in range(5):
+            writer.write(QUICK)
+            assert (await read_answer(reader)).status == 200
+            monkeypatch.setattr(loop, "call_at", counted)  # after the first
+        assert (server.quick, started) == (5, 0)
+        writer.close()

@@ -49,10 +49,8 @@ def alive(clock: Turned, tally: Counter[State]) -> Alive:
     return begin
 
 
-def beat(
-    life: Life, instance: str = FIRST, *, interval: float = INTERVAL, skew_ms: int | None = None
-) -> bool:
-    return life.beat(instance, None, interval, skew_ms)
+def beat(life: Life, instance: str = FIRST, *, interval: float = INTERVAL) -> bool:
+    return life.beat(instance, None, interval)
 
 
 def online(alive: Alive) -> Life:
@@ -294,12 +292,3 @@ def test_the_interval_that_a_hive_was_told_counts_and_not_the_one_of_now() -> No
     interval = 1501 / 50
     patience = PACE.patience_with_remote(interval)
     assert patience.offline == pytest.approx(1.3 * interval)
-
-
-def test_the_skew_of_a_hive_s_clock_is_kept_and_changes_nothing(alive: Alive, clock: Turned) -> None:
-    life = alive("unknown", "")
-    beat(life, skew_ms=86_400_000)
-    life.set("online", "heartbeats received")
-    clock.now += INTERVAL
-    assert not life.judge(PACE.patience_with_remote(INTERVAL))
-    assert life.skew_ms == 86_400_000

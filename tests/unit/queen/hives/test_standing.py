@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rbee.errors import BadInput, UnknownHive
 from rbee.wire.catalog import Audit
 from rbee.wire.hives import LABELS_MAX, Label, SetCordon, SetLabels
 from rbee.wire.routes import QueenRoutes
-from tests.unit.queen.joined import OPERATOR, Queen, as_the_keeper_reads
+from tests.unit.queen.joined import OPERATOR, Queen, as_the_keeper_reads, beat
 
 pytestmark = pytest.mark.deadline(10)
 
@@ -63,3 +65,19 @@ async def test_the_longest_marks_that_may_be_do_not_break_the_audit(queen: Queen
     labels = tuple(Label(f"k{number:02}{'a' * 60}", "v" * 63) for number in range(LABELS_MAX))
     await queen.hives.hive("gpu1").standing.set_labels(SetLabels(labels), OPERATOR)
     as_the_keeper_reads(QueenRoutes.AUDIT, Audit(tuple(await queen.catalog.audit.last(100, None))))
+
+
+async def test_how_far_a_hive_s_clock_is_ahead_is_that_of_its_last_beat_and_decides_nothing(
+    queen: Queen,
+) -> None:
+    await queen.member()
+    standing = queen.hives.hive("gpu1").standing
+    assert standing.view().clock_skew_ms is None
+
+    for sent_at in ("2031-01-31t12:00:00.123456789z", "2031-01-31T14:00:01+02:00"):
+        standing.take_beat(replace(beat("ready"), timestamp=sent_at), 15.0)
+
+    view = standing.view()
+    assert view.last_beat_ms is not None
+    assert view.clock_skew_ms == 1_927_627_201_000 - view.last_beat_ms
+    assert not standing.judge(queen.hives.hive("gpu1").patience)
