@@ -53,7 +53,7 @@ REPEATS = 256
 RETRY_AFTER = 60.0
 """Seconds after which writing a file that failed is retried, at the next event."""
 
-WATCHERS = Bound(total=128, kept=16, a_user=96, a_process=32)
+WATCHERS = Bound(total=1024, kept=16, a_user=96, a_process=32)
 
 _FIELDS = {field.name for field in dataclasses.fields(FeedEvent)}
 _PRIORITIES = {event.name: event.priority for event in EVENTS}

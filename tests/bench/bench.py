@@ -15,6 +15,9 @@ from testbed.host import MachineError, why_not
 from testbed.trees import PREVIOUS, SUITES, Trees
 
 from tests.bench.beat import Beat
+from tests.bench.detection import Detection
+from tests.bench.fan_out import FanOut
+from tests.bench.idle import Idle
 from tests.bench.kept import Kept, about_this_computer, commit
 from tests.bench.lines import Found
 from tests.bench.listing import Listing
@@ -24,7 +27,9 @@ from tests.bench.start import Start
 from tests.bench.subject import Peers, Release, Subject
 from tests.bench.table import table
 
-SUBJECTS: tuple[Subject, ...] = (Beat(), Start(), Memory(), Remote(), Listing())
+SUBJECTS: tuple[Subject, ...] = (
+    Beat(), FanOut(), Idle(), Detection(), Start(), Memory(), Remote(), Listing(),
+)  # fmt: skip
 ROUNDS = 3
 
 

@@ -218,7 +218,7 @@ def test_a_daemon_that_is_alive_and_stuck_is_ended_by_the_watchdog_and_comes_bac
         # Silence tells before the watchdog does.
         assert await_state(machine, "suspect")["reason"] == "no heartbeat for more than 2 s"
     new_pid = f"systemctl show -P MainPID {name} | grep -qvE '^(0|{stuck})$'"
-    machine.run("sh", "-c", f"until {new_pid}; do sleep 0.1; done", timeout=40)
+    machine.run("sh", "-c", f"until {new_pid}; do sleep 0.1; done", timeout=60)
     told = [entry["MESSAGE"] for entry in machine.journal("_PID=1", f"UNIT={name}")]
     assert any("Watchdog timeout" in message for message in told)
     await_state(machine, "online")
