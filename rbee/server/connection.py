@@ -20,8 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import AnyPeer, RemotePeer, peer_at, remote_peer_at
-from rbee.server.responses import date_headers
-from rbee.server.streams import push
+from rbee.server.responses import date_headers, push
 from rbee.server.transport import TlsTransport, Together
 from rbee.server.upgrade import Upgraded
 

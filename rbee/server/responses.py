@@ -6,16 +6,16 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from rbee.errors import RbeeError
-from rbee.server.streams import Reading
 from rbee.wire.codec import encode
 
 FILE_PART = 64 * 1024
@@ -53,6 +53,10 @@ def headers_at(second: int) -> list[tuple[bytes, bytes]]:
     return [(b"date", formatdate(second, usegmt=True).encode())]
 
 
+Push = Callable[[Iterable[bytes]], bool]
+"""Takes chunks for as long as they can be sent at once, and returns whether it has taken all."""
+
+
 class Chunks(Protocol):
     """The chunks of a stream; aclose() is awaited at its end, even if nothing of it was read."""
 
@@ -62,10 +66,17 @@ class Chunks(Protocol):
         """Release what the stream holds."""
 
 
+@runtime_checkable
+class Pushing(Protocol):
+    """Chunks that are also pushed while nobody awaits one, once `push` is set."""
+
+    push: Push | None
+
+
 def event_stream(chunks: Chunks) -> Response:
     """Return a response that sends each chunk as it comes, until the chunks end or the client disconnects.
 
-    A Reading also pushes them, to a client that keeps up.
+    Chunks that are Pushing are also pushed, to a client that keeps up.
     """
     return _EventStream(chunks)
 
@@ -80,7 +91,7 @@ class _EventStream(Response):
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(self._chunks, Reading):
+        if isinstance(self._chunks, Pushing):
             self._chunks.push = scope["rbee.push"]
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_disconnected(receive))
@@ -104,6 +115,17 @@ class _EventStream(Response):
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def push(transport: asyncio.Transport, flow: FlowControl, chunks: Iterable[bytes]) -> bool:
+    """Write chunks of a chunked body while the client takes them at once; were these all?"""
+    if flow.write_paused or transport.is_closing():
+        return False
+    for chunk in chunks:
+        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if flow.write_paused:
+            return False
+    return True
 
 
 def file_answer(file: BinaryIO, media_type: str) -> Response:

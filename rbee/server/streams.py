@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
+from rbee.server.responses import Push
 from rbee.wire.sse import COMMENT, KEEP_ALIVE
-
-Push = Callable[[Iterable[bytes]], bool]
-"""Takes chunks for as long as they can be sent at once, and returns whether it has taken all."""
 
 
 class Growth:
@@ -119,14 +115,3 @@ class Reading(AsyncIterator[bytes]):
         release, self._release = self._release, None
         if release is not None:
             release()
-
-
-def push(transport: asyncio.Transport, flow: FlowControl, chunks: Iterable[bytes]) -> bool:
-    """Write chunks of a chunked body while the client takes them at once; were these all?"""
-    if flow.write_paused or transport.is_closing():
-        return False
-    for chunk in chunks:
-        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        if flow.write_paused:
-            return False
-    return True
