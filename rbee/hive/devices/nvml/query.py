@@ -9,8 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from rbee.hive.devices.nvml.answers import take_handle, take_pci_address, take_text
-from rbee.hive.devices.nvml.library import NOT_SUPPORTED, Library, OpenCard, code_of, explain, failure_of
+from rbee.hive.devices.nvml.library import (
+    LIBRARY,
+    NOT_SUPPORTED,
+    Library,
+    OpenCard,
+    code_of,
+    explain,
+    failure_of,
+)
 from rbee.hive.devices.nvml.results import MOST_CARDS, Failure, Inventory, Shown
+from rbee.hive.devices.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +37,7 @@ class Query(ABC):
     """
 
     def __init__(self) -> None:
-        self._call = "import pynvml"
+        self._call = f"load {LIBRARY} and the module pynvml"
         self._calls: dict[int, str] = {}
         """The calls that cards are being asked, by the card's number."""
         self.asked_at = 0.0
@@ -88,6 +97,9 @@ class Query(ABC):
         """Open NVML and return whether that worked; if not, set `failure`."""
         try:
             library.load()
+        except OSError as error:
+            self.failure = Failure("library-missing", printable(str(error)) or LIBRARY)
+            return False
         except ImportError as error:
             self.failure = Failure("module-missing", f"the Python module pynvml is missing: {error}")
             return False
