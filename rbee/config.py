@@ -17,35 +17,12 @@ from typing import Any
 from rbee.errors import BadConfig, BadInput
 from rbee.files import cure, reason
 from rbee.scope import SYSTEM, Scope
-from rbee.text import NotUtf8, decoded
+from rbee.text import NotUtf8, decoded, parse_span
 from rbee.wire.codec import decode
 from rbee.wire.types import LOCALHOST, Name
 
 JITTER = 0.1
 """The part of the interval by which a beat may be early at random, so that hives do not beat in step."""
-
-_UNITS = {
-    "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3,
-    "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1,
-    "m": 60, "min": 60, "minute": 60, "minutes": 60,
-    "h": 3600, "hr": 3600, "hour": 3600, "hours": 3600,
-    "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800, "weeks": 604800,
-}  # fmt: skip
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
-
-
-def parse_span(text: str) -> float:
-    """Return the seconds in a time span of systemd.time(7), such as '15' or '1min 30s'. Raises ValueError."""
-    rest = text.strip()
-    seconds = 0.0
-    while match := _SPAN.match(rest):
-        if match[2] not in _UNITS:
-            break
-        seconds += float(match[1]) * _UNITS[match[2]]
-        rest = rest[match.end() :].lstrip()
-    if rest or not text.strip():
-        raise ValueError("is not a time span such as 15s, 500ms or 1min 30s")
-    return seconds
 
 
 def _span(least: float, most: float) -> Callable[[str], float]:

@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rbee.errors import TEXT_LIMIT
 from rbee.text import printable, shortened
-from rbee.wire.events import Line, Speaker
-from rbee.wire.jobs import JobStarted
+from rbee.wire.lines import Line, Speaker
+
+if TYPE_CHECKING:
+    from rbee.wire.jobs import JobStarted
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 

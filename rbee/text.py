@@ -92,3 +92,27 @@ def last_lines(text: str, limit: int = 700) -> str:
 def shown_span(seconds: float) -> str:
     """Return seconds as text for people, such as '59.9 s'."""
     return f"{round(seconds, 1) if seconds >= 1 else float(f'{seconds:.1g}'):.6g} s"
+
+
+_UNITS = {
+    "us": 1e-6, "usec": 1e-6, "ms": 1e-3, "msec": 1e-3,
+    "": 1, "s": 1, "sec": 1, "second": 1, "seconds": 1,
+    "m": 60, "min": 60, "minute": 60, "minutes": 60,
+    "h": 3600, "hr": 3600, "hour": 3600, "hours": 3600,
+    "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800, "weeks": 604800,
+}  # fmt: skip
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+
+
+def parse_span(text: str) -> float:
+    """Return the seconds in a time span of systemd.time(7), such as '15' or '1min 30s'. Raises ValueError."""
+    rest = text.strip()
+    seconds = 0.0
+    while match := _SPAN.match(rest):
+        if match[2] not in _UNITS:
+            break
+        seconds += float(match[1]) * _UNITS[match[2]]
+        rest = rest[match.end() :].lstrip()
+    if rest or not text.strip():
+        raise ValueError("is not a time span such as 15s, 500ms or 1min 30s")
+    return seconds

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, os_error, read_answer, refusal
 from rbee.errors import TimedOut, Unreachable
@@ -20,9 +20,12 @@ from rbee.scope import SYSTEM, Scope
 from rbee.text import shown_span
 from rbee.tls import QUEEN_NAME
 from rbee.wire.codec import encode
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveHealth
 from rbee.wire.routes import JOB_HEADER, Answer, HiveRoutes, QueenRoutes, Route
+
+if TYPE_CHECKING:
+    from rbee.wire.devices import Devices
+    from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, HiveHealth
+    from rbee.wire.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
@@ -18,8 +18,10 @@ from rbee.files import reason
 from rbee.scope import QUEEN_PROGRAM, SYSTEM, Scope
 from rbee.wire import sse
 from rbee.wire.codec import encode
-from rbee.wire.jobs import JobStarted
 from rbee.wire.routes import EVENT_HEADER, Answer, QueenRoutes, Route
+
+if TYPE_CHECKING:
+    from rbee.wire.jobs import JobStarted
 
 SILENCE = 30.0
 """Seconds without data after which a stream counts as broken: three times sse.KEEP_ALIVE."""

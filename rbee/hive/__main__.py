@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rbee import config
 from rbee.errors import RbeeError
@@ -15,7 +16,9 @@ from rbee.scope import HIVE_PROGRAM, Scope, scope_of, uid_of
 from rbee.server.daemon import run_daemon, stop_signal
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier, invocation_id, state_directory, take_sockets
-from rbee.wire.hives import MachineEnd
+
+if TYPE_CHECKING:
+    from rbee.wire.heartbeats import MachineEnd
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,10 +19,13 @@ from rbee.scope import HIVE_PROGRAM, SYSTEM, Scope
 from rbee.server.app import Handler, build_app
 from rbee.wire.codec import decode
 from rbee.wire.daemon import Accepted
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import HiveHealth
+from rbee.wire.heartbeats import HiveHealth
 from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
 from rbee.wire.types import JobId
+
+if TYPE_CHECKING:
+    from rbee.wire.devices import Devices
+    from rbee.wire.samples import Sample
 
 log = logging.getLogger("rbee")
 

@@ -11,7 +11,7 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rbee import __version__, hivestatus
 from rbee.config import JITTER
@@ -27,9 +27,11 @@ from rbee.narration import (
     now_rfc3339,
 )
 from rbee.scope import SYSTEM, Scope
-from rbee.wire.events import Line
-from rbee.wire.hives import Heartbeat, HeartbeatAck, MachineEnd
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, MachineEnd
 from rbee.wire.types import LOCALHOST
+
+if TYPE_CHECKING:
+    from rbee.wire.lines import Line
 
 FIRST_INTERVAL = 15.0
 """Seconds between beats until the queen's first answer says otherwise."""

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from rbee.client.link import HeartbeatClient, Link
 from rbee.hive.heartbeat import Beats, Heart
 from rbee.scope import Scope
-from rbee.wire.hives import MachineEnd
+from rbee.wire.heartbeats import MachineEnd
 
 BEAT_TIMEOUT = 5.0
 """Seconds that a beat may take, its answer included."""

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import TextIO
@@ -86,6 +85,8 @@ def wants_json(arguments: Sequence[str]) -> bool:
 def report(error: RbeeError, session: Session, stream: TextIO | None = None) -> int:
     """Report an error with its hint: as text on stderr, or as JSON on stdout; return its exit code."""
     if session.is_debugging:
+        import traceback  # only here
+
         for part in traceback.format_exception(error):
             # A frame has several lines. A message has one, unless a name in it has a line end.
             is_ours = part.startswith((" ", "\n", "Traceback"))

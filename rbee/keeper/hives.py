@@ -1,22 +1,21 @@
-"""The hives of the queen's catalog: read, added and removed."""
+"""The hives of the queen's catalog, read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rbee.errors import RbeeError, UnitFailed, UnknownHive
-from rbee.keeper import jobs
+from rbee.errors import RbeeError, UnknownHive
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked, did_you_mean
-from rbee.narration import REQUESTING
-from rbee.wire.codec import decode
-from rbee.wire.devices import Sample
-from rbee.wire.events import EVENTS_MAX, FeedEvent, FeedEvents
-from rbee.wire.hives import AddHive, HiveView
 from rbee.wire.hives import Hives as Listed
-from rbee.wire.jobs import JobStarted
+from rbee.wire.hives import HiveView
 from rbee.wire.routes import QueenRoutes
-from rbee.wire.types import Name, spelled
+from rbee.wire.types import EVENTS_MAX, Name, spelled
+
+if TYPE_CHECKING:
+    from rbee.wire.events import FeedEvent, FeedEvents
+    from rbee.wire.samples import Sample
 
 SAMPLE_WAIT = 2.0
 """Seconds to wait for a hive's sample, before its figures are shown as unknown."""
@@ -26,13 +25,11 @@ SAMPLES_AT_ONCE = 16
 
 
 class Hives:
-    """Reading raises NotRunning if the queen is not awake; adding and removing wake it."""
+    """Raises NotRunning if the queen is not awake."""
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen
         self.scope = queen.work.scope
-
-    # Reading
 
     def all(self) -> tuple[HiveView, ...]:
         """Every hive of the catalog."""
@@ -97,45 +94,6 @@ class Hives:
         except RbeeError:
             return None  # it has stopped, is of an older version, or hangs: its figures are unknown
         return sample
-
-    # Changing
-
-    def add(self, host: str, port: int | None) -> HiveView:
-        """Add a hive and wait until it is online; UnitFailed if the job ends without that."""
-        hive = jobs.do(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port)).hive
-        if hive is None or hive.state != "online":
-            hint = self.scope.rbeectl("status")
-            raise UnitFailed(f"the job has ended, and {host} is not online", hint=hint)
-        return hive
-
-    def begin_adding(self, host: str, port: int | None) -> JobStarted:
-        """As add(), but return when the queen has taken the job."""
-        return jobs.begin(self._queen, QueenRoutes.ADD_HIVE, self._about_to_add(host, port))
-
-    def remove(self, hive_id: str, *, is_forced: bool) -> bool:
-        """Stop a hive and remove it from the catalog; False if it was not there."""
-        self._about_to_remove(hive_id)
-        force = str(int(is_forced))
-        return jobs.do(self._queen, QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=force).was_there
-
-    def begin_removing(self, hive_id: str, *, is_forced: bool) -> JobStarted:
-        """As remove(), but return when the queen has taken the job."""
-        self._about_to_remove(hive_id)
-        force = str(int(is_forced))
-        return jobs.begin(self._queen, QueenRoutes.REMOVE_HIVE, hive_id=hive_id, force=force)
-
-    def _about_to_add(self, host: str, port: int | None) -> AddHive:
-        request = decode(AddHive, {"host": host, "port": port})
-        self._queen.wake()
-        self._queen.work.teller.narrate(REQUESTING, f"Requesting queen to add {host} to hive catalog")
-        return request
-
-    def _about_to_remove(self, hive_id: str) -> None:
-        # An invalid name is refused before the queen is woken for it.
-        checked(Name, "HIVE", hive_id)
-        self._queen.wake()
-        text = f"Requesting queen to remove {hive_id} from hive catalog"
-        self._queen.work.teller.narrate(REQUESTING, text)
 
 
 def _hives_of(listed: Listed) -> tuple[HiveView, ...]:

@@ -12,8 +12,8 @@ from rbee.keeper.work import Work
 from rbee.narration import Teller
 from rbee.scope import Scope
 from rbee.wire.codec import Shape, decode
-from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.lines import Line
 from rbee.wire.routes import Route
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from rbee.config import parse_span
 from rbee.keeper.session import Session
 from rbee.keeper.typed import did_you_mean
+from rbee.text import parse_span
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 Decorator = Callable[[Verb], Verb]

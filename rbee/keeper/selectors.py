@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rbee.errors import BadInput
 from rbee.wire.codec import decode
-from rbee.wire.hives import HiveView
 from rbee.wire.types import LabelKey, LabelValue
+
+if TYPE_CHECKING:
+    from rbee.wire.hives import HiveView
 
 
 @dataclass(frozen=True, slots=True)

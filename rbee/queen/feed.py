@@ -41,7 +41,8 @@ from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
 from rbee.wire.codec import decode, encode
-from rbee.wire.events import FeedEvent, FeedEvents, Gap, Line
+from rbee.wire.events import FeedEvent, FeedEvents, Gap
+from rbee.wire.lines import Line
 from rbee.wire.rows import read_row
 from rbee.wire.types import is_same_name
 

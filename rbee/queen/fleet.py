@@ -9,6 +9,7 @@ import re
 import secrets
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rbee import __version__, tls
 from rbee.errors import (
@@ -33,8 +34,10 @@ from rbee.scope import REMOTE, Scope
 from rbee.server.peer import RemotePeer
 from rbee.uplink.accept import Uplink
 from rbee.wire.fleet import CreatedToken, CreateToken, Join, Joined, Tcp, TokenView
-from rbee.wire.hives import Heartbeat, HeartbeatAck
 from rbee.wire.types import LOCALHOST, is_same_name
+
+if TYPE_CHECKING:
+    from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 
 log = logging.getLogger("rbee")
 

@@ -23,8 +23,8 @@ from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
 from rbee.wire.codec import encode
-from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted, JobView
+from rbee.wire.lines import Line
 from rbee.wire.routes import QueenRoutes
 
 STORY_LIMIT = 1000

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
 from rbee.scope import CONTROL_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.control import Control, NoAnswer, Verb
 from rbee.systemd.unit import DONE, UnitState, check_job, unusable
-from rbee.wire.hives import MachineEnd
+
+if TYPE_CHECKING:
+    from rbee.wire.heartbeats import MachineEnd
 
 Result = TypeVar("Result")
 

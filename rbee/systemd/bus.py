@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from rbee.errors import TimedOut
 from rbee.systemd.connection import Connection
 from rbee.systemd.unit import Unit, UnitState
 from rbee.text import shown_span
-from rbee.wire.hives import MachineEnd
+
+if TYPE_CHECKING:
+    from rbee.wire.heartbeats import MachineEnd
 
 REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
 """The targets after which the machine boots again (systemd.special(7))."""

@@ -27,7 +27,7 @@ from rbee.scope import HIVE_PROGRAM, REMOTE
 from rbee.text import shown_span
 from rbee.uplink.carried import Carried
 from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, refusal_of
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import Answer, HiveRoutes, Route
 
 log = logging.getLogger("rbee")

@@ -13,7 +13,7 @@ from rbee.errors import BadInput, RbeeError
 from rbee.server.upgrade import Upgraded
 from rbee.wire.codec import decode, encode
 from rbee.wire.daemon import Problem
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, Route, RouteTable
 from rbee.wire.types import JobId, Text
 

@@ -23,7 +23,7 @@ from rbee.uplink.dial import dial
 from rbee.uplink.frames import Dial, Frame, Frames, Goodbye, UplinkRoutes
 from rbee.wire.codec import encode
 from rbee.wire.daemon import Problem
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER
 
 log = logging.getLogger("rbee")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from rbee.wire.types import Count, JobId, Limit, Name, Text
+from rbee.wire.types import AUDIT_MAX, Count, JobId, Limit, Name, Text
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,6 @@ class CatalogReport:
     version: Count
     hives: Count
     size_bytes: Count
-
-
-AUDIT_MAX = 1000
-"""The most entries of the audit in one answer."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,12 @@
-"""Narrated lines, and the queen's feed of them."""
+"""The queen's feed of narrated lines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from rbee.wire.types import Count, FeedId, JobId, Limit, Name, Priority, Text, Timestamp, Word
-
-Speaker = Literal["bee keeper", "queen bee", "bee hive"]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One narrated line of a job's story. `event` is the name of a rbee.narration.Event."""
-
-    speaker: Speaker
-    text: Text
-    event: Word
-    at: Timestamp
+from rbee.wire.lines import Speaker
+from rbee.wire.types import EVENTS_MAX, Count, FeedId, JobId, Limit, Name, Priority, Text, Timestamp, Word
 
 
 @dataclass(frozen=True)
@@ -39,10 +28,6 @@ class FeedEvent:
     job_id: JobId | None = None
     actor_uid: Count | None = None
     problem: Text | None = None
-
-
-EVENTS_MAX = 1000
-"""The most events of the feed in one answer."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from rbee.wire.codec import hints_of, taken_apart
 from rbee.wire.daemon import Problem
-from rbee.wire.events import FeedEvent, Gap, Line
+from rbee.wire.events import FeedEvent, Gap
 from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.lines import Line
 from rbee.wire.routes import Route
 from rbee.wire.types import JobId, Limit, Name, TokenId
 

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rbee.wire.catalog import AUDIT_MAX, Audit, CatalogReport
-from rbee.wire.daemon import Accepted, Health
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.events import EVENTS_MAX, FeedEvents
-from rbee.wire.fleet import (
-    CreatedToken,
-    CreateToken,
-    Join,
-    Joined,
-    Renew,
-    SetTcp,
-    Tcp,
-    Tokens,
-    TokenView,
-)
-from rbee.wire.hives import (
-    AddHive,
-    Heartbeat,
-    HeartbeatAck,
-    HiveHealth,
-    Hives,
-    HiveView,
-    SetCordon,
-    SetLabels,
-)
-from rbee.wire.jobs import Jobs, JobStarted, JobView
-from rbee.wire.types import Count, EventId, FeedId, JobId, Limit, Name
+from rbee.wire.types import AUDIT_MAX, EVENTS_MAX, Count, EventId, FeedId, JobId, Limit, Name
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import Audit, CatalogReport
+    from rbee.wire.daemon import Accepted, Health
+    from rbee.wire.devices import Devices
+    from rbee.wire.events import FeedEvents
+    from rbee.wire.fleet import CreatedToken, Joined, Tcp, Tokens, TokenView
+    from rbee.wire.heartbeats import HeartbeatAck, HiveHealth
+    from rbee.wire.hives import Hives, HiveView
+    from rbee.wire.jobs import Jobs, JobStarted, JobView
+    from rbee.wire.samples import Sample
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
@@ -44,7 +31,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Route(Generic[Answer]):
-    """One operation, and the shape that it answers with.
+    """One operation, with the shape that it `answers`, and that of a body which it `takes`.
+
+    Shapes are named by their module in rbee.wire and imported when they are needed, like the verbs of
+    rbeectl: whoever asks for hives does not load what the queen knows about tokens.
 
     A Route[None] answers with server-sent events: the story of a job, or the feed if it `is_endless`. A
     Route[bytes] answers with a file of `media_type`, or of `or_media_type` if the request accepts only that.
@@ -58,8 +48,8 @@ class Route(Generic[Answer]):
     method: Literal["GET", "POST", "DELETE"]
     path: str
     summary: str
-    answer: type[Answer] | None
-    body: type[Any] | None = None
+    answers: str | type[Answer] | None
+    takes: str | None = None
     success: int = 200
     problems: tuple[int, ...] = ()
     headers: tuple[tuple[str, Any], ...] = ()
@@ -72,9 +62,25 @@ class Route(Generic[Answer]):
     def __set_name__(self, _table: type, name: str) -> None:
         object.__setattr__(self, "name", name.lower())
 
+    @property
+    def answer(self) -> type[Answer] | None:
+        """Return the shape that it answers with; bytes for a file, dict for any JSON, None for events."""
+        return _shape(self.answers) if isinstance(self.answers, str) else self.answers
+
+    @property
+    def body(self) -> type[Any] | None:
+        """Return the shape of the body that it takes, if it takes one."""
+        return None if self.takes is None else _shape(self.takes)
+
     def url(self, **values: str) -> str:
         """Return its path, with a value for each {name} in it."""
         return self.path.format(**values)
+
+
+@cache
+def _shape(name: str) -> Any:
+    module, _, shape = name.partition(".")
+    return getattr(import_module(f"rbee.wire.{module}"), shape)
 
 
 class RouteTable:
@@ -89,61 +95,72 @@ class RouteTable:
 class QueenRoutes(RouteTable):
     """What the queen serves. The hive's user may use HEARTBEAT only; all others may use all but that."""
 
-    HEALTH = Route("GET", "/health", "Is the queen well?", Health, problems=(403,))
-    ADD_HIVE = Route(
+    HEALTH: Route[Health] = Route("GET", "/health", "Is the queen well?", "daemon.Health", problems=(403,))
+    ADD_HIVE: Route[JobStarted] = Route(
         "POST", "/add-hive", "Add a hive, or bring one in the catalog online",
-        JobStarted, body=AddHive, success=202, problems=(400, 403, 413, 422, 503), begins_job=True,
+        "jobs.JobStarted", takes="hives.AddHive", success=202, problems=(400, 403, 413, 422, 503),
+        begins_job=True,
     )  # fmt: skip
-    HEARTBEAT = Route(
+    HEARTBEAT: Route[HeartbeatAck] = Route(
         "POST", "/heartbeat", "Send a hive's heartbeat",
-        HeartbeatAck, body=Heartbeat, problems=(400, 403, 404, 409, 413),
+        "heartbeats.HeartbeatAck", takes="heartbeats.Heartbeat", problems=(400, 403, 404, 409, 413),
     )  # fmt: skip
-    SHUTDOWN = Route(
+    SHUTDOWN: Route[JobStarted] = Route(
         "POST", "/shutdown", "Have systemd stop the queen and all of its hives",
-        JobStarted, success=202, problems=(403, 503), begins_job=True,
+        "jobs.JobStarted", success=202, problems=(403, 503), begins_job=True,
     )  # fmt: skip
-    HIVES = Route("GET", "/v1/hives", "All hives in the catalog", Hives, problems=(403,))
-    HIVE = Route("GET", "/v1/hives/{hive_id}", "One hive", HiveView, problems=(400, 403, 404))
-    SAMPLE = Route(
+    HIVES: Route[Hives] = Route(
+        "GET", "/v1/hives", "All hives in the catalog", "hives.Hives", problems=(403,)
+    )
+    HIVE: Route[HiveView] = Route(
+        "GET", "/v1/hives/{hive_id}", "One hive", "hives.HiveView", problems=(400, 403, 404)
+    )
+    SAMPLE: Route[Sample] = Route(
         "GET", "/v1/hives/{hive_id}/sample", "CPU, memory and GPU usage of a hive that is online",
-        Sample, problems=(400, 403, 404, 409, 502, 504),
+        "samples.Sample", problems=(400, 403, 404, 409, 502, 504),
     )  # fmt: skip
-    REMOVE_HIVE = Route(
+    REMOVE_HIVE: Route[JobStarted] = Route(
         "DELETE", "/v1/hives/{hive_id}",
         "Stop and remove a hive; with force=1 even if it cannot be asked to leave",
-        JobStarted, success=202, problems=(400, 403, 503), begins_job=True,
+        "jobs.JobStarted", success=202, problems=(400, 403, 503), begins_job=True,
         query=(("force", Annotated[int, Limit(0, 1)]),),
     )  # fmt: skip
-    SET_LABELS = Route(
+    SET_LABELS: Route[HiveView] = Route(
         "POST", "/v1/hives/{hive_id}/labels", "Set and remove labels of a hive",
-        HiveView, body=SetLabels, problems=(400, 403, 404, 413),
+        "hives.HiveView", takes="hives.SetLabels", problems=(400, 403, 404, 413),
     )  # fmt: skip
-    SET_CORDON = Route(
+    SET_CORDON: Route[HiveView] = Route(
         "POST", "/v1/hives/{hive_id}/cordon", "Cordon a hive against new work, or uncordon it",
-        HiveView, body=SetCordon, problems=(400, 403, 404, 413),
+        "hives.HiveView", takes="hives.SetCordon", problems=(400, 403, 404, 413),
     )  # fmt: skip
-    TCP = Route("GET", "/v1/tcp", "Is the queen open to other machines?", Tcp, problems=(403,))
-    SET_TCP = Route(
+    TCP: Route[Tcp] = Route(
+        "GET", "/v1/tcp", "Is the queen open to other machines?", "fleet.Tcp", problems=(403,)
+    )
+    SET_TCP: Route[Tcp] = Route(
         "POST", "/v1/tcp",
         "Set whether queen-rbee-tcp.socket is opened at the queen's next start; makes the keys for it",
-        Tcp, body=SetTcp, problems=(400, 403, 413, 500),
+        "fleet.Tcp", takes="fleet.SetTcp", problems=(400, 403, 413, 500),
     )  # fmt: skip
-    TOKENS = Route("GET", "/v1/tokens", "The tokens that are kept", Tokens, problems=(403,))
-    CREATE_TOKEN = Route(
+    TOKENS: Route[Tokens] = Route(
+        "GET", "/v1/tokens", "The tokens that are kept", "fleet.Tokens", problems=(403,)
+    )
+    CREATE_TOKEN: Route[CreatedToken] = Route(
         "POST", "/v1/tokens", "Make a token with which a machine joins as a hive",
-        CreatedToken, body=CreateToken, success=201, problems=(400, 403, 409, 413, 503),
+        "fleet.CreatedToken", takes="fleet.CreateToken", success=201, problems=(400, 403, 409, 413, 503),
     )  # fmt: skip
-    REVOKE_TOKEN = Route(
+    REVOKE_TOKEN: Route[TokenView] = Route(
         "DELETE", "/v1/tokens/{token_id}", "Revoke a token",
-        TokenView, problems=(400, 403, 404),
+        "fleet.TokenView", problems=(400, 403, 404),
     )  # fmt: skip
-    AUDIT = Route(
+    AUDIT: Route[Audit] = Route(
         "GET", "/v1/audit", "The last `limit` (100) changes of catalog, tokens and labels",
-        Audit, problems=(400, 403),
+        "catalog.Audit", problems=(400, 403),
         query=(("limit", Annotated[int, Limit(0, AUDIT_MAX)]), ("hive", Name)),
     )  # fmt: skip
-    JOBS = Route("GET", "/v1/jobs", "The jobs that are kept, newest first", Jobs, problems=(403,))
-    JOB = Route("GET", "/v1/jobs/{job_id}", "One job", JobView, problems=(403, 404))
+    JOBS: Route[Jobs] = Route(
+        "GET", "/v1/jobs", "The jobs that are kept, newest first", "jobs.Jobs", problems=(403,)
+    )
+    JOB: Route[JobView] = Route("GET", "/v1/jobs/{job_id}", "One job", "jobs.JobView", problems=(403, 404))
     EVENTS: Route[None] = Route(
         "GET", "/v1/jobs/{job_id}/events",
         "A job's story from its first line, or from Last-Event-ID on; ends with 'done' or 'error'",
@@ -156,24 +173,24 @@ class QueenRoutes(RouteTable):
         None, problems=(400, 403, 503), headers=((EVENT_HEADER, FeedId),), query=(("since_ms", Count),),
         is_endless=True,
     )  # fmt: skip
-    LAST_EVENTS = Route(
+    LAST_EVENTS: Route[FeedEvents] = Route(
         "GET", "/v1/events/last", "The last `limit` (10) events, of one hive or of all",
-        FeedEvents, problems=(400, 403),
+        "events.FeedEvents", problems=(400, 403),
         query=(("limit", Annotated[int, Limit(0, EVENTS_MAX)]), ("hive", Name)),
     )  # fmt: skip
-    CATALOG = Route(
+    CATALOG: Route[bytes] = Route(
         "GET", "/v1/catalog", "A consistent copy of the catalog, an SQLite file",
         bytes, problems=(403, 500, 503), media_type="application/vnd.sqlite3",
     )  # fmt: skip
-    CHECK_CATALOG = Route(
+    CHECK_CATALOG: Route[CatalogReport] = Route(
         "GET", "/v1/catalog/check", "Is the catalog sound?",
-        CatalogReport, problems=(403, 500, 503, 504),
+        "catalog.CatalogReport", problems=(403, 500, 503, 504),
     )  # fmt: skip
-    METRICS = Route(
+    METRICS: Route[bytes] = Route(
         "GET", "/metrics", "Metrics for Prometheus, in its older text format if only that is accepted",
         bytes, problems=(403, 500), media_type="application/openmetrics-text", or_media_type="text/plain",
     )  # fmt: skip
-    OPENAPI = Route("GET", "/v1/openapi.json", "This document", dict, problems=(403,))
+    OPENAPI: Route[dict[str, Any]] = Route("GET", "/v1/openapi.json", "This document", dict, problems=(403,))
 
 
 class FleetRoutes(RouteTable):
@@ -182,35 +199,39 @@ class FleetRoutes(RouteTable):
     The requests that begin a hive's connections are in rbee.uplink.frames.
     """
 
-    CA = Route(
+    CA: Route[bytes] = Route(
         "GET", "/v1/ca", "The certificate of the queen's CA, to compare with a token's fingerprint",
         bytes, media_type="application/x-pem-file",
     )  # fmt: skip
-    JOIN = Route(
+    JOIN: Route[Joined] = Route(
         "POST", "/v1/join", "Become a hive of this queen, with a token",
-        Joined, body=Join, success=201, problems=(400, 403, 409, 413),
+        "fleet.Joined", takes="fleet.Join", success=201, problems=(400, 403, 409, 413),
     )  # fmt: skip
-    RENEW = Route(
+    RENEW: Route[Joined] = Route(
         "POST", "/v1/renew", "A new certificate for the same credential",
-        Joined, body=Renew, success=201, problems=(400, 403, 404, 413),
+        "fleet.Joined", takes="fleet.Renew", success=201, problems=(400, 403, 404, 413),
     )  # fmt: skip
 
 
 class HiveRoutes(RouteTable):
     """What a hive serves, to the queen's user and root only."""
 
-    HEALTH = Route("GET", "/health", "Is the hive well, and which queen's is it?", HiveHealth)
-    DEVICES = Route(
+    HEALTH: Route[HiveHealth] = Route(
+        "GET", "/health", "Is the hive well, and which queen's is it?", "heartbeats.HiveHealth"
+    )
+    DEVICES: Route[Devices] = Route(
         "GET", "/v1/devices", "Detect the devices now, for the job that the header names",
-        Devices, problems=(400, 502), headers=((JOB_HEADER, JobId),),
+        "devices.Devices", problems=(400, 502), headers=((JOB_HEADER, JobId),),
     )  # fmt: skip
-    SAMPLE = Route("GET", "/v1/sample", "CPU, memory and GPU usage of this machine", Sample)
-    SHUTDOWN = Route(
+    SAMPLE: Route[Sample] = Route(
+        "GET", "/v1/sample", "CPU, memory and GPU usage of this machine", "samples.Sample"
+    )
+    SHUTDOWN: Route[Accepted] = Route(
         "POST", "/shutdown", "Have systemd stop the hive",
-        Accepted, success=202, problems=(403, 502, 503, 504),
+        "daemon.Accepted", success=202, problems=(403, 502, 503, 504),
     )  # fmt: skip
-    LEAVE = Route(
+    LEAVE: Route[Accepted] = Route(
         "POST", "/v1/leave", "Forget the remote queen that this hive belongs to, and stop",
-        Accepted, success=202, problems=(403, 500, 502, 503, 504),
+        "daemon.Accepted", success=202, problems=(403, 500, 502, 503, 504),
     )  # fmt: skip
-    OPENAPI = Route("GET", "/v1/openapi.json", "This document", dict)
+    OPENAPI: Route[dict[str, Any]] = Route("GET", "/v1/openapi.json", "This document", dict)

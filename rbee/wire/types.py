@@ -28,6 +28,10 @@ QUEEN_PORT = 8500
 """The port on which a queen listens for remote hives."""
 LOCALHOST = "localhost"
 """The id and the host of the hive on the queen's own machine."""
+AUDIT_MAX = 1000
+"""The most entries of the audit in one answer."""
+EVENTS_MAX = 1000
+"""The most events of the feed in one answer."""
 _ENDS = ", and begin and end with a letter or a digit"
 _HEX = "made of the digits 0 to 9 and a to f"
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"

@@ -23,7 +23,7 @@ from rbee.hive.heartbeat import Heart
 from rbee.hive.join import Guest
 from rbee.narration import Narrator
 from rbee.uplink.offer import Offer
-from rbee.wire.hives import HeartbeatAck
+from rbee.wire.heartbeats import HeartbeatAck
 
 JOINING_AT_ONCE = 8
 

@@ -43,10 +43,12 @@ from rbee.server.peer import Peer
 from rbee.systemd.daemon import Notifier
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import decode
-from rbee.wire.devices import Cpu, Devices, Gpu, GpuSample
-from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView
+from rbee.wire.devices import Cpu, Devices, Gpu
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
+from rbee.wire.hives import AddHive, HiveView
 from rbee.wire.jobs import JobStarted
 from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.samples import GpuSample
 from tests.unit.played_systemd import ACTIVE, DiedError, PlayedSystemd
 
 Result = TypeVar("Result")

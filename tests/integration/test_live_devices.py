@@ -9,9 +9,10 @@ import pytest
 
 from rbee.errors import CatalogFailed, HiveFailed, HiveNotOnline, RbeeError, UnknownHive
 from rbee.wire.codec import decode
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import Heartbeat
+from rbee.wire.devices import Devices
+from rbee.wire.heartbeats import Heartbeat
 from rbee.wire.routes import QueenRoutes
+from rbee.wire.samples import Sample
 from tests.integration.house import DEVICES, GPU_SAMPLES, OTHER_DEVICES, House, answers, until
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rbee.errors import RbeeError
 from rbee.uplink.accept import Uplink
 from rbee.uplink.frames import Dial, Frame, read_frame, write_frame
-from rbee.wire.hives import Heartbeat
+from rbee.wire.heartbeats import Heartbeat
 
 WELL = b'{"status": "ok", "version": "1"}'
 

@@ -25,7 +25,7 @@ from rbee.scope import (
 )
 from rbee.systemd.control import Control, Verb
 from rbee.systemd.unit import UnitState
-from rbee.wire.hives import MachineEnd
+from rbee.wire.heartbeats import MachineEnd
 
 NOT_FOUND = UnitState("not-found", "inactive", "dead")
 INACTIVE = UnitState("loaded", "inactive", "dead", result="success")

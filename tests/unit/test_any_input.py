@@ -16,14 +16,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pystemd.dbuslib import path_decode, path_encode
 
-from rbee import config
+from rbee import config, text
 from rbee.client.answers import read_answer, refusal
 from rbee.client.queen import StoryEvent, _Answer, _events
-from rbee.config import Config, HiveConfig, QueenConfig, parse_span
+from rbee.config import Config, HiveConfig, QueenConfig
 from rbee.errors import PROBLEM_PREFIX, BadConfig, RbeeError, Unreachable, from_problem
 from rbee.scope import SYSTEM
 from rbee.systemd.connection import unit_path
 from rbee.systemd.daemon import take_sockets, watchdog_interval
+from rbee.text import parse_span
 from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
 from tests.unit.wire_values import ANYTHING
 
@@ -54,7 +55,7 @@ SPANS = st.lists(
     st.tuples(
         st.integers(0, 10**6) | st.floats(0, 10**6).map(lambda number: f"{number:.3f}"),
         st.sampled_from(["", " "]),
-        st.sampled_from(["", *config._UNITS]),
+        st.sampled_from(["", *text._UNITS]),
     ).map(lambda parts: "".join(map(str, parts))),
     min_size=1,
     max_size=3,

@@ -32,7 +32,7 @@ from rbee.narration import (
     now_rfc3339,
 )
 from rbee.wire.codec import decode, encode
-from rbee.wire.events import Line
+from rbee.wire.lines import Line
 
 CATALOG = Path(__file__).parents[2] / "packaging/rbee.catalog"
 

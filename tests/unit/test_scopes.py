@@ -41,7 +41,7 @@ from rbee.scope import (
 )
 from rbee.server.peer import Peer
 from rbee.systemd import bus as systemd
-from rbee.wire.hives import HiveHealth
+from rbee.wire.heartbeats import HiveHealth
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.conftest import bus, executed, rbeectl
 from tests.unit.keeper.doctor.doubles import FAILED, MASKED

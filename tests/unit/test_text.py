@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.text import NotUtf8, decoded, last_lines, printable, printable_lines, shortened, shown_span
+from rbee.text import (
+    NotUtf8,
+    decoded,
+    last_lines,
+    parse_span,
+    printable,
+    printable_lines,
+    shortened,
+    shown_span,
+)
 
 STEERS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is shown as no sign of its own, but changes how others are shown."""
@@ -94,3 +103,29 @@ def test_of_what_a_program_printed_the_last_lines_are_kept(text: str, kept: str)
 )
 def test_what_is_left_of_a_deadline_is_rounded(seconds: float, shown: str) -> None:
     assert shown_span(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("15", 15), ("0", 0), ("2.5", 2.5), (" 7 ", 7),
+        ("500ms", 0.5), ("500msec", 0.5), ("250000us", 0.25), ("250000usec", 0.25),
+        ("5s", 5), ("5sec", 5), ("1second", 1), ("5seconds", 5), ("5 s", 5),
+        ("2m", 120), ("2min", 120), ("1minute", 60), ("2minutes", 120),
+        ("2h", 7200), ("2hr", 7200), ("1hour", 3600), ("2hours", 7200),
+        ("1d", 86400), ("1day", 86400), ("2days", 172800),
+        ("1min 30s", 90), ("1min30s", 90), ("1h 1min 1s 1ms", 3661.001), ("55s500ms", 55.5), ("1 min 30", 90),
+        ("2 h", 7200), ("48hr", 172800),
+    ],
+)  # fmt: skip
+def test_a_time_span_of_systemd_time_7_is_read(text: str, seconds: float) -> None:
+    assert parse_span(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "s", "-5", "+5", "5 parsecs", "1e3", "5S", "1H", "5.", "0x10", "5s,", "ten", "1min -30s"],
+)
+def test_what_is_no_time_span_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time span such as 15s, 500ms or 1min 30s"):
+        parse_span(text)

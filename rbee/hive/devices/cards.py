@@ -6,7 +6,8 @@ from rbee.hive.devices.nvml.nvml import Nvml
 from rbee.hive.devices.nvml.results import NvmlReading, Readings
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
-from rbee.wire.devices import Gpu, GpuSample
+from rbee.wire.devices import Gpu
+from rbee.wire.samples import GpuSample
 
 
 def read_cards(gpus: tuple[Gpu, ...], sensors: Sensors, nvml: Nvml) -> tuple[GpuSample, ...]:

@@ -17,7 +17,8 @@ from rbee.hive.devices.nvml.results import MOST_CARDS, Failure, Inventory, NvmlC
 from rbee.hive.devices.pci import NVIDIA, PciCard
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
-from rbee.wire.devices import Devices, Finding, Gpu, GpuSample
+from rbee.wire.devices import Devices, Finding, Gpu
+from rbee.wire.samples import GpuSample
 
 _VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
 

@@ -13,7 +13,7 @@ from rbee.hive.devices.detector import Detector
 from rbee.hive.devices.load import CpuMeter, load_averages, memory
 from rbee.hive.threads import in_daemonic_thread
 from rbee.narration import now_rfc3339
-from rbee.wire.devices import GpuSample, Sample
+from rbee.wire.samples import GpuSample, Sample
 
 log = logging.getLogger("rbee")
 

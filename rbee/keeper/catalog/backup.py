@@ -8,6 +8,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbee import catalogfile
 from rbee.errors import BadInput, NotRunning
@@ -15,8 +16,10 @@ from rbee.files import end_of, sync_folder
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
 from rbee.scope import QUEEN_UNIT, Scope
-from rbee.wire.catalog import CatalogReport
 from rbee.wire.routes import QueenRoutes
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 
 def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = False) -> CatalogReport | None:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbee import catalogfile
 from rbee.catalogfile import Lock, log_of
@@ -17,9 +18,11 @@ from rbee.keeper.catalog import location
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
 from rbee.scope import Scope
-from rbee.wire.catalog import CatalogReport
 from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import LOCALHOST
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 
 def check_own(queen: Queen) -> CatalogReport:

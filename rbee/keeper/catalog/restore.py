@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rbee import catalogfile
 from rbee.catalogfile import LOGS, Lock, log_of, unfinished_restore
@@ -23,7 +23,9 @@ from rbee.keeper.catalog.location import catalog_explained
 from rbee.narration import CATALOG_CHANGED, Narrator
 from rbee.scope import SYSTEM, Scope
 from rbee.signals import ending_put_off
-from rbee.wire.catalog import CatalogReport
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from typing import TYPE_CHECKING
 
 from rbee import tls
 from rbee.errors import BadInput, TimedOut, Unreachable
@@ -10,7 +11,9 @@ from rbee.keeper.fleet.address import addresses_of, is_plain, joined, parse_addr
 from rbee.keeper.fleet.reach import CA_REQUEST, PEM
 from rbee.keeper.fleet.shell import CHUNK, Pipes
 from rbee.keeper.fleet.ssh import Ssh
-from rbee.wire.fleet import Tcp
+
+if TYPE_CHECKING:
+    from rbee.wire.fleet import Tcp
 
 REACH_TIMEOUT = 8.0
 """Seconds for the connection from there to the queen, and for its answer."""

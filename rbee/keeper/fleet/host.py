@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rbee.errors import UnknownHive
+from rbee.keeper.changes import Changes
 from rbee.keeper.fleet.typed import Typed
 from rbee.keeper.hives import Hives
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked
 from rbee.narration import LOOKING_AT_HOST
-from rbee.wire.hives import HiveView
 from rbee.wire.types import LOCALHOST, Name, is_same_name
+
+if TYPE_CHECKING:
+    from rbee.wire.hives import HiveView
 
 
 def bring_and_add(queen: Queen, typed: Typed) -> HiveView:
-    """bring_host(), then Hives.add(); a hive whose credential the queen refuses joins again in between."""
-    hives = Hives(queen)
+    """bring_host(), then Changes.add(); a hive whose credential the queen refuses joins again in between."""
+    changes = Changes(queen)
     is_brought = bring_host(queen, typed)
     try:
-        return hives.add(typed.host, typed.port)
+        return changes.add(typed.host, typed.port)
     except UnknownHive:
         if not is_brought:
             raise
     bring_host(queen, typed, is_refused=True)
-    return hives.add(typed.host, typed.port)
+    return changes.add(typed.host, typed.port)
 
 
 def bring_host(queen: Queen, typed: Typed, *, is_refused: bool = False) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rbee.narration import ERROR, EVENTS, Teller
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.events import Line, Speaker
-from rbee.wire.jobs import JobStarted
+
+if TYPE_CHECKING:
+    from rbee.wire.jobs import JobStarted
+    from rbee.wire.lines import Line, Speaker
 
 _COLOURS: Mapping[Speaker, str] = {"bee keeper": "33", "queen bee": "35", "bee hive": "36"}
 _ERRORS = frozenset(event.name for event in EVENTS if event.priority <= ERROR)

@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rbee.keeper.output.lines import dressed
 from rbee.keeper.output.screen import Screen
 from rbee.narration import Teller
-from rbee.wire.events import Line
+
+if TYPE_CHECKING:
+    from rbee.wire.lines import Line
 
 TICK = 0.1
 """Seconds between two frames of the spinner."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import unicodedata
@@ -34,14 +33,14 @@ class Screen:
         """That of sys.stdout; with colour if the terminal can, and NO_COLOR (no-color.org) is not set."""
         is_terminal = sys.stdout.isatty()
         is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb")
-        size = shutil.get_terminal_size()
+        columns, lines = _terminal_size() if is_terminal else (None, 0)
         return cls(
             is_terminal=is_terminal,
             can_redraw=is_terminal and not is_dumb,
             has_colour=is_terminal and colour and not is_dumb and not os.environ.get("NO_COLOR"),
             has_unicode=_speaks_unicode(),
-            columns=size.columns if is_terminal else None,
-            lines=size.lines,
+            columns=columns,
+            lines=lines,
         )
 
     def sized(self, columns: int, lines: int) -> Screen:
@@ -71,6 +70,12 @@ def width(text: str) -> int:
         0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
         for one in text
     )
+
+
+def _terminal_size() -> tuple[int, int]:
+    import shutil  # with three compressions; a pipe or a file has no size
+
+    return shutil.get_terminal_size()
 
 
 def _speaks_unicode() -> bool:

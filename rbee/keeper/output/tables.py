@@ -7,16 +7,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rbee.keeper.output.screen import Screen, width
 from rbee.scope import Scope
 from rbee.text import printable
-from rbee.wire.catalog import AuditEntry
-from rbee.wire.devices import Gpu, Sample
-from rbee.wire.events import FeedEvent
-from rbee.wire.fleet import TokenView
-from rbee.wire.hives import HiveView
 from rbee.wire.types import LOCALHOST
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import AuditEntry
+    from rbee.wire.devices import Gpu
+    from rbee.wire.events import FeedEvent
+    from rbee.wire.fleet import TokenView
+    from rbee.wire.hives import HiveView
+    from rbee.wire.samples import Sample
 
 LEAST_COLUMN = 8
 """Columns of the terminal that a cell keeps at least; it also keeps its header's width."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rbee.keeper.output import tables
 from rbee.keeper.output.screen import Screen, width
 from rbee.scope import SYSTEM, Scope
 from rbee.text import printable
-from rbee.wire.devices import Gpu, GpuSample, Sample
-from rbee.wire.hives import HiveView
+
+if TYPE_CHECKING:
+    from rbee.wire.devices import Gpu
+    from rbee.wire.hives import HiveView
+    from rbee.wire.samples import GpuSample, Sample
 
 Tone = Literal["plain", "bold", "good", "warning", "bad"]
 

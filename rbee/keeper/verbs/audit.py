@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
-from rbee.wire.catalog import Audit
 from rbee.wire.codec import encode
 from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import Name
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import Audit
 
 
 @click.command(short_help="Show who changed hives, tokens and labels.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,11 @@ from rbee.keeper.options import Suggesting, common, in_session
 from rbee.keeper.session import Session
 from rbee.narration import Journal
 from rbee.text import printable
-from rbee.wire.catalog import CatalogReport
 from rbee.wire.codec import encode
 from rbee.wire.types import LOCALHOST
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 
 @click.group(cls=Suggesting, short_help="Back up, check or restore the hive catalog.")

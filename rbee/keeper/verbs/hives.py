@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
-from rbee.keeper.jobs import log_of
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.output import tables
@@ -21,7 +21,9 @@ from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.hives import Hives as Listed
 from rbee.wire.hives import HiveView
-from rbee.wire.jobs import JobStarted
+
+if TYPE_CHECKING:
+    from rbee.wire.jobs import JobStarted
 
 NO_SUCH_HIVES = "No hive has these labels"
 
@@ -49,7 +51,8 @@ def add_hive(
     HOST is localhost, or another machine by the name that ssh knows: if it has not joined, it joins by
     ssh. Adding a hive again starts it if it is offline.
     """
-    from rbee.keeper.fleet.host import bring_and_add, bring_host  # only here
+    from rbee.keeper.changes import Changes  # only to change something
+    from rbee.keeper.fleet.host import bring_and_add, bring_host
     from rbee.keeper.fleet.typed import Typed
 
     host, user = split_user(host, user, session.scope)
@@ -57,7 +60,7 @@ def add_hive(
     with session.queen() as queen:
         if not session.waits:
             bring_host(queen, typed)
-            print_begun(session, Hives(queen).begin_adding(host, port))
+            print_begun(session, Changes(queen).begin_adding(host, port))
             return
         hive = bring_and_add(queen, typed)
     if session.as_json:
@@ -93,13 +96,15 @@ def remove_hive(session: Session, hive: str, force: bool) -> None:
 
     On another machine the hive forgets its queen; its packages stay installed.
     """
+    from rbee.keeper.changes import Changes  # only to change something
+
     with session.queen() as queen:
-        hives = Hives(queen)
+        changes = Changes(queen)
         if not session.waits:
-            print_begun(session, hives.begin_removing(hive, is_forced=force))
+            print_begun(session, changes.begin_removing(hive, is_forced=force))
             return
-        was_there = hives.remove(hive, is_forced=force)
-        near = "" if was_there else hives.near(hive)
+        was_there = changes.remove(hive, is_forced=force)
+        near = "" if was_there else Hives(queen).near(hive)
     if session.as_json:
         session.tell_json({"event": "done", "hive": None, "was_there": was_there})
     elif was_there:
@@ -110,6 +115,8 @@ def remove_hive(session: Session, hive: str, force: bool) -> None:
 
 def print_begun(session: Session, job: JobStarted) -> None:
     """Print the id of a job that was started with --no-wait."""
+    from rbee.keeper.jobs import log_of  # only to change something
+
     if session.as_json:
         session.tell_json({"event": "job", **encode(job)})
     else:

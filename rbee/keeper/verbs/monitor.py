@@ -9,7 +9,6 @@ from datetime import date, datetime
 
 import click
 
-from rbee.config import parse_span
 from rbee.errors import BadInput, Interrupted
 from rbee.keeper.monitor import Event, Monitor, QueenIs
 from rbee.keeper.options import in_session, watching
@@ -18,10 +17,10 @@ from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.narration import ERROR, NOTICE, WARNING
-from rbee.text import printable
+from rbee.text import parse_span, printable
 from rbee.wire.codec import encode
-from rbee.wire.events import EVENTS_MAX, FeedEvent, Gap
-from rbee.wire.types import Name
+from rbee.wire.events import FeedEvent, Gap
+from rbee.wire.types import EVENTS_MAX, Name
 
 
 @click.command(short_help="Show events as they happen.")

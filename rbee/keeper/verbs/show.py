@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +16,11 @@ from rbee.keeper.typed import did_you_mean
 from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import HiveView
+
+if TYPE_CHECKING:
+    from rbee.wire.devices import Devices
+    from rbee.wire.hives import HiveView
+    from rbee.wire.samples import Sample
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,8 +28,10 @@ from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.hives import HiveView, State
 from rbee.wire.routes import QueenRoutes
+
+if TYPE_CHECKING:
+    from rbee.wire.hives import HiveView, State
 
 
 @dataclass(frozen=True, slots=True)

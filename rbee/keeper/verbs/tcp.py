@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from rbee.keeper.options import Suggesting, changing, in_session, looking
@@ -11,8 +13,10 @@ from rbee.keeper.session import Session
 from rbee.keeper.verbs.token import joining_lines
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.fleet import Tcp
 from rbee.wire.routes import QueenRoutes
+
+if TYPE_CHECKING:
+    from rbee.wire.fleet import Tcp
 
 
 @click.group(cls=Suggesting, short_help="Open the queen to hives on other machines, or close it.")

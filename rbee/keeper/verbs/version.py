@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +16,10 @@ from rbee.keeper.queen.state import QueenState
 from rbee.keeper.queen.version import numbers_of, restart
 from rbee.keeper.session import Session
 from rbee.scope import HIVE_UNIT, Scope
-from rbee.wire.hives import HiveView
 from rbee.wire.routes import QueenRoutes
+
+if TYPE_CHECKING:
+    from rbee.wire.hives import HiveView
 
 
 @dataclass(frozen=True, slots=True)

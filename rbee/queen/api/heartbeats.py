@@ -16,7 +16,7 @@ from rbee.server.peer import AnyPeer
 from rbee.server.quick import Quick
 from rbee.server.requests import read_shape
 from rbee.wire.codec import decode
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import QueenRoutes, Route
 from rbee.wire.types import LOCALHOST
 

@@ -13,10 +13,10 @@ from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs
 from rbee.server.app import Handler
 from rbee.server.requests import read_query, read_shape
-from rbee.wire.devices import Sample
 from rbee.wire.hives import AddHive, HiveView, SetCordon, SetLabels
 from rbee.wire.hives import Hives as HiveList
 from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.samples import Sample
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs) -> dict[Route[Any], Handler]:

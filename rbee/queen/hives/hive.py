@@ -24,8 +24,10 @@ from rbee.queen.hives.standing import ENDS, Shared, Standing
 from rbee.queen.jobs import Job
 from rbee.queen.store.records import Actor, Row
 from rbee.scope import Scope
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, State
+from rbee.wire.devices import Devices
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
+from rbee.wire.hives import HiveView, State
+from rbee.wire.samples import Sample
 
 
 class Hive(ABC):

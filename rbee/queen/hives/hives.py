@@ -21,7 +21,8 @@ from rbee.queen.store.records import Actor, Row
 from rbee.scope import HIVE_UNIT
 from rbee.systemd.aio import AsyncBus
 from rbee.uplink.accept import Uplink, Uplinks
-from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveView, State
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
+from rbee.wire.hives import HiveView, State
 from rbee.wire.types import LOCALHOST, spelled
 
 log = logging.getLogger("rbee")

@@ -19,8 +19,10 @@ from rbee.scope import HIVE_UNIT, QUEEN_UNIT, Scope
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.exitstatus import describe_exit
 from rbee.systemd.unit import UnitState
-from rbee.wire.devices import Devices, Sample
-from rbee.wire.hives import HiveHealth, State
+from rbee.wire.devices import Devices
+from rbee.wire.heartbeats import HiveHealth
+from rbee.wire.hives import State
+from rbee.wire.samples import Sample
 from rbee.wire.types import LOCALHOST
 
 log = logging.getLogger("rbee")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from rbee.narration import HIVE_EVENTS, HIVE_SAID
 from rbee.queen.jobs import Jobs
 from rbee.queen.restraint import Restraint
-from rbee.wire.events import Line
-from rbee.wire.hives import Heartbeat
+from rbee.wire.heartbeats import Heartbeat
+from rbee.wire.lines import Line
 
 
 class Relay:

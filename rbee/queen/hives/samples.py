@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rbee.client.link import HiveClient
 from rbee.errors import HiveFailed, NoSuchRoute, RbeeError, Stopping, TimedOut
 from rbee.scope import HIVE_UNIT, Scope
-from rbee.wire.devices import Sample
+
+if TYPE_CHECKING:
+    from rbee.wire.samples import Sample
 
 SAMPLE_TIMEOUT = 5.0
 """Seconds for a hive to report a sample; the drivers of its GPUs have less."""

@@ -23,7 +23,8 @@ from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
 from rbee.scope import Scope
 from rbee.wire.devices import Devices
-from rbee.wire.hives import Heartbeat, HiveView, Label, MachineEnd, SetCordon, SetLabels, State, Status
+from rbee.wire.heartbeats import Heartbeat, MachineEnd
+from rbee.wire.hives import HiveView, Label, SetCordon, SetLabels, State, Status
 
 log = logging.getLogger("rbee")
 

@@ -41,7 +41,7 @@ from rbee.server.requests import read_shape, remote_peer_of
 from rbee.systemd.daemon import Notifier
 from rbee.wire.daemon import Health
 from rbee.wire.devices import Cpu, Devices
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes, Route
 from tests.integration.client.linked import (
     NAME,

@@ -18,9 +18,10 @@ from rbee.hive.heartbeat import Heart
 from rbee.narration import Event, Narrator
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import decode
-from rbee.wire.devices import Cpu, Devices, Sample
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.devices import Cpu, Devices
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import HiveRoutes
+from rbee.wire.samples import Sample
 from tests.integration.unix_http import Answer, raw, request, served
 
 DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))

@@ -52,7 +52,7 @@ from rbee.uplink.accept import Uplink
 from rbee.uplink.frames import FRAME_LIMIT, UplinkRoutes
 from rbee.uplink.offer import Offer
 from rbee.wire.daemon import Health
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes
 from tests.integration.remote_queen import (
     credential,

@@ -21,8 +21,9 @@ from rbee.systemd.daemon import Notifier
 from rbee.wire.catalog import AuditEntry, CatalogReport
 from rbee.wire.codec import encode
 from rbee.wire.daemon import Health
-from rbee.wire.events import FeedEvent, Line
+from rbee.wire.events import FeedEvent
 from rbee.wire.fleet import CreatedToken, Tcp, TokenView
+from rbee.wire.lines import Line
 from rbee.wire.routes import QueenRoutes, Route
 from tests.integration.unix_http import served
 from tests.unit.keeper.doubles import AT, BEGUN, REPOSITORY, story

@@ -17,8 +17,8 @@ from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.server.app import Handler
 from rbee.server.responses import event_stream
 from rbee.wire.codec import encode
-from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.lines import Line
 from rbee.wire.routes import QueenRoutes, Route
 from tests.unit.keeper.doubles import ADDED, AT, BEGUN, FAILURE, JOB, Rbeectl, WithQueen, line, story
 from tests.unit.played_systemd import INACTIVE, PlayedBus

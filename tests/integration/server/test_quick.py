@@ -23,7 +23,8 @@ from rbee.server.quick import QUICK_BYTES
 from rbee.server.requests import read_shape
 from rbee.systemd.daemon import Notifier
 from rbee.wire.daemon import Health
-from rbee.wire.hives import AddHive, HeartbeatAck
+from rbee.wire.heartbeats import HeartbeatAck
+from rbee.wire.hives import AddHive
 from rbee.wire.routes import QueenRoutes
 from tests.integration.unix_http import TIMEOUT, Answer, post, raw, read_answer, request, served
 

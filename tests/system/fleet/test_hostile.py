@@ -174,7 +174,7 @@ def test_a_hive_s_certificate_opens_nothing_of_an_operator_s(fleet: Fleet) -> No
 BEATS = """
 import asyncio, json, sys
 from pathlib import Path
-from rbee.wire.hives import Heartbeat
+from rbee.wire.heartbeats import Heartbeat
 from rbee.errors import RbeeError
 from rbee.hive.membership import Memberships
 from rbee.uplink.offer import Offer

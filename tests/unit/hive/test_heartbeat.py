@@ -25,7 +25,7 @@ from rbee.hive.heartbeat import GOODBYE_TIMEOUT, LINES_MAX, Heart
 from rbee.narration import DETECTED, GOODBYE, Event, Narrator
 from rbee.server.connection import BODY_LIMIT
 from rbee.wire.codec import decode, encode
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(5)

@@ -31,12 +31,13 @@ from rbee.server.responses import event_stream
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import decode, encode
 from rbee.wire.daemon import Health
-from rbee.wire.devices import GpuSample, Sample
-from rbee.wire.events import FeedEvents, Line
+from rbee.wire.events import FeedEvents
 from rbee.wire.fleet import SetTcp, Tcp
 from rbee.wire.hives import Hives, HiveView
 from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.lines import Line
 from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.samples import GpuSample, Sample
 from rbee.wire.types import is_same_name
 from tests.unit.played_systemd import INACTIVE, NOT_FOUND, PlayedBus
 from tests.unit.wire_values import HIVE_VIEW

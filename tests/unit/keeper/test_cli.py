@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
+import rbee.keeper.changes
 import rbee.keeper.cli
-import rbee.keeper.hives
 import rbee.keeper.queen.queen
 import rbee.keeper.queen.shutdown
 import rbee.keeper.queen.sleep
@@ -89,7 +89,13 @@ def test_each_verb_has_help_and_takes_json(path: str) -> None:
 
 def test_the_keeper_s_own_lines_have_names_that_programs_can_find() -> None:
     keeper = rbee.keeper
-    modules = (keeper.hives, keeper.queen.queen, keeper.queen.shutdown, keeper.queen.sleep, keeper.queen.wake)
+    modules = (
+        keeper.changes,
+        keeper.queen.queen,
+        keeper.queen.shutdown,
+        keeper.queen.sleep,
+        keeper.queen.wake,
+    )
     told = [value for module in modules for value in vars(module).values() if isinstance(value, Event)]
 
     assert {event.speaker for event in told} == {"bee keeper"}

@@ -23,7 +23,8 @@ from rbee.uplink.accept import Uplink
 from rbee.wire.codec import encode
 from rbee.wire.devices import Cpu, Devices
 from rbee.wire.fleet import CreateToken, Join, Joined
-from rbee.wire.hives import AddHive, Heartbeat
+from rbee.wire.heartbeats import Heartbeat
+from rbee.wire.hives import AddHive
 from rbee.wire.routes import Route
 from tests.unit.played_hive import PlayedHive
 from tests.unit.queens import a_queen as open_queen

@@ -24,7 +24,8 @@ from rbee.queen.backlog import KEPT, KEPT_SIZE
 from rbee.queen.feed import RETRY_AFTER, WATCHERS, Feed, FeedFile
 from rbee.server.peer import Peer
 from rbee.wire.codec import decode, encode
-from rbee.wire.events import FeedEvent, Gap, Line
+from rbee.wire.events import FeedEvent, Gap
+from rbee.wire.lines import Line
 
 pytestmark = pytest.mark.deadline(10)
 

@@ -15,8 +15,8 @@ from rbee.narration import ADDING, DETECTED
 from rbee.queen.jobs import STORY_LIMIT, STORY_SIZE, STREAMS, Job, Jobs, Stories, job_event
 from rbee.server.peer import Peer
 from rbee.wire.codec import decode, encode
-from rbee.wire.events import Line
 from rbee.wire.jobs import Done, JobStarted, JobView
+from rbee.wire.lines import Line
 
 pytestmark = pytest.mark.deadline(3)
 

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.errors import TimedOut
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT
-from rbee.wire.hives import MachineEnd
+from rbee.wire.heartbeats import MachineEnd
 from tests.unit.systemd.played import PlayedConnection
 
 

@@ -23,7 +23,7 @@ from rbee.errors import (
 from rbee.uplink.accept import ASKED_AT_ONCE, CARRIERS_MAX, Uplink, Uplinks
 from rbee.uplink.frames import FRAME_LIMIT, Dial, Goodbye, write_frame
 from rbee.wire.daemon import Problem
-from rbee.wire.hives import Heartbeat, HeartbeatAck, HiveHealth
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, HiveHealth
 from rbee.wire.routes import HiveRoutes
 from tests.unit.played_hive import PlayedHive
 from tests.unit.wait import until

@@ -20,7 +20,7 @@ from rbee.uplink.frames import (
     refusal_of,
     write_frame,
 )
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from tests.unit.played_hive import Pipe
 
 BEAT = Heartbeat("gpu1", "2026-01-31T12:00:00Z", (), "1" * 32)

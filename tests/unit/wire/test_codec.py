@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from rbee.errors import BadInput
 from rbee.wire.codec import decode, encode
-from rbee.wire.devices import Devices, Sample
+from rbee.wire.devices import Devices
 from rbee.wire.fleet import CreateToken, Join, Renew, SetTcp
-from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, Hives, SetCordon, SetLabels
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
+from rbee.wire.hives import AddHive, Hives, SetCordon, SetLabels
 from rbee.wire.jobs import Done
+from rbee.wire.samples import Sample
 from rbee.wire.types import Name, TokenId
 from tests.unit.wire_values import ANYTHING, HIVE_VIEW, WIRE_TYPES, values, wire_fields
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
@@ -35,3 +36,16 @@ def test_a_table_lists_its_routes_as_they_stand_there_and_names_them(table: Any)
 def test_a_route_fills_its_path() -> None:
     assert QueenRoutes.EVENTS.url(job_id="7" * 32) == f"/v1/jobs/{'7' * 32}/events"
     assert UplinkRoutes.CARRIER.url(dial_id="7" * 32) == f"/v1/uplink/{'7' * 32}"
+
+
+@pytest.mark.parametrize("table", [QueenRoutes, FleetRoutes, HiveRoutes], **NAMED)
+def test_the_shape_that_a_route_names_is_the_one_that_its_type_promises(table: Any) -> None:
+    promised = [table.__annotations__[route.name.upper()] for route in table.ALL]
+    named = ["dict[str, Any]" if route.answer is dict else _name(route.answer) for route in table.ALL]
+
+    assert [f"Route[{name}]" for name in named] == promised
+    assert all(is_dataclass(route.body) for route in table.ALL if route.takes is not None)
+
+
+def _name(shape: type | None) -> str:
+    return "None" if shape is None else shape.__name__

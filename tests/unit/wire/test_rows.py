@@ -13,12 +13,13 @@ from rbee.client.answers import read_answer
 from rbee.errors import Unreachable
 from rbee.wire.catalog import AuditEntry
 from rbee.wire.codec import decode, encode
-from rbee.wire.devices import Cpu, GpuSample
+from rbee.wire.devices import Cpu
 from rbee.wire.events import FeedEvent
 from rbee.wire.fleet import TokenView
 from rbee.wire.hives import HiveView
 from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
 from rbee.wire.rows import read_row
+from rbee.wire.samples import GpuSample
 from rbee.wire.types import Name
 from tests.unit.wire_values import HIVE_VIEW
 

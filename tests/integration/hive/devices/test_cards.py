@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rbee.wire.codec import decode
-from rbee.wire.devices import GpuSample
+from rbee.wire.samples import GpuSample
 from tests.unit.hive.devices.cards import BUSY, IDLE, cards_of, doing, sample_of
 from tests.unit.hive.devices.machine import A, B, Machine
 

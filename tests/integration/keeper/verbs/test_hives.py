@@ -12,15 +12,14 @@ from rbee.errors import HiveFailed, HiveNotOnline
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
 from rbee.wire.codec import encode
-from rbee.wire.devices import Sample
 from rbee.wire.hives import Hives, Label
-from rbee.wire.jobs import Done, JobStarted
+from rbee.wire.jobs import Done
 from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.samples import Sample
 from tests.unit.keeper.doubles import (
     ADDED,
     BEGUN,
     GIB,
-    JOB,
     REMOTE,
     SAMPLE,
     Rbeectl,
@@ -32,26 +31,6 @@ from tests.unit.keeper.doubles import (
 )
 from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
-
-
-@pytest.mark.parametrize(
-    ("verb", "route"), [("add-hive", QueenRoutes.ADD_HIVE), ("remove-hive", QueenRoutes.REMOVE_HIVE)]
-)
-def test_without_waiting_the_job_is_named_and_goes_on(
-    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, verb: str, route: Route
-) -> None:
-    started = JobStarted("localhost", JOB, f"/v1/jobs/{JOB}/events")
-
-    async def begin(request: Request) -> JobStarted:
-        assert "text/event-stream" not in request.headers["accept"]
-        return started
-
-    told = with_queen({route: begin}, lambda: rbeectl(verb, "localhost", "--no-wait"))
-    for_programs = with_queen({route: begin}, lambda: rbeectl(verb, "localhost", "--no-wait", "--json"))
-
-    assert told.code == for_programs.code == 0
-    assert told.out.endswith(f"Job {JOB} goes on; follow it: sudo rbeectl logs -f --job {JOB}\n")
-    assert for_programs.json[-1] == {"event": "job", **encode(started)}
 
 
 def test_adding_wakes_the_queen_tells_the_story_and_ends_with_the_devices(
@@ -82,19 +61,6 @@ def test_adding_to_an_awake_queen_wakes_nobody(
     assert ran.code == 0
     assert ran.out.splitlines()[0] == "(bee keeper) queen is awake and healthy."
     assert awake.asked == []
-
-
-@pytest.mark.parametrize("hive", [None, replace(HIVE_VIEW, state="offline")], ids=["none", "offline"])
-def test_exit_0_means_that_the_hive_is_online(
-    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, hive: Any
-) -> None:
-    done = story(BEGUN, ("done", encode(Done(hive))))
-
-    ran = with_queen({QueenRoutes.ADD_HIVE: done}, lambda: rbeectl("add-hive", "localhost"))
-
-    assert ran.code == 1
-    assert "localhost is not online" in ran.err
-    assert "Online" not in ran.out
 
 
 def test_removing_tells_its_story(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:

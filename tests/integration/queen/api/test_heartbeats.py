@@ -9,7 +9,7 @@ from rbee.queen.api.admission import Admission
 from rbee.queen.api.heartbeats import quick
 from rbee.server.peer import Peer
 from rbee.wire.codec import encode
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import QueenRoutes
 from tests.integration.house import House, until
 

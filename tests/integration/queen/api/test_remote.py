@@ -39,7 +39,7 @@ from rbee.uplink.dial import dial
 from rbee.uplink.frames import UplinkRoutes
 from rbee.uplink.offer import Offer
 from rbee.wire.fleet import Join, Joined, Renew
-from rbee.wire.hives import HeartbeatAck, HiveHealth
+from rbee.wire.heartbeats import HeartbeatAck, HiveHealth
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER, FleetRoutes, HiveRoutes, QueenRoutes, Route
 from tests.integration.remote_queen import queen_address, served_over_tcp
 from tests.unit.queen.joined import INSTANCE, MACHINE, OPERATOR, OTHER, Queen, a_queen, beat

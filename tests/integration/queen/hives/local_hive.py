@@ -25,7 +25,8 @@ from rbee.queen.store.store import Store
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import decode, encode
 from rbee.wire.devices import Cpu, Devices, Gpu
-from rbee.wire.hives import AddHive, Heartbeat, HeartbeatAck, HiveView
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
+from rbee.wire.hives import AddHive, HiveView
 from rbee.wire.jobs import Done
 from tests.integration.unix_http import served
 from tests.unit.played_systemd import PlayedSystemd

@@ -10,7 +10,7 @@ import pytest
 
 from rbee.errors import CatalogFailed
 from rbee.scope import HIVE_UNIT
-from rbee.wire.hives import HeartbeatAck
+from rbee.wire.heartbeats import HeartbeatAck
 from tests.integration.queen.hives.local_hive import ACTOR, DEVICES, LOCALHOST, MakeQueen, beat, told
 from tests.unit.played_systemd import ACTIVE, KILLED, NoProgram
 from tests.unit.wait import until

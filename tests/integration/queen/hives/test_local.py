@@ -11,7 +11,7 @@ from rbee.errors import NotPermitted, Stopping, TimedOut, UnitFailed
 from rbee.queen.hives.describe import describe
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
-from rbee.wire.hives import MachineEnd
+from rbee.wire.heartbeats import MachineEnd
 from tests.integration.queen.hives.local_hive import (
     ACTOR,
     DEVICES,

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.queen.restraint import AT_ONCE, LINES
 from rbee.scope import HIVE_UNIT
-from rbee.wire.events import Line
+from rbee.wire.lines import Line
 from tests.integration.queen.hives.local_hive import ACTOR, LOCALHOST, MakeQueen, beat, lines, told
 from tests.unit.played_systemd import ACTIVE, NoProgram
 from tests.unit.wait import until

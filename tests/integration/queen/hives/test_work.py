@@ -8,8 +8,8 @@ import pytest
 
 from rbee.errors import NotPermitted, TooMany, UnknownHost
 from rbee.scope import HIVE_UNIT, TARGET
-from rbee.wire.events import Line
 from rbee.wire.hives import AddHive
+from rbee.wire.lines import Line
 from tests.integration.queen.hives.local_hive import (
     ACTOR,
     DEVICES,

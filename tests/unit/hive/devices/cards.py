@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from rbee.wire.codec import decode
-from rbee.wire.devices import Devices, Gpu, GpuSample
+from rbee.wire.devices import Devices, Gpu
+from rbee.wire.samples import GpuSample
 from tests.nvml import Load, StubCard
 from tests.unit.hive.devices.machine import DRIVER, Machine
 

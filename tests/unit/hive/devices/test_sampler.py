@@ -12,7 +12,8 @@ import pytest
 from rbee.hive.devices import Detector, Sampler
 from rbee.hive.devices.sampler import SHARED_FOR
 from rbee.wire.codec import decode, encode
-from rbee.wire.devices import Cpu, Devices, GpuSample, Sample
+from rbee.wire.devices import Cpu, Devices
+from rbee.wire.samples import GpuSample, Sample
 from tests.unit.hive.devices.cards import BUSY, gpu_of, sample_of
 from tests.unit.hive.devices.machine import A
 

@@ -9,7 +9,7 @@ import pytest
 
 from rbee.keeper.output.lines import JsonLines, Terminal
 from rbee.narration import ADD_FAILED, ADDING, DETECTED, QUEEN_ASLEEP, Event
-from rbee.wire.events import Line
+from rbee.wire.lines import Line
 
 # What could steer whoever shows it, and what is shown instead.
 STEERING = [

@@ -14,7 +14,7 @@ import pytest
 
 from rbee.keeper.output.progress import TICK, Progress
 from rbee.keeper.output.screen import Screen
-from rbee.wire.events import Line
+from rbee.wire.lines import Line
 
 AT = "2026-01-31T12:00:00.000Z"
 WIDE = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode=True, columns=60, lines=12)

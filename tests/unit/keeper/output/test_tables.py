@@ -21,8 +21,9 @@ from rbee.keeper.output.tables import (
     table,
 )
 from rbee.wire.catalog import AuditEntry
-from rbee.wire.devices import Cpu, Devices, Finding, Gpu, GpuSample
+from rbee.wire.devices import Cpu, Devices, Finding, Gpu
 from rbee.wire.hives import Label
+from rbee.wire.samples import GpuSample
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.wire_values import HIVE_VIEW
 

@@ -8,8 +8,8 @@ import pytest
 
 from rbee.keeper.output.screen import Screen, width
 from rbee.keeper.output.top import Moment, frame
-from rbee.wire.devices import Sample
 from rbee.wire.hives import HiveView
+from rbee.wire.samples import Sample
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.wire_values import HIVE_VIEW
 

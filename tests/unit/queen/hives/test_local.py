@@ -10,7 +10,7 @@ import rbee.queen.hives.local
 from rbee.errors import BadConfig
 from rbee.queen.hives.local import fault_of
 from rbee.scope import SYSTEM, Scope
-from rbee.wire.hives import HiveHealth
+from rbee.wire.heartbeats import HiveHealth
 
 
 @pytest.mark.parametrize(

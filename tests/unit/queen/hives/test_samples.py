@@ -11,7 +11,7 @@ from rbee.client.link import HiveClient
 from rbee.errors import Disconnected, HiveFailed, HiveNotOnline, NoSuchRoute, RbeeError, Stopping, TimedOut
 from rbee.queen.hives.samples import SampleCache
 from rbee.scope import SYSTEM
-from rbee.wire.devices import Sample
+from rbee.wire.samples import Sample
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.wait import until
 
