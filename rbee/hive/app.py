@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Router
 
 from rbee import __version__
 from rbee.errors import BadInput, HiveFailed, NotPermitted
@@ -38,7 +38,7 @@ def build(
     look: Callable[[], Awaitable[Sample]],
     leave: Callable[[], None] | None = None,
     scope: Scope = SYSTEM,
-) -> Starlette:
+) -> Router:
     """Return the hive's app. `detect` and `leave` may block; `stop` returns, and this process then ends.
 
     `leave` forgets a queen on another machine, and does the same; None for the local queen.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
+from starlette.routing import Router
 
 from rbee import __version__
 from rbee.client.link import HiveClient, Link
@@ -241,7 +241,7 @@ class Queen:
         self.jobs.close()
         self.feed.close()
 
-    def app(self) -> Starlette:
+    def app(self) -> Router:
         """Return the app that is served on the Unix sockets."""
 
         async def health(_request: object) -> Health:

@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from rbee.errors import BadInput, NoSuchMethod, NoSuchRoute, RbeeError, Stopping
+from rbee.errors import NoSuchMethod, NoSuchRoute, RbeeError, Stopping
 from rbee.server.requests import any_peer_of
 from rbee.server.responses import json_response, problem_response
 from rbee.text import printable
@@ -37,10 +36,11 @@ def build_app(
     handlers: Mapping[Route[Any], Handler],
     *,
     admit: Admit = lambda peer, route: None,
-) -> Starlette:
+) -> Router:
     """Return an app of the route table's handlers; a handler returns a shape, or a Response.
 
-    The OpenAPI document is made from the same table, so that the two cannot differ.
+    The OpenAPI document is made from the same table, so that the two cannot differ. The app is a
+    router alone: its endpoints answer for errors, and Starlette's middleware for that loads pages of HTML.
     """
 
     @cache
@@ -51,13 +51,12 @@ def build_app(
     for route, handler in handlers.items():
         paths.setdefault(route.path, {})[route.method] = (route, handler)
 
-    app = Starlette(
-        routes=[StarletteRoute(path, _Endpoint(methods, document, admit)) for path, methods in paths.items()],
-        exception_handlers={RbeeError: _refuse, HTTPException: _refuse_http, Exception: _refuse_unforeseen},
+    return Router(
+        [StarletteRoute(path, _Endpoint(methods, document, admit)) for path, methods in paths.items()],
+        # No redirect to the path with or without '/', which would not be a problem document.
+        redirect_slashes=False,
+        default=_refuse_path,
     )
-    # No redirect to the path with or without '/', which would not be a problem document.
-    app.router.redirect_slashes = False
-    return app
 
 
 class _Endpoint:
@@ -79,6 +78,13 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             response = await self._answer(Request(scope, receive))
+        except RbeeError as error:
+            response = problem_response(error)
+        except Exception:
+            log.error("%s %s failed: internal error", scope["method"], printable(scope["path"]))
+            failure = RbeeError("internal error", hint="The journal has its traceback.")
+            await problem_response(failure)(scope, receive, send)
+            raise  # uvicorn logs the traceback
         except asyncio.CancelledError:
             # serve() cancels requests that are in flight when its grace is over; the client gets an answer.
             response = problem_response(Stopping("the daemon is being stopped", hint="Ask again."))
@@ -103,21 +109,6 @@ class _Endpoint:
         return answer if isinstance(answer, Response) else json_response(answer, route.success)
 
 
-async def _refuse(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RbeeError)
-    return problem_response(error)
-
-
-async def _refuse_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return problem_response(
-            NoSuchRoute(f"there is nothing at {request.scope['path']}", hint="GET /v1/openapi.json")
-        )
-    return problem_response(BadInput(str(error.detail)))
-
-
-async def _refuse_unforeseen(request: Request, _error: Exception) -> Response:
-    # Starlette raises the error again after this answer, and uvicorn logs its traceback.
-    log.error("%s %s failed: internal error", request.method, printable(request.scope["path"]))
-    return problem_response(RbeeError("internal error", hint="The journal has its traceback."))
+async def _refuse_path(scope: Scope, receive: Receive, send: Send) -> None:
+    error = NoSuchRoute(f"there is nothing at {scope['path']}", hint="GET /v1/openapi.json")
+    await problem_response(error)(scope, receive, send)

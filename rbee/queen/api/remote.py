@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Router
 
 from rbee import __version__
 from rbee.errors import BadInput, HiveNotOnline, NotPermitted, RbeeError
@@ -42,7 +42,7 @@ def admit(peer: RemotePeer, route: Route[Any]) -> None:
         )
 
 
-def build(access: TcpAccess, fleet: Fleet, hives: Hives) -> Starlette:
+def build(access: TcpAccess, fleet: Fleet, hives: Hives) -> Router:
     """Return the app that is served over TCP. Long because each handler is a small function in here."""
 
     async def ca(_request: Request) -> Response:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Router
 
 import rbee.client.link
 from rbee import tls
@@ -74,7 +74,7 @@ DEVICES = Devices(Cpu("a cpu", 1, 2, 4, 8 * 2**30))
 BEAT = Heartbeat("localhost", "2026-01-31T12:00:00Z", (), "0" * 32)
 
 
-def app(handlers: dict[Route, Handler] | None = None) -> Starlette:
+def app(handlers: dict[Route, Handler] | None = None) -> Router:
     async def health(_request: Request) -> Health:
         return Health("ok", "1")
 

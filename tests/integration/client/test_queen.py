@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Router
 
 import rbee.client.queen
 from rbee.client.answers import ANSWER_LIMIT
@@ -46,7 +46,7 @@ JOB = "7" * 32
 Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def app(handlers: dict[Route, Handler]) -> Starlette:
+def app(handlers: dict[Route, Handler]) -> Router:
     return build_app("a test", "1", handlers)
 
 

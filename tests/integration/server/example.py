@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.routing import Router
 
 from rbee.server.app import Handler, build_app
 from rbee.server.requests import peer_of, read_shape
@@ -31,7 +31,7 @@ async def add_hive(request: Request) -> JobStarted:
     return JobStarted(asked.host, JOB, f"/at/{asked.port}")
 
 
-def app(handlers: dict[Route, Handler] | None = None, **options: Any) -> Starlette:
+def app(handlers: dict[Route, Handler] | None = None, **options: Any) -> Router:
     routes: dict[Route, Handler] = {
         QueenRoutes.HEALTH: health,
         QueenRoutes.ADD_HIVE: add_hive,

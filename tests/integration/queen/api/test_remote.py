@@ -115,7 +115,7 @@ async def refusal_of(link: Link, route: Route, body: Any = None, **headers: str)
             assert isinstance(link._place, QueenAddress)
             await dial(link._place, route, headers, Upgraded(), **path_values(route))
         else:
-            await link.ask(replace(route, answer=route.answer or dict), body, headers=headers)
+            await link.ask(replace(route, answers=route.answer or dict), body, headers=headers)
     except RbeeError as error:
         return error
     raise AssertionError(f"{route.name} was not refused")
@@ -152,7 +152,7 @@ async def test_no_route_of_an_operator_is_served_to_anybody(remote: Remote) -> N
         if route.path in theirs:
             continue
         path = route.url(hive_id="gpu1", job_id="0" * 32, token_id="0" * 8)
-        plain = replace(route, path=path, answer=route.answer or dict)
+        plain = replace(route, path=path, answers=route.answer or dict)
         for link in (hive, stranger):
             error = await refusal_of(link, plain, b"{}" if route.body else None)
             assert isinstance(error, NoSuchRoute), route.name
@@ -164,7 +164,7 @@ async def test_a_method_that_a_route_of_a_fleet_does_not_have_is_refused(remote:
     hive = remote.link(await remote.join())
     for route in ROUTES:
         other = replace(
-            route, method="DELETE", path=route.url(**path_values(route)), answer=dict, success=200
+            route, method="DELETE", path=route.url(**path_values(route)), answers=dict, success=200
         )
         assert isinstance(await refusal_of(hive, other), NoSuchMethod), route.name
 
