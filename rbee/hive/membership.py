@@ -27,7 +27,6 @@ from rbee.errors import BadConfig, BadInput, RbeeError
 from rbee.files import explained, sync_folder, write_whole
 from rbee.scope import SYSTEM, Scope
 from rbee.wire.codec import decode, encode
-from rbee.wire.fleet import Renew
 from rbee.wire.routes import FleetRoutes
 from rbee.wire.types import Host, Name, Pem, Port
 
@@ -167,6 +166,8 @@ async def certify(membership: Membership, scope: Scope = SYSTEM) -> tuple[str, s
 
     This changes nothing at the queen, and proves that the queen knows the credential.
     """
+    from rbee.wire.fleet import Renew  # for a queen on another machine
+
     key = key_of(membership.path.read_text())
     link = Link(membership.queen(), timeout=ASK_TIMEOUT, scope=scope)
     try:

@@ -18,7 +18,6 @@ from rbee.errors import NoSuchMethod, NoSuchRoute, RbeeError, Stopping
 from rbee.server.requests import any_peer_of
 from rbee.server.responses import json_response, problem_response
 from rbee.text import printable
-from rbee.wire.openapi import openapi
 from rbee.wire.routes import Route
 
 log = logging.getLogger("rbee")
@@ -45,6 +44,8 @@ def build_app(
 
     @cache
     def document() -> bytes | memoryview:
+        from rbee.wire.openapi import openapi  # with the shapes of all subjects
+
         return json_response(openapi(title, version, tuple(handlers))).body
 
     paths: dict[str, dict[str, tuple[Route[Any], Handler]]] = {}

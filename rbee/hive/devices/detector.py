@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbee.hive.devices import pci
 from rbee.hive.devices.cards import read_cards
@@ -18,7 +19,9 @@ from rbee.hive.devices.pci import NVIDIA, PciCard
 from rbee.hive.devices.sensors import Sensors
 from rbee.hive.devices.text import MOST_TEXT, printable
 from rbee.wire.devices import Devices, Finding, Gpu
-from rbee.wire.samples import GpuSample
+
+if TYPE_CHECKING:
+    from rbee.wire.samples import GpuSample
 
 _VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
@@ -16,7 +16,9 @@ from rbee.server.requests import read_query, read_shape
 from rbee.wire.hives import AddHive, HiveView, SetCordon, SetLabels
 from rbee.wire.hives import Hives as HiveList
 from rbee.wire.routes import QueenRoutes, Route
-from rbee.wire.samples import Sample
+
+if TYPE_CHECKING:
+    from rbee.wire.samples import Sample
 
 
 def routes(hives: Hives, work: HiveWork, jobs: Jobs) -> dict[Route[Any], Handler]:

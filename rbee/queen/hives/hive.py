@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rbee.client.link import HiveClient
 from rbee.errors import CatalogFailed, HiveNotOnline, RbeeError
@@ -24,10 +25,12 @@ from rbee.queen.hives.standing import ENDS, Shared, Standing
 from rbee.queen.jobs import Job
 from rbee.queen.store.records import Actor, Row
 from rbee.scope import Scope
-from rbee.wire.devices import Devices
 from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
-from rbee.wire.hives import HiveView, State
-from rbee.wire.samples import Sample
+
+if TYPE_CHECKING:
+    from rbee.wire.devices import Devices
+    from rbee.wire.hives import HiveView, State
+    from rbee.wire.samples import Sample
 
 
 class Hive(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import TYPE_CHECKING
 
 from rbee import config
 from rbee.client.link import HiveClient
@@ -19,11 +20,13 @@ from rbee.scope import HIVE_UNIT, QUEEN_UNIT, Scope
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.exitstatus import describe_exit
 from rbee.systemd.unit import UnitState
-from rbee.wire.devices import Devices
-from rbee.wire.heartbeats import HiveHealth
-from rbee.wire.hives import State
-from rbee.wire.samples import Sample
 from rbee.wire.types import LOCALHOST
+
+if TYPE_CHECKING:
+    from rbee.wire.devices import Devices
+    from rbee.wire.heartbeats import HiveHealth
+    from rbee.wire.hives import State
+    from rbee.wire.samples import Sample
 
 log = logging.getLogger("rbee")
 

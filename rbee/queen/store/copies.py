@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import way_out
@@ -21,7 +21,9 @@ from rbee.errors import CatalogFailed, TimedOut, TooMany
 from rbee.files import no_temporary_folder, temporary_folder, trouble
 from rbee.queen.store.failure import explain
 from rbee.scope import Scope
-from rbee.wire.catalog import CatalogReport
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
 GoesOn = Callable[[], bool]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
-from rbee.wire.catalog import CatalogReport
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
+
 
 Result = TypeVar("Result")
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar
 
 from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, LOGS, Lock, log_of, way_out
@@ -30,7 +30,9 @@ from rbee.queen.store.copies import Copies
 from rbee.queen.store.engine import Engine, Session, Value
 from rbee.queen.store.failure import explain
 from rbee.scope import Scope
-from rbee.wire.catalog import CatalogReport
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 Result = TypeVar("Result")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rbee.narration import Narrator
 from rbee.queen.metrics import Metrics
@@ -16,7 +16,9 @@ from rbee.queen.store.sqlite import SQLite
 from rbee.queen.store.tokens import TokenStore
 from rbee.queen.store.writer import Writer
 from rbee.scope import SYSTEM, Scope
-from rbee.wire.catalog import CatalogReport
+
+if TYPE_CHECKING:
+    from rbee.wire.catalog import CatalogReport
 
 
 class Store:
