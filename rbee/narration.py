@@ -11,10 +11,9 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from rbee.errors import TEXT_LIMIT
 from rbee.text import printable, shortened
@@ -28,8 +27,7 @@ JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A kind of line; `message_id` is None for the keeper's own, which are never in the journal."""
 
     name: str

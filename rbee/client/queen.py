@@ -7,9 +7,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, read_answer, refusal
@@ -27,8 +26,7 @@ SILENCE = 30.0
 """Seconds without data after which a stream counts as broken: three times sse.KEEP_ALIVE."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoryEvent:
+class StoryEvent(NamedTuple):
     """One server-sent event: `kind` is 'job', 'line', 'done' or 'error'."""
 
     id: int
@@ -36,8 +34,7 @@ class StoryEvent:
     data: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FeedBlock:
+class FeedBlock(NamedTuple):
     """One block of the feed: `kind` is 'narrated' or 'gap', or '' for one with only an id."""
 
     id: str

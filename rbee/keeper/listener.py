@@ -7,8 +7,8 @@ import pwd
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT
 from rbee.systemd.bus import Bus
@@ -18,16 +18,14 @@ LISTENING = "0A"
 """TCP_LISTEN of the kernel's net/tcp_states.h, as /proc/net/tcp writes it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClosedTcp:
+class ClosedTcp(NamedTuple):
     """Why hives on other machines cannot reach the queen, in one sentence, and the cure."""
 
     message: str
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(NamedTuple):
     """A process that listens on a port; `pid` is None if this user may not see which one it is."""
 
     uid: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.errors import BadInput
 from rbee.wire.codec import decode
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from rbee.wire.hives import HiveView
 
 
-@dataclass(frozen=True, slots=True)
-class _Term:
+class _Term(NamedTuple):
     """`value` is None if the term is about the key only."""
 
     key: str
@@ -22,8 +20,7 @@ class _Term:
     is_wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(NamedTuple):
     """All of its terms must hold; one without terms selects every hive."""
 
     terms: tuple[_Term, ...] = ()

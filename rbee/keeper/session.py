@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -109,7 +109,7 @@ class Session:
             click.echo(text)
             return
         if not isinstance(draw, str):
-            text = self._gated(draw(replace(self.frame, scrolls=True)))
+            text = self._gated(draw(self.frame._replace(scrolls=True)))
         page(text, self.screen)
 
     def _gated(self, text: str) -> str:

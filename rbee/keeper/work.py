@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.errors import TimedOut
 from rbee.narration import Teller
@@ -29,8 +29,7 @@ class Deadline:
         return min(most, left)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """`left` is Deadline.left()."""
 
     bus: Bus

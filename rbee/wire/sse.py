@@ -5,7 +5,7 @@ A subset of the HTML standard: lines end with a line feed, and an event has one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.errors import Unreachable
 
@@ -15,8 +15,7 @@ KEEP_ALIVE = 10.0
 COMMENT = b": still here\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of a stream; a field without a line is None. `data` is JSON, not yet parsed."""
 
     id: str | None

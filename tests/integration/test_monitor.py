@@ -9,7 +9,6 @@ import queue
 import select
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -390,7 +389,7 @@ async def test_an_event_of_a_newer_queen_says_what_is_not_known_of_it_and_ends_n
     queen = await house.wake_queen()
     async with watching(house, lines=0) as watch:
         await until(lambda: queen.feed.limits.taken == 1)
-        queen.feed.narrate(replace(HIVE_ONLINE, speaker="bee worker"), "hello")  # type: ignore[arg-type]
+        queen.feed.narrate(HIVE_ONLINE._replace(speaker="bee worker"), "hello")  # type: ignore[arg-type]
         queen.feed.narrate(HIVE_ONLINE, "and on")
         odd, after = await watch.next(), await watch.next()
 

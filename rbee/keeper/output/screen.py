@@ -6,16 +6,14 @@ import os
 import signal
 import sys
 import unicodedata
-from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import click
 
 from rbee.signals import ENDING
 
 
-@dataclass(frozen=True, slots=True)
-class Screen:
+class Screen(NamedTuple):
     """`columns` is None if lines are not cut: in a pipe or a file.
 
     `can_redraw` is a terminal with control sequences, though perhaps without colour.
@@ -45,7 +43,7 @@ class Screen:
 
     def sized(self, columns: int, lines: int) -> Screen:
         """The same screen with another size."""
-        return replace(self, columns=columns, lines=lines)
+        return self._replace(columns=columns, lines=lines)
 
     def dress(self, text: str, code: str) -> str:
         """The text in a colour or weight, by its SGR code; unchanged on a screen without colour."""

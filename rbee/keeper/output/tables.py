@@ -5,9 +5,8 @@ from __future__ import annotations
 import pwd
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.keeper.output.screen import Screen, width
 from rbee.scope import Scope
@@ -29,8 +28,7 @@ LEAST_KEY = 20
 """The same for the key column, when lines are not cut at the edge of the screen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """How a table is drawn: with a header or without, and for which screen, None for any width.
 
     Lines are cut to the screen, unless it scrolls to the right.

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from rbee.config import QueenConfig
@@ -130,7 +130,7 @@ class Standing:
             return
         self._shared.changed()
         if is_narrated:
-            event = replace(HIVE_OFFLINE, priority=NOTICE) if reason in ASKED_FOR else HIVE_OFFLINE
+            event = HIVE_OFFLINE._replace(priority=NOTICE) if reason in ASKED_FOR else HIVE_OFFLINE
             text = f"the beehive {self.row.id} is offline: {reason}"
             self._shared.narrator.narrate(event, text, hive=self.row.id)
         await self.remember("offline", wanted=wanted, by=by)

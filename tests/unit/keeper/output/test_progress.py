@@ -6,7 +6,6 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pyte
@@ -132,7 +131,7 @@ def test_the_step_under_way_has_a_spinner_that_turns(clock: Clock) -> None:
 
 
 def test_a_terminal_without_unicode_gets_ascii(clock: Clock) -> None:
-    terminal = Terminal(replace(WIDE, has_unicode=False, columns=30))
+    terminal = Terminal(WIDE._replace(has_unicode=False, columns=30))
     telling = progress(terminal, clock)
 
     telling.relay(FIRST)
@@ -143,7 +142,7 @@ def test_a_terminal_without_unicode_gets_ascii(clock: Clock) -> None:
 
 @pytest.mark.parametrize("columns", [1, 2, 10, 20, 44, 45, 46, 60])
 def test_no_step_reaches_the_end_of_its_line(clock: Clock, columns: int) -> None:
-    terminal = Terminal(replace(WIDE, columns=columns))
+    terminal = Terminal(WIDE._replace(columns=columns))
     telling = progress(terminal, clock)
 
     telling.relay(Line("bee hive", "größe 蜜蜂 " * 9, "detected", AT))
@@ -155,7 +154,7 @@ def test_no_step_reaches_the_end_of_its_line(clock: Clock, columns: int) -> None
 
 
 def test_a_story_higher_than_the_screen_does_not_collapse(clock: Clock) -> None:
-    terminal = Terminal(replace(WIDE, lines=3))
+    terminal = Terminal(WIDE._replace(lines=3))
     telling = progress(terminal, clock)
 
     for _ in range(5):
@@ -167,7 +166,7 @@ def test_a_story_higher_than_the_screen_does_not_collapse(clock: Clock) -> None:
 
 def test_after_a_resize_nothing_is_drawn_over(clock: Clock) -> None:
     terminal = Terminal(WIDE)
-    telling = progress(terminal, clock, find=lambda: replace(WIDE, columns=30))
+    telling = progress(terminal, clock, find=lambda: WIDE._replace(columns=30))
 
     telling.relay(FIRST)
     telling.close(went_well=True)
@@ -208,7 +207,7 @@ def test_nothing_is_drawn_while_somebody_asks_and_nothing_over_the_question(cloc
 
 
 def test_colours_are_those_of_the_plain_story(clock: Clock) -> None:
-    terminal = Terminal(replace(WIDE, has_colour=True))
+    terminal = Terminal(WIDE._replace(has_colour=True))
     telling = progress(terminal, clock)
 
     telling.relay(FAILED)

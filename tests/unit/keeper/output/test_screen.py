@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,20 +39,20 @@ def test_a_line_is_cut_to_its_columns(line: str, columns: int | None, shown: str
 
 
 def test_without_unicode_the_ellipsis_is_dots_as_far_as_they_fit() -> None:
-    ascii_only = replace(PLAIN, has_unicode=False)
+    ascii_only = PLAIN._replace(has_unicode=False)
 
     assert ascii_only.cut("0123456789a") == "0123456..."
     assert ascii_only.cut("abcdef", 2) == ".."
 
 
 def test_in_a_file_no_line_is_cut() -> None:
-    assert replace(PLAIN, columns=None).cut("x" * 1000) == "x" * 1000
+    assert PLAIN._replace(columns=None).cut("x" * 1000) == "x" * 1000
 
 
 def test_a_text_is_dressed_where_there_are_colours() -> None:
     assert PLAIN.dress("well", "32") == "well"
-    assert replace(PLAIN, has_colour=True).dress("well", "32") == "\x1b[32mwell\x1b[0m"
-    assert replace(PLAIN, has_colour=True).dress("well", "") == "well"
+    assert PLAIN._replace(has_colour=True).dress("well", "32") == "\x1b[32mwell\x1b[0m"
+    assert PLAIN._replace(has_colour=True).dress("well", "") == "well"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def test_a_pager_is_for_what_a_terminal_does_not_hold(
     monkeypatch.setenv("SYSTEMD_PAGER", pager)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
 
-    assert needs_pager(text, replace(PLAIN, is_terminal=is_terminal)) == needs
+    assert needs_pager(text, PLAIN._replace(is_terminal=is_terminal)) == needs
 
 
 def test_a_signal_that_ends_rbeectl_ends_it_while_a_pager_is_open_but_ctrl_c_is_the_pagers(

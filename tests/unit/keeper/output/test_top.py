@@ -93,7 +93,7 @@ def test_an_empty_catalog_says_how_to_begin() -> None:
     ],
 )
 def test_a_narrow_terminal_gets_fewer_columns(columns: int, header: list[str]) -> None:
-    shown = text(at(HIVE_VIEW), replace(PLAIN, columns=columns))
+    shown = text(at(HIVE_VIEW), PLAIN._replace(columns=columns))
 
     assert shown[2].split() == header
     assert ("█" in shown[3]) == (columns >= 80)
@@ -106,14 +106,14 @@ def test_a_narrow_terminal_gets_fewer_columns(columns: int, header: list[str]) -
 def test_no_frame_is_larger_than_the_terminal(columns: int, lines: int) -> None:
     hives = [replace(HIVE_VIEW, id="蜜蜂" * 20), HIVE_VIEW, replace(HIVE_VIEW, state="suspect")]
 
-    rows = frame(at(*hives), replace(PLAIN, columns=columns, lines=lines))
+    rows = frame(at(*hives), PLAIN._replace(columns=columns, lines=lines))
 
     assert len(rows) <= lines
     assert all(sum(width(text) for text, _ in row) <= columns for row in rows)
 
 
 def test_without_unicode_bars_are_ascii() -> None:
-    shown = "\n".join(text(at(HIVE_VIEW), replace(PLAIN, has_unicode=False)))
+    shown = "\n".join(text(at(HIVE_VIEW), PLAIN._replace(has_unicode=False)))
 
     assert "####......  42%" in shown
     assert shown.isascii()
