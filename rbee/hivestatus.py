@@ -6,7 +6,7 @@ Any user may read it over D-Bus, but only root and the hive's own user may read 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _BEATS = re.compile(r"queen at (\S+), (?:heartbeat every|last beat) ")  # the second is of 0.4.0
 _NO_BEAT = re.compile(r"queen at (\S+), no beat yet")
@@ -14,8 +14,7 @@ _TROUBLE = re.compile(r"queen at (\S+): (.+)")
 _WAITS = re.compile(r"waits for the queen at (\S+)")
 
 
-@dataclass(frozen=True, slots=True)
-class QueenLink:
+class QueenLink(NamedTuple):
     """A hive's link to its queen, as its StatusText has it.
 
     `queen` is HOST:PORT, or the path of a queen's socket on this machine. `trouble` is why the last

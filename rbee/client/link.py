@@ -9,10 +9,9 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, os_error, read_answer, refusal
 from rbee.errors import TimedOut, Unreachable
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from rbee.wire.samples import Sample
 
 
-@dataclass(frozen=True, slots=True)
-class QueenAddress:
+class QueenAddress(NamedTuple):
     """The address of a queen on another machine. `context` decides which certificate is accepted."""
 
     host: str

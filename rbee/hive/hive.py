@@ -7,9 +7,9 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from starlette.types import ASGIApp
 
@@ -30,8 +30,7 @@ from rbee.systemd.daemon import Notifier
 log = logging.getLogger("rbee")
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """Where a hive is at work: whose it is, its state directory, and its Unix sockets.
 
     `instance` names this process; without one the hive draws it. `queen_uid` is the user that the local

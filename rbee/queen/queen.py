@@ -8,9 +8,8 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.routing import Router
 
@@ -61,8 +60,7 @@ PREPARE_AFTER = 0.1
 """Seconds from the start until what requests to a hive need is imported: a hive starts meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """Where a queen runs: its scope, its state directory, the local hive's socket, and who controls its unit.
 
     Events are kept in the file `feed`, or in RAM if that is None. `sockets` are Unix sockets; without

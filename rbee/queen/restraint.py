@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import NamedTuple
 
 from rbee.narration import HIVE_RESTRAINED, Event, Narrator
 
@@ -30,8 +31,7 @@ WINDOW = 60.0
 OTHERS = "other addresses"
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """`burst` at once, and then one every `every` seconds."""
 
     burst: int

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.errors import TooMany
 from rbee.server.peer import AnyPeer
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """How many at once: in `total`, for one user, and for one process.
 
     For remote peers the address or the credential counts as user and as process. `kept` more are reserved

@@ -6,9 +6,8 @@ import socket
 import ssl
 import struct
 from collections.abc import Hashable
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class AnyPeer(Protocol):
@@ -27,8 +26,7 @@ class AnyPeer(Protocol):
         """The peer as fields for the journal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The process that connected, by SO_PEERCRED of unix(7); pid 0 if it is in another PID namespace."""
 
     pid: int
@@ -48,8 +46,7 @@ class Peer:
         return {"actor_uid": str(self.uid), "actor_pid": str(self.pid)}
 
 
-@dataclass(frozen=True, slots=True)
-class RemotePeer:
+class RemotePeer(NamedTuple):
     """A peer over TCP: its address, and the credential that its certificate names, if it showed one.
 
     The certificate is signed by the queen's CA, or there would be no connection. `hive_id` is the hive that

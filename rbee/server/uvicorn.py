@@ -8,10 +8,9 @@ import inspect
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -107,8 +106,7 @@ class _Connections(set[Any]):
             self.are_gone.set()
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(NamedTuple):
     """The app that is served over TCP, its sockets, and the TLS context."""
 
     app: ASGIApp

@@ -229,14 +229,12 @@ def _paired(
         card = unplaced[0]
         # A card whose kind has no address, as NVML sees it, is not broken for that.
         hint = ("PCI address taken from sysfs",) if card.problems else ()
-        yield _told(
-            dataclasses.replace(card, pci_address=spare[0].address, problems=(*card.problems, *hint)), version
-        )
+        yield _told(card._replace(pci_address=spare[0].address, problems=(*card.problems, *hint)), version)
     else:
         places = ", ".join(card.address for card in spare)
         for card in unplaced:
             hint = (f"PCI address is one of {places}",) if places and card.problems else ()
-            yield _told(dataclasses.replace(card, problems=(*card.problems, *hint)), version)
+            yield _told(card._replace(problems=(*card.problems, *hint)), version)
         for _ in spare[len(unplaced) :]:
             problem = f"NVML does not show one of the cards at {places}"
             yield _told(NvmlCard(problems=(problem,)), None)

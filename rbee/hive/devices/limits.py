@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from rbee.hive.devices.files import cpu_numbers, read_text
 
 _UNIT = re.compile(r".+\.(service|scope)")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """None where nothing is limited. CPUs as the kernel gives out their time: 1.5 is one and a half."""
 
     cpus: float | None

@@ -10,8 +10,8 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.hive.devices.files import read_text
 
@@ -40,8 +40,7 @@ def memory(root: Path) -> tuple[int | None, int | None]:
     return max(0, total - int(fields["MemAvailable"]) * 1024), total
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(NamedTuple):
     """Seconds of the monotonic clock, and the kernel's ticks of all CPUs since it booted."""
 
     at: float

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.hive.devices import files
 from rbee.wire.devices import MemoryKind
@@ -11,8 +11,7 @@ from rbee.wire.devices import MemoryKind
 VRAM_TOTAL = "mem_info_vram_total"
 
 
-@dataclass(frozen=True, slots=True)
-class CardMemory:
+class CardMemory(NamedTuple):
     """In bytes, as in Gpu; None is unknown."""
 
     kind: MemoryKind | None = None

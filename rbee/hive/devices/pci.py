@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.hive.devices import files
 from rbee.hive.devices.memory import VRAM_TOTAL, CardMemory, amd_memory, intel_memory
@@ -60,8 +60,7 @@ _PCI_IDS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
 _ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 
 
-@dataclass(frozen=True, slots=True)
-class PciCard:
+class PciCard(NamedTuple):
     """A card's PCI function; ids are four hex digits, `kernel_driver` None where none is bound."""
 
     address: str
@@ -122,8 +121,7 @@ def outline(root: Path) -> list[str]:
         return [str(error.errno)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outline:
+class _Outline(NamedTuple):
     name: str
     address: str
     vendor_id: str

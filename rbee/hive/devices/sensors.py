@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.hive.devices import files
 from rbee.hive.devices.memory import memory_in_use
@@ -14,8 +14,7 @@ LEAST_SPAN, MOST_SPAN = 0.25, 60.0
 """Seconds over which a power is an average, where a card counts the energy and tells no power."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(NamedTuple):
     """The readings of one card; None is unknown."""
 
     utilisation_percent: float | None = None

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.config import JITTER
 from rbee.errors import TEXT_LIMIT
@@ -22,16 +23,14 @@ BEATS_A_SECOND = 50.0
 """Beats of remote hives that the queen takes; with more hives each beats less often."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(NamedTuple):
     """`monotonic` in seconds, to judge by; `wall_ms` in milliseconds since the epoch, to be shown."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(NamedTuple):
     """Seconds of silence after which a hive is suspect, and offline; `unheard` are those after which one
     without any heartbeat is offline. `silent` is the reason for offline."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LOSSES_MAX = 100_000
 """The most recent losses that are kept."""
@@ -14,8 +14,7 @@ FEWEST = 3
 """Lost hives that make an outage at the least."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(NamedTuple):
     """`lost` hives, most of a fleet of `of`, were lost within `window` seconds.
 
     `hives` are their ids for the loss that made it an outage, and empty for further losses in it.

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from rbee.errors import TEXT_LIMIT, BadInput
 from rbee.queen.store.engine import Value
@@ -62,8 +62,7 @@ class Row:
         return tuple(one for one in (self.credential, self.former_credential) if one is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Joining:
+class Joining(NamedTuple):
     """A machine that asks to join as a hive, and the token that it shows."""
 
     hive_id: str
@@ -74,8 +73,7 @@ class Joining:
     token_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A change that a write has made, for the audit and the journal; `by` is None if the queen made it."""
 
     hive_id: str | None

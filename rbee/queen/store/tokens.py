@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rbee.errors import BadToken, TooMany, UnknownToken
 from rbee.queen.store.engine import Engine, Session
@@ -94,8 +93,7 @@ class TokenStore:
         await self._writer.write(write)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A row of the table tokens."""
 
     id: str

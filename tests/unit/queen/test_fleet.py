@@ -234,7 +234,7 @@ async def test_a_plain_beat_is_answered_at_once_for_the_hive_of_that_connection(
 
     assert queen.fleet._plain(peer, INSTANCE, beat("ready")) is not None
     assert queen.fleet._plain(peer, "9" * 32, beat("ready")) is None
-    assert queen.fleet._plain(replace(peer, credential="another"), INSTANCE, beat("ready")) is None
+    assert queen.fleet._plain(peer._replace(credential="another"), INSTANCE, beat("ready")) is None
     assert queen.fleet._plain(peer, INSTANCE, replace(beat("ready"), hive_id="gpu2")) is None
     assert queen.fleet._plain(peer, INSTANCE, replace(beat("ready"), instance="9" * 32)) is None
     holding.go()
@@ -326,7 +326,7 @@ async def test_a_hive_that_connects_as_before_is_told_to_be_upgraded_and_so_is_t
 
 async def test_a_hive_that_comes_from_elsewhere_is_at_its_new_address(queen: Queen) -> None:
     peer = await queen.member()
-    moved = replace(peer, address="10.9.9.9")
+    moved = peer._replace(address="10.9.9.9")
     stream = await queen.fleet.connect(moved, INSTANCE, __version__)
     assert queen.hives.view("gpu1").address == "10.9.9.9"
     stream.abort()

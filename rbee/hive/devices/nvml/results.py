@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rbee.wire.devices import MemoryKind
 
@@ -22,16 +21,14 @@ Cause = Literal[
 MOST_CARDS = 256  # as many as Devices holds; a broken driver may say any number
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why NVML as a whole answered nothing, or not everything."""
 
     cause: Cause
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class NvmlCard:
+class NvmlCard(NamedTuple):
     """One card as far as NVML describes it; `problems` has a line for each call that failed.
 
     What this kind of card does not support is None and no problem.
@@ -50,8 +47,7 @@ class NvmlCard:
         return self.pci_address is None and self.uuid is None and self.name is None
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """Which driver and which cards NVML shows, to be compared; each card's PCI address and uuid."""
 
     driver_version: str | None
@@ -59,8 +55,7 @@ class Shown:
     cause: Cause | None
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(NamedTuple):
     """Which cards there are, in NVML's order; the driver's version is None if NVML did not answer it."""
 
     cards: tuple[NvmlCard, ...]
@@ -74,8 +69,7 @@ class Inventory:
         return Shown(self.driver_version, cards, self.failure.cause if self.failure else None)
 
 
-@dataclass(frozen=True, slots=True)
-class NvmlReading:
+class NvmlReading(NamedTuple):
     """What one card does; None is what its kind does not support. `problems` is what failed."""
 
     pci_address: str | None = None
@@ -88,8 +82,7 @@ class NvmlReading:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Readings:
+class Readings(NamedTuple):
     """What the cards do, in NVML's order, as far as it answered."""
 
     cards: tuple[NvmlReading, ...]

@@ -240,7 +240,7 @@ async def test_a_machine_that_joins_again_keeps_its_row_and_gets_another_credent
     await store.hives.set_status("gpu1", "offline", wanted=False)
     clock.now = NOW + 1
 
-    row = await store.hives.join(replace(JOINING, credential="d" * 16, address="10.0.0.2"), by=BY)
+    row = await store.hives.join(JOINING._replace(credential="d" * 16, address="10.0.0.2"), by=BY)
 
     assert (row.created_at_ms, row.devices, row.wanted) == (NOW, DEVICES, True)
     assert (row.credential, row.address) == ("d" * 16, "10.0.0.2")
@@ -252,7 +252,7 @@ async def test_the_credential_that_a_hive_has_used_is_kept_until_it_uses_that_of
     await with_token(store, uses_left=3)
     first, second, third = (letter * 16 for letter in "cde")
     for credential in (first, second, third):
-        row = await store.hives.join(replace(JOINING, credential=credential), by=BY)
+        row = await store.hives.join(JOINING._replace(credential=credential), by=BY)
 
     assert row.credentials == (third, first)
     for used, kept in ((first, (third, first)), (third, (third,))):
@@ -267,7 +267,7 @@ async def test_the_name_of_another_machine_is_taken_in_whatever_case_and_costs_n
 ) -> None:
     await with_token(store)
     await store.hives.join(JOINING, by=BY)
-    another = replace(JOINING, hive_id=name, machine="n" * 32, credential="d" * 16)
+    another = JOINING._replace(hive_id=name, machine="n" * 32, credential="d" * 16)
 
     for join in (store.hives.check_join(another), store.hives.join(another, by=BY)):
         with pytest.raises(NameTaken, match=r"the name gpu1 is taken by the hive at 10\.0\.0\.1"):
@@ -282,7 +282,7 @@ async def test_a_machine_that_is_a_hive_already_is_none_under_another_name(store
     await store.hives.join(JOINING, by=BY)
 
     with pytest.raises(NameTaken, match=r"is the hive gpu1 already, which last connected from 10\.0\.0\.1"):
-        await store.hives.join(replace(JOINING, hive_id="gpu2", credential="d" * 16), by=BY)
+        await store.hives.join(JOINING._replace(hive_id="gpu2", credential="d" * 16), by=BY)
 
     assert await uses_left(store) == 2
 
@@ -297,7 +297,7 @@ async def test_of_two_names_that_differ_by_case_alone_each_machine_has_its_own(s
         " VALUES ('GPU1', 'GPU1', 8600, 'pending', 1, 1, 1, 'other')",
     )
 
-    for joining in (JOINING, replace(JOINING, hive_id="GPU1", machine="other")):
+    for joining in (JOINING, JOINING._replace(hive_id="GPU1", machine="other")):
         await store.hives.check_join(joining)
 
 
@@ -315,7 +315,7 @@ async def test_nobody_joins_with_a_token_that_is_not_good(
     store: Store, token: dict[str, Any], asked: dict[str, Any], fault: str
 ) -> None:
     await with_token(store, **token)
-    joining = replace(JOINING, **asked)
+    joining = JOINING._replace(**asked)
 
     for join in (store.hives.check_join(joining), store.hives.join(joining, by=BY)):
         with pytest.raises(BadToken, match=fault):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.hive.devices.nvml.results import Failure, Inventory, NvmlCard
@@ -19,7 +17,7 @@ def test_a_card_that_has_one_word_of_its_own_is_not_nameless() -> None:
 
 
 def test_the_same_cards_are_shown_whatever_else_is_known_of_them() -> None:
-    later = replace(BEFORE, cards=(replace(CARD, name=None, vram_bytes=None, problems=("name: x",)),))
+    later = BEFORE._replace(cards=(CARD._replace(name=None, vram_bytes=None, problems=("name: x",)),))
 
     assert later.shown == BEFORE.shown
 
@@ -27,12 +25,12 @@ def test_the_same_cards_are_shown_whatever_else_is_known_of_them() -> None:
 @pytest.mark.parametrize(
     "later",
     [
-        replace(BEFORE, cards=()),
-        replace(BEFORE, cards=(CARD, CARD)),
-        replace(BEFORE, cards=(replace(CARD, uuid="GPU-b"),)),
-        replace(BEFORE, cards=(replace(CARD, pci_address="0000:02:00.0"),)),
-        replace(BEFORE, driver_version="560.10"),
-        replace(BEFORE, failure=Failure("timeout", "x")),
+        BEFORE._replace(cards=()),
+        BEFORE._replace(cards=(CARD, CARD)),
+        BEFORE._replace(cards=(CARD._replace(uuid="GPU-b"),)),
+        BEFORE._replace(cards=(CARD._replace(pci_address="0000:02:00.0"),)),
+        BEFORE._replace(driver_version="560.10"),
+        BEFORE._replace(failure=Failure("timeout", "x")),
     ],
     ids=["gone", "one more", "another", "moved", "another driver", "a failure"],
 )
@@ -41,6 +39,6 @@ def test_other_cards_another_driver_or_a_failure_are_shown_as_a_change(later: In
 
 
 def test_the_words_of_a_failure_are_no_change() -> None:
-    first, second = (replace(BEFORE, failure=Failure("timeout", words)) for words in ("a", "b"))
+    first, second = (BEFORE._replace(failure=Failure("timeout", words)) for words in ("a", "b"))
 
     assert first.shown == second.shown
