@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rbee.errors import RbeeError, UnknownHive
+from rbee.errors import RbeeError, UnknownHive, Unreachable
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked, did_you_mean
 from rbee.wire.hives import Hives as Listed
 from rbee.wire.hives import HiveView
 from rbee.wire.routes import QueenRoutes
-from rbee.wire.types import EVENTS_MAX, Name, spelled
+from rbee.wire.selectors import Selector
+from rbee.wire.types import EVENTS_MAX, HIVES_MAX, Name, spelled
 
 if TYPE_CHECKING:
     from rbee.wire.events import FeedEvent, FeedEvents
     from rbee.wire.samples import Sample
+
+EVERY = Selector()
 
 SAMPLE_WAIT = 2.0
 """Seconds to wait for a hive's sample, before its figures are shown as unknown."""
@@ -33,7 +36,19 @@ class Hives:
 
     def all(self) -> tuple[HiveView, ...]:
         """Every hive of the catalog."""
-        return _hives_of(self._queen.ask_if_awake(QueenRoutes.HIVES))
+        return tuple(hive for page in self.pages() for hive in page)
+
+    def pages(self, selector: Selector = EVERY) -> Iterator[tuple[HiveView, ...]]:
+        """The hives that a selector takes, by id, a page at a time."""
+        return _pages(self._queen.ask_if_awake, selector)
+
+    def of_awake(self) -> tuple[HiveView, ...]:
+        """As all(), for a queen that is awake."""
+        return tuple(hive for page in _pages(self._queen.ask) for hive in page)
+
+    def has_any(self) -> bool:
+        """Has the catalog of an awake queen any hive?"""
+        return bool(self._queen.ask(QueenRoutes.HIVES, limit="1").hives)
 
     def one(self, hive_id: str) -> HiveView:
         """The hive of that name, in any letter case; UnknownHive suggests similar names."""
@@ -46,11 +61,11 @@ class Hives:
 
     def find(self, hive_id: str) -> HiveView | None:
         """As one(), for a queen that is awake; None if the catalog has no such hive."""
-        return _named(hive_id, _hives_of(self._queen.ask(QueenRoutes.HIVES)))
+        return _named(hive_id, self.of_awake())
 
     def near(self, hive_id: str) -> str:
         """As did_you_mean(), with the names of the hives, for a queen that is awake."""
-        return did_you_mean(hive_id, (hive.id for hive in _hives_of(self._queen.ask(QueenRoutes.HIVES))))
+        return did_you_mean(hive_id, (hive.id for hive in self.of_awake()))
 
     def samples(self, hives: Sequence[HiveView]) -> dict[str, Sample]:
         """A sample of each hive that is online, by its id; all are asked at the same time.
@@ -96,8 +111,21 @@ class Hives:
         return sample
 
 
-def _hives_of(listed: Listed) -> tuple[HiveView, ...]:
-    return listed.hives
+def _pages(ask: Callable[..., Listed], selector: Selector = EVERY) -> Iterator[tuple[HiveView, ...]]:
+    asked = {"limit": str(HIVES_MAX)} | ({"selector": selector.text} if selector.terms else {})
+    place: str | None = ""
+    while place is not None:
+        listed = ask(QueenRoutes.HIVES, **asked, **({"after": place} if place else {}))
+        if listed.next is not None and listed.next <= place:
+            raise Unreachable(f"the answer is not valid: its next page begins at {listed.next}, again")
+        # Again: a queen before 0.5.0 returns all hives, whatever is asked.
+        yield tuple(hive for hive in listed.hives if selector.takes(labels_of(hive)))
+        place = listed.next
+
+
+def labels_of(hive: HiveView) -> dict[str, str]:
+    """Its labels by their keys, as a Selector takes them."""
+    return {label.key: label.value for label in hive.labels}
 
 
 def _named(name: str, hives: Sequence[HiveView]) -> HiveView | None:

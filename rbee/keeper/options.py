@@ -129,9 +129,9 @@ in_session = click.make_pass_decorator(Session)
 
 
 def _selector(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
-    from rbee.keeper.selectors import Selector  # only if -l is given
+    from rbee.wire.selectors import Selector  # only if -l is given
 
-    return Selector() if text is None else Selector.parse(text)
+    return Selector() if text is None else Selector.parse(text, "-l")
 
 
 selecting = click.option(

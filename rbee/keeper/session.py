@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -24,6 +24,8 @@ from rbee.scope import SYSTEM, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.errors import PERSON_TIMEOUT
 from rbee.text import printable, printable_lines
+
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -111,6 +113,21 @@ class Session:
         if not isinstance(draw, str):
             text = self._gated(draw(self.frame._replace(scrolls=True)))
         page(text, self.screen)
+
+    def show_pages(
+        self, pages: Iterable[Sequence[Row]], begin: Callable[[Frame], Callable[[Sequence[Row]], str]]
+    ) -> None:
+        """As show(), each page as it comes; on a terminal all together, which may be for a pager.
+
+        `begin` returns what draws the pages, one after the other, in a frame.
+        """
+        if self.screen.is_terminal:
+            every = [row for rows in pages for row in rows]
+            self.show(lambda frame: begin(frame)(every))
+            return
+        draw = begin(self.frame)
+        for rows in pages:
+            self.say(draw(rows))
 
     def _gated(self, text: str) -> str:
         """The text without control characters that came from outside and would steer the terminal."""

@@ -12,6 +12,7 @@ from rbee.wire.types import (
     LabelValue,
     Limit,
     Name,
+    Place,
     Port,
     Text,
 )
@@ -73,9 +74,10 @@ class HiveView:
 
 @dataclass(frozen=True)
 class Hives:
-    """All hives in the catalog, by id."""
+    """Hives in the catalog, by id; `next` is the `after` of the next page, None if there is none."""
 
     hives: tuple[HiveView, ...]
+    next: Place | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,19 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from rbee.wire.types import AUDIT_MAX, EVENTS_MAX, Count, EventId, FeedId, JobId, Limit, Name
+from rbee.wire.types import (
+    AUDIT_MAX,
+    EVENTS_MAX,
+    HIVES_MAX,
+    Count,
+    EventId,
+    FeedId,
+    JobId,
+    Limit,
+    Name,
+    Place,
+    SelectorText,
+)
 
 if TYPE_CHECKING:
     from rbee.wire.catalog import Audit, CatalogReport
@@ -110,8 +122,12 @@ class QueenRoutes(RouteTable):
         "jobs.JobStarted", success=202, problems=(403, 503), begins_job=True,
     )  # fmt: skip
     HIVES: Route[Hives] = Route(
-        "GET", "/v1/hives", "All hives in the catalog", "hives.Hives", problems=(403,)
-    )
+        "GET", "/v1/hives",
+        "All hives in the catalog, or those with the labels of `selector`; with `limit` a page of at most as "
+        "many (fewer if they are large), by id, from the one after `after` on",
+        "hives.Hives", problems=(400, 403),
+        query=(("limit", Annotated[int, Limit(1, HIVES_MAX)]), ("after", Place), ("selector", SelectorText)),
+    )  # fmt: skip
     HIVE: Route[HiveView] = Route(
         "GET", "/v1/hives/{hive_id}", "One hive", "hives.HiveView", problems=(400, 403, 404)
     )

@@ -133,6 +133,9 @@ async def test_each_query_that_is_described_is_read(house: House) -> None:
                 assert answer.json["detail"].startswith(name)
                 check(document, route, answer)
     assert described == {
+        ("hives", "limit"),
+        ("hives", "after"),
+        ("hives", "selector"),
         ("feed", "since_ms"),
         ("last_events", "limit"),
         ("last_events", "hive"),

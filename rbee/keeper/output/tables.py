@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,21 +52,40 @@ class Frame(NamedTuple):
 WHOLE = Frame()
 
 
-def table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = WHOLE, *, key: str | None = None
-) -> str:
-    """Left-aligned columns, two spaces apart, without trailing blanks.
+class Table:
+    """Left-aligned columns, two spaces apart, without trailing blanks; it may be drawn in parts.
 
     `key` is the column that people look for: on a screen the widest columns up to it are narrowed, so that
     it stays visible beside long names.
     """
-    lines = [[printable(cell) for cell in row] for row in rows]
-    if frame.has_header:
-        lines.insert(0, list(header))
-    widths = [max((width(line[column]) for line in lines), default=0) for column in range(len(header))]
-    if key is not None and frame.screen is not None and frame.screen.columns is not None:
-        widths = _narrowed(header, widths, header.index(key), frame.screen.columns, frame.scrolls)
-    return "\n".join(frame.fit("  ".join(map(frame.cell, line, widths)).rstrip()) for line in lines)
+
+    def __init__(self, header: Sequence[str], frame: Frame = WHOLE, *, key: str | None = None) -> None:
+        self._header = header
+        self._frame = frame
+        self._key = key
+        self._widths = [0] * len(header)
+        self._is_begun = False
+
+    def part(self, rows: Iterable[Sequence[str]]) -> str:
+        """More rows, below the header in the first part; no column is narrower than in the part before."""
+        header, frame = self._header, self._frame
+        lines = [[printable(cell) for cell in row] for row in rows]
+        if frame.has_header and not self._is_begun:
+            lines.insert(0, list(header))
+        self._is_begun = True
+        columns = zip(self._widths, *lines, strict=True)
+        self._widths = widths = [max((before, *map(width, cells))) for before, *cells in columns]
+        if self._key is not None and frame.screen is not None and frame.screen.columns is not None:
+            key = header.index(self._key)
+            widths = _narrowed(header, widths, key, frame.screen.columns, frame.scrolls)
+        return "\n".join(frame.fit("  ".join(map(frame.cell, line, widths)).rstrip()) for line in lines)
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = WHOLE, *, key: str | None = None
+) -> str:
+    """A whole Table."""
+    return Table(header, frame, key=key).part(rows)
 
 
 def _narrowed(
@@ -97,31 +116,33 @@ def no_hives(scope: Scope) -> str:
     return f"No hives. Add this machine: {scope.rbeectl(f'add-hive {LOCALHOST}')}"
 
 
-def hives_table(hives: Iterable[HiveView], now_ms: int, frame: Frame = WHOLE) -> str:
-    """The table of list-hives; ages are counted to `now_ms` (since 1970)."""
-    rows = [
-        (
-            hive.id,
-            hive.state,
-            ago(hive.since_ms, now_ms),
-            ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
-            with_problem(
-                hive.reason if hive.cordoned is None else f"cordoned: {hive.cordoned}; {hive.reason}", hive
-            ),
-            _devices_in_short(hive),
-            address(hive),
-            hive.version or "-",
-            f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",
-            span(hive.created_at_ms, now_ms),
-            labels(hive) or "-",
-        )
-        for hive in hives
-    ]
-    header = (
-        "HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL", "AGE",
-        "LABELS",
-    )  # fmt: skip
-    return table(header, rows, frame, key="REASON")
+HIVES_HEADER = (
+    "HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL", "AGE",
+    "LABELS",
+)  # fmt: skip
+
+
+def hives_table(now_ms: int, frame: Frame = WHOLE) -> Callable[[Iterable[HiveView]], str]:
+    """What draws the table of list-hives, in parts; ages are counted to `now_ms` (since 1970)."""
+    parts = Table(HIVES_HEADER, frame, key="REASON")
+    return lambda hives: parts.part(_hive_cells(hive, now_ms) for hive in hives)
+
+
+def _hive_cells(hive: HiveView, now_ms: int) -> tuple[str, ...]:
+    reason = hive.reason if hive.cordoned is None else f"cordoned: {hive.cordoned}; {hive.reason}"
+    return (
+        hive.id,
+        hive.state,
+        ago(hive.since_ms, now_ms),
+        ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
+        with_problem(reason, hive),
+        _devices_in_short(hive),
+        address(hive),
+        hive.version or "-",
+        f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",
+        span(hive.created_at_ms, now_ms),
+        labels(hive) or "-",
+    )
 
 
 def with_problem(text: str, row: HiveView | TokenView | AuditEntry | FeedEvent | Gpu) -> str:

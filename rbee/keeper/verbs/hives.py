@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rbee.errors import BadInput
-from rbee.keeper.hives import Hives
+from rbee.keeper.hives import Hives, labels_of
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.output import tables
 from rbee.keeper.output.tables import Frame
-from rbee.keeper.selectors import Selector
 from rbee.keeper.session import Session
 from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.hives import Hives as Listed
 from rbee.wire.hives import HiveView
+from rbee.wire.selectors import Selector
 
 if TYPE_CHECKING:
     from rbee.wire.jobs import JobStarted
@@ -130,15 +131,17 @@ def print_begun(session: Session, job: JobStarted) -> None:
 def list_hives(session: Session, selector: Selector) -> None:
     """List the hives of the catalog, with their states."""
     with session.queen() as queen:
-        every = Hives(queen).all()
+        hives = Hives(queen)
+        pages = (page for page in hives.pages(selector) if page)
+        first = next(pages, ())
         closed = closed_tcp(queen.work.bus)
-    hives = tuple(hive for hive in every if selector.takes(hive))
-    if session.as_json:
-        session.tell_json(encode(Listed(hives)))
-    elif hives:
-        session.show(lambda frame: hives_page(hives, frame))
-    elif session.has_legend:
-        session.say(NO_SUCH_HIVES if every else tables.no_hives(session.scope))
+        now_ms = tables.now_ms()
+        if session.as_json:
+            session.tell_json({"hives": [encode(hive) for page in (first, *pages) for hive in page]})
+        elif first:
+            session.show_pages(chain((first,), pages), partial(tables.hives_table, now_ms))
+        elif session.has_legend:
+            session.say(NO_SUCH_HIVES if hives.has_any() else tables.no_hives(session.scope))
     if closed:
         session.warn(closed.message, closed.hint)
 
@@ -153,7 +156,7 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
     with session.queen() as queen:
         known = Hives(queen)
         every = [known.one(hive)] if hive is not None else list(known.all())
-        hives = [one for one in every if selector.takes(one)]
+        hives = [one for one in every if selector.takes(labels_of(one))]
         samples = known.samples(hives)
     if session.as_json:
         listed = [
@@ -175,7 +178,7 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
 
 def hives_page(hives: Iterable[HiveView], frame: Frame) -> str:
     """The table of hives, with ages up to now."""
-    return tables.hives_table(hives, tables.now_ms(), frame)
+    return tables.hives_table(tables.now_ms(), frame)(hives)
 
 
 def devices_page(hives: list[HiveView], frame: Frame) -> str:

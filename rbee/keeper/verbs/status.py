@@ -28,7 +28,6 @@ from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.routes import QueenRoutes
 
 if TYPE_CHECKING:
     from rbee.wire.hives import HiveView, State
@@ -62,7 +61,7 @@ def look_around(queen: Queen) -> Overview:
     hives, refused = None, None
     if state == "awake":
         try:
-            hives = queen.ask(QueenRoutes.HIVES).hives
+            hives = Hives(queen).of_awake()
         except NotPermitted as error:
             refused = error  # any user may see the units, but not the hives
     tcp = closed_tcp(bus) if state == "awake" else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rbee import __version__
+from rbee.keeper.hives import Hives
 from rbee.keeper.local_hive import LocalHive
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
@@ -16,7 +17,6 @@ from rbee.keeper.queen.state import QueenState
 from rbee.keeper.queen.version import numbers_of, restart
 from rbee.keeper.session import Session
 from rbee.scope import HIVE_UNIT, Scope
-from rbee.wire.routes import QueenRoutes
 
 if TYPE_CHECKING:
     from rbee.wire.hives import HiveView
@@ -39,7 +39,7 @@ def find_versions(queen: Queen) -> Versions:
     """The versions that run, if the queen is awake."""
     state = queen.state()
     if state == "awake":
-        return Versions(state, queen.version(), queen.ask(QueenRoutes.HIVES).hives)
+        return Versions(state, queen.version(), Hives(queen).of_awake())
     lone = LocalHive.find(queen.work.bus) if state == "absent" else None
     return Versions(state, None, (), lone)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from rbee.queen.api.asked import actor, hive_id
 from rbee.queen.api.jobs import begin
+from rbee.queen.api.pages import page_of
 from rbee.queen.hives.hives import Hives
 from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs
 from rbee.server.app import Handler
 from rbee.server.requests import read_query, read_shape
 from rbee.wire.hives import AddHive, HiveView, SetCordon, SetLabels
-from rbee.wire.hives import Hives as HiveList
 from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.selectors import Selector
 
 if TYPE_CHECKING:
     from rbee.wire.samples import Sample
@@ -50,8 +52,13 @@ def _views(hives: Hives) -> dict[Route[Any], Handler]:
     def named(request: Request) -> str:
         return hives.spelled(hive_id(request))
 
-    async def list_all(_request: Request) -> HiveList:
-        return HiveList(tuple(hives.views()))
+    async def listed(request: Request) -> Response:
+        asked = read_query(request, QueenRoutes.HIVES)
+        selector = Selector.parse(asked["selector"]) if "selector" in asked else Selector()
+        content = await page_of(
+            hives, limit=asked.get("limit"), after=asked.get("after", ""), selector=selector
+        )
+        return Response(content, media_type=QueenRoutes.HIVES.media_type)
 
     async def show(request: Request) -> HiveView:
         return hives.view(named(request))
@@ -68,7 +75,7 @@ def _views(hives: Hives) -> dict[Route[Any], Handler]:
         return await standing.set_cordon(await read_shape(request, SetCordon), actor(request))
 
     return {
-        QueenRoutes.HIVES: list_all,
+        QueenRoutes.HIVES: listed,
         QueenRoutes.HIVE: show,
         QueenRoutes.SAMPLE: sample,
         QueenRoutes.SET_LABELS: set_labels,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import insort
 from collections.abc import Callable
 
 from rbee.client.link import HiveClient
@@ -37,6 +38,8 @@ class Hives:
         self._bus = bus
         self._client = client
         self._hives: dict[str, Hive] = {}
+        self.names: list[str] = []
+        """Their ids, in order."""
         self._when_removed: Callable[[str], None] = lambda hive_id: None
         self._watch = Watch(shared, self._hives)
         self.uplinks = Uplinks(self._uplink_closed)
@@ -59,6 +62,7 @@ class Hives:
         while name in self._hives:  # rows with unreadable names all have the same one
             name += "+"
         self._hives[name] = hive
+        insort(self.names, name)
         self._shared.pace.remote += row.id != LOCALHOST
         self._shared.changed()
         return hive
@@ -66,6 +70,7 @@ class Hives:
     def forget(self, hive: Hive) -> None:
         """Drop a hive whose row was deleted."""
         del self._hives[hive.id]
+        self.names.remove(hive.id)
         self._shared.pace.remote -= hive.id != LOCALHOST
         self._when_removed(hive.id)
         hive.removed()
@@ -110,7 +115,7 @@ class Hives:
 
     def views(self) -> list[HiveView]:
         """Return all hives as clients see them, by id."""
-        return [self._hives[hive_id].standing.view() for hive_id in sorted(self._hives)]
+        return [self._hives[hive_id].standing.view() for hive_id in self.names]
 
     def view(self, hive_id: str) -> HiveView:
         """Return one hive as clients see it; raises UnknownHive."""

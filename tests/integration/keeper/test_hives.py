@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
-from rbee.errors import UnknownHive
+from rbee.errors import UnknownHive, Unreachable
+from rbee.server.app import Handler
+from rbee.wire.hives import Hives, Label
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import PlayedBus
@@ -43,6 +46,51 @@ def test_a_queen_who_knows_one_spelling_alone_has_the_hive_found_in_her_list(
     queen = {**listing(HIVE_VIEW), QueenRoutes.HIVE: unknown}
 
     assert with_queen(queen, lambda: rbeectl("show", "LocalHost", "-p", "Id")).out == "Id=localhost\n"
+
+
+def paged(*pages: Hives) -> tuple[Handler, list[dict[str, str]]]:
+    """A queen with these pages, and what she is asked for."""
+    asked: list[dict[str, str]] = []
+
+    async def listed(request: Request) -> Hives:
+        asked.append(dict(request.query_params))
+        return pages[len(asked) - 1]
+
+    return listed, asked
+
+
+def test_a_list_is_read_page_by_page(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    one, two, three = (replace(HIVE_VIEW, id=name) for name in ("gpu1", "gpu2", "z-longer-name"))
+    listed, asked = paged(Hives((one, two), "gpu2"), Hives((), "x"), Hives((three,)))
+
+    ran = with_queen({QueenRoutes.HIVES: listed}, lambda: rbeectl("list-hives"))
+
+    assert ran.code == 0
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["HIVE", "gpu1", "gpu2", "z-longer-name"]
+    assert asked == [{"limit": "1000"}, {"limit": "1000", "after": "gpu2"}, {"limit": "1000", "after": "x"}]
+
+
+def test_labels_are_selected_by_the_queen_and_again_for_one_who_cannot(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    other = replace(HIVE_VIEW, id="gpu1", labels=(Label("rack", "3"),))
+    listed, asked = paged(Hives((HIVE_VIEW, other)))
+
+    ran = with_queen({QueenRoutes.HIVES: listed}, lambda: rbeectl("list-hives", "-l", "rack=3", "--json"))
+
+    assert [hive["id"] for hive in ran.json[0]["hives"]] == ["gpu1"]
+    assert asked == [{"limit": "1000", "selector": "rack=3"}]
+
+
+def test_pages_that_do_not_advance_are_an_error(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    listed, _ = paged(Hives((HIVE_VIEW,), "localhost"), Hives((HIVE_VIEW,), "localhost"))
+
+    ran = with_queen({QueenRoutes.HIVES: listed}, lambda: rbeectl("list-devices"))
+
+    assert (ran.code, ran.out) == (Unreachable.exit_code, "")
+    assert "its next page begins at localhost, again" in ran.err
 
 
 @pytest.mark.parametrize("verb", ["show", "status", "list-devices"])

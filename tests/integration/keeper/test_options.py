@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from rbee.wire.codec import encode
-from rbee.wire.hives import Hives
 from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
@@ -17,4 +16,4 @@ def test_an_option_may_stand_before_the_verb_and_after_it(
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl(*arguments))
 
-    assert (ran.code, ran.json) == (0, [encode(Hives((HIVE_VIEW,)))])
+    assert (ran.code, ran.json) == (0, [{"hives": [encode(HIVE_VIEW)]}])

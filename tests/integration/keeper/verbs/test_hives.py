@@ -12,7 +12,7 @@ from rbee.errors import HiveFailed, HiveNotOnline
 from rbee.scope import QUEEN_UNIT
 from rbee.server.app import Handler
 from rbee.wire.codec import encode
-from rbee.wire.hives import Hives, Label
+from rbee.wire.hives import Label
 from rbee.wire.jobs import Done
 from rbee.wire.routes import QueenRoutes, Route
 from rbee.wire.samples import Sample
@@ -110,7 +110,7 @@ def test_lists_are_json_for_programs(awake: PlayedBus, rbeectl: Rbeectl, with_qu
     hives = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-hives", "--json"))
     devices = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "--json"))
 
-    assert hives.json == [encode(Hives((HIVE_VIEW,)))]
+    assert hives.json == [{"hives": [encode(HIVE_VIEW)]}]
     assert devices.json == [
         {
             "hives": [

@@ -50,6 +50,41 @@ async def test_hives_are_listed_and_shown(queen: Served) -> None:
     assert (hive.id, hive.state, hive.devices) == ("localhost", "unknown", None)
 
 
+async def test_hives_are_listed_in_pages(queen: Served) -> None:
+    for name in ("a", "b", "localhost"):
+        await queen.catalog.hives.add(name, name, 8600)
+    await queen.rules.load()
+    first = (await queen.ask(request("GET", "/v1/hives?limit=2"))).json
+    last = (await queen.ask(request("GET", f"/v1/hives?limit=2&after={first['next']}"))).json
+    none = (await queen.ask(request("GET", "/v1/hives?selector=rack%3D3,!spare"))).json
+
+    assert ([hive["id"] for hive in first["hives"]], first["next"]) == (["a", "b"], "b")
+    assert ([hive["id"] for hive in last["hives"]], last["next"]) == (["localhost"], None)
+    assert none == {"hives": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "complaint"),
+    [
+        ("limit=0", "limit", "limit must be from 1 to 1000"),
+        ("limit=1001", "limit", "limit must be from 1 to 1000"),
+        ("limit=many", "limit", "limit must be a whole number"),
+        ("limit=", "limit", "limit must be a whole number"),
+        ("after=", "after", "after must have 1 to 285 characters, and has 0"),
+        ("after=a%20b", "after", "after must be a hive's name, or what the page before has as `next`"),
+        ("selector=", "selector", "selector must have 1 to 4096 characters, and has 0"),
+        ("selector=%3D3", "selector", "selector takes KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by"),
+    ],
+)
+async def test_what_cannot_be_a_page_is_refused_and_named(
+    queen: Served, query: str, field: str, complaint: str
+) -> None:
+    answer = await queen.ask(request("GET", f"/v1/hives?{query}"))
+
+    assert (answer.status, answer.json["field"]) == (400, field)
+    assert answer.json["detail"].startswith(complaint)
+
+
 async def test_a_hive_is_meant_in_any_case_of_its_name(queen: Served) -> None:
     await queen.catalog.hives.add("localhost", "localhost", 8600)
     await queen.rules.load()

@@ -11,6 +11,7 @@ import pytest
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.tables import (
     Frame,
+    Table,
     ago,
     audit_table,
     devices_table,
@@ -42,6 +43,14 @@ def test_a_table_without_rows_is_its_header() -> None:
     assert table(("A", "B"), []) == "A  B"
 
 
+def test_a_table_in_parts_has_one_header_and_no_column_gets_narrower() -> None:
+    parts = Table(("A", "LONG", "B"))
+
+    assert parts.part([("wide cell", "x", "")]) == "A          LONG  B\nwide cell  x"
+    assert parts.part([("1", "2", "3"), ("4", "longer", "5")]) == "1          2       3\n4          longer  5"
+    assert parts.part([("1", "2", "3")]) == "1          2       3"
+
+
 def test_what_could_steer_a_terminal_is_escaped_before_its_column_is_measured() -> None:
     assert table(("A", "B"), [("\x1b[31m", "x"), ("\n", "y")]) == (
         "A         B\n"
@@ -63,7 +72,7 @@ def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
         HIVE_VIEW, id="blade-7", host="blade-7.lan", port=8601, state="pending", devices=None,
         last_beat_ms=None, reason="just added", since_ms=NOW, created_at_ms=NOW,
     )  # fmt: skip
-    header, *rows = hives_table([online, remote, pending], NOW).splitlines()
+    header, *rows = hives_table(NOW)([online, remote, pending]).splitlines()
 
     columns = ("HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL")
     assert tuple(re.split(" {2,}", header)) == (*columns, "AGE", "LABELS")
@@ -85,7 +94,7 @@ def test_on_80_columns_each_line_has_its_state_and_its_reason(name: str) -> None
         replace(HIVE_VIEW, id=one, labels=(Label("rack", "x" * 60),), since_ms=0, last_beat_ms=1, reason=why)
         for one, why in ((name, "heartbeats received"), ("gpu1", "stopped by an administrator"))
     ]
-    header, first, second = hives_table(hives, NOW, Frame(screen=SCREEN)).splitlines()
+    header, first, second = hives_table(NOW, Frame(screen=SCREEN))(hives).splitlines()
 
     assert max(len(line) for line in (header, first, second)) <= 80
     assert header.split()[:6] == ["HIVE", "STATE", "SINCE", "LAST", "BEAT", "REASON"]
@@ -97,7 +106,7 @@ def test_on_80_columns_each_line_has_its_state_and_its_reason(name: str) -> None
 def test_a_reason_that_is_long_leaves_room_for_the_name() -> None:
     hive = replace(HIVE_VIEW, id="blade-7", reason="r" * 300)
 
-    row = hives_table([hive], NOW, Frame(screen=SCREEN)).splitlines()[1]
+    row = hives_table(NOW, Frame(screen=SCREEN))([hive]).splitlines()[1]
 
     assert row.startswith("blade-7 ")
     assert "rrrr…" in row
@@ -106,7 +115,7 @@ def test_a_reason_that_is_long_leaves_room_for_the_name() -> None:
 def test_in_a_pager_a_name_gives_way_and_what_is_looked_for_is_whole() -> None:
     hive = replace(HIVE_VIEW, id="blade-" * 20, reason="r" * 300, labels=(Label("rack", "3"),))
 
-    row = hives_table([hive], NOW, Frame(screen=SCREEN, scrolls=True)).splitlines()[1]
+    row = hives_table(NOW, Frame(screen=SCREEN, scrolls=True))([hive]).splitlines()[1]
 
     assert "r" * 300 in row
     assert row.index("rrr") <= 80 - 20

@@ -1,15 +1,13 @@
-"""Choosing hives by their labels: -l rack=3,gpu!=none,spare."""
+"""Choosing hives by their labels, such as rack=3,gpu!=none,spare."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from rbee.errors import BadInput
 from rbee.wire.codec import decode
 from rbee.wire.types import LabelKey, LabelValue
-
-if TYPE_CHECKING:
-    from rbee.wire.hives import HiveView
 
 
 class _Term(NamedTuple):
@@ -21,18 +19,18 @@ class _Term(NamedTuple):
 
 
 class Selector(NamedTuple):
-    """All of its terms must hold; one without terms selects every hive."""
+    """All of its terms must hold; one without terms selects every hive. `text` is what it was parsed from."""
 
     terms: tuple[_Term, ...] = ()
+    text: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Selector:
+    def parse(cls, text: str, field: str = "selector") -> Selector:
         """KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas; BadInput names a term that is not."""
-        return cls(tuple(_term(part.strip()) for part in text.split(",")))
+        return cls(tuple(_term(part.strip(), field) for part in text.split(",")), text)
 
-    def takes(self, hive: HiveView) -> bool:
-        """Has a hive the labels that are asked for?"""
-        labels = {label.key: label.value for label in hive.labels}
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        """Does a hive with these labels have those that are asked for?"""
         return all(
             (term.key in labels if term.value is None else labels.get(term.key) == term.value)
             is term.is_wanted
@@ -40,7 +38,7 @@ class Selector(NamedTuple):
         )
 
 
-def _term(text: str) -> _Term:
+def _term(text: str, field: str) -> _Term:
     key, sign, value = text.partition("=")
     is_wanted = not (key.endswith("!") if sign else key.startswith("!"))
     key = key.removesuffix("!") if sign else key.removeprefix("!")
@@ -48,6 +46,6 @@ def _term(text: str) -> _Term:
         return _Term(decode(LabelKey, key), decode(LabelValue, value) if sign else None, is_wanted)
     except BadInput as error:
         raise BadInput(
-            f"-l takes KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas, and not '{text:.100}'",
-            field="-l",
+            f"{field} takes KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas, and not '{text:.100}'",
+            field=field,
         ) from error
