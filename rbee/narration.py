@@ -72,6 +72,7 @@ REMOVE_FAILED = Event("remove-failed", "queen bee", "e5a3097b8c1d4fb6942f7ad06e1
 HIVE_JOINED = Event("hive-joined", "queen bee", "8d3c1a7be2f04f6fa5c97b1e60d2f384", NOTICE)
 JOIN_REFUSED = Event("join-refused", "queen bee", "0f7e52c9ab3d4d18b6a4c2e97f15d03a", WARNING)
 HIVE_CLONED = Event("hive-cloned", "queen bee", "b5a90e4d7c1f4233986ed05f2ab8c71e", ERROR)
+HIVES_LOST = Event("hives-lost", "queen bee", "a2d64c0f5be84917b3f0c7158e9d26a4", WARNING)
 FLEET_LOST = Event("fleet-lost", "queen bee", "e21b7f60d94c4ea1a83f5c07d6b9e248", ERROR)
 HIVE_TOLD = Event("hive-told", "queen bee", "4c8d90b1e37a4f529d06a7e2f5c3b18f")
 HIVE_NOT_TOLD = Event("hive-not-told", "queen bee", "96e3a2f7c50b4d8ea17c4b9d0f28e563", WARNING)

@@ -62,12 +62,14 @@ class Fleet:
         self._restraint = restraint
         self._members: dict[str, str] = {}
         """Credential -> hive id; a hive that has joined again may have two."""
+        self._credentials: dict[str, tuple[str, ...]] = {}
+        """Hive id -> its credentials."""
         hives.when_removed(self._forget)
 
     async def load(self) -> None:
         """Load the credentials in the catalog; tokens of a CA that was replaced are revoked."""
-        rows = await self._catalog.hives.all()
-        self._members = {credential: row.id for row in rows for credential in row.credentials}
+        for row in await self._catalog.hives.all():
+            self._learn(row)
         try:
             if self._access.fingerprint is not None:
                 await self._catalog.tokens.keep_to(self._access.fingerprint)
@@ -261,17 +263,18 @@ class Fleet:
 
     def is_member(self, hive_id: str) -> bool:
         """Has this hive joined from another machine?"""
-        return hive_id in self._members.values()
+        return hive_id in self._credentials
 
     def _learn(self, row: Row) -> None:
         self._forget(row.id)
-        self._members |= dict.fromkeys(row.credentials, row.id)
+        if row.credentials:
+            self._credentials[row.id] = row.credentials
+            self._members |= dict.fromkeys(row.credentials, row.id)
 
     def _forget(self, hive_id: str) -> None:
         """Accept its credentials no longer."""
-        for credential, member in list(self._members.items()):
-            if member == hive_id:
-                del self._members[credential]
+        for credential in self._credentials.pop(hive_id, ()):
+            self._members.pop(credential, None)
 
 
 def check_version(version: str, hive_id: str) -> None:

@@ -10,19 +10,28 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from rbee.narration import Event, Narrator
-from rbee.queen.hives.remote import CONNECTION_CLOSED
+from rbee.narration import CATALOG_CHANGED, Event, Narrator
+from rbee.uplink.accept import Uplink
+from rbee.wire.hives import Heartbeat, HeartbeatAck
 from tests.unit.queens import a_queen
 
 
 class Count(Narrator):
-    """How often each event was narrated."""
+    """How often each event was narrated, and whether the catalog has changed, which is the last."""
 
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
+        self.is_stored = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         self.events[event.name] = self.events.get(event.name, 0) + 1
+        if event is CATALOG_CHANGED:
+            self._loop.call_soon_threadsafe(self.is_stored.set)
+
+
+async def take_no_beat(_beat: Heartbeat) -> HeartbeatAck:
+    raise AssertionError("nobody beats")
 
 
 def fill(path: Path, count: int) -> None:
@@ -48,8 +57,11 @@ async def lose(folder: Path, count: int) -> tuple[float, float, Count]:
         assert len(hives) == count
         for hive in hives:
             hive.standing.set("online", "heartbeats received")
+            await queen.hives.uplinks.take(Uplink(hive.id, "1" * 32, "10.0.0.1", take_no_beat))
         cpu, began = time.process_time(), time.perf_counter()
-        await asyncio.gather(*(queen.hives.lose(hive, CONNECTION_CLOSED) for hive in hives))
+        for uplink in queen.hives.uplinks.all():
+            uplink.connection_lost(None)
+        await told.is_stored.wait()
         return time.process_time() - cpu, time.perf_counter() - began, told
 
 

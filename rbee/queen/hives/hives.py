@@ -14,6 +14,7 @@ from rbee.client.link import HiveClient
 from rbee.errors import UnknownHive
 from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.local import LocalHive
+from rbee.queen.hives.losses import Losses
 from rbee.queen.hives.relay import Relay
 from rbee.queen.hives.remote import CONNECTION_CLOSED, RemoteHive
 from rbee.queen.hives.standing import Shared
@@ -41,7 +42,8 @@ class Hives:
         self.names: list[str] = []
         """Their ids, in order."""
         self._when_removed: Callable[[str], None] = lambda hive_id: None
-        self._watch = Watch(shared, self._hives)
+        self._losses = Losses(shared, self._hives)
+        self._watch = Watch(shared, self._losses)
         self.uplinks = Uplinks(self._uplink_closed)
 
     # The collection
@@ -63,6 +65,7 @@ class Hives:
             name += "+"
         self._hives[name] = hive
         insort(self.names, name)
+        self._watch.add(hive)
         self._shared.pace.remote += row.id != LOCALHOST
         self._shared.changed()
         return hive
@@ -137,6 +140,7 @@ class Hives:
     async def end(self) -> None:
         """Close all connections and cancel all work; a repeated request continues it."""
         self.uplinks.close()
+        await self._losses.end()
         self._shared.restraint.close()
         await asyncio.gather(*(hive.samples.end() for hive in self._hives.values()))
         await self._shared.tasks.end()
@@ -170,11 +174,9 @@ class Hives:
     def _uplink_closed(self, uplink: Uplink) -> None:
         """Set a hive offline whose process or connection has ended; if it lives, it soon dials again."""
         hive = self.find(uplink.hive_id)
-        if isinstance(hive, RemoteHive):
-            self._shared.tasks.begin(self.lose(hive, hive.end_of_connection()))
-
-    async def lose(self, hive: RemoteHive, reason: str) -> None:
-        """Set a hive offline for a reason; a broken connection may be part of an outage."""
-        await hive.standing.set_offline(reason)
-        if reason == CONNECTION_CLOSED:
-            self._watch.note_loss(hive)
+        if not isinstance(hive, RemoteHive) or self._shared.tasks.is_closed:
+            return
+        reason = hive.end_of_connection()
+        if hive.standing.life.end(reason):
+            # A broken connection may be part of an outage.
+            self._losses.note(hive, counts=reason == CONNECTION_CLOSED)

@@ -39,16 +39,19 @@ class OutageDetector:
         """Hive id -> how often it is among the losses."""
         self._is_on = False
 
-    def note(self, hive_id: str, *, online: int, window: float) -> Outage | None:
-        """Note a lost hive, with `online` others left; None unless most are lost within `window` seconds."""
+    def note(self, *hive_ids: str, online: int, window: float) -> Outage | None:
+        """Note lost hives, with `online` others left; None unless most are lost within `window` seconds."""
         now = self._clock()
         losses = self._losses
-        while losses and (now - losses[0][0] > window or len(losses) == LOSSES_MAX):
+        while losses and now - losses[0][0] > window:
             self._drop()
         if not self._losses:
             self._is_on = False
-        self._losses.append((now, hive_id))
-        self._counts[hive_id] += 1
+        for hive_id in hive_ids:
+            if len(losses) == LOSSES_MAX:
+                self._drop()
+            losses.append((now, hive_id))
+            self._counts[hive_id] += 1
         lost = len(self._counts)
         if lost < FEWEST or lost <= online:
             return None

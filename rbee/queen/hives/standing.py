@@ -15,7 +15,7 @@ from datetime import datetime
 from rbee.config import QueenConfig
 from rbee.errors import CatalogFailed
 from rbee.narration import HIVE_OFFLINE, HIVE_ONLINE, HIVE_SUSPECT, NOTICE, Narrator
-from rbee.queen.hives.liveness import Clocks, Life, Pace, Patience
+from rbee.queen.hives.liveness import Clocks, Life, Pace
 from rbee.queen.metrics import Metrics
 from rbee.queen.restraint import Restraint
 from rbee.queen.store.records import Actor, Row
@@ -64,6 +64,8 @@ class Standing:
     def __init__(self, row: Row, shared: Shared, state: State, reason: str) -> None:
         self.row = row
         self.life = Life(state, reason, shared.clocks, shared.tally)
+        self.before_online: Callable[[], None] | None = None
+        """Narrates that it is lost, if it is and that is still to be narrated."""
         self._shared = shared
         self._sent_at: str | None = None
         """The last beat's time, by its hive's clock."""
@@ -116,6 +118,8 @@ class Standing:
 
     def narrate_online(self) -> None:
         """Narrate that it is online again."""
+        if self.before_online is not None:
+            self.before_online()
         hive_id = self.row.id
         self._shared.narrator.narrate(HIVE_ONLINE, f"the beehive {hive_id} is online again", hive=hive_id)
 
@@ -130,9 +134,7 @@ class Standing:
             return
         self._shared.changed()
         if is_narrated:
-            event = HIVE_OFFLINE._replace(priority=NOTICE) if reason in ASKED_FOR else HIVE_OFFLINE
-            text = f"the beehive {self.row.id} is offline: {reason}"
-            self._shared.narrator.narrate(event, text, hive=self.row.id)
+            self.narrate_loss("offline", reason)
         await self.remember("offline", wanted=wanted, by=by)
 
     def take_beat(self, beat: Heartbeat, interval: float) -> bool:
@@ -143,15 +145,13 @@ class Standing:
         self._sent_at = beat.timestamp
         return self.life.beat(beat.instance, beat.version or None, interval)
 
-    def judge(self, patience: Patience) -> bool:
-        """Judge by silence and narrate a change; True if it is now offline, which the caller stores."""
-        if not self.life.judge(patience):
-            return False
-        hive_id, state, reason = self.row.id, self.life.state, self.life.reason
+    def narrate_loss(self, state: State, reason: str) -> None:
+        """Narrate that it is suspect or offline."""
         event = HIVE_SUSPECT if state == "suspect" else HIVE_OFFLINE
+        if reason in ASKED_FOR:
+            event = event._replace(priority=NOTICE)
+        hive_id = self.row.id
         self._shared.narrator.narrate(event, f"the beehive {hive_id} is {state}: {reason}", hive=hive_id)
-        self._shared.changed()
-        return state == "offline"
 
     async def remember(self, status: Status, *, wanted: bool | None = None, by: Actor | None = None) -> None:
         """Store a change of state; a failure is logged, and the state in RAM stays."""

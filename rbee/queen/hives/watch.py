@@ -1,67 +1,61 @@
-"""Watches all hives for silence, and for an outage of most of them."""
+"""Watches all hives for silence."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import heapq
+from itertools import count
 
-from rbee.narration import FLEET_LOST
 from rbee.queen.hives.hive import Hive
-from rbee.queen.hives.outage import OutageDetector
+from rbee.queen.hives.losses import Losses
 from rbee.queen.hives.standing import Shared
-from rbee.wire.types import LOCALHOST
 
-LIKELY = "likely the network of the queen's own machine"
-
-NAMED_MAX = 20
-"""Hives named in one line about an outage."""
+TOGETHER = 0.05
+"""Of the grace: how late a verdict may be, so that many hives are judged at once."""
 
 
 class Watch:
-    """`hives` are the hives in the catalog by id, a live view."""
+    """Judges each hive when its silence could change its state. The cost is that of those judged."""
 
-    def __init__(self, shared: Shared, hives: Mapping[str, Hive]) -> None:
+    def __init__(self, shared: Shared, losses: Losses) -> None:
         self._shared = shared
-        self._hives = hives
-        self._outages = OutageDetector(clock=shared.clocks.monotonic)
+        self._losses = losses
+        self._looks: list[tuple[float, int, Hive]] = []
+        """A heap: the monotonic second of the next look at a hive, and a number in case two are equal."""
+        self._numbers = count()
+
+    def add(self, hive: Hive) -> None:
+        """Watch a hive until it is removed."""
+        self._look_later(hive)
 
     async def run(self) -> None:
         """Judge hives by silence until cancelled."""
         while True:
-            await self.judge()
-            await asyncio.sleep(self.next_verdict())
+            self._judge()
+            await asyncio.sleep(self._next_look())
 
-    async def judge(self) -> None:
-        """Judge each hive by its silence once, and store which are offline."""
-        for hive in list(self._hives.values()):
-            if hive.standing.judge(hive.patience):
-                if hive.fell_silent():
-                    self.note_loss(hive)
-                await hive.standing.remember("offline")
+    def _judge(self) -> None:
+        now = self._shared.clocks.monotonic()
+        while self._looks and self._looks[0][0] <= now:
+            hive = heapq.heappop(self._looks)[2]
+            if hive.is_removed:
+                continue
+            if hive.standing.life.judge(hive.patience):
+                is_offline = hive.standing.life.state == "offline"
+                self._losses.note(hive, counts=is_offline and hive.fell_silent())
+            self._look_later(hive)
 
-    def next_verdict(self) -> float:
-        """Return the seconds until silence can change a state; at most an interval, for new hives."""
-        waits = (hive.standing.life.due(hive.patience) for hive in self._hives.values())
+    def _look_later(self, hive: Hive) -> None:
+        """Look again when it is due; at most an interval later, as its state may change meanwhile."""
         interval = self._shared.pace.interval
-        soonest = min((due for due in waits if due is not None), default=interval)
+        due = hive.standing.life.due(hive.patience)
+        wait = interval if due is None else max(0.0, min(due, interval))
         # Slightly later than due, or the timer may fire a moment too early and judge twice.
-        return max(0.0, min(soonest, interval)) + 0.01
+        at = self._shared.clocks.monotonic() + wait + 0.01
+        heapq.heappush(self._looks, (at, next(self._numbers), hive))
 
-    def note_loss(self, hive: Hive) -> None:
-        """Count a lost hive; if most are lost, narrate the outage and add its cause to their reasons."""
-        interval = self._shared.pace.of_remote
-        window = interval + self._shared.pace.grace_of(interval)
-        local = self._hives.get(LOCALHOST)  # needs no network
-        online = self._shared.tally["online"] - (local is not None and local.standing.is_online)
-        outage = self._outages.note(hive.id, online=online, window=window)
-        if outage is None:
-            return
-        if outage.hives:
-            names = ", ".join(outage.hives[:NAMED_MAX])
-            self._shared.narrator.narrate(FLEET_LOST, f"{outage}: {LIKELY}. Lost: {names}")
-        for hive_id in outage.hives or (hive.id,):
-            other = self._hives.get(hive_id)
-            if other is not None and other.standing.life.state == "offline":
-                reason = other.standing.life.reason
-                if LIKELY not in reason:
-                    other.standing.set("offline", f"{reason}; {outage}: {LIKELY}")
+    def _next_look(self) -> float:
+        """Return the seconds until then; at most an interval, for new hives."""
+        pace = self._shared.pace
+        first = self._looks[0][0] - self._shared.clocks.monotonic() if self._looks else pace.interval
+        return min(max(first, TOGETHER * pace.grace), pace.interval)

@@ -16,6 +16,9 @@ from rbee.wire.devices import Devices
 from rbee.wire.hives import LABELS_MAX, Status
 from rbee.wire.types import DEFAULT_PORT
 
+NOTED_MAX = 20
+"""Hives whose status changes together that are noted each; of more only the number is noted."""
+
 
 class HiveStore:
     """Reads and writes hives. `by` is who requested a write; one that changes nothing is not recorded."""
@@ -75,6 +78,31 @@ class HiveStore:
             # Hives that come and go would displace what operators did.
             is_audited=wanted is not None,
         )
+
+    async def set_offline(self, rows: Collection[Row]) -> list[Row]:
+        """Store the status 'offline' of those hives that exist and have another; return their rows."""
+
+        def write(transaction: Transaction) -> list[Row]:
+            changed = [
+                replace(row, status="offline", updated_at_ms=transaction.now_ms)
+                for row in rows
+                if transaction.session.execute(
+                    "UPDATE hives SET status = 'offline', updated_at_ms = :now "
+                    "WHERE id = :id AND status != 'offline'",
+                    id=row.id,
+                    now=transaction.now_ms,
+                )
+            ]
+            if len(changed) > NOTED_MAX:
+                text = f"{len(changed)} hives are offline in the hive catalog"
+                transaction.note(None, text, None, is_audited=False)
+            else:
+                for row in changed:
+                    text = f"hive {row.id} is offline in the hive catalog"
+                    transaction.note(row.id, text, None, is_audited=False)
+            return changed
+
+        return await self._writer.write(write)
 
     async def touch(self, hive_id: str) -> None:
         """Write the hive's time of update; CatalogFailed if the catalog cannot be written now."""

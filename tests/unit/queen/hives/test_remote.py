@@ -63,6 +63,7 @@ async def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
     for _ in range(2):  # with the question to the first still under way
         stream = await queen.fleet.connect(peer, INSTANCE, __version__)
         await queen.hives.heartbeat(beat("ready"), peer.fields)
+        await asyncio.sleep(0)  # the question begins
         stream.abort()
     await until(lambda: bool(queen.tape.of("add-failed")))
     view = queen.hives.view("gpu1")

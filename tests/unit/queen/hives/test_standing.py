@@ -80,4 +80,4 @@ async def test_how_far_a_hive_s_clock_is_ahead_is_that_of_its_last_beat_and_deci
     view = standing.view()
     assert view.last_beat_ms is not None
     assert view.clock_skew_ms == 1_927_627_201_000 - view.last_beat_ms
-    assert not standing.judge(queen.hives.hive("gpu1").patience)
+    assert not standing.life.judge(queen.hives.hive("gpu1").patience)

@@ -1,0 +1,138 @@
+"""Hives that were lost: narrated and stored together, as many may be lost at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rbee.errors import CatalogFailed
+from rbee.narration import FLEET_LOST, HIVES_LOST
+from rbee.queen.hives.hive import Hive
+from rbee.queen.hives.outage import OutageDetector
+from rbee.queen.hives.standing import Shared
+from rbee.wire.hives import State
+from rbee.wire.types import LOCALHOST
+
+log = logging.getLogger("rbee")
+
+LIKELY = "likely the network of the queen's own machine"
+
+NAMED_MAX = 20
+"""Hives named in one line; more than these that are lost together do not get a line each."""
+
+MOMENT = 0.5
+"""Seconds in which losses count as together, at most."""
+
+MOMENT_EACH = 0.001
+"""Seconds of that for each remote hive: with few hives a loss is narrated at once."""
+
+LONGEST = 4.0
+"""Seconds of that while many are lost again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """A hive that is suspect or offline now; `counts` is whether it counts towards an outage."""
+
+    hive: Hive
+    state: State
+    reason: str
+    counts: bool
+
+
+class Losses:
+    """Takes hives that are suspect or offline. `hives` are those in the catalog by id, a live view."""
+
+    def __init__(self, shared: Shared, hives: Mapping[str, Hive]) -> None:
+        self._shared = shared
+        self._hives = hives
+        self._outages = OutageDetector(clock=shared.clocks.monotonic)
+        self._untold: list[_Loss] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._moment = 0.0
+        """Seconds that the losses before were collected, if they were many."""
+
+    def note(self, hive: Hive, *, counts: bool = False) -> None:
+        """Narrate and store within a moment that a hive is suspect or offline now."""
+        life = hive.standing.life
+        self._untold.append(_Loss(hive, life.state, life.reason, counts))
+        hive.standing.before_online = self.tell
+        if self._timer is None:
+            self._moment = min(LONGEST, 2 * self._moment) or min(
+                MOMENT, MOMENT_EACH * self._shared.pace.remote
+            )
+            self._timer = asyncio.get_running_loop().call_later(self._moment, self.tell)
+
+    def tell(self) -> None:
+        """Narrate and store what was noted, now."""
+        self._shared.tasks.begin(self._store(self._narrated()))
+
+    async def end(self) -> None:
+        """As tell(), and wait until it is stored."""
+        await self._store(self._narrated())
+
+    def _narrated(self) -> list[Hive]:
+        """Narrate the losses, and return the hives that are offline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        losses, self._untold = self._untold, []
+        are_few = len(losses) <= NAMED_MAX
+        self._moment = 0.0 if are_few else self._moment
+        for loss in losses:
+            loss.hive.standing.before_online = None
+            if are_few:
+                loss.hive.standing.narrate_loss(loss.state, loss.reason)
+        if losses:
+            self._shared.changed()
+        is_outage = self._note_outage([loss.hive.id for loss in losses if loss.counts])
+        if not are_few and not is_outage:
+            self._narrate_many(losses)
+        return [loss.hive for loss in losses if loss.hive.standing.life.state == "offline"]
+
+    def _narrate_many(self, losses: Sequence[_Loss]) -> None:
+        for (state, reason), count in Counter((loss.state, loss.reason) for loss in losses).items():
+            names = [loss.hive.id for loss in losses if (loss.state, loss.reason) == (state, reason)]
+            text = f"{count} hives are {state}: {reason}: {_named(names)}"
+            self._shared.narrator.narrate(HIVES_LOST, text)
+
+    def _note_outage(self, lost: Sequence[str]) -> bool:
+        """If most hives are lost, narrate that once and add its cause to their reasons."""
+        interval = self._shared.pace.of_remote
+        window = interval + self._shared.pace.grace_of(interval)
+        local = self._hives.get(LOCALHOST)  # needs no network
+        online = self._shared.tally["online"] - (local is not None and local.standing.is_online)
+        outage = self._outages.note(*lost, online=online, window=window) if lost else None
+        if outage is None:
+            return False
+        if outage.hives:
+            text = f"{outage}: {LIKELY}. Lost: {_named(outage.hives)}"
+            self._shared.narrator.narrate(FLEET_LOST, text)
+        for hive_id in outage.hives or lost:
+            other = self._hives.get(hive_id)
+            if other is not None and other.standing.life.state == "offline":
+                reason = other.standing.life.reason
+                if LIKELY not in reason:
+                    other.standing.life.set("offline", f"{reason}; {outage}: {LIKELY}")
+        return True
+
+    async def _store(self, hives: Sequence[Hive]) -> None:
+        """Store that hives are offline; a failure is logged, and the state in RAM stays."""
+        by_id = {hive.id: hive.standing for hive in hives}
+        if not by_id:
+            return
+        try:
+            for row in await self._shared.catalog.hives.set_offline([one.row for one in by_id.values()]):
+                one = by_id[row.id]
+                one.row = replace(one.row, status=row.status, updated_at_ms=row.updated_at_ms)
+        except CatalogFailed as error:
+            names = _named(list(by_id))
+            log.error("offline, and that could not be stored: %s: hive %s", error.message, names)
+
+
+def _named(names: Sequence[str]) -> str:
+    rest = len(names) - NAMED_MAX
+    return ", ".join(names[:NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")
