@@ -45,7 +45,14 @@ def encode(shape: Any) -> Any:
     names = _field_names(shape.__class__)
     if names is None:
         return shape
-    return {name: encode(getattr(shape, name)) for name in names}
+    # A call for each value would be most of the time: few are shapes themselves.
+    return {
+        name: value if (value := getattr(shape, name)).__class__ in _PLAIN else encode(value)
+        for name in names
+    }
+
+
+_PLAIN = frozenset({str, int, float, bool, types.NoneType})
 
 
 @functools.cache
