@@ -67,9 +67,9 @@ class Fleet:
         hives.when_removed(self._forget)
 
     async def load(self) -> None:
-        """Load the credentials in the catalog; tokens of a CA that was replaced are revoked."""
-        for row in await self._catalog.hives.all():
-            self._learn(row)
+        """Learn the credentials of the hives; tokens of a CA that was replaced are revoked."""
+        for hive in self._hives.remote():
+            self._learn(hive.standing.row)
         try:
             if self._access.fingerprint is not None:
                 await self._catalog.tokens.keep_to(self._access.fingerprint)
@@ -210,15 +210,8 @@ class Fleet:
             raise
         hive = self._hives.remote_hive(hive_id)
         hive.accepted()
-        try:
-            await self._catalog.hives.set_address(hive_id, peer.address, peer.credential, by=peer.fields)
-            await hive.standing.reload()
+        if await hive.standing.store_address(peer.address, peer.credential, peer.fields):
             self._learn(hive.standing.row)
-        except CatalogFailed as error:
-            # The hive is there all the same; its next connection tries the write again.
-            log.error(
-                "hive %s is at %s, and that could not be stored: %s", hive_id, peer.address, error.message
-            )
         return uplink
 
     async def refuse_older(self, peer: RemotePeer, version: str) -> VersionSkew:

@@ -97,6 +97,22 @@ class Standing:
         await self._shared.catalog.hives.set_devices(self.row.id, devices, by=by)
         await self.reload()
 
+    async def store_address(self, address: str, credential: str | None, by: Actor) -> bool:
+        """Store from where it has connected, if that or its credential is new; return whether it was.
+
+        A failure is logged: the hive is there all the same, and its next connection tries the write again.
+        """
+        hive_id = self.row.id
+        if self.row.address == address and self.row.former_credential is None:
+            return False
+        try:
+            await self._shared.catalog.hives.set_address(hive_id, address, credential, by=by)
+            await self.reload()
+        except CatalogFailed as error:
+            log.error("hive %s is at %s, and that could not be stored: %s", hive_id, address, error.message)
+            return False
+        return True
+
     async def set_labels(self, asked: SetLabels, by: Actor) -> HiveView:
         """Set and remove labels. Raises BadInput beyond LABELS_MAX, UnknownHive, or CatalogFailed."""
         labels = {label.key: label.value for label in asked.set}

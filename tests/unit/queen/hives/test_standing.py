@@ -31,6 +31,18 @@ async def test_labels_are_set_and_taken_away_and_are_no_more_than_there_may_be(q
         await queen.hives.hive("gpu9").standing.set_labels(marks, OPERATOR)
 
 
+async def test_an_address_that_is_known_is_not_written_again(queen: Queen) -> None:
+    peer = await queen.member(address="10.0.0.1")
+    standing = queen.hives.hive("gpu1").standing
+
+    assert not await standing.store_address("10.0.0.1", peer.credential, peer.fields)
+    assert await standing.store_address("10.0.0.9", peer.credential, peer.fields)
+    assert not await standing.store_address("10.0.0.9", peer.credential, peer.fields)
+    row = await queen.catalog.hives.find("gpu1")
+    assert row is not None
+    assert row.address == standing.row.address == "10.0.0.9"
+
+
 async def test_each_change_has_its_author_in_the_audit_and_in_the_journal(queen: Queen) -> None:
     peer = await queen.member()
     await queen.hives.hive("gpu1").standing.set_labels(SetLabels((Label("rack", "3"),)), OPERATOR)
