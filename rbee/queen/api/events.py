@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rbee.queen.api.asked import feed_id
+from rbee.queen.api.pages import in_turn
 from rbee.queen.feed import Feed
 from rbee.queen.hives.hives import Hives
 from rbee.queen.jobs import Jobs
@@ -34,7 +35,8 @@ def routes(feed: Feed, hives: Hives, jobs: Jobs, metrics: Metrics) -> dict[Route
 
     async def scrape(request: Request) -> Response:
         async with scraping:  # one at a time: a page is made in a thread
-            moment = Moment(hives.views(), jobs.running_by_kind())
+            views = [hive.standing.view() async for _, hive in in_turn(hives)]
+            moment = Moment(views, jobs.running_by_kind())
             accept = request.headers.get("accept", "")
             content, media_type = await asyncio.to_thread(write, metrics, moment, accept)
         return Response(content, headers={"Content-Type": media_type})

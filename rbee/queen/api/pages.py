@@ -6,7 +6,9 @@ import asyncio
 import json
 import math
 from bisect import bisect_right
+from collections.abc import AsyncIterator
 
+from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.hives import Hives
 from rbee.server.responses import json_content
 from rbee.wire.selectors import Selector
@@ -15,7 +17,7 @@ PAGE_SIZE = 1024 * 1024
 """Bytes of a page, after which it ends: a hive may have many devices, and a client reads at most 4 MiB."""
 
 AT_ONCE = 100
-"""Hives that are written before the event loop has its turn: heartbeats do not wait for a long list."""
+"""Hives that are read before the event loop has its turn: heartbeats do not wait for a long list."""
 
 
 async def page_of(hives: Hives, *, limit: int | None, after: str, selector: Selector) -> bytes:
@@ -23,15 +25,11 @@ async def page_of(hives: Hives, *, limit: int | None, after: str, selector: Sele
 
     The order is that of the ids: one that comes or goes between two pages neither hides nor repeats others.
     """
-    names = hives.names[bisect_right(hives.names, after) :]
     views: list[bytes] = []
     last, size = "", 0
     room, most = (math.inf, math.inf) if limit is None else (PAGE_SIZE, limit)
-    for number, name in enumerate(names, start=1):
-        if not number % AT_ONCE:
-            await asyncio.sleep(0)
-        hive = hives.find(name)
-        if hive is None or not selector.takes(hive.standing.row.labels):
+    async for name, hive in in_turn(hives, after):
+        if not selector.takes(hive.standing.row.labels):
             continue
         if len(views) >= most:
             return _page(views, last)
@@ -42,6 +40,16 @@ async def page_of(hives: Hives, *, limit: int | None, after: str, selector: Sele
         views.append(view)
         last = name
     return _page(views, None)
+
+
+async def in_turn(hives: Hives, after: str = "") -> AsyncIterator[tuple[str, Hive]]:
+    """Yield the hives after a place by id, with their places; the event loop has its turn now and then."""
+    for number, name in enumerate(hives.names[bisect_right(hives.names, after) :], start=1):
+        if not number % AT_ONCE:
+            await asyncio.sleep(0)
+        hive = hives.find(name)
+        if hive is not None:
+            yield name, hive
 
 
 def _page(views: list[bytes], last: str | None) -> bytes:

@@ -116,10 +116,6 @@ class Hives:
         """Return a name in the spelling of its hive; unchanged if there is no such hive."""
         return name if name in self._hives else spelled(name, (LOCALHOST, *self._hives))
 
-    def views(self) -> list[HiveView]:
-        """Return all hives as clients see them, by id."""
-        return [self._hives[hive_id].standing.view() for hive_id in self.names]
-
     def view(self, hive_id: str) -> HiveView:
         """Return one hive as clients see it; raises UnknownHive."""
         return self.hive(hive_id).standing.view()

@@ -29,7 +29,7 @@ async def test_a_queen_who_wakes_takes_each_hive_as_unknown_until_she_hears_of_i
 ) -> None:
     await a_row(tmp_path / "catalog.db", status="online", wanted=True)
     async with queen(begin=False) as q:
-        (view,) = q.hives.views()
+        (view,) = map(q.hives.view, q.hives.names)
 
         assert (view.state, view.status, view.devices) == ("unknown", "online", DEVICES)
         assert view.reason == "no heartbeat since the queen started (last known: online)"
@@ -47,7 +47,7 @@ async def test_rows_without_a_readable_name_are_all_shown(queen: MakeQueen, tmp_
                 (name,),
             )
     async with queen(begin=False) as q:
-        shown = [view.problem or "" for view in q.hives.views()]
+        shown = [q.hives.view(name).problem or "" for name in q.hives.names]
         assert len(shown) == 2
         assert [name in told for name, told in zip(("no name!", "nor this?"), shown, strict=True)] == [
             True
@@ -60,7 +60,7 @@ async def test_an_empty_catalog_wakes_nobody(queen: MakeQueen) -> None:
             await q.catalog.hives.all()
 
         assert q.systemd.asked == []
-        assert q.hives.views() == []
+        assert q.hives.names == []
 
 
 async def test_a_hive_that_is_not_there_is_unknown(queen: MakeQueen) -> None:

@@ -74,14 +74,14 @@ async def test_a_hive_of_a_long_version_or_problem_does_not_break_the_list_of_al
     peer = await queen.member()
     with pytest.raises(VersionSkew):
         await queen.fleet.connect(peer, INSTANCE, "9" * 2000)
-    as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(queen.hives.views())))
+    as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(map(queen.hives.view, queen.hives.names))))
 
     stream = await queen.fleet.connect(peer, INSTANCE, __version__)
     problem = json.dumps({"detail": "y" * 100_000}).encode()
     lying = answering(stream, status=502, content=problem)
     await queen.hives.heartbeat(beat("ready"), peer.fields)
     await until(lambda: bool(queen.tape.of("add-failed")))
-    as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(queen.hives.views())))
+    as_the_keeper_reads(QueenRoutes.HIVES, Views(tuple(map(queen.hives.view, queen.hives.names))))
     lying.go()
 
 
@@ -119,7 +119,7 @@ async def test_another_s_credential_changes_nothing_about_a_hive_that_is_connect
     assert queen.hives.view("gpu1") == before
     # Nor is a name made known that the catalog does not have.
     await dials(queen, RemotePeer("10.0.0.9", "of before", "gpu9"))
-    assert [view.id for view in queen.hives.views()] == ["gpu1"]
+    assert queen.hives.names == ["gpu1"]
 
 
 async def test_a_refusal_of_before_ends_the_wait_soon_and_not_at_once(
