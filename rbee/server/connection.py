@@ -56,7 +56,7 @@ DAEMON_IDLE_TIMEOUT = 7500.0
 
 CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256)
 
-HIVE_CONNECTIONS = Bound(total=8192, kept=0, a_user=24, a_process=24)
+HIVE_CONNECTIONS = Bound(total=32_768, kept=0, a_user=24, a_process=24)
 """For peers over TCP with a credential: the control connection, those for the queen's requests
 (rbee.uplink.accept.CARRIERS_MAX), and what a cut link has left behind."""
 

@@ -19,7 +19,7 @@ from rbee.wire.hives import State
 MISSES = 3
 """Intervals without a beat, plus the grace, until the local hive is offline; its death systemd reports."""
 
-BEATS_A_SECOND = 50.0
+BEATS_A_SECOND = 700.0
 """Beats of remote hives that the queen takes; with more hives each beats less often."""
 
 

@@ -263,8 +263,8 @@ def test_who_looks_when_each_verdict_is_due_is_never_late(alive: Alive, clock: T
 
 def test_with_more_hives_each_beats_less_often() -> None:
     assert Pace(INTERVAL, GRACE, remote=750).of_remote == INTERVAL
-    pace = Pace(INTERVAL, GRACE, remote=2000)
-    assert pace.of_remote == 2000 / 50
+    pace = Pace(INTERVAL, GRACE, remote=28_000)
+    assert pace.of_remote == 28_000 / 700
     assert pace.interval == INTERVAL  # the local one's
     # Three beats' jitter, where that is more than the grace.
     assert pace.grace_of(40.0) == pytest.approx(12.0)
