@@ -155,9 +155,12 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
     """List the devices of HIVE, or of every hive, and their current use."""
     with session.queen() as queen:
         known = Hives(queen)
-        every = [known.one(hive)] if hive is not None else list(known.all())
-        hives = [one for one in every if selector.takes(labels_of(one))]
+        if hive is None:
+            hives = [one for page in known.pages(selector) for one in page]
+        else:
+            hives = [one for one in [known.one(hive)] if selector.takes(labels_of(one))]
         samples = known.samples(hives)
+        has_any = bool(hives) or known.has_any()
     if session.as_json:
         listed = [
             {
@@ -173,7 +176,7 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
         notes = tables.findings(hives) if session.has_legend else []
         session.show(lambda frame: "\n".join([tables.live_table(hives, samples, frame), *notes]))
     elif session.has_legend:
-        session.say(NO_SUCH_HIVES if every else tables.no_hives(session.scope))
+        session.say(NO_SUCH_HIVES if has_any else tables.no_hives(session.scope))
 
 
 def hives_page(hives: Iterable[HiveView], frame: Frame) -> str:
