@@ -23,12 +23,14 @@ from tests.bench.lines import Found
 from tests.bench.listing import Listing
 from tests.bench.memory import Memory
 from tests.bench.remote import Remote
+from tests.bench.scale import Rows, Scale
 from tests.bench.start import Start
 from tests.bench.subject import Peers, Release, Subject
 from tests.bench.table import table
 
 SUBJECTS: tuple[Subject, ...] = (
-    Beat(), FanOut(), Idle(), Detection(), Start(), Memory(), Remote(), Listing(),
+    Beat(), FanOut(), Idle(), Detection(), Start(), Memory(), Remote(), Listing(), Scale(),
+    Rows(),
 )  # fmt: skip
 ROUNDS = 3
 
@@ -82,9 +84,13 @@ def arguments() -> argparse.Namespace:
     names = [subject.name for subject in SUBJECTS]
     parser = argparse.ArgumentParser(prog="tests/run --bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"pairs of machines ({ROUNDS})")
+    heavy = [subject.name for subject in SUBJECTS if subject.is_heavy]
+    parser.add_argument(
+        "--heavy", action="store_true", help=f"also what takes many minutes: {', '.join(heavy)}"
+    )
     parser.add_argument(
         "chosen", nargs="*", metavar="SUITE|NAME",
-        help=f"of {', '.join(SUITES)} ({SUITES[0]}), and of {', '.join(names)} (all)",
+        help=f"of {', '.join(SUITES)} ({SUITES[0]}), and of {', '.join(names)} (all but heavy ones)",
     )  # fmt: skip
     chosen = parser.parse_intermixed_args()
     if strange := set(chosen.chosen) - {*SUITES, *names}:
@@ -96,7 +102,9 @@ def main() -> int:
     """Run the benchmarks that the command line names."""
     chosen = arguments()
     suites = [suite for suite in SUITES if suite in chosen.chosen] or SUITES[:1]
-    subjects = [subject for subject in SUBJECTS if subject.name in chosen.chosen] or SUBJECTS
+    subjects = [subject for subject in SUBJECTS if subject.name in chosen.chosen] or [
+        subject for subject in SUBJECTS if chosen.heavy or not subject.is_heavy
+    ]
     if reason := why_not():
         say(reason)
         return 1

@@ -75,6 +75,9 @@ class Subject(ABC):
     name: ClassVar[str]
     """By which it is chosen."""
 
+    is_heavy: ClassVar[bool] = False
+    """Whether it takes many minutes, and is measured only if it is asked for."""
+
     lines: ClassVar[tuple[Line, ...]]
 
     @abstractmethod

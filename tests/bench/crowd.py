@@ -1,0 +1,265 @@
+"""Run in a machine: plays many hives with little memory of its own, for scale.py.
+
+crowd.py QUEEN FOLDER COUNT. FOLDER has ca.pem, key.pem, devices.json and members.json (scale.py's MAKE). Each
+hive is a TLS connection with its own certificate, and frames as rbee.uplink.frames has them; it dials for the
+queen's requests, and answers those. It prints a line of JSON for each word that it reads: 'held' and 'again'
+await an acknowledged beat of every hive, 'beats' is their number since then, 'late' the longest wait for an
+acknowledgement in ms, and 'drop' has all connections end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+import resource
+import secrets
+import select
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rbee import __version__
+from rbee.narration import now_rfc3339
+from rbee.tls import QUEEN_NAME, client_context
+from rbee.uplink.frames import UplinkRoutes, hello, write_frame
+from rbee.wire.heartbeats import Heartbeat
+from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER
+
+THREADS = 4
+"""Each plays its part of the hives. Few: a handshake waits for the queen, and the rest is little work."""
+
+DIAL_AGAIN = 2.0
+"""Seconds after a lost connection within which it is dialled again, at random."""
+
+PORT = 8500
+
+
+class Player(threading.Thread):
+    """Some of the hives, in one loop."""
+
+    def __init__(self, queen: str, folder: Path, members: list[tuple[str, str]]) -> None:
+        super().__init__(daemon=True)
+        self._queen = queen
+        self._folder = folder
+        self._context = client_context((folder / "ca.pem").read_text(), None, None)
+        self._key = (folder / "key.pem").read_text()
+        self._devices = (folder / "devices.json").read_bytes()
+        self._poll = select.epoll()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._hives = [Hive(self, name, certificate) for name, certificate in members]
+        self.heard: set[str] = set()
+        self.beats = 0
+        self.latest = 0.0
+        self.is_dropping = False
+
+    def run(self) -> None:
+        for hive in self._hives:
+            self.later(0.0, hive.dial)
+        while True:
+            if self._due and self._due[0][0] <= time.monotonic():
+                heapq.heappop(self._due)[
+                    2
+                ]()  # one, as a dial waits for the queen, who may wait for an answer
+            wait = self._due[0][0] - time.monotonic() if self._due else 1.0
+            for descriptor, _ in self._poll.poll(max(0.0, min(wait, 0.5))):
+                reader = self._readers.get(descriptor)
+                if reader is not None:
+                    reader()
+            if self.is_dropping:
+                self.is_dropping = False
+                for hive in self._hives:
+                    hive.lose()
+
+    def later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Do it after so many seconds."""
+        self._order += 1
+        heapq.heappush(self._due, (time.monotonic() + seconds, self._order, work))
+
+    def connect(self, certificate: str, request: bytes) -> tuple[ssl.SSLSocket, bytes]:
+        """Return a connection whose request was accepted, and what came after the answer. Raises OSError."""
+        path = self._folder / f"{self.name}.pem"
+        path.write_text(certificate + self._key)
+        self._context.load_cert_chain(path)  # which a connection that exists does not lose
+        plain = socket.create_connection((self._queen, PORT), timeout=20)
+        channel = self._context.wrap_socket(plain, server_hostname=QUEEN_NAME)
+        channel.sendall(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            if not (part := channel.recv(4096)):
+                raise ConnectionResetError
+            answer += part
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101"):
+            channel.close()
+            raise ConnectionRefusedError(answer)
+        channel.setblocking(False)
+        return channel, rest
+
+    def read_with(self, channel: ssl.SSLSocket, reader: Callable[[], None]) -> None:
+        self._readers[channel.fileno()] = reader
+        self._poll.register(channel, select.EPOLLIN)
+
+    def forget(self, channel: ssl.SSLSocket) -> None:
+        """Close it."""
+        if channel.fileno() != -1:
+            self._readers.pop(channel.fileno(), None)
+            self._poll.unregister(channel)
+            channel.close()
+
+    def answer(self, channel: ssl.SSLSocket) -> None:
+        """Answer the queen's request for the devices, or whether the hive is well."""
+        request = _read(channel)
+        if request is None:
+            self.forget(channel)
+        elif request:
+            devices = b"GET /v1/devices " in request
+            body = self._devices if devices else b'{"status":"ok","version":"%b"}' % __version__.encode()
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            channel.sendall(head.encode() + body)
+
+
+class Hive:
+    """One hive: its control connection and its next beat."""
+
+    __slots__ = (
+        "_certificate",
+        "_channel",
+        "_instance",
+        "_interval",
+        "_name",
+        "_player",
+        "_sent",
+        "_waiting",
+    )
+
+    def __init__(self, player: Player, name: str, certificate: str) -> None:
+        self._player = player
+        self._name = name
+        self._certificate = certificate
+        self._instance = secrets.token_hex(16)
+        self._channel: ssl.SSLSocket | None = None
+        self._waiting = b""
+        self._sent = 0.0
+
+    def dial(self) -> None:
+        headers = {INSTANCE_HEADER: self._instance, VERSION_HEADER: __version__}
+        try:
+            connected = self._player.connect(
+                self._certificate, hello(UplinkRoutes.CONTROL, QUEEN_NAME, headers)
+            )
+        except OSError as error:
+            if isinstance(error, ConnectionRefusedError) and error.args[0] not in (111,):
+                print(error, file=sys.stderr)
+            self._player.later(random.uniform(0.1, DIAL_AGAIN), self.dial)
+            return
+        self._channel, self._waiting = connected
+        self._player.read_with(self._channel, self._read)
+        self._beat()
+
+    def lose(self) -> None:
+        """Have the connection end, and dial again."""
+        if self._channel is not None:
+            self._player.forget(self._channel)
+            self._channel = None
+            self._player.later(random.uniform(0.0, DIAL_AGAIN), self.dial)
+
+    def _beat(self) -> None:
+        if self._channel is None:
+            return
+        beat = Heartbeat(self._name, now_rfc3339(), (), self._instance, version=__version__, fingerprint="f")
+        self._sent = time.monotonic()
+        try:
+            self._channel.sendall(write_frame(beat))
+        except OSError:
+            self.lose()
+
+    def _read(self) -> None:
+        assert self._channel is not None
+        data = _read(self._channel)
+        if data is None:
+            self.lose()
+            return
+        *lines, self._waiting = (self._waiting + data).split(b"\n")
+        for line in lines:
+            [(kind, value)] = json.loads(line).items()
+            if kind == "ack":
+                self._acknowledged(value["interval_ms"] / 1000)
+            elif kind == "dial":
+                self._carry(value["id"])
+            elif kind == "goodbye":
+                self.lose()
+                return
+            else:
+                print(self._name, line, file=sys.stderr)
+
+    def _acknowledged(self, interval: float) -> None:
+        player = self._player
+        player.beats += 1
+        player.heard.add(self._name)
+        player.latest = max(player.latest, time.monotonic() - self._sent)
+        player.later(interval * random.uniform(0.9, 1), self._beat)
+
+    def _carry(self, dial_id: str) -> None:
+        request = hello(UplinkRoutes.CARRIER, QUEEN_NAME, {}, dial_id=dial_id)
+        try:
+            channel, _ = self._player.connect(self._certificate, request)
+        except OSError:
+            return  # the queen asks again
+        self._player.read_with(channel, lambda: self._player.answer(channel))
+        self._player.answer(channel)
+
+
+def _read(channel: ssl.SSLSocket) -> bytes | None:
+    """Return what has arrived; None at the end of the connection."""
+    try:
+        return channel.recv(16384) or None
+    except ssl.SSLWantReadError:
+        return b""
+    except OSError:
+        return None
+
+
+def tell(**found: float) -> None:
+    print(json.dumps(found), flush=True)
+
+
+def main(queen: str, folder: Path, count: int) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    members = json.loads((folder / "members.json").read_text())[:count]
+    players = [Player(queen, folder, members[number::THREADS]) for number in range(THREADS)]
+    tell(seconds=0)
+    began = time.monotonic()
+    for player in players:
+        player.start()
+    for line in sys.stdin:
+        word = line.strip()
+        if word == "beats":
+            tell(beats=sum(player.beats for player in players))
+        elif word == "late":
+            tell(late=1000 * max(player.latest for player in players))
+        elif word == "drop":
+            for player in players:
+                player.is_dropping = True
+            tell(dropped=1)
+        else:
+            if word == "again":
+                began = time.monotonic()
+                for player in players:
+                    player.heard = set()
+            while sum(len(player.heard) for player in players) < count:
+                time.sleep(0.05)
+            for player in players:
+                player.beats, player.latest = 0, 0.0
+            tell(seconds=time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,224 @@
+"""Run in a machine: a queen's hives in one process, without TLS, for scale.py. many_rows.py COUNT SECONDS.
+
+Each has its row, its state and its control connection, whose other end is in this process too: what is
+measured is the queen's own work. Prints a line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import heapq
+import json
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rbee import __version__
+from rbee.config import QueenConfig
+from rbee.narration import CATALOG_CHANGED, Event, Narrator, now_rfc3339
+from rbee.queen import metrics
+from rbee.queen.api.pages import in_turn, page_of
+from rbee.queen.hives.hives import Hives
+from rbee.queen.hives.liveness import Pace
+from rbee.queen.hives.relay import Relay
+from rbee.queen.hives.standing import Shared
+from rbee.queen.jobs import Jobs
+from rbee.queen.metrics import Metrics, Moment
+from rbee.queen.restraint import Restraint
+from rbee.queen.store.store import Store
+from rbee.scope import SYSTEM
+from rbee.uplink.accept import Uplink
+from rbee.uplink.frames import write_frame
+from rbee.wire.codec import encode
+from rbee.wire.devices import Cpu, Devices
+from rbee.wire.heartbeats import Heartbeat
+from rbee.wire.selectors import Selector
+
+DEVICES = Devices(Cpu("AMD EPYC 7763 64-Core Processor", 1, 64, 128, 2**38), ())
+INSTANCE = "1" * 32
+TICK = 0.01
+
+
+class Told(Narrator):
+    """Counts the lines, and knows whether the catalog has changed, which is the last of a loss."""
+
+    def __init__(self) -> None:
+        self.lines: Counter[str] = Counter()
+        self.is_stored = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def narrate(self, event: Event, text: str, **fields: str) -> None:
+        self.lines[event.name] += 1
+        if event is CATALOG_CHANGED:
+            self._loop.call_soon_threadsafe(self.is_stored.set)
+
+
+class NoBus:
+    """No unit changes."""
+
+    def on_unit_changed(self, unit: str, changed: Any) -> None:
+        pass
+
+
+class Nowhere(asyncio.Transport):
+    """Takes what is sent."""
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: Any = None, low: Any = None) -> None:
+        pass
+
+
+class Crowd:
+    """The hives of a queen, and their connections."""
+
+    def __init__(self, path: Path, told: Told) -> None:
+        self.told = told
+        self.metrics = Metrics()
+        config = QueenConfig()
+        self.catalog = Store.open(path, told, metrics=self.metrics)
+        restraint = Restraint(told)
+        self.shared = Shared(
+            config, self.catalog, told, restraint, Pace(config.heartbeat_interval, config.heartbeat_grace),
+            SYSTEM, metrics=self.metrics,
+        )  # fmt: skip
+        jobs = Jobs(config.jobs_max, self.metrics)
+        relay = Relay(jobs, restraint, lambda hive_id, line, job_id: None)
+        bus: Any = NoBus()
+        client: Any = None
+        self.hives = Hives(self.shared, relay, bus, client)
+        self.uplinks: list[Uplink] = []
+
+    async def connect(self) -> None:
+        """Have all beat once, with the devices that the catalog has."""
+        for hive in self.hives.remote():
+            uplink = Uplink(
+                hive.id, INSTANCE, "10.0.0.1", lambda beat: self.hives.heartbeat(beat), hive.take_plain
+            )
+            uplink.connection_made(Nowhere())
+            await self.hives.uplinks.take(uplink)
+            self.uplinks.append(uplink)
+            hive.standing.set("online", "heartbeats received")
+            hive.standing.life.beat(INSTANCE, __version__, hive.interval)
+
+    async def beat(self, seconds: float) -> int:
+        """Have them beat as they are asked to, for so long; return how many beats there were."""
+        interval = self.shared.pace.of_remote
+        due = [(random.uniform(0, interval), number) for number in range(len(self.uplinks))]
+        heapq.heapify(due)
+        began, beats = time.monotonic(), 0
+        while (now := time.monotonic() - began) < seconds:
+            while due[0][0] <= now:
+                at, number = due[0]
+                uplink = self.uplinks[number]
+                uplink.data_received(beat_of(uplink.hive_id))
+                heapq.heapreplace(due, (at + interval * random.uniform(0.9, 1), number))
+                beats += 1
+            await asyncio.sleep(TICK)
+        return beats
+
+    async def pages(self) -> None:
+        """List all in pages, as rbeectl does."""
+        after = ""
+        while True:
+            content = await page_of(self.hives, limit=1000, after=after, selector=Selector())
+            after = json.loads(content[content.rindex(b'"next":') + 7 : -1])
+            if after is None:
+                return
+
+
+def beat_of(hive_id: str) -> bytes:
+    return write_frame(Heartbeat(hive_id, now_rfc3339(), (), INSTANCE, version=__version__))
+
+
+def fill(path: Path, count: int) -> None:
+    devices = json.dumps(encode(DEVICES))
+    with closing(sqlite3.connect(path)) as catalog, catalog:
+        catalog.executemany(
+            "INSERT INTO hives "
+            "(id, host, port, status, created_at_ms, updated_at_ms, wanted, credential, machine, devices) "
+            "VALUES (?1, ?1, 8600, 'online', 1, 1, 1, ?2, ?2, ?3)",
+            [(f"hive{n:05}", f"{n:016x}", devices) for n in range(count)],
+        )
+
+
+def pss_kib() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+async def stall(longest: list[float]) -> None:
+    """Note the longest time in which the loop ran nothing else, in ms."""
+    while True:
+        began = time.monotonic()
+        await asyncio.sleep(TICK)
+        longest[0] = max(longest[0], 1000 * (time.monotonic() - began - TICK))
+
+
+async def measure(folder: Path, count: int, seconds: float) -> dict[str, float]:
+    told = Told()
+    path = folder / "catalog.db"
+    Store.open(path, told).close()
+    fill(path, count)
+    found: dict[str, float] = {}
+    memory, cpu = pss_kib(), time.process_time()
+
+    def took(name: str) -> None:
+        nonlocal cpu
+        found[name] = time.process_time() - cpu
+        cpu = time.process_time()
+
+    crowd = Crowd(path, told)
+    await crowd.hives.load()
+    took("load")
+    gc.freeze()  # as the queen does once all is loaded
+    await crowd.connect()
+    found["memory"] = (pss_kib() - memory) / 1024
+    longest = [0.0]
+    watching = asyncio.create_task(stall(longest))
+    cpu = time.process_time()
+    for _ in range(100):
+        beat_of("hive00000")
+    players = (time.process_time() - cpu) / 100
+    crowd.hives.begin()
+    cpu = time.process_time()
+    beats = await crowd.beat(seconds)
+    took("rest")
+    found["rest"] = 100 * max(0.0, found["rest"] - beats * players) / seconds
+    longest[0] = 0.0
+    cpu = time.process_time()
+    await crowd.pages()
+    took("pages")
+    await page_of(crowd.hives, limit=None, after="", selector=Selector())
+    took("whole")
+    moment = Moment([hive.standing.view() async for _, hive in in_turn(crowd.hives)], {})
+    await asyncio.to_thread(metrics.write, crowd.metrics, moment, "")
+    took("metrics")
+    found["stall"] = longest[0]
+    told.lines.clear()
+    for uplink in crowd.uplinks:
+        uplink.connection_lost(None)
+    await told.is_stored.wait()
+    took("loss")
+    found["lines"] = sum(told.lines.values())
+    watching.cancel()
+    await crowd.hives.end()
+    crowd.catalog.close()
+    return found
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(asyncio.run(measure(Path(folder), int(sys.argv[1]), float(sys.argv[2])))))
+
+
+if __name__ == "__main__":
+    main()

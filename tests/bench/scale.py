@@ -1,0 +1,180 @@
+"""10,000 hives over TLS at 15 s: what they cost at rest, when they are listed, and when all are lost."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from testbed.bridge import Bridge
+from testbed.machine import Machine
+
+from tests.bench.lines import Found, Goal, Line
+from tests.bench.playing import Playing
+from tests.bench.subject import HERE, Release, Subject
+from tests.bench.timed import Command
+from tests.bench.usage import QUEEN, cpu_us, pss_mib
+
+HIVES = 10_000
+
+FOLDER = "/root/crowd"
+
+MAKE = """
+import json, secrets, sqlite3, sys
+from pathlib import Path
+from rbee import tls
+from rbee.queen.authority import Authority, Identity
+
+state = Path("/var/lib/queen-rbee")
+authority, key = Authority.open(state / "tls"), tls.new_key()
+request = tls.request_for(key)  # one key for all: to the queen they differ by their certificates
+hives = [(f"hive{n:05}", secrets.token_hex(8)) for n in range(int(sys.argv[1]))]
+catalog = sqlite3.connect(state / "catalog.db")
+with catalog:
+    catalog.executemany(
+        "INSERT INTO hives "
+        "(id, host, port, status, created_at_ms, updated_at_ms, wanted, credential, machine, devices) "
+        "SELECT ?1, ?1, 8600, 'offline', 1, 1, 1, ?2, ?2 || ?2, devices FROM hives WHERE id = 'localhost'",
+        hives,
+    )
+[[devices]] = catalog.execute("SELECT devices FROM hives WHERE id = 'localhost'")
+catalog.close()
+members = [(name, authority.sign(request, Identity(name, credential))) for name, credential in hives]
+print(json.dumps({"ca.pem": authority.ca, "key.pem": key, "devices.json": devices,
+    "members.json": json.dumps(members)}))
+"""
+
+TAKE = """
+import json, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+folder.mkdir()
+for name, content in json.load(sys.stdin).items():
+    (folder / name).write_text(content)
+"""
+
+REST = 45.0
+"""Seconds after all have connected, until the connections for the queen's requests have been closed."""
+
+SECONDS = 30.0
+"""Two intervals."""
+
+LOST = 5.0
+"""Seconds from the loss of all until nothing is left to do about it."""
+
+IN_ALL = f"{HIVES} hives over TLS"
+CONNECT = f"{IN_ALL}: until all have beaten"
+CONNECT_CPU = f"{IN_ALL}: CPU of the queen for each that connects, and is asked for its devices"
+MEMORY = f"{IN_ALL}: memory of the queen"
+BEATS = f"{IN_ALL}: CPU of the queen at 15 s"
+LATEST = f"{IN_ALL}: longest wait for an acknowledgement"
+LOSS = f"{IN_ALL}: CPU of the queen when all are lost"
+LINES = f"{IN_ALL}: lines in the journal when all are lost"
+
+COMMANDS = tuple(
+    Command(f"{name}, {IN_ALL}", command)
+    for name, command in (
+        ("list-hives", "exec rbeectl list-hives"),
+        ("list-hives -l", "exec rbeectl list-hives -l rack=3"),
+        ("list-hives, first line", "rbeectl list-hives | head -n 1"),
+        ("show", "exec rbeectl show hive05000"),
+        ("metrics", "exec rbeectl metrics"),
+        ("monitor, first line", "rbeectl monitor -n 10 | head -n 1"),
+    )
+)
+
+
+ROWS = 50_000
+
+WITHOUT_TLS = {
+    name: Line(f"{ROWS} hives in a process, without TLS: {words}", unit)
+    for name, words, unit in (
+        ("load", "CPU to load them", "s"),
+        ("memory", "memory", "MiB"),
+        ("rest", "CPU at the interval that they get", "% of a core"),
+        ("pages", "CPU for all in pages", "s"),
+        ("whole", "CPU for all at once", "s"),
+        ("stall", "longest time that the event loop is kept by these", "ms"),
+        ("metrics", "CPU for the metrics", "s"),
+        ("loss", "CPU when all are lost", "s"),
+        ("lines", "lines narrated when all are lost", ""),
+    )
+}
+"""By the name that many_rows.py has for each."""
+
+
+class Rows(Subject):
+    """What grows faster than the hives do: this checkout's alone."""
+
+    name = "rows"
+    is_heavy = True
+    lines = tuple(WITHOUT_TLS.values())
+
+    def measure(self, release: Release, found: Found) -> None:
+        """Have them beat for a while, list them, and lose all."""
+        if not release.is_now:
+            return
+        with Machine(release.queen()) as machine:
+            program = (HERE / "many_rows.py").read_text()
+            shown = machine.run("python3", "-I", "-c", program, str(ROWS), str(SECONDS), timeout=300).stdout
+            for name, sample in json.loads(shown).items():
+                found.add(WITHOUT_TLS[name].name, "now", sample)
+
+
+class Scale(Subject):
+    """This checkout's alone: that of the release before takes 8,192 connections, and 4 MiB of a list."""
+
+    name = "scale"
+    is_heavy = True
+    lines = (
+        Line(CONNECT, "s", Goal(at_most=60)),
+        Line(CONNECT_CPU, "ms"),
+        Line(MEMORY, "MiB", Goal(at_most=400)),
+        Line(BEATS, "% of a core", Goal(at_most=10)),
+        Line(LATEST, "ms"),
+        *(line for command in COMMANDS for line in command.lines),
+        Line(LOSS, "s", Goal(at_most=1)),
+        Line(LINES, "", Goal(at_most=2)),
+    )
+
+    def measure(self, release: Release, found: Found) -> None:
+        """Enter them in the catalog, let all connect, rest, list them, and kill them."""
+        if not release.is_now:
+            return
+        with (
+            Bridge() as bridge,
+            Machine(release.queen(), bridge=bridge, hostname="queen") as queen,
+            Machine(release.hive(), bridge=bridge, hostname="many") as machine,
+        ):
+            queen.run("rbeectl", "add-hive", "localhost", user="ada")
+            queen.run("rbeectl", "tcp", "enable", user="ada")
+            queen.run("systemctl", "stop", QUEEN)
+            made = queen.run("python3", "-I", "-c", MAKE, str(HIVES), timeout=120).stdout
+            machine.run("python3", "-I", "-c", TAKE, FOLDER, input=made)
+            queen.run("systemctl", "start", QUEEN)
+            with Playing(machine, (HERE / "crowd.py").read_text(), FOLDER, HIVES) as playing:
+                self._connect(queen, playing, found)
+                self._rest(queen, playing, found)
+                for command in COMMANDS:
+                    command.measure(queen, found, release.column)
+                before, lines = cpu_us(queen, QUEEN), self._count_lines(queen)
+            time.sleep(LOST)
+            found.add(LOSS, "now", (cpu_us(queen, QUEEN) - before) / 1e6)
+            found.add(LINES, "now", self._count_lines(queen) - lines)
+
+    def _connect(self, queen: Machine, playing: Playing, found: Found) -> None:
+        cpu = cpu_us(queen, QUEEN)
+        found.add(CONNECT, "now", playing.ask("held"))
+        time.sleep(REST)
+        found.add(CONNECT_CPU, "now", (cpu_us(queen, QUEEN) - cpu) / HIVES / 1000)
+
+    def _rest(self, queen: Machine, playing: Playing, found: Found) -> None:
+        playing.ask("held")
+        cpu = cpu_us(queen, QUEEN)
+        time.sleep(SECONDS)
+        found.add(BEATS, "now", (cpu_us(queen, QUEEN) - cpu) / SECONDS / 1e4)
+        found.add(LATEST, "now", playing.ask("late"))
+        found.add(MEMORY, "now", pss_mib(queen, QUEEN))
+
+    def _count_lines(self, queen: Machine) -> int:
+        queen.run("journalctl", "--sync")
+        return queen.run("journalctl", "--quiet", "--output=cat", f"--unit={QUEEN}").stdout.count("\n")
