@@ -130,6 +130,15 @@ async def test_those_who_fall_silent_are_narrated_and_stored_together_too(
         assert offline.startswith(f"{MANY} hives are offline: no heartbeat for 0.4 s: hive000, hive001, ")
 
 
+async def test_one_that_was_removed_is_not_judged_by_its_silence(tmp_path: Path) -> None:
+    async with a_fleet(tmp_path, 2, heartbeat_interval=0.2, heartbeat_grace=0.2) as fleet:
+        fleet.queen.hives.forget(fleet.queen.hives.hive("hive000"))
+        fleet.queen.hives.begin()
+        await fleet.are_stored(["hive001"])
+
+        assert [about["hive"] for _, _, about in fleet.tape.told] == ["hive001"] * 3
+
+
 async def test_one_that_is_back_at_once_is_narrated_as_lost_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
