@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.uplink.accept import Uplink
-from rbee.wire.hives import Heartbeat, HeartbeatAck
+from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from tests.unit.queens import a_queen
 
 
