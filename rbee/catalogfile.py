@@ -153,7 +153,7 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
 )  # fmt: skip
 """What each numbered file of queen/store/schema/ creates, by kind and name."""
 
-COMPATIBLE = frozenset({("table", "former_credentials"), ("table", "token_authority")})
+COMPATIBLE = frozenset({("table", "former_credentials"), ("table", "token_authority"), ("table", "reports")})
 """What compatible.sql there creates, which a catalog of the release before lacks."""
 
 SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": AuditEntry}

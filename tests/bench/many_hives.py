@@ -74,7 +74,8 @@ async def become(folder: Path, queen: str, token: str, number: int) -> membershi
 
 async def main(queen: str, token: str, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (16384, 16384))
-    devices = Detector(Path("/"), nvml_timeout=1.0).detect()
+    detector = Detector(Path("/"), nvml_timeout=1.0)
+    devices, fingerprint = detector.detect(), detector.fingerprint()
 
     async def look() -> Any:
         raise RuntimeError("nobody looks")
@@ -101,6 +102,7 @@ async def main(queen: str, token: str, count: int) -> None:
                 Narrator(),
                 status=lambda line: None,
                 queen_name=queen,
+                fingerprint=lambda: fingerprint,
             )
             served = app.build(heart, lambda: devices, lambda: None, look=look)
             dialler = Dialler(heart, served, address, member.queen_to_strangers, offer)

@@ -50,6 +50,8 @@ class Remote(Subject):
             created = queen.run("rbeectl", "token", "create", "--uses", str(HIVES), user="ada")
             with Playing(machine, release.many_hives(), created.stdout.strip(), HIVES) as playing:
                 playing.ask("held")
+                while "pending" in queen.run("rbeectl", "list-hives", user="ada").stdout:
+                    pass  # their devices are asked for, for which they dial again
                 self._connect_again(queen, playing, release, found)
                 self._beat(queen, playing, release, found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 from rbee.scope import HIVE_UNIT
 from rbee.wire.codec import encode
@@ -27,6 +28,28 @@ async def test_a_hive_is_unknown_until_it_is_heard_of_and_then_online(house: Hou
     await house.hive.heart.beat()
     assert (await house.is_in("online")).reason == "heartbeats received"
     assert house.systemd.asked == [("start", HIVE_UNIT)]
+
+
+async def test_a_process_whose_devices_she_has_is_not_asked_for_them_again(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await queen.kill()
+    await house.wake_queen(**SLOW)
+
+    await house.hive.heart.beat()
+
+    assert (await house.is_in("online")).devices == DEVICES
+    assert house.detections == 1
+
+
+async def test_what_changed_while_she_was_away_is_asked_for(house: House) -> None:
+    queen = await house.added(**SLOW)
+    await queen.kill()
+    house.devices, house.fingerprint = lambda: replace(DEVICES, gpus=()), "f2"
+    await house.wake_queen(**SLOW)
+
+    await house.hive.heart.beat()
+
+    assert (await house.is_in("online")).devices == replace(DEVICES, gpus=())
 
 
 async def test_a_hive_that_is_not_heard_of_in_time_is_offline(house: House) -> None:

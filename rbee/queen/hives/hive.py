@@ -137,14 +137,14 @@ class Hive(ABC):
         is_first = self.standing.take_beat(beat, self.interval)
         if self.arrival is not None:
             self.arrival.beats()
-        elif is_first:
+        elif is_first and not self.inventory.recall():
             shared.tasks.begin(self._welcome(sender))
         elif self.lock.locked():
             pass  # the operation that holds the lock decides the hive's state
         elif life.state == "pending":
             if shared.restraint.may_detect(self.id):
                 shared.tasks.begin(self._welcome(sender))  # the last attempt failed
-        elif life.state in ("suspect", "offline"):
+        elif life.state in ("unknown", "suspect", "offline"):
             await self.standing.is_back(sender)
         elif self.inventory.fingerprint.is_other and shared.restraint.may_detect(self.id):
             shared.tasks.begin(self._renew_devices(sender))
@@ -161,7 +161,7 @@ class Hive(ABC):
             before = standing.row.devices
             try:
                 devices = await self.inventory.ask_first(story, job_id=None)
-                await standing.store_online(devices, sender)
+                await standing.store_online(devices, self.inventory.report, sender)
             except RbeeError as error:
                 story.narrate(ADD_FAILED, f"asking {self.id} for its devices failed: {error.message}")
                 return
@@ -180,7 +180,7 @@ class Hive(ABC):
         """Bring it online and store its devices; the caller holds the lock. Raises RbeeError."""
         with self._expecting(job) as arrival:
             devices = await self.bring_up(story, arrival, by)
-        await self.standing.store_online(devices, by)
+        await self.standing.store_online(devices, self.inventory.report, by)
         story.narrate(HAS_DEVICES, describe(self.id, devices))
         return self.standing.view()
 

@@ -60,6 +60,24 @@ class Inventory:
         self._timeout = timeout
         self._hint = hint
         self.fingerprint = Fingerprint()
+        self.report: str | None = None
+        """The process that last reported the devices, and its fingerprint then."""
+
+    def recall(self) -> bool:
+        """Has this very process reported the stored devices, with this fingerprint? Then they are known.
+
+        So it is after a connection broke, or the queen was started again. One that is not desired is asked
+        all the same: it comes online as one that is.
+        """
+        row, report = self._standing.row, self._present_report()
+        if report is None or row.report != report or row.devices is None or not row.wanted:
+            return False
+        self.fingerprint.came_with(self.fingerprint.heard)
+        return True
+
+    def _present_report(self) -> str | None:
+        instance, fingerprint = self._standing.life.instance, self.fingerprint.heard
+        return None if instance is None or fingerprint is None else f"{instance} {fingerprint}"
 
     async def ask_first(self, story: Narrator, job_id: str | None) -> Devices:
         """As ask(), and narrate the first heartbeat before."""
@@ -78,7 +96,7 @@ class Inventory:
         else:
             asking = f"asking the beehive {hive_id} whether its devices are what they were"
         story.narrate(ASKING_DEVICES, asking)
-        fingerprint = self.fingerprint.heard
+        fingerprint, report = self.fingerprint.heard, self._present_report()
         try:
             client = await self._reach()
             devices = await client.devices(job_id=job_id, timeout=self._timeout)
@@ -90,16 +108,17 @@ class Inventory:
                 hint=error.hint or self._hint,
             ) from error
         self.fingerprint.came_with(fingerprint)
+        self.report = report
         return devices
 
     async def renew(self, story: Narrator, by: Actor | None) -> None:
         """Ask for devices that may have changed, store them, and narrate the changes. Raises nothing."""
-        standing, fingerprint = self._standing, self.fingerprint.heard
+        standing, fingerprint, report = self._standing, self.fingerprint.heard, self._present_report()
         before = standing.row.devices
         try:
             client = await self._reach()
             devices = await client.devices(job_id=None, timeout=self._timeout)
-            await standing.store_devices(devices, by)
+            await standing.store_devices(devices, report, by)
         except RbeeError as error:
             if standing.is_online and self.fingerprint.failed():
                 text = f"the devices of the beehive {standing.row.id} may have changed, and are not known"

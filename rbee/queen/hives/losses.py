@@ -124,11 +124,15 @@ class Losses:
         by_id = {hive.id: hive.standing for hive in hives}
         if not by_id:
             return
+        for one in by_id.values():
+            one.stored = "offline"
         try:
             for row in await self._shared.catalog.hives.set_offline([one.row for one in by_id.values()]):
                 one = by_id[row.id]
                 one.row = replace(one.row, status=row.status, updated_at_ms=row.updated_at_ms)
         except CatalogFailed as error:
+            for one in by_id.values():
+                one.stored = None
             names = _named(list(by_id))
             log.error("offline, and that could not be stored: %s: hive %s", error.message, names)
 

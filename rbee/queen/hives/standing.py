@@ -63,6 +63,8 @@ class Standing:
 
     def __init__(self, row: Row, shared: Shared, state: State, reason: str) -> None:
         self.row = row
+        self.stored: Status | None = row.status
+        """The status that is stored, or is being written; None if that is not known."""
         self.life = Life(state, reason, shared.clocks, shared.tally)
         self.before_online: Callable[[], None] | None = None
         """Narrates that it is lost, if it is and that is still to be narrated."""
@@ -80,21 +82,23 @@ class Standing:
         if self.life.set(state, reason):
             self._shared.changed()
 
-    async def store_online(self, devices: Devices, by: Actor | None) -> None:
+    async def store_online(self, devices: Devices, report: str | None, by: Actor | None) -> None:
         """Set it online with these devices; if they cannot be stored, CatalogFailed, and it is pending."""
         # RAM first: a death that is reported during the write is then judged, and written, after it.
         self.set("online", "heartbeats received")
+        self.stored = "online"
         try:
-            await self._shared.catalog.hives.set_online(self.row.id, devices, by=by)
+            await self._shared.catalog.hives.set_online(self.row.id, devices, report, by=by)
             await self.reload()
         except CatalogFailed as error:
+            self.stored = None
             if self.is_online:
                 self.set("pending", f"its devices are not stored: {error.message}")
             raise
 
-    async def store_devices(self, devices: Devices, by: Actor | None) -> None:
+    async def store_devices(self, devices: Devices, report: str | None, by: Actor | None) -> None:
         """Store its devices. Raises CatalogFailed."""
-        await self._shared.catalog.hives.set_devices(self.row.id, devices, by=by)
+        await self._shared.catalog.hives.set_devices(self.row.id, devices, report, by=by)
         await self.reload()
 
     async def store_address(self, address: str, credential: str | None, by: Actor) -> bool:
@@ -171,10 +175,14 @@ class Standing:
 
     async def remember(self, status: Status, *, wanted: bool | None = None, by: Actor | None = None) -> None:
         """Store a change of state; a failure is logged, and the state in RAM stays."""
+        if wanted is None and status == self.stored:
+            return
+        self.stored = status
         try:
             await self._shared.catalog.hives.set_status(self.row.id, status, wanted=wanted, by=by)
             await self.reload()
         except CatalogFailed as error:
+            self.stored = None
             log.error("hive %s is %s, and that could not be stored: %s", self.row.id, status, error.message)
 
     async def reload(self) -> None:

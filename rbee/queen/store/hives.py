@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rbee.errors import BadInput, NameTaken, UnknownHive
@@ -51,19 +52,20 @@ class HiveStore:
 
         return await self._writer.write(write)
 
-    async def set_online(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
+    async def set_online(
+        self, hive_id: str, devices: Devices, report: str | None = None, *, by: Actor | None = None
+    ) -> None:
         """Store the devices and the status 'online'; a hive that comes online is desired."""
-        await self._set(
-            hive_id,
-            {"devices": devices, "status": "online", "wanted": True},
-            f"hive {hive_id} is online in the hive catalog, with its devices",
-            by,
-        )
+        text = f"hive {hive_id} is online in the hive catalog, with its devices"
+        fields = {"devices": devices, "status": "online", "wanted": True}
+        await self._set(hive_id, fields, text, by, also=partial(_keep_report, hive_id, report))
 
-    async def set_devices(self, hive_id: str, devices: Devices, *, by: Actor | None = None) -> None:
-        """Store the devices; nothing is written if they are the same."""
+    async def set_devices(
+        self, hive_id: str, devices: Devices, report: str | None = None, *, by: Actor | None = None
+    ) -> None:
+        """Store the devices; nothing is written if they and their report are the same."""
         text = f"hive {hive_id} has other devices in the hive catalog"
-        await self._set(hive_id, {"devices": devices}, text, by)
+        await self._set(hive_id, {"devices": devices}, text, by, also=partial(_keep_report, hive_id, report))
 
     async def set_status(
         self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
@@ -113,6 +115,7 @@ class HiveStore:
 
         def write(transaction: Transaction) -> bool:
             _keep_former(transaction.session, hive_id)
+            _keep_report(hive_id, None, transaction.session)
             was_there = transaction.session.execute("DELETE FROM hives WHERE id = :id", id=hive_id) > 0
             if was_there:
                 transaction.note(hive_id, f"hive {hive_id} is removed from the hive catalog", by)
@@ -195,13 +198,18 @@ class HiveStore:
         await self._set(hive_id, {"cordoned": reason}, f"hive {hive_id} {state}", by)
 
     async def _set(
-        self, hive_id: str, fields: Mapping[str, Any], text: str, by: Actor | None, *, is_audited: bool = True
-    ) -> None:
-        """Set fields of a hive, if it exists, and note the change if one of them differs."""
+        self, hive_id: str, fields: Mapping[str, Any], text: str, by: Actor | None, *,
+        is_audited: bool = True, also: Callable[[Session], None] = lambda session: None,
+    ) -> None:  # fmt: skip
+        """Set fields of a hive, if it exists, and note the change if one of them differs.
+
+        `also` is called in the same transaction.
+        """
 
         def write(transaction: Transaction) -> None:
             if _update(transaction, hive_id, fields):
                 transaction.note(hive_id, text, by, is_audited=is_audited)
+            also(transaction.session)
 
         await self._writer.write(write)
 
@@ -292,3 +300,13 @@ def _keep_former(session: Session, hive_id: str, former: str | None = None, succ
             "INSERT INTO former_credentials VALUES (:hive, :former, :successor)",
             hive=hive_id, former=former, successor=successor,
         )  # fmt: skip
+
+
+def _keep_report(hive_id: str, report: str | None, session: Session) -> None:
+    """Keep how a hive reported its devices; with None, nothing is known of that."""
+    if session.rows("SELECT report FROM reports WHERE hive = :hive", hive=hive_id) == [(report,)]:
+        return
+    session.execute("DELETE FROM reports WHERE hive = :hive", hive=hive_id)
+    if report is not None:
+        kept = "INSERT INTO reports SELECT id, :report FROM hives WHERE id = :hive"
+        session.execute(kept, hive=hive_id, report=report)

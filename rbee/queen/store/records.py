@@ -48,6 +48,8 @@ class Row:
     cordoned: str | None = None
     former_credential: str | None = None
     """That of the join before, until the hive uses the last one: the answer with that may have been lost."""
+    report: str | None = None
+    """The hive's process and the fingerprint in its beats when it reported `devices`."""
     problem: str | None = None
     """What could not be read of it; those fields have blank values."""
 
@@ -91,11 +93,14 @@ class Change(NamedTuple):
 
 COLUMNS = (
     "id, host, port, status, devices, created_at_ms, updated_at_ms, wanted, machine, credential, "
-    "address, labels, cordoned, former_credential"
+    "address, labels, cordoned, former_credential, report"
 )
 
 # Without a former credential that is not of this one: the release before does not know that table.
-TABLES = "hives LEFT JOIN former_credentials ON hive = id AND successor = credential"
+TABLES = (
+    "hives LEFT JOIN former_credentials AS former ON former.hive = id AND successor = credential "
+    "LEFT JOIN reports ON reports.hive = id"
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,7 @@ class _Stored:
     labels: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)]
     cordoned: Text | None
     former_credential: Text | None
+    report: Text | None
     problem: Text | None = None
 
 
@@ -129,6 +135,7 @@ def read_hive(row: tuple[Any, ...]) -> Row:
         stored.id, stored.host, stored.port, stored.status, devices, stored.created_at_ms,
         stored.updated_at_ms, stored.wanted, stored.machine, stored.credential, stored.address,
         {label.key: label.value for label in stored.labels}, stored.cordoned, stored.former_credential,
+        stored.report,
         "; ".join(filter(None, [stored.problem, problem]))[:TEXT_LIMIT] or None,
     )  # fmt: skip
 

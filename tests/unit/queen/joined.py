@@ -104,10 +104,10 @@ async def state_is(queen: Queen, state: str) -> bool:
     return queen.hives.view("gpu1").state == state
 
 
-def beat(state: Any) -> Heartbeat:
+def beat(state: Any, **fields: Any) -> Heartbeat:
     return Heartbeat(
-        hive_id="gpu1", timestamp="2026-01-31T12:00:00Z", workers=(), instance=INSTANCE, state=state,
-        version=__version__,
+        hive_id="gpu1", timestamp="2026-01-31T12:00:00Z", workers=(), state=state, version=__version__,
+        **{"instance": INSTANCE, **fields},
     )  # fmt: skip
 
 

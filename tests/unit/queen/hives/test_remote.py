@@ -54,6 +54,24 @@ async def test_the_end_of_a_stream_is_the_end_of_its_hive_and_a_goodbye_says_why
         assert queen.hives.view("gpu1").reason == reason
 
 
+async def test_a_hive_whose_connection_broke_is_asked_again_only_if_it_is_another_process(
+    queen: Queen,
+) -> None:
+    peer = await queen.member()
+
+    async def comes_and_goes(instance: str) -> None:
+        holding = answering(await queen.fleet.connect(peer, instance, __version__))
+        await queen.hives.heartbeat(beat("ready", fingerprint="f1", instance=instance), peer.fields)
+        await until(lambda: state_is(queen, "online"))
+        holding.go()
+        await until(lambda: state_is(queen, "offline"))
+
+    for instance, times in ((INSTANCE, 1), (INSTANCE, 1), ("2" * 32, 2), ("2" * 32, 2)):
+        await comes_and_goes(instance)
+        assert len(queen.tape.of("first-heartbeat")) == times
+    assert len(queen.tape.of("hive-online")) == 4
+
+
 async def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
     queen: Queen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

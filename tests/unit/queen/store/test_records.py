@@ -16,6 +16,7 @@ GOOD = {
     "created_at_ms": 1, "updated_at_ms": 2, "wanted": 1, "machine": "m", "credential": "c",
     "address": "10.0.0.1", "labels": '{"rack": "3"}', "cordoned": "loud",
     "former_credential": "f",
+    "report": "i f",
 }  # fmt: skip
 
 
@@ -27,6 +28,7 @@ def read(**other: Any) -> Row:
 def test_a_row_has_what_its_columns_have() -> None:
     assert read() == Row(
         "a", "a", 8600, "online", DEVICES, 1, 2, True, "m", "c", "10.0.0.1", {"rack": "3"}, "loud", "f",
+        "i f",
     )  # fmt: skip
 
 
