@@ -37,20 +37,21 @@ async def handshake(channel: ssl.SSLSocket) -> None:
             channel.do_handshake()
             return
         except ssl.SSLWantReadError:
-            await _is_ready(channel, asyncio.get_running_loop().add_reader)
+            await _is_ready(channel.fileno(), asyncio.get_running_loop().add_reader)
         except ssl.SSLWantWriteError:
-            await _is_ready(channel, asyncio.get_running_loop().add_writer)
+            await _is_ready(channel.fileno(), asyncio.get_running_loop().add_writer)
 
 
-async def _is_ready(channel: ssl.SSLSocket, watch: Callable[..., None]) -> None:
+async def _is_ready(fd: int, watch: Callable[..., None]) -> None:
+    # Not with the socket itself, of which selectors would make a text each time that they do not have it.
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    watch(channel, lambda: None if ready.done() else ready.set_result(None))
+    watch(fd, lambda: None if ready.done() else ready.set_result(None))
     try:
         await ready
     finally:
-        loop.remove_reader(channel)
-        loop.remove_writer(channel)
+        loop.remove_reader(fd)
+        loop.remove_writer(fd)
 
 
 class Readers(Protocol):
