@@ -67,6 +67,9 @@ class TlsListener:
                     self._is_exhausted = False
                     log.warning("connections over TCP are accepted again")
                 self._take(channel, address_of(name))
+                # sock_accept() does not wait if there is another: of many hives that dial at once all would
+                # be accepted, and those beyond the limits closed, before the first handshake goes on.
+                await asyncio.sleep(0)
         finally:
             for pending in list(self._unauthenticated):
                 pending.close()

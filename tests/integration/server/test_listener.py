@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,21 @@ async def test_for_one_stranger_more_than_there_may_be_the_oldest_goes(
         for _, writer in others:
             writer.transport.abort()
         await until(lambda: not tls_listener._unauthenticated)
+
+
+async def test_of_many_who_knock_at_once_one_is_taken_at_a_time(authority: Authority) -> None:
+    many = 20
+    async with opened(authority) as (listener, port):
+        await asyncio.sleep(0)  # it waits for the first
+        knocking = [socket.create_connection(("127.0.0.1", port)) for _ in range(many)]
+        taken = []
+        while not taken or taken[-1] < many:
+            await asyncio.sleep(0)
+            taken.append(len(listener._unauthenticated))
+        for one in knocking:
+            one.close()
+    more = [after - before for before, after in pairwise([0, *taken])]
+    assert max(more) == 1
 
 
 async def test_an_address_has_its_share_and_no_more(
