@@ -76,7 +76,7 @@ COMMANDS = tuple(
         ("list-hives", "exec rbeectl list-hives"),
         ("list-hives -l", "exec rbeectl list-hives -l rack=3"),
         ("list-hives, first line", "rbeectl list-hives | head -n 1"),
-        ("show", "exec rbeectl show hive05000"),
+        ("show", "exec rbeectl show hive00050"),
         ("metrics", "exec rbeectl metrics"),
         ("monitor, first line", "rbeectl monitor -n 10 | head -n 1"),
     )
