@@ -60,9 +60,11 @@ async def test_a_hive_whose_connection_broke_is_asked_again_only_if_it_is_anothe
     peer = await queen.member()
 
     async def comes_and_goes(instance: str) -> None:
+        lines = len(queen.tape.of("hive-online"))
         holding = answering(await queen.fleet.connect(peer, instance, __version__))
         await queen.hives.heartbeat(beat("ready", fingerprint="f1", instance=instance), peer.fields)
-        await until(lambda: state_is(queen, "online"))
+        # Online before that is stored, and narrated after it.
+        await until(lambda: len(queen.tape.of("hive-online")) > lines)
         holding.go()
         await until(lambda: state_is(queen, "offline"))
 
