@@ -211,6 +211,8 @@ def test_a_daemon_that_is_alive_and_stuck_is_ended_by_the_watchdog_and_comes_bac
     machine: Machine, name: str
 ) -> None:
     configure(machine, "[Queen]\nHeartbeatIntervalSec=1s\nHeartbeatGraceSec=1s\n")
+    assert "\nWatchdogSec=30s\n" in machine.run("systemctl", "cat", name).stdout
+    override(machine, name, "[Service]\nWatchdogSec=8s\n")
     add_hive(machine)
     stuck = main_pid(machine, name)
     machine.run("kill", "-STOP", str(stuck))
@@ -218,7 +220,7 @@ def test_a_daemon_that_is_alive_and_stuck_is_ended_by_the_watchdog_and_comes_bac
         # Silence tells before the watchdog does.
         assert await_state(machine, "suspect")["reason"] == "no heartbeat for more than 2 s"
     new_pid = f"systemctl show -P MainPID {name} | grep -qvE '^(0|{stuck})$'"
-    machine.run("sh", "-c", f"until {new_pid}; do sleep 0.1; done", timeout=60)
+    machine.run("sh", "-c", f"until {new_pid}; do sleep 0.1; done", timeout=25)
     told = [entry["MESSAGE"] for entry in machine.journal("_PID=1", f"UNIT={name}")]
     assert any("Watchdog timeout" in message for message in told)
     await_state(machine, "online")
