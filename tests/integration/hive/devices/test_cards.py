@@ -39,7 +39,8 @@ tell(sorted(thread.name for thread in threading.enumerate()))
         assert (hung.temperature_celsius, hung.problem) == (None, "NVML did not answer in time")
     assert looks[3] < 2  # type: ignore[operator]
     assert looks[5] < 2  # type: ignore[operator]
-    assert threads == ["MainThread", "nvml"]
+    # Three looks have made one query: whichever of its threads has taken the card hangs in it.
+    assert threads in (["MainThread", "nvml"], ["MainThread", "nvml", "nvml-card"])
 
 
 def test_a_driver_that_is_wedged_from_the_start_says_what_it_was_asked(
