@@ -14,7 +14,7 @@ from rbee.client.link import HiveClient
 from rbee.errors import UnknownHive
 from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.local import LocalHive
-from rbee.queen.hives.losses import Losses
+from rbee.queen.hives.mass_loss import LossReports
 from rbee.queen.hives.relay import Relay
 from rbee.queen.hives.remote import CONNECTION_CLOSED, RemoteHive
 from rbee.queen.hives.standing import Shared
@@ -42,7 +42,7 @@ class Hives:
         self.names: list[str] = []
         """Their ids, in order."""
         self._when_removed: Callable[[str], None] = lambda hive_id: None
-        self._losses = Losses(shared, self._hives)
+        self._losses = LossReports(shared, self._hives)
         self._watch = Watch(shared, self._losses)
         self.uplinks = Uplinks(self._uplink_closed)
 

@@ -7,7 +7,7 @@ import heapq
 from itertools import count
 
 from rbee.queen.hives.hive import Hive
-from rbee.queen.hives.losses import Losses
+from rbee.queen.hives.mass_loss import LossReports
 from rbee.queen.hives.standing import Shared
 
 TOGETHER = 0.05
@@ -17,7 +17,7 @@ TOGETHER = 0.05
 class Watch:
     """Judges each hive when its silence could change its state. The cost is that of those judged."""
 
-    def __init__(self, shared: Shared, losses: Losses) -> None:
+    def __init__(self, shared: Shared, losses: LossReports) -> None:
         self._shared = shared
         self._losses = losses
         self._looks: list[tuple[float, int, Hive]] = []

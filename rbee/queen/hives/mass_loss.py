@@ -43,7 +43,7 @@ class _Loss:
     counts: bool
 
 
-class Losses:
+class LossReports:
     """Takes hives that are suspect or offline. `hives` are those in the catalog by id, a live view."""
 
     def __init__(self, shared: Shared, hives: Mapping[str, Hive]) -> None:

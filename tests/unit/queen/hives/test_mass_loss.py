@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rbee.queen.hives import losses
-from rbee.queen.hives.losses import NAMED_MAX
+from rbee.queen.hives import mass_loss
+from rbee.queen.hives.mass_loss import NAMED_MAX
 from rbee.queen.queen import Queen
 from rbee.uplink.accept import Uplink
 from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
@@ -119,7 +119,7 @@ async def test_many_that_are_not_most_are_one_line_and_blamed_on_nothing(tmp_pat
 async def test_those_who_fall_silent_are_narrated_and_stored_together_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "MOMENT_EACH", 0.02)
+    monkeypatch.setattr(mass_loss, "MOMENT_EACH", 0.02)
     async with a_fleet(tmp_path, MANY, heartbeat_interval=0.2, heartbeat_grace=0.2) as fleet:
         names = [uplink.hive_id for uplink in fleet.uplinks]
         fleet.queen.hives.begin()
@@ -142,8 +142,8 @@ async def test_one_that_was_removed_is_not_judged_by_its_silence(tmp_path: Path)
 async def test_one_that_is_back_at_once_is_narrated_as_lost_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "MOMENT_EACH", 60.0)
-    monkeypatch.setattr(losses, "MOMENT", 60.0)
+    monkeypatch.setattr(mass_loss, "MOMENT_EACH", 60.0)
+    monkeypatch.setattr(mass_loss, "MOMENT", 60.0)
     async with a_fleet(tmp_path, 3) as fleet:
         [name] = fleet.lose(1)
         await fleet.queen.hives.hive(name).standing.is_back(None)
@@ -158,8 +158,8 @@ async def test_one_that_is_back_at_once_is_narrated_as_lost_before(
 async def test_a_queen_that_stops_narrates_and_stores_what_was_lost_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "MOMENT_EACH", 60.0)
-    monkeypatch.setattr(losses, "MOMENT", 60.0)
+    monkeypatch.setattr(mass_loss, "MOMENT_EACH", 60.0)
+    monkeypatch.setattr(mass_loss, "MOMENT", 60.0)
     async with a_fleet(tmp_path, 3) as fleet:
         fleet.lose(1)
         await fleet.queen.work.end()
