@@ -211,7 +211,7 @@ def cure(error: OSError, path: Path) -> str:
     if error.errno == errno.ENOENT and not has_folder:
         missing = shlex.quote(str(path.parent))
         if os.geteuid() != 0 and os.access(folder, os.W_OK):
-            return f"mkdir -p {missing}"  # with sudo it would be root's, in a folder of the user's own
+            return f"mkdir -p {missing}"  # with sudo it would belong to root, in the user's own folder
         return f"sudo mkdir -p {missing}"
     if error.errno in FORBIDDEN:
         # If not even root may, a file attribute forbids it.

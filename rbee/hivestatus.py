@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_BEATS = re.compile(r"queen at (\S+), (?:heartbeat every|last beat) ")  # the second is of 0.4.0
+_BEATS = re.compile(r"queen at (\S+), (?:heartbeat every|last beat) ")  # "last beat" is that of 0.4.0
 _NO_BEAT = re.compile(r"queen at (\S+), no beat yet")
 _TROUBLE = re.compile(r"queen at (\S+): (.+)")
 _WAITS = re.compile(r"waits for the queen at (\S+)")
@@ -39,7 +39,7 @@ def no_beat_yet(queen: object) -> str:
 def beats(queen: object, interval: float) -> str:
     """Return the text while heartbeats are acknowledged; `interval` in seconds.
 
-    It does not change with each: of a change systemd sends signals, for which all who listen wake up.
+    It does not change with each heartbeat: systemd signals a change over D-Bus, which wakes all listeners.
     """
     return f"queen at {queen}, heartbeat every {interval:g} s"
 

@@ -18,7 +18,7 @@ def ending_put_off() -> Iterator[None]:
         return
     came: list[int] = []
     try:
-        # Each gets its handler back, whatever comes meanwhile.
+        # Each gets its handler back, even if a signal arrives meanwhile.
         with ExitStack() as end:
             for number in ENDING:
                 handler = signal.getsignal(number)

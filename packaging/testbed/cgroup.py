@@ -44,7 +44,7 @@ def remove_cgroup(path: Path) -> None:
             path.rmdir()
             return
         except FileNotFoundError:
-            return  # two runs may sweep at once
+            return  # another run may have removed it meanwhile
         except OSError:
             # Busy for a moment after its last process has gone; nothing that rmdir heeds tells when.
             if time.monotonic() > deadline:

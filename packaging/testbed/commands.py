@@ -20,7 +20,7 @@ class Runs(ABC):
     """A machine of any kind, in which commands run."""
 
     RUN_SECONDS = 30.0
-    """For a command, if its caller names no other time."""
+    """Seconds that a command may run, if its caller sets no timeout."""
 
     def run(
         self,

@@ -1,4 +1,4 @@
-"""What is started and stopped as a context."""
+"""A context manager that is started and stopped."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Self
 
 
 class Lifetime(ABC):
-    """A context that is there as a whole, or not at all: what has failed to start is stopped."""
+    """A context that stops what it has started, also if starting fails half-way."""
 
     @abstractmethod
     def _start(self) -> None: ...
 
     @abstractmethod
     def _stop(self) -> None:
-        """Also of what has only half started."""
+        """Stop everything, also after a start that failed half-way."""
 
     def __enter__(self) -> Self:
         try:

@@ -169,7 +169,7 @@ class Trees:
         return self._get(name, build, family=f"archive-{suite}-", keep=KEPT_ARCHIVES)
 
     def with_debian(self, suite: str, packages: Collection[str]) -> Path:
-        """The base with these packages of Debian's, and without rbee."""
+        """The base with these Debian packages installed, and without rbee."""
         base = self.base(suite)
 
         def build(tree: Path) -> None:
@@ -326,7 +326,7 @@ def _build_aside(tree: Path, build: Callable[[Path], None]) -> None:
 def _fetch_archive(
     base: Path, archive: Path, packages: Collection[str], sources: Collection[str] = ()
 ) -> None:
-    """What a base lacks of these packages, and the sources of those."""
+    """Fetch into `archive` those of the packages that a base lacks, and the source packages `sources`."""
     archive.mkdir(mode=0o755)
     commands = [["install", "--download-only", *packages]]
     if sources:

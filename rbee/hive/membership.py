@@ -166,7 +166,7 @@ async def certify(membership: Membership, scope: Scope = SYSTEM) -> tuple[str, s
 
     This changes nothing at the queen, and proves that the queen knows the credential.
     """
-    from rbee.wire.fleet import Renew  # for a queen on another machine
+    from rbee.wire.fleet import Renew  # only for a queen on another machine
 
     key = key_of(membership.path.read_text())
     link = Link(membership.queen(), timeout=ASK_TIMEOUT, scope=scope)

@@ -90,7 +90,7 @@ class RemoteQueen(Queen):
         Then a rbeectl join was interrupted or killed. The queen accepts this membership until the new one
         is used.
         """
-        while not self._memberships.has_new():  # noqa: ASYNC110  # another process writes it, and Python has no inotify(7)
+        while not self._memberships.has_new():  # noqa: ASYNC110  # another process writes it
             await asyncio.sleep(SUCCESSION_LOOK)
         await asyncio.sleep(SUCCESSION_WAIT)
         raise JoinedAnew("this machine has joined again; the hive restarts with its new membership")

@@ -85,7 +85,7 @@ def wants_json(arguments: Sequence[str]) -> bool:
 def report(error: RbeeError, session: Session, stream: TextIO | None = None) -> int:
     """Report an error with its hint: as text on stderr, or as JSON on stdout; return its exit code."""
     if session.is_debugging:
-        import traceback  # only here
+        import traceback  # only with --debug
 
         for part in traceback.format_exception(error):
             # A frame has several lines. A message has one, unless a name in it has a line end.

@@ -1,4 +1,4 @@
-"""The hives of the queen's catalog, added and removed; whoever only reads them does not load this."""
+"""Adding hives to the queen's catalog and removing them; verbs that only read do not load this."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Changes:
-    """Each wakes the queen."""
+    """Adds and removes hives; each method wakes the queen first."""
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen

@@ -1,4 +1,4 @@
-"""The hives of the queen's catalog, read."""
+"""Reading the hives of the queen's catalog."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAMPLES_AT_ONCE = 16
 
 
 class Hives:
-    """Raises NotRunning if the queen is not awake."""
+    """Reads the hives. Methods raise NotRunning if the queen is not awake, unless they require that it is."""
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen
@@ -39,7 +39,7 @@ class Hives:
         return tuple(hive for page in self.pages() for hive in page)
 
     def pages(self, selector: Selector = EVERY) -> Iterator[tuple[HiveView, ...]]:
-        """The hives that a selector takes, by id, a page at a time."""
+        """Yield the selected hives by id, a page at a time."""
         return _pages(self._queen.ask_if_awake, selector)
 
     def of_awake(self) -> tuple[HiveView, ...]:
@@ -47,7 +47,7 @@ class Hives:
         return tuple(hive for page in _pages(self._queen.ask) for hive in page)
 
     def has_any(self) -> bool:
-        """Has the catalog of an awake queen any hive?"""
+        """Does the catalog have any hive? For a queen that is awake."""
         return bool(self._queen.ask(QueenRoutes.HIVES, limit="1").hives)
 
     def one(self, hive_id: str) -> HiveView:
@@ -118,13 +118,13 @@ def _pages(ask: Callable[..., Listed], selector: Selector = EVERY) -> Iterator[t
         listed = ask(QueenRoutes.HIVES, **asked, **({"after": place} if place else {}))
         if listed.next is not None and listed.next <= place:
             raise Unreachable(f"the answer is not valid: its next page begins at {listed.next}, again")
-        # Again: a queen before 0.5.0 returns all hives, whatever is asked.
-        yield tuple(hive for hive in listed.hives if selector.takes(labels_of(hive)))
+        # Selected again here: a queen before 0.5.0 ignores the query, and returns all hives.
+        yield tuple(hive for hive in listed.hives if selector.takes(labels_by_key(hive)))
         place = listed.next
 
 
-def labels_of(hive: HiveView) -> dict[str, str]:
-    """Its labels by their keys, as a Selector takes them."""
+def labels_by_key(hive: HiveView) -> dict[str, str]:
+    """The values of a hive's labels by their keys, for Selector.takes()."""
     return {label.key: label.value for label in hive.labels}
 
 

@@ -117,9 +117,9 @@ class Session:
     def show_pages(
         self, pages: Iterable[Sequence[Row]], begin: Callable[[Frame], Callable[[Sequence[Row]], str]]
     ) -> None:
-        """As show(), each page as it comes; on a terminal all together, which may be for a pager.
+        """As show(), but each page as it arrives; on a terminal all at once, as they may go to a pager.
 
-        `begin` returns what draws the pages, one after the other, in a frame.
+        `begin` takes a frame and returns a function, which draws one page after the other.
         """
         if self.screen.is_terminal:
             every = [row for rows in pages for row in rows]

@@ -262,7 +262,7 @@ class Feed(Narrator):
         return number, sse.place(self._id(number))
 
     def _unread_after(self, number: int) -> Callable[[], Iterator[bytes]]:
-        """Return what yields the events that one reader has not got, beginning after a number."""
+        """Return a function that yields what one reader has not read yet, beginning after event `number`."""
 
         def unread() -> Iterator[bytes]:
             nonlocal number

@@ -78,7 +78,7 @@ class Site(NamedTuple):
     find_credentials: Callable[[], Path | None] = credentials_folder
 
     def daemons(self) -> set[int]:
-        """The uids of the queen and her hive. In an rbee of a user they are the operator's, and none is."""
+        """The uids of the queen and its hive; empty in a user's own rbee, where both are the operator's."""
         if self.scope.kind == "user":
             return set()
         return {uid for uid in (os.geteuid(), self.find_hive_uid()) if uid is not None}
@@ -114,7 +114,7 @@ class Site(NamedTuple):
         )
 
     def link(self, timeout: float) -> Link:
-        """A connection to the local hive."""
+        """A connection to the local hive; `timeout` in seconds for each answer."""
         return Link(self.hive_socket, timeout=timeout, scope=self.scope)
 
 

@@ -38,13 +38,13 @@ def build_app(
 ) -> Router:
     """Return an app of the route table's handlers; a handler returns a shape, or a Response.
 
-    The OpenAPI document is made from the same table, so that the two cannot differ. The app is a
-    router alone: its endpoints answer for errors, and Starlette's middleware for that loads pages of HTML.
+    The OpenAPI document is made from the same table, so that the two cannot differ. The app is only
+    a router: its endpoints turn errors into answers, as Starlette's middleware for that loads its HTML pages.
     """
 
     @cache
     def document() -> bytes | memoryview:
-        from rbee.wire.openapi import openapi  # with the shapes of all subjects
+        from rbee.wire.openapi import openapi  # loads the shapes of all subjects
 
         return json_response(openapi(title, version, tuple(handlers))).body
 

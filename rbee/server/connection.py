@@ -102,7 +102,7 @@ class Connection(HttpToolsProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
-        """The loop's time of the last request, while _patience waits for the next one."""
+        """The loop's time at which the wait for the next request began, while _patience is for that wait."""
 
     # Start and end
 
@@ -253,11 +253,11 @@ class Connection(HttpToolsProtocol):
 
     def _be_patient(self) -> None:
         """Start the timeout for what is awaited now."""
-        is_idle = self._awaited == "request" and not self.pipeline
-        is_idle = is_idle and (self.cycle is None or self.cycle.response_complete)
+        is_answered = self.cycle is None or self.cycle.response_complete
+        is_idle = self._awaited == "request" and not self.pipeline and is_answered
         was_idle, self._idle_since = self._idle_since, self.loop.time() if is_idle else None
         if is_idle and was_idle is not None:
-            return  # a new timer for each heartbeat would cost as much as its answer
+            return  # _end_if_idle() waits on: a timer for each heartbeat would cost as much as its answer
         _cancel(self._patience)
         if self.transport.is_closing():
             return

@@ -67,8 +67,8 @@ class TlsListener:
                     self._is_exhausted = False
                     log.warning("connections over TCP are accepted again")
                 self._take(channel, address_of(name))
-                # sock_accept() does not wait if there is another: of many hives that dial at once all would
-                # be accepted, and those beyond the limits closed, before the first handshake goes on.
+                # sock_accept() does not wait while connections are queued: if many hives dial at once, all
+                # would be accepted, and those beyond the limits closed, before the first handshake goes on.
                 await asyncio.sleep(0)
         finally:
             for pending in list(self._unauthenticated):

@@ -23,8 +23,8 @@ QUICK_BYTES = 16 * 1024
 """Bytes of a body that is kept for a quick answer; a longer one goes to the app."""
 
 Quick = Callable[[Any, bytes], Any]
-"""Takes the peer and the body of a request. Returns the answer's shape, which is hashable, or
-None if the app is to answer."""
+"""Takes the peer and the body of a request. Returns the answer's shape, which must be hashable, or None if
+the app is to answer."""
 
 
 class QuickConnection(Connection):

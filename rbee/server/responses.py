@@ -49,12 +49,12 @@ def date_headers() -> list[tuple[bytes, bytes]]:
 
 @lru_cache(maxsize=1)
 def headers_at(second: int) -> list[tuple[bytes, bytes]]:
-    """Return the header Date of a second since the epoch."""
+    """Return the header Date for a second since the epoch."""
     return [(b"date", formatdate(second, usegmt=True).encode())]
 
 
 Push = Callable[[Iterable[bytes]], bool]
-"""Takes chunks for as long as they can be sent at once, and returns whether it has taken all."""
+"""Takes chunks for as long as the client keeps up; returns False once it does not."""
 
 
 class Chunks(Protocol):
@@ -68,7 +68,7 @@ class Chunks(Protocol):
 
 @runtime_checkable
 class Pushing(Protocol):
-    """Chunks that are also pushed while nobody awaits one, once `push` is set."""
+    """Chunks that come while the response awaits the next one are pushed, if `push` is set."""
 
     push: Push | None
 
@@ -118,7 +118,7 @@ class _EventStream(Response):
 
 
 def push(transport: asyncio.Transport, flow: FlowControl, chunks: Iterable[bytes]) -> bool:
-    """Write chunks of a chunked body while the client takes them at once; were these all?"""
+    """Write chunks of a chunked body for as long as the client keeps up; return False once it does not."""
     if flow.write_paused or transport.is_closing():
         return False
     for chunk in chunks:

@@ -13,7 +13,7 @@ from rbee.wire.sse import COMMENT, KEEP_ALIVE
 class Growth:
     """Wakes the readers of a growing stream, until it ends.
 
-    A reader whose client keeps up is not woken: it is pushed what has come, at a third of the cost. And all
+    A reader whose client keeps up is not woken: what has come is pushed to it, for a third of the cost. All
     readers share one timer.
     """
 
@@ -33,7 +33,7 @@ class Growth:
             self._timer = asyncio.get_running_loop().call_soon(self._hand_out)
 
     async def wait(self, reading: Reading) -> bool:
-        """Wait for what the reading could not be pushed; return whether that is a COMMENT."""
+        """Wait until something could not be pushed to the reading; return whether that is a COMMENT."""
         self._waiting[reading] = asyncio.get_running_loop().create_future()
         if self._timer is None:
             self._start_timer()
@@ -44,7 +44,7 @@ class Growth:
 
     def _hand_out(self, *, is_silence: bool = False) -> None:
         for reading, woken in self._waiting.items():
-            if not reading.take(is_silence=is_silence) and not woken.done():
+            if not reading.try_push(is_silence=is_silence) and not woken.done():
                 woken.set_result(is_silence)
         self._timer = None
         if self._waiting:
@@ -58,7 +58,7 @@ class Growth:
 class Reading(AsyncIterator[bytes]):
     """One reader's stream: `first`, and what is `unread`, as it comes, until it is ended.
 
-    If nothing came for KEEP_ALIVE seconds, there is a COMMENT. `release` is called once, at its end or by
+    After KEEP_ALIVE seconds without a chunk there is a COMMENT. `release` is called once, at its end or by
     aclose().
     """
 
@@ -88,8 +88,8 @@ class Reading(AsyncIterator[bytes]):
         self._give_back()
         await self._chunks.aclose()
 
-    def take(self, *, is_silence: bool) -> bool:
-        """Push what has come, and return whether that is all."""
+    def try_push(self, *, is_silence: bool) -> bool:
+        """Push what has come, or a COMMENT; return False if the reader must be woken to read the rest."""
         if self.push is None or self._is_ended():
             return False
         return self.push((COMMENT,) if is_silence else self._unread())

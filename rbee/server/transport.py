@@ -43,7 +43,7 @@ async def handshake(channel: ssl.SSLSocket) -> None:
 
 
 async def _is_ready(fd: int, watch: Callable[..., None]) -> None:
-    # Not with the socket itself, of which selectors would make a text each time that they do not have it.
+    # Not the socket itself: selectors would format its repr() in an error each time it is not registered.
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     watch(fd, lambda: None if ready.done() else ready.set_result(None))

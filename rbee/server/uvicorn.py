@@ -44,7 +44,7 @@ class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: 0.32 and later raise SIGTERM again when they end.
 
     And without its clock: ten times a second it looks whether to end, and it ends in steps of 0.1 s.
-    As its own, shutdown() waits for what is in flight, for which _end() gives it GRACE.
+    Like that of uvicorn, shutdown() waits for requests in flight, for which _end() gives it GRACE.
     """
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:

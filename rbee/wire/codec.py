@@ -45,7 +45,7 @@ def encode(shape: Any) -> Any:
     names = _field_names(shape.__class__)
     if names is None:
         return shape
-    # A call for each value would be most of the time: few are shapes themselves.
+    # Most values are plain: a recursive call for each of them would take most of the time.
     return {
         name: value if (value := getattr(shape, name)).__class__ in _PLAIN else encode(value)
         for name in names

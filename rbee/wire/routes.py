@@ -43,10 +43,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Route(Generic[Answer]):
-    """One operation, with the shape that it `answers`, and that of a body which it `takes`.
+    """One operation, with the shape that it `answers` with, and that of the body that it `takes`, if any.
 
-    Shapes are named by their module in rbee.wire and imported when they are needed, like the verbs of
-    rbeectl: whoever asks for hives does not load what the queen knows about tokens.
+    A shape is named by its module in rbee.wire, as "hives.HiveView" is, and imported when it is needed, like
+    the verbs of rbeectl: a client that asks for hives does not load the shapes of tokens.
 
     A Route[None] answers with server-sent events: the story of a job, or the feed if it `is_endless`. A
     Route[bytes] answers with a file of `media_type`, or of `or_media_type` if the request accepts only that.
@@ -123,8 +123,8 @@ class QueenRoutes(RouteTable):
     )  # fmt: skip
     HIVES: Route[Hives] = Route(
         "GET", "/v1/hives",
-        "All hives in the catalog, or those with the labels of `selector`; with `limit` a page of at most as "
-        "many (fewer if they are large), by id, from the one after `after` on",
+        "All hives in the catalog, or those with the labels of `selector`, by id; with `limit` a page of at "
+        "most that many (fewer if they are large), which begins after the hive `after`",
         "hives.Hives", problems=(400, 403),
         query=(("limit", Annotated[int, Limit(1, HIVES_MAX)]), ("after", Place), ("selector", SelectorText)),
     )  # fmt: skip

@@ -26,7 +26,10 @@ class Selector(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, field: str = "selector") -> Selector:
-        """KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas; BadInput names a term that is not."""
+        """Parse KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas.
+
+        BadInput names a term that is none of these, and `field`, which the text was given for.
+        """
         return cls(tuple(_term(part.strip(), field) for part in text.split(",")), text)
 
     def takes(self, labels: Mapping[str, str]) -> bool:

@@ -31,7 +31,7 @@ LOCALHOST = "localhost"
 AUDIT_MAX = 1000
 """The most entries of the audit in one answer."""
 HIVES_MAX = 1000
-"""Hives on a page."""
+"""The most hives on a page."""
 EVENTS_MAX = 1000
 """The most events of the feed in one answer."""
 _ENDS = ", and begin and end with a letter or a digit"
@@ -41,8 +41,8 @@ _NAME_DESCRIPTION = f"made of English letters, digits, '.', '_' and '-'{_ENDS}"
 Name = Annotated[str, Limit(1, 253, _NAME, _NAME_DESCRIPTION)]
 NewName = Annotated[str, Limit(1, 63, _NAME, _NAME_DESCRIPTION)]
 """A Name for a hive that joins: at most as long as a label of DNS, so that tables can show it."""
-Place = Annotated[str, Limit(1, 285, rf"{_NAME}\+*", "a hive's name, or what the page before has as `next`")]
-"""The hive after which a page of a list begins. Unreadable names in the catalog are told apart by '+'."""
+Place = Annotated[str, Limit(1, 285, rf"{_NAME}\+*", "a hive's name, or the `next` of the previous page")]
+"""The hive after which a page of a list begins. Unreadable names in the catalog are distinguished by '+'."""
 Port = Annotated[int, Limit(1, 65535)]
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 Host = Annotated[

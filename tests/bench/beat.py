@@ -1,7 +1,7 @@
-"""Sends the queen heartbeats as her local hive does, and reads from her cgroup what they took.
+"""Sends heartbeats to the queen as its local hive does, and reads from its cgroup what they take.
 
-The hive's own program is replaced by one that answers and sends no beats: to the queen its beats and those
-sent here would be of two processes, and she would ask for its devices with each change.
+The hive's own program is replaced by one that answers requests and sends no heartbeats. Otherwise the queen
+would get heartbeats of two processes, and ask for the devices whenever they alternate.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import time
 
 from testbed.machine import Machine
 
-from tests.bench.lines import Column, Found, Goal, Line
+from tests.bench.lines import Column, CpuAndClock, Goal, Results
 from tests.bench.subject import HERE, Peers, Release, Subject
 from tests.bench.usage import HIVE
 
 LOADS = (
-    (1, 0, "1 connection, saturated", 65),
-    (32, 0, "32 connections, saturated", 32),
-    (1, 667, "667 a second", 110),
-    (1, 50, "50 a second", 450),
+    (1, 0, CpuAndClock("beat, 1 connection, saturated", "µs", Goal(at_most=65))),
+    (32, 0, CpuAndClock("beat, 32 connections, saturated", "µs", Goal(at_most=32))),
+    (1, 667, CpuAndClock("beat, 667 a second", "µs", Goal(at_most=110))),
+    (1, 50, CpuAndClock("beat, 50 a second", "µs", Goal(at_most=450))),
 )
-"""Connections, beats a second in all (0 is as many as there can be), words, and the µs that are the goal."""
+"""Connections, heartbeats a second on all of them (0: as many as possible), and the lines of each load."""
 
 SECONDS = 4.0
 
 SETTLE = 2.0
-"""Seconds after a boot until nothing is left of it."""
+"""Seconds after a boot until the machine is idle."""
 
 QUIET_HIVE = """
 import http.server, os, socket, socketserver
@@ -76,66 +76,53 @@ while True:
 """
 
 
-def cpu_of(words: str) -> str:
-    """Return the name of the line with the CPU time of a load."""
-    return f"beat, {words}: CPU"
-
-
-def clock_of(words: str) -> str:
-    """Return the name of the line with the time that a beat of a load takes."""
-    return f"beat, {words}: clock"
-
-
 class Beat(Subject):
-    """The queen's CPU time for a beat; the floor is a socket that echoes, the peer an etcd with leases."""
+    """What a heartbeat takes; the floor is a socket that echoes it, the peer etcd's keepalive of a lease."""
 
     name = "beat"
-    lines = tuple(
-        line
-        for _, _, words, most in LOADS
-        for line in (Line(cpu_of(words), "µs", Goal(at_most=most)), Line(clock_of(words), "µs"))
-    )
+    lines = tuple(line for _, _, load in LOADS for line in load.lines)
 
-    def measure(self, release: Release, found: Found) -> None:
+    def measure(self, release: Release, results: Results) -> None:
         """Add a sample of each load."""
         with Machine(release.queen()) as machine:
-            prepare(machine)
-            shown = machine.run("rbeectl", "list-hives", "--json").stdout
-            version = json.loads(shown)["hives"][0]["version"]
-            self._send(machine, "beat", "/rbee.slice/queen-rbee.service", found, release.column, version)
+            version = prepare(machine)
+            self._send(machine, "beat", "/rbee.slice/queen-rbee.service", results, release.column, version)
             if release.is_now:
                 machine.run("systemd-run", "--quiet", "--unit=echo", "python3", "-I", "-c", ECHO)
                 time.sleep(SETTLE)
-                self._send(machine, "echo", "/system.slice/echo.service", found, "floor")
+                self._send(machine, "echo", "/system.slice/echo.service", results, "floor")
 
-    def measure_peer(self, peers: Peers, found: Found) -> None:
-        """Add a sample of each load, of keepalives of a lease instead of beats."""
+    def measure_peer(self, peers: Peers, results: Results) -> None:
+        """Add a sample of each load, with keepalives of a lease instead of heartbeats."""
         with Machine(peers.tree()) as machine:
             time.sleep(SETTLE)
-            self._send(machine, "keepalive", "/system.slice/etcd.service", found, "peer")
+            self._send(machine, "keepalive", "/system.slice/etcd.service", results, "peer")
 
     def _send(
-        self, machine: Machine, talk: str, cgroup: str, found: Found, column: Column, version: str = ""
+        self, machine: Machine, talk: str, cgroup: str, results: Results, column: Column, version: str = ""
     ) -> None:
         program = (HERE / "load.py").read_text()
-        for connections, rate, words, _ in LOADS:
-            load = (talk, cgroup, str(connections), str(rate), str(SECONDS), version)
-            sent = json.loads(machine.run("python3", "-c", program, *load, timeout=60).stdout)
-            found.add(cpu_of(words), column, sent["cpu"])
-            found.add(clock_of(words), column, sent["clock"])
+        for connections, rate, load in LOADS:
+            arguments = (talk, cgroup, str(connections), str(rate), str(SECONDS), version)
+            sent = json.loads(machine.run("python3", "-c", program, *arguments, timeout=60).stdout)
+            results.add(load.cpu.name, column, sent["cpu"])
+            results.add(load.clock.name, column, sent["clock"])
 
 
-def prepare(machine: Machine) -> None:
-    """Add the local hive, and have nobody but load.py send beats."""
+def prepare(machine: Machine) -> str:
+    """Add the local hive and stop its heartbeats; return its version, for those that are sent for it."""
     machine.run("mkdir", "-p", "/etc/rbee")
     beats = "[Queen]\nHeartbeatIntervalSec=600\nHeartbeatGraceSec=180\n"
     machine.run("tee", "/etc/rbee/rbee.conf", input=beats)
     machine.run("rbeectl", "add-hive", "localhost", user="ada")
     be_quiet(machine)
+    shown = machine.run("rbeectl", "list-hives", "--json").stdout
+    version: str = json.loads(shown)["hives"][0]["version"]
+    return version
 
 
 def be_quiet(machine: Machine) -> None:
-    """Replace the hive's program, and keep its answers."""
+    """Replace the hive's program by one that repeats its answers and sends no heartbeats."""
     machine.run("mkdir", "-p", "/usr/lib/quiet", f"/etc/systemd/system/{HIVE}.d")
     for name, path in (("devices", "/v1/devices"), ("health", "/health")):
         ask = f"curl --silent --fail --unix-socket /run/rbee/hive.sock http://rbee{path}"

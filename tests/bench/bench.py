@@ -1,6 +1,6 @@
-"""Measures this checkout's packages and those of the release before in turn, and prints all as one table.
+"""Measures this checkout's packages and the previous release's in turn, and prints one table.
 
-What is compared is in one run: the computer is busy with other things, and more in one hour than in another.
+Both are measured in the same run, because what else the computer does changes from hour to hour.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tests.bench.beat import Beat
 from tests.bench.detection import Detection
 from tests.bench.fan_out import FanOut
 from tests.bench.idle import Idle
-from tests.bench.kept import Kept, about_this_computer, commit
-from tests.bench.lines import Found
+from tests.bench.lines import Results
 from tests.bench.listing import Listing
 from tests.bench.memory import Memory
+from tests.bench.past_runs import PastRuns, about_this_computer, commit
 from tests.bench.remote import Remote
 from tests.bench.scale import Rows, Scale
 from tests.bench.start import Start
@@ -38,15 +38,15 @@ ROUNDS = 3
 class Bench:
     """One run on one suite."""
 
-    def __init__(self, trees: Trees, suite: str, kept: Kept) -> None:
+    def __init__(self, trees: Trees, suite: str, past_runs: PastRuns) -> None:
         self._suite = suite
         self._releases = (Release(trees, suite, "before"), Release(trees, suite, "now"))
         self._peers = Peers(trees, suite)
-        self._kept = kept
-        self._found = Found()
+        self._past_runs = past_runs
+        self._results = Results()
 
     def run(self, subjects: Sequence[Subject], rounds: int) -> None:
-        """Measure, print the table, and keep the samples; those of a run that is ended early, too."""
+        """Measure, print the table, and keep the samples, also of a run that is interrupted."""
         loads = [os.getloadavg()[0]]
         try:
             for subject in subjects:
@@ -54,47 +54,50 @@ class Bench:
                     self._measure(subject, f"{subject.name}, round {number + 1} of {rounds}")
                 loads.append(os.getloadavg()[0])
         finally:
-            if self._found.samples:
+            if self._results.samples:
                 self._report(subjects, rounds, loads)
 
-    def _measure(self, subject: Subject, words: str) -> None:
+    def _measure(self, subject: Subject, progress: str) -> None:
         for release in self._releases:
-            say(f"⏱ {self._suite}: {words}, {release.column}...")
-            subject.measure(release, self._found)
-        subject.measure_peer(self._peers, self._found)
+            say(f"⏱ {self._suite}: {progress}, {release.column}...")
+            subject.measure(release, self._results)
+        subject.measure_peer(self._peers, self._results)
 
     def _report(self, subjects: Sequence[Subject], rounds: int, loads: list[float]) -> None:
         lines = [line for subject in subjects for line in subject.lines]
-        last = self._kept.last(line.name for line in lines)
+        last = self._past_runs.last(line.name for line in lines)
         about = {"before": PREVIOUS, "rounds": rounds, "loads": loads, **about_this_computer()}
-        path = self._kept.keep(self._found, about)
+        path = self._past_runs.keep(self._results, about)
         busy = " ".join(f"{load:.1f}" for load in loads)
         print(f"{self._suite}, {commit()} against {PREVIOUS[:12]}, {rounds} rounds; load average {busy}:")
-        print(table(lines, self._found, last))
-        print(f"Kept as {path}", flush=True)
+        print(table(lines, self._results, last))
+        print(f"The samples are in {path}", flush=True)
 
 
 def say(line: str) -> None:
-    """Print what happens now, beside the table."""
+    """Print progress to stderr; stdout is for the table."""
     print(line, file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
-    """Return the command line's."""
+    """Return the arguments of the command line."""
     names = [subject.name for subject in SUBJECTS]
     parser = argparse.ArgumentParser(prog="tests/run --bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"pairs of machines ({ROUNDS})")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"how often to measure each subject (default: {ROUNDS})"
+    )
     heavy = [subject.name for subject in SUBJECTS if subject.is_heavy]
     parser.add_argument(
-        "--heavy", action="store_true", help=f"also what takes many minutes: {', '.join(heavy)}"
+        "--heavy", action="store_true", help=f"include what takes many minutes: {', '.join(heavy)}"
     )
     parser.add_argument(
-        "chosen", nargs="*", metavar="SUITE|NAME",
-        help=f"of {', '.join(SUITES)} ({SUITES[0]}), and of {', '.join(names)} (all but heavy ones)",
+        "chosen", nargs="*", metavar="SUITE|SUBJECT",
+        help=f"suites: {', '.join(SUITES)} (default: {SUITES[0]}); "
+        f"subjects: {', '.join(names)} (default: all that are not heavy)",
     )  # fmt: skip
     chosen = parser.parse_intermixed_args()
-    if strange := set(chosen.chosen) - {*SUITES, *names}:
-        parser.error(f"neither a suite nor a subject: {', '.join(sorted(strange))}")
+    if unknown := set(chosen.chosen) - {*SUITES, *names}:
+        parser.error(f"neither a suite nor a subject: {', '.join(sorted(unknown))}")
     return chosen
 
 
@@ -108,13 +111,13 @@ def main() -> int:
     if reason := why_not():
         say(reason)
         return 1
-    # Not at once: machines are to be ended, and what was measured is to be kept.
+    # By an exception, so that machines are stopped and samples are kept.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     try:
         with Trees(Trees.default_cache(), say=say) as trees:
             for suite in suites:
-                kept = Kept(Kept.default_folder(), suite)
-                Bench(trees, suite, kept).run(subjects, chosen.rounds)
+                past_runs = PastRuns(PastRuns.default_folder(), suite)
+                Bench(trees, suite, past_runs).run(subjects, chosen.rounds)
     except MachineError as error:
         say(str(error))
         return 1

@@ -1,4 +1,4 @@
-"""What the hive takes to find the devices of a machine without a GPU."""
+"""What it takes the hive to detect the devices of a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 from testbed.machine import Machine
 
-from tests.bench.lines import Found, Goal, Line
+from tests.bench.lines import Goal, Line, Results
 from tests.bench.subject import Release, Subject
 
 RUNS = 7
@@ -32,17 +32,17 @@ took = time.perf_counter() - began
 assert answer.startswith(b"HTTP/1.1 200"), answer
 print(json.dumps([1000 * took, (cpu_us() - used) / 1000]))
 """
-"""Each time to a hive that has not been asked before: with what it imports, and a thread for NVML."""
+"""Asks a hive for the first time: its imports and the start of its thread for NVML count."""
 
 
 class Detection(Subject):
-    """The first answer of a hive's process, as in an add-hive."""
+    """The first answer of a hive process, as in add-hive."""
 
     name = "detection"
     lines = (ANSWER, CPU)
 
-    def measure(self, release: Release, found: Found) -> None:
-        """Start hives without a queen, who would ask them before, and ask each once."""
+    def measure(self, release: Release, results: Results) -> None:
+        """Start hives without a queen, which would ask first, and ask each once."""
         with Machine(release.queen()) as machine:
             machine.run("systemctl", "mask", "--now", "queen-rbee.service", "queen-rbee.socket")
             machine.run("rm", "-rf", "/usr/lib/systemd/system/rbee-hive.service.d")
@@ -50,5 +50,5 @@ class Detection(Subject):
             for _ in range(RUNS):
                 machine.run("systemctl", "restart", "rbee-hive.service")
                 clock, cpu = json.loads(machine.run("python3", "-c", ASK).stdout)
-                found.add(ANSWER.name, release.column, clock)
-                found.add(CPU.name, release.column, cpu)
+                results.add(ANSWER.name, release.column, clock)
+                results.add(CPU.name, release.column, cpu)

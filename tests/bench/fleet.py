@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from testbed.bridge import Bridge
 from testbed.machine import Machine
@@ -17,7 +16,7 @@ from testbed.trees import Trees
 
 from tests.bench.playing import Playing
 from tests.bench.recover import FLOOR
-from tests.bench.subject import HERE
+from tests.bench.subject import HERE, built
 from tests.bench.usage import HIVE, QUEEN, cpu_us, pid_of, pss_mib
 
 HIVES = ("gpu1", "gpu2")
@@ -121,7 +120,7 @@ def many_hives(queen: Machine, machine: Machine, count: int) -> None:
 
 
 def main(suite: str, runs: int, count: int) -> None:
-    debs = sorted(Path("dist").glob("*.deb"))
+    debs = built()
     print(f"{suite}, {runs} runs each: median ms (fastest to slowest), ratio to the floor")
     with (
         Trees(Trees.default_cache(), say=lambda line: print(line, file=sys.stderr)) as trees,

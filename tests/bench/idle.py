@@ -1,4 +1,4 @@
-"""What queen and hive take of a core while nobody asks them for anything."""
+"""What queen and hive cost while they have no requests."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from testbed.machine import Machine
 
-from tests.bench.lines import Column, Found, Goal, Line
+from tests.bench.lines import Column, Goal, Line, Results
 from tests.bench.subject import Peers, Release, Subject
 from tests.bench.usage import HIVE, QUEEN, cpu_us, pid_of
 
 SETTLE = 5.0
-"""Seconds after the first beat until nothing is left of the start."""
+"""Seconds after the first heartbeat until the start is over."""
 
 SPAN = 60.0
-"""Seconds: four beats."""
+"""Seconds, with four heartbeats."""
 
 UNITS = (QUEEN, HIVE)
 CPU = Line("idle, queen and hive: CPU", "% of a core", Goal(at_most=0.05))
@@ -25,32 +25,32 @@ SWITCHES = "cat /proc/$0/task/*/status | awk '/^voluntary_ctxt_switches:/ {n += 
 
 
 class Idle(Subject):
-    """CPU time by the cgroups, and how often a thread has waited and gone on; the peer is an etcd."""
+    """CPU time by the cgroups, wake-ups by the threads' voluntary context switches; the peer is etcd."""
 
     name = "idle"
     lines = (CPU, WAKES)
 
-    def measure(self, release: Release, found: Found) -> None:
+    def measure(self, release: Release, results: Results) -> None:
         """Add a hive, and leave both alone."""
         with Machine(release.queen()) as machine:
             machine.run("rbeectl", "add-hive", "localhost", user="ada")
-            self._watch(machine, (QUEEN, HIVE), found, release.column)
+            self._watch(machine, UNITS, results, release.column)
 
-    def measure_peer(self, peers: Peers, found: Found) -> None:
+    def measure_peer(self, peers: Peers, results: Results) -> None:
         """Leave etcd alone."""
         with Machine(peers.tree()) as machine:
-            self._watch(machine, ("etcd.service",), found, "peer")
+            self._watch(machine, ("etcd.service",), results, "peer")
 
-    def _watch(self, machine: Machine, units: Sequence[str], found: Found, column: Column) -> None:
+    def _watch(self, machine: Machine, units: Sequence[str], results: Results, column: Column) -> None:
         time.sleep(SETTLE)
         began, before = time.monotonic(), _used(machine, units)
         time.sleep(SPAN)
         took, after = time.monotonic() - began, _used(machine, units)
-        found.add(CPU.name, column, (after[0] - before[0]) / took / 1e4)
-        found.add(WAKES.name, column, (after[1] - before[1]) / took)
+        results.add(CPU.name, column, (after[0] - before[0]) / took / 1e4)
+        results.add(WAKES.name, column, (after[1] - before[1]) / took)
 
 
 def _used(machine: Machine, units: Sequence[str]) -> tuple[int, int]:
-    """Return the µs of CPU that units have taken, and how often one of their threads has waited."""
+    """Return the CPU time of units in µs, and the voluntary context switches of their threads."""
     switches = (machine.run("sh", "-c", SWITCHES, pid_of(machine, unit)).stdout for unit in units)
     return sum(cpu_us(machine, unit) for unit in units), sum(map(int, switches))

@@ -6,7 +6,7 @@ import time
 
 from testbed.machine import Machine
 
-from tests.bench.lines import Found, Goal
+from tests.bench.lines import Goal, Results
 from tests.bench.subject import Release, Subject
 from tests.bench.timed import Command, measure_floor
 from tests.bench.usage import QUEEN
@@ -17,7 +17,7 @@ LISTS = tuple(
 )
 
 SETTLE = 3.0
-"""Seconds after the queen's start until nothing is left of it."""
+"""Seconds after the queen's start until the machine is idle."""
 
 FILL = """
 import sqlite3, sys
@@ -34,20 +34,20 @@ catalog.close()
 
 
 class Listing(Subject):
-    """The floor is an empty Python."""
+    """The time of list-hives; the floor is an empty Python."""
 
     name = "listing"
     lines = tuple(line for _, command in LISTS for line in command.lines)
 
-    def measure(self, release: Release, found: Found) -> None:
+    def measure(self, release: Release, results: Results) -> None:
         """Fill the catalog while the queen sleeps, wake it, and list."""
         with Machine(release.queen()) as machine:
             machine.run("rbeectl", "add-hive", "localhost", user="ada")
             if release.is_now:
-                measure_floor(machine, found, (command for _, command in LISTS))
+                measure_floor(machine, results, (command for _, command in LISTS))
             for size, command in LISTS:
                 machine.run("systemctl", "stop", QUEEN)
                 machine.run("python3", "-c", FILL, str(size))
                 machine.run("systemctl", "start", QUEEN)
                 time.sleep(SETTLE)
-                command.measure(machine, found, release.column)
+                command.measure(machine, results, release.column)

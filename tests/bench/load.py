@@ -1,7 +1,7 @@
 """Run in a machine: sends one request after the other, and prints the CPU time of a unit for each.
 
 load.py TALK CGROUP CONNECTIONS RATE SECONDS VERSION: TALK is beat, echo or keepalive; RATE is the requests a
-second in all, 0 for as many as there can be.
+second on all connections, 0 for as many as possible.
 """
 
 import json
@@ -51,7 +51,7 @@ class Beat(Talk):
         """Send a beat; the queen must accept it."""
         self.channel.sendall(self.request())
         answer = self.channel.recv(65536)
-        while b'"job_id"' not in answer:  # 0.4.0 writes the head by itself
+        while b'"job_id"' not in answer:  # 0.4.0 sends the head separately
             answer += self.channel.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200"), answer
 
@@ -62,7 +62,7 @@ class Echo(Beat):
     path = "/run/echo.sock"
 
     def send(self) -> None:
-        """Send what a beat would be."""
+        """Send the bytes of a beat, and read them back."""
         request = self.request()
         self.channel.sendall(request)
         left = len(request)
@@ -71,7 +71,7 @@ class Echo(Beat):
 
 
 class Keepalive(Talk):
-    """The keepalives of a lease, to etcd: its gRPC, as little of it as that needs (RFC 9113, RFC 7541)."""
+    """The keepalives of a lease, to etcd, by the least gRPC that these need (RFC 9113, RFC 7541)."""
 
     DATA, HEADERS, SETTINGS, PING, WINDOW = 0, 1, 4, 6, 8
     END_STREAM = ACK = 1
@@ -88,7 +88,7 @@ class Keepalive(Talk):
         self._write(self.WINDOW, 0, 0, struct.pack("!I", self.WIDE - 65535))
         self._lease = number + 1
         self._begin(1, "LeaseGrant")
-        # LeaseGrantRequest: TTL=3600, ID. One that there is since the load before is as good.
+        # LeaseGrantRequest: TTL=3600, ID. The lease of the load before will do, if it exists.
         grant = b"\x08\x90\x1c\x10" + bytes([self._lease])
         self._write(self.DATA, self.END_STREAM, 1, struct.pack("!BI", 0, len(grant)) + grant)
         while not self._read(1)[1] & self.END_STREAM:
@@ -145,13 +145,13 @@ TALKS: dict[str, type[Beat] | type[Keepalive]] = {"beat": Beat, "echo": Echo, "k
 
 
 def cpu_us(cgroup: str) -> int:
-    """Return the CPU time of a cgroup."""
+    """Return the CPU time of a cgroup in µs."""
     with open(f"/sys/fs/cgroup{cgroup}/cpu.stat") as file:
         return int(dict(line.split() for line in file)["usage_usec"])
 
 
 def work(talk: Talk, rate: float, seconds: float, took: list[float]) -> None:
-    """Send for so many seconds, and note what each took."""
+    """Send requests for this many seconds, and append to `took` the seconds that each took."""
     end = time.monotonic() + seconds
     due = time.monotonic()
     while (began := time.monotonic()) < end:

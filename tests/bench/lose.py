@@ -1,4 +1,4 @@
-"""Loses all hives of a queen at once, and says what that took of a core, in all and for each."""
+"""Loses all hives of a queen at once, and prints the CPU time of that, in all and for each."""
 
 from __future__ import annotations
 
@@ -10,24 +10,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from rbee.narration import CATALOG_CHANGED, Event, Narrator
 from rbee.uplink.accept import Uplink
 from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
+from tests.bench.many_rows import Count
 from tests.unit.queens import a_queen
-
-
-class Count(Narrator):
-    """How often each event was narrated, and whether the catalog has changed, which is the last."""
-
-    def __init__(self) -> None:
-        self.events: dict[str, int] = {}
-        self.is_stored = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    def narrate(self, event: Event, text: str, **fields: str) -> None:
-        self.events[event.name] = self.events.get(event.name, 0) + 1
-        if event is CATALOG_CHANGED:
-            self._loop.call_soon_threadsafe(self.is_stored.set)
 
 
 async def take_no_beat(_beat: Heartbeat) -> HeartbeatAck:
@@ -35,7 +21,7 @@ async def take_no_beat(_beat: Heartbeat) -> HeartbeatAck:
 
 
 def fill(path: Path, count: int) -> None:
-    """Rows of hives that were online."""
+    """Add hives that were online to the catalog."""
     rows = [(f"hive{n}", f"hive{n}", f"{n:016x}") for n in range(count)]
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(
@@ -47,12 +33,12 @@ def fill(path: Path, count: int) -> None:
 
 
 async def lose(folder: Path, count: int) -> tuple[float, float, Count]:
-    """Seconds of CPU, and on the clock."""
+    """Return the seconds of CPU, those on the clock, and the lines that were narrated."""
     async with a_queen(folder):
-        pass  # who makes the catalog
+        pass  # creates the catalog
     fill(folder / "catalog.db", count)
-    told = Count()
-    async with a_queen(folder, told) as queen:
+    counted = Count()
+    async with a_queen(folder, counted) as queen:
         hives = queen.hives.remote()
         assert len(hives) == count
         for hive in hives:
@@ -61,16 +47,16 @@ async def lose(folder: Path, count: int) -> tuple[float, float, Count]:
         cpu, began = time.process_time(), time.perf_counter()
         for uplink in queen.hives.uplinks.all():
             uplink.connection_lost(None)
-        await told.is_stored.wait()
-        return time.process_time() - cpu, time.perf_counter() - began, told
+        await counted.is_stored.wait()
+        return time.process_time() - cpu, time.perf_counter() - began, counted
 
 
 def main() -> None:
     print(f"{'hives':>8}{'CPU s':>10}{'µs a hive':>12}{'clock s':>10}  narrated")
     for count in map(int, " ".join(sys.argv[1:]).split()):
         with tempfile.TemporaryDirectory() as folder:
-            cpu, clock, told = asyncio.run(lose(Path(folder) / "state", count))
-        print(f"{count:>8}{cpu:>10.2f}{cpu / count * 1e6:>12.0f}{clock:>10.2f}  {told.events}")
+            cpu, clock, counted = asyncio.run(lose(Path(folder) / "state", count))
+        print(f"{count:>8}{cpu:>10.2f}{cpu / count * 1e6:>12.0f}{clock:>10.2f}  {dict(counted.lines)}")
 
 
 if __name__ == "__main__":

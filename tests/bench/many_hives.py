@@ -1,6 +1,7 @@
-"""Plays many hives with the product's own dialler: many_hives.py QUEEN TOKEN COUNT, for fleet.py.
+"""Plays many hives with the product's own dialler: many_hives.py QUEEN TOKEN COUNT.
 
-It tells what it is asked for, a line of JSON each: 'held' and 'again' await that every stream is open.
+For fleet.py and remote.py. It prints a line of JSON for each word on stdin: for 'held' and 'again' the
+seconds until every hive has had a heartbeat acknowledged, for 'beats' the number of heartbeats since then.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ async def main(queen: str, token: str, count: int) -> None:
                 return await become(Path(folder), queen, token, number)
 
         members = await asyncio.gather(*(join(number) for number in range(count)))
-        tell(seconds=time.monotonic() - began)
+        report(seconds=time.monotonic() - began)
         running = []
         counted = Count(count)
         began = time.monotonic()
@@ -113,18 +114,18 @@ async def main(queen: str, token: str, count: int) -> None:
         )
         while word := (await lines.readline()).decode().strip():
             if word == "beats":
-                tell(beats=counted.beats)
+                report(beats=counted.beats)
                 continue
             if word == "again":
                 began = time.monotonic()
                 counted.begin()
             await counted.all_held.wait()
             counted.beats = 0
-            tell(seconds=time.monotonic() - began)
+            report(seconds=time.monotonic() - began)
 
 
-def tell(**found: float) -> None:
-    print(json.dumps(found), flush=True)
+def report(**results: float) -> None:
+    print(json.dumps(results), flush=True)
 
 
 if __name__ == "__main__":

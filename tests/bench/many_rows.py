@@ -1,7 +1,7 @@
 """Run in a machine: a queen's hives in one process, without TLS, for scale.py. many_rows.py COUNT SECONDS.
 
 Each has its row, its state and its control connection, whose other end is in this process too: what is
-measured is the queen's own work. Prints a line of JSON.
+measured is the queen's own work. Prints a line of JSON, whose numbers scale.py names.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ INSTANCE = "1" * 32
 TICK = 0.01
 
 
-class Told(Narrator):
-    """Counts the lines, and knows whether the catalog has changed, which is the last of a loss."""
+class Count(Narrator):
+    """Counts the narrated lines of each event; the change of the catalog is the last of a loss."""
 
     def __init__(self) -> None:
         self.lines: Counter[str] = Counter()
@@ -67,8 +67,8 @@ class NoBus:
         pass
 
 
-class Nowhere(asyncio.Transport):
-    """Takes what is sent."""
+class NullTransport(asyncio.Transport):
+    """Discards what is sent."""
 
     def write(self, data: Any) -> None:
         pass
@@ -77,18 +77,17 @@ class Nowhere(asyncio.Transport):
         pass
 
 
-class Crowd:
+class Fleet:
     """The hives of a queen, and their connections."""
 
-    def __init__(self, path: Path, told: Told) -> None:
-        self.told = told
+    def __init__(self, path: Path, narrator: Narrator) -> None:
         self.metrics = Metrics()
         config = QueenConfig()
-        self.catalog = Store.open(path, told, metrics=self.metrics)
-        restraint = Restraint(told)
+        self.catalog = Store.open(path, narrator, metrics=self.metrics)
+        restraint = Restraint(narrator)
         self.shared = Shared(
-            config, self.catalog, told, restraint, Pace(config.heartbeat_interval, config.heartbeat_grace),
-            SYSTEM, metrics=self.metrics,
+            config, self.catalog, narrator, restraint,
+            Pace(config.heartbeat_interval, config.heartbeat_grace), SYSTEM, metrics=self.metrics,
         )  # fmt: skip
         jobs = Jobs(config.jobs_max, self.metrics)
         relay = Relay(jobs, restraint, lambda hive_id, line, job_id: None)
@@ -98,19 +97,19 @@ class Crowd:
         self.uplinks: list[Uplink] = []
 
     async def connect(self) -> None:
-        """Have all beat once, with the devices that the catalog has."""
+        """Connect all hives, as online and with the devices in the catalog."""
         for hive in self.hives.remote():
             uplink = Uplink(
                 hive.id, INSTANCE, "10.0.0.1", lambda beat: self.hives.heartbeat(beat), hive.take_plain
             )
-            uplink.connection_made(Nowhere())
+            uplink.connection_made(NullTransport())
             await self.hives.uplinks.take(uplink)
             self.uplinks.append(uplink)
             hive.standing.set("online", "heartbeats received")
             hive.standing.life.beat(INSTANCE, __version__, hive.interval)
 
     async def beat(self, seconds: float) -> int:
-        """Have them beat as they are asked to, for so long; return how many beats there were."""
+        """Have all beat at the queen's interval for this many seconds; return the number of heartbeats."""
         interval = self.shared.pace.of_remote
         due = [(random.uniform(0, interval), number) for number in range(len(self.uplinks))]
         heapq.heapify(due)
@@ -126,7 +125,7 @@ class Crowd:
         return beats
 
     async def pages(self) -> None:
-        """List all in pages, as rbeectl does."""
+        """List all hives in pages, as rbeectl does."""
         after = ""
         while True:
             content = await page_of(self.hives, limit=1000, after=after, selector=Selector())
@@ -140,6 +139,7 @@ def beat_of(hive_id: str) -> bytes:
 
 
 def fill(path: Path, count: int) -> None:
+    """Add hives that were online, with devices, to the catalog."""
     devices = json.dumps(encode(DEVICES))
     with closing(sqlite3.connect(path)) as catalog, catalog:
         catalog.executemany(
@@ -156,7 +156,7 @@ def pss_kib() -> int:
 
 
 async def stall(longest: list[float]) -> None:
-    """Note the longest time in which the loop ran nothing else, in ms."""
+    """Keep in longest[0] the longest time, in ms, for which the event loop was blocked."""
     while True:
         began = time.monotonic()
         await asyncio.sleep(TICK)
@@ -164,55 +164,55 @@ async def stall(longest: list[float]) -> None:
 
 
 async def measure(folder: Path, count: int, seconds: float) -> dict[str, float]:
-    told = Told()
+    counted = Count()
     path = folder / "catalog.db"
-    Store.open(path, told).close()
+    Store.open(path, counted).close()
     fill(path, count)
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     memory, cpu = pss_kib(), time.process_time()
 
     def took(name: str) -> None:
         nonlocal cpu
-        found[name] = time.process_time() - cpu
+        results[name] = time.process_time() - cpu
         cpu = time.process_time()
 
-    crowd = Crowd(path, told)
-    await crowd.hives.load()
+    fleet = Fleet(path, counted)
+    await fleet.hives.load()
     took("load")
     gc.freeze()  # as the queen does once all is loaded
-    await crowd.connect()
-    found["memory"] = (pss_kib() - memory) / 1024
+    await fleet.connect()
+    results["memory"] = (pss_kib() - memory) / 1024
     longest = [0.0]
     watching = asyncio.create_task(stall(longest))
     cpu = time.process_time()
     for _ in range(100):
         beat_of("hive00000")
     players = (time.process_time() - cpu) / 100
-    crowd.hives.begin()
+    fleet.hives.begin()
     cpu = time.process_time()
-    beats = await crowd.beat(seconds)
+    beats = await fleet.beat(seconds)
     took("rest")
-    found["rest"] = 100 * max(0.0, found["rest"] - beats * players) / seconds
+    results["rest"] = 100 * max(0.0, results["rest"] - beats * players) / seconds
     longest[0] = 0.0
     cpu = time.process_time()
-    await crowd.pages()
+    await fleet.pages()
     took("pages")
-    await page_of(crowd.hives, limit=None, after="", selector=Selector())
+    await page_of(fleet.hives, limit=None, after="", selector=Selector())
     took("whole")
-    moment = Moment([hive.standing.view() async for _, hive in in_turn(crowd.hives)], {})
-    await asyncio.to_thread(metrics.write, crowd.metrics, moment, "")
+    moment = Moment([hive.standing.view() async for _, hive in in_turn(fleet.hives)], {})
+    await asyncio.to_thread(metrics.write, fleet.metrics, moment, "")
     took("metrics")
-    found["stall"] = longest[0]
-    told.lines.clear()
-    for uplink in crowd.uplinks:
+    results["stall"] = longest[0]
+    counted.lines.clear()
+    for uplink in fleet.uplinks:
         uplink.connection_lost(None)
-    await told.is_stored.wait()
+    await counted.is_stored.wait()
     took("loss")
-    found["lines"] = sum(told.lines.values())
+    results["lines"] = sum(counted.lines.values())
     watching.cancel()
-    await crowd.hives.end()
-    crowd.catalog.close()
-    return found
+    await fleet.hives.end()
+    fleet.catalog.close()
+    return results
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Many hives, played in one machine for a queen in another."""
+"""Many hives, played by a program in one machine for a queen in another."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from testbed.machine import Machine
 
 
 class Playing:
-    """many_hives.py in a machine, as a context: joined by a token of the queen's, and asked what happens."""
+    """many_hives.py or many_connections.py in a machine, as a context; asked by words, each for one number.
 
-    def __init__(self, machine: Machine, program: str, token: str, count: int) -> None:
+    `access` is what the program needs to be admitted: many_hives.py a token, many_connections.py its FOLDER.
+    """
+
+    def __init__(self, machine: Machine, program: str, access: str, count: int) -> None:
         self._machine = machine
         self._program = program
-        self._arguments = ("queen", token, str(count))
+        self._arguments = ("queen", access, str(count))
 
     def __enter__(self) -> Self:
-        path = "/root/many_hives.py"
+        path = "/root/played_hives.py"
         self._machine.run("tee", path, input=self._program)
         self._process = self._machine.popen("python3", "-I", path, *self._arguments, reads_input=True)
         try:
@@ -40,7 +43,7 @@ class Playing:
         self._process.wait()
 
     def ask(self, word: str) -> float:
-        """Return the answer to 'held' or 'again' in seconds, to 'beats' the beats since one of those."""
+        """Return the answer: to 'held' and 'again' seconds, to 'beats' their number since, to 'late' ms."""
         self.send(word)
         return self._answer()
 
@@ -54,16 +57,16 @@ class Playing:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             stderr = self._process.stderr.read() if self._process.stderr else ""
-            raise SystemExit(f"many_hives.py has ended: {stderr}")
+            raise SystemExit(f"the program that plays the hives has ended: {stderr}")
         [answer] = json.loads(line).values()
         return float(answer)
 
     def stop(self) -> None:
-        """Have them do nothing, as if their machine hung."""
+        """Stop the program, as if its machine hung."""
         self._machine.signal(self._process, signal.SIGSTOP)
 
     def resume(self) -> float:
-        """Have them find their queen again; return the seconds until all have."""
+        """Continue the program; return the seconds until all hives are connected again."""
         self.send("again")
         self._machine.signal(self._process, signal.SIGCONT)
         return self._answer()

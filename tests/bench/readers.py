@@ -1,7 +1,7 @@
 """Run in a machine: reads the queen's events with many clients, and prints what a line costs the queen.
 
-readers.py CGROUP READERS LINES VERSION: a line comes with a heartbeat of the local hive. The readers are of
-several users and processes, as each may have only so many streams.
+readers.py CGROUP READERS LINES VERSION: each line comes with a heartbeat of the local hive. The readers
+belong to several users and processes, because the queen limits the streams of each.
 """
 
 import grp
@@ -53,13 +53,13 @@ def read(number: int, count: int, heard: int) -> None:
 
 
 def cpu_us(cgroup: str) -> int:
-    """Return the CPU time of a cgroup."""
+    """Return the CPU time of a cgroup in µs."""
     with open(f"/sys/fs/cgroup{cgroup}/cpu.stat") as file:
         return int(dict(line.split() for line in file)["usage_usec"])
 
 
 class Hive:
-    """The local hive, which has something to say with each beat."""
+    """The local hive, whose heartbeats carry lines."""
 
     def __init__(self, version: str) -> None:
         self._channel = connected()
@@ -68,8 +68,8 @@ class Hive:
             "version": version, "fingerprint": "f",
         }  # fmt: skip
 
-    def say(self, *texts: str) -> None:
-        """Send a beat with these lines."""
+    def beat(self, *texts: str) -> None:
+        """Send a heartbeat with these lines; the queen must accept it."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         lines = [{"speaker": "bee hive", "text": text, "event": "hive-said", "at": now} for text in texts]
         body = json.dumps({**self._beat, "timestamp": now, "lines": lines}).encode()
@@ -82,7 +82,7 @@ class Hive:
 
 
 def main() -> None:
-    """Print the ms of the queen's CPU for a line, and those until all readers have it, of each line."""
+    """Print, for each line, the ms of the queen's CPU, and the ms until all readers have it."""
     cgroup, readers, lines, version = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     heard, hear = os.pipe()
     counts = [min(A_PROCESS, readers - first) for first in range(0, readers, A_PROCESS)]
@@ -99,12 +99,12 @@ def main() -> None:
             read(number, count, hear)
         os.read(heard, 1)  # one after the other: the socket's backlog is limited
     hive = Hive(version)
-    hive.say()
+    hive.beat()
     time.sleep(1)  # the queen asks the hive for its devices, once
     cpu, clock = [], []
     for number in range(lines):
         used, began = cpu_us(cgroup), time.monotonic()
-        hive.say(f"{number}: a line of the benchmark")
+        hive.beat(f"{number}: a line of the benchmark")
         await_all()
         clock.append(1000 * (time.monotonic() - began))
         cpu.append((cpu_us(cgroup) - used) / 1000)

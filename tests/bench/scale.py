@@ -8,7 +8,7 @@ import time
 from testbed.bridge import Bridge
 from testbed.machine import Machine
 
-from tests.bench.lines import Found, Goal, Line
+from tests.bench.lines import Goal, Line, Results
 from tests.bench.playing import Playing
 from tests.bench.subject import HERE, Release, Subject
 from tests.bench.timed import Command
@@ -16,7 +16,8 @@ from tests.bench.usage import QUEEN, cpu_us, pss_mib
 
 HIVES = 10_000
 
-FOLDER = "/root/crowd"
+FOLDER = "/root/hives"
+"""Where many_connections.py has its files."""
 
 MAKE = """
 import json, secrets, sqlite3, sys
@@ -53,13 +54,13 @@ for name, content in json.load(sys.stdin).items():
 """
 
 REST = 45.0
-"""Seconds after all have connected, until the connections for the queen's requests have been closed."""
+"""Seconds after all have connected until the connections for the queen's requests are closed."""
 
 SECONDS = 30.0
 """Two intervals."""
 
 LOST = 5.0
-"""Seconds from the loss of all until nothing is left to do about it."""
+"""Seconds after the loss of all hives until the queen has dealt with it."""
 
 IN_ALL = f"{HIVES} hives over TLS"
 CONNECT = f"{IN_ALL}: until all have beaten"
@@ -82,7 +83,6 @@ COMMANDS = tuple(
     )
 )
 
-
 ROWS = 50_000
 
 WITHOUT_TLS = {
@@ -99,17 +99,17 @@ WITHOUT_TLS = {
         ("lines", "lines narrated when all are lost", ""),
     )
 }
-"""By the name that many_rows.py has for each."""
+"""The lines, by the names that many_rows.py prints."""
 
 
 class Rows(Subject):
-    """What grows faster than the hives do: this checkout's alone."""
+    """The queen's own work for very many hives; of this checkout only."""
 
     name = "rows"
     is_heavy = True
     lines = tuple(WITHOUT_TLS.values())
 
-    def measure(self, release: Release, found: Found) -> None:
+    def measure(self, release: Release, results: Results) -> None:
         """Have them beat for a while, list them, and lose all."""
         if not release.is_now:
             return
@@ -117,11 +117,11 @@ class Rows(Subject):
             program = (HERE / "many_rows.py").read_text()
             shown = machine.run("python3", "-I", "-c", program, str(ROWS), str(SECONDS), timeout=300).stdout
             for name, sample in json.loads(shown).items():
-                found.add(WITHOUT_TLS[name].name, "now", sample)
+                results.add(WITHOUT_TLS[name].name, "now", sample)
 
 
 class Scale(Subject):
-    """This checkout's alone: that of the release before takes 8,192 connections, and 4 MiB of a list."""
+    """Of this checkout only: the previous release takes at most 8,192 connections, and a list of 4 MiB."""
 
     name = "scale"
     is_heavy = True
@@ -136,8 +136,8 @@ class Scale(Subject):
         Line(LINES, "", Goal(at_most=2)),
     )
 
-    def measure(self, release: Release, found: Found) -> None:
-        """Enter them in the catalog, let all connect, rest, list them, and kill them."""
+    def measure(self, release: Release, results: Results) -> None:
+        """Add the hives to the catalog, let all connect, rest, list them, and kill them."""
         if not release.is_now:
             return
         with (
@@ -151,29 +151,29 @@ class Scale(Subject):
             made = queen.run("python3", "-I", "-c", MAKE, str(HIVES), timeout=120).stdout
             machine.run("python3", "-I", "-c", TAKE, FOLDER, input=made)
             queen.run("systemctl", "start", QUEEN)
-            with Playing(machine, (HERE / "crowd.py").read_text(), FOLDER, HIVES) as playing:
-                self._connect(queen, playing, found)
-                self._rest(queen, playing, found)
+            with Playing(machine, (HERE / "many_connections.py").read_text(), FOLDER, HIVES) as playing:
+                self._connect(queen, playing, results)
+                self._rest(queen, playing, results)
                 for command in COMMANDS:
-                    command.measure(queen, found, release.column)
+                    command.measure(queen, results, release.column)
                 before, lines = cpu_us(queen, QUEEN), self._count_lines(queen)
             time.sleep(LOST)
-            found.add(LOSS, "now", (cpu_us(queen, QUEEN) - before) / 1e6)
-            found.add(LINES, "now", self._count_lines(queen) - lines)
+            results.add(LOSS, "now", (cpu_us(queen, QUEEN) - before) / 1e6)
+            results.add(LINES, "now", self._count_lines(queen) - lines)
 
-    def _connect(self, queen: Machine, playing: Playing, found: Found) -> None:
+    def _connect(self, queen: Machine, playing: Playing, results: Results) -> None:
         cpu = cpu_us(queen, QUEEN)
-        found.add(CONNECT, "now", playing.ask("held"))
+        results.add(CONNECT, "now", playing.ask("held"))
         time.sleep(REST)
-        found.add(CONNECT_CPU, "now", (cpu_us(queen, QUEEN) - cpu) / HIVES / 1000)
+        results.add(CONNECT_CPU, "now", (cpu_us(queen, QUEEN) - cpu) / HIVES / 1000)
 
-    def _rest(self, queen: Machine, playing: Playing, found: Found) -> None:
+    def _rest(self, queen: Machine, playing: Playing, results: Results) -> None:
         playing.ask("held")
         cpu = cpu_us(queen, QUEEN)
         time.sleep(SECONDS)
-        found.add(BEATS, "now", (cpu_us(queen, QUEEN) - cpu) / SECONDS / 1e4)
-        found.add(LATEST, "now", playing.ask("late"))
-        found.add(MEMORY, "now", pss_mib(queen, QUEEN))
+        results.add(BEATS, "now", (cpu_us(queen, QUEEN) - cpu) / SECONDS / 1e4)
+        results.add(LATEST, "now", playing.ask("late"))
+        results.add(MEMORY, "now", pss_mib(queen, QUEEN))
 
     def _count_lines(self, queen: Machine) -> int:
         queen.run("journalctl", "--sync")

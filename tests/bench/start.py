@@ -8,7 +8,7 @@ import sys
 from testbed.machine import Machine
 
 from tests.bench.booted import booted
-from tests.bench.lines import Found, Goal
+from tests.bench.lines import Goal, Results
 from tests.bench.subject import Release, Subject
 from tests.bench.timed import EMPTY_PYTHON, Command, measure_floor, timed
 
@@ -29,18 +29,18 @@ WORK = (
 
 
 class Start(Subject):
-    """Of each command the time on the clock, and that of CPU; the floor is an empty Python."""
+    """The time on the clock and the CPU time of each command; the floor is an empty Python."""
 
     name = "start"
     lines = tuple(line for command in WORK for line in command.lines)
 
-    def measure(self, release: Release, found: Found) -> None:
-        """Run each command some times."""
+    def measure(self, release: Release, results: Results) -> None:
+        """Measure each command in turn."""
         with Machine(release.queen()) as machine:
             if release.is_now:
-                measure_floor(machine, found, WORK)
+                measure_floor(machine, results, WORK)
             for command in WORK:
-                command.measure(machine, found, release.column)
+                command.measure(machine, results, release.column)
 
 
 def measure(machine: Machine, suite: str, runs: int) -> None:

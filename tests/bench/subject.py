@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 
 from testbed.trees import GIT, PREVIOUS, Trees
 
-from tests.bench.lines import Found, Line
+from tests.bench.lines import Line, Results
 
 HERE = Path(__file__).resolve().parent
 
 PEERS = ("etcd-server",)
-"""Packages of Debian's, with whose programs those of rbee are compared."""
+"""Debian packages whose programs are measured beside rbee's."""
 
 
 class Release:
@@ -28,7 +28,7 @@ class Release:
 
     @property
     def is_now(self) -> bool:
-        """Whether it is this checkout's: once a round is enough for a floor."""
+        """Whether it is this checkout's. Floors are measured with it alone, as once a round is enough."""
         return self.column == "now"
 
     def queen(self) -> Path:
@@ -73,7 +73,7 @@ class Subject(ABC):
     """Something that is measured, in machines of its own."""
 
     name: ClassVar[str]
-    """By which it is chosen."""
+    """What chooses it on the command line."""
 
     is_heavy: ClassVar[bool] = False
     """Whether it takes many minutes, and is measured only if it is asked for."""
@@ -81,8 +81,8 @@ class Subject(ABC):
     lines: ClassVar[tuple[Line, ...]]
 
     @abstractmethod
-    def measure(self, release: Release, found: Found) -> None:
-        """Boot a machine of this release, and add samples; of this checkout's also those of the floor."""
+    def measure(self, release: Release, results: Results) -> None:
+        """Boot machines of this release and add samples; with this checkout's, those of the floor, too."""
 
-    def measure_peer(self, peers: Peers, found: Found) -> None:  # noqa: B027 - most have none
-        """Add samples of another program that does the same."""
+    def measure_peer(self, peers: Peers, results: Results) -> None:  # noqa: B027 - most have none
+        """Add samples of another product that does the same work."""

@@ -1,41 +1,41 @@
-"""Prints the lines of a benchmark as a table: medians, from the least to the most in parentheses."""
+"""The lines of a benchmark as a table: medians, with the least and the most in parentheses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tests.bench.lines import Column, Found, Line
+from tests.bench.lines import Column, Line, Results
 
 MISSING = "–"
 HEADINGS = ("", "unit", "before", "now", "ratio", "last ratio", "floor", "peer", "goal", "met")
 
 
-def table(lines: Iterable[Line], found: Found, last: dict[str, Found]) -> str:
-    """Return the table; `last` has for a line's name the run in which it was measured last."""
-    rows = [list(HEADINGS), *(_row(line, found, last.get(line.name)) for line in lines)]
+def table(lines: Iterable[Line], results: Results, last: dict[str, Results]) -> str:
+    """Return the table; `last` has, by the name of each line, the latest run that measured it."""
+    rows = [list(HEADINGS), *(_row(line, results, last.get(line.name)) for line in lines)]
     widths = [max(len(row[number]) for row in rows) for number in range(len(HEADINGS))]
     return "\n".join(_aligned(row, widths) for row in rows)
 
 
-def _row(line: Line, found: Found, last: Found | None) -> list[str]:
-    before, now = found.median(line.name, "before"), found.median(line.name, "now")
+def _row(line: Line, results: Results, last: Results | None) -> list[str]:
+    before, now = results.median(line.name, "before"), results.median(line.name, "now")
     is_met = line.goal.is_met(before, now) if line.goal else None
     return [
         line.name,
         line.unit,
-        _span(found, line, "before"),
-        _span(found, line, "now"),
-        _ratio(found.ratio(line.name)),
+        _span(results, line, "before"),
+        _span(results, line, "now"),
+        _ratio(results.ratio(line.name)),
         _ratio(last.ratio(line.name) if last else None),
-        _span(found, line, "floor"),
-        _span(found, line, "peer"),
+        _span(results, line, "floor"),
+        _span(results, line, "peer"),
         str(line.goal or MISSING),
         MISSING if is_met is None else "yes" if is_met else "no",
     ]
 
 
-def _span(found: Found, line: Line, column: Column) -> str:
-    samples, median = found.of(line.name, column), found.median(line.name, column)
+def _span(results: Results, line: Line, column: Column) -> str:
+    samples, median = results.of(line.name, column), results.median(line.name, column)
     if median is None:
         return MISSING
     if len(samples) == 1:
@@ -48,7 +48,7 @@ def _ratio(ratio: float | None) -> str:
 
 
 def number(value: float) -> str:
-    """Return it with what is significant of it."""
+    """Return the value in three digits or more, with two decimals at most."""
     if value >= 99.5:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
@@ -56,5 +56,5 @@ def number(value: float) -> str:
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = zip(row, widths, strict=True)
-    words = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-    return "  ".join(words).rstrip()
+    cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+    return "  ".join(cells).rstrip()

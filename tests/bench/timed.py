@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from testbed.machine import Machine
 
-from tests.bench.lines import Column, Found, Goal, Line
+from tests.bench.lines import Column, Goal, Line, Results
 
 TIMER = """
 import json, resource, subprocess, sys, time
@@ -42,8 +42,8 @@ def timed(machine: Machine, runs: int, before: str, command: str) -> tuple[list[
 
     `before` is a command that is run before each, unmeasured.
     """
-    words = ("python3", "-c", TIMER, str(runs), before, command)
-    clock, cpu = json.loads(machine.run(*words, timeout=600).stdout)
+    timer = ("python3", "-c", TIMER, str(runs), before, command)
+    clock, cpu = json.loads(machine.run(*timer, timeout=600).stdout)
     return clock, cpu
 
 
@@ -58,21 +58,21 @@ class Command:
 
     @property
     def lines(self) -> tuple[Line, Line]:
-        """Those of the time on the clock, and of CPU."""
+        """The line of the time on the clock, and the line of the CPU time."""
         return Line(self.name, "ms", self.goal), Line(f"{self.name.partition(':')[0]}: CPU of all", "ms")
 
-    def measure(self, machine: Machine, found: Found, column: Column) -> None:
-        """Run it some times."""
-        self.add(found, column, timed(machine, RUNS, self.before, self.command))
+    def measure(self, machine: Machine, results: Results, column: Column) -> None:
+        """Run the command RUNS times, and add the samples of both lines."""
+        self.add(results, column, timed(machine, RUNS, self.before, self.command))
 
-    def add(self, found: Found, column: Column, times: tuple[list[float], list[float]]) -> None:
+    def add(self, results: Results, column: Column, times: tuple[list[float], list[float]]) -> None:
         """Add the samples of both lines."""
         for line, samples in zip(self.lines, times, strict=True):
-            found.add(line.name, column, *samples)
+            results.add(line.name, column, *samples)
 
 
-def measure_floor(machine: Machine, found: Found, commands: Iterable[Command]) -> None:
-    """Have these commands' floor: an empty Python."""
+def measure_floor(machine: Machine, results: Results, commands: Iterable[Command]) -> None:
+    """Add the floor of these commands: an empty Python."""
     times = timed(machine, RUNS, "", EMPTY_PYTHON)
     for command in commands:
-        command.add(found, "floor", times)
+        command.add(results, "floor", times)

@@ -21,6 +21,6 @@ def cpu_us(machine: Machine, unit: str) -> int:
 
 
 def pss_mib(machine: Machine, unit: str) -> float:
-    """Return the memory of a unit's main process: its own, and its part of what it shares."""
+    """Return the memory (PSS) of a unit's main process in MiB: its own, and its part of what it shares."""
     script = "awk '/^Pss:/ {print $2}' \"/proc/$0/smaps_rollup\""
     return int(machine.run("sh", "-c", script, pid_of(machine, unit)).stdout) / 1024

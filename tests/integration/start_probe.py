@@ -1,7 +1,7 @@
-"""Starts a program up to where it is ready, or through a verb, and prints the modules that it has imported.
+"""Runs a daemon until it is ready, or rbeectl to its end, and prints the modules that it has imported.
 
 start_probe.py FOLDER PROGRAM [ARGUMENT...]: a daemon gets a socket as from systemd, and rbeectl has its queen
-in FOLDER. Only the bus is played: its class is imported, and an object is used that knows nothing.
+in FOLDER. Only the bus is a double: its class is imported, and PlayedBus is used instead.
 """
 
 import os
@@ -17,11 +17,11 @@ PROGRAMS = {
     "rbee-hive-join": ("rbee.hive.join", ""),
     "rbee-hive-redial": ("rbee.hive.redial", ""),
 }
-"""Module and function; without one the module is only imported, as its work needs a systemd."""
+"""Module and function; without a function the module is only imported, as its work needs systemd."""
 
 
 class Anything:
-    """Has each method, and returns itself."""
+    """Has every method; each returns the object itself."""
 
     def __init__(self, *_arguments, **_named):
         pass
@@ -39,7 +39,7 @@ class Message(Anything):
 
 
 class PlayedBus(Anything):
-    """Greets; each unit is active, and nothing more happens."""
+    """Sends the greeting of a bus; each unit is active, and nothing else happens."""
 
     def __init__(self, *_arguments, **_named):
         self._ends = socket.socketpair()
@@ -60,13 +60,13 @@ class PlayedBus(Anything):
 
 
 def report(*_arguments, **_named):
-    """Print, and leave: nothing that comes later counts."""
+    """Print the modules, and exit at once: what is imported later does not count."""
     os.write(9, "\n".join(sorted(sys.modules)).encode())
     os._exit(0)
 
 
 def hand_over(folder):
-    """Make the environment of a service with one socket."""
+    """Set up the environment of a service with one socket, as systemd does."""
     os.environ |= {"STATE_DIRECTORY": folder, "RUNTIME_DIRECTORY": folder}
     os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "listener"}
     listener = socket.socket(socket.AF_UNIX)
@@ -78,7 +78,7 @@ def hand_over(folder):
 def main():
     folder, name = sys.argv[1:3]
     module, function = PROGRAMS[name]
-    os.dup2(1, 9)  # whatever the program prints is not for us
+    os.dup2(1, 9)  # what the program itself prints goes to stderr
     os.dup2(2, 1)
     program = import_module(module)
     if function:

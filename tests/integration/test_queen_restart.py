@@ -30,7 +30,7 @@ async def test_a_hive_is_unknown_until_it_is_heard_of_and_then_online(house: Hou
     assert house.systemd.asked == [("start", HIVE_UNIT)]
 
 
-async def test_a_process_whose_devices_she_has_is_not_asked_for_them_again(house: House) -> None:
+async def test_a_process_whose_devices_the_queen_has_is_not_asked_for_them_again(house: House) -> None:
     queen = await house.added(**SLOW)
     await queen.kill()
     await house.wake_queen(**SLOW)
@@ -41,7 +41,7 @@ async def test_a_process_whose_devices_she_has_is_not_asked_for_them_again(house
     assert house.detections == 1
 
 
-async def test_what_changed_while_she_was_away_is_asked_for(house: House) -> None:
+async def test_devices_that_changed_while_the_queen_was_away_are_asked_for(house: House) -> None:
     queen = await house.added(**SLOW)
     await queen.kill()
     house.devices, house.fingerprint = lambda: replace(DEVICES, gpus=()), "f2"

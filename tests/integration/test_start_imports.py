@@ -1,6 +1,6 @@
-"""What each program imports until it is ready: more of it is a slower start and more memory.
+"""What each program imports until it is ready: more imports are a slower start and more memory.
 
-A list that changes is changed in start_imports.json, by: python -m tests.integration.test_start_imports
+The lists are in start_imports.json, which python -m tests.integration.test_start_imports writes anew.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HEAVY = (
     "httpcore", "httptools", "httpx", "lxml", "multiprocessing", "prometheus_client", "psutil", "pynvml",
     "pystemd", "sdnotify", "sqlite3", "ssl", "starlette", "subprocess", "tempfile", "uvicorn", "uvloop",
 )  # fmt: skip
-"""What is held beside rbee's own modules. What Python itself imports for these differs with its version."""
+"""Listed beside rbee's own modules. What these import in turn is not: it differs with Python's version."""
 
 
 class _Queen(http.server.BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ def a_queen_without_hives(path: Path) -> Iterator[None]:
 
 
 def imported(command: str) -> list[str]:
-    """The modules of interest that a program has imported when it is ready, or has ended."""
+    """The modules of rbee and of HEAVY that a program has imported when it is ready, or has ended."""
     with tempfile.TemporaryDirectory() as folder, a_queen_without_hives(Path(folder, "queen.sock")):
         probe = [sys.executable, str(HERE / "start_probe.py"), folder, *command.split()]
         done = subprocess.run(
@@ -80,12 +80,12 @@ def imported(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_program_imports_what_it_did_until_it_is_ready(command: str) -> None:
-    before, now = set(json.loads(LISTS.read_text())[command]), set(imported(command))
+def test_a_program_imports_the_listed_modules_and_no_others_until_it_is_ready(command: str) -> None:
+    listed, now = set(json.loads(LISTS.read_text())[command]), set(imported(command))
 
-    assert (sorted(now - before), sorted(before - now)) == ([], []), (
-        f"{command} imports more or less at its start than {LISTS.name} says. If that is meant, and what is "
-        "new cannot wait until it is needed: python -m tests.integration.test_start_imports"
+    assert (sorted(now - listed), sorted(listed - now)) == ([], []), (
+        f"{command} imports more or less at its start than {LISTS.name} lists. If that is intended, and "
+        "what is new cannot wait until it is needed, run: python -m tests.integration.test_start_imports"
     )
 
 

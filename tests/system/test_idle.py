@@ -1,4 +1,4 @@
-"""Queen and hive, while nobody asks them for anything."""
+"""Queen and hive while they have no requests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from testbed.machine import Machine
 from tests.system.commands import HIVE, QUEEN, add_hive, main_pid
 
 SPAN = 30.0
+"""Seconds."""
 
 MOST = 20
-"""In that span: three of each watchdog, and at most three beats, each of which wakes the hive twice and the
-queen once, and once more she looks for silence. One more for each beat would be too many."""
+"""Waits in that span: three for each watchdog, and four for each of at most three heartbeats: two of the
+hive, one of the queen, and one before the queen looks for silence. One more for each would be too many."""
 
 WAITS = "cat /proc/$0/task/*/status /proc/$1/task/*/status | awk '/^voluntary_ctxt/ {n += $2} END {print n}'"
 
 
 def waits(machine: Machine) -> int:
-    """How often a thread of the two has waited for something."""
+    """How often a thread of either has waited, by its voluntary context switches."""
     pids = (str(main_pid(machine, unit)) for unit in (QUEEN, HIVE))
     return int(machine.run("sh", "-c", WAITS, *pids).stdout)
 

@@ -57,7 +57,7 @@ class NoProgram:
 
 @dataclass
 class PlayedUnits:
-    """What systemd tells of its units; of one that is not in `states` that it is `otherwise`."""
+    """The states of systemd's units: those in `states`, and `otherwise` for any other unit."""
 
     scope: Scope = field(default=SYSTEM, kw_only=True)
     states: dict[str, UnitState] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class PlayedBus(PlayedUnits):
     asked: list[tuple[str, str]] = field(default_factory=list)
     opened: int = 0
     refusals: dict[tuple[str, str], RbeeError] = field(default_factory=dict)
-    """By what is asked; ("open", "") is for the connection."""
+    """By verb and unit, as in `asked`; ("ping", NAME) is for a bus name, ("open", "") for the connection."""
     passing: dict[tuple[str, str], RbeeError] = field(default_factory=dict)
     """Refusals that are given once."""
     after: dict[tuple[str, str], UnitState] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The table of tests/run --bench, its goals, and the runs that are kept."""
+"""The table of tests/run --bench, its goals, and the past runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench.bench import SUBJECTS
-from tests.bench.kept import KEPT, Kept
-from tests.bench.lines import Found, Goal, Line
+from tests.bench.lines import Goal, Line, Results
+from tests.bench.past_runs import RUNS_MAX, PastRuns
 from tests.bench.table import table
 
 
@@ -31,12 +31,12 @@ def test_a_goal_is_met_by_medians_and_unknown_without_them(
 
 
 def test_a_line_shows_medians_with_their_spread_and_a_dash_for_what_was_not_measured() -> None:
-    found = Found()
-    found.add("a beat", "before", 190, 180, 200)
-    found.add("a beat", "now", 57)
-    last = Found({"a beat": {"before": [200.0], "now": [70.0]}})
+    results = Results()
+    results.add("a beat", "before", 190, 180, 200)
+    results.add("a beat", "now", 57)
+    last = Results({"a beat": {"before": [200.0], "now": [70.0]}})
 
-    shown = table([Line("a beat", "µs", Goal(at_most=65)), Line("a list", "ms")], found, {"a beat": last})
+    shown = table([Line("a beat", "µs", Goal(at_most=65)), Line("a list", "ms")], results, {"a beat": last})
 
     heading, beat, unmeasured = shown.splitlines()
     assert " ".join(heading.split()) == "unit before now ratio last ratio floor peer goal met"
@@ -57,22 +57,22 @@ def test_the_last_run_of_a_line_is_the_newest_of_its_suite_that_has_it(tmp_path:
         ("20260103T000000Z", "bookworm", "a list", 3.0),
         ("20260104T000000Z", "trixie", "a beat", 4.0),
     ):
-        Kept(tmp_path, suite).keep(Found({line: {"now": [now]}}), {}).rename(
+        PastRuns(tmp_path, suite).keep(Results({line: {"now": [now]}}), {}).rename(
             tmp_path / f"{moment}-abc-{suite}.json"
         )
 
-    last = Kept(tmp_path, "bookworm").last(["a beat", "a list", "a start"])
+    last = PastRuns(tmp_path, "bookworm").last(["a beat", "a list", "a start"])
 
-    assert {name: found.median(name, "now") for name, found in last.items()} == {"a beat": 2.0, "a list": 3.0}
+    assert {name: run.median(name, "now") for name, run in last.items()} == {"a beat": 2.0, "a list": 3.0}
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
-    for number in range(KEPT):
+    for number in range(RUNS_MAX):
         (tmp_path / f"20260101T{number:06}Z-abc-trixie.json").touch()
 
-    path = Kept(tmp_path, "bookworm").keep(Found(), {})
+    path = PastRuns(tmp_path, "bookworm").keep(Results(), {})
 
     kept = sorted(one.name for one in tmp_path.iterdir())
-    assert len(kept) == KEPT
+    assert len(kept) == RUNS_MAX
     assert kept[-1] == path.name
     assert kept[0] == "20260101T000001Z-abc-trixie.json"

@@ -119,7 +119,7 @@ def all_that_take_scopes() -> Iterator[str]:
                 yield from (f"{module_of(file)}.{node.name}.{one.name}" for one in named)
 
 
-TAKE_SCOPES = {*all_that_take_scopes(), "rbee.systemd.bus.Bus"}  # PlayedBus has its base's constructor
+TAKE_SCOPES = {*all_that_take_scopes(), "rbee.systemd.bus.Bus"}  # Bus has its base's constructor
 
 
 def calls(file: str) -> Iterator[tuple[str, ast.Call]]:

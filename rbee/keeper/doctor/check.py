@@ -37,7 +37,7 @@ class Complaint:
 
 
 def no_bus(scope: Scope) -> Complaint:
-    """What cannot be checked, as the bus does not answer, which is a complaint of its own."""
+    """What a check that needs the bus yields if the bus does not answer; another check reports that fault."""
     return Complaint(f"not checked: the {scope.kind} bus does not answer", is_fault=False)
 
 

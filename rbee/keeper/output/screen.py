@@ -71,7 +71,7 @@ def width(text: str) -> int:
 
 
 def _terminal_size() -> tuple[int, int]:
-    import shutil  # with three compressions; a pipe or a file has no size
+    import shutil  # imports three compression modules; only for a terminal
 
     return shutil.get_terminal_size()
 

@@ -53,7 +53,7 @@ WHOLE = Frame()
 
 
 class Table:
-    """Left-aligned columns, two spaces apart, without trailing blanks; it may be drawn in parts.
+    """Left-aligned columns, two spaces apart, without trailing blanks; may be drawn in parts.
 
     `key` is the column that people look for: on a screen the widest columns up to it are narrowed, so that
     it stays visible beside long names.
@@ -67,7 +67,7 @@ class Table:
         self._is_begun = False
 
     def part(self, rows: Iterable[Sequence[str]]) -> str:
-        """More rows, below the header in the first part; no column is narrower than in the part before."""
+        """Return the next rows, the first ones below the header; columns never get narrower."""
         header, frame = self._header, self._frame
         lines = [[printable(cell) for cell in row] for row in rows]
         if frame.has_header and not self._is_begun:
@@ -84,7 +84,7 @@ class Table:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], frame: Frame = WHOLE, *, key: str | None = None
 ) -> str:
-    """A whole Table."""
+    """Return a Table drawn as a single part."""
     return Table(header, frame, key=key).part(rows)
 
 
@@ -123,7 +123,7 @@ HIVES_HEADER = (
 
 
 def hives_table(now_ms: int, frame: Frame = WHOLE) -> Callable[[Iterable[HiveView]], str]:
-    """What draws the table of list-hives, in parts; ages are counted to `now_ms` (since 1970)."""
+    """Return what draws the table of list-hives, part by part; ages are counted to `now_ms` (since 1970)."""
     parts = Table(HIVES_HEADER, frame, key="REASON")
     return lambda hives: parts.part(_hive_cells(hive, now_ms) for hive in hives)
 

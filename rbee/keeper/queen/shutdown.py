@@ -68,27 +68,27 @@ class _Story:
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen
-        self._taken = threading.Event()
-        self._telling = threading.Lock()
+        self._accepted = threading.Event()
+        self._relaying = threading.Lock()
         self._is_over = False
-        self._thread = threading.Thread(target=self._tell, name="story", daemon=True)
+        self._thread = threading.Thread(target=self._relay, name="story", daemon=True)
 
     def begin(self) -> None:
-        """Request the shutdown; return once the queen has taken the request, or has had her time for it."""
+        """Request the shutdown; return once the queen has accepted it, or after ANSWER_TIMEOUT."""
         self._thread.start()
-        self._taken.wait(self._queen.work.left(ANSWER_TIMEOUT))
+        self._accepted.wait(self._queen.work.left(ANSWER_TIMEOUT))
 
     def end(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the story's end; after that nothing more is told."""
+        """Wait up to `timeout` seconds for the story's end; after that nothing more is narrated."""
         self._thread.join(timeout)
-        with self._telling:
+        with self._relaying:
             self._is_over = True
 
-    def _tell(self) -> None:
+    def _relay(self) -> None:
         try:
             for event in self._queen.client.tell_story(QueenRoutes.SHUTDOWN):
-                self._taken.set()
-                with self._telling:
+                self._accepted.set()
+                with self._relaying:
                     if self._is_over:
                         return
                     relay(self._queen.work.teller, event)
@@ -96,4 +96,4 @@ class _Story:
             # The queen's end may cut the story short; the states of the units decide.
             pass
         finally:
-            self._taken.set()
+            self._accepted.set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rbee.errors import BadInput
-from rbee.keeper.hives import Hives, labels_of
+from rbee.keeper.hives import Hives, labels_by_key
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.output import tables
@@ -158,7 +158,7 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
         if hive is None:
             hives = [one for page in known.pages(selector) for one in page]
         else:
-            hives = [one for one in [known.one(hive)] if selector.takes(labels_of(one))]
+            hives = [one for one in [known.one(hive)] if selector.takes(labels_by_key(one))]
         samples = known.samples(hives)
         has_any = bool(hives) or known.has_any()
     if session.as_json:

@@ -1,4 +1,4 @@
-"""The route for heartbeats of the local hive, and the quick way to answer those that change nothing."""
+"""The route for heartbeats of the local hive, and the quick answer to those that change nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def routes(hives: Hives, fleet: Fleet) -> dict[Route[Any], Handler]:
 
 
 def quick(hives: Hives, fleet: Fleet, admit: Admit) -> dict[Route[Any], Quick]:
-    """Return what answers heartbeats that change nothing, as almost all; the route takes the others."""
+    """Return the quick answer to heartbeats that change nothing, as most do; the route answers the others."""
 
     def answer(peer: AnyPeer, body: bytes) -> Any:
         try:

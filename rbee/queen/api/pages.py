@@ -14,16 +14,17 @@ from rbee.server.responses import json_content
 from rbee.wire.selectors import Selector
 
 PAGE_SIZE = 1024 * 1024
-"""Bytes of a page, after which it ends: a hive may have many devices, and a client reads at most 4 MiB."""
+"""Bytes at which a page ends: a hive may have many devices, and a client reads at most 4 MiB."""
 
 AT_ONCE = 100
-"""Hives that are read before the event loop has its turn: heartbeats do not wait for a long list."""
+"""Hives read in one go before other tasks run: heartbeats do not wait for a long list."""
 
 
 async def page_of(hives: Hives, *, limit: int | None, after: str, selector: Selector) -> bytes:
-    """Return rbee.wire.hives.Hives as JSON: what is selected after a place, `limit` at most; None is all.
+    """Return rbee.wire.hives.Hives as JSON: the selected hives after the place `after`, at most `limit`.
 
-    The order is that of the ids: one that comes or goes between two pages neither hides nor repeats others.
+    Without a limit (None) these are all, whatever their size. They are ordered by id, so a hive that is added
+    or removed between two pages neither hides nor repeats others.
     """
     views: list[bytes] = []
     last, size = "", 0
@@ -43,7 +44,7 @@ async def page_of(hives: Hives, *, limit: int | None, after: str, selector: Sele
 
 
 async def in_turn(hives: Hives, after: str = "") -> AsyncIterator[tuple[str, Hive]]:
-    """Yield the hives after a place by id, with their places; the event loop has its turn now and then."""
+    """Yield the hives after the place `after`, with their places, by id; other tasks run in between."""
     for number, name in enumerate(hives.names[bisect_right(hives.names, after) :], start=1):
         if not number % AT_ONCE:
             await asyncio.sleep(0)

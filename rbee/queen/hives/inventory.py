@@ -61,13 +61,14 @@ class Inventory:
         self._hint = hint
         self.fingerprint = Fingerprint()
         self.report: str | None = None
-        """The process that last reported the devices, and its fingerprint then."""
+        """The process that last reported the devices, a space, and its fingerprint then."""
 
     def recall(self) -> bool:
-        """Has this very process reported the stored devices, with this fingerprint? Then they are known.
+        """Are the stored devices still right? If so, note that they are known, and return True.
 
-        So it is after a connection broke, or the queen was started again. One that is not desired is asked
-        all the same: it comes online as one that is.
+        They are if this very process reported them, with the fingerprint that it sends now: its connection
+        broke, or the queen was restarted. A hive that is not desired is asked again in any case: it is
+        store_online(), after the answer, that makes it desired.
         """
         row, report = self._standing.row, self._present_report()
         if report is None or row.report != report or row.devices is None or not row.wanted:

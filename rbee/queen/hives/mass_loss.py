@@ -1,4 +1,4 @@
-"""Hives that were lost: narrated and stored together, as many may be lost at once."""
+"""Hives that were lost, narrated and stored together: many may be lost at once."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ log = logging.getLogger("rbee")
 LIKELY = "likely the network of the queen's own machine"
 
 NAMED_MAX = 20
-"""Hives named in one line; more than these that are lost together do not get a line each."""
+"""Hives named in one line. If more than these are lost together, they share a line for each reason."""
 
 MOMENT = 0.5
-"""Seconds in which losses count as together, at most."""
+"""Seconds at most for which losses are collected before they are narrated together."""
 
 MOMENT_EACH = 0.001
-"""Seconds of that for each remote hive: with few hives a loss is narrated at once."""
+"""Seconds of collecting for each remote hive: with few hives a loss is narrated almost at once."""
 
-LONGEST = 4.0
-"""Seconds of that while many are lost again and again."""
+MOMENT_MAX = 4.0
+"""Seconds to which collecting grows, doubling each time, while many are lost each time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """A hive that is suspect or offline now; `counts` is whether it counts towards an outage."""
+    """A hive that became suspect or offline, and why; `counts` is whether it counts towards an outage."""
 
     hive: Hive
     state: State
@@ -44,42 +44,42 @@ class _Loss:
 
 
 class LossReports:
-    """Takes hives that are suspect or offline. `hives` are those in the catalog by id, a live view."""
+    """Collects losses for a moment, then narrates and stores them. `hives` is a live view, by id."""
 
     def __init__(self, shared: Shared, hives: Mapping[str, Hive]) -> None:
         self._shared = shared
         self._hives = hives
         self._outages = OutageDetector(clock=shared.clocks.monotonic)
-        self._untold: list[_Loss] = []
+        self._collected: list[_Loss] = []
         self._timer: asyncio.TimerHandle | None = None
         self._moment = 0.0
-        """Seconds that the losses before were collected, if they were many."""
+        """Seconds for which the losses of the last batch were collected, 0 if they were few."""
 
     def note(self, hive: Hive, *, counts: bool = False) -> None:
-        """Narrate and store within a moment that a hive is suspect or offline now."""
+        """Note that a hive became suspect or offline; this is narrated and stored within a moment."""
         life = hive.standing.life
-        self._untold.append(_Loss(hive, life.state, life.reason, counts))
-        hive.standing.before_online = self.tell
+        self._collected.append(_Loss(hive, life.state, life.reason, counts))
+        hive.standing.before_online = self.flush
         if self._timer is None:
-            self._moment = min(LONGEST, 2 * self._moment) or min(
+            self._moment = min(MOMENT_MAX, 2 * self._moment) or min(
                 MOMENT, MOMENT_EACH * self._shared.pace.remote
             )
-            self._timer = asyncio.get_running_loop().call_later(self._moment, self.tell)
+            self._timer = asyncio.get_running_loop().call_later(self._moment, self.flush)
 
-    def tell(self) -> None:
-        """Narrate and store what was noted, now."""
-        self._shared.tasks.begin(self._store(self._narrated()))
+    def flush(self) -> None:
+        """Narrate at once what was noted, and store it in a task."""
+        self._shared.tasks.begin(self._store(self._narrate()))
 
     async def end(self) -> None:
-        """As tell(), and wait until it is stored."""
-        await self._store(self._narrated())
+        """As flush(), and wait until it is stored."""
+        await self._store(self._narrate())
 
-    def _narrated(self) -> list[Hive]:
-        """Narrate the losses, and return the hives that are offline."""
+    def _narrate(self) -> list[Hive]:
+        """Narrate the collected losses, and return those of their hives that are offline now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        losses, self._untold = self._untold, []
+        losses, self._collected = self._collected, []
         are_few = len(losses) <= NAMED_MAX
         self._moment = 0.0 if are_few else self._moment
         for loss in losses:
@@ -100,7 +100,7 @@ class LossReports:
             self._shared.narrator.narrate(HIVES_LOST, text)
 
     def _note_outage(self, lost: Sequence[str]) -> bool:
-        """If most hives are lost, narrate that once and add its cause to their reasons."""
+        """If most hives are lost, narrate that once, add the cause to their reasons, and return True."""
         interval = self._shared.pace.of_remote
         window = interval + self._shared.pace.grace_of(interval)
         local = self._hives.get(LOCALHOST)  # needs no network
@@ -120,7 +120,7 @@ class LossReports:
         return True
 
     async def _store(self, hives: Sequence[Hive]) -> None:
-        """Store that hives are offline; a failure is logged, and the state in RAM stays."""
+        """Store that hives are offline; a failure is logged, and they stay offline in RAM."""
         by_id = {hive.id: hive.standing for hive in hives}
         if not by_id:
             return
@@ -134,7 +134,7 @@ class LossReports:
             for one in by_id.values():
                 one.stored = None
             names = _named(list(by_id))
-            log.error("offline, and that could not be stored: %s: hive %s", error.message, names)
+            log.error("hives are offline, and that could not be stored: %s: %s", names, error.message)
 
 
 def _named(names: Sequence[str]) -> str:

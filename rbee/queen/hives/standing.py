@@ -67,10 +67,10 @@ class Standing:
         """The status that is stored, or is being written; None if that is not known."""
         self.life = Life(state, reason, shared.clocks, shared.tally)
         self.before_online: Callable[[], None] | None = None
-        """Narrates that it is lost, if it is and that is still to be narrated."""
+        """Narrates its loss, if that is still to be narrated; called before it is narrated as online."""
         self._shared = shared
         self._sent_at: str | None = None
-        """The last beat's time, by its hive's clock."""
+        """The time of the last beat by the hive's own clock, in RFC 3339."""
 
     @property
     def is_online(self) -> bool:
@@ -83,7 +83,10 @@ class Standing:
             self._shared.changed()
 
     async def store_online(self, devices: Devices, report: str | None, by: Actor | None) -> None:
-        """Set it online with these devices; if they cannot be stored, CatalogFailed, and it is pending."""
+        """Set it online with these devices; if they cannot be stored, CatalogFailed, and it is pending.
+
+        `report` is Inventory.report.
+        """
         # RAM first: a death that is reported during the write is then judged, and written, after it.
         self.set("online", "heartbeats received")
         self.stored = "online"
@@ -97,14 +100,14 @@ class Standing:
             raise
 
     async def store_devices(self, devices: Devices, report: str | None, by: Actor | None) -> None:
-        """Store its devices. Raises CatalogFailed."""
+        """Store its devices; `report` is Inventory.report. Raises CatalogFailed."""
         await self._shared.catalog.hives.set_devices(self.row.id, devices, report, by=by)
         await self.reload()
 
     async def store_address(self, address: str, credential: str | None, by: Actor) -> bool:
-        """Store from where it has connected, if that or its credential is new; return whether it was.
+        """Store the address that it connected from, if that or its credential is new; return whether it did.
 
-        A failure is logged: the hive is there all the same, and its next connection tries the write again.
+        A failure is logged: the hive is connected all the same, and its next connection retries the write.
         """
         hive_id = self.row.id
         if self.row.address == address and self.row.former_credential is None:
@@ -166,7 +169,7 @@ class Standing:
         return self.life.beat(beat.instance, beat.version or None, interval)
 
     def narrate_loss(self, state: State, reason: str) -> None:
-        """Narrate that it is suspect or offline."""
+        """Narrate that it is suspect or offline, and why."""
         event = HIVE_SUSPECT if state == "suspect" else HIVE_OFFLINE
         if reason in ASKED_FOR:
             event = event._replace(priority=NOTICE)
@@ -221,7 +224,7 @@ class Standing:
         )
 
     def _skew_ms(self) -> int | None:
-        """Return how far its clock was ahead of ours at the last beat, ignoring the time in transit."""
+        """Return by how many ms its clock was ahead of ours at the last beat, ignoring time in transit."""
         if self._sent_at is None or self.life.last_beat_ms is None:
             return None
         sent = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", self._sent_at.upper()))

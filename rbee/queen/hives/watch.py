@@ -10,12 +10,12 @@ from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.mass_loss import LossReports
 from rbee.queen.hives.standing import Shared
 
-TOGETHER = 0.05
-"""Of the grace: how late a verdict may be, so that many hives are judged at once."""
+LATENESS = 0.05
+"""The part of the grace by which a verdict may be late, so that many hives are judged together."""
 
 
 class Watch:
-    """Judges each hive when its silence could change its state. The cost is that of those judged."""
+    """Judges each hive when its silence could change its state; hives that are not due cost nothing."""
 
     def __init__(self, shared: Shared, losses: LossReports) -> None:
         self._shared = shared
@@ -46,7 +46,7 @@ class Watch:
             self._look_later(hive)
 
     def _look_later(self, hive: Hive) -> None:
-        """Look again when it is due; at most an interval later, as its state may change meanwhile."""
+        """Schedule the next look: when it is due, but at most an interval later, as the state may change."""
         interval = self._shared.pace.interval
         due = hive.standing.life.due(hive.patience)
         wait = interval if due is None else max(0.0, min(due, interval))
@@ -55,7 +55,7 @@ class Watch:
         heapq.heappush(self._looks, (at, next(self._numbers), hive))
 
     def _next_look(self) -> float:
-        """Return the seconds until then; at most an interval, for new hives."""
+        """Return the seconds until the next look; at most an interval, as hives may be added."""
         pace = self._shared.pace
         first = self._looks[0][0] - self._shared.clocks.monotonic() if self._looks else pace.interval
-        return min(max(first, TOGETHER * pace.grace), pace.interval)
+        return min(max(first, LATENESS * pace.grace), pace.interval)

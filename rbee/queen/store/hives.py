@@ -18,7 +18,7 @@ from rbee.wire.hives import LABELS_MAX, Status
 from rbee.wire.types import DEFAULT_PORT
 
 NOTED_MAX = 20
-"""Hives whose status changes together that are noted each; of more only the number is noted."""
+"""Hives set offline in one write that are noted one by one; if there are more, only their number is noted."""
 
 
 class HiveStore:
@@ -55,7 +55,7 @@ class HiveStore:
     async def set_online(
         self, hive_id: str, devices: Devices, report: str | None = None, *, by: Actor | None = None
     ) -> None:
-        """Store the devices and the status 'online'; a hive that comes online is desired."""
+        """Store the devices, Row.report and the status 'online'; a hive that comes online is desired."""
         text = f"hive {hive_id} is online in the hive catalog, with its devices"
         fields = {"devices": devices, "status": "online", "wanted": True}
         await self._set(hive_id, fields, text, by, also=partial(_keep_report, hive_id, report))
@@ -63,7 +63,7 @@ class HiveStore:
     async def set_devices(
         self, hive_id: str, devices: Devices, report: str | None = None, *, by: Actor | None = None
     ) -> None:
-        """Store the devices; nothing is written if they and their report are the same."""
+        """Store the devices and Row.report; nothing is written if both are the same."""
         text = f"hive {hive_id} has other devices in the hive catalog"
         await self._set(hive_id, {"devices": devices}, text, by, also=partial(_keep_report, hive_id, report))
 
@@ -82,7 +82,7 @@ class HiveStore:
         )
 
     async def set_offline(self, rows: Collection[Row]) -> list[Row]:
-        """Store the status 'offline' of those hives that exist and have another; return their rows."""
+        """Store the status 'offline' for those hives that exist and have another; return their new rows."""
 
         def write(transaction: Transaction) -> list[Row]:
             changed = [
@@ -203,7 +203,7 @@ class HiveStore:
     ) -> None:  # fmt: skip
         """Set fields of a hive, if it exists, and note the change if one of them differs.
 
-        `also` is called in the same transaction.
+        `also` is called in the same transaction, whether or not a field differs.
         """
 
         def write(transaction: Transaction) -> None:
@@ -303,7 +303,7 @@ def _keep_former(session: Session, hive_id: str, former: str | None = None, succ
 
 
 def _keep_report(hive_id: str, report: str | None, session: Session) -> None:
-    """Keep how a hive reported its devices; with None, nothing is known of that."""
+    """Store a hive's Row.report, if the hive exists; None deletes it."""
     if session.rows("SELECT report FROM reports WHERE hive = :hive", hive=hive_id) == [(report,)]:
         return
     session.execute("DELETE FROM reports WHERE hive = :hive", hive=hive_id)

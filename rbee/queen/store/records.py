@@ -49,7 +49,7 @@ class Row:
     former_credential: str | None = None
     """That of the join before, until the hive uses the last one: the answer with that may have been lost."""
     report: str | None = None
-    """The hive's process and the fingerprint in its beats when it reported `devices`."""
+    """The hive's process, a space, and the fingerprint in its beats when it reported `devices`."""
     problem: str | None = None
     """What could not be read of it; those fields have blank values."""
 

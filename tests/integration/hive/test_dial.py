@@ -424,7 +424,7 @@ async def test_a_queen_who_was_there_a_moment_ago_is_dialled_often_however_long_
     assert times.waits == [FIRST_WAIT]
 
 
-# Classes: an error that is kept would keep, by its traceback, what it was raised through.
+# Classes, as an instance would keep, by its traceback, the frames and connections that it was raised through.
 @pytest.mark.parametrize(
     "kind", [ClonedHive, NotPermitted, UnknownHive, VersionSkew], ids=lambda kind: kind.slug
 )

@@ -39,8 +39,7 @@ from pathlib import Path
 import rbee.keeper.__main__, rbee.keeper.queen.wake, rbee.keeper.session
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
 from tests.integration.keeper.hostile_queen import EVIL
-from tests.unit.played_systemd import ACTIVE
-from tests.unit.played_systemd import PlayedBus
+from tests.unit.played_systemd import ACTIVE, PlayedBus
 bus = PlayedBus()
 bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
 rbee.keeper.session.Bus = bus

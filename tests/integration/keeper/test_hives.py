@@ -49,7 +49,7 @@ def test_a_queen_who_knows_one_spelling_alone_has_the_hive_found_in_her_list(
 
 
 def paged(*pages: Hives) -> tuple[Handler, list[dict[str, str]]]:
-    """A queen with these pages, and what she is asked for."""
+    """A handler that serves these pages in turn, and the queries that it has been asked."""
     asked: list[dict[str, str]] = []
 
     async def listed(request: Request) -> Hives:

@@ -23,7 +23,7 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 
 
 def bus(active: str, address: str, *, queen: str = "active", is_open: bool = False) -> Bus:
-    """A machine whose TCP socket is in this state, and whose queen in that."""
+    """systemd whose TCP socket at `address` is in the state `active`, and whose queen is in `queen`."""
     states = {
         TCP_SOCKET_UNIT: UnitState("loaded", active, active, result="resources", condition_held=is_open),
         QUEEN_UNIT: replace(ACTIVE, active=queen),

@@ -112,18 +112,18 @@ async def test_for_one_stranger_more_than_there_may_be_the_oldest_goes(
         await until(lambda: not tls_listener._unauthenticated)
 
 
-async def test_of_many_who_knock_at_once_one_is_taken_at_a_time(authority: Authority) -> None:
+async def test_of_many_connections_at_once_one_is_accepted_at_a_time(authority: Authority) -> None:
     many = 20
     async with opened(authority) as (listener, port):
-        await asyncio.sleep(0)  # it waits for the first
-        knocking = [socket.create_connection(("127.0.0.1", port)) for _ in range(many)]
-        taken = []
-        while not taken or taken[-1] < many:
+        await asyncio.sleep(0)  # until it waits for the first
+        connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(many)]
+        accepted = []
+        while not accepted or accepted[-1] < many:
             await asyncio.sleep(0)
-            taken.append(len(listener._unauthenticated))
-        for one in knocking:
+            accepted.append(len(listener._unauthenticated))
+        for one in connections:
             one.close()
-    more = [after - before for before, after in pairwise([0, *taken])]
+    more = [after - before for before, after in pairwise([0, *accepted])]
     assert max(more) == 1
 
 

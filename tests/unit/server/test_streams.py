@@ -41,7 +41,7 @@ class Story:
 
 
 class Client:
-    """What a connection offers to push to: it takes so many chunks until it is stalled."""
+    """A connection that chunks are pushed to: it takes `room` of them, and then it is stalled."""
 
     def __init__(self, room: int) -> None:
         self.room = room

@@ -48,8 +48,8 @@ class Library:
     def load(self) -> None:
         """Import pynvml; raises ImportError, and OSError without NVIDIA's library.
 
-        The library first: most machines without a GPU do not have it, and the module takes three to five
-        times as long to import as what finds that out.
+        The library is loaded first: most machines without a GPU do not have it, and finding that out takes a
+        fifth to a third of the time that importing the module does.
         """
         if self.nvml is not None:
             return

@@ -27,11 +27,11 @@ Answer = TypeVar("Answer")
 Card = TypeVar("Card")
 
 CARDS_AT_ONCE = 16
-"""Cards that are asked at the same time: one that is slow, or hangs, does not keep the others waiting."""
+"""Cards asked in parallel: one that is slow, or hangs, does not keep the others waiting."""
 
 
 class Query(ABC):
-    """Calls of NVML: one after the other, but several cards' side by side, as NVML is safe for threads.
+    """Calls of NVML, one after the other; but several cards are asked in parallel, as NVML is thread-safe.
 
     NVML's thread and its helpers write; others may read what is known so far at any moment.
     """
@@ -39,7 +39,7 @@ class Query(ABC):
     def __init__(self) -> None:
         self._call = f"load {LIBRARY} and the module pynvml"
         self._calls: dict[int, str] = {}
-        """The calls that cards are being asked, by the card's number."""
+        """The call in progress for each card, by the card's number."""
         self.asked_at = 0.0
         self.finished_at: float | None = None
         self.failure: Failure | None = None
@@ -54,7 +54,7 @@ class Query(ABC):
 
     @property
     def asking(self) -> str:
-        """The calls that are being made."""
+        """The calls in progress, for messages."""
         return ", ".join(call for _, call in sorted(self._calls.copy().items())) or self._call
 
     def inventory(self, failure: Failure | None = None) -> Inventory:
@@ -63,11 +63,11 @@ class Query(ABC):
         return Inventory(cards, self._driver_version, failure or self.failure)
 
     def _for_each(self, cards: Sequence[Card], work: Callable[[int, Card], None]) -> None:
-        """Do the work for each card, for several at once, and return when all of it is done."""
+        """Do the work for each card, for several in parallel; raise the first error once all is done."""
         left = list(enumerate(cards))[::-1]
         errors: list[Exception] = []
 
-        def help_out() -> None:
+        def take_cards() -> None:
             while left:
                 try:
                     number, card = left.pop()
@@ -81,13 +81,13 @@ class Query(ABC):
 
         helpers = []
         for _ in range(min(len(cards), CARDS_AT_ONCE) - 1):
-            helper = threading.Thread(target=help_out, name="nvml-card", daemon=True)
+            helper = threading.Thread(target=take_cards, name="nvml-card", daemon=True)
             try:
                 helper.start()
-            except RuntimeError:  # no thread left under TasksMax=: those that there are do it all
+            except RuntimeError:  # TasksMax= is reached: the threads so far do all the work
                 break
             helpers.append(helper)
-        help_out()
+        take_cards()
         for helper in helpers:
             helper.join()
         if errors:

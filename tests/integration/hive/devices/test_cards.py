@@ -39,7 +39,7 @@ tell(sorted(thread.name for thread in threading.enumerate()))
         assert (hung.temperature_celsius, hung.problem) == (None, "NVML did not answer in time")
     assert looks[3] < 2  # type: ignore[operator]
     assert looks[5] < 2  # type: ignore[operator]
-    # Three looks have made one query: whichever of its threads has taken the card hangs in it.
+    # The three looks share one query, and whichever of its threads took the card hangs in it.
     assert threads in (["MainThread", "nvml"], ["MainThread", "nvml", "nvml-card"])
 
 

@@ -257,7 +257,7 @@ def _lose_library(machine: Machine, directory: Path, how: str) -> Machine:
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_a_lost_library_is_told_from_a_lost_driver(machine: Machine, tmp_path: Path, how: str) -> None:
     machine = _lose_library(machine, tmp_path / "empty", how)
-    # Without it the module, which takes long to import, is of no use.
+    # Without the library its Python module, which takes long to import, is of no use.
     answer, imported = machine.run("detect()\ntell('pynvml' in sys.modules)")
     assert (codes_of(answer_of(answer).devices), imported) == ([], False)
     machine.plug_nvidia(A.pci_address)

@@ -1,4 +1,4 @@
-"""Commands that mend, in processes of their own, while somebody interrupts rbeectl."""
+"""Commands that mend, in processes of their own, while rbeectl is interrupted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_ctrl_c_waits_for_the_command_that_mends_and_got_it_too(
 def test_a_command_that_goes_on_after_ctrl_c_has_the_rest_of_its_time_and_nothing_else_is_mended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SIGTERM raises the same, and the command has not got it."""
+    """So it is with SIGTERM, which raises the same and does not reach the command."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr("rbee.keeper.doctor.doctor.CURE_TIMEOUT", 0.05)
     calls = itertools.count()

@@ -1,4 +1,4 @@
-"""Heartbeats that change nothing, answered quickly, and to whom no such answer is given."""
+"""The quick answer to a heartbeat that changes nothing, and which heartbeats do not get it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.house import House, until
 HIVE_UID = 4711
 
 
-async def test_a_beat_that_somebody_repeats_is_not_answered_quickly_either(house: House) -> None:
+async def test_only_a_beat_of_the_hive_itself_that_changes_nothing_is_answered_quickly(house: House) -> None:
     queen = await house.added(heartbeat_interval=0.1)
     hive = queen.hives.hive("localhost")
     taken: list[Heartbeat] = []

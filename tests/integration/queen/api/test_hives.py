@@ -71,7 +71,7 @@ async def test_hives_are_listed_in_pages(queen: Served) -> None:
         ("limit=many", "limit", "limit must be a whole number"),
         ("limit=", "limit", "limit must be a whole number"),
         ("after=", "after", "after must have 1 to 285 characters, and has 0"),
-        ("after=a%20b", "after", "after must be a hive's name, or what the page before has as `next`"),
+        ("after=a%20b", "after", "after must be a hive's name, or the `next` of the previous page"),
         ("selector=", "selector", "selector must have 1 to 4096 characters, and has 0"),
         ("selector=%3D3", "selector", "selector takes KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by"),
     ],

@@ -1,4 +1,4 @@
-"""Hives that are lost, by themselves or many at once."""
+"""Hives that are lost, one by one or many at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MANY = NAMED_MAX + 1
 
 
 class Fleet:
-    """A queen and the connections of her hives, which are all online."""
+    """A queen and the connections of its hives, which are all online."""
 
     def __init__(self, queen: Queen, tape: Tape) -> None:
         self.queen = queen
@@ -48,6 +48,8 @@ class Fleet:
         return [uplink.hive_id for uplink in self.uplinks[:count]]
 
     async def are_stored(self, names: list[str]) -> None:
+        """Wait until these hives, and no others, are offline in the catalog."""
+
         async def are_offline() -> bool:
             rows = await self.queen.catalog.hives.all()
             return [row.id for row in rows if row.status == "offline"] == names
@@ -72,7 +74,7 @@ async def a_fleet(folder: Path, count: int, **settings: float) -> AsyncIterator[
         yield fleet
 
 
-async def test_few_are_narrated_and_noted_each(tmp_path: Path) -> None:
+async def test_a_few_hives_are_narrated_and_stored_one_by_one(tmp_path: Path) -> None:
     async with a_fleet(tmp_path, 5) as fleet:
         await fleet.are_stored(fleet.lose(2))
 
@@ -87,7 +89,7 @@ async def test_few_are_narrated_and_noted_each(tmp_path: Path) -> None:
         assert fleet.queen.hives.hive("hive001").standing.row.status == "offline"
 
 
-async def test_most_of_many_are_one_line_that_has_what_it_likely_is(tmp_path: Path) -> None:
+async def test_most_of_many_hives_are_one_line_that_names_the_likely_cause(tmp_path: Path) -> None:
     async with a_fleet(tmp_path, MANY + 2) as fleet:
         names = fleet.lose(MANY)
         await fleet.are_stored(names)
@@ -104,7 +106,7 @@ async def test_most_of_many_are_one_line_that_has_what_it_likely_is(tmp_path: Pa
             assert view.reason.endswith("likely the network of the queen's own machine")
 
 
-async def test_many_that_are_not_most_are_one_line_and_blamed_on_nothing(tmp_path: Path) -> None:
+async def test_many_hives_that_are_not_most_are_one_line_without_a_likely_cause(tmp_path: Path) -> None:
     async with a_fleet(tmp_path, 3 * MANY) as fleet:
         names = fleet.lose(MANY)
         await fleet.are_stored(names)
@@ -116,7 +118,7 @@ async def test_many_that_are_not_most_are_one_line_and_blamed_on_nothing(tmp_pat
         assert fleet.tape.of("catalog-changed") == [f"{MANY} hives are offline in the hive catalog"]
 
 
-async def test_those_who_fall_silent_are_narrated_and_stored_together_too(
+async def test_hives_that_fall_silent_together_are_narrated_and_stored_together_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mass_loss, "MOMENT_EACH", 0.02)
@@ -130,7 +132,7 @@ async def test_those_who_fall_silent_are_narrated_and_stored_together_too(
         assert offline.startswith(f"{MANY} hives are offline: no heartbeat for 0.4 s: hive000, hive001, ")
 
 
-async def test_one_that_was_removed_is_not_judged_by_its_silence(tmp_path: Path) -> None:
+async def test_a_hive_that_was_removed_is_not_judged_by_its_silence(tmp_path: Path) -> None:
     async with a_fleet(tmp_path, 2, heartbeat_interval=0.2, heartbeat_grace=0.2) as fleet:
         fleet.queen.hives.forget(fleet.queen.hives.hive("hive000"))
         fleet.queen.hives.begin()
@@ -139,7 +141,7 @@ async def test_one_that_was_removed_is_not_judged_by_its_silence(tmp_path: Path)
         assert [about["hive"] for _, _, about in fleet.tape.told] == ["hive001"] * 3
 
 
-async def test_one_that_is_back_at_once_is_narrated_as_lost_before(
+async def test_a_hive_that_is_back_at_once_is_narrated_as_lost_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mass_loss, "MOMENT_EACH", 60.0)

@@ -63,7 +63,7 @@ async def test_a_hive_whose_connection_broke_is_asked_again_only_if_it_is_anothe
         lines = len(queen.tape.of("hive-online"))
         holding = answering(await queen.fleet.connect(peer, instance, __version__))
         await queen.hives.heartbeat(beat("ready", fingerprint="f1", instance=instance), peer.fields)
-        # Online before that is stored, and narrated after it.
+        # The state is online before that is stored, and narrated after it.
         await until(lambda: len(queen.tape.of("hive-online")) > lines)
         holding.go()
         await until(lambda: state_is(queen, "offline"))
@@ -83,7 +83,7 @@ async def test_a_hive_that_went_before_it_was_asked_is_offline_and_stays_so(
     for _ in range(2):  # with the question to the first still under way
         stream = await queen.fleet.connect(peer, INSTANCE, __version__)
         await queen.hives.heartbeat(beat("ready"), peer.fields)
-        await asyncio.sleep(0)  # the question begins
+        await asyncio.sleep(0)  # the queen begins to ask
         stream.abort()
     await until(lambda: bool(queen.tape.of("add-failed")))
     view = queen.hives.view("gpu1")

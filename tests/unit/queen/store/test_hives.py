@@ -163,7 +163,7 @@ async def test_devices_that_another_version_wrote_are_unknown_until_they_are_wri
     assert row.devices == DEVICES
 
 
-async def test_devices_are_kept_with_how_they_were_reported(store: Store) -> None:
+async def test_devices_are_kept_with_the_process_and_fingerprint_that_reported_them(store: Store) -> None:
     async def report() -> str | None:
         row = await store.hives.find("gpu1")
         assert row is not None
@@ -179,12 +179,12 @@ async def test_devices_are_kept_with_how_they_were_reported(store: Store) -> Non
     assert await report() is None
 
 
-async def test_how_a_hive_that_was_removed_reported_is_forgotten(store: Store) -> None:
+async def test_the_report_of_a_hive_that_was_removed_is_forgotten(store: Store) -> None:
     await store.hives.add("gpu1", "gpu1", None)
     await store.hives.set_online("gpu1", DEVICES, "process1 f1")
 
     await store.hives.remove("gpu1")
-    await store.hives.set_devices("gpu1", DEVICES, "process1 f1")  # one that was in progress
+    await store.hives.set_devices("gpu1", DEVICES, "process1 f1")  # that was in progress
     row = await store.hives.add("gpu1", "gpu1", None)
 
     assert row.report is None

@@ -84,7 +84,7 @@ def test_a_shutdown_closes_what_is_open_and_a_refusal_of_it_is_only_logged(
 
 
 class Meeting(PlayedNvml):
-    """Its cards tell their names once all of them have been asked."""
+    """Returns the name of a card only once all cards have been asked."""
 
     def __init__(self, *cards: Card) -> None:
         super().__init__(*cards)

@@ -1,14 +1,16 @@
-"""Run in a machine: plays many hives with little memory of its own, for scale.py.
+"""Run in a machine: plays many hives with little memory for each, for scale.py.
 
-crowd.py QUEEN FOLDER COUNT. FOLDER has ca.pem, key.pem, devices.json and members.json (scale.py's MAKE). Each
-hive is a TLS connection with its own certificate, and frames as rbee.uplink.frames has them; it dials for the
-queen's requests, and answers those. It prints a line of JSON for each word that it reads: 'held' and 'again'
-await an acknowledged beat of every hive, 'beats' is their number since then, 'late' the longest wait for an
-acknowledgement in ms, and 'drop' has all connections end.
+many_connections.py QUEEN FOLDER COUNT. FOLDER has ca.pem, key.pem, devices.json and members.json (scale.py's
+MAKE). Each hive has a TLS connection with its own certificate and the frames of rbee.uplink.frames; it dials
+for the queen's requests, and answers them. The program prints a line of JSON for each word on stdin: for
+'held' and 'again' the seconds until every hive has had a heartbeat acknowledged, for 'beats' the number of
+heartbeats since then, and for 'late' the longest wait for an acknowledgement in ms; 'drop' ends all
+connections.
 """
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
 import random
@@ -31,16 +33,16 @@ from rbee.wire.heartbeats import Heartbeat
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER
 
 THREADS = 4
-"""Each plays its part of the hives. Few: a handshake waits for the queen, and the rest is little work."""
+"""Each plays a part of the hives. A few are enough: only a handshake waits for the queen."""
 
 DIAL_AGAIN = 2.0
-"""Seconds after a lost connection within which it is dialled again, at random."""
+"""Seconds after its loss within which a connection is dialled again, at random."""
 
 PORT = 8500
 
 
 class Player(threading.Thread):
-    """Some of the hives, in one loop."""
+    """A thread that plays a part of the hives in one event loop."""
 
     def __init__(self, queen: str, folder: Path, members: list[tuple[str, str]]) -> None:
         super().__init__(daemon=True)
@@ -64,9 +66,9 @@ class Player(threading.Thread):
             self.later(0.0, hive.dial)
         while True:
             if self._due and self._due[0][0] <= time.monotonic():
-                heapq.heappop(self._due)[
-                    2
-                ]()  # one, as a dial waits for the queen, who may wait for an answer
+                # Only one: a dial waits for the queen, which may itself wait for an answer.
+                _, _, work = heapq.heappop(self._due)
+                work()
             wait = self._due[0][0] - time.monotonic() if self._due else 1.0
             for descriptor, _ in self._poll.poll(max(0.0, min(wait, 0.5))):
                 reader = self._readers.get(descriptor)
@@ -78,15 +80,18 @@ class Player(threading.Thread):
                     hive.lose()
 
     def later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do it after so many seconds."""
+        """Call `work` after this many seconds."""
         self._order += 1
         heapq.heappush(self._due, (time.monotonic() + seconds, self._order, work))
 
     def connect(self, certificate: str, request: bytes) -> tuple[ssl.SSLSocket, bytes]:
-        """Return a connection whose request was accepted, and what came after the answer. Raises OSError."""
+        """Return a new connection over which the queen has accepted `request`, and what followed its answer.
+
+        Raises OSError; ConnectionRefusedError with the answer if the queen refuses.
+        """
         path = self._folder / f"{self.name}.pem"
         path.write_text(certificate + self._key)
-        self._context.load_cert_chain(path)  # which a connection that exists does not lose
+        self._context.load_cert_chain(path)  # existing connections keep theirs
         plain = socket.create_connection((self._queen, PORT), timeout=20)
         channel = self._context.wrap_socket(plain, server_hostname=QUEEN_NAME)
         channel.sendall(request)
@@ -107,15 +112,15 @@ class Player(threading.Thread):
         self._poll.register(channel, select.EPOLLIN)
 
     def forget(self, channel: ssl.SSLSocket) -> None:
-        """Close it."""
+        """Close a connection, and read no more from it."""
         if channel.fileno() != -1:
             self._readers.pop(channel.fileno(), None)
             self._poll.unregister(channel)
             channel.close()
 
     def answer(self, channel: ssl.SSLSocket) -> None:
-        """Answer the queen's request for the devices, or whether the hive is well."""
-        request = _read(channel)
+        """Answer the queen's request for the devices or for the hive's health."""
+        request = _received(channel)
         if request is None:
             self.forget(channel)
         elif request:
@@ -155,7 +160,7 @@ class Hive:
                 self._certificate, hello(UplinkRoutes.CONTROL, QUEEN_NAME, headers)
             )
         except OSError as error:
-            if isinstance(error, ConnectionRefusedError) and error.args[0] not in (111,):
+            if isinstance(error, ConnectionRefusedError) and error.args[0] != errno.ECONNREFUSED:
                 print(error, file=sys.stderr)
             self._player.later(random.uniform(0.1, DIAL_AGAIN), self.dial)
             return
@@ -164,7 +169,7 @@ class Hive:
         self._beat()
 
     def lose(self) -> None:
-        """Have the connection end, and dial again."""
+        """Close the connection, and dial again."""
         if self._channel is not None:
             self._player.forget(self._channel)
             self._channel = None
@@ -182,7 +187,7 @@ class Hive:
 
     def _read(self) -> None:
         assert self._channel is not None
-        data = _read(self._channel)
+        data = _received(self._channel)
         if data is None:
             self.lose()
             return
@@ -216,8 +221,8 @@ class Hive:
         self._player.answer(channel)
 
 
-def _read(channel: ssl.SSLSocket) -> bytes | None:
-    """Return what has arrived; None at the end of the connection."""
+def _received(channel: ssl.SSLSocket) -> bytes | None:
+    """Return what has arrived, b"" if nothing has; None at the end of the connection."""
     try:
         return channel.recv(16384) or None
     except ssl.SSLWantReadError:
@@ -226,29 +231,29 @@ def _read(channel: ssl.SSLSocket) -> bytes | None:
         return None
 
 
-def tell(**found: float) -> None:
-    print(json.dumps(found), flush=True)
+def report(**results: float) -> None:
+    print(json.dumps(results), flush=True)
 
 
 def main(queen: str, folder: Path, count: int) -> None:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     members = json.loads((folder / "members.json").read_text())[:count]
     players = [Player(queen, folder, members[number::THREADS]) for number in range(THREADS)]
-    tell(seconds=0)
+    report(seconds=0)
     began = time.monotonic()
     for player in players:
         player.start()
     for line in sys.stdin:
         word = line.strip()
         if word == "beats":
-            tell(beats=sum(player.beats for player in players))
+            report(beats=sum(player.beats for player in players))
         elif word == "late":
-            tell(late=1000 * max(player.latest for player in players))
+            report(late=1000 * max(player.latest for player in players))
         elif word == "drop":
             for player in players:
                 player.is_dropping = True
-            tell(dropped=1)
+            report(dropped=1)
         else:
             if word == "again":
                 began = time.monotonic()
@@ -258,7 +263,7 @@ def main(queen: str, folder: Path, count: int) -> None:
                 time.sleep(0.05)
             for player in players:
                 player.beats, player.latest = 0, 0.0
-            tell(seconds=time.monotonic() - began)
+            report(seconds=time.monotonic() - began)
 
 
 if __name__ == "__main__":

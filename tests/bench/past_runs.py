@@ -1,4 +1,4 @@
-"""The folder with the results of past runs: a JSON file a run, named by date, commit and suite."""
+"""The folder with the results of past runs: one JSON file for each, named by date, commit and suite."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from testbed.host import CHECKOUT
 from testbed.trees import GIT, Trees
 
-from tests.bench.lines import Found
+from tests.bench.lines import Results
 
-KEPT = 50
-"""Runs that are kept; the oldest beyond these are deleted."""
+RUNS_MAX = 50
+"""How many runs are kept; older ones are deleted."""
 
 
-class Kept:
-    """Runs of one suite in a folder, which others' runs may be in too."""
+class PastRuns:
+    """The runs of one suite, in a folder that other suites may share."""
 
     def __init__(self, folder: Path, suite: str) -> None:
         self._folder = folder
@@ -28,38 +28,38 @@ class Kept:
 
     @staticmethod
     def default_folder() -> Path:
-        """The folder beside the cached trees."""
+        """Return the folder beside the cached trees."""
         return Trees.default_cache() / "bench"
 
-    def last(self, names: Iterable[str]) -> dict[str, Found]:
-        """Return for the name of each line the latest run in which it was measured."""
+    def last(self, names: Iterable[str]) -> dict[str, Results]:
+        """Return, by the name of each line, the latest run that measured it, if any did."""
         wanted = set(names)
-        last: dict[str, Found] = {}
+        last: dict[str, Results] = {}
         for run in self._newest_first():
             for name in wanted & run.samples.keys() - last.keys():
                 last[name] = run
         return last
 
-    def _newest_first(self) -> Iterator[Found]:
+    def _newest_first(self) -> Iterator[Results]:
         for path in sorted(self._folder.glob(f"*-{self._suite}.json"), reverse=True):
-            yield Found(json.loads(path.read_text())["samples"])
+            yield Results(json.loads(path.read_text())["samples"])
 
-    def keep(self, found: Found, about: Mapping[str, Any]) -> Path:
-        """Write a run, and return its file."""
+    def keep(self, results: Results, about: Mapping[str, Any]) -> Path:
+        """Write a run and `about`, what it depends on, and return the path of its file."""
         self._folder.mkdir(parents=True, exist_ok=True)
         moment = datetime.now(UTC)
         path = self._folder / f"{moment:%Y%m%dT%H%M%SZ}-{commit()}-{self._suite}.json"
         content = {"suite": self._suite, "date": moment.isoformat(), "commit": commit(), **about}
         part = path.with_suffix(".part")
-        part.write_text(json.dumps({**content, "samples": found.samples}, indent=1, ensure_ascii=False))
+        part.write_text(json.dumps({**content, "samples": results.samples}, indent=1, ensure_ascii=False))
         part.rename(path)
-        for old in sorted(self._folder.glob("*.json"), reverse=True)[KEPT:]:
+        for old in sorted(self._folder.glob("*.json"), reverse=True)[RUNS_MAX:]:
             old.unlink()
         return path
 
 
 def commit() -> str:
-    """Return the checkout's commit, and whether there is more in it."""
+    """Return the checkout's commit in 12 digits, with a + behind it if files differ from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
     return f"{head}+" if _git("status", "--porcelain", "--untracked-files=no") else head
 
@@ -69,7 +69,7 @@ def _git(*arguments: str) -> str:
 
 
 def about_this_computer() -> dict[str, Any]:
-    """Return what the figures depend on, as far as this computer is concerned."""
+    """Return what of this computer the results depend on: CPU, number of CPUs, kernel, and the checkout."""
     kernel = os.uname()
     model = next(
         (
