@@ -3,9 +3,9 @@
 many_connections.py QUEEN FOLDER COUNT. FOLDER has ca.pem, key.pem, devices.json and members.json (scale.py's
 MAKE). Each hive has a TLS connection with its own certificate and the frames of rbee.uplink.frames; it dials
 for the queen's requests, and answers them. The program prints a line of JSON for each word on stdin: for
-'held' and 'again' the seconds until every hive has had a heartbeat acknowledged, for 'beats' the number of
-heartbeats since then, and for 'late' the longest wait for an acknowledgement in ms; 'drop' ends all
-connections.
+'held' and 'again' the seconds until every hive has had a heartbeat acknowledged, for 'back' the seconds until
+every hive has lost its connection and then has had one acknowledged, for 'beats' the number of heartbeats
+since then, and for 'late' the longest wait for an acknowledgement in ms; 'drop' ends all connections.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import heapq
 import json
+import math
 import random
 import resource
 import secrets
@@ -32,13 +33,16 @@ from rbee.uplink.frames import UplinkRoutes, hello, write_frame
 from rbee.wire.heartbeats import Heartbeat
 from rbee.wire.routes import INSTANCE_HEADER, VERSION_HEADER
 
-THREADS = 4
-"""Each plays a part of the hives. A few are enough: only a handshake waits for the queen."""
+THREADS = 16
+"""Each plays a part of the hives, and dials for one at a time: the queen has as many handshakes at once."""
 
 DIAL_AGAIN = 2.0
 """Seconds after its loss within which a connection is dialled again, at random."""
 
 PORT = 8500
+
+Due = tuple[float, int, Callable[[], None]]
+"""When, by the monotonic clock; the order among those of one moment; and what is to be called."""
 
 
 class Player(threading.Thread):
@@ -52,25 +56,29 @@ class Player(threading.Thread):
         self._key = (folder / "key.pem").read_text()
         self._devices = (folder / "devices.json").read_bytes()
         self._poll = select.epoll()
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._beats: list[Due] = []
+        self._dials: list[Due] = []
         self._order = 0
         self._readers: dict[int, Callable[[], None]] = {}
         self._hives = [Hive(self, name, certificate) for name, certificate in members]
         self.heard: set[str] = set()
         self.beats = 0
         self.latest = 0.0
+        self.losses = 0
         self.is_dropping = False
 
     def run(self) -> None:
         for hive in self._hives:
-            self.later(0.0, hive.dial)
+            self.dial_after(0.0, hive.dial)
         while True:
-            if self._due and self._due[0][0] <= time.monotonic():
+            while _is_due(self._beats):
+                _, _, beat = heapq.heappop(self._beats)
+                beat()
+            if _is_due(self._dials):
                 # Only one: a dial waits for the queen, which may itself wait for an answer.
-                _, _, work = heapq.heappop(self._due)
-                work()
-            wait = self._due[0][0] - time.monotonic() if self._due else 1.0
-            for descriptor, _ in self._poll.poll(max(0.0, min(wait, 0.5))):
+                _, _, dial = heapq.heappop(self._dials)
+                dial()
+            for descriptor, _ in self._poll.poll(self._wait()):
                 reader = self._readers.get(descriptor)
                 if reader is not None:
                     reader()
@@ -79,10 +87,22 @@ class Player(threading.Thread):
                 for hive in self._hives:
                     hive.lose()
 
-    def later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Call `work` after this many seconds."""
+    def _wait(self) -> float:
+        """Return the seconds until the next beat or dial; half a second at most."""
+        due = min((queue[0][0] for queue in (self._beats, self._dials) if queue), default=math.inf)
+        return max(0.0, min(due - time.monotonic(), 0.5))
+
+    def beat_after(self, seconds: float, beat: Callable[[], None]) -> None:
+        """Call `beat` after this many seconds, before any dial that is due."""
+        self._push(self._beats, seconds, beat)
+
+    def dial_after(self, seconds: float, dial: Callable[[], None]) -> None:
+        """Call `dial` after this many seconds."""
+        self._push(self._dials, seconds, dial)
+
+    def _push(self, queue: list[Due], seconds: float, work: Callable[[], None]) -> None:
         self._order += 1
-        heapq.heappush(self._due, (time.monotonic() + seconds, self._order, work))
+        heapq.heappush(queue, (time.monotonic() + seconds, self._order, work))
 
     def connect(self, certificate: str, request: bytes) -> tuple[ssl.SSLSocket, bytes]:
         """Return a new connection over which the queen has accepted `request`, and what followed its answer.
@@ -93,6 +113,7 @@ class Player(threading.Thread):
         path.write_text(certificate + self._key)
         self._context.load_cert_chain(path)  # existing connections keep theirs
         plain = socket.create_connection((self._queen, PORT), timeout=20)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel = self._context.wrap_socket(plain, server_hostname=QUEEN_NAME)
         channel.sendall(request)
         answer = b""
@@ -162,7 +183,7 @@ class Hive:
         except OSError as error:
             if isinstance(error, ConnectionRefusedError) and error.args[0] != errno.ECONNREFUSED:
                 print(error, file=sys.stderr)
-            self._player.later(random.uniform(0.1, DIAL_AGAIN), self.dial)
+            self._player.dial_after(random.uniform(0.1, DIAL_AGAIN), self.dial)
             return
         self._channel, self._waiting = connected
         self._player.read_with(self._channel, self._read)
@@ -173,7 +194,9 @@ class Hive:
         if self._channel is not None:
             self._player.forget(self._channel)
             self._channel = None
-            self._player.later(random.uniform(0.0, DIAL_AGAIN), self.dial)
+            self._player.losses += 1
+            self._player.heard.discard(self._name)
+            self._player.dial_after(random.uniform(0.0, DIAL_AGAIN), self.dial)
 
     def _beat(self) -> None:
         if self._channel is None:
@@ -209,7 +232,7 @@ class Hive:
         player.beats += 1
         player.heard.add(self._name)
         player.latest = max(player.latest, time.monotonic() - self._sent)
-        player.later(interval * random.uniform(0.9, 1), self._beat)
+        player.beat_after(interval * random.uniform(0.9, 1), self._beat)
 
     def _carry(self, dial_id: str) -> None:
         request = hello(UplinkRoutes.CARRIER, QUEEN_NAME, {}, dial_id=dial_id)
@@ -219,6 +242,10 @@ class Hive:
             return  # the queen asks again
         self._player.read_with(channel, lambda: self._player.answer(channel))
         self._player.answer(channel)
+
+
+def _is_due(queue: list[Due]) -> bool:
+    return bool(queue) and queue[0][0] <= time.monotonic()
 
 
 def _received(channel: ssl.SSLSocket) -> bytes | None:
@@ -259,10 +286,14 @@ def main(queen: str, folder: Path, count: int) -> None:
                 began = time.monotonic()
                 for player in players:
                     player.heard = set()
+            elif word == "back":
+                began = time.monotonic()
+                while sum(player.losses for player in players) < count:
+                    time.sleep(0.05)
             while sum(len(player.heard) for player in players) < count:
                 time.sleep(0.05)
             for player in players:
-                player.beats, player.latest = 0, 0.0
+                player.beats, player.latest, player.losses = 0, 0.0, 0
             report(seconds=time.monotonic() - began)
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from testbed.machine import Machine
+from testbed.processes import kill_inside
 
 
 class Playing:
@@ -39,7 +40,7 @@ class Playing:
         self._end()
 
     def _end(self) -> None:
-        self._process.kill()
+        kill_inside(self._process)
         self._process.wait()
 
     def ask(self, word: str) -> float:

@@ -15,6 +15,7 @@ from tests.bench.timed import Command
 from tests.bench.usage import QUEEN, cpu_us, pss_mib
 
 HIVES = 10_000
+FEW = 1000
 
 FOLDER = "/root/hives"
 """Where many_connections.py has its files."""
@@ -59,12 +60,15 @@ REST = 45.0
 SECONDS = 30.0
 """Two intervals."""
 
-LOST = 5.0
+LOST = 10.0
 """Seconds after the loss of all hives until the queen has dealt with it."""
 
 IN_ALL = f"{HIVES} hives over TLS"
-CONNECT = f"{IN_ALL}: until all have beaten"
-CONNECT_CPU = f"{IN_ALL}: CPU of the queen for each that connects, and is asked for its devices"
+JOIN = f"{IN_ALL}: until all have beaten for the first time, and are asked for their devices"
+JOIN_CPU = f"{IN_ALL}: CPU of the queen for each of these"
+BACK = f"{IN_ALL}: until all have beaten after a restart of the queen"
+FEW_BACK = f"{FEW} hives over TLS: until all have beaten after a restart of the queen"
+BACK_CPU = f"{IN_ALL}: CPU of the queen for each that is back"
 MEMORY = f"{IN_ALL}: memory of the queen"
 BEATS = f"{IN_ALL}: CPU of the queen at 15 s"
 LATEST = f"{IN_ALL}: longest wait for an acknowledgement"
@@ -126,8 +130,11 @@ class Scale(Subject):
     name = "scale"
     is_heavy = True
     lines = (
-        Line(CONNECT, "s", Goal(at_most=60)),
-        Line(CONNECT_CPU, "ms"),
+        Line(JOIN, "s"),
+        Line(JOIN_CPU, "ms"),
+        Line(FEW_BACK, "s", Goal(at_most=5)),
+        Line(BACK, "s", Goal(at_most=60)),
+        Line(BACK_CPU, "ms"),
         Line(MEMORY, "MiB", Goal(at_most=400)),
         Line(BEATS, "% of a core", Goal(at_most=10)),
         Line(LATEST, "ms"),
@@ -137,7 +144,7 @@ class Scale(Subject):
     )
 
     def measure(self, release: Release, results: Results) -> None:
-        """Add the hives to the catalog, let all connect, rest, list them, and kill them."""
+        """Add hives to the catalog, let all connect, restart the queen, rest, list them, and kill them."""
         if not release.is_now:
             return
         with (
@@ -151,8 +158,14 @@ class Scale(Subject):
             made = queen.run("python3", "-I", "-c", MAKE, str(HIVES), timeout=120).stdout
             machine.run("python3", "-I", "-c", TAKE, FOLDER, input=made)
             queen.run("systemctl", "start", QUEEN)
-            with Playing(machine, (HERE / "many_connections.py").read_text(), FOLDER, HIVES) as playing:
-                self._connect(queen, playing, results)
+            program = (HERE / "many_connections.py").read_text()
+            with Playing(machine, program, FOLDER, FEW) as playing:
+                results.add(FEW_BACK, "now", self._restart(queen, playing))
+            with Playing(machine, program, FOLDER, HIVES) as playing:
+                self._join(queen, playing, results)
+                results.add(BACK, "now", self._restart(queen, playing))
+                results.add(BACK_CPU, "now", cpu_us(queen, QUEEN) / HIVES / 1000)
+                time.sleep(REST)
                 self._rest(queen, playing, results)
                 for command in COMMANDS:
                     command.measure(queen, results, release.column)
@@ -161,11 +174,17 @@ class Scale(Subject):
             results.add(LOSS, "now", (cpu_us(queen, QUEEN) - before) / 1e6)
             results.add(LINES, "now", self._count_lines(queen) - lines)
 
-    def _connect(self, queen: Machine, playing: Playing, results: Results) -> None:
+    def _join(self, queen: Machine, playing: Playing, results: Results) -> None:
         cpu = cpu_us(queen, QUEEN)
-        results.add(CONNECT, "now", playing.ask("held"))
+        results.add(JOIN, "now", playing.ask("held"))
         time.sleep(REST)
-        results.add(CONNECT_CPU, "now", (cpu_us(queen, QUEEN) - cpu) / HIVES / 1000)
+        results.add(JOIN_CPU, "now", (cpu_us(queen, QUEEN) - cpu) / HIVES / 1000)
+
+    def _restart(self, queen: Machine, playing: Playing) -> float:
+        """Return the seconds until all have beaten again."""
+        playing.ask("held")
+        queen.run("systemctl", "restart", "--no-block", QUEEN)
+        return playing.ask("back")
 
     def _rest(self, queen: Machine, playing: Playing, results: Results) -> None:
         playing.ask("held")

@@ -48,11 +48,14 @@ class Fleet:
         return [uplink.hive_id for uplink in self.uplinks[:count]]
 
     async def are_stored(self, names: list[str]) -> None:
-        """Wait until these hives, and no others, are offline in the catalog."""
+        """Wait until these hives, and no others, are offline in the catalog, and as they are kept in RAM."""
 
         async def are_offline() -> bool:
-            rows = await self.queen.catalog.hives.all()
-            return [row.id for row in rows if row.status == "offline"] == names
+            stored = await self.queen.catalog.hives.all()
+            kept = [hive.standing.row for hive in self.queen.hives.remote()]
+            return all(
+                [row.id for row in rows if row.status == "offline"] == names for rows in (stored, kept)
+            )
 
         await until(are_offline)
 
