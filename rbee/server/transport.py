@@ -75,7 +75,7 @@ class Together:
         self._ready = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._pause: asyncio.TimerHandle | None = None
-        self._loop.add_reader(self._ready, self._read)
+        self._wait()
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._readers[fd] = callback
@@ -85,11 +85,23 @@ class Together:
         if self._readers.pop(fd, None) is not None:
             self._ready.unregister(fd)
 
-    def _read(self) -> None:
+    def _wait(self) -> None:
+        """Read as soon as a descriptor is readable."""
+        self._loop.add_reader(self._ready, self._read_first)
+
+    def _read_first(self) -> None:
         self._loop.remove_reader(self._ready)
+        self._read()
+
+    def _read(self) -> None:
+        ready = self._ready.poll(0)
+        if not ready:
+            # Only now: for each add_reader() of an epoll the kernel goes through all that it watches.
+            self._wait()
+            return
         pause = min(TOGETHER, TOGETHER_EACH * len(self._readers))
-        self._pause = self._loop.call_later(pause, self._loop.add_reader, self._ready, self._read)
-        for fd, _ in self._ready.poll(0):
+        self._pause = self._loop.call_later(pause, self._read)
+        for fd, _ in ready:
             reader = self._readers.get(fd)
             if reader is not None:  # None if an earlier one has ended it
                 reader()

@@ -254,6 +254,31 @@ async def test_what_comes_first_is_read_at_once_and_what_comes_meanwhile_togethe
     together.close()
 
 
+async def test_while_data_comes_the_event_loop_is_not_asked_to_watch_anew(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    watched: list[object] = []
+    add_reader = loop.add_reader
+
+    def add(fd: object, *arguments: Any) -> None:
+        watched.append(fd)
+        add_reader(fd, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rbee.server.transport, "TOGETHER", 1.0)
+    monkeypatch.setattr(rbee.server.transport, "TOGETHER_EACH", 1.0)
+    async with connected(authority) as (queen, hive):
+        monkeypatch.setattr(loop, "add_reader", add)
+        together = Together()
+        queen.transport.read_with(together)
+        for number in range(1, 4):  # each within the pause after the one before
+            hive.transport.write(b"x")
+            await until(lambda length=number: len(queen.received) == length)  # type: ignore[misc]
+        assert len(watched) == 1
+        await until(lambda: len(watched) == 2)  # after a pause without data
+    together.close()
+
+
 async def test_one_that_ends_another_while_they_are_read_together_harms_no_third(
     authority: Authority,
 ) -> None:
