@@ -312,12 +312,14 @@ class TlsTransport(asyncio.Transport):
         if self._is_ended:
             return
         self._is_ended = self._is_closing = True
+        if self._is_reading:
+            self._readers.remove_reader(self._fd)
         if self._goodbye is not None:
             self._goodbye.cancel()
-        self._readers.remove_reader(self._fd)
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
-        self._waiting = bytearray()
+            self._loop.remove_reader(self._fd)
+        if self._waiting:
+            self._loop.remove_writer(self._fd)
+            self._waiting = bytearray()
         # Not at once: the protocol may be in the middle of its own write().
         self._loop.call_soon(self._lost, error)
 
