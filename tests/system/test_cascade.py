@@ -6,6 +6,7 @@ import json
 import signal
 import time
 
+import pytest
 from testbed.machine import Machine
 
 from tests.system.commands import (
@@ -152,6 +153,60 @@ def test_adding_a_hive_does_not_undo_a_shutdown_that_is_under_way(machine: Machi
     if story:  # her socket may be closed already
         assert "event: error" in story
         assert "urn:rbee:problem:stopping" in story
+
+
+@pytest.mark.parametrize("units", [(QUEEN, SOCKETS[0]), (QUEEN,), (HIVE,)], ids=" ".join)
+def test_a_request_that_comes_too_late_for_the_hive_does_not_undo_a_stop(
+    machine: Machine, units: tuple[str, ...]
+) -> None:
+    override(machine, HIVE, "[Service]\nExecStopPost=sleep 2\n")
+    add_hive(machine)
+    stopping = machine.popen("systemctl", "stop", *units)
+    await_sub_state(machine, HIVE, "stop-post")
+    connect_to_the_hive(machine)
+    out, err = stopping.communicate(timeout=20)
+    assert stopping.returncode == 0, (out, err)
+    assert_nothing_starts(machine)
+    assert active(machine, *units, HIVE) == ["inactive"] * (len(units) + 1)
+    if QUEEN not in units:
+        assert await_state(machine, "offline")["reason"] == "stopped by an administrator"
+    machine.run("systemctl", "start", SOCKETS[0])
+    add_hive(machine)
+
+
+def test_a_request_that_waits_for_a_hive_to_start_does_not_undo_a_stop(machine: Machine) -> None:
+    # Until a service has started, systemd itself looks at its socket.
+    override(machine, HIVE, "[Service]\nExecStartPre=sleep 20\nExecStopPost=sleep 2\n")
+    rbeectl(machine, "wake")
+    adding = machine.popen("rbeectl", "add-hive", "localhost", user="ada")
+    await_sub_state(machine, HIVE, "start-pre")
+    stopping = machine.popen("systemctl", "stop", QUEEN, SOCKETS[0])
+    await_sub_state(machine, HIVE, "stop-post")
+    connect_to_the_hive(machine)
+    out, err = stopping.communicate(timeout=20)
+    assert stopping.returncode == 0, (out, err)
+    assert_nothing_starts(machine)
+    # To systemd a start that was cut off is a failure.
+    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive", "failed", "inactive", "inactive"]
+    adding.communicate(timeout=20)
+    assert adding.returncode == 1
+
+
+def await_sub_state(machine: Machine, name: str, state: str) -> None:
+    is_in_it = f"systemctl show -P SubState {name} | grep -qx {state}"
+    machine.run("sh", "-c", f"until {is_in_it}; do sleep 0.02; done", timeout=10)
+
+
+def connect_to_the_hive(machine: Machine) -> None:
+    """As the queen does whose request is under way while the hive is being stopped."""
+    connect = 'import socket; socket.socket(socket.AF_UNIX).connect("/run/rbee/hive.sock")'
+    machine.run("python3", "-c", connect, user="queen-rbee")
+
+
+def assert_nothing_starts(machine: Machine) -> None:
+    """systemd handles what comes to its sockets before a request of its own that comes later."""
+    machine.run("systemd-run", "--wait", "--quiet", "true")
+    assert machine.run("systemctl", "list-jobs", "--no-legend").stdout == ""
 
 
 def test_shutting_down_twice_and_from_every_state_is_no_error(machine: Machine) -> None:
