@@ -19,6 +19,7 @@ TEXT_LIMIT = 2000
 _INSTALLED_WITH = {
     "rbee": "./*.deb",
     "rbee-hive": "./python3-rbee_*.deb ./rbee-hive_*.deb",
+    "rbee-gateway": "./python3-rbee_*.deb ./rbee-queen_*.deb ./rbee-gateway_*.deb",
     "rbee-queen": "./python3-rbee_*.deb ./rbee-queen_*.deb ./rbeectl_*.deb",
 }
 
@@ -109,10 +110,64 @@ class UnknownHive(RbeeError):
     slug, title, exit_code, status = "unknown-hive", "No such hive", 4, 404
 
 
+class UnknownModel(RbeeError):
+    """The model is not in the catalog."""
+
+    slug, title, exit_code, status = "unknown-model", "No such model", 4, 404
+
+
+class UnknownKey(RbeeError):
+    """There is no key of this name for clients of the gateway."""
+
+    slug, title, exit_code, status = "unknown-key", "No such key", 4, 404
+
+
 class HiveNotOnline(RbeeError):
     """The hive is not online, and is not started for this request."""
 
     slug, title, exit_code, status = "hive-not-online", "The hive is not online", 3, 409
+
+
+class NoMemory(RbeeError):
+    """A hive has too little memory free for a worker, or does not know how much; the message has the sums."""
+
+    slug, title, exit_code, status = "no-memory", "Not enough memory is free", 1, 409
+
+
+class CardLoads(NoMemory):
+    """Another worker loads its model on the card; one at a time does."""
+
+    slug, title = "card-loads", "The card is loading another model"
+
+
+class UnknownEngine(RbeeError):
+    """The hive has no engine of this name, or one that does not take the model's format."""
+
+    slug, title, exit_code, status = "unknown-engine", "No such engine", 4, 404
+
+
+class EngineUnusable(RbeeError):
+    """The engine cannot be used on the hive: its program is missing, for example."""
+
+    slug, title, exit_code, status = "engine-unusable", "The engine cannot be used", 1, 409
+
+
+class UnknownWorker(RbeeError):
+    """The hive has no worker with this id."""
+
+    slug, title, exit_code, status = "unknown-worker", "No such worker", 4, 404
+
+
+class WorkerExists(RbeeError):
+    """The hive has a worker with this id already."""
+
+    slug, title, exit_code, status = "worker-exists", "The worker exists already", 1, 409
+
+
+class WorkerNotReady(RbeeError):
+    """The worker answers no requests: it loads, stops, or has failed."""
+
+    slug, title, exit_code, status = "worker-not-ready", "The worker is not ready", 1, 409
 
 
 class NameTaken(RbeeError):
@@ -151,16 +206,76 @@ class BadToken(RbeeError):
     slug, title, exit_code, status = "bad-token", "The token is not valid", 77, 403
 
 
+class ModelExists(RbeeError):
+    """There is another model of this name, from another source; it is not overwritten."""
+
+    slug, title, exit_code, status = "model-exists", "There is another model of this name", 1, 409
+
+
+class FetchFailed(RbeeError):
+    """A model's file could not be fetched; the same command tries again."""
+
+    slug, title, exit_code, status = "fetch-failed", "The model could not be fetched", 1, 502
+
+
+class BadKey(RbeeError):
+    """A client's key is missing or unknown, has expired, or is revoked."""
+
+    slug, title, exit_code, status = "bad-key", "The key is not valid", 77, 401
+
+
+class KeyNotForModel(RbeeError):
+    """A client's key is valid, and not for this model."""
+
+    slug, title, exit_code, status = "key-not-for-model", "The key is not for this model", 77, 403
+
+
 class WrongQueen(RbeeError):
     """The server at this address is not the queen with the expected CA."""
 
     slug, title, exit_code, status = "wrong-queen", "It is another queen", 1, 502
 
 
+class NotServed(RbeeError):
+    """The model is in the catalog, and is not woken for requests."""
+
+    slug, title, exit_code, status = "not-served", "The model is not served", 1, 404
+
+
+class ModelNotReady(RbeeError):
+    """The model's file is not there: it is being fetched, or that failed."""
+
+    slug, title, exit_code, status = "model-not-ready", "The model is not ready", 1, 503
+
+
+class NoRoom(RbeeError):
+    """No hive has room for a worker; the message has the sums."""
+
+    slug, title, exit_code, status = "no-room", "There is no room for the model", 1, 503
+
+
+class StillWaiting(RbeeError):
+    """The request has waited as long as it may; the message has how far the worker is."""
+
+    slug, title, exit_code, status = "still-waiting", "The model is not awake yet", 1, 503
+
+
+class WorkerFailed(RbeeError):
+    """A worker could not be started, or has ended; the message has why, and the engine's last lines."""
+
+    slug, title, exit_code, status = "worker-failed", "The worker failed", 1, 502
+
+
 class UnknownJob(RbeeError):
     """There is no kept job with this id."""
 
     slug, title, exit_code, status = "unknown-job", "No such job", 4, 404
+
+
+class UnknownFetch(RbeeError):
+    """The hive knows of no fetch with this id."""
+
+    slug, title, exit_code, status = "unknown-fetch", "No such fetch", 4, 404
 
 
 class NoSuchRoute(RbeeError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,39 @@ QUEEN_SOCKET_UNIT = "queen-rbee.socket"
 HIVE_UNIT = "rbee-hive.service"
 HIVE_SOCKET_UNIT = "rbee-hive.socket"
 TARGET = "rbee.target"
+SLICE = "rbee.slice"
 REDIAL_UNIT = "rbee-hive-redial.service"
 JOIN_UNIT = "rbee-hive-join.service"
 TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
 CONTROL_SOCKET_UNIT = "queen-rbee-control.socket"
+HIVE_CONTROL_SOCKET_UNIT = "rbee-hive-control.socket"
+GATEWAY_UNIT = "rbee-gateway.service"
+GATEWAY_SOCKET_UNIT = "rbee-gateway.socket"
+GATEWAY_TCP_SOCKET_UNIT = "rbee-gateway-tcp.socket"
+ORPHANS_TIMER = "rbee-orphans.timer"
+WORKERS = "rbee-worker@*.service"
+FETCHES = "rbee-fetch@*.service"
+"""Patterns of the instances, for ListUnitsByPatterns."""
 
 TCP_SOCKETS = "queen-tcp"
 """FileDescriptorName= of TCP_SOCKET_UNIT."""
 
+GATEWAY_SOCKETS, GATEWAY_TCP_SOCKETS = "gateway", "gateway-tcp"
+"""FileDescriptorName= of the gateway's sockets."""
+
 QUEEN_PROGRAM = "queen-rbee"
 HIVE_PROGRAM = "rbee-hive"
+GATEWAY_PROGRAM = "rbee-gateway"
+FETCH_PROGRAM = "rbee-fetch"
 """The daemons' names: of their state directories, and in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The paths and accounts of an rbee. `runtime` has the sockets, `state` a folder for each daemon.
+    """The paths and accounts of an rbee. Long because each has its name here.
+
+    `runtime` has the sockets, `state` a folder for each daemon.
 
     `config_folders` are those of rbee.conf in the order of precedence, relative to the file system's root.
     """
@@ -49,6 +66,7 @@ class Scope:
     """Where an administrator's drop-ins for units are."""
     group: str | None
     """The group whose members may use the queen; None if only the user may."""
+    gateway_user: str
 
     @property
     def queen_socket(self) -> Path:
@@ -64,6 +82,46 @@ class Scope:
     def control_socket(self) -> Path:
         """The Unix socket of CONTROL_SOCKET_UNIT, where the queen has systemd start and stop units."""
         return self.runtime / "control.sock"
+
+    @property
+    def hive_control_socket(self) -> Path:
+        """The Unix socket of HIVE_CONTROL_SOCKET_UNIT, where the hive has systemd start and stop workers."""
+        return self.runtime / "hive-control.sock"
+
+    @property
+    def gateway_socket(self) -> Path:
+        """The gateway's Unix socket, where clients of the OpenAI API connect."""
+        return self.runtime / "openai.sock"
+
+    @property
+    def worker_runtime(self) -> Path:
+        """Where workers have their sockets, a folder each."""
+        return self.runtime.parent / "rbee-worker"
+
+    @property
+    def models(self) -> Path:
+        """The store of the models that were fetched."""
+        return self.state / "rbee-models"
+
+    @property
+    def worker_specifications(self) -> Path:
+        """Where the hive writes what a worker is to be, a folder each."""
+        return self.hive_state / "workers"
+
+    @property
+    def fetch_requests(self) -> Path:
+        """Where the hive writes what is to be fetched, a file each."""
+        return self.hive_state / "fetches"
+
+    @property
+    def engine_folders(self) -> tuple[Path, ...]:
+        """Folders of engines' drop-ins in the order of precedence, relative to the file system's root."""
+        return tuple(folder / "engines.d" for folder in self.config_folders)
+
+    @property
+    def gateway_is_open(self) -> Path:
+        """The condition of GATEWAY_TCP_SOCKET_UNIT, a file of the queen's."""
+        return self.queen_state / "gateway-tcp"
 
     @property
     def runtime_units(self) -> Path:
@@ -144,6 +202,7 @@ SYSTEM = Scope(
     hive_user="rbee-hive",
     dropins=Path("/etc/systemd/system"),
     group="rbee",
+    gateway_user="rbee-gateway",
 )
 """The rbee of the whole machine."""
 
@@ -166,7 +225,28 @@ def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
         hive_user=account.pw_name,
         dropins=config / "systemd/user",
         group=None,
+        gateway_user=account.pw_name,
     )
+
+
+def worker_unit(worker_id: str) -> str:
+    """Return the unit of a worker."""
+    return f"rbee-worker@{worker_id}.service"
+
+
+def worker_units(model: str) -> str:
+    """Return the pattern of the units of a model's workers, as the queen names them."""
+    return worker_unit(f"{worker_stem(model)}-[0-9]*")
+
+
+def worker_stem(model: str) -> str:
+    """Return the names of a model's workers without their numbers: at most 16 characters."""
+    return re.sub("[^a-z0-9]+", "-", model.lower()).strip("-")[:16].strip("-") or "model"
+
+
+def fetch_unit(fetch_id: str) -> str:
+    """Return the unit of a fetch."""
+    return f"rbee-fetch@{fetch_id}.service"
 
 
 def scope_of(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Scope:

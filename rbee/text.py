@@ -116,3 +116,25 @@ def parse_span(text: str) -> float:
     if rest or not text.strip():
         raise ValueError("is not a time span such as 15s, 500ms or 1min 30s")
     return seconds
+
+
+_SIZES = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes in a size as systemd takes it (systemd.resource-control(5)): 512M, 1.5G, or a number.
+
+    The suffixes are to the base of 1024, also as KiB, MiB, GiB and TiB. Raises ValueError.
+    """
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:iB|B)?", text.strip(), re.ASCII)
+    if match is None:
+        raise ValueError("is not a size such as 5G, 512M or 1.5G")
+    return round(float(match[1]) * _SIZES[match[2]])
+
+
+def shown_size(count: int) -> str:
+    """Return bytes as text for people, such as '5.1 GiB'; below 0.1 GiB in MiB, below 0.1 MiB in KiB."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size / 10:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1024:.1f} KiB"

@@ -112,6 +112,8 @@ def _decoder_of_type(kind: Any, limit: Limit | None) -> Decoder:
         return _literal(typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return _array(_decoder(typing.get_args(kind)[0]), limit)
+    if typing.get_origin(kind) is dict:
+        return _decode_any_object
     if dataclasses.is_dataclass(kind):
         return _object(kind)
     if kind is bool:
@@ -177,6 +179,12 @@ def _literal(values: tuple[str, ...]) -> Decoder:
         return value
 
     return decode_literal
+
+
+def _decode_any_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Refused("must be a JSON object")
+    return value
 
 
 def _decode_bool(value: Any) -> bool:

@@ -18,9 +18,9 @@ class Health:
 
 @dataclass(frozen=True)
 class Accepted:
-    """The daemon will stop."""
+    """The daemon will stop; or what was to be removed is not there any more."""
 
-    status: Literal["stopping"]
+    status: Literal["stopping", "removed"]
 
 
 @dataclass(frozen=True)

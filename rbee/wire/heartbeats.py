@@ -18,7 +18,8 @@ class Heartbeat:
 
     `instance` is new for each process of the hive; `lines` are narrated lines of the job `job_id`, for its
     story. `fingerprint` changes when the devices may have changed; a hive before 0.3.0 sends none. With
-    'stopping', `machine` is why its machine stops, if it does; a hive before 0.5.0 does not send it.
+    'stopping', `machine` is why its machine stops, if it does; a hive before 0.5.0 does not send it. `work`
+    changes with each change of a worker or a fetch; a hive without any sends none.
     """
 
     hive_id: Name
@@ -31,6 +32,7 @@ class Heartbeat:
     lines: Annotated[tuple[Line, ...], Limit(0, 64)] = ()
     fingerprint: Fingerprint | None = None
     machine: MachineEnd | None = None
+    work: Fingerprint | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rbee.wire.hives import HiveView
+from rbee.wire.models import ModelView
 from rbee.wire.types import Count, JobId, Name, Text
+
+JobKind = Literal[
+    "add-hive", "remove-hive", "shutdown", "add-model", "remove-model", "start-worker", "unserve"
+]
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class JobView:
     """A job; `state` is 'running' until the story's last event, which is 'done' or 'error'."""
 
     id: JobId
-    kind: Literal["add-hive", "remove-hive", "shutdown"]
+    kind: JobKind
     hive_id: Name | None
     state: Literal["running", "done", "error"]
     started_at_ms: Count
@@ -43,8 +48,9 @@ class Jobs:
 class Done:
     """The data of the last event of a successful story; `hive` is None after a removal or a shutdown.
 
-    `was_there` is false if a hive to be removed was not in the catalog.
+    `was_there` is false if a hive or model to be removed was not in the catalog.
     """
 
     hive: HiveView | None
     was_there: bool = True
+    model: ModelView | None = None

@@ -7,7 +7,7 @@ from typing import Literal
 
 from rbee.wire.types import Text, Timestamp, Word
 
-Speaker = Literal["bee keeper", "queen bee", "bee hive"]
+Speaker = Literal["bee keeper", "queen bee", "bee hive", "bee gateway"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rbee.wire.events import FeedEvent, Gap
 from rbee.wire.jobs import Done, JobStarted
 from rbee.wire.lines import Line
 from rbee.wire.routes import Route
-from rbee.wire.types import JobId, Limit, Name, TokenId
+from rbee.wire.types import JobId, Limit, ModelName, Name, NewName, Sha256, TokenId, Word, WorkerId
 
 
 def openapi(title: str, version: str, routes: tuple[Route[Any], ...]) -> dict[str, Any]:
@@ -90,7 +90,10 @@ def _feed(shapes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_PATH_FIELDS: dict[str, Any] = {"hive_id": Name, "job_id": JobId, "token_id": TokenId, "dial_id": JobId}
+_PATH_FIELDS: dict[str, Any] = {
+    "hive_id": Name, "job_id": JobId, "token_id": TokenId, "dial_id": JobId, "model": ModelName,
+    "worker_id": WorkerId, "key": NewName, "fetch_id": Word, "sha256": Sha256,
+}  # fmt: skip
 
 
 def schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:

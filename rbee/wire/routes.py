@@ -16,9 +16,11 @@ from rbee.wire.types import (
     FeedId,
     JobId,
     Limit,
+    ModelName,
     Name,
     Place,
     SelectorText,
+    Sha256,
 )
 
 if TYPE_CHECKING:
@@ -30,12 +32,21 @@ if TYPE_CHECKING:
     from rbee.wire.heartbeats import HeartbeatAck, HiveHealth
     from rbee.wire.hives import Hives, HiveView
     from rbee.wire.jobs import Jobs, JobStarted, JobView
+    from rbee.wire.keys import CreatedKey, Gateway, Keys, KeyView
+    from rbee.wire.models import FetchView, Models, ModelView, OpenModels
     from rbee.wire.samples import Sample
+    from rbee.wire.workers import Engines, FleetEngines, HiveWorker, HiveWorkers, Memory, Placement, Workers
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
 INSTANCE_HEADER = "RBEE-Instance"
 VERSION_HEADER = "RBEE-Version"
+KEY_HEADER = "RBEE-Key"
+"""The SHA-256 of a client's key, from the gateway to the queen."""
+LEASE_PROTOCOL = "rbee-lease/1"
+"""What a request for a lease upgrades to (rbee.wire.leases)."""
+WAIT_MAX = 20
+"""The most seconds for which an answer waits for a change."""
 
 
 Answer = TypeVar("Answer")
@@ -125,7 +136,7 @@ class QueenRoutes(RouteTable):
         "GET", "/v1/hives",
         "All hives in the catalog, or those with the labels of `selector`, by id; with `limit` a page of at "
         "most that many (fewer if they are large), which begins after the hive `after`",
-        "hives.Hives", problems=(400, 403),
+        "hives.Hives", problems=(400, 403, 431),  # a long selector that is escaped does not fit into a head
         query=(("limit", Annotated[int, Limit(1, HIVES_MAX)]), ("after", Place), ("selector", SelectorText)),
     )  # fmt: skip
     HIVE: Route[HiveView] = Route(
@@ -206,7 +217,74 @@ class QueenRoutes(RouteTable):
         "GET", "/metrics", "Metrics for Prometheus, in its older text format if only that is accepted",
         bytes, problems=(403, 500), media_type="application/openmetrics-text", or_media_type="text/plain",
     )  # fmt: skip
+    MODELS: Route[Models] = Route(
+        "GET", "/v1/models", "The models in the catalog", "models.Models", problems=(403,)
+    )
+    ADD_MODEL: Route[JobStarted] = Route(
+        "POST", "/v1/models", "Add a model: used in place, or fetched",
+        "jobs.JobStarted", takes="models.AddModel", success=202, problems=(400, 403, 404, 409, 413, 503),
+        begins_job=True,
+    )  # fmt: skip
+    MODEL: Route[ModelView] = Route(
+        "GET", "/v1/models/{model}", "One model", "models.ModelView", problems=(400, 403, 404)
+    )
+    REMOVE_MODEL: Route[JobStarted] = Route(
+        "DELETE", "/v1/models/{model}", "Stop a model's workers, and remove it with what was fetched for it",
+        "jobs.JobStarted", success=202, problems=(400, 403, 503), begins_job=True,
+    )  # fmt: skip
+    SERVE: Route[ModelView] = Route(
+        "POST", "/v1/models/{model}/serve", "Wake the model for a request from now on",
+        "models.ModelView", takes="models.Serve", problems=(400, 403, 404, 413),
+    )  # fmt: skip
+    UNSERVE: Route[JobStarted] = Route(
+        "DELETE", "/v1/models/{model}/serve", "Serve the model no more, and stop its workers",
+        "jobs.JobStarted", success=202, problems=(400, 403, 503), begins_job=True,
+    )  # fmt: skip
+    PLACEMENT: Route[Placement] = Route(
+        "GET", "/v1/models/{model}/placement", "Where a worker of the model would run now",
+        "workers.Placement", problems=(400, 403, 404),
+    )  # fmt: skip
+    WORKERS: Route[Workers] = Route(
+        "GET", "/v1/workers", "The workers, and the served models without one; with `model` those of one",
+        "workers.Workers", problems=(400, 403), query=(("model", ModelName),),
+    )  # fmt: skip
+    ENGINES: Route[FleetEngines] = Route(
+        "GET", "/v1/engines", "The engines of the hives that are online",
+        "workers.FleetEngines", problems=(403,),
+    )  # fmt: skip
+    MEMORY: Route[Memory] = Route(
+        "GET", "/v1/hives/{hive_id}/memory", "The memory of a hive that is online, by holder",
+        "workers.Memory", problems=(400, 403, 404, 409, 502, 504),
+    )  # fmt: skip
+    KEYS: Route[Keys] = Route("GET", "/v1/keys", "The keys that are kept", "keys.Keys", problems=(403,))
+    CREATE_KEY: Route[CreatedKey] = Route(
+        "POST", "/v1/keys", "Make a key, with which a client uses the gateway over TCP",
+        "keys.CreatedKey", takes="keys.CreateKey", success=201, problems=(400, 403, 409, 413, 503),
+    )  # fmt: skip
+    REVOKE_KEY: Route[KeyView] = Route(
+        "DELETE", "/v1/keys/{key}", "Revoke a key", "keys.KeyView", problems=(400, 403, 404)
+    )
+    GATEWAY: Route[Gateway] = Route(
+        "GET", "/v1/gateway", "Is the gateway open to TCP?", "keys.Gateway", problems=(403,)
+    )
+    SET_GATEWAY: Route[Gateway] = Route(
+        "POST", "/v1/gateway", "Set whether rbee-gateway-tcp.socket may be opened",
+        "keys.Gateway", takes="keys.SetGateway", problems=(400, 403, 413, 500),
+    )  # fmt: skip
     OPENAPI: Route[dict[str, Any]] = Route("GET", "/v1/openapi.json", "This document", dict, problems=(403,))
+
+
+class LeaseRoutes(RouteTable):
+    """What the queen serves to the gateway's user, beside QueenRoutes.HEALTH; root may use them, too."""
+
+    LEASE: Route[bytes] = Route(
+        "GET", "/v1/lease", "Lease a worker for a request, see rbee.wire.leases", bytes, success=101,
+        problems=(400, 403, 503), media_type="application/octet-stream",
+    )  # fmt: skip
+    OPEN_MODELS: Route[OpenModels] = Route(
+        "GET", "/v1/open-models", "The models that a client may use: of the key in RBEE-Key, or all",
+        "models.OpenModels", problems=(400, 401, 403), headers=((KEY_HEADER, Sha256),),
+    )  # fmt: skip
 
 
 class FleetRoutes(RouteTable):
@@ -249,5 +327,48 @@ class HiveRoutes(RouteTable):
     LEAVE: Route[Accepted] = Route(
         "POST", "/v1/leave", "Forget the remote queen that this hive belongs to, and stop",
         "daemon.Accepted", success=202, problems=(403, 500, 502, 503, 504),
+    )  # fmt: skip
+    ENGINES: Route[Engines] = Route("GET", "/v1/engines", "The engines of this machine", "workers.Engines")
+    MEMORY: Route[Memory] = Route(
+        "GET", "/v1/memory", "The memory of this machine, by holder", "workers.Memory"
+    )
+    WORKERS: Route[HiveWorkers] = Route("GET", "/v1/workers", "The workers", "workers.HiveWorkers")
+    START_WORKER: Route[HiveWorker] = Route(
+        "POST", "/v1/workers", "Start a worker, for the job that the header names",
+        "workers.HiveWorker", takes="workers.StartWorker", success=202, problems=(400, 404, 409, 413, 503),
+        headers=((JOB_HEADER, JobId),),
+    )  # fmt: skip
+    WORKER: Route[HiveWorker] = Route(
+        "GET", "/v1/workers/{worker_id}",
+        "One worker; with `after` as soon as its serial is larger, or after `wait` seconds",
+        "workers.HiveWorker", problems=(400, 404),
+        query=(("after", Count), ("wait", Annotated[int, Limit(0, WAIT_MAX)])),
+    )  # fmt: skip
+    STOP_WORKER: Route[HiveWorker] = Route(
+        "DELETE", "/v1/workers/{worker_id}", "Stop a worker; answered when its memory is free again",
+        "workers.HiveWorker", problems=(400, 404, 502, 504),
+    )  # fmt: skip
+    CONNECT: Route[bytes] = Route(
+        "GET", "/v1/workers/{worker_id}/connect", "A connection to a worker's engine, see rbee.wire.leases",
+        bytes, success=101, problems=(400, 404, 409), media_type="application/octet-stream",
+    )  # fmt: skip
+    FETCH: Route[FetchView] = Route(
+        "POST", "/v1/fetches", "Fetch a model's file into the store",
+        "models.FetchView", takes="models.Fetch", success=202, problems=(400, 409, 413, 503),
+        headers=((JOB_HEADER, JobId),),
+    )  # fmt: skip
+    FETCH_STATE: Route[FetchView] = Route(
+        "GET", "/v1/fetches/{fetch_id}",
+        "One fetch; with `after` as soon as its serial is larger, or after `wait` seconds",
+        "models.FetchView", problems=(400, 404),
+        query=(("after", Count), ("wait", Annotated[int, Limit(0, WAIT_MAX)])),
+    )  # fmt: skip
+    CANCEL_FETCH: Route[FetchView] = Route(
+        "DELETE", "/v1/fetches/{fetch_id}", "Cancel a fetch, and remove what has arrived of it",
+        "models.FetchView", problems=(400, 404, 502, 503, 504),
+    )  # fmt: skip
+    REMOVE_FILE: Route[Accepted] = Route(
+        "DELETE", "/v1/files/{sha256}", "Remove a file from the store; it is no error if it is not there",
+        "daemon.Accepted", success=202, problems=(400, 502, 503, 504),
     )  # fmt: skip
     OPENAPI: Route[dict[str, Any]] = Route("GET", "/v1/openapi.json", "This document", dict)

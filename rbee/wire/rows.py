@@ -23,7 +23,7 @@ Complain = Callable[[str], None]
 SHOWN = 60
 """Characters of a bad value that are shown."""
 
-_BLANKS = ("", "unreadable", "0" * 8, "0" * 32, "1970-01-01T00:00:00Z", f"{'0' * 16}-0")
+_BLANKS = ("", "unreadable", "0" * 8, "0" * 32, "0" * 64, "1970-01-01T00:00:00Z", f"{'0' * 16}-0")
 """Blank texts; for each text type of a shape one of them is allowed."""
 
 

@@ -26,6 +26,8 @@ class Limit:
 DEFAULT_PORT = 8600
 QUEEN_PORT = 8500
 """The port on which a queen listens for remote hives."""
+GATEWAY_PORT = 8510
+"""The port on which a gateway listens for clients."""
 LOCALHOST = "localhost"
 """The id and the host of the hive on the queen's own machine."""
 AUDIT_MAX = 1000
@@ -76,6 +78,14 @@ Priority = Annotated[int, Limit(0, 7)]
 Pem = Annotated[str, Limit(1, 8000)]
 MachineId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}", _HEX)]
 TokenId = Annotated[str, Limit(8, 8, r"[0-9a-f]{8}", _HEX)]
+Sha256 = Annotated[str, Limit(64, 64, r"[0-9a-f]{64}", _HEX)]
+ModelName = NewName
+"""A name of a model, as clients of the gateway write it."""
+WorkerId = Annotated[
+    str,
+    Limit(1, 24, r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", f"made of small English letters, digits and '-'{_ENDS}"),
+]
+"""A worker's name: that of its model, in small letters and cut, and a number. Part of its user's name."""
 LabelKey = Annotated[
     str,
     Limit(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rbee import scope
-from rbee.scope import SYSTEM, scope_of, uid_of, user_scope
+from rbee.scope import SYSTEM, scope_of, uid_of, user_scope, worker_units
 
 REPOSITORY = Path(__file__).parents[2]
 HOME = {"HOME": "/home/ada"}
@@ -122,3 +122,14 @@ def test_a_daemon_is_the_machine_s_unless_its_unit_says_otherwise() -> None:
 def test_a_scope_does_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         SYSTEM.kind = "user"  # type: ignore[misc]  # that is what is tried
+
+
+@pytest.mark.parametrize(
+    ("model", "stem"),
+    [
+        ("bee", "bee"), ("Qwen_2.5-7B", "qwen-2-5-7b"), ("a" * 30, "a" * 16), ("a" * 15 + "-b", "a" * 15),
+        ("...", "model"),
+    ],
+)  # fmt: skip
+def test_a_model_s_workers_are_found_by_its_name(model: str, stem: str) -> None:
+    assert worker_units(model) == f"rbee-worker@{stem}-[0-9]*.service"

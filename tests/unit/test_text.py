@@ -12,10 +12,12 @@ from rbee.text import (
     NotUtf8,
     decoded,
     last_lines,
+    parse_size,
     parse_span,
     printable,
     printable_lines,
     shortened,
+    shown_size,
     shown_span,
 )
 
@@ -129,3 +131,38 @@ def test_a_time_span_of_systemd_time_7_is_read(text: str, seconds: float) -> Non
 def test_what_is_no_time_span_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="is not a time span such as 15s, 500ms or 1min 30s"):
         parse_span(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("5G", 5 * 2**30),
+        ("512M", 512 * 2**20),
+        ("1.5G", 3 * 2**29),
+        ("7", 7),
+        ("2 KiB", 2048),
+        ("1TB", 2**40),
+    ],
+)
+def test_a_size_is_to_the_base_of_1024(text: str, count: int) -> None:
+    assert parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "G", "5g", "5 G B", "-1", "1e9", "५G", "9" * 20])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size such as"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0.0 KiB"),
+        (793_000, "0.8 MiB"),
+        (100 * 2**20, "100.0 MiB"),
+        (2**29, "0.5 GiB"),
+        (2**43, "8192.0 GiB"),
+    ],
+)
+def test_a_size_is_shown_in_the_unit_that_fits(count: int, shown: str) -> None:
+    assert shown_size(count) == shown

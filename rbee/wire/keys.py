@@ -1,0 +1,66 @@
+"""Keys, with which clients use the gateway over TCP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from rbee.wire.types import Count, Limit, ModelName, NewName, Text
+
+KEYS_MAX = 1000
+"""The most keys that are kept."""
+
+
+@dataclass(frozen=True)
+class CreateKey:
+    """A key to make: for `models` only, or for all if that is empty; `ttl_s` None never expires."""
+
+    name: NewName
+    models: Annotated[tuple[ModelName, ...], Limit(0, 64)] = ()
+    ttl_s: Annotated[int, Limit(1, 86400 * 3650)] | None = None
+
+
+@dataclass(frozen=True)
+class CreatedKey:
+    """A key and its text, which is shown once: only its hash is stored."""
+
+    name: NewName
+    text: Text
+    models: tuple[ModelName, ...]
+    expires_at_ms: Count | None
+
+
+@dataclass(frozen=True)
+class KeyView:
+    """A key without its text."""
+
+    name: NewName
+    models: tuple[ModelName, ...]
+    created_at_ms: Count
+    expires_at_ms: Count | None
+    is_revoked: bool
+    uses: Count
+    last_used_ms: Count | None
+    problem: Text | None = None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys that are kept, by name."""
+
+    keys: Annotated[tuple[KeyView, ...], Limit(0, KEYS_MAX)]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Is the gateway open to TCP? `listens` are the addresses, ADDRESS:PORT, that systemd listens on."""
+
+    is_open: bool
+    listens: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
+
+
+@dataclass(frozen=True)
+class SetGateway:
+    """Whether rbee-gateway-tcp.socket may be opened."""
+
+    is_open: bool

@@ -1,0 +1,239 @@
+"""Workers, engines, and the memory that they need: what hives report, and what the queen shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from rbee.wire.models import Context, Format, Path
+from rbee.wire.types import Count, Limit, ModelName, Name, Percent, Text, Word, WorkerId
+
+WorkerState = Literal[
+    "asleep", "waiting", "loading", "ready", "busy", "stopping", "stopped", "failed", "unknown"
+]
+"""'unknown' while its hive is not online."""
+WORKERS_MAX = 256
+"""The most workers of a hive."""
+
+PoolId = Annotated[str, Limit(1, 64, r"ram|gpu[0-9]{1,3}", "'ram', or 'gpu' and the card's number")]
+"""Where memory is: a machine's RAM, or one card by its index in the hive's devices."""
+
+
+# Engines
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that a hive knows of. `problem` is why it cannot be used, None if it can."""
+
+    name: Word
+    executable: Text
+    formats: Annotated[tuple[Format, ...], Limit(0, 8)]
+    file: Text
+    problem: Text | None = None
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The engines of a hive, by name. `problems` are drop-ins that were refused, with file and line."""
+
+    engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
+    problems: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
+
+
+@dataclass(frozen=True)
+class HiveEngines:
+    """The engines of one hive; `reason` is why they are not known."""
+
+    hive_id: Name
+    engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
+    problems: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
+    reason: Text | None = None
+
+
+@dataclass(frozen=True)
+class FleetEngines:
+    """The engines of all hives."""
+
+    hives: Annotated[tuple[HiveEngines, ...], Limit(0, 10_000)]
+
+
+# Memory
+
+MARGIN = 2**30
+"""Bytes of a pool that no claim may take. Of a pool of less than 20 GiB it is a twentieth."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds memory: a worker, or another process; what kernel and driver do not report is None.
+
+    `name` is the worker's id, or the unit of the process. The last holder of a pool may have no pid: it
+    stands for all that is held and is not listed by process or unit, and its name says so.
+    """
+
+    kind: Literal["worker", "process"]
+    bytes: Count | None
+    name: Text | None = None
+    user: Text | None = None
+    pid: Count | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The memory of a card, or RAM. `claimed_bytes` are reserved for workers and not used by them yet.
+
+    `free_bytes` is what nobody holds, less what is claimed; None if it is not known, and `problem` is why.
+    A card that `shares_ram` has no memory of its own: what is free there is at most what is free of the RAM,
+    and what is claimed there is claimed of the RAM.
+    """
+
+    id: PoolId
+    name: Text
+    total_bytes: Count | None
+    free_bytes: Count | None
+    claimed_bytes: Count = 0
+    holders: Annotated[tuple[Holder, ...], Limit(0, 1024)] = ()
+    problem: Text | None = None
+    shares_ram: bool = False
+
+    @property
+    def margin_bytes(self) -> int:
+        """What stays free beside what is claimed: MARGIN, or a twentieth of a pool that is small."""
+        return MARGIN if self.total_bytes is None else min(MARGIN, self.total_bytes // 20)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory book of a hive: RAM first, then the cards by their index."""
+
+    pools: Annotated[tuple[Pool, ...], Limit(0, 257)]
+
+
+# Workers of a hive
+
+
+@dataclass(frozen=True)
+class StartWorker:
+    """A worker to start on a hive: an engine with a model on one card, or on the processors (`ram`).
+
+    `claim_bytes` are reserved in the pool before it starts. A model is a file or a folder at `path`.
+    """
+
+    id: WorkerId
+    model: ModelName
+    engine: Word
+    path: Path
+    format: Format
+    context: Context
+    pool: PoolId
+    claim_bytes: Count
+    bytes: Count = 0
+    slots: Annotated[int, Limit(1, 64)] = 1
+
+
+@dataclass(frozen=True)
+class HiveWorker:
+    """A worker as its hive knows it. `serial` grows with each change, over restarts of the hive too.
+
+    `percent` is how far it has loaded. `used_bytes` is what it uses in its pool now, and `peak_bytes` the
+    most so far. `log` are the last lines of an engine that failed.
+    """
+
+    id: WorkerId
+    model: ModelName
+    engine: Word
+    pool: PoolId
+    context: Count
+    claim_bytes: Count
+    state: WorkerState
+    reason: Text
+    since_ms: Count
+    serial: Count
+    percent: Percent | None = None
+    used_bytes: Count | None = None
+    peak_bytes: Count | None = None
+    pid: Count | None = None
+    slots: Count = 1
+    log: Annotated[tuple[Text, ...], Limit(0, 20)] = ()
+
+
+@dataclass(frozen=True)
+class HiveWorkers:
+    """The workers of a hive, by id."""
+
+    workers: Annotated[tuple[HiveWorker, ...], Limit(0, WORKERS_MAX)]
+
+
+# What the queen shows
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """A worker, or a served model without one ('asleep', or 'waiting' for memory): then `id` is None.
+
+    `in_flight` are the requests that it answers now.
+    """
+
+    id: WorkerId | None
+    model: ModelName
+    hive_id: Name | None
+    state: WorkerState
+    reason: Text
+    since_ms: Count
+    percent: Percent | None = None
+    in_flight: Count = 0
+    engine: Word | None = None
+    pool: PoolId | None = None
+    context: Count | None = None
+    claim_bytes: Count | None = None
+    used_bytes: Count | None = None
+    peak_bytes: Count | None = None
+    pid: Count | None = None
+    is_pinned: bool = False
+    last_used_ms: Count | None = None
+    log: Annotated[tuple[Text, ...], Limit(0, 20)] = ()
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Workers and sleeping models, by model and id."""
+
+    workers: Annotated[tuple[WorkerView, ...], Limit(0, 10_000)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One pool that was looked at for a model: the arithmetic, and the verdict.
+
+    `fits` is whether free memory less the margin is at least what is needed. `evicts` are workers that
+    would be stopped to make room. `verdict` says what was decided, and why.
+    """
+
+    hive_id: Name
+    pool: PoolId
+    name: Text
+    total_bytes: Count | None
+    free_bytes: Count | None
+    margin_bytes: Count
+    need_bytes: Count
+    fits: bool
+    verdict: Text
+    is_chosen: bool = False
+    evicts: Annotated[tuple[WorkerId, ...], Limit(0, WORKERS_MAX)] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model would run now, and why.
+
+    `source` is where `need_bytes` comes from: what the operator says, a learned peak, the header, or a guess.
+    """
+
+    model: ModelName
+    need_bytes: Count
+    source: Literal["operator", "learned", "estimate", "guess"]
+    context: Count
+    decision: Literal["ready", "start", "evict", "wait", "refuse"]
+    reason: Text
+    candidates: Annotated[tuple[Candidate, ...], Limit(0, 10_000)] = ()
