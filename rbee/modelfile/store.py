@@ -1,0 +1,123 @@
+"""The store of the models that were fetched: rbee-fetch@.service writes it, everybody may read it.
+
+A file is at SHA256/model.FORMAT, with meta.json beside it; it is there once it is whole. In the folder
+`fetches` are, by the fetch's id, what has arrived of a file (.part), of which version it is (.version), and
+what came of the fetch (.result), which is kept for as long as the file is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rbee.errors import BadInput
+from rbee.files import read_regular
+from rbee.wire.codec import Shape, decode, encode
+from rbee.wire.models import Fetch, Format, Head
+from rbee.wire.types import Count, JobId, ModelName, Sha256, Text, Word
+
+FORMATS: tuple[Format, ...] = ("gguf", "safetensors")
+
+META_MOST = 64 * 1024
+"""The most bytes of a meta.json, a result, a version or a request."""
+
+PART, VERSION, RESULT = ".part", ".version", ".result"
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """What rbee-fetch@ID.service is to do, from its credential `request`: one of the three.
+
+    `forget` is a fetch of which nothing is to be left but its file, `remove` a file to remove with the
+    results of its fetches.
+    """
+
+    fetch: Fetch | None = None
+    forget: Word | None = None
+    remove: Sha256 | None = None
+    job_id: JobId | None = None
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What came of a fetch; `bytes` have arrived."""
+
+    model: ModelName
+    state: Literal["done", "failed"]
+    reason: Text = ""
+    bytes: Count = 0
+    sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What is known of a file in the store."""
+
+    sha256: Sha256
+    bytes: Count
+    head: Head
+
+
+class Store:
+    """The paths in the store, and what is in its small files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fetches = folder / "fetches"
+
+    def part(self, fetch_id: str) -> Path:
+        """What has arrived of a file."""
+        return self.fetches / f"{fetch_id}{PART}"
+
+    def version(self, fetch_id: str) -> Path:
+        """Which version of a file the part is of."""
+        return self.fetches / f"{fetch_id}{VERSION}"
+
+    def result(self, fetch_id: str) -> Path:
+        """What came of a fetch."""
+        return self.fetches / f"{fetch_id}{RESULT}"
+
+    def meta(self, sha256: str) -> Path:
+        """What is known of a file."""
+        return self.folder / sha256 / "meta.json"
+
+    def new_file(self, sha256: str, kind: Format) -> Path:
+        """Where a file is to be."""
+        return self.folder / sha256 / f"model.{kind}"
+
+    def file(self, sha256: str) -> Path | None:
+        """Where a file is; None if it is not in the store, or not whole."""
+        paths = (self.new_file(sha256, kind) for kind in FORMATS)
+        return next((path for path in paths if os.path.isfile(path)), None)
+
+    def read_meta(self, sha256: str) -> Meta | None:
+        """Return what is known of a file; None if that cannot be read."""
+        return read_small(self.meta(sha256), Meta)
+
+    def read_result(self, fetch_id: str) -> FetchResult | None:
+        """Return what came of a fetch; None if that is not known."""
+        return read_small(self.result(fetch_id), FetchResult)
+
+    def ids(self, suffix: str) -> list[str]:
+        """Return the ids of the fetches that have such a file: PART, VERSION or RESULT."""
+        try:
+            names = os.listdir(self.fetches)
+        except OSError:
+            return []
+        return sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix) and name[0] != ".")
+
+
+def read_small(path: Path, kind: type[Shape]) -> Shape | None:
+    """Return the shape in a file of JSON; None if there is none that is valid."""
+    try:
+        return decode(kind, json.loads(read_regular(path, META_MOST)))
+    except (OSError, ValueError, RecursionError, BadInput):
+        return None
+
+
+def small(shape: Any) -> bytes:
+    """Return the content of a file with a shape, for read_small()."""
+    return json.dumps(encode(shape)).encode() + b"\n"
