@@ -1,0 +1,1 @@
+"""Engines: the programs that serve a model, as drop-ins describe them."""

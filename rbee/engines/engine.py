@@ -1,0 +1,188 @@
+"""An engine, as its drop-in describes it: the command line that serves a model."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from rbee.engines.syntax import expand, split_words
+from rbee.errors import BadInput
+from rbee.wire.models import Format
+from rbee.wire.workers import Engine as EngineView
+
+SPECIFIERS = {
+    "m": "the model's file or folder",
+    "s": "the Unix socket to listen on",
+    "a": "the model's name, as clients write it",
+    "c": "the tokens of a request's context",
+    "C": "the tokens of the contexts of all slots together",
+    "n": "the slots: how many requests are answered at once",
+    "t": "the threads",
+    "d": "where it runs: cpu or gpu",
+    "g": "the layers on the card: 999 for all, or 0",
+    "u": "the card's UUID; empty on the processors",
+    "f": "the share of the pool's memory that the worker may use, such as 0.57",
+}
+"""What may be used in Exec=, Environment= and Estimate=."""
+
+_SAMPLE = dict.fromkeys(SPECIFIERS, "")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker's engine is to serve, and with what; sizes in bytes."""
+
+    model: Path
+    socket: Path
+    alias: str
+    context: int
+    slots: int
+    threads: int
+    uuid: str | None = None
+    """The card's; None on the processors."""
+    claim: int = 0
+    total: int | None = None
+    """The memory of the pool, if it is known."""
+
+    def specifiers(self) -> dict[str, str]:
+        """Return what each specifier stands for."""
+        is_gpu = self.uuid is not None
+        share = min(self.claim / self.total, 1.0) if self.total else 0.9
+        return {
+            "m": str(self.model),
+            "s": str(self.socket),
+            "a": self.alias,
+            "c": str(self.context),
+            "C": str(self.context * self.slots),
+            "n": str(self.slots),
+            "t": str(self.threads),
+            "d": "gpu" if is_gpu else "cpu",
+            "g": "999" if is_gpu else "0",
+            "u": self.uuid or "",
+            "f": f"{share:.3f}",
+        }
+
+
+# What a key's value may be. Each takes the value so far and the text, and raises ValueError.
+
+
+def _command(_before: tuple[str, ...], text: str) -> tuple[str, ...]:
+    words = split_words(text)
+    for word in words:
+        expand(word, _SAMPLE)
+    if words and not words[0].startswith("/"):
+        raise ValueError(f"the program must be an absolute path, and is '{words[0]:.200}'")
+    if words and "%" in words[0]:
+        raise ValueError("the program's path may have no specifier")
+    return words
+
+
+def _formats(before: tuple[str, ...], text: str) -> tuple[str, ...]:
+    known = get_args(Format)
+    for word in text.split():
+        if word not in known:
+            raise ValueError(f"there is no format '{word:.64}'; there are {' and '.join(known)}")
+    return (*before, *(word for word in text.split() if word not in before)) if text else ()
+
+
+def _ready(_before: str, text: str) -> str:
+    if text and (not text.startswith("/") or any(c.isspace() or not c.isprintable() for c in text)):
+        raise ValueError("must be the path of a request, such as /health")
+    return text or "/health"
+
+
+def _socket(_before: str, text: str) -> str:
+    if text not in ("", "unix"):
+        raise ValueError("must be 'unix': an engine listens on a Unix socket")
+    return "unix"
+
+
+def _environment(before: tuple[tuple[str, str], ...], text: str) -> tuple[tuple[str, str], ...]:
+    if not text:
+        return ()
+    added = {}
+    for word in split_words(text):
+        name, equals, value = word.partition("=")
+        if not equals or not name.replace("_", "a").isalnum() or name[0].isdigit() or not name.isascii():
+            raise ValueError(f"must be NAME=value, and is '{word:.200}'")
+        expand(value, _SAMPLE)
+        added[name] = value
+    return (*((name, value) for name, value in before if name not in added), *added.items())
+
+
+def _key(name: str, default: Any, parse: Callable[[Any, str], Any]) -> Any:
+    return field(default=default, metadata={"key": name, "parse": parse})
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine. `file` is its main file. Words of commands still have their specifiers."""
+
+    name: str
+    file: Path
+    command: tuple[str, ...] = _key("Exec", (), _command)
+    formats: tuple[Format, ...] = _key("Formats", (), _formats)
+    ready: str = _key("Ready", "/health", _ready)
+    """The path that answers 200 once the model is loaded."""
+    socket: str = _key("Socket", "unix", _socket)
+    environment: tuple[tuple[str, str], ...] = _key("Environment", (), _environment)
+    estimate: tuple[str, ...] = _key("Estimate", (), _command)
+    """A command that prints the bytes that a model needs. It is checked, and not asked yet."""
+
+    def assign(self, key: str, text: str) -> Engine:
+        """Return the engine with one more assignment; an empty one restores the default. ValueError."""
+        known = {one.metadata["key"]: one for one in fields(self) if "key" in one.metadata}
+        if key not in known:
+            raise ValueError(f"is not a key of [Engine]; there are {', '.join(known)}")
+        name = known[key].name
+        return replace(self, **{name: known[key].metadata["parse"](getattr(self, name), text)})
+
+    def problem(self, root: Path = Path("/")) -> str | None:
+        """Why it cannot be used on this machine; None if it can.
+
+        A worker's user is nobody's: others must be allowed to execute the program. By its mode, as access(2)
+        would answer for the hive, whose own sandbox executes less.
+        """
+        program = self.command[0]
+        try:
+            status = os.stat(root / program.removeprefix("/"))
+        except OSError as error:
+            return f"{program} is not there ({error.strerror})"
+        if not stat.S_ISREG(status.st_mode):
+            return f"{program} is not a file"
+        if not status.st_mode & 0o001:
+            return f"{program} may not be executed by others (its mode is {stat.filemode(status.st_mode)})"
+        return None
+
+    def view(self, root: Path = Path("/")) -> EngineView:
+        """Return it as a hive reports it."""
+        return EngineView(self.name, self.command[0], self.formats, str(self.file), self.problem(root))
+
+    def argv(self, task: Task) -> list[str]:
+        """Return the command line for what it is to serve. Raises BadInput for a card without a UUID."""
+        return self._expanded(self.command, task)
+
+    def variables(self, task: Task) -> dict[str, str]:
+        """Return the environment variables for what it is to serve. Raises as argv()."""
+        names = [name for name, _ in self.environment]
+        values = self._expanded([value for _, value in self.environment], task)
+        return dict(zip(names, values, strict=True))
+
+    def _expanded(self, words: list[str] | tuple[str, ...], task: Task) -> list[str]:
+        specifiers = task.specifiers()
+        if task.uuid == "" and any("u" in _used(word) for word in words):
+            raise BadInput(
+                f"the engine {self.name} names its card by the UUID (%u), and that of this card is not known",
+                field="pool",
+            )
+        return [expand(word, specifiers) for word in words]
+
+
+def _used(word: str) -> set[str]:
+    """Return the specifiers in a word; %% is none."""
+    return set(re.findall("(?s)%(.)", word))
