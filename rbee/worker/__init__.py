@@ -1,0 +1,1 @@
+"""The launcher of a worker, which becomes its engine."""

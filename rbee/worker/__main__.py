@@ -1,0 +1,113 @@
+"""rbee-worker ID: become the engine of this worker.
+
+A watcher, made by two forks so that systemd and not the engine reaps it, reports to systemd how far the
+engine has loaded and when it is ready, and ends. So the main process is the engine itself, nothing of ours
+stays in memory, and the engine's death is seen as that.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+
+from rbee.engines.order import PREFIX, Order, read_order
+from rbee.errors import BadConfig
+from rbee.narration import ENGINE_STARTING, Journal
+from rbee.scope import SYSTEM, Scope, scope_of
+from rbee.systemd.daemon import TRY, failure_in_a_line
+from rbee.text import printable
+from rbee.worker.notify import notify
+from rbee.worker.watch import watch
+
+PROGRAM = "rbee-worker"
+
+
+def check(order: Order, scope: Scope = SYSTEM) -> None:
+    """Raise BadConfig with the cure if the engine cannot be executed, or the model not be read, from here."""
+    program = order.argv[0]
+    if not os.access(program, os.X_OK):
+        what = "may not be executed by a worker" if os.path.lexists(program) else "is not there"
+        cure = scope.rbeectl("list-engines")
+        raise BadConfig(f"the program of the engine {order.engine}, {program}, {what}", hint=cure)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(order.model).st_mode)
+    except OSError as error:
+        raise BadConfig(
+            f"the model's file {order.path} is not there for its worker: {error.strerror}",
+            hint=scope.rbeectl(f"model show {order.name}"),
+        ) from error
+    if not os.access(order.model, os.R_OK | (os.X_OK if is_folder else 0)):
+        mode = "-R o+rX" if is_folder else "o+r"
+        raise BadConfig(
+            f"the model's file {order.path} may not be read by others, and so not by its worker",
+            hint=scope.as_root(f"chmod {mode} {order.path}"),
+        )
+
+
+def engine_environment(order: Order, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the engine's environment: this one without what is the launcher's, and with the engine's own."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(PREFIX) and name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    }
+    # A worker has no home; what an engine compiles for its card it may keep as long as it lives.
+    home = str(order.socket.parent)
+    return {**kept, "HOME": home, "XDG_CACHE_HOME": f"{home}/cache", **dict(order.environment)}
+
+
+def fork_watcher(order: Order) -> None:
+    """Start the watcher of this process; it is no child of it."""
+    engine = os.pidfd_open(os.getpid())
+    child = os.fork()
+    if child:
+        os.close(engine)
+        os.waitpid(child, 0)
+        return
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            watch(order, engine)
+    finally:
+        os._exit(0)
+
+
+def become(order: Order, environ: Mapping[str, str]) -> None:
+    """Execute the engine in place of this program. Raises OSError."""
+    with suppress(FileNotFoundError):
+        order.socket.unlink()  # an engine may refuse to listen where there is one
+    fork_watcher(order)
+    argv, variables = list(order.argv), engine_environment(order, environ)
+    os.execve(argv[0], argv, variables)  # noqa: S606  # the point of this program
+
+
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """Become the engine, or return the exit status."""
+    scope = scope_of(arguments)
+    try:
+        order = read_order(environ)
+    except (KeyError, ValueError) as error:
+        print(f"the worker's environment is not what a hive writes: {error!r}", file=sys.stderr)  # noqa: T201
+        return BadConfig.exit_code
+    try:
+        check(order, scope)
+        text = f"starting {order.engine} for {order.name}: {printable(' '.join(order.argv))}"
+        about = {"job_id": order.job_id} if order.job_id else {}
+        Journal(PROGRAM).narrate(ENGINE_STARTING, text, worker=arguments[0], **about)
+        become(order, environ)
+    except BadConfig as error:
+        notify(f"STATUS={printable(failure_in_a_line(error))}")
+        print("; try: ".join([error.message, error.hint or ""]).removesuffix(TRY), file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except OSError as error:
+        notify(f"STATUS={order.argv[0]} cannot be executed: {error.strerror}")
+        print(f"{order.argv[0]} cannot be executed: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return BadConfig.exit_code
+    return 0  # never: it is the engine by now
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,16 @@
+"""sd_notify(3) in a few lines: the launcher imports nothing that it does not need."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+
+def notify(text: str) -> None:
+    """Send to systemd, if it is there to listen."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(text.encode(), f"\0{path[1:]}" if path.startswith("@") else path)
