@@ -82,7 +82,7 @@ def compile_stub(directory: Path) -> Path:
 def write_cards(
     path: Path, cards: Iterable[StubCard], *, driver: str = "550.54.14", rules: Iterable[str] = ()
 ) -> None:
-    """Have the stub show these cards; `rules` are lines 'fail …' and 'hang …' as in stub.c.
+    """Have the stub show these cards; `rules` are lines such as 'fail …' and 'process …' as in stub.c.
 
     All at once, as the stub may be reading.
     """

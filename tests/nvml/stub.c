@@ -5,6 +5,9 @@
  *     driver VERSION
  *     card PCI_ADDRESS BYTES UUID NAME UP TO THE END OF THE LINE
  *     load CARD PERCENT USED_BYTES CELSIUS MILLIWATTS
+ *     process CARD PID BYTES      computes on a card until it ends; BYTES -1 is not available
+ *     drawing CARD PID BYTES      the same, of a process that draws
+ *     stuck CARD PID BYTES        computes on a card, as the driver says, though it may have ended
  *     fail FUNCTION CARD CODE     FUNCTION answers CODE; CARD is an index, or * for any or none
  *     hang FUNCTION CARD          FUNCTION never comes back
  *     hang FUNCTION CARD FIFO     ... until somebody opens FIFO for writing
@@ -14,11 +17,13 @@
  *
  * Driver and cards are read by the nvmlInit that opens the library, as NVIDIA's looks for them
  * but then; what else a file says counts as soon as it is put in the place of the other, as does
- * the number of its cards. A card without 'load' uses no memory, and answers the rest with
- * NVML_ERROR_NOT_SUPPORTED.
+ * the number of its cards. A card without 'load' uses no memory but that of its processes, and answers
+ * the rest with NVML_ERROR_NOT_SUPPORTED. What processes hold comes on top of USED_BYTES.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +31,7 @@
 #include <unistd.h>
 
 enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9 };
-enum { MOST_CARDS = 512, MOST_RULES = 512, ANY = -1 };
+enum { MOST_CARDS = 512, MOST_RULES = 512, MOST_PROCESSES = 512, ANY = -1 };
 
 struct card {
     char pci[32], uuid[96], name[1024];
@@ -42,6 +47,18 @@ struct load {
 struct rule {
     char function[64], fifo[256];
     int card, code, is_hang;
+};
+
+struct process {
+    int card, pid;
+    long long bytes;
+    char kind; /* the first letter of its line */
+};
+
+struct process_info { /* nvmlProcessInfo_v2_t */
+    unsigned pid;
+    unsigned long long used;
+    unsigned gpu_instance, compute_instance;
 };
 
 struct pci_info { /* nvmlPciInfo_t */
@@ -61,7 +78,8 @@ struct utilization { /* nvmlUtilization_t */
 static struct card cards[MOST_CARDS];
 static struct load loads[MOST_CARDS];
 static struct rule rules[MOST_RULES];
-static int card_count, told_count, rule_count, initialised;
+static struct process processes[MOST_PROCESSES];
+static int card_count, told_count, rule_count, process_count, initialised;
 static char driver[81];
 static struct stat known;
 static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER; /* several cards are asked at once */
@@ -99,6 +117,22 @@ static void read_load(const char *line)
     loads[number] = load;
 }
 
+static void read_process(const char *line)
+{
+    struct process *process = &processes[process_count];
+    process->kind = line[0];
+    if (process_count == MOST_PROCESSES - 1 ||
+        sscanf(line, "%*s %d %d %lld", &process->card, &process->pid, &process->bytes) != 3)
+        abort();
+    process_count++;
+}
+
+/* As the hive may not see it in /proc: a process of somebody else answers a signal with EPERM. */
+static int is_on(const struct process *process, int card)
+{
+    return process->card == card && (process->kind == 's' || !kill(process->pid, 0) || errno == EPERM);
+}
+
 static int read_file(int is_opening)
 {
     const char *path = getenv("RBEE_NVML_STUB");
@@ -107,7 +141,7 @@ static int read_file(int is_opening)
     if (!file)
         return DRIVER_NOT_LOADED;
     fstat(fileno(file), &known);
-    told_count = rule_count = 0;
+    told_count = rule_count = process_count = 0;
     memset(loads, 0, sizeof loads);
     if (is_opening) {
         card_count = 0;
@@ -125,6 +159,8 @@ static int read_file(int is_opening)
             read_load(line);
         else if (!strncmp(line, "fail ", 5) || !strncmp(line, "hang ", 5))
             read_rule(line, line[0] == 'h');
+        else if (!strncmp(line, "process ", 8) || !strncmp(line, "drawing ", 8) || !strncmp(line, "stuck ", 6))
+            read_process(line);
         else if (line[0] != '\n' && line[0] != '#')
             abort();
     }
@@ -269,8 +305,40 @@ int nvmlDeviceGetMemoryInfo(struct card *card, struct memory *memory)
         return code;
     memory->total = card->bytes;
     memory->used = loads[number(card)].used;
+    for (int i = 0; i < process_count; i++)
+        if (is_on(&processes[i], number(card)) && processes[i].bytes > 0)
+            memory->used += processes[i].bytes;
     memory->free = memory->total - memory->used;
     return SUCCESS;
+}
+
+static int list(const char *function, struct card *card, int is_drawing, unsigned *count,
+                struct process_info *infos)
+{
+    int code = enter(function, number(card));
+    unsigned room = *count, found = 0;
+    if (code)
+        return code;
+    for (int i = 0; i < process_count; i++) {
+        struct process *process = &processes[i];
+        if (!is_on(process, number(card)) || (process->kind == 'd') != is_drawing)
+            continue;
+        if (infos && found < room)
+            infos[found] = (struct process_info){process->pid, (unsigned long long)process->bytes, 0, 0};
+        found++;
+    }
+    *count = found;
+    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(struct card *card, unsigned *count, struct process_info *infos)
+{
+    return list("DeviceGetComputeRunningProcesses", card, 0, count, infos);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(struct card *card, unsigned *count, struct process_info *infos)
+{
+    return list("DeviceGetGraphicsRunningProcesses", card, 1, count, infos);
 }
 
 static int enter_load(const char *function, struct card *card)

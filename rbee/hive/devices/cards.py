@@ -26,7 +26,7 @@ def read_cards(gpus: tuple[Gpu, ...], sensors: Sensors, nvml: Nvml) -> tuple[Gpu
         if gpu in awake and reading is not None:
             samples.append(_told(gpu, reading))
         else:
-            samples.append(_seen(gpu, sensors, _why_unread(gpu, readings) if gpu in awake else None))
+            samples.append(_seen(gpu, sensors, why_unread(gpu, readings) if gpu in awake else None))
     return tuple(samples)
 
 
@@ -62,7 +62,8 @@ def _seen(gpu: Gpu, sensors: Sensors, why_unread: str | None) -> GpuSample:
     )
 
 
-def _why_unread(gpu: Gpu, readings: Readings) -> str:
+def why_unread(gpu: Gpu, readings: Readings) -> str:
+    """Return why NVML has not described a card that is awake."""
     failure = readings.failure
     if failure is not None and failure.cause in ("timeout", "interrupted"):
         return failure.detail

@@ -21,6 +21,7 @@ from rbee.hive.devices.text import MOST_TEXT, printable
 from rbee.wire.devices import Devices, Finding, Gpu
 
 if TYPE_CHECKING:
+    from rbee.hive.devices.held import HeldCard
     from rbee.wire.samples import GpuSample
 
 _VENDORS = {NVIDIA: "nvidia", pci.AMD: "amd", pci.INTEL: "intel"}
@@ -91,6 +92,12 @@ class Detector:
         """
         gpus = (self._latest or self.detect()).gpus
         return read_cards(gpus, self._sensors, self._nvml)
+
+    def read_held(self) -> tuple[HeldCard, ...]:
+        """Return who holds the memory of the cards of the last detection; may wait as read_cards()."""
+        from rbee.hive.devices.held import read_held  # which a hive without workers does not need
+
+        return read_held((self._latest or self.detect()).gpus, self._sensors, self._nvml)
 
     def fingerprint(self) -> str:
         """Return a text that changes when the devices may have changed; waits for no driver."""

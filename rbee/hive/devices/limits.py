@@ -36,6 +36,19 @@ def limits(root: Path) -> Limits:
     return Limits(min(cpus, default=None), min(memory, default=None))
 
 
+def memory_folders(root: Path) -> Iterator[Path]:
+    """Yield the cgroups whose limit of memory counts here, as limits() has them."""
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, controllers, place = [*line.split(":", 2), "", ""][:3]
+        if controllers in ("", "memory"):
+            yield from _folders(root, controllers, place)
+
+
+def memory_limit(folder: Path) -> int | None:
+    """Return the bytes that a cgroup may have; None if it has no limit of its own."""
+    return min(_memory(folder), default=None)
+
+
 def _folders(root: Path, controllers: str, place: str) -> Iterator[Path]:
     """Those of the namespace's root and of what is between it and the hive's unit.
 

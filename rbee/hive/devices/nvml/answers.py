@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rbee.hive.devices.files import MOST_BYTES
+from rbee.hive.devices.nvml.results import NvmlProcess
 from rbee.hive.devices.pci import normal_address
 from rbee.hive.devices.text import printable
+
+PROCESSES_MAX = 512
+"""Processes of a card that are listed, of each of NVML's two kinds."""
 
 
 class Implausible(Exception):
@@ -37,6 +41,15 @@ def take_bytes(memory: Any) -> tuple[int, int]:
         if count > MOST_BYTES:
             raise Implausible(f"{count} bytes cannot be")
     return used, total
+
+
+def take_processes(processes: Any) -> tuple[NvmlProcess, ...]:
+    """Return the processes on a card, PROCESSES_MAX at most; pynvml has None for unknown memory."""
+    taken = []
+    for process in processes[:PROCESSES_MAX]:
+        used = process.usedGpuMemory
+        taken.append(NvmlProcess(int(process.pid), used if used is None else min(int(used), MOST_BYTES)))
+    return tuple(taken)
 
 
 def take_utilisation(rates: Any) -> float:

@@ -22,7 +22,7 @@ from typing import TypeVar
 from rbee.hive.devices.nvml.inventory import InventoryQuery
 from rbee.hive.devices.nvml.library import Library
 from rbee.hive.devices.nvml.query import Query, Shutdown
-from rbee.hive.devices.nvml.readings import ReadingsQuery
+from rbee.hive.devices.nvml.readings import ACTIVITY, HOLDERS, Quantities, ReadingsQuery
 from rbee.hive.devices.nvml.results import Cause, Failure, Inventory, Readings, Shown
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Nvml:
         self._closed = False
         self._has_thread = False
         self._inventory_query: InventoryQuery | None = None
-        self._readings_query: ReadingsQuery | None = None
+        self._readings_queries: dict[Quantities, ReadingsQuery] = {}
         self._waiting: list[Query] = []
         self._running: Query | None = None
         self._open_until = 0.0
@@ -87,19 +87,26 @@ class Nvml:
 
     def read(self) -> Readings:
         """What the cards do, as far as known within READ_TIMEOUT seconds; never raises."""
+        return self._read(ACTIVITY)
+
+    def read_holders(self) -> Readings:
+        """The cards' memory and the processes that hold it, as far as known within READ_TIMEOUT seconds."""
+        return self._read(HOLDERS)
+
+    def _read(self, quantities: Quantities) -> Readings:
         timeout = min(READ_TIMEOUT, self._timeout)
         with self._changed:
             if self._closed:
                 return Readings((), Failure("interrupted", "the hive is stopping"))
             self._open_until = self._clock() + self._keep_open
-            query = self._usable(self._readings_query, timeout) or self._ask(
-                ReadingsQuery(self._reopen_after)
+            query = self._usable(self._readings_queries.get(quantities), timeout) or self._ask(
+                ReadingsQuery(self._reopen_after, quantities)
             )
-            self._readings_query = query
+            self._readings_queries[quantities] = query
             # A caller that joins a running query waits for the rest of that query's time, or not at all.
             failure = self._await(query, query.asked_at + timeout - self._clock())
-            if failure is None and self._readings_query is query:
-                self._readings_query = None
+            if failure is None and self._readings_queries.get(quantities) is query:
+                del self._readings_queries[quantities]
             return query.readings(failure)
 
     def close(self) -> None:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rbee.hive.devices.nvml.answers import take_bytes, take_celsius, take_utilisation, take_watts
+from rbee.hive.devices.nvml.answers import (
+    take_bytes,
+    take_celsius,
+    take_processes,
+    take_utilisation,
+    take_watts,
+)
 from rbee.hive.devices.nvml.library import (
     LATE,
     NOT_SUPPORTED,
@@ -19,15 +25,25 @@ from rbee.hive.devices.nvml.library import (
     failure_of,
 )
 from rbee.hive.devices.nvml.query import Query
-from rbee.hive.devices.nvml.results import Failure, NvmlReading, Readings
+from rbee.hive.devices.nvml.results import Failure, NvmlProcess, NvmlReading, Readings
 
-_QUANTITIES: tuple[tuple[str, str, str, tuple[int, ...], Callable[[Any], Any]], ...] = (
+Quantities = tuple[tuple[str, str, str, tuple[int, ...], Callable[[Any], Any]], ...]
+"""What is asked of each card: its name, the field of _CardReading, NVML's function and its arguments."""
+
+ACTIVITY: Quantities = (
     ("utilisation", "utilisation", "nvmlDeviceGetUtilizationRates", (), take_utilisation),
     ("memory", "memory", "nvmlDeviceGetMemoryInfo", (), take_bytes),
     ("temperature", "temperature", "nvmlDeviceGetTemperature", (0,), take_celsius),  # 0: of the GPU itself
     ("power", "power", "nvmlDeviceGetPowerUsage", (), take_watts),
 )
-"""What is asked of each card: its name, the field of _CardReading, NVML's function and its arguments."""
+"""What the cards do."""
+
+HOLDERS: Quantities = (
+    ("memory", "memory", "nvmlDeviceGetMemoryInfo", (), take_bytes),
+    ("processes", "compute", "nvmlDeviceGetComputeRunningProcesses", (), take_processes),
+    ("processes that draw", "graphics", "nvmlDeviceGetGraphicsRunningProcesses", (), take_processes),
+)
+"""Who holds the cards' memory."""
 
 
 @dataclass(slots=True)
@@ -39,6 +55,8 @@ class _CardReading:
     memory: tuple[int, int] | None = None
     temperature: float | None = None
     power: float | None = None
+    compute: tuple[NvmlProcess, ...] | None = None
+    graphics: tuple[NvmlProcess, ...] | None = None
     problems: tuple[str, ...] = ()
     is_whole: bool = False
 
@@ -55,14 +73,26 @@ class _CardReading:
             temperature_celsius=self.temperature,
             power_watts=self.power,
             problems=(*self.problems, *late),
+            processes=None if self.compute is None else _once(*self.compute, *(self.graphics or ())),
         )
+
+
+def _once(*processes: NvmlProcess) -> tuple[NvmlProcess, ...]:
+    """A process that computes and draws is in both of NVML's lists, with the same memory in each."""
+    largest: dict[int, NvmlProcess] = {}
+    for process in processes:
+        before = largest.get(process.pid)
+        if before is None or (process.memory_bytes or 0) > (before.memory_bytes or 0):
+            largest[process.pid] = process
+    return tuple(largest.values())
 
 
 class ReadingsQuery(Query):
     """Opens NVML if it is not open, again if it shows lost cards, at most every `reopen_after` seconds."""
 
-    def __init__(self, reopen_after: float) -> None:
+    def __init__(self, reopen_after: float, quantities: Quantities = ACTIVITY) -> None:
         super().__init__()
+        self._quantities = quantities
         self._reopen_after = reopen_after
         self._card_readings: list[_CardReading] = []
         self._is_stale = False
@@ -116,7 +146,7 @@ class ReadingsQuery(Query):
     def _measure(self, library: Library, number: int, reading: _CardReading) -> Iterator[str]:
         """Ask for each value; yield a line for each that failed, and end if the card is lost."""
         nvml, handle = library.nvml, reading.card.handle
-        for what, field, function, arguments, take in _QUANTITIES:
+        for what, field, function, arguments, take in self._quantities:
             self._calls[number] = f"{function} of card {number}"
             # That of the temperature goes with CUDA 14, and leaves one that takes the same.
             call = getattr(nvml, function, None) or getattr(nvml, f"{function}V")

@@ -69,8 +69,18 @@ class Inventory(NamedTuple):
         return Shown(self.driver_version, cards, self.failure.cause if self.failure else None)
 
 
+class NvmlProcess(NamedTuple):
+    """A process on a card, and the bytes of the card's memory that it holds; None if NVML does not say."""
+
+    pid: int
+    memory_bytes: int | None
+
+
 class NvmlReading(NamedTuple):
-    """What one card does; None is what its kind does not support. `problems` is what failed."""
+    """What one card does; None is what its kind does not support. `problems` is what failed.
+
+    `processes` are read only if the memory's holders are asked for; each is listed once.
+    """
 
     pci_address: str | None = None
     uuid: str | None = None
@@ -80,6 +90,7 @@ class NvmlReading(NamedTuple):
     temperature_celsius: float | None = None
     power_watts: float | None = None
     problems: tuple[str, ...] = ()
+    processes: tuple[NvmlProcess, ...] | None = None
 
 
 class Readings(NamedTuple):

@@ -9,10 +9,12 @@ import pytest
 
 from rbee.hive.devices.files import MOST_BYTES
 from rbee.hive.devices.nvml.answers import (
+    PROCESSES_MAX,
     Implausible,
     take_bytes,
     take_celsius,
     take_pci_address,
+    take_processes,
     take_text,
     take_utilisation,
     take_watts,
@@ -28,6 +30,12 @@ def test_an_address_is_written_as_sysfs_writes_it(written: Any) -> None:
 def test_what_is_no_address_is_not_passed_on(written: str) -> None:
     with pytest.raises(Implausible, match="is none"):
         take_pci_address(SimpleNamespace(busId=written))
+
+
+def test_processes_are_so_many_and_their_memory_may_be_unknown() -> None:
+    listed = [SimpleNamespace(pid=7, usedGpuMemory=2**60), SimpleNamespace(pid=8, usedGpuMemory=None)]
+    assert take_processes(listed) == ((7, MOST_BYTES), (8, None))
+    assert len(take_processes(listed * PROCESSES_MAX)) == PROCESSES_MAX
 
 
 def test_text_is_one_printable_line() -> None:
