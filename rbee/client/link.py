@@ -6,25 +6,29 @@ import asyncio
 import json
 import os
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import quote, urlencode
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, os_error, read_answer, refusal
-from rbee.errors import TimedOut, Unreachable
+from rbee.errors import HiveFailed, TimedOut, Unreachable
 from rbee.scope import SYSTEM, Scope
 from rbee.text import shown_span
 from rbee.tls import QUEEN_NAME
 from rbee.wire.codec import encode
-from rbee.wire.routes import JOB_HEADER, Answer, HiveRoutes, QueenRoutes, Route
+from rbee.wire.routes import JOB_HEADER, WAIT_MAX, Answer, HiveRoutes, QueenRoutes, Route
 
 if TYPE_CHECKING:
     from rbee.wire.devices import Devices
     from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, HiveHealth
+    from rbee.wire.models import Fetch, FetchView
     from rbee.wire.samples import Sample
+    from rbee.wire.workers import Engines, HiveWorker, HiveWorkers, Memory, StartWorker
 
 
 class QueenAddress(NamedTuple):
@@ -109,9 +113,10 @@ class Link:
         headers: dict[str, str] | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """Send a request and return the decoded answer; a header for each {name} in the path has its value.
+        """Send a request and return the decoded answer.
 
-        Raises TimedOut, Unreachable, or the other side's refusal.
+        The values of each {name} in the path, and of the route's query, are among the headers. Raises
+        TimedOut, Unreachable, or the other side's refusal.
         """
         span = self._timeout if timeout is None else timeout
         try:
@@ -180,10 +185,11 @@ class Link:
 
     def _request(self, route: Route[Any], content: bytes, headers: dict[str, str]) -> Any:
         lines = {"Host": "localhost", **headers}
-        values = {name: lines.pop(name) for name in re.findall(r"{(\w+)}", route.path)}
+        values = {name: quote(lines.pop(name), safe="") for name in re.findall(r"{(\w+)}", route.path)}
+        query = urlencode({name: lines.pop(name) for name, _ in route.query if name in lines})
         return self._pool.stream(
             route.method,
-            f"{self._base}{route.url(**values)}",
+            f"{self._base}{route.url(**values)}{'?' if query else ''}{query}",
             headers=[(name.encode(), value.encode()) for name, value in lines.items()],
             content=content,
         )
@@ -283,12 +289,25 @@ class Asking(Protocol):
 class HiveClient:
     """The queen's requests to a hive. Timeouts are in seconds; all raise as Link.ask().
 
-    `sample_link` is a separate link for samples, which must not wait for a detection on `link`.
+    `sample_link` is a separate link for samples, which must not wait for a detection on `link`; nor may
+    requests for models, which may take long and come several at once: they use `work_links`. `local` is the
+    socket of a hive on this machine, which can hand connections over.
     """
 
-    def __init__(self, link: Asking, *, sample_link: Asking | None = None) -> None:
+    def __init__(
+        self,
+        link: Asking,
+        *,
+        sample_link: Asking | None = None,
+        work_links: Asking | None = None,
+        local: Path | None = None,
+        scope: Scope = SYSTEM,
+    ) -> None:
+        self._scope = scope
         self._link = link
+        self._local = local
         self._sample_link = sample_link or link
+        self._work_links = work_links or link
 
     async def health(self, *, timeout: float) -> HiveHealth:
         """Return which hive it is, and which queen's."""
@@ -310,6 +329,64 @@ class HiveClient:
     async def leave(self, *, timeout: float) -> None:
         """Have a remote hive forget its queen, and stop."""
         await self._link.ask(HiveRoutes.LEAVE, timeout=timeout)
+
+    # Files of models
+
+    async def fetch(self, fetch: Fetch, *, job_id: str | None, timeout: float) -> FetchView:
+        """Have the hive fetch a file, for a job if `job_id` is given; one that it has is no error."""
+        headers = {JOB_HEADER: job_id} if job_id else {}
+        return await self._work_links.ask(HiveRoutes.FETCH, fetch, headers=headers, timeout=timeout)
+
+    async def fetch_state(self, fetch_id: str, *, after: int, timeout: float) -> FetchView:
+        """Return the state of a fetch as soon as its serial is larger than `after`, or after WAIT_MAX s."""
+        values = {"fetch_id": fetch_id, "after": str(after), "wait": str(WAIT_MAX)}
+        return await self._work_links.ask(HiveRoutes.FETCH_STATE, headers=values, timeout=WAIT_MAX + timeout)
+
+    async def cancel_fetch(self, fetch_id: str, *, timeout: float) -> FetchView:
+        """Have the hive end a fetch, and remove what has arrived of its file."""
+        values = {"fetch_id": fetch_id}
+        return await self._work_links.ask(HiveRoutes.CANCEL_FETCH, headers=values, timeout=timeout)
+
+    async def remove_file(self, sha256: str, *, timeout: float) -> None:
+        """Have the hive remove a file from its store; it is no error if it is not there."""
+        await self._work_links.ask(HiveRoutes.REMOVE_FILE, headers={"sha256": sha256}, timeout=timeout)
+
+    # Workers
+
+    async def engines(self, *, timeout: float) -> Engines:
+        """Return the hive's engines."""
+        return await self._work_links.ask(HiveRoutes.ENGINES, timeout=timeout)
+
+    async def memory(self, *, timeout: float) -> Memory:
+        """Return the hive's memory book."""
+        return await self._work_links.ask(HiveRoutes.MEMORY, timeout=timeout)
+
+    async def workers(self, *, timeout: float) -> HiveWorkers:
+        """Return all workers of the hive."""
+        return await self._work_links.ask(HiveRoutes.WORKERS, timeout=timeout)
+
+    async def start_worker(self, worker: StartWorker, *, job_id: str, timeout: float) -> HiveWorker:
+        """Have the hive begin a worker's start, for a job; NoMemory if it refuses the claim."""
+        headers = {JOB_HEADER: job_id}
+        return await self._work_links.ask(HiveRoutes.START_WORKER, worker, headers=headers, timeout=timeout)
+
+    async def worker(self, worker_id: str, *, after: int, timeout: float) -> HiveWorker:
+        """Return a worker as soon as its serial is larger than `after`, or after WAIT_MAX seconds."""
+        values = {"worker_id": worker_id, "after": str(after), "wait": str(WAIT_MAX)}
+        return await self._work_links.ask(HiveRoutes.WORKER, headers=values, timeout=WAIT_MAX + timeout)
+
+    async def stop_worker(self, worker_id: str, *, timeout: float) -> HiveWorker:
+        """Have the hive stop a worker, and return it once its memory is free; UnknownWorker if it is gone."""
+        values = {"worker_id": worker_id}
+        return await self._work_links.ask(HiveRoutes.STOP_WORKER, headers=values, timeout=timeout)
+
+    async def connect(self, worker_id: str, *, timeout: float) -> socket.socket:
+        """Return a connection to a worker's engine, which the caller closes."""
+        if self._local is None:
+            raise HiveFailed("this release of rbee cannot reach a worker on another machine")
+        from rbee.client.handover import engine_connection
+
+        return await engine_connection(self._local, worker_id, timeout=timeout, scope=self._scope)
 
 
 class HeartbeatClient:

@@ -71,7 +71,7 @@ class _Endpoint:
     ) -> None:
         self._methods = methods
         self._allowed = list(methods)
-        if "GET" in methods and methods["GET"][0].answer is not None:  # not for event streams
+        if "GET" in methods and methods["GET"][0].answers is not None:  # not for event streams
             self._allowed.append("HEAD")
         self._document = document
         self._admit = admit
@@ -104,7 +104,7 @@ class _Endpoint:
             )
         route, handler = entry
         self._admit(any_peer_of(request), route)
-        if route.answer is dict:
+        if route.answers is dict:
             return Response(self._document(), media_type="application/json")
         answer = await handler(request)
         return answer if isinstance(answer, Response) else json_response(answer, route.success)

@@ -19,10 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, TooSlow
 from rbee.server.limits import Bound, Limits
-from rbee.server.peer import AnyPeer, RemotePeer, peer_at, remote_peer_at
+from rbee.server.peer import AnyPeer, peer_at
 from rbee.server.responses import date_headers, push
-from rbee.server.transport import TlsTransport, Together
-from rbee.server.upgrade import Upgraded
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a request's head (request line and headers); more is refused with 431."""
@@ -75,6 +73,12 @@ class Connection(HttpToolsProtocol):
     WAITING_BYTES = 0
     """Bytes waiting to be sent above which SEND_TIMEOUT counts."""
 
+    BODY_SECONDS: float | None = None
+    """A class of connections that has another BODY_TIMEOUT has it here."""
+
+    answer_to: Callable[[RbeeError], bytes] = staticmethod(lambda error: _problem(error))
+    """Returns the whole answer to a request that no app gets."""
+
     def __init__(
         self,
         *arguments: Any,
@@ -123,7 +127,7 @@ class Connection(HttpToolsProtocol):
                 self._turned_away.add(self)
                 self._refuse(error)
             else:
-                transport.write(_answer(error))
+                transport.write(self.answer_to(error))
                 transport.close()
         else:
             self._peer = peer if has_place else None
@@ -264,7 +268,8 @@ class Connection(HttpToolsProtocol):
         if self._awaited == "head":
             self._patience = self.loop.call_later(HEAD_TIMEOUT, self._refuse, _too_slow("head", HEAD_TIMEOUT))
         elif self._awaited == "body":
-            self._patience = self.loop.call_later(BODY_TIMEOUT, self._refuse, _too_slow("body", BODY_TIMEOUT))
+            seconds = self.BODY_SECONDS or BODY_TIMEOUT
+            self._patience = self.loop.call_later(seconds, self._refuse, _too_slow("body", seconds))
         elif is_idle:
             self._patience = self.loop.call_later(self._idle_timeout, _end_if_idle, self)
 
@@ -275,7 +280,7 @@ class Connection(HttpToolsProtocol):
         if not self._may_answer():
             self.transport.close()
             return
-        self.transport.write(_answer(error))
+        self.transport.write(self.answer_to(error))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._is_refused = True
@@ -297,87 +302,6 @@ class Connection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-class RemoteConnection(Connection):
-    """A connection over TCP and TLS, whose peer is an address and the credential in its certificate."""
-
-    def __init__(
-        self,
-        *arguments: Any,
-        authenticated: Callable[[], None],
-        upgrade: str | None,
-        together: Together,
-        **options: Any,
-    ) -> None:
-        """`authenticated` is called once the client has shown a credential, and at the end.
-
-        `upgrade` is the protocol that a request may upgrade to.
-        """
-        super().__init__(*arguments, **options)
-        self._authenticated = authenticated
-        self._upgrade_to = upgrade
-        self._together = together
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._authenticated()
-        super().connection_lost(exc)
-
-    def _find_peer(self) -> RemotePeer:
-        return remote_peer_at(
-            self.transport.get_extra_info("socket"), self.transport.get_extra_info("ssl_object")
-        )
-
-    def _take_place(self, peer: AnyPeer) -> bool:
-        assert isinstance(peer, RemotePeer)
-        if peer.credential is None:
-            self._idle_timeout = HEAD_TIMEOUT  # the listener counts unauthenticated peers itself
-            return False
-        self._limits.take(peer)
-        self._idle_timeout = DAEMON_IDLE_TIMEOUT
-        self._authenticated()
-        return True
-
-    # Upgrade
-
-    def _check_upgrade(self) -> None:
-        asked = [value.decode("latin-1") for name, value in self.headers if name == b"upgrade"]
-        if self._upgrade_to is None or asked != [self._upgrade_to] or self.pipeline:
-            super()._check_upgrade()
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # an extension of ours
-        scope["rbee.upgrade"] = self._upgrade
-
-    def _is_upgrading(self, error: Exception, data: bytes) -> bool:
-        # No data may follow before the answer: it could belong to either protocol.
-        if not isinstance(error, httptools.HttpParserUpgrade) or error.args[0] != len(data):
-            return False
-        self._awaited = "request"
-        self.cycle.keep_alive = False  # if it is refused
-        self.cycle.more_body = False
-        self.cycle.message_event.set()
-        return True
-
-    def _upgrade(self, protocol: Upgraded) -> None:
-        """Continue with another protocol, which takes over this connection's place in the limits."""
-        self.cycle.disconnected = True  # uvicorn has nothing to answer any more
-        transport, peer = self.transport, self._peer
-        assert isinstance(transport, TlsTransport)
-        if transport.is_closing() or peer is None or self._is_refused:
-            protocol.connection_lost(None)
-            return
-        self._peer = None
-        protocol.give_back = partial(self._limits.give_back, peer)
-        Connection.connection_lost(self, ConnectionResetError())  # not None, which would close it
-        transport.write(
-            b"HTTP/1.1 101 Switching Protocols\r\n"
-            b"connection: Upgrade\r\nupgrade: %s\r\n\r\n" % (self._upgrade_to or "").encode()
-        )
-        transport.set_protocol(protocol)
-        # References to this protocol would keep it in memory as long as the connection lasts.
-        self.cycle = self.scope = None  # type: ignore[assignment]
-        if protocol.is_read_together:
-            transport.read_with(self._together)
-        protocol.connection_made(transport)
-
-
 class _NoUpgrade:
     """A parser that reports no upgrade in the request."""
 
@@ -395,18 +319,21 @@ def _with_peer(app: ASGIApp, peer: AnyPeer, transport: asyncio.Transport, flow: 
     async def app_with_peer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["rbee.peer"] = peer
         scope["rbee.drop"] = transport.abort
+        scope["rbee.close"] = transport.close
         scope["rbee.push"] = partial(push, transport, flow)
         await app(scope, receive, send)
 
     return app_with_peer
 
 
-def _answer(error: RbeeError) -> bytes:
-    content = json.dumps(error.to_problem()).encode()
-    head = (
-        f"content-type: application/problem+json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
-    )
-    return bytes(STATUS_LINE[error.status]) + head.encode() + b"\r\n" + content
+def _problem(error: RbeeError) -> bytes:
+    return whole_answer(error.status, json.dumps(error.to_problem()).encode(), "application/problem+json")
+
+
+def whole_answer(status: int, content: bytes, media_type: str) -> bytes:
+    """Return an answer, its head and its content, after which the connection ends."""
+    head = f"content-type: {media_type}\r\ncontent-length: {len(content)}\r\nconnection: close\r\n"
+    return bytes(STATUS_LINE[status]) + head.encode() + b"\r\n" + content
 
 
 def check_head(target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from rbee.server.connection import Connection, check_head
+from rbee.server.connection import check_head
 from rbee.server.peer import AnyPeer
 from rbee.server.responses import headers_at, json_content
+from rbee.server.upgrading import UpgradingConnection
 
 log = logging.getLogger("rbee")
 
@@ -27,7 +28,7 @@ Quick = Callable[[Any, bytes], Any]
 the app is to answer."""
 
 
-class QuickConnection(Connection):
+class QuickConnection(UpgradingConnection):
     """A connection with quick answers, to requests that come while nothing else of it is under way.
 
     Whatever else is the app's, and so is what no quick answer is found for: it gets the request as it came.

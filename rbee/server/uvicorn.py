@@ -21,12 +21,12 @@ from rbee.server.connection import (
     DAEMON_IDLE_TIMEOUT,
     HIVE_CONNECTIONS,
     Connection,
-    RemoteConnection,
 )
-from rbee.server.limits import Limits
+from rbee.server.limits import Bound, Limits
 from rbee.server.listener import TlsListener
 from rbee.server.quick import Quick, QuickConnection
 from rbee.server.transport import Together
+from rbee.server.upgrading import RemoteConnection
 from rbee.systemd.daemon import Notifier, watchdog_interval
 from rbee.wire.routes import Route
 
@@ -114,6 +114,8 @@ class Remote(NamedTuple):
     context: ssl.SSLContext
     upgrade: str | None = None
     """The protocol that a request may upgrade to (rbee.server.upgrade)."""
+    connection: type[RemoteConnection] = RemoteConnection
+    bound: Bound = HIVE_CONNECTIONS
 
 
 class _RemoteServer(_Server):
@@ -127,19 +129,19 @@ class _RemoteServer(_Server):
         self._open: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        limits = Limits("connections are held", HIVE_CONNECTIONS)
+        limits = Limits("connections are held", self._remote.bound)
         turned_away: set[Connection] = set()
         together = self._together = Together()
 
         def factory(authenticated: Callable[[], None]) -> asyncio.Protocol:
-            return RemoteConnection(
+            return self._remote.connection(
                 config=self.config,
                 server_state=self.server_state,
                 limits=limits,
                 turned_away=turned_away,
                 daemons=(),
                 authenticated=authenticated,
-                upgrade=self._remote.upgrade,
+                upgrades=() if self._remote.upgrade is None else (self._remote.upgrade,),
                 together=together,
                 **protocol_state(),
             )
@@ -181,13 +183,16 @@ async def serve(
     daemons: Collection[int] = (),
     remote: Remote | None = None,
     quick: Mapping[Route[Any], Quick] = MappingProxyType({}),
+    upgrades: Collection[str] = (),
+    connection: Any = None,
 ) -> None:
     """Serve until `stop_event` is set, then end within GRACE.
 
     READY=1 is sent with the line of `status` once the sockets are served, and then `started` is called.
     `stopping` is awaited first when stopping, while the sockets are still served. `daemons` are the uids
     whose connections are kept when idle, and for which places are reserved. `quick` answers what it can of
-    these routes, without the app.
+    these routes, without the app. `upgrades` are the protocols that a request on a socket may upgrade to.
+    `connection` makes the connections on `sockets` instead, without `daemons`, `quick` and `upgrades`.
 
     Long because of its arguments and their explanation.
     """
@@ -197,9 +202,10 @@ async def serve(
             notifier.ready(status())
             started()
 
-    servers: list[_Server] = [_Server(uvicorn_config(app, _connections(daemons, quick)), on_started)]
+    connections = connection or _connections(daemons, quick, upgrades)
+    servers: list[_Server] = [_Server(uvicorn_config(app, connections), on_started)]
     if remote is not None:
-        servers.insert(0, _RemoteServer(uvicorn_config(remote.app, RemoteConnection), remote))
+        servers.insert(0, _RemoteServer(uvicorn_config(remote.app, remote.connection), remote))
     serving = asyncio.ensure_future(_serve_all(servers, sockets))
     waiting = asyncio.ensure_future(stop_event.wait())
     feeding = asyncio.ensure_future(_feed_watchdog(notifier))
@@ -231,11 +237,20 @@ async def _end(servers: Sequence[_Server], serving: asyncio.Future[None]) -> Non
     await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-def _connections(daemons: Collection[int], quick: Mapping[Route[Any], Quick]) -> Any:
+def _connections(
+    daemons: Collection[int], quick: Mapping[Route[Any], Quick], upgrades: Collection[str]
+) -> Any:
     """Return the factory of connections: uvicorn's type is a class, but it only calls it."""
     limits = Limits("connections are held", CONNECTIONS, daemons)
     targets = {(route.method.encode(), route.path.encode()): answer for route, answer in quick.items()}
-    return partial(QuickConnection, limits=limits, turned_away=set(), daemons=daemons, quick=targets)
+    return partial(
+        QuickConnection,
+        limits=limits,
+        turned_away=set(),
+        daemons=daemons,
+        quick=targets,
+        upgrades=upgrades,
+    )
 
 
 def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:

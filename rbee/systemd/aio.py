@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
-from rbee.scope import CONTROL_SOCKET_UNIT
 from rbee.systemd.bus import Bus
 from rbee.systemd.control import Control, NoAnswer, Verb
 from rbee.systemd.unit import DONE, UnitState, check_job, unusable
@@ -65,6 +64,10 @@ class AsyncBus:
         """As Bus.has_job()."""
         return await self._read(lambda: self._bus.has_job(unit))
 
+    async def listen_addresses(self, unit: str) -> list[tuple[str, str]]:
+        """As Bus.listen_addresses()."""
+        return await self._read(lambda: self._bus.listen_addresses(unit))
+
     async def machine_end(self) -> MachineEnd | None:
         """As Bus.machine_end()."""
         return await self._read(self._bus.machine_end)
@@ -99,7 +102,7 @@ class AsyncBus:
         try:
             return await self._control.ask(verb, unit)
         except NoAnswer as error:
-            if await self.has_job(CONTROL_SOCKET_UNIT):
+            if await self.has_job(self._control.socket_unit):
                 raise Stopping(
                     f"no {verb} of {unit}: rbee is being stopped",
                     hint="Wait for the stop to end, then try again.",

@@ -1,7 +1,7 @@
-"""What the queen has systemd do, by units of root's that know what she may have done, and do nothing else.
+"""What a daemon has systemd do, by units of root's that know what it may have done, and do nothing else.
 
 polkit is not told the mode of a job, and by its mode whoever may start one unit may cancel every job of the
-machine. So her user may do nothing over D-Bus.
+machine. So the daemons' users may do nothing over D-Bus.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from pathlib import Path
 from typing import Literal
 
 from rbee.errors import UnitFailed
-from rbee.scope import CONTROL_SOCKET_UNIT, Scope
+from rbee.scope import CONTROL_SOCKET_UNIT, HIVE_CONTROL_SOCKET_UNIT, Scope
 from rbee.systemd.errors import error_for
 
 ANSWER_TIMEOUT = 30.0
@@ -23,6 +24,9 @@ AHEAD_TIMEOUT = 5.0
 
 ANSWER_BYTES = 4096
 """The longest answer that is read; systemd's own are one line."""
+
+LOG_BYTES = 64 * 1024
+"""The most bytes of a unit's last lines that are read."""
 
 Verb = Literal["start", "stop", "reset-failed"]
 
@@ -37,11 +41,22 @@ class NoAnswer(UnitFailed):
 
 
 class Control:
-    """The client of queen-rbee-control.socket: a connection for each request, on which busctl(1) answers."""
+    """The client of such a socket: a connection for each request, on which busctl(1) answers.
+
+    This one is the queen's, who may start and stop the hive, and stop everything.
+    """
+
+    socket_unit = CONTROL_SOCKET_UNIT
+    """The unit that listens."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._ahead: socket.socket | None = None
+
+    @property
+    def path(self) -> Path:
+        """The socket."""
+        return self._scope.control_socket
 
     def prepare(self) -> None:
         """Connect for the next request, which then need not wait until systemd has started its service.
@@ -51,7 +66,7 @@ class Control:
         ahead = socket.socket(socket.AF_UNIX)
         ahead.setblocking(False)
         try:
-            ahead.connect(os.fspath(self._scope.control_socket))
+            ahead.connect(os.fspath(self.path))
         except OSError:  # the request itself will say so
             ahead.close()
             return
@@ -72,28 +87,28 @@ class Control:
         doing = f"{_DOING[verb]} {unit}"
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                answer = await self._answer(f"{verb} {unit}\n")
+                answer = await self._answer(f"{verb} {unit}\n", ANSWER_BYTES)
         except TimeoutError as error:
             raise error_for(doing, "TimedOut", "systemd is silent", self._scope, ANSWER_TIMEOUT) from error
         except OSError as error:
-            why = f"{CONTROL_SOCKET_UNIT} does not answer ({error.strerror})"
+            why = f"{self.socket_unit} does not answer ({error.strerror})"
             raise self._failed(f"{doing}: {why}") from error
         if answer.endswith(_DONE):
             return answer.removesuffix(_DONE).strip().removeprefix(_JOB).removesuffix('"')
         if _FAILED in answer:
             said = answer.partition(_FAILED)[2]
             raise error_for(doing, "", said, self._scope, ANSWER_TIMEOUT)
-        raise self._failed(f"{doing}: {CONTROL_SOCKET_UNIT} ended with {answer or 'no answer'}")
+        raise self._failed(f"{doing}: {self.socket_unit} ended with {answer or 'no answer'}")
 
-    async def _answer(self, request: str) -> str:
+    async def _answer(self, request: str, limit: int) -> str:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             reader, writer = await asyncio.open_unix_connection(sock=ahead)
         else:
-            reader, writer = await asyncio.open_unix_connection(self._scope.control_socket)
+            reader, writer = await asyncio.open_unix_connection(self.path)
         try:
             writer.write(request.encode())
-            answer = await reader.readexactly(ANSWER_BYTES)
+            answer = await reader.readexactly(limit)
         except asyncio.IncompleteReadError as end:
             answer = end.partial
         finally:
@@ -101,5 +116,27 @@ class Control:
         return answer.decode(errors="replace").strip()
 
     def _failed(self, message: str) -> NoAnswer:
-        restart = self._scope.systemctl(f"restart {CONTROL_SOCKET_UNIT}", as_root=True)
-        return NoAnswer(message, hint=f"{restart}\n{self._scope.where_to_look(CONTROL_SOCKET_UNIT)}")
+        restart = self._scope.systemctl(f"restart {self.socket_unit}", as_root=True)
+        return NoAnswer(message, hint=f"{restart}\n{self._scope.where_to_look(self.socket_unit)}")
+
+
+class HiveControl(Control):
+    """That of the hive, which may start and stop workers and fetches, and read the last lines of a worker."""
+
+    socket_unit = HIVE_CONTROL_SOCKET_UNIT
+
+    @property
+    def path(self) -> Path:
+        return self._scope.hive_control_socket
+
+    async def log(self, unit: str) -> list[str]:
+        """The last lines that a worker has written, at most 20; [] if they cannot be read.
+
+        The hive's user may not read the journal, which has everybody's lines.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                answer = await self._answer(f"log {unit}\n", LOG_BYTES)
+        except (TimeoutError, OSError):
+            return []
+        return [] if _FAILED in answer else answer.splitlines()

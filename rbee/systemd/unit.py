@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from rbee.errors import BadConfig, JobReplaced, TimedOut, UnitFailed, with_packages
@@ -299,12 +297,3 @@ def cure_of(unit: str, state: UnitState, scope: Scope = SYSTEM) -> str:
         return f"It is not installed; {with_packages(package)}"
     status, journal = scope.systemctl(f"status {unit}"), scope.journalctl(f"-u {unit} -e")
     return f"{status}; {journal}\n{scope.doctor}"
-
-
-def invocation_of(unit: str, root: Path = Path("/"), scope: Scope = SYSTEM) -> str | None:
-    """The invocation ID of another unit while it runs, from a link that systemd makes for journald."""
-    folder = root / scope.runtime.parent.relative_to("/") / "systemd/units"
-    try:
-        return os.readlink(folder / f"invocation:{unit}")
-    except OSError:
-        return None

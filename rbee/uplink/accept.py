@@ -100,7 +100,7 @@ class Uplink(Frames):
     @property
     def client(self) -> HiveClient:
         """A client for the hive."""
-        return HiveClient(self)
+        return HiveClient(self, scope=REMOTE)
 
     async def ask(
         self,

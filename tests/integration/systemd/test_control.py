@@ -12,7 +12,7 @@ import pytest
 
 from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
 from rbee.scope import HIVE_UNIT, SYSTEM, TARGET
-from rbee.systemd.control import ANSWER_BYTES, Control
+from rbee.systemd.control import ANSWER_BYTES, Control, HiveControl
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(5)
@@ -125,3 +125,24 @@ async def test_an_answer_is_not_waited_for_without_end(
     async with a_control(tmp_path, lambda request: None) as control:
         with pytest.raises(TimedOut, match="starting rbee-hive.service: no answer within"):
             await control.ask("start", HIVE_UNIT)
+
+
+async def test_the_hive_s_own_socket_has_its_name_and_the_last_lines_of_a_worker(tmp_path: Path) -> None:
+    control = HiveControl(replace(SYSTEM, runtime=tmp_path))
+    with pytest.raises(UnitFailed, match=r"hive-control.socket does not answer \(No such file"):
+        await control.ask("start", "rbee-worker@bee-1.service")
+    assert await control.log("rbee-worker@bee-1.service") == []
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.readline())
+        writer.write(b"Call failed: no\n" if b"other" in requests[-1] else b"one\n\xff two\n")
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "hive-control.sock")
+    try:
+        assert await control.log("rbee-worker@bee-1.service") == ["one", "\ufffd two"]
+        assert await control.log("other.service") == []
+    finally:
+        server.close()
+    assert requests[0] == b"log rbee-worker@bee-1.service\n"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from rbee.errors import BadConfig, JobReplaced, RbeeError, TimedOut, UnitFailed, with_packages
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, user_scope
-from rbee.systemd.daemon import invocation_id
-from rbee.systemd.unit import Unit, UnitState, check_job, cure_of, invocation_of, unusable
+from rbee.systemd.unit import Unit, UnitState, check_job, cure_of, unusable
 from tests.unit.systemd.played import PlayedConnection
 
 
@@ -214,17 +211,6 @@ def test_a_job_that_fails_tells_what_systemd_and_the_unit_say_and_the_cure(
         check_job(unit, result, lambda: state, "start")
 
     assert (caught.value.message, caught.value.hint) == (message, hint)
-
-
-def test_the_invocation_of_a_unit_is_what_systemd_tells_the_unit_itself(tmp_path: Path) -> None:
-    links = tmp_path / "run/systemd/units"
-    links.mkdir(parents=True)
-    (links / "invocation:a.service").symlink_to("0" * 32)
-
-    assert invocation_of("a.service", tmp_path) == invocation_id({"INVOCATION_ID": "0" * 32}) == "0" * 32
-    assert invocation_of("b.service", tmp_path) is None
-    assert invocation_id({}) is None
-    assert invocation_id({"INVOCATION_ID": "x"}) is None
 
 
 def test_of_a_user_s_unit_the_cure_is_what_that_user_types() -> None:
