@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -38,10 +38,11 @@ def build(
     look: Callable[[], Awaitable[Sample]],
     leave: Callable[[], None] | None = None,
     scope: Scope = SYSTEM,
+    more: Mapping[Route[Any], Handler] | None = None,
 ) -> Router:
     """Return the hive's app. `detect` and `leave` may block; `stop` returns, and this process then ends.
 
-    `leave` forgets a queen on another machine, and does the same; None for the local queen.
+    `leave` forgets a remote queen, and does the same; None for the local one. `more` are other parts' routes.
     """
 
     async def health(_request: Request) -> HiveHealth:
@@ -54,6 +55,19 @@ def build(
         stop()
         return Accepted("stopping")
 
+    handlers: dict[Route[Any], Handler] = {
+        HiveRoutes.HEALTH: health,
+        HiveRoutes.DEVICES: _Detection(heart, detect, scope).answer,
+        HiveRoutes.SAMPLE: sample,
+        HiveRoutes.SHUTDOWN: shutdown,
+        HiveRoutes.LEAVE: _leaving(heart, leave),
+        **(more or {}),
+        HiveRoutes.OPENAPI: health,  # answered from the route table
+    }
+    return build_app("rbee hive", __version__, handlers)
+
+
+def _leaving(heart: Heart, leave: Callable[[], None] | None) -> Handler:
     async def leave_queen(_request: Request) -> Accepted:
         if leave is None:
             raise NotPermitted("this hive's queen is on its own machine")
@@ -61,15 +75,7 @@ def build(
         await in_daemonic_thread(leave)
         return Accepted("stopping")
 
-    handlers: dict[Route[Any], Handler] = {
-        HiveRoutes.HEALTH: health,
-        HiveRoutes.DEVICES: _Detection(heart, detect, scope).answer,
-        HiveRoutes.SAMPLE: sample,
-        HiveRoutes.SHUTDOWN: shutdown,
-        HiveRoutes.LEAVE: leave_queen,
-        HiveRoutes.OPENAPI: health,  # answered from the route table
-    }
-    return build_app("rbee hive", __version__, handlers)
+    return leave_queen
 
 
 class _Detection:

@@ -67,8 +67,8 @@ class Beats(Protocol):
 class Heart(Narrator):
     """Sends heartbeats. As a narrator it keeps lines for the next one.
 
-    `status` is called with the unit's new status text. `fingerprint` is called for each beat and must be
-    quick. `instance` identifies this process to the queen.
+    `status` is called with the unit's new status text. `fingerprint` and `work` are called for each beat and
+    must be quick. `instance` identifies this process to the queen.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Heart(Narrator):
         status: Callable[[str], None],
         queen_name: str,
         fingerprint: Callable[[], str | None] = lambda: None,
+        work: Callable[[], str | None] = lambda: None,
         instance: str | None = None,
         scope: Scope = SYSTEM,
     ) -> None:
@@ -89,6 +90,8 @@ class Heart(Narrator):
         self._status = status
         self._queen_name = queen_name
         self._fingerprint = fingerprint
+        self._work = work
+        self._hurried = asyncio.Event()
         self._instance = instance or secrets.token_hex(16)
         self._scope = scope
         self._interval = FIRST_INTERVAL
@@ -99,6 +102,8 @@ class Heart(Narrator):
         self._machine: MachineEnd | None = None
         """What the machine does, for the last beat."""
         self._beating = asyncio.Lock()
+        self._sending: asyncio.Future[HeartbeatAck] | None = None
+        self._is_stopped = False
         self._is_announced = False
 
     @property
@@ -135,11 +140,26 @@ class Heart(Narrator):
             about = {"job_id": ack.job_id} if ack and ack.job_id else {}
             self.narrate(SENDING_HEARTBEAT, "Sending first heartbeat to queen", **about)
         while True:
+            self._hurried.clear()
             await self.beat()
             wait = self._interval * (1 - random.uniform(0, JITTER))
             if not is_patient and self._failure is not None:
                 raise self._failure
-            await asyncio.sleep(wait)
+            await self._pause(wait)
+
+    def hurry(self) -> None:
+        """Beat as soon as possible, as the work of the hive has changed."""
+        self._hurried.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until there is a hurry, and LEAST_INTERVAL at least."""
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(max(0, began + LEAST_INTERVAL - asyncio.get_running_loop().time()))
 
     async def beat(self) -> None:
         """Beat now, and again while there are lines left: a beat carries the lines of one job."""
@@ -162,15 +182,37 @@ class Heart(Narrator):
             beat = self._compose(state)
             self._failure = None
             try:
-                ack = await self._queen.beat(beat, timeout=timeout)
+                ack = await self._send(beat, timeout)
             except RbeeError as error:
                 self._failure = error
                 self.tell_trouble(error)
+                return None
+            if ack is None:
                 return None
             while self._lines and self._lines[0][1] in beat.lines:
                 self._lines.popleft()
             self._heard(ack)
             return ack
+
+    async def _send(self, beat: Heartbeat, timeout: float | None) -> HeartbeatAck | None:
+        """Send a beat and return its ack, None if stop() has ended it."""
+        if self._is_stopped:
+            return None
+        self._sending = asyncio.ensure_future(self._queen.beat(beat, timeout=timeout))
+        try:
+            await asyncio.wait((self._sending,))
+        finally:
+            self._sending.cancel()
+        return None if self._sending.cancelled() else self._sending.result()
+
+    def stop(self) -> None:
+        """End the beat that is being sent, for whatever, and send no more: the hive stops.
+
+        A queen who died is started again when her hive has stopped, and takes no beat before.
+        """
+        self._is_stopped = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     def _compose(self, state: Literal["starting", "ready", "stopping"]) -> Heartbeat:
         # A beat carries the lines of one job; those of the next go with the next.
@@ -192,6 +234,7 @@ class Heart(Narrator):
             job_id=job_id,
             lines=tuple(lines),
             fingerprint=self._fingerprint(),
+            work=self._work(),
             machine=self._machine,
         )
 

@@ -22,10 +22,13 @@ from rbee.hive.devices import Detector, Sampler
 from rbee.hive.heartbeat import Heart
 from rbee.hive.membership import Membership, Memberships
 from rbee.hive.queen import FindMachineEnd, LocalQueen, Queen
+from rbee.hive.serving import Serving
+from rbee.hive.work import Serials, Work
 from rbee.narration import CONFIG_WARNING, GOODBYE, HIVE_STARTED, MEMBERSHIP_RESTORED, Narrator
 from rbee.scope import HIVE_PROGRAM, Scope
 from rbee.server.uvicorn import serve
 from rbee.systemd.daemon import Notifier
+from rbee.wire.leases import CONNECT_PROTOCOL
 
 log = logging.getLogger("rbee")
 
@@ -67,6 +70,7 @@ class Hive:
             self.queen = RemoteQueen(self._memberships, membership, site.scope)
         self.detector = detector
         self.sampler = Sampler(self.queen.hive_id, detector)
+        self.mark = Work(Serials(), self._hurry)
         self.heart = Heart(
             self.queen.hive_id,
             self.queen.beats,
@@ -74,9 +78,11 @@ class Hive:
             status=notifier.status,
             queen_name=self.queen.name,
             fingerprint=self.sampler.fingerprint,
+            work=lambda: self.mark.mark,
             instance=site.instance,
             scope=site.scope,
         )
+        self.serving = Serving(site.scope, site.state, detector, self.heart, self.mark)
         self._exit_status = 0
         self._stop_requested = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
@@ -103,6 +109,7 @@ class Hive:
             at_the_end.push_async_callback(hive.queen.close)
             at_the_end.push_async_callback(hive.sampler.close)
             at_the_end.callback(detector.close)
+            at_the_end.push_async_callback(hive.serving.close)
             at_the_end.push_async_callback(hive._stop_working)
             yield hive
 
@@ -123,6 +130,7 @@ class Hive:
             started=partial(self._begin_work, served),
             stopping=self.end_work,
             daemons=() if queen_uid is None else (queen_uid,),
+            upgrades=(CONNECT_PROTOCOL,),
         )
         if self._working is not None and self._working.done() and not self._working.cancelled():
             self._working.result()
@@ -140,10 +148,18 @@ class Hive:
             look=self.sampler.look,
             leave=None if forget is None else self._leaving(forget),
             scope=self._site.scope,
+            more=self.serving.routes(),
         )
+
+    def _hurry(self) -> None:
+        self.heart.hurry()
 
     async def work(self, served: ASGIApp) -> None:
         """What the hive does for its queen until cancelled."""
+        try:
+            await self.serving.take_up()
+        except Exception:
+            log.exception("what the hive before has left could not be taken up")
         await self.queen.work(self.heart, served)
 
     async def end_work(self) -> None:
@@ -153,6 +169,7 @@ class Hive:
             await self._stop_working()
             self.detector.close()
             await self.sampler.close()
+        self.heart.stop()
 
     def _take_up_membership(self) -> Membership | None:
         """Whose hive this is, if its queen is on another machine: as it joined meanwhile, or before."""

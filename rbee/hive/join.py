@@ -36,7 +36,7 @@ from rbee.narration import JOIN_FAILED, JOINED_QUEEN, Journal
 from rbee.scope import HIVE_UNIT, REMOTE, SYSTEM, Scope, scope_of
 from rbee.server.daemon import run_daemon
 from rbee.systemd.daemon import Notifier, state_directory
-from rbee.systemd.unit import invocation_of
+from rbee.systemd.links import invocation_of
 from rbee.wire.codec import decode
 from rbee.wire.fleet import Join
 from rbee.wire.routes import INSTANCE_HEADER, FleetRoutes

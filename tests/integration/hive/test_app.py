@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,18 @@ import pytest
 from rbee import __version__
 from rbee.client.link import HeartbeatClient
 from rbee.hive.app import build
+from rbee.hive.devices import Detector
 from rbee.hive.heartbeat import Heart
+from rbee.hive.serving import Serving
+from rbee.hive.work import Serials, Work
 from rbee.narration import Event, Narrator
+from rbee.scope import SYSTEM
+from rbee.server.app import Handler
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import decode
 from rbee.wire.devices import Cpu, Devices
 from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
-from rbee.wire.routes import HiveRoutes
+from rbee.wire.routes import HiveRoutes, Route
 from rbee.wire.samples import Sample
 from tests.integration.unix_http import Answer, raw, request, served
 
@@ -70,13 +75,15 @@ async def a_hive(
     detect: Callable[[], Devices] = lambda: DEVICES,
     stop: Callable[[], None] = lambda: None,
     leave: Callable[[], None] | None = None,
+    more: Mapping[Route[Any], Handler] | None = None,
 ) -> AsyncIterator[Hive]:
     hive = Hive(tmp_path / "hive.sock")
 
     async def look() -> Sample:
         return SAMPLE
 
-    async with served(build(hive.heart, detect, stop, look=look, leave=leave), hive.path, notifier):
+    app = build(hive.heart, detect, stop, look=look, leave=leave, more=more)
+    async with served(app, hive.path, notifier):
         yield hive
 
 
@@ -106,7 +113,10 @@ async def test_a_hive_that_has_joined_says_that_its_queen_is_remote(
 
 
 async def test_the_document_lists_every_route(tmp_path: Path, silent_notifier: Notifier) -> None:
-    answer, _ = await asked(tmp_path, silent_notifier, "GET", "/v1/openapi.json")
+    work = Work(Serials(), lambda: None)
+    serving = Serving(SYSTEM, tmp_path, Detector(tmp_path), Narrator(), work)
+    more = {"more": serving.routes()}
+    answer, _ = await asked(tmp_path, silent_notifier, "GET", "/v1/openapi.json", options=more)
 
     told = {(method.upper(), path) for path, methods in answer.json["paths"].items() for method in methods}
     assert told == {(route.method, route.path) for route in HiveRoutes.ALL}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 
@@ -90,14 +89,14 @@ async def beating(body: Body, beats: int, monkeypatch: pytest.MonkeyPatch) -> li
     pauses: list[float] = []
     enough = asyncio.Event()
 
-    async def sleep(seconds: float) -> None:
+    async def pause(_heart: Heart, seconds: float) -> None:
         pauses.append(seconds)
         if len(body.queen.beats) >= beats:
             enough.set()
             await asyncio.Event().wait()
 
     with monkeypatch.context() as patch:
-        patch.setattr(rbee.hive.heartbeat.asyncio, "sleep", sleep)
+        patch.setattr(Heart, "_pause", pause)
         running = asyncio.ensure_future(body.heart.run())
         await enough.wait()
     running.cancel()
@@ -106,6 +105,24 @@ async def beating(body: Body, beats: int, monkeypatch: pytest.MonkeyPatch) -> li
 
 
 # Beating
+
+
+async def test_a_change_of_its_work_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee.hive.heartbeat.LEAST_INTERVAL", 0.01)
+    body = Body()
+    marks = iter([None, None, "1a", "1b"])
+    body.heart._work = lambda: next(marks)
+    running = asyncio.ensure_future(body.heart.run())
+    await until(lambda: len(body.queen.beats) == 2)
+    body.heart.hurry()
+    await until(lambda: len(body.queen.beats) == 3)
+    body.heart.hurry()
+    body.heart.hurry()
+    await until(lambda: len(body.queen.beats) == 4)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert [beat.work for beat in body.queen.beats] == [None, None, "1a", "1b"]
 
 
 async def test_each_beat_tells_the_fingerprint_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,17 +423,13 @@ async def pauses_of(
     pauses: list[float] = []
     enough = asyncio.Event()
 
-    class Quick:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(asyncio, name)
+    async def pause(_heart: Heart, seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) >= count:
+            enough.set()
+            await asyncio.Event().wait()
 
-        async def sleep(self, seconds: float) -> None:
-            pauses.append(seconds)
-            if len(pauses) >= count:
-                enough.set()
-                await asyncio.Event().wait()
-
-    monkeypatch.setattr(rbee.hive.heartbeat, "asyncio", Quick())
+    monkeypatch.setattr(Heart, "_pause", pause)
     monkeypatch.setattr(rbee.hive.heartbeat, "JITTER", 0)
     heart = Heart("gpu1", queen, Narrator(), status=lambda text: None, queen_name="queen:8500")
     running = asyncio.ensure_future(heart.run(is_patient=is_patient))
@@ -482,3 +495,15 @@ async def test_run_anew_it_beats_at_once_and_announces_itself_no_second_time() -
     with pytest.raises(UnknownHive):
         await heart.run(is_patient=False)
     assert [beat.state for beat in queen.beats] == ["starting", "ready", "ready"]
+
+
+async def test_a_beat_that_no_queen_takes_does_not_keep_the_hive_from_stopping() -> None:
+    body = Body()
+    body.queen.holds.clear()
+    beating = asyncio.ensure_future(body.heart.beat())
+    await body.queen.heard.wait()
+    body.heart.stop()
+    await beating
+    await body.heart.beat()
+    assert len(body.queen.beats) == 1
+    assert body.status == []

@@ -1,0 +1,119 @@
+"""Runs rbee-fetch@ID.service: a request in a file, the unit, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from rbee.files import write_whole
+from rbee.modelfile.store import StoreRequest, read_small, small
+from rbee.scope import Scope, fetch_unit
+from rbee.systemd.control import Verb
+from rbee.systemd.unit import UnitState
+
+READ_AGAIN = 60.0
+"""Seconds after which a unit's state is read again, if no signal came."""
+
+
+class Units(Protocol):
+    """What is asked of systemd's bus, as of AsyncBus."""
+
+    def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever a property of the unit changes."""
+
+    async def state(self, unit: str) -> UnitState:
+        """Return the unit's state."""
+
+    async def has_job(self, unit: str) -> bool:
+        """Has systemd a job for the unit?"""
+
+
+class Asks(Protocol):
+    """Where systemd is asked to start and stop, as Control."""
+
+    async def ask(self, verb: Verb, unit: str) -> str:
+        """Have systemd do this."""
+
+
+class FetchUnits:
+    """The instances of rbee-fetch@.service, each with the file of its request."""
+
+    def __init__(self, scope: Scope, units: Units, control: Asks) -> None:
+        self._folder = scope.fetch_requests
+        self._units = units
+        self._control = control
+        self._changed: dict[str, asyncio.Event] = {}
+        """By unit. A match of the bus is for ever, so that each unit has one."""
+
+    # Requests
+
+    def requests(self) -> dict[str, StoreRequest]:
+        """Return the requests that are there, by id; one that cannot be read is removed."""
+        found: dict[str, StoreRequest] = {}
+        paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        for path in paths:
+            request = None if path.name.startswith(".") else read_small(path, StoreRequest)
+            if request is None:
+                path.unlink(missing_ok=True)
+            else:
+                found[path.name] = request
+        return found
+
+    async def write(self, fetch_id: str, request: StoreRequest) -> None:
+        """Write the request of a unit, in the place of the one before; for root and this user only."""
+        await asyncio.to_thread(self._write, self._folder / fetch_id, request)
+
+    def _write(self, path: Path, request: StoreRequest) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        write_whole(path, small(request), mode=0o600)
+
+    def drop(self, fetch_id: str) -> None:
+        """Remove a request."""
+        (self._folder / fetch_id).unlink(missing_ok=True)
+
+    # The unit
+
+    async def run(self, fetch_id: str, heard: Callable[[UnitState], None] = lambda state: None) -> UnitState:
+        """Start the unit, unless it runs, and return its state when it has ended; raises RbeeError.
+
+        `heard` gets its state each time that this changes.
+        """
+        unit = fetch_unit(fetch_id)
+        self._listen(unit)
+        state = await self._units.state(unit)
+        if state.active == "failed":
+            await self._control.ask("reset-failed", unit)
+        if state.is_stopped:
+            await self._control.ask("start", unit)
+        return await self._end(unit, heard)
+
+    async def stop(self, fetch_id: str) -> None:
+        """Stop the unit, and return when it has ended; raises RbeeError."""
+        unit = fetch_unit(fetch_id)
+        self._listen(unit)
+        if not (await self._units.state(unit)).is_stopped:
+            await self._control.ask("stop", unit)
+            await self._end(unit, lambda state: None)
+
+    async def _end(self, unit: str, heard: Callable[[UnitState], None]) -> UnitState:
+        changed = self._listen(unit)
+        while True:
+            changed.clear()
+            state = await self._units.state(unit)
+            heard(state)
+            if state.is_stopped and not await self._units.has_job(unit):
+                return await self._units.state(unit)
+            try:
+                async with asyncio.timeout(READ_AGAIN):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    def _listen(self, unit: str) -> asyncio.Event:
+        changed = self._changed.get(unit)
+        if changed is None:
+            changed = self._changed[unit] = asyncio.Event()
+            self._units.on_unit_changed(unit, changed.set)
+        return changed

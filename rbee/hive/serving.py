@@ -1,0 +1,131 @@
+"""What a hive serves models with: its memory book, its workers and its fetches, each opened at its first use.
+
+Most starts of a hive need none of them, and import none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rbee.hive.memory import api as memory_api
+from rbee.hive.models import api as models_api
+from rbee.hive.work import Prompt, Work
+from rbee.hive.workers import api as workers_api
+from rbee.narration import Narrator
+from rbee.scope import Scope
+from rbee.server.app import Handler
+from rbee.wire.routes import Route
+
+if TYPE_CHECKING:
+    from rbee.hive.devices import Detector
+    from rbee.hive.memory.book import Book
+    from rbee.hive.models.fetches import Fetches
+    from rbee.hive.units import SystemdUnits
+    from rbee.hive.workers.workers import Workers
+
+
+class Serving:
+    """Opens each part once, and closes those that were opened."""
+
+    def __init__(self, scope: Scope, state: Path, detector: Detector, narrator: Narrator, work: Work) -> None:
+        self._scope = scope
+        self._worker_folder = state / scope.worker_specifications.name
+        self._detector = detector
+        self._narrator = narrator
+        self._work = work
+        self._book: Book | None = None
+        self._units: SystemdUnits | None = None
+        self._fetches: Fetches | None = None
+        self._opening: asyncio.Task[Workers] | None = None
+
+    def routes(self) -> Mapping[Route[Any], Handler]:
+        """Return the handlers of their routes."""
+        return {
+            **memory_api.routes(self.book),
+            **models_api.routes(self.fetches),
+            **workers_api.routes(self.workers),
+        }
+
+    async def take_up(self) -> None:
+        """Open what an earlier hive has left something of."""
+        if _has_entries(self._worker_folder) or _has_entries(self._scope.worker_runtime):
+            await self.workers()
+        if _has_entries(self._scope.fetch_requests) or models_api.has_parts(self._scope):
+            self.fetches()
+
+    def book(self) -> Book:
+        """Return the memory book."""
+        if self._book is None:
+            from rbee.hive.memory.book import Book
+
+            self._book = Book(self._detector)
+        return self._book
+
+    def units(self) -> SystemdUnits:
+        """Return systemd's units of workers and fetches."""
+        if self._units is None:
+            from rbee.hive.units import SystemdUnits
+
+            self._units = SystemdUnits(self._scope)
+        return self._units
+
+    def fetches(self) -> Fetches:
+        """Return the fetches, which go on with what an earlier hive has begun."""
+        if self._fetches is None:
+            from rbee.hive.models.fetches import Fetches
+
+            units = self.units()
+            self._fetches = Fetches(self._scope, units, units, Prompt(self._narrator, self._work))
+            self._fetches.resume()
+        return self._fetches
+
+    async def workers(self) -> Workers:
+        """Return the workers, with those adopted that run already."""
+        if self._opening is None or _has_failed(self._opening):
+            self._opening = asyncio.ensure_future(self._open_workers())
+        # A client that leaves ends its own request only.
+        return await asyncio.shield(self._opening)
+
+    async def _open_workers(self) -> Workers:
+        from rbee.hive.workers.workers import Workers
+
+        return await Workers.open(
+            self._scope,
+            self._worker_folder,
+            self.book(),
+            self.units(),
+            self._narrator,
+            self._work,
+            self._detector,
+        )
+
+    async def close(self) -> None:
+        """Follow nothing any more: workers and fetches go on by themselves."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            if opening.done() and not _has_failed(opening):
+                await opening.result().close()
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        if self._fetches is not None:
+            await self._fetches.close()
+        if self._units is not None:
+            self._units.close()
+        if self._book is not None:
+            await self._book.close()
+
+
+def _has_failed(task: asyncio.Task[Workers]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _has_entries(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False

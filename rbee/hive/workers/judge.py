@@ -1,0 +1,92 @@
+"""What the state of a worker's unit means."""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import NamedTuple
+
+from rbee.errors import BadConfig
+from rbee.scope import Scope, worker_unit
+from rbee.systemd.unit import UnitState, said_by
+from rbee.wire.workers import StartWorker, WorkerState
+
+LOADING = re.compile(r"loading ([0-9]{1,3}) %")
+
+NAMESPACE, CREDENTIALS, EXEC = 226, 243, 203
+"""Exit statuses of systemd's own, see systemd.exec(5)."""
+
+
+class Verdict(NamedTuple):
+    """The state of a worker, and why it has it."""
+
+    state: WorkerState
+    reason: str = ""
+    percent: float | None = None
+    pid: int | None = None
+
+
+def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> Verdict | None:
+    """Return what a unit's state means for its worker; None for a state that passes at once.
+
+    `last_end` is how the engine ended before, which systemd forgets at a restart.
+    """
+    if unit.is_active:
+        return Verdict("ready", pid=unit.main_pid or None)
+    if unit.sub.startswith("auto-restart"):
+        return Verdict("loading", f"{end_of(unit, start, scope)}; it is started again")
+    if unit.active == "activating":
+        match = LOADING.match(unit.status_text)
+        percent = min(float(match[1]), 100.0) if match else None
+        return Verdict("loading", again(unit, last_end), percent, unit.main_pid or None)
+    if unit.active == "deactivating":
+        return Verdict("stopping", pid=unit.main_pid or None) if unit.result == "success" else None
+    if unit.active == "failed":
+        end = end_of(unit, start, scope, last_end)
+        return Verdict("failed", f"given up after several starts: {end}" if unit.restarts else end)
+    return Verdict("stopped")
+
+
+def again(unit: UnitState, last_end: str) -> str:
+    """The reason of a worker that loads: how it ended before, if it did."""
+    return f"start {unit.restarts + 1}: {last_end}" if unit.restarts and last_end else ""
+
+
+def end_of(unit: UnitState, start: StartWorker, scope: Scope, last_end: str = "") -> str:
+    """How the engine of a unit that failed has ended, with the cure if there is one."""
+    status = unit.exit_status
+    if unit.result == "start-limit-hit":
+        return last_end or _by_status(unit, start, scope)
+    if unit.result == "oom-kill":
+        return (
+            f"out of memory: the kernel has ended it; see {scope.rbeectl(f'place {start.model} --dry-run')}"
+        )
+    if unit.result == "timeout":
+        return "it did not become ready in time: it neither read nor computed"
+    if unit.result in ("signal", "core-dump"):
+        return f"the engine {start.engine} ended by {_signal(status)}"
+    if unit.result == "resources":
+        return f"systemd could not start it; see {scope.journalctl(f'-u {worker_unit(start.id)} -e')}"
+    return _by_status(unit, start, scope)
+
+
+def _by_status(unit: UnitState, start: StartWorker, scope: Scope) -> str:
+    status = unit.exit_status
+    if status == NAMESPACE:
+        shown = scope.rbeectl(f"model show {start.model}")
+        return f"the model's file {start.path} is gone, or on a disk that is not mounted; see {shown}"
+    if status == EXEC:
+        return f"the program rbee-worker is missing; {scope.doctor}"
+    if status == CREDENTIALS:
+        return f"systemd could not set up its credentials; {scope.doctor}"
+    if status == BadConfig.exit_code and unit.status_text:
+        return "; try: ".join(said_by(unit))  # of the launcher
+    when = " before it was ready" if unit.result == "protocol" else ""
+    return f"the engine {start.engine} ended with exit status {status}{when}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,248 @@
+"""The life of a worker: follows its unit from the start to the end, and narrates it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from rbee.errors import RbeeError
+from rbee.hive.memory.book import Book
+from rbee.hive.units import Units
+from rbee.hive.work import Work
+from rbee.hive.workers.judge import Verdict, end_of, judge
+from rbee.hive.workers.specification import Specifications
+from rbee.hive.workers.worker import Worker
+from rbee.narration import (
+    MEMORY_HELD,
+    WORKER_FAILED,
+    WORKER_READY,
+    WORKER_RESTARTED,
+    WORKER_STOPPED,
+    Event,
+    Narrator,
+)
+from rbee.scope import Scope, worker_unit
+from rbee.systemd.links import invocation_of
+from rbee.systemd.unit import UnitState
+from rbee.text import shown_span
+from rbee.wire.workers import Holder
+
+log = logging.getLogger("rbee")
+
+RETRY_INTERVAL = 1.0
+"""Seconds until systemd is asked again that did not answer."""
+
+GIB = 2**30
+
+
+class Parts(NamedTuple):
+    """What the lives of all workers share."""
+
+    scope: Scope
+    specifications: Specifications
+    book: Book
+    units: Units
+    narrator: Narrator
+    work: Work
+
+
+class Life:
+    """Runs until the worker is over. `gone` is called at the end of one that is to be forgotten."""
+
+    def __init__(self, worker: Worker, parts: Parts, gone: Callable[[Worker], None]) -> None:
+        self.worker = worker
+        self.unit = worker_unit(worker.id)
+        self._parts = parts
+        self._gone = gone
+        self._running: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    # Follow
+
+    def begin(self, *, is_new: bool) -> None:
+        """Follow the unit, and start it if the worker is new."""
+        changed = self._parts.units.follow(self.unit)
+        if is_new:
+            self._starting = asyncio.ensure_future(self._parts.units.start(self.unit))
+            self._starting.add_done_callback(partial(_note_end, changed))
+        self._running = asyncio.ensure_future(self._follow(changed))
+
+    async def end(self) -> None:
+        """Follow no more: the worker goes on by itself."""
+        for task in (self._running, self._starting, self._stopping):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _follow(self, changed: asyncio.Event) -> None:
+        while not self.worker.is_over:
+            changed.clear()
+            try:
+                await self._look()
+            except RbeeError as error:
+                log.warning("the worker %s cannot be followed, retrying: %s", self.worker.id, error)
+                await asyncio.sleep(RETRY_INTERVAL)
+                changed.set()
+            except Exception:
+                log.exception("following the worker %s failed", self.worker.id)
+                await asyncio.sleep(RETRY_INTERVAL)
+                changed.set()
+            if not self.worker.is_over:
+                await changed.wait()
+
+    async def _look(self) -> None:
+        starting = self._starting
+        is_asked = starting is None or starting.done()
+        state = await self._parts.units.state(self.unit)
+        verdict = judge(state, self.worker.start, self.worker.last_end, self._parts.scope)
+        if verdict is not None and verdict.state == "stopped":
+            if not is_asked:
+                return  # systemd has not begun yet
+            verdict = _refused(starting) or verdict
+        if verdict is not None:
+            await self._take(state, verdict)
+
+    async def _take(self, state: UnitState, verdict: Verdict) -> None:
+        worker = self.worker
+        before = worker.state
+        if verdict.state == "failed":
+            await self._fail(verdict.reason)
+            return
+        if verdict.state == "stopped":
+            await self._clean("somebody else has stopped it")
+            return
+        if state.sub.startswith("auto-restart"):
+            worker.last_end = end_of(state, worker.start, self._parts.scope)
+        changed = worker.change(verdict.state, verdict.reason, percent=verdict.percent, pid=verdict.pid)
+        if verdict.state == "ready" and before != "ready":
+            await self._is_ready()
+        elif changed and state.sub.startswith("auto-restart"):
+            worker.began = time.monotonic()
+            self._narrate(WORKER_RESTARTED, f"{self._name} has ended: {verdict.reason}")
+        if changed:
+            self._parts.work.changed()
+
+    async def _is_ready(self) -> None:
+        worker = self.worker
+        seconds = shown_span(time.monotonic() - worker.began)
+        self._narrate(WORKER_READY, f"{self._name} is ready in {seconds}")
+        worker.job_id = None  # what comes is not the start's any more
+        await self._parts.book.loaded(worker.id)
+
+    async def _fail(self, reason: str) -> None:
+        worker, parts = self.worker, self._parts
+        lines = await parts.units.log(self.unit)
+        held = await self._release()
+        worker.change("failed", f"{reason}; {held}" if held else reason, log=lines)
+        self._narrate(WORKER_FAILED, f"{self._name} failed: {worker.reason}")
+        worker.job_id = None
+        parts.units.unfollow(self.unit)
+        parts.work.changed()
+
+    # Stop
+
+    async def stop(self) -> None:
+        """Stop the worker, and return when its memory is free again, or its holder is in `reason`.
+
+        Raises TimedOut or UnitFailed if systemd does not stop it; then it is as it was.
+        """
+        if self._stopping is None or self._stopping.done():
+            self._stopping = asyncio.ensure_future(self._stop())
+        # A client that leaves ends its own request only.
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        worker, parts = self.worker, self._parts
+        for task in (self._running, self._starting):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if worker.state == "stopped":
+            return
+        was_failed = worker.state == "failed"
+        worker.change("stopping", "it was told to stop", pid=worker.pid)
+        parts.work.changed()
+        try:
+            await parts.units.stop(self.unit)
+            if was_failed:
+                await parts.units.reset_failed(self.unit)
+        except RbeeError as error:
+            worker.change("stopping", f"systemd has not stopped it: {error.message}", pid=worker.pid)
+            self.begin(is_new=False)
+            raise
+        await self._clean("")
+
+    async def _clean(self, reason: str) -> None:
+        """Remove what there is of a worker that has stopped."""
+        worker, parts = self.worker, self._parts
+        held = await self._release()
+        parts.specifications.remove(worker.id)
+        worker.change("stopped", "; ".join(filter(None, (reason, held))))
+        self._narrate(WORKER_STOPPED, f"{self._name} has stopped" + (f": {reason}" if reason else ""))
+        parts.units.unfollow(self.unit)
+        self._gone(worker)
+        parts.work.changed()
+
+    async def _release(self) -> str:
+        """Give the memory back; return who still holds it, '' if nobody does."""
+        worker, book = self.worker, self._parts.book
+        holder = await book.proven_free(worker.id, [worker.pid] if worker.pid else [])
+        book.release(worker.id)
+        if holder is None:
+            return ""
+        text = held_by(holder, worker.start.pool)
+        self._narrate(MEMORY_HELD, f"{self._name} has ended, but {text}")
+        return text
+
+    # Narration
+
+    @property
+    def _name(self) -> str:
+        return self.worker.start.model
+
+    def _narrate(self, event: Event, text: str) -> None:
+        self._parts.narrator.narrate(event, text, **self.fields())
+
+    def fields(self) -> dict[str, str]:
+        """The fields of a line about the worker: by its invocation `rbeectl logs` finds the engine's own."""
+        fields = {"worker": self.worker.id}
+        if self.worker.job_id:
+            fields["job_id"] = self.worker.job_id
+        if invocation := invocation_of(self.unit, scope=self._parts.scope):
+            fields["invocation"] = invocation
+        return fields
+
+
+def _note_end(changed: asyncio.Event, starting: asyncio.Task[None]) -> None:
+    if not starting.cancelled():
+        starting.exception()  # it is looked at if the unit does not say why itself
+    changed.set()
+
+
+def _refused(starting: asyncio.Task[None] | None) -> Verdict | None:
+    """The verdict if systemd has refused the start, of which the unit shows nothing."""
+    if starting is None or starting.cancelled() or (error := starting.exception()) is None:
+        return None
+    if not isinstance(error, RbeeError):
+        return Verdict("failed", f"its start failed: {error!r}")
+    return Verdict("failed", "; try: ".join([error.message, *(error.hint or "").splitlines()]))
+
+
+def held_by(holder: Holder, pool: str) -> str:
+    """Return who still holds a worker's memory."""
+    amount = "memory" if holder.bytes is None else f"{holder.bytes / GIB:.1f} GiB"
+    who = " ".join(
+        part
+        for part in (
+            holder.name or "a process",
+            f"(process {holder.pid})" if holder.pid else "",
+            f"of {holder.user}" if holder.user else "",
+        )
+        if part
+    )
+    return f"{amount} of {pool} is still held by {who}"

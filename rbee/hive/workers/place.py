@@ -1,0 +1,46 @@
+"""What of the machine a worker's engine gets."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, Protocol
+
+from rbee.errors import BadInput
+from rbee.hive.threads import in_daemonic_thread
+from rbee.wire.devices import Devices
+
+RAM = "ram"
+
+
+class Detector(Protocol):
+    """Knows the devices."""
+
+    @property
+    def latest(self) -> Devices | None:
+        """Those of the last detection."""
+
+    def detect(self) -> Devices:
+        """Detect them; may block."""
+
+
+class Place(NamedTuple):
+    """A card by its UUID ('' if that is not known), or the processors (None), and the pool's memory."""
+
+    uuid: str | None
+    total: int | None
+    threads: int
+
+
+async def place_of(pool: str, detector: Detector) -> Place:
+    """Return the place of a pool's id. Raises BadInput if there is no such card."""
+    devices = detector.latest
+    if devices is None:
+        devices = await in_daemonic_thread(detector.detect)
+    allowed = len(os.sched_getaffinity(0))
+    threads = max(1, min(devices.cpu.cores or allowed, allowed))
+    if pool == RAM:
+        return Place(None, devices.cpu.ram_allowed_bytes or devices.cpu.ram_bytes, threads)
+    for gpu in devices.gpus:
+        if f"gpu{gpu.index}" == pool:
+            return Place(gpu.uuid or "", gpu.memory_bytes, threads)
+    raise BadInput(f"this hive has no card {pool} for a pool", field="pool")

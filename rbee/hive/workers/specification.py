@@ -1,0 +1,83 @@
+"""What a worker is to be, in files: for systemd and the launcher, and for the hive that adopts it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from rbee.engines.order import Order
+from rbee.errors import BadInput, RbeeError
+from rbee.files import explained, write_whole
+from rbee.wire.codec import decode, encode
+from rbee.wire.types import WorkerId
+from rbee.wire.workers import StartWorker
+
+log = logging.getLogger("rbee")
+
+SPECIFICATION = "worker.json"
+ENVIRONMENT = "environment"
+MODEL = "model"
+"""The files in a worker's folder: for the next hive, for systemd (EnvironmentFile=), and a link to the model
+(BindReadOnlyPaths=)."""
+
+SIZE_MAX = 64 * 1024
+"""Bytes of a specification that are read."""
+
+
+class Specifications:
+    """The folders of the workers, 0700, in the hive's state directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, start: StartWorker, order: Order) -> None:
+        """Write what a worker is to be, in place of what there was. Raises RbeeError."""
+        folder = self.folder / start.id
+        with explained(folder, "written"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            content = json.dumps(encode(start), indent=1).encode()
+            write_whole(folder / SPECIFICATION, content, mode=0o600)
+            link = folder / f".{MODEL}.new"
+            with suppress(FileNotFoundError):
+                link.unlink()
+            link.symlink_to(start.path)
+            link.rename(folder / MODEL)
+            # The last, as the unit asserts that it is there.
+            write_whole(folder / ENVIRONMENT, order.content(), mode=0o600)
+
+    def remove(self, worker_id: str) -> None:
+        """Remove a worker's folder; what cannot be removed is logged, and removed by the next hive."""
+        try:
+            shutil.rmtree(self.folder / worker_id)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.error("the specification of the worker %s could not be removed: %s", worker_id, error)
+
+    def read(self) -> Iterator[StartWorker]:
+        """Read those that there are; a folder without a valid one is removed."""
+        for name in self._names():
+            try:
+                yield self._read(name)
+            except (OSError, ValueError, RbeeError) as error:
+                log.warning("the specification of the worker %s is not valid, and removed: %s", name, error)
+                self.remove(name)
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self.folder))
+        except OSError:
+            return []
+
+    def _read(self, name: str) -> StartWorker:
+        decode(WorkerId, name)
+        with (self.folder / name / SPECIFICATION).open("rb") as file:
+            start = decode(StartWorker, json.loads(file.read(SIZE_MAX)))
+        if start.id != name:
+            raise BadInput(f"it is that of {start.id}")
+        return start

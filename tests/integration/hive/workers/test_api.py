@@ -1,0 +1,112 @@
+"""The hive's routes for workers over its socket, and a connection to an engine that is handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rbee.client.handover import handover
+from rbee.errors import BadInput, UnknownWorker, WorkerNotReady
+from rbee.hive.workers.api import routes
+from rbee.hive.workers.workers import SOCKET, Workers
+from rbee.scope import SYSTEM
+from rbee.server.app import build_app
+from rbee.systemd.daemon import Notifier
+from rbee.wire.codec import encode
+from rbee.wire.leases import CONNECT_PROTOCOL, Granted
+from tests.integration.unix_http import Answer, playing, post, raw, request, served
+from tests.unit.hive.workers.played import JOB, READY, START, UNIT, Hive
+from tests.unit.wait import until
+
+pytestmark = pytest.mark.deadline(20)
+
+
+class Served(Hive):
+    path: Path
+
+    async def ask(self, method: str, path: str) -> Answer:
+        return await raw(self.path, request(method, path))
+
+
+@asynccontextmanager
+async def a_hive(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
+    async with Served(tmp_path, scope=replace(SYSTEM, runtime=tmp_path / "run/rbee")) as hive:
+        hive.path = tmp_path / "hive.sock"
+
+        async def workers() -> Workers:
+            return hive.workers
+
+        app = build_app("hive", "1", routes(workers))
+        async with served(app, hive.path, notifier, upgrades=(CONNECT_PROTOCOL,)):
+            yield hive
+
+
+async def test_a_worker_is_started_waited_for_and_stopped(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async with a_hive(tmp_path, silent_notifier) as hive:
+        answer = await raw(hive.path, post("/v1/workers", encode(START), RBEE_Job_ID=JOB))
+        assert (answer.status, answer.json["state"], answer.json["used_bytes"]) == (202, "loading", 1)
+        assert (await raw(hive.path, post("/v1/workers", encode(START)))).status == 409
+        assert hive.tape.told[0][2]["job_id"] == JOB
+
+        await until(lambda: hive.workers.find("bee-1").pid == 7)
+        serial = hive.workers.find("bee-1").serial
+        assert serial > answer.json["serial"]
+        waiting = asyncio.ensure_future(hive.ask("GET", f"/v1/workers/bee-1?after={serial}&wait=20"))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        hive.units.becomes(UNIT, READY)
+        ready = (await waiting).json
+        assert (ready["state"], ready["serial"] > serial) == ("ready", True)
+        late = await hive.ask("GET", f"/v1/workers/bee-1?after={ready['serial']}&wait=0")
+        assert late.json["serial"] == ready["serial"]
+        assert [one["id"] for one in (await hive.ask("GET", "/v1/workers")).json["workers"]] == ["bee-1"]
+
+        stopped = await hive.ask("DELETE", "/v1/workers/bee-1")
+        assert (stopped.status, stopped.json["state"]) == (200, "stopped")
+        assert (await hive.ask("DELETE", "/v1/workers/bee-1")).status == 404
+        assert (await hive.ask("GET", "/v1/workers/Not+a+name")).status == 400
+        (engine,) = (await hive.ask("GET", "/v1/engines")).json["engines"]
+        assert engine["name"] == "test"
+
+
+async def test_a_connection_to_the_engine_is_handed_over(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.readline())
+        await writer.drain()
+
+    async with a_hive(tmp_path, silent_notifier) as hive:
+        await hive.workers.start(START)
+        target = "/v1/workers/bee-1/connect"
+        with pytest.raises(WorkerNotReady, match="the worker bee-1 is loading"):
+            async with handover(hive.path, target, CONNECT_PROTOCOL):
+                pass
+        hive.units.becomes(UNIT, READY)
+        worker = hive.workers.find("bee-1")
+        await worker.newer(worker.serial, 1)
+        with pytest.raises(WorkerNotReady, match="takes no connection: No such file"):
+            async with handover(hive.path, target, CONNECT_PROTOCOL):
+                pass
+        socket = hive.scope.worker_runtime / "bee-1" / SOCKET
+        socket.parent.mkdir(parents=True)
+        async with playing(socket, answer):
+            for _ in range(3):
+                async with handover(hive.path, target, CONNECT_PROTOCOL) as connection:
+                    assert await connection.receive() == Granted("bee-1", was_cold=False)
+                    reader, writer = await asyncio.open_unix_connection(sock=connection.take())
+                writer.write(b"hello\n")
+                assert await reader.read() == b"you said hello\n"
+                writer.close()
+        with pytest.raises(UnknownWorker):
+            async with handover(hive.path, "/v1/workers/none/connect", CONNECT_PROTOCOL):
+                pass
+        with pytest.raises(BadInput):
+            async with handover(hive.path, target, "rbee-other/1"):
+                pass
+        plain = await hive.ask("GET", target)
+        assert (plain.status, json.loads(plain.content)["field"]) == (400, "Upgrade")

@@ -1,0 +1,105 @@
+"""The hive's connection to systemd, which is open only while something is followed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from rbee.hive.units import SystemdUnits
+from rbee.scope import SYSTEM, Scope
+from rbee.systemd.control import HiveControl
+from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedSystemd
+
+pytestmark = pytest.mark.deadline(5)
+
+BEE, FETCH = "rbee-worker@bee-1.service", "rbee-fetch@1.service"
+
+
+class Systemd(PlayedSystemd):
+    """systemd behind a bus that can be opened again; `opened` counts how often it was."""
+
+    opened = 0
+    is_open = False
+
+    def __call__(self, scope: Scope) -> Any:
+        return self
+
+    def __enter__(self) -> Any:
+        self.opened += 1
+        self.is_open = True
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.is_open = False
+
+    def prepare(self) -> None:
+        """Nothing is connected ahead."""
+
+
+async def test_the_bus_is_open_while_a_unit_is_followed_and_heard_of_changes() -> None:
+    systemd = Systemd()
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    changed = units.follow(BEE)
+    assert not systemd.is_open  # until it is used
+    await units.start(BEE)
+    assert (await units.state(BEE), systemd.is_open, systemd.opened) == (ACTIVE, True, 1)
+    await asyncio.wait_for(changed.wait(), 1)
+    changed.clear()
+    systemd.becomes(BEE, INACTIVE)
+    await asyncio.wait_for(changed.wait(), 1)
+    await units.stop(BEE)
+    await units.reset_failed(BEE)
+    assert systemd.asked == [("start", BEE), ("stop", BEE), ("reset-failed", BEE)]
+
+    units.unfollow(BEE)
+    assert not systemd.is_open
+    units.close()
+    await systemd.close()
+
+
+async def test_a_bus_that_is_lost_is_opened_again_and_everybody_looks() -> None:
+    systemd = Systemd()
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    changed = units.follow(BEE)
+    heard: list[str] = []
+    units.on_unit_changed(FETCH, lambda: heard.append(FETCH))
+    assert not await units.has_job(FETCH)
+
+    def broken() -> None:
+        from rbee.errors import Unreachable
+
+        raise Unreachable("the bus is gone")
+
+    systemd.pump = broken  # type: ignore[method-assign]
+    systemd.becomes(BEE, ACTIVE)
+    await asyncio.wait_for(changed.wait(), 1)
+    del systemd.pump
+    assert (heard, systemd.is_open) == ([FETCH], False)
+    changed.clear()
+    systemd.hang_up()
+    assert await units.state(BEE) == ACTIVE
+    systemd.becomes(BEE, INACTIVE)
+    systemd.becomes(FETCH, INACTIVE)
+    await asyncio.wait_for(changed.wait(), 1)
+    assert (heard, systemd.opened) == ([FETCH, FETCH], 2)
+    units.unfollow(BEE)
+    assert systemd.is_open  # for the fetch
+    units.close()
+    await systemd.close()
+
+
+async def test_after_many_units_the_connection_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee.hive.units.MATCHES_MAX", 3)
+    systemd = Systemd()
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    units.follow(BEE)
+    for number in range(12):
+        name = f"rbee-worker@x-{number}.service"
+        units.follow(name)
+        await units.state(name)
+        units.unfollow(name)
+    assert 1 < systemd.opened < 5
+    units.close()
+    await systemd.close()
