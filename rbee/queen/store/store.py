@@ -11,6 +11,8 @@ from rbee.queen.metrics import Metrics
 from rbee.queen.store.audit import AuditStore
 from rbee.queen.store.engine import Engine
 from rbee.queen.store.hives import HiveStore
+from rbee.queen.store.keys import KeyStore
+from rbee.queen.store.models import ModelStore
 from rbee.queen.store.records import now_ms
 from rbee.queen.store.sqlite import SQLite
 from rbee.queen.store.tokens import TokenStore
@@ -33,6 +35,8 @@ class Store:
         self.writer = writer
         self.hives = HiveStore(engine, writer, scope)
         self.tokens = TokenStore(engine, writer, scope)
+        self.models = ModelStore(engine, writer, scope)
+        self.keys = KeyStore(engine, writer, scope)
         self.audit = AuditStore(engine)
 
     @classmethod

@@ -19,3 +19,47 @@ CREATE TABLE IF NOT EXISTS reports (
     hive TEXT PRIMARY KEY,
     report TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What is served. The release before serves no models, and goes on with its hives. A model's `source`
+-- is its path, or its URL without what is secret in it; `fetch` names the fetch of that URL on the hive.
+-- `head` and a key's `models` are JSON. `learned` has the most memory that workers have used.
+
+CREATE TABLE IF NOT EXISTS models (
+    name TEXT PRIMARY KEY,
+    hive_id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    fetch TEXT,
+    state TEXT NOT NULL CHECK (state IN ('fetching', 'ready', 'missing', 'failed')),
+    reason TEXT NOT NULL,
+    since_ms INTEGER NOT NULL,
+    path TEXT,
+    head TEXT,
+    bytes INTEGER,
+    sha256 TEXT,
+    memory_bytes INTEGER,
+    context INTEGER,
+    is_served INTEGER NOT NULL CHECK (is_served IN (0, 1)),
+    is_pinned INTEGER NOT NULL CHECK (is_pinned IN (0, 1)),
+    idle_s INTEGER NOT NULL,
+    engine TEXT,
+    created_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS learned (
+    model TEXT NOT NULL,
+    context INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    peak_bytes INTEGER NOT NULL,
+    PRIMARY KEY (model, context, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS keys (
+    name TEXT PRIMARY KEY,
+    hash TEXT NOT NULL UNIQUE,
+    models TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER,
+    is_revoked INTEGER NOT NULL CHECK (is_revoked IN (0, 1)),
+    uses INTEGER NOT NULL,
+    last_used_ms INTEGER
+) STRICT;

@@ -1,0 +1,1 @@
+"""The models of the queen's catalog: what there is, how it is served, and how it is added and removed."""

@@ -1,0 +1,161 @@
+"""All models of a queen, in RAM as in the catalog: a request reads nothing from the disk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rbee.queen.models.model import Model
+from rbee.queen.store.models import LEARNED_MAX, Learned, ModelRow, unknown
+from rbee.queen.store.records import Actor
+from rbee.queen.store.store import Store
+from rbee.scope import Scope
+from rbee.wire.models import ModelState, ModelView, Serve
+
+
+class Models:
+    """The models in the catalog, by name. Each write is on the disk before it is seen here."""
+
+    def __init__(self, catalog: Store, scope: Scope) -> None:
+        self._catalog = catalog
+        self._scope = scope
+        self._models: dict[str, Model] = {}
+        self._learned: defaultdict[str, dict[tuple[int, str], int]] = defaultdict(dict)
+        """Peaks in bytes, by model, and by context and kind of device."""
+        self.when_served: Callable[[str], None] = lambda name: None
+        """Called with the name of a model that an operator has served, perhaps in another way."""
+
+    async def load(self) -> None:
+        """Load the models from the catalog."""
+        for row in await self._catalog.models.all():
+            name = row.name
+            while name in self._models:  # rows with unreadable names all have the same one
+                name += "+"
+            self._models[name] = Model(row)
+        for one in await self._catalog.models.learned():
+            self._learned[one.model][one.context, one.kind] = one.peak_bytes
+
+    # What there is
+
+    def all(self) -> list[Model]:
+        """Return the models, by name."""
+        return [model for _, model in sorted(self._models.items())]
+
+    def find(self, name: str) -> Model | None:
+        """Return the model of this name, or None."""
+        return self._models.get(name)
+
+    def model(self, name: str) -> Model:
+        """As find(); raises UnknownModel."""
+        model = self._models.get(name)
+        if model is None:
+            raise unknown(name, self._scope)
+        return model
+
+    def view(self, model: Model) -> ModelView:
+        """Return a model as clients see it."""
+        context = model.row.context
+        learned = self._learned.get(model.name, {}).items()
+        peaks = [peak for (tokens, _), peak in learned if context in (None, tokens)]
+        return model.view(max(peaks, default=None))
+
+    def with_file(self, model: Model) -> list[Model]:
+        """Return the other models on its hive that use the file which was fetched for it, or its fetch."""
+        row = model.row
+
+        def has_it(other: ModelRow) -> bool:
+            if other.hive_id != row.hive_id:
+                return False
+            if row.state != "ready":
+                return other.fetch == row.fetch is not None
+            is_of_store = other.fetch is not None and other.sha256 == row.sha256 is not None
+            return is_of_store or other.path == row.path is not None
+
+        return [other for other in self._models.values() if other is not model and has_it(other.row)]
+
+    def have_file(self, sha256: str, besides: Model) -> bool:
+        """Is a file of the store, on the hive of this model, also that of another one?"""
+        return any(
+            other.row.fetch is not None and other.row.sha256 == sha256
+            for other in self._models.values()
+            if other is not besides and other.row.hive_id == besides.row.hive_id
+        )
+
+    # Changes
+
+    async def put(self, row: ModelRow, by: Actor | None) -> Model:
+        """Write a model, in place of the one of its name. Raises TooMany or CatalogFailed."""
+        stored = await self._catalog.models.put(row, by=by)
+        model = self._models.setdefault(row.name, Model(stored))
+        model.row = stored
+        return model
+
+    async def set_state(
+        self,
+        model: Model,
+        state: ModelState,
+        reason: str = "",
+        *,
+        by: Actor | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a state and why it is so, with other `fields` of the row: path, head, bytes, sha256."""
+        row = await self._catalog.models.set_state(model.name, state, reason, by=by, **(fields or {}))
+        model.row = row or model.row
+
+    async def serve(self, name: str, asked: Serve, by: Actor) -> ModelView:
+        """Have a model woken for requests; None in `asked` leaves what was set. Raises UnknownModel."""
+        model = self.model(name)
+        given = {field: value for field, value in vars(asked).items() if value is not None}
+        how = "".join(f", {text}" for text in _described(asked))
+        text = f"model {name} is served{how}"
+        model.row = await self._catalog.models.set(name, text, by=by, is_served=True, **given)
+        self.when_served(name)
+        return self.view(model)
+
+    async def unserve(self, name: str, by: Actor) -> Model | None:
+        """Have a model not be woken any more; return it, or None if it does not exist."""
+        model = self._models.get(name)
+        if model is not None:
+            text = f"model {name} is not served any more"
+            model.row = await self._catalog.models.set(name, text, by=by, is_served=False)
+        return model
+
+    async def remove(self, model: Model, by: Actor) -> None:
+        """Remove a model and what was learned of it."""
+        await self._catalog.models.remove(model.name, by=by)
+        model.is_removed = True
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
+        self._learned.pop(model.name, None)
+
+    # What was learned
+
+    def learned(self, name: str, context: int, kind: str) -> int | None:
+        """Return the most bytes that a worker with this context on this kind of device has used, or None."""
+        return self._learned.get(name, {}).get((context, kind))
+
+    async def learn(self, name: str, context: int, kind: str, peak_bytes: int) -> None:
+        """Keep what a worker has used, if that is more than any before. Raises CatalogFailed."""
+        if name not in self._models or peak_bytes <= (self.learned(name, context, kind) or 0):
+            return
+        await self._catalog.models.learn(Learned(name, context, kind, peak_bytes))
+        if name not in self._models:
+            return
+        peaks = self._learned[name]
+        peaks[context, kind] = peak_bytes
+        if len(peaks) > LEARNED_MAX:  # as in the catalog
+            del peaks[min(peaks, key=lambda key: peaks[key])]
+
+
+def _described(asked: Serve) -> list[str]:
+    """Return how a model is to be served, as the audit has it."""
+    pinned = {None: None, True: "pinned", False: "not pinned"}[asked.is_pinned]
+    texts = [
+        asked.context and f"with a context of {asked.context} tokens",
+        asked.idle_s and f"stopped after {asked.idle_s} s without a request",
+        pinned,
+        asked.engine and f"by the engine {asked.engine}",
+    ]
+    return [text for text in texts if text]

@@ -1,0 +1,260 @@
+"""The models in the catalog, how they are served, and how much memory their workers have used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rbee.errors import TEXT_LIMIT, BadInput, TooMany, UnknownModel
+from rbee.queen.store.engine import Engine, Session, Value
+from rbee.queen.store.records import Actor
+from rbee.queen.store.writer import Transaction, Writer
+from rbee.scope import Scope
+from rbee.wire.codec import decode, encode
+from rbee.wire.models import MODELS_MAX, Context, Head, ModelState, Path
+from rbee.wire.rows import read_row
+from rbee.wire.types import Count, Name, Sha256, Text, Word
+
+IDLE_S = 300
+"""Seconds without a request after which a worker is stopped, unless the model says otherwise."""
+
+LEARNED_MAX = 64
+"""The pairs of context and kind of device of a model whose memory is kept; the smallest make room."""
+
+COLUMNS = (
+    "name, hive_id, source, fetch, state, reason, since_ms, path, head, bytes, sha256, memory_bytes, "
+    "context, is_served, is_pinned, idle_s, engine, created_at_ms"
+)
+
+_ALL = f"SELECT {COLUMNS} FROM models ORDER BY name"  # noqa: S608  # texts of our own
+_ONE = f"SELECT {COLUMNS} FROM models WHERE name = :name"  # noqa: S608  # as above
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A row of the table models. Times are milliseconds since the epoch.
+
+    `source` is the path, or the URL without what is secret in it, and `fetch` the id of its fetch, None for a
+    model that is used in place. `path`, `head`, `bytes` and `sha256` are known once it is ready. `problem` is
+    what could not be read of the row; those fields have blank values.
+    """
+
+    name: Name
+    hive_id: Name
+    source: Text
+    fetch: Word | None
+    state: ModelState
+    reason: Text
+    since_ms: Count
+    path: Path | None
+    head: Head | None
+    bytes: Count | None
+    sha256: Sha256 | None
+    memory_bytes: Count | None
+    context: Context | None
+    is_served: bool
+    is_pinned: bool
+    idle_s: Count
+    engine: Word | None
+    created_at_ms: Count
+    problem: Text | None = None
+
+
+class Learned(NamedTuple):
+    """The most memory that workers of a model have used, with `context` tokens on a `kind` of device."""
+
+    model: str
+    context: int
+    kind: str
+    peak_bytes: int
+
+
+class ModelStore:
+    """Reads and writes models. `by` is who requested a write; one that changes nothing is not recorded."""
+
+    def __init__(self, engine: Engine, writer: Writer, scope: Scope) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._scope = scope
+
+    async def all(self) -> list[ModelRow]:
+        """Return all models, ordered by name."""
+        return await self._engine.read_all(lambda session: [read_model(row) for row in session.rows(_ALL)])
+
+    async def learned(self) -> list[Learned]:
+        """Return what was learned of all models."""
+        query = "SELECT model, context, kind, peak_bytes FROM learned"
+        rows = await self._engine.read_all(lambda session: session.rows(query))
+        return [Learned(*row) for row in rows]
+
+    async def find(self, name: str) -> ModelRow | None:
+        """Return the model of this name, or None."""
+        return await self._engine.read(lambda session: _find(session, name))
+
+    async def put(self, row: ModelRow, *, by: Actor | None) -> ModelRow:
+        """Write a model, in place of the one of its name; TooMany if MODELS_MAX others are there."""
+
+        def write(transaction: Transaction) -> ModelRow:
+            session = transaction.session
+            is_new = session.execute("DELETE FROM models WHERE name = :name", name=row.name) == 0
+            ((count,),) = session.rows("SELECT count(*) FROM models")
+            if count >= MODELS_MAX:
+                hint = self._scope.rbeectl("model remove NAME")
+                raise TooMany(f"there are {count} models in the model catalog", hint=hint)
+            values = ", ".join(f":{name}" for name in COLUMNS.split(", "))
+            session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(vars(row)))  # noqa: S608  # names of our own
+            if is_new:
+                text = f"model {row.name} ({row.source}) is in the model catalog, on hive {row.hive_id}"
+                transaction.note(row.hive_id, text, by)
+            else:
+                text = f"model {row.name} is added again from {row.source}, on hive {row.hive_id}"
+                transaction.note(row.hive_id, text, by)
+            return _there(session, row.name)
+
+        return await self._writer.write(write)
+
+    async def set_state(
+        self, name: str, state: ModelState, reason: str, *, by: Actor | None = None, **fields: Any
+    ) -> ModelRow | None:
+        """Store state and reason, and `fields` (path, head, bytes, sha256); None if it was removed."""
+        text = f"model {name} is {state} in the model catalog" + (f": {reason}" if reason else "")
+        reason = reason[:TEXT_LIMIT]
+        # What files do by themselves would displace in the audit what operators did.
+        return await self._set(
+            name, {"state": state, "reason": reason, **fields}, text, by, is_audited=by is not None
+        )
+
+    async def set(self, name: str, text: str, *, by: Actor | None, **fields: Any) -> ModelRow:
+        """Store fields by which a model is served; `text` is how the audit has it. Raises UnknownModel."""
+        row = await self._set(name, fields, text, by)
+        if row is None:
+            raise unknown(name, self._scope)
+        return row
+
+    async def remove(self, name: str, *, by: Actor | None) -> bool:
+        """Remove a model and what was learned of it; return whether it existed."""
+
+        def write(transaction: Transaction) -> bool:
+            row = _find(transaction.session, name)
+            transaction.session.execute("DELETE FROM learned WHERE model = :name", name=name)
+            if not transaction.session.execute("DELETE FROM models WHERE name = :name", name=name):
+                return False
+            hive_id = None if row is None else row.hive_id
+            transaction.note(hive_id, f"model {name} is removed from the model catalog", by)
+            return True
+
+        return await self._writer.write(write)
+
+    async def learn(self, learned: Learned) -> None:
+        """Store how much memory a worker has used, if that is more than before and the model exists."""
+
+        def write(transaction: Transaction) -> None:
+            session = transaction.session
+            if not session.rows("SELECT 1 FROM models WHERE name = :name", name=learned.model):
+                return
+            which = "model = :model AND context = :context AND kind = :kind"
+            key: dict[str, Value] = {"model": learned.model, "context": learned.context, "kind": learned.kind}
+            # Texts of our own.
+            former = session.rows(f"SELECT peak_bytes FROM learned WHERE {which}", **key)  # noqa: S608
+            if former and former[0][0] >= learned.peak_bytes:
+                return
+            session.execute(f"DELETE FROM learned WHERE {which}", **key)  # noqa: S608
+            insert = "INSERT INTO learned VALUES (:model, :context, :kind, :peak)"
+            session.execute(insert, **key, peak=learned.peak_bytes)
+            _make_room(session, learned.model)
+
+        await self._writer.write(write)
+
+    async def _set(
+        self, name: str, fields: Mapping[str, Any], text: str, by: Actor | None, *, is_audited: bool = True
+    ) -> ModelRow | None:
+        """Set fields of a model and note the change if one differs; None if there is no such model."""
+
+        def write(transaction: Transaction) -> ModelRow | None:
+            session, values = transaction.session, _stored(fields)
+            # Compared as stored: the blank for an unreadable value could be equal by chance.
+            rows = session.rows(f"SELECT {', '.join(values)} FROM models WHERE name = :name", name=name)  # noqa: S608  # names of our own
+            if not rows:
+                return None
+            if rows[0] != tuple(values.values()):
+                if "state" in values:
+                    values["since_ms"] = transaction.now_ms
+                columns = ", ".join(f"{column} = :{column}" for column in values)
+                session.execute(f"UPDATE models SET {columns} WHERE name = :name", name=name, **values)  # noqa: S608  # as above
+                hive_id = _there(session, name).hive_id
+                transaction.note(hive_id, text, by, is_audited=is_audited)
+            return _there(session, name)
+
+        return await self._writer.write(write)
+
+
+def unknown(name: str, scope: Scope) -> UnknownModel:
+    """Return the error for a model that is not in the catalog."""
+    return UnknownModel(
+        f"model '{name}' is not in the model catalog",
+        hint=f"{scope.rbeectl('model list')} shows those that are",
+        field="model",
+    )
+
+
+def read_model(row: tuple[Any, ...]) -> ModelRow:
+    """Return the ModelRow for values in the order of COLUMNS; `problem` names what cannot be read."""
+    columns = dict(zip(COLUMNS.split(", "), row, strict=True))
+    head, problem = _head(columns["head"])
+    columns["head"] = None
+    for name in ("is_served", "is_pinned"):
+        columns[name] = bool(columns[name])
+    stored = read_row(ModelRow, columns)
+    faults = "; ".join(filter(None, [stored.problem, problem]))[:TEXT_LIMIT]
+    return ModelRow(**{**vars(stored), "head": head, "problem": faults or None})
+
+
+def _head(stored: str | None) -> tuple[Head | None, str | None]:
+    """Return the head, or what is wrong with it: then the need for memory is estimated without it."""
+    if stored is None:
+        return None, None
+    try:
+        return decode(Head, json.loads(stored), "head"), None
+    except ValueError:
+        return None, "head must be JSON"
+    except BadInput as error:
+        return None, error.message
+
+
+def _stored(fields: Mapping[str, Any]) -> dict[str, Value]:
+    """Return fields of a row as the values of their columns."""
+    return {name: _column(value) for name, value in fields.items() if name != "problem"}
+
+
+def _column(value: Any) -> Value:
+    if isinstance(value, Head):
+        return json.dumps(encode(value), ensure_ascii=False)
+    if isinstance(value, bool):
+        return int(value)
+    assert value is None or isinstance(value, str | int)
+    return value
+
+
+def _find(session: Session, name: str) -> ModelRow | None:
+    return next((read_model(row) for row in session.rows(_ONE, name=name)), None)
+
+
+def _there(session: Session, name: str) -> ModelRow:
+    row = _find(session, name)
+    assert row is not None
+    return row
+
+
+def _make_room(session: Session, model: str) -> None:
+    """Drop the smallest peaks of a model beyond LEARNED_MAX."""
+    query = (
+        "SELECT context, kind FROM learned WHERE model = :model "
+        "ORDER BY peak_bytes DESC, context, kind LIMIT 1000 OFFSET :kept"
+    )
+    for context, kind in session.rows(query, model=model, kept=LEARNED_MAX):
+        session.execute(
+            "DELETE FROM learned WHERE model = :model AND context = :context AND kind = :kind",
+            model=model, context=context, kind=kind,
+        )  # fmt: skip
