@@ -37,6 +37,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
         sockets,
         remote_sockets,
         find_hive_uid=partial(uid_of, scope.hive_user),
+        find_gateway_uid=partial(uid_of, scope.gateway_user),
     )
     with Bus(scope) as bus:
         async with Queen.open(settings, site, bus, notifier, journal) as queen:

@@ -23,7 +23,7 @@ from rbee.server.peer import Peer
 from rbee.server.streams import Growth, Reading
 from rbee.wire import sse
 from rbee.wire.codec import encode
-from rbee.wire.jobs import Done, JobStarted, JobView
+from rbee.wire.jobs import Done, JobKind, JobStarted, JobView
 from rbee.wire.lines import Line
 from rbee.wire.routes import QueenRoutes
 
@@ -35,14 +35,12 @@ STORY_SIZE = 256 * 1024
 
 STREAMS = Bound(total=256, kept=32, a_user=192, a_process=64)
 
-Kind = Literal["add-hive", "remove-hive", "shutdown"]
-
 
 class Job:
     """One operation that was requested, and its story. `journalctl RBEE_JOB_ID=` takes its id."""
 
     def __init__(
-        self, kind: Kind, hive_id: str | None, metrics: Metrics | None = None, scope: Scope = SYSTEM
+        self, kind: JobKind, hive_id: str | None, metrics: Metrics | None = None, scope: Scope = SYSTEM
     ) -> None:
         self._metrics = metrics or Metrics()
         self._scope = scope
@@ -146,7 +144,7 @@ class Jobs:
         self._limits = Limits("stories are being read", STREAMS, daemons)
         self._is_closed = False
 
-    def open(self, kind: Kind, hive_id: str | None) -> Job:
+    def open(self, kind: JobKind, hive_id: str | None) -> Job:
         """Create a job before any of its work starts.
 
         Raises TooMany if `jobs_max` jobs are running, Stopping once closed.
@@ -184,7 +182,7 @@ class Jobs:
         """Return the number of running jobs of each kind."""
         return Counter(job.kind for job in self._jobs.values() if job.state == "running")
 
-    def running(self, kind: Kind) -> Job | None:
+    def running(self, kind: JobKind) -> Job | None:
         """Return the newest running job of a kind, or None."""
         return next((job for job in self.all() if job.kind == kind and job.state == "running"), None)
 

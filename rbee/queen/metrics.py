@@ -9,7 +9,6 @@ label has a value that a client chose, except a hive's name and the names of its
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +16,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from rbee import __version__
+from rbee.server.histogram import Histogram
 from rbee.text import printable
 from rbee.wire.devices import Gpu
 from rbee.wire.hives import HiveView, State
+from rbee.wire.jobs import JobKind
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
+
+    from rbee.wire.workers import WorkerView
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -32,28 +35,6 @@ LATENESS = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 JOB_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 CATALOG_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0)
-
-
-class Histogram:
-    """How many values were at most each of `bounds`, and the sum of all."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return them as prometheus_client takes them: cumulative, with '+Inf' at the end."""
-        buckets, total = [], 0
-        for bound, count in zip((*map(repr, self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        return buckets
 
 
 class Metrics:
@@ -68,6 +49,8 @@ class Metrics:
         self.job_seconds: dict[str, Histogram] = {}
         self.catalog_seconds = {name: Histogram(CATALOG_SECONDS) for name in ("read", "write")}
         self.catalog_failures: Counter[str] = Counter()
+        self.worker_starts: Counter[str] = Counter()
+        self.evictions = 0
 
     def beat_came(self, state: str) -> None:
         """Count an accepted beat by the state that it reports."""
@@ -85,6 +68,14 @@ class Metrics:
         """Count a job that ran for `seconds`; `result` is 'done' or 'error'."""
         self.jobs[kind, result] += 1
         self.job_seconds.setdefault(kind, Histogram(JOB_SECONDS)).observe(seconds)
+
+    def worker_started(self, result: str) -> None:
+        """Count a worker's start that has ended: 'ready', 'failed' or 'no-room'."""
+        self.worker_starts[result] += 1
+
+    def worker_evicted(self) -> None:
+        """Count a worker that was stopped for another model."""
+        self.evictions += 1
 
     @contextmanager
     def catalog_timed(self, operation: str) -> Iterator[None]:
@@ -105,6 +96,10 @@ class Moment:
 
     hives: Iterable[HiveView] = ()
     jobs_running: Mapping[str, int] = field(default_factory=dict)
+    key_uses: Mapping[str, int] = field(default_factory=dict)
+    models: Iterable[str] = ()
+    """The state of each model."""
+    workers: Iterable[WorkerView] = ()
 
 
 def write(metrics: Metrics, moment: Moment, accept: str) -> tuple[bytes, str]:
@@ -134,6 +129,8 @@ class _Collector:
         yield from _heartbeats(self._metrics)
         yield from _jobs(self._metrics, self._moment.jobs_running)
         yield from _catalog(self._metrics)
+        yield from _keys(self._moment.key_uses)
+        yield from _serving(self._metrics, self._moment)
         hives = list(self._moment.hives)
         yield from _hives(hives)
         yield from _machines(hives)
@@ -148,6 +145,44 @@ def _queen(metrics: Metrics) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "rbee_queen_start_time_seconds", "When the queen's process began.", metrics.started_at, unit="seconds"
     )
+
+
+def _keys(uses: Mapping[str, int]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
+
+    used = CounterMetricFamily("rbee_key_uses", "Requests with a key of the gateway's.", labels=("key",))
+    for key, count in uses.items():
+        used.add_metric((printable(key),), count)
+    yield used
+
+
+def _serving(metrics: Metrics, moment: Moment) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    from rbee.wire.models import ModelState
+    from rbee.wire.workers import WorkerState
+
+    models = GaugeMetricFamily("rbee_models", "Models in the catalog, by their state.", labels=["state"])
+    model_counts = Counter(moment.models)
+    for state in get_args(ModelState):
+        models.add_metric([state], model_counts[state])
+    workers = GaugeMetricFamily("rbee_workers", "Workers, by their state.", labels=["state"])
+    there = [worker for worker in moment.workers if worker.id is not None]
+    counts = Counter(worker.state for worker in there)
+    for state in get_args(WorkerState):
+        if state not in ("asleep", "waiting"):  # of models that have no worker
+            workers.add_metric([state], counts[state])
+    starts = CounterMetricFamily(
+        "rbee_worker_starts", "Starts of workers that ended, by their result.", labels=["result"]
+    )
+    for result in ("ready", "failed", "no-room"):
+        starts.add_metric([result], metrics.worker_starts[result])
+    yield from (models, workers, starts)
+    yield CounterMetricFamily(
+        "rbee_worker_evictions", "Idle workers that were stopped for another model.", metrics.evictions
+    )
+    in_flight = sum(worker.in_flight for worker in there)
+    yield GaugeMetricFamily("rbee_requests_in_flight", "Requests that workers answer now.", in_flight)
 
 
 def _heartbeats(metrics: Metrics) -> Iterator[Metric]:
@@ -184,7 +219,7 @@ def _jobs(metrics: Metrics, running: Mapping[str, int]) -> Iterator[Metric]:
         labels=["kind"],
         unit="seconds",
     )
-    for kind in ("add-hive", "remove-hive", "shutdown"):
+    for kind in get_args(JobKind):
         now.add_metric([kind], running.get(kind, 0))
         for result in ("done", "error"):
             ended.add_metric([kind, result], metrics.jobs[kind, result])

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.routing import Router
 
 from rbee import __version__
 from rbee.client.link import HiveClient, Link
+from rbee.client.links import Links
 from rbee.config import Config
 from rbee.errors import RbeeError, Unreachable
 from rbee.narration import CONFIG_WARNING, QUEEN_STARTED, QUEEN_STOPPING, TCP_CLOSED, Chorus, Narrator
@@ -25,12 +26,16 @@ from rbee.queen.api import fleet as fleet_api
 from rbee.queen.api import heartbeats as heartbeats_api
 from rbee.queen.api import hives as hives_api
 from rbee.queen.api import jobs as jobs_api
+from rbee.queen.api import leases as leases_api
 from rbee.queen.api import remote as remote_api
+from rbee.queen.api import workers as workers_api
 from rbee.queen.api.admission import Admission
 from rbee.queen.authority import credentials_folder
 from rbee.queen.boot_marker import BootMarker
+from rbee.queen.changes import Changes
 from rbee.queen.feed import Feed, FeedFile
 from rbee.queen.fleet import Fleet
+from rbee.queen.gateway import GatewayAccess
 from rbee.queen.hives.hives import Hives
 from rbee.queen.hives.liveness import Clocks, Pace
 from rbee.queen.hives.relay import Relay
@@ -40,7 +45,9 @@ from rbee.queen.hives.standing import Shared
 from rbee.queen.hives.work import HiveWork
 from rbee.queen.jobs import Jobs, Stories
 from rbee.queen.metrics import Metrics
+from rbee.queen.models.library import Library
 from rbee.queen.restraint import Restraint
+from rbee.queen.serving.lazy import LazyServing
 from rbee.queen.status import StatusLine
 from rbee.queen.store.store import Store
 from rbee.queen.tasks import Tasks
@@ -54,7 +61,10 @@ from rbee.systemd.daemon import Notifier
 from rbee.uplink.frames import PROTOCOL
 from rbee.wire.daemon import Health
 from rbee.wire.hives import State
-from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.routes import LEASE_PROTOCOL, QueenRoutes, Route
+
+if TYPE_CHECKING:
+    from rbee.queen.serving.parts import Parts
 
 PREPARE_AFTER = 0.1
 """Seconds from the start until what requests to a hive need is imported: a hive starts meanwhile."""
@@ -64,7 +74,8 @@ class Site(NamedTuple):
     """Where a queen runs: its scope, its state directory, the local hive's socket, and who controls its unit.
 
     Events are kept in the file `feed`, or in RAM if that is None. `sockets` are Unix sockets; without
-    `remote_sockets` the queen does not serve TCP. `find_hive_uid` returns the uid of the local hive's user.
+    `remote_sockets` the queen does not serve TCP. `find_hive_uid` returns the uid of the local hive's user,
+    `find_gateway_uid` that of the gateway's.
     """
 
     scope: Scope
@@ -75,21 +86,25 @@ class Site(NamedTuple):
     sockets: Sequence[socket.socket] = ()
     remote_sockets: Sequence[socket.socket] = ()
     find_hive_uid: Callable[[], int | None] = lambda: None
+    find_gateway_uid: Callable[[], int | None] = lambda: None
     find_credentials: Callable[[], Path | None] = credentials_folder
 
     def daemons(self) -> set[int]:
-        """The uids of the queen and its hive; empty in a user's own rbee, where both are the operator's."""
+        """The uids of queen, hive and gateway; empty in a user's own rbee, where all are the operator's."""
         if self.scope.kind == "user":
             return set()
-        return {uid for uid in (os.geteuid(), self.find_hive_uid()) if uid is not None}
+        uids = (os.geteuid(), self.find_hive_uid(), self.find_gateway_uid())
+        return {uid for uid in uids if uid is not None}
 
     def admission(self) -> Admission:
         """Who may use which route."""
         return Admission(
             self.find_hive_uid(),
             self.find_hive_uid,
+            find_gateway_uid=self.find_gateway_uid,
             own_uid=os.geteuid(),
             hive_user=self.scope.hive_user,
+            gateway_user=self.scope.gateway_user,
         )
 
     def open_catalog(self, database: Path | None, narrator: Narrator, metrics: Metrics) -> Store:
@@ -113,9 +128,23 @@ class Site(NamedTuple):
             scope=self.scope,
         )
 
+    def gateway(self, bus: AsyncBus, catalog: Store) -> GatewayAccess:
+        """The gateway's access over TCP."""
+        return GatewayAccess(self.state / self.scope.gateway_is_open.name, bus, catalog)
+
     def link(self, timeout: float) -> Link:
         """A connection to the local hive; `timeout` in seconds for each answer."""
         return Link(self.hive_socket, timeout=timeout, scope=self.scope)
+
+    def hive_client(self, link: Link, sample_link: Link, work_links: Links) -> HiveClient:
+        """A client for the local hive."""
+        return HiveClient(
+            link, sample_link=sample_link, work_links=work_links, local=self.hive_socket, scope=self.scope
+        )
+
+    def work_links(self, timeout: float) -> Links:
+        """Connections to the local hive for requests for models; `timeout` in seconds for each answer."""
+        return Links(self.hive_socket, timeout=timeout, scope=self.scope)
 
 
 class Queen:
@@ -143,18 +172,46 @@ class Queen:
         self._stop_event = asyncio.Event()
         self.bus = AsyncBus(bus, site.control, lost=self._bus_is_lost)
         link, sample_link = self._links = site.link(config.detect_timeout), site.link(SAMPLE_TIMEOUT)
+        self._work_links = site.work_links(config.hive_start_timeout)
+        client = site.hive_client(link, sample_link, self._work_links)
+        changes = Changes(self._hives_changed)
         narrator = Chorus(self.narrator, Stories(self.jobs), self._status)
         restraint = Restraint(narrator)
         pace = Pace(config.heartbeat_interval, config.heartbeat_grace)
         shared = Shared(
-            config, self.catalog, narrator, restraint, pace, site.scope, changed=self._status.update,
+            config, self.catalog, narrator, restraint, pace, site.scope, changes=changes,
             metrics=self.metrics, clocks=clocks, tally=tally, tasks=self._tasks,
+            work_changed=lambda hive: self.serving.work_changed(hive),
+            holdings=lambda hive: self.serving.holdings(hive),
         )  # fmt: skip
-        client = HiveClient(link, sample_link=sample_link)
         self.hives = Hives(shared, Relay(self.jobs, restraint, self.feed.relay), self.bus, client)
         self.work = HiveWork(shared, self.hives, self.jobs, self.bus)
+        self.library = Library(shared, self.hives, self.work, self.jobs, site.gateway(self.bus, self.catalog))
+        self.serving = self._lazy_serving(shared)
         self.access = site.access(self.narrator)
         self.fleet = Fleet(self.access, self.catalog, self.hives, self.narrator, restraint, site.scope)
+
+    def _lazy_serving(self, shared: Shared) -> LazyServing:
+        library = self.library
+
+        def parts() -> Parts:
+            from rbee.queen.serving.parts import Parts
+
+            return Parts(
+                self.hives, self.work, library.models, library.keys, self.jobs, shared.narrator, shared.tasks,
+                shared.metrics, shared.scope, shared.clocks,
+            )  # fmt: skip
+
+        serving = LazyServing(parts, self.hives, library.models)
+        library.models.when_served = serving.model_served
+        library.work.stop_workers = serving.stop_model
+        self.work.before_stop = serving.cut
+        self.hives.when_removed(serving.hive_removed)
+        return serving
+
+    def _hives_changed(self) -> None:
+        self._status.update()
+        self.serving.hives_changed()
 
     @classmethod
     @asynccontextmanager
@@ -176,13 +233,17 @@ class Queen:
         async with AsyncExitStack() as at_the_end:
             at_the_end.push_async_callback(queen.feed.end)
             at_the_end.callback(queen.catalog.close)
-            for link in queen._links:
+            for link in (*queen._links, queen._work_links):
                 at_the_end.push_async_callback(link.close)
+            at_the_end.push_async_callback(queen.library.end)
+            at_the_end.push_async_callback(queen.serving.end)
             at_the_end.push_async_callback(queen.hives.end)
             at_the_end.push_async_callback(queen.work.end)
             await queen.hives.load()
+            await queen.library.load()
             await queen.access.load()
             await queen.fleet.load()
+            queen.library.begin()
             queen.bus.attach()
             at_the_end.callback(queen.bus.detach)
             yield queen
@@ -194,12 +255,9 @@ class Queen:
         """
         site, access = self._site, self.access
         self._stop_event = stop_event
-        remote = None
+        remote = await self._remote()
         if access.is_shut_out:
             self._status.trouble = f"{TCP_SOCKET_UNIT} is closed"
-        if site.remote_sockets:
-            app = remote_api.build(access, self.fleet, self.hives)
-            remote = Remote(app, site.remote_sockets, await access.context(), upgrade=PROTOCOL)
 
         def begin() -> None:
             self.narrator.narrate(QUEEN_STARTED, f"{QUEEN_PROGRAM} {__version__} is awake")
@@ -224,9 +282,17 @@ class Queen:
             daemons=self._daemons,
             remote=remote,
             quick=heartbeats_api.quick(self.hives, self.fleet, self._admission),
+            upgrades=(LEASE_PROTOCOL,),
         )
         if self._failure is not None:
             raise self._failure
+
+    async def _remote(self) -> Remote | None:
+        """Return what is served over TCP, if anything is."""
+        if not self._site.remote_sockets:
+            return None
+        app = remote_api.build(self.access, self.fleet, self.hives)
+        return Remote(app, self._site.remote_sockets, await self.access.context(), upgrade=PROTOCOL)
 
     async def end_work(self) -> None:
         """Stop the work in progress: the first step of stopping, while requests are still answered."""
@@ -235,6 +301,7 @@ class Queen:
             # systemd counts TimeoutStopSec= from the stop, and remote hives are asked to stop first.
             self._notifier.extend(REQUEST_TIMEOUT + 1)
         await self.work.end()
+        await self.serving.end()
         await self.hives.end()
         self.jobs.close()
         self.feed.close()
@@ -251,8 +318,13 @@ class Queen:
             **hives_api.routes(self.hives, self.work, self.jobs),
             **heartbeats_api.routes(self.hives, self.fleet),
             **jobs_api.routes(self.jobs),
-            **events_api.routes(self.feed, self.hives, self.jobs, self.metrics),
+            **events_api.routes(
+                self.feed, self.hives, self.jobs, self.metrics, self.library.keys, self.serving
+            ),
             **catalog_api.routes(self.catalog),
+            **self.library.routes(),
+            **workers_api.routes(self.serving, self.hives, self.jobs),
+            **leases_api.routes(self.serving, self.library.models, self.library.keys),
             **fleet_api.routes(self.access, self.fleet, self.catalog),
         }
         return build_app("rbee queen", __version__, handlers, admit=self._admission)

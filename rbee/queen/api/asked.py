@@ -10,7 +10,7 @@ from rbee.errors import BadInput, UnknownJob
 from rbee.server.requests import peer_of
 from rbee.wire.codec import decode
 from rbee.wire.routes import EVENT_HEADER
-from rbee.wire.types import FeedId, JobId, Name, TokenId
+from rbee.wire.types import FeedId, JobId, ModelName, Name, NewName, TokenId
 
 
 def actor(request: Request) -> dict[str, str]:
@@ -26,6 +26,16 @@ def hive_id(request: Request) -> str:
 def token_id(request: Request) -> str:
     """Return the token id in the path. Raises BadInput."""
     return _in_path(request, "token_id", TokenId)
+
+
+def model_name(request: Request) -> str:
+    """Return the model's name in the path. Raises BadInput."""
+    return _in_path(request, "model", ModelName)
+
+
+def key_name(request: Request) -> str:
+    """Return the key's name in the path. Raises BadInput."""
+    return _in_path(request, "key", NewName)
 
 
 def _in_path(request: Request, field: str, kind: Any) -> str:

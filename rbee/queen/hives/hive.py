@@ -22,6 +22,7 @@ from rbee.queen.hives.inventory import Inventory, narrate_changes
 from rbee.queen.hives.liveness import Patience
 from rbee.queen.hives.samples import SampleCache
 from rbee.queen.hives.standing import ENDS, Shared, Standing
+from rbee.queen.hives.workload import Workload
 from rbee.queen.jobs import Job
 from rbee.queen.store.records import Actor, Row
 from rbee.scope import Scope
@@ -50,6 +51,7 @@ class Hive(ABC):
         timeout = shared.config.detect_timeout
         self.inventory = Inventory(self.standing, self.reach, timeout=timeout, hint=hint)
         self.samples = SampleCache(row.id, self.client, scope)
+        self.workload = Workload()
         self.lock = asyncio.Lock()
         self.arrival: Arrival | None = None
         self.goodbye: str | None = None
@@ -108,9 +110,14 @@ class Hive(ABC):
         self._shared.metrics.beat_came(beat.state)
         arrival = self.arrival
         self.inventory.fingerprint.heard = beat.fingerprint
+        if not self.standing.is_online or self.standing.life.instance != beat.instance:
+            self.workload.forget()
+        self.workload.heard = beat.work
         self.goodbye = ENDS[beat.machine] if beat.state == "stopping" else None
         if beat.state == "ready":
             await self._take_ready(beat, sender)
+            if self.workload.is_other and not self._shared.work_changed(self.id):
+                self.workload.came_with(beat.work)
         job_id = arrival.job.id if arrival is not None else None
         return HeartbeatAck("ok", round(self.interval * 1000), job_id)
 
@@ -126,6 +133,8 @@ class Hive(ABC):
             or self.goodbye is not None
             or fingerprint.heard != beat.fingerprint
             or fingerprint.is_other
+            or self.workload.heard != beat.work
+            or self.workload.is_other
         ):
             return None
         self._shared.metrics.beat_came(beat.state)
@@ -165,7 +174,8 @@ class Hive(ABC):
             except RbeeError as error:
                 story.narrate(ADD_FAILED, f"asking {self.id} for its devices failed: {error.message}")
                 return
-            narrate_changes(story, self.id, before, devices)
+            now = standing.with_holdings(devices) if before is None else devices
+            narrate_changes(story, self.id, before, now)
             standing.narrate_online()
 
     async def _renew_devices(self, sender: Actor | None) -> None:
@@ -181,7 +191,7 @@ class Hive(ABC):
         with self._expecting(job) as arrival:
             devices = await self.bring_up(story, arrival, by)
         await self.standing.store_online(devices, self.inventory.report, by)
-        story.narrate(HAS_DEVICES, describe(self.id, devices))
+        story.narrate(HAS_DEVICES, describe(self.id, self.standing.with_holdings(devices)))
         return self.standing.view()
 
     async def remove(self, story: Narrator, by: Actor, *, is_forced: bool) -> bool:

@@ -41,7 +41,7 @@ class Hives:
         self._hives: dict[str, Hive] = {}
         self.names: list[str] = []
         """Their ids, in order."""
-        self._when_removed: Callable[[str], None] = lambda hive_id: None
+        self._when_removed: list[Callable[[str], None]] = []
         self._losses = LossReports(shared, self._hives)
         self._watch = Watch(shared, self._losses)
         self.uplinks = Uplinks(self._uplink_closed)
@@ -75,12 +75,13 @@ class Hives:
         del self._hives[hive.id]
         self.names.remove(hive.id)
         self._shared.pace.remote -= hive.id != LOCALHOST
-        self._when_removed(hive.id)
+        for removed in self._when_removed:
+            removed(hive.id)
         hive.removed()
 
     def when_removed(self, removed: Callable[[str], None]) -> None:
         """Call `removed` with the id of each hive that is removed from the catalog."""
-        self._when_removed = removed
+        self._when_removed.append(removed)
 
     def find(self, hive_id: str) -> Hive | None:
         """Return the hive, or None if there is none with this id."""

@@ -9,12 +9,13 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from rbee.config import QueenConfig
 from rbee.errors import CatalogFailed
 from rbee.narration import HIVE_OFFLINE, HIVE_ONLINE, HIVE_SUSPECT, NOTICE, Narrator
+from rbee.queen.changes import Changes
 from rbee.queen.hives.liveness import Clocks, Life, Pace
 from rbee.queen.metrics import Metrics
 from rbee.queen.restraint import Restraint
@@ -43,7 +44,11 @@ ASKED_FOR = (STOPPED_WITH_QUEEN, *ENDS.values())
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all hives of a queen share. `changed` is called when the counts in `tally` may have changed."""
+    """What all hives of a queen share. `changes` are announced when counts in `tally` may have changed.
+
+    `work_changed` is called with the id of a hive whose workers or fetches may have changed, and returns
+    whether they will be asked for. `holdings` returns the names of a hive's models, and of its workers.
+    """
 
     config: QueenConfig
     catalog: Store
@@ -51,11 +56,17 @@ class Shared:
     restraint: Restraint
     pace: Pace
     scope: Scope
-    changed: Callable[[], None] = lambda: None
+    changes: Changes = field(default_factory=Changes)
     metrics: Metrics = field(default_factory=Metrics)
     clocks: Clocks = field(default_factory=Clocks)
     tally: Counter[State] = field(default_factory=Counter)
     tasks: Tasks = field(default_factory=Tasks)
+    work_changed: Callable[[str], bool] = lambda hive_id: False
+    holdings: Callable[[str], tuple[tuple[str, ...], tuple[str, ...]]] = lambda hive_id: ((), ())
+
+    def changed(self) -> None:
+        """Announce a change."""
+        self.changes.announce()
 
 
 class Standing:
@@ -205,7 +216,7 @@ class Standing:
             host=row.host,
             port=row.port,
             status=row.status,
-            devices=row.devices,
+            devices=None if row.devices is None else self.with_holdings(row.devices),
             created_at_ms=row.created_at_ms,
             updated_at_ms=row.updated_at_ms,
             wanted=row.wanted,
@@ -222,6 +233,13 @@ class Standing:
             cordoned=row.cordoned,
             problem=row.problem,
         )
+
+    def with_holdings(self, devices: Devices) -> Devices:
+        """Return its devices with its models and workers, which the queen knows."""
+        models, workers = self._shared.holdings(self.row.id)
+        if not models and not workers:
+            return devices
+        return replace(devices, model_catalog=models, worker_catalog=workers or devices.worker_catalog)
 
     def _skew_ms(self) -> int | None:
         """Return by how many ms its clock was ahead of ours at the last beat, ignoring time in transit."""

@@ -48,6 +48,8 @@ class HiveWork:
         self._jobs = jobs
         self._bus = bus
         self._asking: asyncio.Task[None] | None = None
+        self.before_stop: Callable[[Narrator], None] = lambda story: None
+        """Called before the target is stopped."""
 
     async def end(self) -> None:
         """Begin no more jobs; wait until the remote hives have been asked to stop, if that has begun."""
@@ -104,6 +106,15 @@ class HiveWork:
                         yield hive
                         return
 
+    async def ensure(self, hive_id: str, job: Job, story: Narrator, by: Actor) -> None:
+        """Bring the local hive online, and into the catalog, for another job; a remote one is not waited for.
+
+        Raises what adding it raises.
+        """
+        hive = self._hives.find(hive_id)
+        if hive_id == LOCALHOST and (hive is None or not hive.standing.is_online):
+            await self._add(job, story, AddHive(LOCALHOST), by)
+
     def remove(self, hive_id: str, actor: dict[str, str], *, is_forced: bool = False) -> Job:
         """Begin a job that stops and removes a hive; it is no error if the hive does not exist.
 
@@ -148,6 +159,7 @@ class HiveWork:
             self._asking = asyncio.get_running_loop().create_task(self._ask_hives(story))
         # Shielded from a stop of the queen, which may be under way already.
         await asyncio.shield(self._asking)
+        self.before_stop(story)
         try:
             await self._bus.ask_stop(TARGET)
         except RbeeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbee import __version__
-from rbee.wire.routes import QueenRoutes
+from rbee.wire.routes import LeaseRoutes, QueenRoutes
 from tests.integration.queen.served_queen import Served
 from tests.integration.unix_http import request
 
@@ -22,4 +22,4 @@ async def test_the_document_lists_every_route(queen: Served) -> None:
     answer = await queen.ask(request("GET", "/v1/openapi.json"))
 
     told = {(method.upper(), path) for path, methods in answer.json["paths"].items() for method in methods}
-    assert told == {(route.method, route.path) for route in QueenRoutes.ALL}
+    assert told == {(route.method, route.path) for route in (*QueenRoutes.ALL, *LeaseRoutes.ALL)}

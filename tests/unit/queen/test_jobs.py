@@ -61,7 +61,7 @@ async def test_a_story_is_told_from_its_first_line_to_its_end() -> None:
     assert await told(job.follow(0)) == [
         (1, "line", encode(line("line 1"))),
         (2, "line", encode(line("line 2"))),
-        (3, "done", {"hive": None, "was_there": True}),
+        (3, "done", {"hive": None, "was_there": True, "model": None}),
     ]
 
 
@@ -329,7 +329,7 @@ async def test_closing_ends_every_story_and_a_shutdown_ends_well() -> None:
 
     assert (adding, ended, shutdown) == ("error", "done", "done")
     assert type(from_problem(cut_off[2])) is Stopping
-    assert goodbye[1:] == ("done", {"hive": None, "was_there": True})
+    assert goodbye[1:] == ("done", {"hive": None, "was_there": True, "model": None})
 
 
 # Told by the narrator

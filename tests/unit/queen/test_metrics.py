@@ -13,9 +13,12 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from rbee.gateway.metrics import Metrics as GatewayMetrics
+from rbee.gateway.metrics import write as write_gateway
 from rbee.queen.metrics import CATALOG_SECONDS, LATENESS, OPENMETRICS, Histogram, Metrics, Moment, write
 from rbee.text import printable
 from rbee.wire.devices import Gpu
+from rbee.wire.workers import WorkerView
 from tests.unit.wire_values import HIVE_VIEW
 
 PACKAGING = Path(__file__).parents[3] / "packaging"
@@ -67,6 +70,32 @@ def test_beats_are_told_by_state_with_their_lateness() -> None:
     assert told["rbee_heartbeat_lateness_seconds_bucket", "+Inf"] == 3
 
 
+def test_uses_are_told_by_key() -> None:
+    told = scraped(Metrics(), Moment(key_uses={"ada": 7, "bob": 0}))
+
+    assert (told["rbee_key_uses_total", "ada"], told["rbee_key_uses_total", "bob"]) == (7, 0)
+
+
+def test_models_and_workers_are_told_by_state_with_starts_and_requests() -> None:
+    metrics = Metrics()
+    metrics.worker_started("ready")
+    metrics.worker_evicted()
+    busy = WorkerView("bee-1", "bee", "a", "busy", "", 1, in_flight=3)
+    asleep = WorkerView(None, "wasp", None, "asleep", "", 1)
+    text, _ = write(metrics, Moment(models=["ready", "ready"], workers=[busy, asleep]), "")
+
+    for line in (
+        'rbee_models{state="ready"} 2.0',
+        'rbee_workers{state="busy"} 1.0',
+        'rbee_workers{state="ready"} 0.0',
+        'rbee_worker_starts_total{result="ready"} 1.0',
+        "rbee_worker_evictions_total 1.0",
+        "rbee_requests_in_flight 3.0",
+    ):
+        assert line in text.decode().splitlines()
+    assert "asleep" not in text.decode()
+
+
 def test_jobs_are_told_by_kind_and_end() -> None:
     metrics = Metrics()
     metrics.job_ended("add-hive", "done", 0.3)
@@ -76,6 +105,7 @@ def test_jobs_are_told_by_kind_and_end() -> None:
 
     assert told["rbee_jobs_total", "add-hive", "done"] == 1
     assert told["rbee_jobs_total", "remove-hive", "done"] == 0
+    assert told["rbee_jobs_total", "add-model", "done"] == 0
     assert told["rbee_jobs_running", "shutdown"] == 1
     assert told["rbee_job_duration_seconds_bucket", "add-hive", "0.5"] == 1
     assert told["rbee_job_duration_seconds_count", "add-hive"] == 2
@@ -178,9 +208,21 @@ def test_the_older_format_is_for_who_accepts_only_that(accept: str, media_type: 
 
 
 def known_names() -> set[str]:
-    """The names of all series that there can be."""
+    """The names of all series that there can be, the queen's and the gateway's."""
     assert HIVE_VIEW.devices is not None
-    return {name for name, *_ in scraped(Metrics(), Moment([replace(HIVE_VIEW, last_beat_ms=1)]))}
+    moment = Moment([replace(HIVE_VIEW, last_beat_ms=1)], key_uses={"alice": 1})
+    return {name for name, *_ in scraped(Metrics(), moment)} | gateway_names()
+
+
+def gateway_names() -> set[str]:
+    metrics = GatewayMetrics()
+    metrics.request_ended("bee", "200")
+    metrics.tokens_came("bee", {"prompt": 1})
+    metrics.first_token_came("bee", 0.1)
+    metrics.was_cold("bee", 0.1)
+    text, _ = write_gateway(metrics, in_flight=0, waiting=0, accept="")
+    families = openmetrics.text_string_to_metric_families(text.decode())
+    return {sample.name for family in families for sample in family.samples}
 
 
 OF_NODE_EXPORTER = {"node_textfile_mtime_seconds"}

@@ -41,7 +41,7 @@ async def test_who_asked_is_known_by_the_kernel_s_word(queen: Served) -> None:
         (request("GET", "/v1/jobs/x"), 404, "unknown-job", "job_id"),
         (request("GET", f"/v1/jobs/{NO_JOB}/events"), 404, "unknown-job", None),
         (request("DELETE", f"/v1/jobs/{NO_JOB}"), 405, "no-such-method", None),
-        (request("GET", "/v1/workers"), 404, "no-such-route", None),
+        (request("GET", "/v1/nothing"), 404, "no-such-route", None),
     ],
     ids=lambda value: value[:48].decode() if isinstance(value, bytes) else None,
 )

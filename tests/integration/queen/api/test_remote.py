@@ -151,7 +151,7 @@ async def test_no_route_of_an_operator_is_served_to_anybody(remote: Remote) -> N
     for route in QueenRoutes.ALL:
         if route.path in theirs:
             continue
-        path = route.url(hive_id="gpu1", job_id="0" * 32, token_id="0" * 8)
+        path = route.url(hive_id="gpu1", job_id="0" * 32, token_id="0" * 8, model="bee", key="ada")
         plain = replace(route, path=path, answers=route.answer or dict)
         for link in (hive, stranger):
             error = await refusal_of(link, plain, b"{}" if route.body else None)

@@ -9,7 +9,7 @@ import pytest
 from rbee.errors import NotPermitted
 from rbee.queen.api.admission import Admission
 from rbee.server.peer import Peer
-from rbee.wire.routes import QueenRoutes, Route
+from rbee.wire.routes import LeaseRoutes, QueenRoutes, Route
 
 pytestmark = pytest.mark.deadline(10)
 
@@ -64,3 +64,35 @@ def test_a_hive_s_user_that_comes_while_the_queen_is_awake_is_no_operator_either
     with pytest.raises(NotPermitted, match="may send heartbeats only"):
         admit(Peer(43, HIVE_UID, 5), QueenRoutes.ADD_HIVE)
     admit(Peer(43, HIVE_UID, 5), QueenRoutes.HEARTBEAT)
+
+
+GATEWAY = 991
+
+
+@pytest.mark.parametrize("route", [*QueenRoutes.ALL, *LeaseRoutes.ALL], ids=lambda route: route.name)
+@pytest.mark.parametrize("uid", [GATEWAY, SOMEBODY, ROOT, HIVE])
+def test_the_gateway_may_lease_and_ask_for_health_and_nobody_but_root_may_lease(
+    uid: int, route: Route
+) -> None:
+    admit = Admission(HIVE_UID, find_gateway_uid=lambda: GATEWAY)
+    of_gateway = route in LeaseRoutes.ALL
+    if uid == GATEWAY:
+        may = of_gateway or route is QueenRoutes.HEALTH
+    elif uid == ROOT:
+        may = True
+    elif uid == HIVE:
+        may = route is QueenRoutes.HEARTBEAT
+    else:
+        may = not of_gateway and route is not QueenRoutes.HEARTBEAT
+
+    try:
+        admit(Peer(42, uid, 5), route)
+        is_admitted = True
+    except NotPermitted:
+        is_admitted = False
+    assert is_admitted == may
+
+
+@pytest.mark.parametrize("route", LeaseRoutes.ALL, ids=lambda route: route.name)
+def test_in_an_rbee_of_a_user_the_gateway_is_that_user_s(route: Route) -> None:
+    Admission(SOMEBODY, find_gateway_uid=lambda: SOMEBODY, own_uid=SOMEBODY)(Peer(42, SOMEBODY, 5), route)

@@ -1,0 +1,98 @@
+"""Follows a worker that loads, and clears up one that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from rbee.errors import RbeeError, UnknownWorker, WorkerFailed
+from rbee.narration import WORKER_AWAKE, WORKER_UNPLACED
+from rbee.queen.serving.failures import Failures
+from rbee.queen.serving.parts import Parts
+from rbee.queen.serving.start import Start
+from rbee.queen.serving.stopping import Stopper, learn
+from rbee.queen.serving.workers import KnownWorkers, Worker
+from rbee.text import shown_span
+
+log = logging.getLogger("rbee")
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds for a hive's other answers, beside the time for which it waits for a change."""
+
+HIVE_PATIENCE = 60.0
+"""Seconds for which a hive that does not answer may be away while it loads a model."""
+
+
+class Follower:
+    """Asks hives how far their workers are."""
+
+    def __init__(self, parts: Parts, known: KnownWorkers, stopper: Stopper, failures: Failures) -> None:
+        self._hives = parts.hives
+        self._models = parts.models
+        self._narrator = parts.narrator
+        self._scope = parts.scope
+        self._known = known
+        self._stopper = stopper
+        self._failures = failures
+
+    async def follow(self, start: Start, worker: Worker) -> None:
+        """Return once the worker is ready. Raises WorkerFailed."""
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        while not worker.is_ready:
+            if worker.seen.state in ("failed", "stopped") or worker.ending is not None:
+                raise await self._gone(worker)
+            start.show(self._loading(start, worker), worker.seen.percent)
+            try:
+                client = await self._hives.hive(worker.hive_id).reach()
+                seen = await client.worker(worker.id, after=worker.seen.serial, timeout=ANSWER_TIMEOUT)
+            except UnknownWorker as error:
+                text = f"{worker.id} is gone, and its hive does not know how it ended"
+                raise WorkerFailed(text, hint=self._hint(start.model)) from error
+            except RbeeError as error:  # it may be restarted just now
+                if loop.time() - heard > HIVE_PATIENCE:
+                    text = f"the beehive {worker.hive_id} did not answer for {HIVE_PATIENCE:g} s"
+                    raise WorkerFailed(f"{text} while it loaded {start.model}: {error.message}") from error
+                await self._known.changes.wait(1.0)
+                continue
+            heard = loop.time()
+            worker = self._known.take(worker.hive_id, seen)
+        await learn(self._models, worker.seen)
+        took = shown_span(loop.time() - start.began)
+        story = start.story.about(hive=worker.hive_id, worker=worker.id)
+        story.narrate(
+            WORKER_AWAKE,
+            f"{start.model} is awake: {worker.id} on {worker.hive_id} {worker.seen.pool}, after {took}",
+        )
+
+    async def _gone(self, worker: Worker) -> RbeeError:
+        """Return why a worker did not become ready, after removing what is left of it."""
+        if worker.seen.state != "failed":
+            return WorkerFailed(f"{worker.id} was stopped while it loaded {worker.seen.model}")
+        return await self.failed(worker)
+
+    async def failed(self, worker: Worker) -> RbeeError:
+        """Note that a worker has failed, remove what is left of it, and return the error."""
+        failure = self._failures.note(worker.hive_id, worker.seen)
+        story = self._narrator.about(model=worker.seen.model)
+        text = f"removing what is left of {worker.id}: {failure.reason}"
+        try:
+            await self._stopper.stop(worker, story, WORKER_UNPLACED, text)
+        except RbeeError as error:
+            log.warning("%s, which has failed, is not removed: %s", worker.id, error.message)
+        return self._failures.error(failure, self._hint(worker.seen.model))
+
+    def _loading(self, start: Start, worker: Worker) -> str:
+        percent = worker.seen.percent
+        shown = "" if percent is None else f", {percent:.0f} %"
+        return f"loading {start.model}{shown}"
+
+    def error(self, model: str) -> RbeeError | None:
+        """Return the error of a model's last failure while no worker is started because of it, or None."""
+        failure = self._failures.find(model)
+        if failure is None or self._failures.pause(model) <= 0:
+            return None
+        return self._failures.error(failure, self._hint(model))
+
+    def _hint(self, model: str) -> str:
+        return self._scope.rbeectl(f"logs {model}")

@@ -1,0 +1,89 @@
+"""How much memory a worker of a model needs, and from where that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rbee.wire.models import Head
+
+if TYPE_CHECKING:
+    from rbee.queen.store.models import ModelRow
+
+CONTEXT = 8192
+"""Tokens of a context that nobody has set, if the model has as many."""
+
+PROCESS = 30 * 2**20
+"""Bytes of an engine's process beside its buffers: 10 to 30 MiB were measured."""
+
+UNCERTAINTY = 0.05
+"""The part of an estimate that is added to it."""
+
+GUESSED_FACTOR, GUESSED_MORE = 1.2, 2 * 2**30
+"""Without a header that says more: this much of the file, and this many bytes."""
+
+BATCH = 512
+"""Tokens that llama.cpp computes at once."""
+
+CELLS = 256
+"""Tokens by which llama.cpp's cache grows."""
+
+Kind = Literal["ram", "gpu"]
+Source = Literal["operator", "learned", "estimate", "guess"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The bytes that a worker needs in its pool, and where the number comes from."""
+
+    bytes: int
+    source: Source
+
+
+def context_of(model: ModelRow) -> int:
+    """Return the tokens of the context that the model is served with."""
+    if model.context is not None:
+        return model.context
+    most = model.head.context if model.head is not None else None
+    return min(most or CONTEXT, CONTEXT)
+
+
+def need_of(model: ModelRow, learned: int | None, kind: Kind) -> Need:
+    """Return what a worker needs; `learned` is the most that one of this context has used, in such a pool.
+
+    In RAM less than the weights may have been learned: the kernel charges the pages of a mapped file to who
+    read it first, a copy or a fetch for example. Then they are added.
+    """
+    if model.memory_bytes is not None:
+        return Need(model.memory_bytes, "operator")
+    if learned is not None:
+        weights = (model.head.weights_bytes if model.head is not None else None) or model.bytes or 0
+        return Need(learned + weights if kind == "ram" and learned < weights else learned, "learned")
+    estimated = None if model.head is None else estimate(model.head, context_of(model))
+    if estimated is not None:
+        return Need(estimated, "estimate")
+    return Need(int((model.bytes or 0) * GUESSED_FACTOR) + GUESSED_MORE, "guess")
+
+
+def estimate(head: Head, context: int) -> int | None:
+    """Return the bytes by a GGUF's header, None if it does not say enough.
+
+    Weights and the cache of plain attention are exact. What llama.cpp computes in was fitted to three llamas,
+    here with the widest feed-forward layer that is common, as the head does not have its width.
+    """
+    weights, cache = head.weights_bytes, head.kv_bytes_per_token
+    if head.format != "gguf" or weights is None or cache is None or head.embedding is None:
+        return None
+    cells = -(-context // CELLS) * CELLS
+    compute = 4 * BATCH * 16 * head.embedding + 2 * BATCH * context + 1_200_000
+    return int((weights + cells * cache + compute) * (1 + UNCERTAINTY)) + PROCESS
+
+
+def kind_of(pool: str) -> Kind:
+    """Return the kind of a pool: what is learned on a card says nothing about RAM."""
+    return "ram" if pool == "ram" else "gpu"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as text, such as '5.1 GiB' or '35 MiB'."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,55 @@
+"""Asks hives for their workers when these may have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from rbee.errors import RbeeError
+from rbee.queen.hives.hives import Hives
+from rbee.queen.serving.workers import KnownWorkers
+from rbee.queen.tasks import Tasks
+
+log = logging.getLogger("rbee")
+
+TIMEOUT = 10.0
+"""Seconds for a hive's answer; if it does not come, the next beat has it asked again."""
+
+
+class Refresher:
+    """Asks one hive once at a time; `refreshed` is called after each answer."""
+
+    def __init__(
+        self, hives: Hives, known: KnownWorkers, tasks: Tasks, refreshed: Callable[[str], None]
+    ) -> None:
+        self._hives = hives
+        self._known = known
+        self._tasks = tasks
+        self._refreshed = refreshed
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._waiting: set[str] = set()
+
+    def begin(self, hive_id: str) -> None:
+        """Ask a hive soon; a request that waits already is enough."""
+        if hive_id not in self._waiting:
+            self._waiting.add(hive_id)
+            self._tasks.begin(self.refresh(hive_id))
+
+    async def refresh(self, hive_id: str) -> None:
+        """Ask a hive for its workers. A failure is logged."""
+        async with self._locks.setdefault(hive_id, asyncio.Lock()):
+            self._waiting.discard(hive_id)
+            hive = self._hives.find(hive_id)
+            if hive is None:
+                return
+            work, number = hive.workload.heard, self._known.asking()
+            try:
+                client = await hive.reach()
+                answer = await client.workers(timeout=TIMEOUT)
+            except RbeeError as error:
+                log.warning("the workers of hive %s are not known: %s", hive_id, error.message)
+                return
+            hive.workload.came_with(work)
+            self._known.take_all(hive_id, answer.workers, number)
+        self._refreshed(hive_id)

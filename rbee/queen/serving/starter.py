@@ -1,0 +1,291 @@
+"""Starts workers: one start a model, however many requests wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from rbee.errors import Disconnected, ModelNotReady, NoMemory, NoRoom, NotRunning, RbeeError, Stopping
+from rbee.narration import (
+    WORKER_GIVES_WAY,
+    WORKER_PLACED,
+    WORKER_UNPLACED,
+    WORKER_WAITS,
+)
+from rbee.queen.serving.failures import Failures
+from rbee.queen.serving.follow import Follower
+from rbee.queen.serving.need import Kind, Need, context_of, need_of, size
+from rbee.queen.serving.parts import Parts
+from rbee.queen.serving.placement import Decision, Target, Wanted, decide
+from rbee.queen.serving.snapshot import Snapshots
+from rbee.queen.serving.start import Start
+from rbee.queen.serving.stopping import Stopper
+from rbee.queen.serving.workers import KnownWorkers, Worker
+from rbee.wire.jobs import Done
+from rbee.wire.types import LOCALHOST
+from rbee.wire.workers import StartWorker
+
+if TYPE_CHECKING:
+    from rbee.queen.store.models import ModelRow
+
+log = logging.getLogger("rbee")
+
+START_TIMEOUT = 15.0
+"""Seconds for a hive to begin a worker's start."""
+
+RECHECK = 5.0
+"""Seconds after which memory is looked at again while a model waits: other programs may have freed some."""
+
+TRIES = 3
+"""How often a hive may refuse a claim that its memory had room for a moment before, or be away."""
+
+
+class Starter:
+    """The starts that are under way."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        known: KnownWorkers,
+        snapshots: Snapshots,
+        stopper: Stopper,
+        follower: Follower,
+        failures: Failures,
+    ) -> None:
+        self._parts = parts
+        self._hives = parts.hives
+        self._models = parts.models
+        self._metrics = parts.metrics
+        self._scope = parts.scope
+        self._known = known
+        self._snapshots = snapshots
+        self._stopper = stopper
+        self._follower = follower
+        self._failures = failures
+        self._starts: dict[str, Start] = {}
+        self._placing = asyncio.Lock()
+
+    def find(self, model: str) -> Start | None:
+        """Return the start of a model that is under way, or None."""
+        return self._starts.get(model)
+
+    def join(self, model: str) -> Start:
+        """Return the start of a model; it begins now if there is none.
+
+        Raises WorkerFailed while none is begun because of failures, TooMany or Stopping.
+        """
+        start = self._starts.get(model)
+        if start is not None:
+            return start
+        error = self._follower.error(model)
+        if error is not None:
+            raise error
+        job = self._parts.jobs.open("start-worker", None)
+        story = self._parts.narrator.about(job_id=job.id, model=model)
+        loop = asyncio.get_running_loop()
+        start = self._starts[model] = Start(
+            model, job, story, loop.time(), self._parts.clocks.wall_ms(), f"waking {model}"
+        )
+        start.task = loop.create_task(self._run(start))
+        return start
+
+    async def withdraw(self, model: str, error: RbeeError) -> None:
+        """End a start with an error; what it has started on a hive is left to the caller."""
+        start = self._starts.get(model)
+        if start is None or start.task is None:
+            return
+        start.withdrawn = error
+        start.task.cancel()
+        await asyncio.wait({start.task})
+
+    async def end(self) -> None:
+        """Cancel all starts: the hives go on with theirs, and the next queen takes them over."""
+        running = [start.task for start in self._starts.values() if start.task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def decide(self, row: ModelRow) -> Decision:
+        """Return where a worker of the model would run now; all hives are asked."""
+        return decide(self._wanted(row), await self._snapshots.take())
+
+    def _wanted(self, row: ModelRow) -> Wanted:
+        context = context_of(row)
+        needs: dict[Kind, Need] = {
+            kind: need_of(row, self._models.learned(row.name, context, kind), kind) for kind in ("ram", "gpu")
+        }
+        form = row.head.format if row.head is not None else "gguf"
+        return Wanted(row.name, form, frozenset({row.hive_id}), needs, context, row.engine)
+
+    async def _run(self, start: Start) -> None:
+        """Do a start, and end it and its job with its result."""
+        try:
+            await self._bring_up(start)
+        except asyncio.CancelledError:
+            if start.withdrawn is None:
+                raise
+            self._failed(start, start.withdrawn)
+        except RbeeError as error:
+            self._failed(start, error)
+        except Exception as error:
+            log.exception("starting %s failed", start.model)
+            self._failed(start, RbeeError(f"starting {start.model} failed: internal error: {error!r}"))
+        else:
+            self._failures.forget(start.model)
+            self._metrics.worker_started("ready")
+            start.job.done(Done(None))
+        finally:
+            start.is_over = True
+            self._starts.pop(start.model, None)
+            start.progress.announce()
+            self._known.changes.announce()
+
+    def _failed(self, start: Start, error: RbeeError) -> None:
+        start.error = error
+        self._metrics.worker_started("no-room" if isinstance(error, NoRoom) else "failed")
+        start.story.narrate(WORKER_UNPLACED, f"waking {start.model} failed: {error.message}")
+        start.job.failed(error)
+
+    async def _bring_up(self, start: Start) -> None:
+        """Return once a worker of the model is ready. Raises RbeeError."""
+        refused = 0
+        while True:
+            row = self._row(start.model)
+            await self._wake_hive(start, row)
+            try:
+                async with self._placing:
+                    decision = await self._decide_in_turn(start, row)
+                    worker = await self._act(start, row, decision)
+            except (Disconnected, NoMemory, NotRunning, Stopping) as error:
+                refused += 1  # something else has taken the memory, or the hive is restarted just now
+                if refused >= TRIES:
+                    text = f"{row.hive_id} refused to start {row.name}: {error.message}"
+                    raise NoRoom(text, hint=error.hint) from error
+                await self._known.changes.wait(RECHECK)
+                continue
+            if worker is None:
+                await self._wait(start, decision)
+                continue
+            worker.awaited = start
+            await self._follower.follow(start, worker)
+            return
+
+    async def _decide_in_turn(self, start: Start, row: ModelRow) -> Decision:
+        """As decide(), but wait if one that began to wait before could be started now, too."""
+        before = list(takewhile(lambda one: one is not start, self._starts.values()))
+        waiting = [
+            self._wanted(model.row)
+            for one in before
+            if one.waits_for_memory and (model := self._models.find(one.model)) is not None
+        ]
+        wanted = self._wanted(row)
+        snapshot = await self._snapshots.take(wanted.files.union(*(one.files for one in waiting)))
+        decision = decide(wanted, snapshot)
+        first = next((one for one in waiting if decide(one, snapshot).target is not None), None)
+        if decision.target is None or first is None:
+            return decision
+        reason = f"{first.model} has waited for longer"
+        return Decision(replace(decision.placement, decision="wait", reason=reason), None)
+
+    async def _wake_hive(self, start: Start, row: ModelRow) -> None:
+        """Add the local hive if it is not in the catalog yet, and start it if it has ended and is desired.
+
+        One that starts, or connects, is waited for as for memory. Raises what adding it raises.
+        """
+        hive = self._hives.find(row.hive_id)
+        if row.hive_id != LOCALHOST:
+            return
+        if hive is None or (hive.standing.row.wanted and hive.standing.life.state == "offline"):
+            start.show(f"waking the hive for {row.name}")
+            by = {"job_id": start.job.id}
+            await self._parts.hive_work.ensure(LOCALHOST, start.job, start.story.about(hive=LOCALHOST), by)
+
+    def _row(self, name: str) -> ModelRow:
+        row = self._models.model(name).row
+        if row.state != "ready" or row.path is None:
+            raise ModelNotReady(
+                f"the model {name} is {row.state}{f': {row.reason}' if row.reason else ''}",
+                hint=self._scope.rbeectl(f"model show {name}"),
+            )
+        return row
+
+    async def _act(self, start: Start, row: ModelRow, decision: Decision) -> Worker | None:
+        """Do what was decided; return the worker that is to be followed, None to wait."""
+        placement, target = decision
+        own = [one for one in self._known.of_model(row.name) if one.is_ready or one.state == "loading"]
+        own = [one for one in own if self._is_online(one)]
+        if own:
+            return min(own, key=lambda one: not one.is_ready)
+        if placement.decision == "refuse":
+            raise NoRoom(
+                f"{self._needs(decision)}, and it fits nowhere: {placement.reason}",
+                hint=self._scope.rbeectl(f"place {row.name} --dry-run"),
+            )
+        if target is None:
+            return None
+        start.waits_for_memory = False
+        if target.evicts:
+            text = f"{self._needs(decision)}; {placement.reason}"
+            await self._evict(start, target, text)
+        else:
+            text = f"{self._needs(decision)}; {placement.reason}: waking it there"
+        start.show(text)
+        worker_id = self._known.new_id(row.name)
+        story = start.story.about(hive=target.hive_id, worker=worker_id)
+        story.narrate(WORKER_PLACED, text)
+        return await self._start(start, row, target, worker_id)
+
+    async def _evict(self, start: Start, target: Target, text: str) -> None:
+        """Stop the workers that give way. Their leases have ended: no await is between that and this."""
+        victims = [self._known.find(one, target.hive_id) for one in target.evicts]
+        stops = []
+        for victim in victims:
+            if victim is not None:
+                self._metrics.worker_evicted()
+                gives_way = f"{text}: stopping {victim.id}"
+                stops.append(self._stopper.stop(victim, start.story, WORKER_GIVES_WAY, gives_way))
+        start.show(text)
+        await asyncio.gather(*stops)
+
+    async def _start(self, start: Start, row: ModelRow, target: Target, worker_id: str) -> Worker:
+        assert row.path is not None
+        asked = StartWorker(
+            id=worker_id,
+            model=row.name,
+            engine=target.engine,
+            path=row.path,
+            format=self._wanted(row).format,
+            context=context_of(row),
+            pool=target.pool,
+            claim_bytes=target.need.bytes,
+            bytes=row.bytes or 0,
+        )
+        client = await self._hives.hive(target.hive_id).reach()
+        seen = await client.start_worker(asked, job_id=start.job.id, timeout=START_TIMEOUT)
+        return self._known.take(target.hive_id, seen, is_ours=True)
+
+    async def _wait(self, start: Start, decision: Decision) -> None:
+        """Wait for a change that may make room; NoRoom once no request waits any more."""
+        placement = decision.placement
+        text = f"{self._needs(decision)}; waiting: {placement.reason}"
+        if not start.waits_for_memory or text != start.text:
+            start.waits_for_memory = True
+            start.story.narrate(WORKER_WAITS, text)
+        start.show(text)
+        if not start.waiting:
+            raise NoRoom(
+                f"{self._needs(decision)}, and no request waits for it any more: {placement.reason}",
+                hint=self._scope.rbeectl(f"place {start.model} --dry-run"),
+            )
+        await self._known.changes.wait(RECHECK)
+
+    def _is_online(self, worker: Worker) -> bool:
+        hive = self._hives.find(worker.hive_id)
+        return hive is not None and hive.standing.is_online
+
+    def _needs(self, decision: Decision) -> str:
+        placement = decision.placement
+        return f"{placement.model} needs {size(placement.need_bytes)} ({placement.source})"

@@ -1,0 +1,84 @@
+"""Stops workers: their leases are cut before, and what they have used is learned."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from rbee.errors import CatalogFailed, RbeeError, UnknownWorker, WorkerFailed
+from rbee.narration import Event, Narrator
+from rbee.queen.hives.hives import Hives
+from rbee.queen.models.models import Models
+from rbee.queen.serving.need import kind_of
+from rbee.queen.serving.workers import KnownWorkers, Worker
+from rbee.wire.workers import HiveWorker
+
+log = logging.getLogger("rbee")
+
+STOP_TIMEOUT = 30.0
+"""Seconds for a hive to stop a worker, and to prove that its memory is free again."""
+
+RETRY_AFTER = 30.0
+"""Seconds after which a worker that could not be stopped may be stopped again by itself."""
+
+
+class Stopper:
+    """Stops workers on their hives."""
+
+    def __init__(self, hives: Hives, known: KnownWorkers, models: Models) -> None:
+        self._hives = hives
+        self._known = known
+        self._models = models
+
+    async def stop(self, worker: Worker, story: Narrator, event: Event, text: str) -> None:
+        """Stop a worker and wait for its end; one that ends already is not stopped twice.
+
+        `text` is narrated before. A caller that is cancelled leaves the stop to go on. Raises RbeeError.
+        """
+        if worker.ending is None:
+            story.narrate(event, text, hive=worker.hive_id, worker=worker.id, model=worker.seen.model)
+            worker.ending = asyncio.get_running_loop().create_task(self._stop(worker))
+            worker.ending.add_done_callback(_retrieve)
+            self._known.changes.announce()
+        await asyncio.shield(worker.ending)
+
+    async def _stop(self, worker: Worker) -> None:
+        try:
+            failed = worker.seen.state == "failed"
+            how = f"has ended: {worker.seen.reason}" if failed else "is being stopped"
+            worker.cut(WorkerFailed(f"the worker {worker.id} {how}"))
+            client = await self._hives.hive(worker.hive_id).reach()
+            seen = await client.stop_worker(worker.id, timeout=STOP_TIMEOUT)
+        except UnknownWorker:
+            pass  # it has ended by itself
+        except BaseException:
+            worker.ending = None
+            worker.keep_until = asyncio.get_running_loop().time() + RETRY_AFTER
+            self._known.changes.announce()
+            raise
+        else:
+            await learn(self._models, seen)
+        self._known.drop(worker)
+
+    async def end(self) -> None:
+        """Cancel what waits for a hive: the hive goes on with it."""
+        ending = [worker.ending for worker in self._known.all() if worker.ending is not None]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+
+async def learn(models: Models, seen: HiveWorker) -> None:
+    """Store the most memory that a worker has used; a failure is logged."""
+    if not seen.peak_bytes:
+        return
+    try:
+        await models.learn(seen.model, seen.context, kind_of(seen.pool), seen.peak_bytes)
+    except CatalogFailed as error:
+        log.error("what %s needs could not be stored: %s", seen.model, error.message)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take the result of a stop that nobody waits for any more."""
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RbeeError):
+        log.error("stopping a worker failed", exc_info=error)

@@ -1,0 +1,64 @@
+"""The protocol of a lease's connection."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import rbee.queen.serving.lease_connection
+from rbee.client.handover import handover
+from rbee.wire.leases import LEASE_PROTOCOL, LINE_MAX, Ask, Refused, Wait
+from tests.integration.queen.serving.serving_hive import REQUEST, Client, a_queen
+from tests.unit.wait import until
+
+pytestmark = pytest.mark.deadline(20)
+
+
+@pytest.mark.parametrize(
+    ("sent", "detail"),
+    [
+        (b"hello\n", "the frame is not JSON"),
+        (b'{"wait": {"text": "x"}}\n', "a lease begins with one request for it"),
+        (b"x" * (LINE_MAX + 1), "a frame may have at most"),
+        (b'{"ask": {"model": ""}}\n', "ask."),
+    ],
+    ids=["no JSON", "another frame", "too long", "not valid"],
+)
+async def test_anything_but_a_request_for_a_lease_is_refused(
+    tmp_path: Path, sent: bytes, detail: str
+) -> None:
+    async with a_queen(tmp_path) as played, handover(played.path, "/v1/lease", LEASE_PROTOCOL) as connection:
+        await asyncio.get_running_loop().sock_sendall(connection._channel, sent)
+        refused = await Client(connection).refused()
+
+        assert detail in refused.problem["detail"]
+        assert refused.problem["status"] == 400
+
+
+async def test_a_second_request_is_refused(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.loads_at_once = False
+        async with played.client() as client:
+            assert isinstance(await client.frame(), Wait)
+            await until(lambda: len(played.hive.workers) == 1)
+            await client.connection.send(Ask("bee", REQUEST, 1000))
+            refused = await client.refused()
+
+        assert refused.problem["detail"] == "a lease has one request only"
+        await played.hive.loads()
+        await played.at_rest()
+
+
+async def test_a_connection_without_a_request_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.queen.serving.lease_connection, "ASK_TIMEOUT", 0.05)
+    async with a_queen(tmp_path) as played, handover(played.path, "/v1/lease", LEASE_PROTOCOL) as connection:
+        client = Client(connection)
+        refused = await client.end()
+
+        assert isinstance(refused, Refused)
+        assert "no request for a lease came within" in refused.problem["detail"]
+        assert await client.is_cut()

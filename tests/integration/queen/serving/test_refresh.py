@@ -1,0 +1,65 @@
+"""Asking hives for their workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.queen.serving.serving_hive import a_queen
+from tests.unit.wait import until
+
+pytestmark = pytest.mark.deadline(20)
+
+
+async def test_a_change_of_a_worker_is_known_with_the_beat_that_reports_it(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        await played.hive.becomes("bee-1", "loading", reason="it is started again")
+        await until(lambda: played.states() == ["loading"])
+        await played.hive.becomes("bee-1", "ready")
+        await until(lambda: played.states() == ["ready"])
+
+
+async def test_a_hive_that_is_away_has_unknown_workers_and_is_asked_again_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        standing = played.queen.hives.hive("localhost").standing
+        await standing.set_offline("its process ended")
+        assert played.states() == ["unknown"]
+        (view,) = played.serving.views().workers
+        assert view.reason == "the beehive is offline"
+        await played.hive.becomes("bee-1", "ready", used_bytes=77)
+        await until(lambda: played.states() == ["ready"])
+
+        (view,) = played.serving.views().workers
+        assert view.used_bytes == 77
+
+
+async def test_a_worker_that_has_ended_is_forgotten(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        del played.hive.workers["bee-1"]
+        await played.hive.beat()
+        await until(lambda: played.states() == ["asleep"])
+
+
+async def test_a_worker_of_a_model_that_is_not_served_is_stopped(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.adopted("ghost-1", "ghost")
+        await played.hive.beat()
+        await until(lambda: played.hive.stops == ["ghost-1"])
+
+        assert played.story("worker-removed") == ["stopping ghost-1: the model ghost is not served"]
+
+
+async def test_the_workers_of_a_hive_that_is_removed_are_forgotten(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        played.queen.work.remove("localhost", {})
+        await until(lambda: played.states() == ["asleep"])

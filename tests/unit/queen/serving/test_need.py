@@ -1,0 +1,83 @@
+"""What a model needs, by where that is known from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rbee.queen.serving.need import CONTEXT, context_of, estimate, kind_of, need_of, size
+from rbee.queen.store.models import ModelRow
+from rbee.wire.models import Head
+
+GIB, MIB = 2**30, 2**20
+HEAD = Head(
+    "gguf", "llama", 8_000_000_000, "Q4_K_M", 131072, 32, weights_bytes=4_600_000_000,
+    kv_bytes_per_token=131072, embedding=4096,
+)  # fmt: skip
+TINY = Head(
+    "gguf", "llama", 200_000, "F16", 256, 2, weights_bytes=780_000, kv_bytes_per_token=512, embedding=64
+)
+ROW = ModelRow(
+    name="bee", hive_id="localhost", source="/m/bee.gguf", fetch=None, state="ready", reason="", since_ms=1,
+    path="/m/bee.gguf", head=HEAD, bytes=4_650_000_000, sha256=None, memory_bytes=None, context=None,
+    is_served=True, is_pinned=False, idle_s=300, engine=None, created_at_ms=1,
+)  # fmt: skip
+
+
+def test_what_the_operator_says_counts_before_what_was_learned_and_that_before_the_header() -> None:
+    assert need_of(replace(ROW, memory_bytes=GIB), 2 * GIB, "gpu").source == "operator"
+    assert (need_of(ROW, 2 * GIB, "gpu").bytes, need_of(ROW, 2 * GIB, "gpu").source) == (2 * GIB, "learned")
+    assert need_of(ROW, None, "ram").source == "estimate"
+    assert need_of(replace(ROW, head=None), None, "ram").source == "guess"
+
+
+def test_the_header_gives_weights_cache_and_a_little_more() -> None:
+    need = need_of(replace(ROW, context=8192), None, "ram")
+
+    exact = 4_600_000_000 + 8192 * 131072
+    assert exact < need.bytes < exact * 1.1
+
+
+def test_a_tiny_model_needs_little() -> None:
+    assert need_of(replace(ROW, head=TINY, bytes=793_000), None, "ram").bytes < 40 * MIB
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        replace(HEAD, kv_bytes_per_token=None),
+        replace(HEAD, weights_bytes=None),
+        replace(HEAD, embedding=None),
+        replace(HEAD, format="safetensors"),
+    ],
+    ids=["another attention", "unknown tensors", "no width", "of another engine"],
+)
+def test_a_header_that_does_not_say_enough_gives_a_guess_of_the_file(head: Head) -> None:
+    need = need_of(replace(ROW, head=head, bytes=10 * GIB), None, "ram")
+
+    assert estimate(head, 4096) is None
+    assert (need.bytes, need.source) == (14 * GIB, "guess")
+
+
+def test_the_context_is_the_one_set_or_a_usual_one_that_the_model_has() -> None:
+    assert context_of(ROW) == CONTEXT
+    assert context_of(replace(ROW, context=1024)) == 1024
+    assert context_of(replace(ROW, head=TINY)) == 256
+    assert context_of(replace(ROW, head=None)) == CONTEXT
+
+
+def test_what_is_learned_on_a_card_says_nothing_about_ram() -> None:
+    assert [kind_of(pool) for pool in ("ram", "gpu0", "gpu12")] == ["ram", "gpu", "gpu"]
+
+
+def test_sizes_are_shown_in_a_unit_that_fits() -> None:
+    assert [size(count) for count in (35 * MIB, GIB, 5_500_000_000)] == ["35 MiB", "1.0 GiB", "5.1 GiB"]
+
+
+def test_what_was_learned_in_ram_has_the_weights_too() -> None:
+    weights = ROW.head.weights_bytes if ROW.head is not None else None
+    assert weights is not None
+    assert need_of(ROW, weights - 1, "ram").bytes == 2 * weights - 1
+    assert need_of(ROW, weights, "ram").bytes == weights
+    assert need_of(ROW, weights - 1, "gpu").bytes == weights - 1

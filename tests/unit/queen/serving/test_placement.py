@@ -1,0 +1,257 @@
+"""Where a model is placed: the order of preference, and what holds whatever the fleet is like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rbee.queen.serving.need import Kind, Need, kind_of
+from rbee.queen.serving.placement import HiveNow, Snapshot, Wanted, WorkerNow, decide
+from rbee.wire.workers import Candidate, Engine, Placement, Pool
+
+GIB = 2**30
+LLAMA = Engine("llama-server", "/usr/bin/llama-server", ("gguf",), "llama-server.conf")
+VLLM = Engine("vllm", "/usr/bin/vllm", ("safetensors",), "vllm.conf")
+
+
+def needs(count: int) -> dict[Kind, Need]:
+    return {"ram": Need(count, "estimate"), "gpu": Need(count, "estimate")}
+
+
+def wanted(count: int = 4 * GIB, *hives: str) -> Wanted:
+    return Wanted("bee", "gguf", frozenset(hives or ("a",)), needs(count), 4096)
+
+
+def pool(name: str, free: int | None, total: int = 32 * GIB) -> Pool:
+    return Pool(name, name.upper(), total, free)
+
+
+def hive(name: str, *pools: Pool) -> HiveNow:
+    return HiveNow(name, pools, (LLAMA,))
+
+
+def worker(name: str, place: str = "a ram", **fields: object) -> WorkerNow:
+    hive_id, pool_id = place.split()
+    given = WorkerNow(name, name, hive_id, pool_id, "ready", 8 * GIB)
+    return replace(given, **fields)  # type: ignore[arg-type]
+
+
+def placed(wish: Wanted, *hives: HiveNow, workers: tuple[WorkerNow, ...] = ()) -> Placement:
+    return decide(wish, Snapshot(hives, workers)).placement
+
+
+def chosen(placement: Placement) -> Candidate:
+    (candidate,) = [one for one in placement.candidates if one.is_chosen]
+    return candidate
+
+
+def where(placement: Placement) -> str:
+    candidate = chosen(placement)
+    return f"{placement.decision} {candidate.hive_id} {candidate.pool}"
+
+
+# The order
+
+
+def test_a_ready_worker_is_used() -> None:
+    a = hive("a", pool("ram", 30 * GIB), pool("gpu0", 30 * GIB))
+
+    assert where(placed(wanted(), a, workers=(worker("bee-1", model="bee"),))) == "ready a ram"
+
+
+def test_a_worker_that_loads_is_waited_for() -> None:
+    a = hive("a", pool("ram", 30 * GIB))
+    placement = placed(wanted(), a, workers=(worker("bee-1", model="bee", state="loading"),))
+
+    assert (placement.decision, placement.reason) == ("wait", "bee-1 is loading on a ram")
+
+
+def test_a_card_is_preferred_to_ram_and_the_tightest_card_to_others() -> None:
+    a = hive("a", pool("ram", 9 * GIB), pool("gpu0", 20 * GIB), pool("gpu1", 10 * GIB))
+
+    assert where(placed(wanted(), a)) == "start a gpu1"
+    assert placed(wanted(), a).reason == "a gpu1 has 10.0 GiB free"
+
+
+def test_ram_is_used_where_no_card_has_room() -> None:
+    assert where(placed(wanted(), hive("a", pool("ram", 9 * GIB), pool("gpu0", 4 * GIB)))) == "start a ram"
+
+
+def test_the_least_recently_used_of_the_idle_gives_way_and_no_more_than_are_needed() -> None:
+    a = hive("a", pool("ram", 2 * GIB))
+    workers = (
+        worker("old", last_used=1, bytes=GIB // 8),
+        worker("older", last_used=0.5, bytes=8 * GIB),
+        worker("new", last_used=9),
+        worker("busy", last_used=0, in_flight=1),
+        worker("pinned", last_used=0, is_pinned=True),
+    )
+    placement = placed(wanted(), a, workers=workers)
+
+    assert where(placement) == "evict a ram"
+    assert chosen(placement).evicts == ("older",)
+
+
+def test_what_is_busy_is_waited_for() -> None:
+    placement = placed(wanted(), hive("a", pool("ram", 2 * GIB)), workers=(worker("x", in_flight=3),))
+
+    assert placement.decision == "wait"
+    assert placement.reason == (
+        "a ram has 2.0 GiB of 32.0 GiB free, 4.0 GiB and a margin of 1.0 GiB are needed, and x must end first"
+    )
+
+
+def test_one_model_is_loaded_on_a_card_at_a_time() -> None:
+    loading = worker("x", "a gpu0", state="loading", bytes=GIB)
+    one = hive("a", pool("ram", GIB), pool("gpu0", 20 * GIB))
+    two = hive("a", pool("ram", GIB), pool("gpu0", 20 * GIB), pool("gpu1", 30 * GIB))
+    ram = hive("a", pool("ram", 9 * GIB))
+
+    assert placed(wanted(), one, workers=(loading,)).reason == "a gpu0 loads x, and loads one model at a time"
+    assert where(placed(wanted(), two, workers=(loading,))) == "start a gpu1"
+    assert where(placed(wanted(), ram, workers=(replace(loading, pool="ram"),))) == "start a ram"
+
+
+def test_what_could_never_fit_is_refused_with_the_sums_of_each_pool() -> None:
+    placement = placed(wanted(40 * GIB), hive("a", pool("ram", 30 * GIB), pool("gpu0", None)))
+
+    assert placement.decision == "refuse"
+    assert placement.reason == (
+        "a ram has 30.0 GiB of 32.0 GiB free, 40.0 GiB and a margin of 1.0 GiB are needed; "
+        "a gpu0: its driver does not say how much is free"
+    )
+    assert [one.verdict for one in placement.candidates] == [
+        "11.0 GiB are missing", "its driver does not say how much is free",
+    ]  # fmt: skip
+
+
+def test_a_hive_that_cannot_be_used_says_why() -> None:
+    room = pool("ram", 30 * GIB)
+    hives = (
+        HiveNow("b", (room,), (LLAMA,)),
+        HiveNow("a", (), (), problem="it is cordoned: new disk"),
+        HiveNow("c", (room,), (VLLM,)),
+        HiveNow("d", (room,), (replace(LLAMA, problem="/usr/bin/llama-server is missing"),)),
+    )
+    placement = placed(wanted(GIB, "a", "c", "d"), *hives)
+
+    assert placement.decision == "refuse"
+    assert {one.hive_id: one.verdict for one in placement.candidates} == {
+        "a": "it is cordoned: new disk",
+        "b": "the model's file is not on this hive",
+        "c": "none of its engines loads gguf",
+        "d": "llama-server: /usr/bin/llama-server is missing",
+    }
+
+
+def test_the_engine_that_an_operator_chose_is_used_or_nothing() -> None:
+    a = hive("a", pool("ram", 30 * GIB))
+
+    assert decide(replace(wanted(), engine="llama-server"), Snapshot((a,))).target is not None
+    assert "it has no engine other" in placed(replace(wanted(), engine="other"), a).reason
+    b = HiveNow("a", a.pools, (VLLM,))
+    assert "vllm does not load gguf" in placed(replace(wanted(), engine="vllm"), b).reason
+
+
+def test_a_hive_that_may_come_back_is_waited_for() -> None:
+    away = HiveNow("a", problem="the beehive is unknown: no heartbeat", may_recover=True)
+
+    assert placed(wanted(), away).decision == "wait"
+    assert placed(wanted(), replace(away, may_recover=False)).decision == "refuse"
+    assert placed(wanted()).reason == "there is no hive in the catalog"
+
+
+# Whatever the fleet is like
+
+BYTES = st.integers(0, 40 * GIB)
+POOLS = st.builds(
+    lambda free, taken, name: Pool(name, name, None if free is None else free + taken, free),
+    st.none() | BYTES,
+    BYTES,
+    st.just("ram"),
+)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> tuple[Wanted, Snapshot]:
+    names = ["a", "b", "c"][: draw(st.integers(0, 3))]
+    hives = []
+    for name in names:
+        cards = draw(st.integers(0, 2))
+        pools = tuple(
+            replace(draw(POOLS), id=pool_id) for pool_id in ("ram", *(f"gpu{n}" for n in range(cards)))
+        )
+        problem = draw(st.none() | st.none() | st.just("it is cordoned"))
+        engine = replace(LLAMA, problem=draw(st.none() | st.none() | st.just("it is missing")))
+        hives.append(HiveNow(name, pools, (engine,), problem, may_recover=draw(st.booleans())))
+    places = [(one.id, one_pool.id) for one in hives for one_pool in one.pools]
+    workers = []
+    for number in range(draw(st.integers(0, 6)) if places else 0):
+        hive_id, pool_id = draw(st.sampled_from(places))
+        workers.append(
+            WorkerNow(
+                f"w-{number}", draw(st.sampled_from(["bee", "wasp", "hornet"])), hive_id, pool_id,
+                draw(st.sampled_from(["ready", "loading", "stopping", "failed", "unknown"])), draw(BYTES),
+                draw(st.integers(0, 2)), draw(st.booleans()), draw(st.floats(0, 100)),
+            )
+        )  # fmt: skip
+    files = frozenset(draw(st.sets(st.sampled_from(["a", "b", "c"]))))
+    sizes: dict[Kind, Need] = {"ram": Need(draw(BYTES), "guess"), "gpu": Need(draw(BYTES), "learned")}
+    return Wanted("bee", "gguf", files, sizes, 4096), Snapshot(tuple(hives), tuple(workers))
+
+
+@given(fleets())
+@settings(max_examples=400, deadline=None)
+def test_a_placement_holds_what_it_promises(fleet: tuple[Wanted, Snapshot]) -> None:
+    wish, snapshot = fleet
+    placement, target = decide(wish, snapshot)
+
+    assert decide(wish, snapshot) == (placement, target)
+    assert (target is not None) == (placement.decision in ("start", "evict"))
+    assert sum(one.is_chosen for one in placement.candidates) <= 1
+    by_id = {one.id: one for one in snapshot.workers}
+    pools = {(one.id, one_pool.id): one_pool for one in snapshot.hives for one_pool in one.pools}
+    for candidate in placement.candidates:
+        need = wish.needs[kind_of(candidate.pool)]
+        assert candidate.need_bytes == need.bytes
+        free = candidate.free_bytes
+        assert candidate.fits == (free is not None and free - candidate.margin_bytes >= need.bytes)
+    if target is None:
+        return
+    there = pools[target.hive_id, target.pool]
+    evicted = [by_id[name] for name in target.evicts]
+    assert target.hive_id in wish.files
+    assert all((one.hive_id, one.pool) == (target.hive_id, target.pool) for one in evicted)
+    assert not any(one.in_flight or one.is_pinned or one.state != "ready" for one in evicted)
+    assert there.free_bytes is not None
+    room = there.free_bytes + sum(one.bytes for one in evicted)
+    assert room - there.margin_bytes >= target.need.bytes
+    assert (placement.decision == "evict") == bool(evicted)
+    assert placement.need_bytes == target.need.bytes
+
+
+@given(fleets())
+@settings(max_examples=400, deadline=None)
+def test_a_refusal_adds_up(fleet: tuple[Wanted, Snapshot]) -> None:
+    wish, snapshot = fleet
+    placement, _ = decide(wish, snapshot)
+    if placement.decision != "refuse":
+        return
+    usable = {
+        one.id
+        for one in snapshot.hives
+        if one.id in wish.files and one.problem is None and one.engines[0].problem is None
+    }
+    for one in snapshot.hives:
+        for one_pool in one.pools:
+            if one.id not in usable or one_pool.free_bytes is None:
+                continue
+            ends = [
+                worker.bytes
+                for worker in snapshot.workers
+                if (worker.hive_id, worker.pool) == (one.id, one_pool.id) and worker.will_end
+            ]
+            need = wish.needs[kind_of(one_pool.id)].bytes
+            assert one_pool.free_bytes + sum(ends) - one_pool.margin_bytes < need
