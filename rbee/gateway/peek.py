@@ -1,0 +1,147 @@
+"""Reads `model` and `stream` of a JSON object without decoding the rest, which may be 32 MiB of images.
+
+The engine decodes the body, and reports what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from rbee.errors import BadInput
+
+TOKENS_MAX = 250_000
+"""Strings and brackets of a body: it is read at once, in at most about 0.1 s."""
+
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_BARE = re.compile(rb"[^ \t\r\n,\]}\"{\[:]+")
+_STRUCTURE = re.compile(rb'["{}\[\]]')
+
+
+class Peeked(NamedTuple):
+    """What the gateway reads of a body."""
+
+    model: str
+    is_stream: bool
+
+
+def peek(body: bytes) -> Peeked:
+    """Return what the gateway reads of a body. Raises BadInput."""
+    members = _Reader(body).members(frozenset({"model", "stream"}))
+    model = members.get("model")
+    if not isinstance(model, str) or not model:
+        problem = "is missing" if "model" not in members else "must be a model's name"
+        raise BadInput(f"model {problem}", field="model", hint="GET /v1/models lists the models.")
+    if len(model) > 253:
+        raise BadInput("model must have at most 253 characters", field="model")
+    return Peeked(model, members.get("stream") is True)
+
+
+class _Reader:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+        self._tokens = 0
+
+    def members(self, wanted: frozenset[str]) -> dict[str, Any]:
+        """Return the wanted members of the object; of those with one name the last one."""
+        found: dict[str, Any] = {}
+        if self._next() != b"{":
+            raise _not_json("it is not an object")
+        self._at += 1
+        if self._next() == b"}":
+            return found
+        while True:
+            name = self._string()
+            if self._next() != b":":
+                raise _not_json(f"a ':' is missing at byte {self._at}")
+            self._at += 1
+            self._next()
+            began = self._at
+            self._skip()
+            if name in wanted:
+                found[name] = _decoded(self._body[began : self._at])
+            after = self._next()
+            self._at += 1
+            if after == b"}":
+                return found
+            if after != b",":
+                raise _not_json(f"a ',' is missing at byte {self._at - 1}")
+
+    def _next(self) -> bytes:
+        """Skip white space, and return the character there; b"" at the end."""
+        match = _SPACE.match(self._body, self._at)
+        assert match is not None
+        self._at = match.end()
+        return self._body[self._at : self._at + 1]
+
+    def _string(self) -> str:
+        if self._next() != b'"':
+            raise _not_json(f"a name is missing at byte {self._at}")
+        began = self._at
+        self._skip_string()
+        name = _decoded(self._body[began : self._at])
+        assert isinstance(name, str)
+        return name
+
+    def _skip(self) -> None:
+        """Skip a value."""
+        first = self._next()
+        if first == b'"':
+            self._skip_string()
+        elif first in (b"{", b"["):
+            self._skip_nested()
+        else:
+            match = _BARE.match(self._body, self._at)
+            if match is None:
+                raise _not_json(f"a value is missing at byte {self._at}")
+            self._at = match.end()
+
+    def _skip_nested(self) -> None:
+        depth = 0
+        while (match := _STRUCTURE.search(self._body, self._at)) is not None:
+            token = match[0]
+            if token == b'"':
+                self._at = match.start()
+                self._skip_string()
+                continue
+            self._count()
+            self._at = match.end()
+            depth += 1 if token in b"{[" else -1
+            if not depth:
+                return
+        raise _not_json("it ends in the middle")
+
+    def _skip_string(self) -> None:
+        self._count()
+        at = self._at + 1
+        while True:
+            end = self._body.find(b'"', at)
+            if end < 0:
+                raise _not_json("it ends in the middle of a string")
+            escapes = end
+            while self._body[escapes - 1] == 0x5C:  # an odd number of backslashes escapes the quote
+                escapes -= 1
+            at = end + 1
+            if (end - escapes) % 2 == 0:
+                self._at = at
+                return
+
+    def _count(self) -> None:
+        self._tokens += 1
+        if self._tokens > TOKENS_MAX:
+            raise BadInput(f"the body has more than {TOKENS_MAX} strings and brackets", hint="Send less.")
+
+
+def _decoded(value: bytes) -> Any:
+    if len(value) > 4096:
+        return None  # no model's name
+    try:
+        return json.loads(value.decode())
+    except (ValueError, RecursionError) as error:
+        raise _not_json(str(error)) from error
+
+
+def _not_json(why: str) -> BadInput:
+    return BadInput(f"the body is not valid JSON: {why}", hint="Send a JSON object.")

@@ -1,0 +1,87 @@
+"""Clients' connections: many of them, and over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from rbee.gateway.listeners import CERTIFICATE, KEY, sort_sockets
+from rbee.scope import GATEWAY_TCP_SOCKETS, SYSTEM
+from tests.integration.gateway.stage import ASKED, CHAT, Stage, ask, client_of, error_in, run
+from tests.integration.gateway.test_keys import BEARER, HASH
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """The folder of a unit's credentials, with a certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(pem))
+    (folder / KEY).write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return folder
+
+
+def test_over_tls_a_key_gets_an_answer_and_no_key_does_not(tmp_path: Path, credentials: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        listeners = sort_sockets({GATEWAY_TCP_SOCKETS: [door]}, credentials, SYSTEM)
+        context = ssl.create_default_context(cafile=credentials / CERTIFICATE)
+
+        async def act(stage: Stage) -> None:
+            stage.queen.keys[HASH] = ("bee",)
+            async with client_of(door.getsockname(), ssl=context) as client:
+                await client.send("POST", CHAT, ASKED)
+                status, _, content = await client.answer()
+                assert (status, error_in(content)["code"]) == (401, "invalid_api_key")
+                for _ in range(2):
+                    await client.send("POST", CHAT, ASKED, **BEARER)
+                    assert (await client.answer())[0] == 200
+            assert [asked.address for asked in stage.queen.asks] == ["127.0.0.1"] * 2
+            async with client_of(door.getsockname()) as client:  # plain HTTP
+                await client.send("GET", "/v1/models", **BEARER)
+                assert await client.reader.read() in (b"", b"\x15\x03\x03\x00\x02\x022")
+
+        run(tmp_path, act, listeners=listeners)
+
+
+def test_a_thousand_idle_clients_keep_nobody_from_being_answered(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+
+    async def act(stage: Stage) -> None:
+        idle = [await asyncio.open_unix_connection(stage.path) for _ in range(1000)]
+        try:
+            assert (await ask(stage))[0] == 200
+        finally:
+            for _, writer in idle:
+                writer.close()
+
+    try:
+        run(tmp_path, act)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,87 @@
+"""The answer to a client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from rbee.errors import HiveFailed, TooMany
+from rbee.gateway.reply import Reply
+
+
+class Played:
+    """The server's end of an answer."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.is_closed = False
+        self.reply = Reply({"path": "/v1/completions", "rbee.close": self.close}, self.send, "id")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+
+def test_an_error_before_the_head_is_an_answer() -> None:
+    played = Played()
+
+    asyncio.run(played.reply.fail(TooMany("it is full")))
+
+    assert played.sent[0]["status"] == 503
+    assert (b"retry-after", b"5") in played.sent[0]["headers"]
+    assert (b"x-request-id", b"id") in played.sent[0]["headers"]
+    assert json.loads(played.content)["error"]["message"] == "it is full"
+    assert not played.is_closed
+
+
+def test_an_error_in_a_stream_is_its_last_event_and_cuts_it() -> None:
+    played = Played()
+
+    async def act() -> None:
+        await played.reply.begin_events()
+        await played.reply.comment("a\nb")
+        await played.reply.fail(HiveFailed("it broke"))
+        await played.reply.fail(HiveFailed("again"))
+
+    asyncio.run(act())
+
+    comment, event = played.content.split(b"\n\n")[:2]
+    assert comment == b": a b"
+    assert json.loads(event.removeprefix(b"data: "))["error"]["message"] == "it broke"
+    assert b"again" not in played.content
+    assert played.is_closed
+    assert all(message.get("more_body", True) for message in played.sent)  # without the proper end
+
+
+def test_an_error_in_any_other_answer_cuts_it_without_a_word() -> None:
+    played = Played()
+
+    async def act() -> None:
+        await played.reply.head(200, [])
+        await played.reply.part(b'{"half":')
+        await played.reply.fail(HiveFailed("it broke"))
+
+    asyncio.run(act())
+
+    assert played.content == b'{"half":'
+    assert played.is_closed
+
+
+def test_nothing_follows_an_answer_that_is_complete() -> None:
+    played = Played()
+
+    async def act() -> None:
+        await played.reply.whole(200, b"{}", "application/json")
+        await played.reply.fail(HiveFailed("too late"))
+
+    asyncio.run(act())
+
+    assert played.content == b"{}"
+    assert not played.is_closed
