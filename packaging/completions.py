@@ -22,13 +22,33 @@ from rbee.keeper.cli import cli
 
 HEAD = "# {name} completion for rbeectl(1){mode}\n# Written by packaging/completions.py; change that.\n"
 
-NAMES = """rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4"""
-"""The hives of an awake queen. Reading never wakes it: while it sleeps there are no names."""
 
-KINDS = {"host": "host", "hive": "hive", "file": "file", "verb": "verb"}
-"""What an argument is, by its name."""
+def _names(verb: str, field: str) -> str:
+    """The command that prints the names in the JSON of a verb that lists."""
+    return (
+        f"""rbeectl {verb} --json 2>/dev/null | grep -o '"{field}": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4"""
+    )
 
-FILES = ("--install", "--textfile")
+
+NAMES = {
+    "hive": _names("list-hives", "id"),
+    "model": _names("model list", "name"),
+    "key": _names("key list", "name"),
+}
+"""The names that an awake queen has. Reading never wakes it: while it sleeps there are none."""
+
+NAMED: dict[str, tuple[str, ...]] = {
+    **{kind: (kind,) for kind in NAMES}, "hive_or_model": ("hive", "model")
+}  # fmt: skip
+"""Whose names an argument of a kind may have."""
+
+KINDS = {
+    "host": "host", "hive": "hive", "file": "file", "verb": "verb", "model": "model", "key": "key",
+    "HIVE|MODEL": "hive_or_model", "PATH|URL": "source",
+}  # fmt: skip
+"""What an argument is, by its name, or by what --help calls it."""
+
+FILES = ("--install", "--textfile", "--tls-cert", "--tls-key")
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,8 @@ def takes_value(option: click.Option) -> bool:
 def describe(path: tuple[str, ...], command: click.Command) -> Verb:
     """What the completions need to know of a command."""
     options = options_of(command)
-    arguments = [one.name for one in command.params if isinstance(one, click.Argument)]
+    given = [one for one in command.params if isinstance(one, click.Argument)]
+    arguments = [one.metavar if one.metavar in KINDS else one.name for one in given]
     return Verb(
         path,
         command.get_short_help_str(200).rstrip("."),
@@ -121,6 +142,10 @@ def bash() -> str:
         for group, verbs in GROUPS.items()
     )
     top = " ".join(name for names, _ in TOP.options for name in names)
+    names = [
+        f"        {kind}) words=$({'; '.join(NAMES[one] for one in whose)}) ;;"
+        for kind, whose in NAMED.items()
+    ]
     return (
         HEAD.format(name="bash", mode=" " * 29 + "-*- shell-script -*-")
         + f"""
@@ -156,18 +181,19 @@ _rbeectl()
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
-    if [[ $argument == hive ]]; then
-        # After the hive come other arguments, such as labels.
+    if [[ " {" ".join(NAMED)} " == *" $argument "* ]]; then
+        # After the name come other arguments, such as labels.
         for ((i = 1; i < COMP_CWORD; i++)); do
             [[ ${{COMP_WORDS[i]}} == -* || " $valued " == *" ${{COMP_WORDS[i - 1]}} "* ]] || ((++given))
         done
-        ((given > 1)) && return
+        set -- $verb
+        ((given > $#)) && return
     fi
     case $argument in
         host) words=localhost ;;
         # Reading never wakes the queen: while it sleeps there are no names.
-        hive) words=$({NAMES}) ;;
-        file)
+{chr(10).join(names)}
+        file | source)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
             return
@@ -203,9 +229,15 @@ def _zsh_options(verb: Verb) -> list[str]:
 def zsh() -> str:
     """The completions for zsh."""
     arguments = {
-        "host": "'1:host:(localhost)'", "hive": "'1:hive:_rbeectl_hives'", "file": "'1:file:_files'",
+        "host": "'1:host:(localhost)'", "file": "'1:file:_files'", "source": "'2:file:_files'",
         "verb": "'1:verb:{_describe -t verbs verb verbs}'",
     }  # fmt: skip
+    arguments |= {kind: f"'1:{kind.replace('_', ' ')}:_rbeectl_{kind}'" for kind in NAMED}
+    lists = "\n\n".join(
+        f"_rbeectl_{kind}() {{\n    local -a names\n"
+        f'    names=(${{(f)"$({"; ".join(NAMES[one] for one in whose)})"}})\n    compadd -a names\n}}'
+        for kind, whose in NAMED.items()
+    )
     cases = []
     for verb in VERBS:
         lines = [*_zsh_options(verb), *([arguments[verb.argument]] if verb.argument else [])]
@@ -266,11 +298,7 @@ _rbeectl() {{
 }}
 
 # Reading never wakes the queen: while it sleeps there are no names.
-_rbeectl_hives() {{
-    local -a hives
-    hives=(${{(f)"$({NAMES})"}})
-    compadd -a hives
-}}
+{lists}
 
 _rbeectl "$@"
 """
@@ -295,10 +323,11 @@ def fish() -> str:
     words = " ".join(word for word, _ in first_words())
     lines = [
         "# Reading never wakes the queen: while it sleeps there are no names.",
-        "function __rbeectl_hives",
-        f"    {NAMES}",
-        "end",
-        "",
+        *(
+            line
+            for kind, whose in NAMED.items()
+            for line in (f"function __rbeectl_{kind}", *(f"    {NAMES[one]}" for one in whose), "end", "")
+        ),
         f"set -l verbs {words}",
         'set -l no_verb "not __fish_seen_subcommand_from $verbs"',
         "",
@@ -319,8 +348,9 @@ def fish() -> str:
             )
     arguments = {
         "host": "-a localhost",
-        "hive": "-a '(__rbeectl_hives)'",
         "file": "-F",
+        "source": "-F",
+        **{kind: f"-a '(__rbeectl_{kind})'" for kind in NAMED},
         "verb": '-a "$verbs"',
     }
     for verb in VERBS:

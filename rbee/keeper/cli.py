@@ -21,6 +21,19 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "cordon": "labels",
         "uncordon": "labels",
     },
+    "Models": {
+        "model": "model",
+        "serve": "serving",
+        "unserve": "serving",
+        "list-workers": "serving",
+        "place": "serving",
+        "list-engines": "serving",
+        "ask": "ask",
+    },
+    "The gateway": {
+        "gateway": "gateway",
+        "key": "key",
+    },
     "Other machines": {
         "tcp": "tcp",
         "token": "token",

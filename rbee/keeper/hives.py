@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rbee.errors import RbeeError, UnknownHive, Unreachable
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked, did_you_mean
 from rbee.wire.hives import Hives as Listed
 from rbee.wire.hives import HiveView
-from rbee.wire.routes import QueenRoutes
+from rbee.wire.routes import QueenRoutes, Route
 from rbee.wire.selectors import Selector
 from rbee.wire.types import EVENTS_MAX, HIVES_MAX, Name, spelled
 
 if TYPE_CHECKING:
     from rbee.wire.events import FeedEvent, FeedEvents
     from rbee.wire.samples import Sample
+    from rbee.wire.workers import Memory
 
 EVERY = Selector()
 
 SAMPLE_WAIT = 2.0
 """Seconds to wait for a hive's sample, before its figures are shown as unknown."""
 
+MEMORY_WAIT = 5.0
+"""The same for its memory book, for which a hive waits 3 s for the drivers of its cards."""
+
 SAMPLES_AT_ONCE = 16
-"""Hives that are asked for a sample at the same time."""
+"""Hives that are asked for a sample, or for their memory, at the same time."""
+
+Answer = TypeVar("Answer")
 
 
 class Hives:
@@ -72,19 +78,11 @@ class Hives:
 
         A hive that does not answer within SAMPLE_WAIT seconds is left out.
         """
-        online = [hive.id for hive in hives if hive.state == "online"]
-        if len(online) < 2:
-            samples = [self._sample(hive_id) for hive_id in online]
-        else:
-            from concurrent.futures import ThreadPoolExecutor  # a fleet only
+        return self._of_each(hives, QueenRoutes.SAMPLE, SAMPLE_WAIT)
 
-            threads = ThreadPoolExecutor(min(len(online), SAMPLES_AT_ONCE), "sample")
-            try:
-                samples = list(threads.map(self._sample, online))
-            finally:
-                # Not as a context: Ctrl-C would wait for the hives that do not answer.
-                threads.shutdown(wait=False, cancel_futures=True)
-        return {sample.hive_id: sample for sample in samples if sample is not None}
+    def memories(self, hives: Sequence[HiveView]) -> dict[str, Memory]:
+        """As samples(), with the memory of each by holder, within MEMORY_WAIT seconds."""
+        return self._of_each(hives, QueenRoutes.MEMORY, MEMORY_WAIT)
 
     def last_events(self, hive_id: str, count: int) -> tuple[FeedEvent, ...]:
         """The last events of a hive that an awake queen keeps, oldest first; at most `count`."""
@@ -103,12 +101,27 @@ class Hives:
             field="HIVE",
         )
 
-    def _sample(self, hive_id: str) -> Sample | None:
-        try:
-            sample: Sample = self._queen.client.within(SAMPLE_WAIT).ask(QueenRoutes.SAMPLE, hive_id=hive_id)
-        except RbeeError:
-            return None  # it has stopped, is of an older version, or hangs: its figures are unknown
-        return sample
+    def _of_each(self, hives: Sequence[HiveView], route: Route[Answer], seconds: float) -> dict[str, Answer]:
+        online = [hive.id for hive in hives if hive.state == "online"]
+
+        def ask(hive_id: str) -> Answer | None:
+            try:
+                return self._queen.client.within(seconds).ask(route, hive_id=hive_id)
+            except RbeeError:
+                return None  # it has stopped, is of an older version, or hangs: its figures are unknown
+
+        if len(online) < 2:
+            answers = [ask(hive_id) for hive_id in online]
+        else:
+            from concurrent.futures import ThreadPoolExecutor  # a fleet only
+
+            threads = ThreadPoolExecutor(min(len(online), SAMPLES_AT_ONCE), "sample")
+            try:
+                answers = list(threads.map(ask, online))
+            finally:
+                # Not as a context: Ctrl-C would wait for the hives that do not answer.
+                threads.shutdown(wait=False, cancel_futures=True)
+        return {hive_id: told for hive_id, told in zip(online, answers, strict=True) if told is not None}
 
 
 def _pages(ask: Callable[..., Listed], selector: Selector = EVERY) -> Iterator[tuple[HiveView, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, SYSTEM, Scope
+from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, SLICE, SYSTEM, Scope, worker_units
 from rbee.wire.types import LOCALHOST
 
 FOLDERS = (Path("var/log/journal"), Path("run/log/journal"))
@@ -24,6 +24,11 @@ def is_readable(root: Path = Path("/")) -> bool:
     return not files or any(os.access(file, os.R_OK) for file in files)
 
 
+def matches_of_model(model: str) -> list[str]:
+    """Arguments for journalctl(1): the entries of a model's workers, also of those that have ended."""
+    return ["--unit", worker_units(model)]
+
+
 def matches(hive_id: str | None = None, job_id: str | None = None, scope: Scope = SYSTEM) -> list[str]:
     """Arguments for journalctl(1): the entries of queen and hives, of one hive, of one job, or of both."""
     if hive_id is None and job_id is None:
@@ -35,6 +40,9 @@ def matches(hive_id: str | None = None, job_id: str | None = None, scope: Scope 
     if scope.kind == "user":
         by, of_manager = "_SYSTEMD_USER_UNIT", [f"USER_UNIT={HIVE_UNIT}"]
     terms = [[*fields, f"{by}={QUEEN_UNIT}"], [*fields, f"{by}={HIVE_UNIT}"]]
+    if job_id and scope.kind == "system":
+        # The gateway, and the worker that a job starts. systemd sets the slice, as it does the unit.
+        terms.append([*fields, f"_SYSTEMD_SLICE={SLICE}"])
     if hive_id == LOCALHOST and not job_id:
         # All that the unit writes, tracebacks too, and what systemd logs about it.
         terms[1:] = [[f"{by}={HIVE_UNIT}"], of_manager]

@@ -51,9 +51,7 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
     state = bus.active_state(TCP_SOCKET_UNIT)
     if state == "active" or (state != "failed" and not _is_missing(bus)):
         return None
-    addresses = [address for kind, address in bus.listen_addresses(TCP_SOCKET_UNIT) if kind == "Stream"]
-    ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
-    holders = [f"{holder} has port {port}" for port in sorted(ports) for holder in listeners(port, root)]
+    addresses, holders = port_holders(bus, TCP_SOCKET_UNIT, root)
     closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} could not be opened"
     if not holders:
         return ClosedTcp(
@@ -65,6 +63,15 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
         "End that process: the queen opens the port within seconds\n"
         f"Or on another port: {bus.scope.rbeectl('tcp enable --listen ADDRESS:PORT', as_root=True)}",
     )
+
+
+def port_holders(bus: Bus, unit: str, root: Path = Path("/")) -> tuple[list[str], list[str]]:
+    """The addresses of a TCP socket unit, and who has their ports, such as 'process 7 (nc) … has port 80'."""
+    addresses = [address for kind, address in bus.listen_addresses(unit) if kind == "Stream"]
+    ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
+    return addresses, [
+        f"{holder} has port {port}" for port in sorted(ports) for holder in listeners(port, root)
+    ]
 
 
 def _is_missing(bus: Bus) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from rbee.keeper.session import Session
 from rbee.keeper.typed import did_you_mean
-from rbee.text import parse_span
+from rbee.text import parse_size, parse_span
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 Decorator = Callable[[Verb], Verb]
@@ -50,6 +50,19 @@ def span(_context: click.Context, _option: click.Parameter, text: str | None) ->
     if not seconds:
         raise click.BadParameter("must be more than 0")
     return seconds
+
+
+def bytes_of(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """The callback of an option that is a size, as systemd takes it; in bytes."""
+    if text is None:
+        return None
+    try:
+        count = parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"'{text:.100}' {error}") from error
+    if not 0 < count <= 2**53:
+        raise click.BadParameter("must be more than 0, and at most 8192T")
+    return count
 
 
 def _keep_timeout(context: click.Context, option: click.Parameter, text: str | None) -> None:

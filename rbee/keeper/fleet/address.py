@@ -14,14 +14,14 @@ from rbee.wire.codec import decode
 from rbee.wire.types import QUEEN_PORT, Host
 
 
-def parse_address(text: str, *, field: str) -> tuple[str, int]:
-    """Parse HOST[:PORT] or [ADDRESS][:PORT]; the port defaults to QUEEN_PORT. BadInput names `field`."""
+def parse_address(text: str, *, field: str, port: int = QUEEN_PORT) -> tuple[str, int]:
+    """Parse HOST[:PORT] or [ADDRESS][:PORT]; `port` is the default. BadInput names `field`."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?", text)
     try:
         host = decode(Host, (found[1] or found[2]) if found else "")
     except BadInput as error:
         raise BadInput(f"{field} must {_address_wanted(text)}", field=field) from error
-    port = int(found[3] or QUEEN_PORT) if found else 0
+    port = int(found[3] or port) if found else 0
     if not 1 <= port <= 65535:
         raise BadInput(f"{field} must have a port from 1 to 65535", field=field)
     return host, port

@@ -6,17 +6,17 @@ import errno
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
 
 from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
-from rbee.files import explained, write_whole
-from rbee.keeper.fleet.address import parse_address
+from rbee.keeper.dropin import Dropin
+from rbee.keeper.fleet.address import joined, parse_address
 from rbee.keeper.queen.queen import Queen
 from rbee.narration import CLOSING_TCP, OPENING_TCP
 from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT, Scope
 from rbee.systemd.bus import Bus
 from rbee.wire.fleet import SetTcp, Tcp
 from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import QUEEN_PORT
 
 STOP_TIMEOUT = 20.0
 
@@ -33,10 +33,10 @@ def set_tcp(queen: Queen, *, is_open: bool, address: str | None = None) -> Tcp:
     before: Tcp = queen.ask(QueenRoutes.TCP)
     old = new = None
     if address is not None:
-        old, new = _read_dropin(queen.work.scope), (DROPIN_CONTENT % address).encode()
+        old, new = _dropin(queen.work.scope).read(), (DROPIN_CONTENT % address).encode()
     try:
         if new != old:
-            _put_dropin(queen.work.bus, new)
+            _dropin(queen.work.scope).put(queen.work.bus, new)
         return _switch_tcp(queen, is_open=is_open, moved=new != old)
     except BaseException as error:
         outcome = _go_back(queen, before, dropin=old, moved=new != old)
@@ -85,7 +85,7 @@ def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) ->
     bus = queen.work.bus
     try:
         if moved:
-            _put_dropin(bus, dropin)
+            _dropin(bus.scope).put(bus, dropin)
         bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
         now: Tcp = queen.ask(QueenRoutes.SET_TCP, SetTcp(before.is_open))
         if now.listens != before.listens:
@@ -100,23 +100,29 @@ def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) ->
 
 def check_listen(text: str, scope: Scope) -> str:
     """Return what was typed as ListenStream= takes it. BadInput; NotPermitted if the user is not root."""
-    host, port = parse_address(text, field="--listen")
+    host, port = parse_listen(text, QUEEN_PORT)
+    if not scope.is_owner():
+        raise NotPermitted(
+            f"only root may set the address, a drop-in in {_dropin(scope).path.parent}",
+            hint=scope.rbeectl(f"tcp enable --listen {text}", as_root=True),
+        )
+    check_free(host, port)
+    return joined(host, port)
+
+
+def parse_listen(text: str, port: int) -> tuple[str, int]:
+    """The IP address and the port that were typed for --listen; the port is `port` if none was. BadInput."""
+    host, port = parse_address(text, field="--listen", port=port)
     try:
         ip_address(host)
     except ValueError as error:
         message = "--listen must have an IP address, as a socket unit takes no host names"
         raise BadInput(message, field="--listen") from error
-    if not scope.is_owner():
-        raise NotPermitted(
-            f"only root may set the address, a drop-in in {_dropin(scope).parent}",
-            hint=scope.rbeectl(f"tcp enable --listen {text}", as_root=True),
-        )
-    _check_free(host, port)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host, port
 
 
-def _check_free(host: str, port: int) -> None:
-    """BadInput if systemd could not listen there: it would fail only after the queen has been stopped."""
+def check_free(host: str, port: int) -> None:
+    """BadInput if systemd could not listen there: it would fail only after the old socket has been closed."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         # As the socket unit has them, so that the queen's own socket is no conflict.
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
@@ -135,26 +141,5 @@ def _check_free(host: str, port: int) -> None:
             ) from error  # fmt: skip
 
 
-def _dropin(scope: Scope) -> Path:
-    return scope.dropins / f"{TCP_SOCKET_UNIT}.d/50-listen.conf"
-
-
-def _read_dropin(scope: Scope) -> bytes | None:
-    path = _dropin(scope)
-    with explained(path, "read"):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-
-
-def _put_dropin(bus: Bus, content: bytes | None) -> None:
-    """Write the drop-in of the TCP socket, as root, or remove it, and reload systemd."""
-    path = _dropin(bus.scope)
-    with explained(path, "written"):
-        if content is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content, mode=0o644)
-    bus.reload()
+def _dropin(scope: Scope) -> Dropin:
+    return Dropin(TCP_SOCKET_UNIT, "50-listen.conf", scope)

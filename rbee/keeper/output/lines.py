@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from rbee.wire.jobs import JobStarted
     from rbee.wire.lines import Line, Speaker
 
-_COLOURS: Mapping[Speaker, str] = {"bee keeper": "33", "queen bee": "35", "bee hive": "36"}
+_COLOURS: Mapping[Speaker, str] = {
+    "bee keeper": "33",
+    "queen bee": "35",
+    "bee hive": "36",
+    "bee gateway": "34",
+}
 _ERRORS = frozenset(event.name for event in EVENTS if event.priority <= ERROR)
 _WIDTH = len("(bee keeper) ")
 

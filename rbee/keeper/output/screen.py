@@ -60,6 +60,13 @@ class Screen(NamedTuple):
         return line + ellipsis if room > 0 else ""
 
 
+def dot(active: str, screen: Screen) -> str:
+    """systemctl's state dot: green if active, red if failed; an asterisk on a screen without Unicode."""
+    code = {"active": "32", "reloading": "32", "waiting": "33", "failed": "31"}.get(active, "")
+    mark = "●" if code else "○"
+    return screen.dress(mark if screen.has_unicode else "*", code)
+
+
 def width(text: str) -> int:
     """The columns of a text on a terminal: two for a wide character, none for a combining one."""
     if text.isascii():

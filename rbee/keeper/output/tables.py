@@ -117,18 +117,27 @@ def no_hives(scope: Scope) -> str:
 
 
 HIVES_HEADER = (
-    "HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL", "AGE",
-    "LABELS",
+    "HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "WORKERS", "ADDRESS", "VERSION", "INTERVAL",
+    "AGE", "LABELS",
 )  # fmt: skip
 
 
-def hives_table(now_ms: int, frame: Frame = WHOLE) -> Callable[[Iterable[HiveView]], str]:
-    """Return what draws the table of list-hives, part by part; ages are counted to `now_ms` (since 1970)."""
+def hives_table(
+    now_ms: int, frame: Frame = WHOLE, *, workers: Mapping[str, int] | None = None
+) -> Callable[[Iterable[HiveView]], str]:
+    """Return what draws the table of list-hives, part by part; ages are counted to `now_ms` (since 1970).
+
+    `workers` are the numbers of workers by hive, None if they are not known.
+    """
     parts = Table(HIVES_HEADER, frame, key="REASON")
-    return lambda hives: parts.part(_hive_cells(hive, now_ms) for hive in hives)
+    counts = {} if workers is None else workers
+    unknown = "-" if workers is None else "0"
+    return lambda hives: parts.part(
+        _hive_cells(hive, now_ms, str(counts.get(hive.id, unknown))) for hive in hives
+    )
 
 
-def _hive_cells(hive: HiveView, now_ms: int) -> tuple[str, ...]:
+def _hive_cells(hive: HiveView, now_ms: int, workers: str) -> tuple[str, ...]:
     reason = hive.reason if hive.cordoned is None else f"cordoned: {hive.cordoned}; {hive.reason}"
     return (
         hive.id,
@@ -137,6 +146,7 @@ def _hive_cells(hive: HiveView, now_ms: int) -> tuple[str, ...]:
         ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
         with_problem(reason, hive),
         _devices_in_short(hive),
+        workers,
         address(hive),
         hive.version or "-",
         f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from rbee.keeper.output import tables
+from rbee.keeper.output.memory import holder_lines
 from rbee.keeper.output.screen import Screen, width
 from rbee.scope import SYSTEM, Scope
 from rbee.text import printable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rbee.wire.devices import Gpu
     from rbee.wire.hives import HiveView
     from rbee.wire.samples import GpuSample, Sample
+    from rbee.wire.workers import Memory
 
 Tone = Literal["plain", "bold", "good", "warning", "bad"]
 
@@ -34,7 +36,10 @@ WARNING, BAD = 70.0, 90.0
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a frame shows; `queen` is its state, and `hives` is None while it is not awake."""
+    """What a frame shows; `queen` is its state, and `hives` is None while it is not awake.
+
+    `memories` are the memory books of hives, by id, if they are to be shown.
+    """
 
     clock: str
     now_ms: int
@@ -42,6 +47,7 @@ class Moment:
     hives: Sequence[HiveView] | None
     samples: Mapping[str, Sample]
     scope: Scope = SYSTEM
+    memories: Mapping[str, Memory] = field(default_factory=dict)
 
 
 def frame(moment: Moment, screen: Screen) -> list[Row]:
@@ -106,12 +112,21 @@ def _lines(hive: HiveView, moment: Moment, columns: int, screen: Screen) -> Iter
     use = [*_percent(sample.cpu_percent, bars, screen), (load, "plain")]
     memory = _memory(sample.memory_used_bytes, sample.memory_total_bytes, bars, screen)
     model = hive.devices.cpu.model if hive.devices is not None else None
+    holders = _holders(moment.memories.get(hive.id))
     yield _fit(
         [[(name, "plain")], [("cpu", "plain")], use, memory, [("", "plain")], [("", "plain")]], model, columns
     )
+    yield from holders.get("ram", ())
     cards = {gpu.index: gpu for gpu in hive.devices.gpus} if hive.devices is not None else {}
     for gpu in sample.gpus:
         yield _gpu(gpu, cards.get(gpu.index), columns, bars, screen)
+        yield from holders.get(f"gpu{gpu.index}", ())
+
+
+def _holders(memory: Memory | None) -> dict[str, list[list[Row]]]:
+    """By pool the lines of its holders, which are in no columns."""
+    pools = memory.pools if memory is not None else ()
+    return {pool.id: [[[(f"    {line}", "plain")]] for line in holder_lines(pool)] for pool in pools}
 
 
 def _gpu(gpu: GpuSample, card: Gpu | None, columns: int, bars: bool, screen: Screen) -> list[Row]:

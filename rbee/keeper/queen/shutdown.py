@@ -13,7 +13,8 @@ from rbee.keeper.queen.sleep import STOP_TIMEOUT, STOP_TRIES
 from rbee.keeper.queen.wake import UNITS
 from rbee.keeper.work import Work
 from rbee.narration import SHUTTING_DOWN_QUEEN
-from rbee.scope import FORGET_UNIT, TARGET
+from rbee.scope import FETCHES, FORGET_UNIT, TARGET, WORKERS
+from rbee.systemd.links import running
 from rbee.wire.routes import QueenRoutes
 
 ANSWER_TIMEOUT = 2.0
@@ -30,7 +31,7 @@ def begin_shutdown(queen: Queen) -> None:
 
 
 def shut_down(queen: Queen) -> None:
-    """Stop everything, hives first; returns when units and sockets are stopped, or raises UnitFailed."""
+    """Stop everything, hives first; returns when all units and sockets are stopped, or raises UnitFailed."""
     work = queen.work
     story: _Story | None = None
     if queen.state() == "awake":
@@ -53,7 +54,8 @@ def _stop_everything(work: Work) -> dict[str, str]:
     up: dict[str, str] = {}
     for _ in range(STOP_TRIES):
         work.bus.stop(TARGET, timeout=work.left(STOP_TIMEOUT))
-        states = {unit: work.bus.active_state(unit) for unit in UNITS}
+        units = [*running(WORKERS, scope=work.scope), *running(FETCHES, scope=work.scope), *UNITS]
+        states = {unit: work.bus.active_state(unit) for unit in units}
         up = {unit: state for unit, state in states.items() if state not in ("inactive", "failed")}
         if not up:
             break

@@ -8,7 +8,7 @@ from rbee.keeper.queen.state import present_state, queen_state
 from rbee.keeper.queen.wake import reset_failed
 from rbee.keeper.work import Work
 from rbee.narration import SENDING_TO_SLEEP
-from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
+from rbee.scope import GATEWAY_SOCKET_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT
 
 STOP_TIMEOUT = 20.0
 """Seconds for the whole cascade; two services with TimeoutStopSec=5s each fit into it."""
@@ -18,7 +18,10 @@ STOP_TRIES = 3
 
 
 def put_to_sleep(work: Work, *, waits: bool = True) -> None:
-    """Stop the queen and with it the local hive, and leave their sockets listening."""
+    """Stop the queen and with it the local hive, and leave sockets listening, the gateway's too.
+
+    Workers and the gateway keep running.
+    """
     state = present_state(work.bus)
     with explained(work.scope):
         if state not in ("asleep", "off"):
@@ -27,7 +30,7 @@ def put_to_sleep(work: Work, *, waits: bool = True) -> None:
                 work.bus.ask_stop(QUEEN_UNIT)
                 return
             _stop(work)
-        for unit in (QUEEN_SOCKET_UNIT, HIVE_SOCKET_UNIT):
+        for unit in (QUEEN_SOCKET_UNIT, HIVE_SOCKET_UNIT, GATEWAY_SOCKET_UNIT):
             # After a shutdown or several failures in a row, the socket does not listen; the hive's stops
             # with the hive.
             unit_state = work.bus.state(unit)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from rbee.errors import BadConfig, Disconnected, RbeeError, TimedOut, UnitFailed, Unreachable
 from rbee.keeper.permission import explained
 from rbee.keeper.queen.state import RETURN_TIMEOUT, has_ended, present_state, queen_state, why_failed
 from rbee.keeper.work import Work
 from rbee.narration import QUEEN_ASLEEP, QUEEN_LOST, QUEEN_RETURNED
-from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, TCP_SOCKET_UNIT
+from rbee.scope import (
+    GATEWAY_SOCKET_UNIT,
+    GATEWAY_TCP_SOCKET_UNIT,
+    GATEWAY_UNIT,
+    HIVE_SOCKET_UNIT,
+    HIVE_UNIT,
+    QUEEN_SOCKET_UNIT,
+    QUEEN_UNIT,
+    TCP_SOCKET_UNIT,
+)
 from rbee.systemd.bus import Bus
 from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import unusable
@@ -15,7 +26,10 @@ from rbee.systemd.unit import unusable
 START_TIMEOUT = 35.0
 """Seconds for the queen's start job; longer than its TimeoutStartSec=30s, so that systemd reports first."""
 
-UNITS = (HIVE_UNIT, QUEEN_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT)
+UNITS = (
+    GATEWAY_UNIT, HIVE_UNIT, QUEEN_UNIT,
+    GATEWAY_SOCKET_UNIT, GATEWAY_TCP_SOCKET_UNIT, HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TCP_SOCKET_UNIT,
+)  # fmt: skip
 """rbee's units on the queen's machine, in the order of a shutdown."""
 
 
@@ -31,6 +45,7 @@ def begin_waking(work: Work) -> None:
         with explained(work.scope):
             reset_failed(work.bus)
             work.bus.ask_start(QUEEN_UNIT)
+        _open_gateway(work)
 
 
 def have_awake(work: Work) -> None:
@@ -40,6 +55,7 @@ def have_awake(work: Work) -> None:
             _start(work, timeout=START_TIMEOUT)
         except UnitFailed as error:
             _wake_again(work, error)
+        _open_gateway(work)
 
 
 def await_return(work: Work, lost: Disconnected) -> None:
@@ -62,6 +78,14 @@ def reset_failed(bus: Bus) -> None:
     for unit in UNITS:
         if bus.active_state(unit) == "failed":
             bus.reset_failed(unit)
+
+
+def _open_gateway(work: Work) -> None:
+    """Have the gateway's socket listen again after a shutdown; the doctor reports it if that fails."""
+    from rbee.keeper.gateway.sockets import have_listening  # only to wake
+
+    with suppress(RbeeError):
+        have_listening(work)
 
 
 def _start(work: Work, *, timeout: float, undo_stop: bool = True) -> None:

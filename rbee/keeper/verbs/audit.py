@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rbee.wire.catalog import Audit
 
 
-@click.command(short_help="Show who changed hives, tokens and labels.")
+@click.command(short_help="Show who changed hives, models, tokens, keys and labels.")
 @click.argument("hive", required=False)
 @click.option(
     "-n", "--lines", type=click.IntRange(0, 1000), default=100, show_default=True, help="How many changes."
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @looking
 @in_session
 def audit(session: Session, hive: str | None, lines: int) -> None:
-    """Show the latest changes of hives, tokens and labels, and who made them; of HIVE only, if given."""
+    """Show the latest changes of hives, models, tokens, keys and labels, and who made them; of HIVE only,
+    if given."""
     about = {} if hive is None else {"hive": checked(Name, "HIVE", hive)}
     with session.queen() as queen:
         changes: Audit = queen.ask_if_awake(QueenRoutes.AUDIT, limit=str(lines), **about)

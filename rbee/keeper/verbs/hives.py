@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee.errors import BadInput
+from rbee.errors import BadInput, RbeeError
 from rbee.keeper.hives import Hives, labels_by_key
 from rbee.keeper.listener import closed_tcp
 from rbee.keeper.options import doing, in_session, looking, selecting
 from rbee.keeper.output import tables
 from rbee.keeper.output.tables import Frame
+from rbee.keeper.queen.queen import Queen
 from rbee.keeper.session import Session
 from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.hives import HiveView
+from rbee.wire.routes import QueenRoutes
 from rbee.wire.selectors import Selector
 
 if TYPE_CHECKING:
@@ -64,11 +66,28 @@ def add_hive(
             print_begun(session, Changes(queen).begin_adding(host, port))
             return
         hive = bring_and_add(queen, typed)
+        engines = engines_of(queen, hive.id)
     if session.as_json:
         session.tell_json({"event": "done", "hive": encode(hive)})
     else:
         session.say(f"Hive {printable(hive.id)} is Online")
         session.say(devices_page([hive], session.frame))
+        for line in engines:
+            session.say(line)
+
+
+def engines_of(queen: Queen, hive_id: str) -> list[str]:
+    """The engines of a hive that was added, a line each, with what is missing; [] if they are not known."""
+    try:
+        listed = queen.client.ask(QueenRoutes.ENGINES)
+    except RbeeError:
+        return []  # the hive is online all the same
+    return [
+        f"Engine {printable(engine.name)}: {printable(engine.problem or 'can be used')}"
+        for hive in listed.hives
+        if hive.hive_id == hive_id
+        for engine in hive.engines
+    ]
 
 
 def split_user(host: str, user: str | None, scope: Scope) -> tuple[str, str | None]:
@@ -139,7 +158,10 @@ def list_hives(session: Session, selector: Selector) -> None:
         if session.as_json:
             session.tell_json({"hives": [encode(hive) for page in (first, *pages) for hive in page]})
         elif first:
-            session.show_pages(chain((first,), pages), partial(tables.hives_table, now_ms))
+            from rbee.keeper.models.catalog import count_workers  # only if there are hives
+
+            draw = partial(tables.hives_table, now_ms, workers=count_workers(queen))
+            session.show_pages(chain((first,), pages), draw)
         elif session.has_legend:
             session.say(NO_SUCH_HIVES if hives.has_any() else tables.no_hives(session.scope))
     if closed:
@@ -148,10 +170,11 @@ def list_hives(session: Session, selector: Selector) -> None:
 
 @click.command("list-devices", short_help="List the devices of hives, and their current use.")
 @click.argument("hive", required=False)
+@click.option("-m", "--memory", is_flag=True, help="List who holds their memory instead.")
 @selecting
 @looking
 @in_session
-def list_devices(session: Session, hive: str | None, selector: Selector) -> None:
+def list_devices(session: Session, hive: str | None, memory: bool, selector: Selector) -> None:
     """List the devices of HIVE, or of every hive, and their current use."""
     with session.queen() as queen:
         known = Hives(queen)
@@ -159,9 +182,13 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
             hives = [one for page in known.pages(selector) for one in page]
         else:
             hives = [one for one in [known.one(hive)] if selector.takes(labels_by_key(one))]
-        samples = known.samples(hives)
+        memories = known.memories(hives) if memory else {}
+        samples = {} if memory else known.samples(hives)
         has_any = bool(hives) or known.has_any()
-    if session.as_json:
+    if session.as_json and memory:
+        books = [{"id": one.id, "state": one.state, "memory": encode(memories.get(one.id))} for one in hives]
+        session.tell_json({"hives": books})
+    elif session.as_json:
         listed = [
             {
                 "id": one.id,
@@ -172,6 +199,10 @@ def list_devices(session: Session, hive: str | None, selector: Selector) -> None
             for one in hives
         ]
         session.tell_json({"hives": listed})
+    elif hives and memory:
+        from rbee.keeper.output.memory import memory_table
+
+        session.show(partial(memory_table, hives, memories))
     elif hives:
         notes = tables.findings(hives) if session.has_legend else []
         session.show(lambda frame: "\n".join([tables.live_table(hives, samples, frame), *notes]))

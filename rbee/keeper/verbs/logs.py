@@ -13,13 +13,14 @@ import click
 
 from rbee.errors import NotPermitted, RbeeError, UnknownHive
 from rbee.files import reason
-from rbee.keeper.hives import Hives
-from rbee.keeper.journal import is_readable, matches
+from rbee.keeper.journal import is_readable, matches, matches_of_model
+from rbee.keeper.models.named import hive_or_model
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output.streams import OutputFailed, is_writable
 from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
+from rbee.wire.hives import HiveView
 from rbee.wire.types import JobId, Name
 
 REST = "rbee.journalctl"
@@ -40,10 +41,10 @@ class Logs(click.Command):
 
 @click.command(
     cls=Logs,
-    short_help="Show the journal of queen and hives, of HIVE, or of a job.",
+    short_help="Show the journal of queen and hives, of a hive, a model, or a job.",
     options_metavar="[OPTIONS]",
 )
-@click.argument("hive", required=False)
+@click.argument("name", metavar="HIVE|MODEL", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Keep showing new entries.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Show the last N entries only.")
 @click.option("-x", "--catalog", is_flag=True, help="Show explanations of the entries, too.")
@@ -52,10 +53,10 @@ class Logs(click.Command):
 @in_session
 @click.pass_context
 def logs(
-    context: click.Context, session: Session, hive: str | None, follow: bool, lines: int | None,
+    context: click.Context, session: Session, name: str | None, follow: bool, lines: int | None,
     catalog: bool, job: str | None,
 ) -> None:  # fmt: skip
-    """Show the journal of the queen and its hives, of HIVE, or of one job.
+    """Show the journal of the queen and its hives, of one hive, of a model's workers, or of one job.
 
     It runs journalctl(1) with the matches for rbee. Arguments after '--' are passed on to it, such as:
 
@@ -63,14 +64,15 @@ def logs(
 
     Users who may not read the journal can use rbeectl monitor.
     """
-    if hive is not None:
-        checked(Name, "HIVE", hive)
+    if name is not None:
+        checked(Name, "HIVE", name)
     if job is not None:
         checked(JobId, "--job", job)
     if session.scope.kind == "system" and not is_readable():
-        raise not_readable(session, hive)
-    if hive is not None and job is None:
-        hive = in_catalog(session, hive)
+        raise not_readable(session, name)
+    matched = matches(name, job, session.scope)
+    if name is not None and job is None:
+        matched = matches_of(session, name)
     options = (
         ("--follow", follow),
         (f"--lines={lines}", lines is not None),
@@ -81,9 +83,7 @@ def logs(
         ("--full", session.is_full),
     )
     flags = [name for name, is_asked in options if is_asked]
-    command = session.scope.command(
-        "journalctl", *flags, *context.meta[REST], *matches(hive, job, session.scope)
-    )
+    command = session.scope.command("journalctl", *flags, *context.meta[REST], *matched)
     if not session.has_colour:
         os.environ["SYSTEMD_COLORS"] = "false"
     become(command)
@@ -112,12 +112,19 @@ def not_readable(session: Session, hive: str | None) -> NotPermitted:
     )
 
 
-def in_catalog(session: Session, hive: str) -> str:
-    """The name as the catalog has it; UnknownHive if an awake queen does not have it."""
+def matches_of(session: Session, name: str) -> list[str]:
+    """The matches for a hive, by the name that the catalog has, or for a model's workers.
+
+    UnknownHive if an awake queen has neither.
+    """
     try:
         with replace(session, timeout=LOOK_TIMEOUT).queen() as queen:
-            return Hives(queen).one(hive).id
+            named = hive_or_model(queen, name)
     except UnknownHive:
         raise
     except RbeeError:
-        return hive  # the queen cannot be asked; the journal can be read without it
+        # The queen cannot be asked; the journal can be read without it.
+        return matches(name, scope=session.scope)
+    if isinstance(named, HiveView):
+        return matches(named.id, scope=session.scope)
+    return matches_of_model(named.name)

@@ -33,18 +33,18 @@ def wake(session: Session) -> None:
 def sleep(session: Session) -> None:
     """Stop the queen and this machine's hive, and leave their sockets listening.
 
-    The next client that connects wakes the queen.
+    The next client that connects wakes the queen. Workers and the gateway keep running.
     """
     with session.work() as work:
         put_to_sleep(work, waits=session.waits)
     print_done(session, "asleep", "Queen is asleep" if session.waits else "Queen is being stopped")
 
 
-@click.command(short_help="Stop the queen, all hives and their sockets.")
+@click.command(short_help="Stop the queen, all hives and workers, the gateway, and their sockets.")
 @doing
 @in_session
 def shutdown(session: Session) -> None:
-    """Stop the queen, all hives and their sockets, and wait until they are stopped.
+    """Stop the queen, all hives and workers, the gateway, and their sockets, and wait until they are stopped.
 
     On a machine without a queen it stops only the hive.
     """

@@ -1,48 +1,55 @@
-"""rbeectl show: the properties of a hive, as systemctl show prints a unit's."""
+"""rbeectl show: the properties of a hive or a model, as systemctl show prints a unit's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
+from rbee.keeper.models.named import hive_or_model
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
+from rbee.keeper.output.memory import memory_properties
 from rbee.keeper.session import Session
 from rbee.keeper.typed import did_you_mean
 from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
+from rbee.wire.hives import HiveView
 
 if TYPE_CHECKING:
     from rbee.wire.devices import Devices
-    from rbee.wire.hives import HiveView
+    from rbee.wire.models import ModelView
     from rbee.wire.samples import Sample
 
 
-@click.command()
-@click.argument("hive")
+@click.command(short_help="Show the properties of a hive or a model, one NAME=VALUE a line.")
+@click.argument("name", metavar="HIVE|MODEL")
 @click.option(
     "-p", "--property", "wanted", multiple=True, metavar="NAME", help="Show only this property; repeatable."
 )
 @click.option("--value", is_flag=True, help="Show the values without the names.")
 @looking
 @in_session
-def show(session: Session, hive: str, wanted: tuple[str, ...], value: bool) -> None:
-    """Show the properties of HIVE, one NAME=VALUE a line. A value that is unknown is empty."""
+def show(session: Session, name: str, wanted: tuple[str, ...], value: bool) -> None:
+    """Show the properties of a hive or a model, one NAME=VALUE a line. A value that is unknown is empty."""
+    whole: dict[str, Any]
     with session.queen() as queen:
-        hives = Hives(queen)
-        found = hives.one(hive)
-        sample = hives.samples([found]).get(found.id)
-    known = properties(found) | (live_properties(sample) if sample is not None else {})
+        found = hive_or_model(queen, name)
+        if isinstance(found, HiveView):
+            sample = Hives(queen).samples([found]).get(found.id)
+            memory = Hives(queen).memories([found]).get(found.id)
+            known = properties(found) | (live_properties(sample) if sample is not None else {})
+            known |= memory_properties(memory) if memory is not None else {}
+            whole = {**encode(found), "sample": encode(sample), "memory": encode(memory)}
+        else:
+            known, whole = model_properties(found), encode(found)
     names = _chosen(known, wanted, session.scope)
     if session.as_json:
-        session.tell_json(
-            {name: known[name] for name in names} if wanted else {**encode(found), "sample": encode(sample)}
-        )
+        session.tell_json({name: known[name] for name in names} if wanted else whole)
     else:
         lines = (printable(known[name]) if value else f"{name}={printable(known[name])}" for name in names)
         session.show("\n".join(lines))
@@ -54,8 +61,9 @@ def _chosen(known: dict[str, str], wanted: Sequence[str], scope: Scope) -> list[
     for name in names:
         if name not in known:
             raise BadInput(
-                f"a hive has no property '{name:.100}'{did_you_mean(name, known)}",
-                hint=scope.rbeectl("show HIVE"),
+                f"{'a hive' if 'Host' in known else 'a model'} has no property '{name:.100}'"
+                f"{did_you_mean(name, known)}",
+                hint=scope.rbeectl("show HIVE" if "Host" in known else "show MODEL"),
                 field="--property",
             )
     return names
@@ -84,6 +92,41 @@ def properties(hive: HiveView) -> dict[str, str]:
         "ChangedTimestamp": _time(hive.updated_at_ms),
     }
     return values if hive.devices is None else values | device_properties(hive.devices)
+
+
+def model_properties(model: ModelView) -> dict[str, str]:
+    """Each property of a model by its name, as properties()."""
+    values = {
+        "Id": model.name,
+        "State": model.state,
+        "StateReason": model.reason,
+        "StateChangeTimestamp": _time(model.since_ms),
+        "Source": model.source,
+        "Path": model.path or "",
+        "Hive": model.hive_id,
+        "Size": _number(model.bytes),
+        "SHA256": model.sha256 or "",
+        "MemorySet": _number(model.memory_bytes),
+        "MemoryLearned": _number(model.learned_bytes),
+        "Context": _number(model.context),
+        "Served": "yes" if model.is_served else "no",
+        "Pinned": "yes" if model.is_pinned else "no",
+        "IdleSec": _number(model.idle_s),
+        "Engine": model.engine or "",
+        "AddedTimestamp": _time(model.created_at_ms),
+    }
+    head = model.head
+    if head is None:
+        return values
+    return values | {
+        "Format": head.format,
+        "Architecture": head.architecture or "",
+        "Parameters": _number(head.parameters),
+        "Quantisation": head.quantisation or "",
+        "ContextMost": _number(head.context),
+        "Layers": _number(head.layers),
+        "Weights": _number(head.weights_bytes),
+    }
 
 
 def device_properties(devices: Devices) -> dict[str, str]:

@@ -14,9 +14,11 @@ from rbee.keeper.hives import Hives
 from rbee.keeper.journal import matches
 from rbee.keeper.listener import ClosedTcp, closed_tcp
 from rbee.keeper.local_hive import LocalHive
+from rbee.keeper.models.named import hive_or_model
+from rbee.keeper.models.status import ModelStatus
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
-from rbee.keeper.output.screen import Screen
+from rbee.keeper.output.screen import Screen, dot
 from rbee.keeper.output.tables import Frame
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.queen.state import QueenState
@@ -28,9 +30,10 @@ from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable
 from rbee.wire.codec import encode
+from rbee.wire.hives import HiveView
 
 if TYPE_CHECKING:
-    from rbee.wire.hives import HiveView, State
+    from rbee.wire.hives import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +71,51 @@ def look_around(queen: Queen) -> Overview:
     return Overview(state, bus.state(QUEEN_UNIT), LocalHive.find(bus), hives, refused, tcp)
 
 
-@click.command(short_help="Show the queen and all hives, or HIVE with its last log lines.")
-@click.argument("hive", required=False)
+@click.command(short_help="Show the queen and all hives, or one hive or model with its last log lines.")
+@click.argument("name", metavar="HIVE|MODEL", required=False)
 @click.option(
     "-n",
     "--lines",
     type=click.IntRange(0),
     default=10,
     metavar="N",
-    help="Show the last N lines of HIVE's log; 10 if not given.",
+    help="Show the last N lines of its log; 10 if not given.",
 )
 @looking
 @in_session
-def status(session: Session, hive: str | None, lines: int) -> None:
-    """Show the queen, the hive of this machine and all hives; or HIVE alone, with its devices and log.
+def status(session: Session, name: str | None, lines: int) -> None:
+    """Show the queen, the hive of this machine and all hives; or one hive with its devices and log; or one
+    model with its workers and their log.
 
-    Exits 3 if the queen is not awake, or HIVE is not online. On a machine without a queen it shows the hive
-    and the address of its queen, and exits 3 if they are not connected.
+    Exits 3 if the queen is not awake, the hive is not online, or the model is not served or has failed. On a
+    machine without a queen it shows the hive and the address of its queen, and exits 3 if they are not
+    connected.
     """
-    with session.queen() as queen:
-        if hive is not None:
-            hives = Hives(queen)
-            view = hives.one(hive)
-            log = last_lines(hives, view.id, lines)
-        else:
-            overview = look_around(queen)
-    if hive is not None:
-        show_hive(session, view, log)
-        is_up = view.state == "online"
-    else:
-        show_overview(session, overview)
-        is_up = overview.is_up
-    if not is_up:
+    if not (status_of(session, name, lines) if name is not None else overview_of(session)):
         raise SystemExit(NotRunning.exit_code)
+
+
+def overview_of(session: Session) -> bool:
+    """Show all; return whether the queen is awake."""
+    with session.queen() as queen:
+        overview = look_around(queen)
+    show_overview(session, overview)
+    return overview.is_up
+
+
+def status_of(session: Session, name: str, lines: int) -> bool:
+    """Show one hive or model; return whether it is online, or answers requests."""
+    with session.queen() as queen:
+        view = hive_or_model(queen, name)
+        if isinstance(view, HiveView):
+            log = last_lines(Hives(queen), view.id, lines)
+        else:
+            shown = ModelStatus.find(queen, view, lines)
+    if isinstance(view, HiveView):
+        show_hive(session, view, log)
+        return view.state == "online"
+    shown.show(session)
+    return shown.is_up
 
 
 def show_overview(session: Session, overview: Overview) -> None:
@@ -224,13 +239,6 @@ def unit_page(unit: str, name: str, state: UnitState, screen: Screen, scope: Sco
     if state.status_text:
         lines.append(f"     Status: {printable(state.status_text)}")
     return "\n".join(lines)
-
-
-def dot(active: str, screen: Screen) -> str:
-    """systemctl's state dot: green if active, red if failed; an asterisk on a screen without Unicode."""
-    code = {"active": "32", "reloading": "32", "waiting": "33", "failed": "31"}.get(active, "")
-    mark = "●" if code else "○"
-    return screen.dress(mark if screen.has_unicode else "*", code)
 
 
 def overview_json(overview: Overview) -> dict[str, Any]:

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     help="Time between updates; 2s if not given.",
 )
 @click.option("-n", "--iterations", type=click.IntRange(1), metavar="N", help="End after N updates.")
+@click.option("-m", "--memory", is_flag=True, help="Show who holds the memory, too.")
 @looking
 @in_session
-def top(session: Session, delay: float, iterations: int | None) -> None:
+def top(session: Session, delay: float, iterations: int | None, memory: bool) -> None:
     """Show the live load, memory and GPU usage of all hives.
 
     On a terminal the screen is updated until 'q' or Ctrl-C; elsewhere one update is printed after another.
@@ -48,7 +49,7 @@ def top(session: Session, delay: float, iterations: int | None) -> None:
     numbers: Iterable[int] = itertools.count() if iterations is None else range(iterations)
     with session.queen() as queen:
         Hives(queen).all()  # NotRunning, if the queen is not awake at the beginning
-        look = partial(_look, queen)
+        look = partial(_look, queen, has_memory=memory)
         if session.as_json:
             _one_after_the_other(look, numbers, delay, lambda moment: session.tell_json(_as_json(moment)))
         elif session.screen.can_redraw and sys.stdin.isatty() and not session.is_quiet:
@@ -59,13 +60,14 @@ def top(session: Session, delay: float, iterations: int | None) -> None:
             )
 
 
-def _look(queen: Queen) -> Moment:
+def _look(queen: Queen, *, has_memory: bool) -> Moment:
     """The hives and their samples now; no request is sent to a queen that is not awake."""
     clock = f"{datetime.now().astimezone():%H:%M:%S}"
     try:
         hives = Hives(queen)
         every = hives.all()
-        return Moment(clock, now_ms(), "awake", every, hives.samples(every), queen.work.scope)
+        memories = hives.memories(every) if has_memory else {}
+        return Moment(clock, now_ms(), "awake", every, hives.samples(every), queen.work.scope, memories)
     except NotRunning:
         return Moment(clock, now_ms(), queen.state(), None, {}, queen.work.scope)
 
@@ -84,7 +86,11 @@ def _as_json(moment: Moment) -> dict[str, Any]:
     hives = None
     if moment.hives is not None:
         samples = {hive_id: encode(sample) for hive_id, sample in moment.samples.items()}
-        hives = [{**encode(hive), "sample": samples.get(hive.id)} for hive in moment.hives]
+        memories = {hive_id: {"memory": encode(memory)} for hive_id, memory in moment.memories.items()}
+        hives = [
+            {**encode(hive), "sample": samples.get(hive.id), **memories.get(hive.id, {})}
+            for hive in moment.hives
+        ]
     return {"at_ms": moment.now_ms, "queen": moment.queen, "hives": hives}
 
 

@@ -10,8 +10,10 @@ from starlette.requests import Request
 
 from rbee.errors import UnknownHive, Unreachable
 from rbee.server.app import Handler
+from rbee.wire.codec import encode
 from rbee.wire.hives import Hives, Label
 from rbee.wire.routes import QueenRoutes
+from rbee.wire.workers import Holder, Memory, Pool
 from tests.unit.keeper.doubles import Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
@@ -101,3 +103,42 @@ def test_a_mistyped_hive_suggests_the_near_one(
 
     assert (ran.code, ran.out) == (4, "")
     assert "hive 'lcoalhost' is not in the hive catalog; did you mean localhost?" in ran.err
+
+
+MEMORY = Memory((Pool("ram", "RAM", 2**36, 2**35, 0, (Holder("worker", 2**33, "bee-1"),)),))
+
+
+def remembering(memory: Memory) -> dict[Any, Handler]:
+    async def answer(_request: Request) -> Memory:
+        return memory
+
+    return {QueenRoutes.MEMORY: answer}
+
+
+def test_memory_is_listed_by_holder(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    queen = listing(HIVE_VIEW) | remembering(MEMORY)
+
+    ran = with_queen(queen, lambda: rbeectl("list-devices", "--memory"))
+    for_programs = with_queen(queen, lambda: rbeectl("list-devices", "-m", "--json"))
+    shown = with_queen(queen, lambda: rbeectl("show", "localhost", "-p", "MemoryFree,MemoryHolders"))
+    top = with_queen(queen, lambda: rbeectl("top", "-m", "-n", "1", "--json"))
+
+    assert [line.split() for line in ran.out.splitlines()] == [
+        ["HIVE", "POOL", "MEMORY", "KIND", "HOLDER", "USER", "PID"],
+        ["localhost", "ram", "8.0", "GiB", "worker", "bee-1", "-", "-"],
+        ["localhost", "ram", "32.0", "GiB", "free", "-", "-", "-"],
+        ["localhost", "ram", "64.0", "GiB", "total", "RAM", "-", "-"],
+    ]
+    memory = encode(MEMORY)
+    assert for_programs.json == [{"hives": [{"id": "localhost", "state": "online", "memory": memory}]}]
+    assert shown.out == f"MemoryFree={2**35}\nMemoryHolders=worker bee-1: {2**33}\n"
+    assert top.json[0]["hives"][0]["memory"] == memory
+
+
+def test_a_hive_that_does_not_tell_its_memory_is_listed_all_the_same(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "-m"))
+
+    assert ran.code == 0
+    assert "the hive does not answer" in ran.out

@@ -39,7 +39,7 @@ def test_help_and_version_need_neither_systemd_nor_a_queen(bus: PlayedBus, rbeec
         ("listhives", "list-hives"),
         ("shutdwon", "shutdown"),
         ("Doctor", "doctor"),
-        ("list", "list-hives or list-devices?"),
+        ("list", "list-hives or list-devices or list-workers or list-engines?"),
         ("hive", "add-hive or remove-hive?"),
         ("devices", "list-devices?"),
         ("stat", "status?"),

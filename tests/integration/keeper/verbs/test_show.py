@@ -59,7 +59,7 @@ def test_for_programs_the_whole_hive_is_shown(
 ) -> None:
     ran = with_queen(listing(HIVE_VIEW), lambda: rbeectl("show", "localhost", "--json"))
 
-    assert ran.json == [{**encode(HIVE_VIEW), "sample": None}]
+    assert ran.json == [{**encode(HIVE_VIEW), "sample": None, "memory": None}]
 
 
 def test_a_hive_whose_devices_are_unknown_has_no_properties_for_them(

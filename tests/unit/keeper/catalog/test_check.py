@@ -68,6 +68,17 @@ def test_a_check_of_what_is_no_catalog_fails_with_78(path: Path, tmp_path: Path)
             "has a row of audit that cannot be shown: its hive, 'a b', must",
             "DELETE FROM audit WHERE rowid = 77",
         ),
+        (
+            "INSERT INTO models VALUES ('bee', 'localhost', '/m', NULL, 'ready', '', 1, '/m', 'no JSON', 1, "
+            "'zz', NULL, NULL, 0, 0, 300, NULL, 1)",
+            "has a row of models that cannot be shown: its sha256, 'zz', must",
+            "DELETE FROM models WHERE rowid = 1",
+        ),
+        (
+            "INSERT INTO keys VALUES ('a b', 'x', 'no JSON', 1, NULL, 0, 0, NULL)",
+            "has a row of keys that cannot be shown: its name, 'a b', must",
+            "DELETE FROM keys WHERE rowid = 1",
+        ),
     ],
 )  # fmt: skip
 def test_a_check_finds_what_makes_a_list_fail_and_says_how_to_mend_it(
@@ -104,6 +115,15 @@ def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
         connection.execute("CREATE VIEW v AS SELECT 1")
 
     Store.open(path).close()
+
+
+def test_a_catalog_of_the_release_before_has_no_models_and_is_well(path: Path) -> None:
+    make(path, "localhost")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in ("models", "learned", "keys"):
+            connection.execute(f"DROP TABLE {table}")
+
+    assert check_file(path, SYSTEM).hives == 1
 
 
 def test_the_check_knows_all_that_each_migration_makes() -> None:

@@ -14,7 +14,7 @@ from rbee.keeper.doctor.units import check_units
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd.bus import Bus
 from tests.unit.keeper.doctor.doubles import asked
-from tests.unit.played_systemd import PlayedBus
+from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedBus
 
 
 def test_a_machine_on_which_all_is_well_has_no_complaints(bus: PlayedBus, root: Path) -> None:
@@ -45,4 +45,19 @@ def test_of_a_machine_with_a_hive_only_no_queen_is_expected(bus: PlayedBus, root
 
     assert asked(check_units, bus, root) == []
     patient = Patient(cast(Bus, bus), root, False, None)
-    assert {check.name for check in CHECKS if not check.is_of_use(patient)} == {"catalog"}
+    assert {check.name for check in CHECKS if not check.is_of_use(patient)} == {
+        "catalog",
+        "gateway",
+        "serving",
+        "store",
+    }
+
+
+def test_a_queen_that_is_asleep_is_not_asked_for_its_models(bus: PlayedBus, root: Path) -> None:
+    (serving,) = (check for check in CHECKS if check.name == "serving")
+
+    bus.states[QUEEN_UNIT] = ACTIVE
+    assert serving.is_of_use(Patient(cast(Bus, bus), root, True, None))
+    bus.states[QUEEN_UNIT] = INACTIVE
+    assert not serving.is_of_use(Patient(cast(Bus, bus), root, True, None))
+    assert serving.is_of_use(Patient(None, root, True, None))

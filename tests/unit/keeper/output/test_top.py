@@ -10,6 +10,7 @@ from rbee.keeper.output.screen import Screen, width
 from rbee.keeper.output.top import Moment, frame
 from rbee.wire.hives import HiveView
 from rbee.wire.samples import Sample
+from rbee.wire.workers import Holder, Memory, Pool
 from tests.unit.keeper.doubles import SAMPLE
 from tests.unit.wire_values import HIVE_VIEW
 
@@ -38,6 +39,19 @@ def test_a_frame_has_a_line_a_device() -> None:
     assert gpu.split()[:4] == ["gpu0", "██████████", "97%", "█████████░"]
     assert "71 C  312 W" in gpu
     assert gpu.endswith("NVIDIA GeForce RTX 4090")
+
+
+def test_a_frame_has_the_holders_of_memory_below_each_device_if_asked() -> None:
+    pools = (
+        Pool("ram", "RAM", 2**36, 2**35, 0, (Holder("worker", 2**33, "bee-1"),)),
+        Pool("gpu0", "a card", 2**36, 2**35, 2**30, (Holder("process", 2**33, "x.service", None, 7),)),
+    )
+    moment = replace(at(HIVE_VIEW), memories={"localhost": Memory(pools)})
+
+    _, _, _, cpu, of_ram, gpu, *of_gpu = text(moment)
+    assert (cpu.split()[1], of_ram) == ("cpu", "    8.0 GiB  worker bee-1")
+    assert gpu.split()[0] == "gpu0"
+    assert of_gpu == ["    8.0 GiB  x.service, pid 7", "    1.0 GiB  claimed"]
 
 
 def test_a_gpu_that_computes_in_the_machines_memory_says_so() -> None:

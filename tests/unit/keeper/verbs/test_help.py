@@ -19,7 +19,11 @@ def test_help_is_a_verb_too(rbeectl: Rbeectl, verb: list[str]) -> None:
 @pytest.mark.parametrize(
     ("verb", "told"),
     [
-        (["list"], "No such command 'list'; did you mean list-hives or list-devices?"),
+        (
+            ["list"],
+            "No such command 'list'; "
+            "did you mean list-hives or list-devices or list-workers or list-engines?",
+        ),
         (["token", "creat"], "No such command 'creat'; did you mean create?"),
         (["wake", "up"], "'wake' has no verb 'up'"),
     ],

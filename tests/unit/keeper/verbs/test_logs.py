@@ -16,6 +16,9 @@ ALL_UNITS = ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
 
 UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
 
+OF_JOB = " + ".join(f"RBEE_JOB_ID={JOB} {match}" for match in (*UNITS, "_SYSTEMD_SLICE=rbee.slice")).split()
+"""Gateway and workers, too, whose units are in the slice."""
+
 
 @pytest.mark.parametrize(
     ("arguments", "command"),
@@ -27,13 +30,14 @@ UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
             ["localhost"],
             ["RBEE_HIVE=localhost", UNITS[0], "+", UNITS[1], "+", f"UNIT={HIVE_UNIT}", "_PID=1"],
         ),
-        (["--job", JOB], [f"RBEE_JOB_ID={JOB}", UNITS[0], "+", f"RBEE_JOB_ID={JOB}", UNITS[1]]),
+        (["--job", JOB], OF_JOB),
         (
             ["blade", "--job", JOB, "--json", "--no-pager"],
             [
                 "--output=json", "--no-pager",
                 f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", UNITS[0], "+",
-                f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", UNITS[1],
+                f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", UNITS[1], "+",
+                f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", "_SYSTEMD_SLICE=rbee.slice",
             ],
         ),
         (["--", "--since=-1h", "-r"], ["--since=-1h", "-r", *ALL_UNITS]),

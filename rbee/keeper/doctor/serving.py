@@ -1,0 +1,140 @@
+"""Models, workers and engines, as an awake queen reports them, and the workers that nobody claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rbee.client.queen import QueenClient
+from rbee.errors import NoSuchRoute, NotPermitted, RbeeError
+from rbee.keeper.doctor.check import Complaint, no_bus
+from rbee.keeper.doctor.patient import Patient
+from rbee.keeper.queen.state import queen_state
+from rbee.scope import HIVE_UNIT, WORKERS, Scope, worker_unit
+from rbee.systemd.links import running
+from rbee.text import printable
+from rbee.wire.routes import QueenRoutes
+from rbee.wire.types import LOCALHOST
+
+if TYPE_CHECKING:
+    from rbee.wire.models import ModelView
+    from rbee.wire.workers import HiveEngines, WorkerView
+
+ASK_TIMEOUT = 5.0
+"""Seconds for the queen to answer one question; she asks the hives for their engines."""
+
+
+def has_queen_awake(patient: Patient) -> bool:
+    """Is there a queen to ask? To ask one that is asleep would wake it. Unknown without a bus: True."""
+    if not patient.is_installed(patient.queen):
+        return False
+    try:
+        return patient.bus is None or queen_state(patient.bus) == "awake"
+    except RbeeError:
+        return True  # the check itself reports it
+
+
+def check_serving(patient: Patient) -> Iterator[Complaint]:
+    """Are models' files there, is there an engine for them, do workers run, is each one claimed?"""
+    if patient.bus is None:
+        yield no_bus(patient.scope)
+        return
+    if queen_state(patient.bus) != "awake":
+        return  # meanwhile
+    path = patient.root / patient.scope.queen_socket.relative_to("/")
+    client = QueenClient(path, timeout=ASK_TIMEOUT, scope=patient.scope)
+    try:
+        models = client.ask(QueenRoutes.MODELS).models
+        workers = client.ask(QueenRoutes.WORKERS).workers
+        engines = client.ask(QueenRoutes.ENGINES).hives if models else ()
+    except NotPermitted:
+        yield Complaint(
+            "not checked: the queen is not open to you", hint=patient.scope.doctor, is_fault=False
+        )
+        return
+    except NoSuchRoute:
+        return  # it runs since before an upgrade, which another check reports
+    except RbeeError as error:
+        yield Complaint(f"the queen does not report its models: {error.message}", hint=error.hint)
+        return
+    yield from complain_of_models(models, patient.scope)
+    yield from complain_of_engines(models, engines, patient.scope)
+    yield from complain_of_workers(workers, patient.scope)
+    if patient.bus.active_state(HIVE_UNIT) == "active":
+        units = running(WORKERS, patient.root, patient.scope)
+        yield from complain_of_orphans(units, workers, patient.scope)
+
+
+def complain_of_models(models: tuple[ModelView, ...], scope: Scope) -> Iterator[Complaint]:
+    """Models whose file is gone, or that could not be fetched."""
+    for model in models:
+        name = printable(model.name)
+        if model.problem:
+            yield Complaint(f"the row of model {name} cannot be read: {model.problem}")
+        if model.state == "missing":
+            where = model.path or model.source
+            yield Complaint(
+                f"the file of model {name} is gone: {where} on {model.hive_id} ({model.reason})",
+                hint=f"Put it back; or: {scope.rbeectl(f'model remove {model.name}')}",
+            )
+        elif model.state == "failed":
+            yield Complaint(
+                f"model {name} could not be added: {model.reason}",
+                hint=f"{scope.rbeectl(f'model add {model.name} PATH|URL')}\n"
+                f"Or: {scope.rbeectl(f'model remove {model.name}')}",
+            )
+
+
+def complain_of_engines(
+    models: tuple[ModelView, ...], hives: tuple[HiveEngines, ...], scope: Scope
+) -> Iterator[Complaint]:
+    """Drop-ins that were refused, and served models for which their hive has no engine."""
+    for hive in hives:
+        for problem in hive.problems:
+            yield Complaint(f"an engine of {hive.hive_id} is refused: {problem}")
+        served = [model for model in models if model.is_served and model.hive_id == hive.hive_id]
+        for model in served:
+            fitting = [
+                engine
+                for engine in hive.engines
+                if model.head is not None
+                and model.head.format in engine.formats
+                and model.engine in (None, engine.name)
+            ]
+            if model.head is not None and hive.reason is None and all(engine.problem for engine in fitting):
+                whys = "; ".join(f"{engine.name}: {engine.problem}" for engine in fitting)
+                kind = model.engine or model.head.format
+                yield Complaint(
+                    f"{hive.hive_id} has no engine for model {printable(model.name)} ({kind}): "
+                    f"{whys or 'no drop-in is for it'}",
+                    hint=scope.rbeectl("list-engines"),
+                )
+
+
+def complain_of_workers(workers: tuple[WorkerView, ...], scope: Scope) -> Iterator[Complaint]:
+    """Workers that have failed."""
+    for worker in workers:
+        if worker.state == "failed":
+            subject = f"worker {worker.id} of model" if worker.id else "model"
+            yield Complaint(
+                f"{subject} {printable(worker.model)} has failed: {worker.reason}",
+                hint=f"{scope.rbeectl(f'status {worker.model}')}\n"
+                f"{scope.rbeectl(f'logs {worker.model}', as_root=True)}",
+            )
+
+
+def complain_of_orphans(
+    units: list[str], workers: tuple[WorkerView, ...], scope: Scope
+) -> Iterator[Complaint]:
+    """Workers that run on this machine, and that its hive does not have."""
+    claimed = {
+        worker_unit(worker.id)
+        for worker in workers
+        if worker.id is not None and worker.hive_id in (LOCALHOST, None)
+    }
+    for unit in units:
+        if unit not in claimed:
+            yield Complaint(
+                f"{unit} runs, and no hive claims it: its memory is lost to all models",
+                (scope.command("systemctl", "stop", unit),),
+            )

@@ -1,0 +1,1 @@
+"""The gateway as rbeectl sees it: a client of it, its sockets, and opening it to TCP."""

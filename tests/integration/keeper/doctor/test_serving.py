@@ -1,0 +1,101 @@
+"""Models, workers and engines, as the doctor sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from rbee.errors import HiveFailed, NotPermitted
+from rbee.keeper.doctor.check import Complaint
+from rbee.keeper.doctor.serving import check_serving
+from rbee.scope import QUEEN_UNIT
+from rbee.wire.routes import QueenRoutes
+from tests.integration.keeper.played_models import PlayedModels
+from tests.unit.keeper.doctor.doubles import asked
+from tests.unit.keeper.model_values import ASLEEP, MODEL, WORKER
+from tests.unit.played_systemd import INACTIVE, PlayedBus
+
+Look = Callable[..., list[Complaint]]
+
+
+@pytest.fixture
+def look(awake: PlayedBus, with_queen: Callable[..., Any], tmp_path: Path) -> Look:
+    """What the doctor complains of beside a queen with these models."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/rbee").symlink_to(tmp_path)
+    units = tmp_path / "run/systemd/units"
+    units.mkdir(parents=True)
+
+    def run(queen: PlayedModels, *running: str, handlers: Any = None) -> list[Complaint]:
+        for unit in running:
+            (units / f"invocation:{unit}").symlink_to("a" * 32)
+        return with_queen(queen.handlers | (handlers or {}), lambda: asked(check_serving, awake, tmp_path))
+
+    return run
+
+
+def texts(complaints: list[Complaint]) -> list[str]:
+    return [complaint.text for complaint in complaints if complaint.is_fault]
+
+
+REFUSED = "an engine of localhost is refused: /etc/rbee/engines.d/a.conf:3: unknown"
+
+
+def test_a_worker_that_its_hive_has_is_well(look: Look) -> None:
+    assert texts(look(PlayedModels(), "rbee-worker@bee-1.service", "rbee-hive.service")) == [REFUSED]
+
+
+def test_an_orphan_is_stopped(look: Look) -> None:
+    (_, orphan) = look(PlayedModels(workers=(ASLEEP,)), "rbee-worker@bee-1.service")
+
+    assert orphan.text.startswith("rbee-worker@bee-1.service runs, and no hive claims it")
+    assert orphan.cures == (("systemctl", "stop", "rbee-worker@bee-1.service"),)
+
+
+def test_models_and_workers_that_are_not_well_are_named(look: Look) -> None:
+    queen = PlayedModels(
+        replace(MODEL, state="missing", reason="it was deleted"),
+        replace(MODEL, name="wasp", state="failed", reason="404 Not Found"),
+        workers=(replace(WORKER, state="failed", reason="signal 9"),),
+    )
+    assert texts(look(queen)) == [
+        "the file of model bee is gone: /srv/bee.gguf on localhost (it was deleted)",
+        "model wasp could not be added: 404 Not Found",
+        REFUSED,
+        "worker bee-1 of model bee has failed: signal 9",
+    ]
+
+
+def test_a_model_without_an_engine_is_named(look: Look) -> None:
+    assert MODEL.head is not None
+    folder = replace(MODEL, head=replace(MODEL.head, format="safetensors"))
+
+    assert texts(look(PlayedModels(folder))) == [
+        REFUSED,
+        "localhost has no engine for model bee (safetensors): vllm: vllm is not there",
+    ]
+    assert texts(look(PlayedModels(replace(folder, is_served=False)))) == [REFUSED]
+    other = look(PlayedModels(replace(MODEL, engine="ollama")))
+    assert texts(other)[1] == "localhost has no engine for model bee (ollama): no drop-in is for it"
+
+
+def test_what_cannot_be_asked_is_a_note_or_a_fault(look: Look, awake: PlayedBus, tmp_path: Path) -> None:
+    def failing(error: Exception) -> Any:
+        async def handler(_request: Request) -> Any:
+            raise error
+
+        return {QueenRoutes.WORKERS: handler}
+
+    (note,) = look(PlayedModels(), handlers=failing(NotPermitted("no")))
+    assert not note.is_fault
+    (fault,) = look(PlayedModels(), handlers=failing(HiveFailed("it hangs")))
+    assert fault.text == "the queen does not report its models: it hangs"
+    awake.states[QUEEN_UNIT] = INACTIVE
+    assert asked(check_serving, awake, tmp_path) == []
+    (note,) = asked(check_serving, None, tmp_path)
+    assert not note.is_fault
