@@ -28,6 +28,8 @@ from rbee.wire.catalog import AuditEntry, CatalogReport
 from rbee.wire.codec import decode
 from rbee.wire.fleet import TokenView
 from rbee.wire.hives import HiveView
+from rbee.wire.keys import KeyView
+from rbee.wire.models import ModelView
 
 APPLICATION_ID = int.from_bytes(b"rbee", "big")
 
@@ -153,10 +155,15 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
 )  # fmt: skip
 """What each numbered file of queen/store/schema/ creates, by kind and name."""
 
-COMPATIBLE = frozenset({("table", "former_credentials"), ("table", "token_authority"), ("table", "reports")})
+COMPATIBLE = frozenset({
+    ("table", "former_credentials"), ("table", "token_authority"), ("table", "reports"),
+    ("table", "models"), ("table", "learned"), ("table", "keys"),
+})  # fmt: skip
 """What compatible.sql there creates, which a catalog of the release before lacks."""
 
-SHOWN: Mapping[str, Any] = {"hives": HiveView, "tokens": TokenView, "audit": AuditEntry}
+SHOWN: Mapping[str, Any] = {
+    "hives": HiveView, "tokens": TokenView, "audit": AuditEntry, "models": ModelView, "keys": KeyView,
+}  # fmt: skip
 """The shape that shows each table's rows: columns and fields have the same names."""
 
 
@@ -181,13 +188,15 @@ def _check_rows(
 ) -> None:
     """Refuse a row with a value that its shape does not allow."""
     there = {name for made in MADE[:version] for kind, name in made if kind == "table"}
-    for table in there & SHOWN.keys():
+    present = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    there |= {name for _, name in COMPATIBLE if name in present}
+    for table in sorted(there & SHOWN.keys()):
         kinds = get_type_hints(SHOWN[table], include_extras=True)
-        # Unreadable devices and labels count as unknown, and fail nothing.
+        # What is JSON counts as unknown if it is unreadable, and fails nothing.
         columns = [
             name
             for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")
-            if name in kinds and name not in ("devices", "labels")
+            if name in kinds and name not in ("devices", "labels", "head", "models")
         ]
         for rowid, *row in connection.execute(f"SELECT rowid, {', '.join(columns)} FROM {table}"):  # noqa: S608  # names of our own
             for column, value in zip(columns, row, strict=True):

@@ -83,15 +83,24 @@ class HiveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """The section [Gateway]; spans in seconds."""
+
+    hold: float = _setting("HoldSec", 60.0, _span(0.1, 3600))
+    idle_exit: float = _setting("IdleExitSec", 300.0, _span(5, 365 * 86400))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration. `warnings` are lines for the journal about unknown keys, which are ignored."""
 
     queen: QueenConfig = QueenConfig()
     hive: HiveConfig = HiveConfig()
+    gateway: GatewayConfig = GatewayConfig()
     warnings: tuple[str, ...] = ()
 
 
-SECTIONS: Mapping[str, type[Any]] = {"Queen": QueenConfig, "Hive": HiveConfig}
+SECTIONS: Mapping[str, type[Any]] = {"Queen": QueenConfig, "Hive": HiveConfig, "Gateway": GatewayConfig}
 
 
 def load(root: Path = Path("/"), scope: Scope = SYSTEM) -> Config:

@@ -81,6 +81,25 @@ KEYS_RENEWED = Event("keys-renewed", "queen bee", "7a16d4c8f92e4b03bd85e1a0c6f37
 TCP_CLOSED = Event("tcp-closed", "queen bee", "429fc6fba9a84831b63354532db9fc01", ERROR)
 TCP_REOPENING = Event("tcp-reopening", "queen bee", "cf0690f1e4bd41da8b9ed866f84c478f", NOTICE)
 CATALOG_CHANGED = Event("catalog-changed", "queen bee", "3d356b35ddc26def2405f7e2281e0066", NOTICE)
+WORKER_PLACED = Event("worker-placed", "queen bee", "079fe349cb1849390eb1375cd5f7d5fe", NOTICE)
+WORKER_WAITS = Event("worker-waits", "queen bee", "3bb09f6589196833a68324f52f439f22", NOTICE)
+WORKER_GIVES_WAY = Event("worker-gives-way", "queen bee", "ab75d927155a052b5e17ef5acc2db3ee", NOTICE)
+WORKER_AWAKE = Event("worker-awake", "queen bee", "17191974067dc6dbf2aa5182e082558c", NOTICE)
+WORKER_UNPLACED = Event("worker-unplaced", "queen bee", "512f39c5160bc028a767223d01e0514d", WARNING)
+WORKER_IDLE = Event("worker-idle", "queen bee", "830ee2ff02585e9c6714232950afe824", NOTICE)
+WORKER_REMOVED = Event("worker-removed", "queen bee", "faf4c53d4470d59d7c5c80a75b0f5716", NOTICE)
+UNSERVING = Event("unserving", "queen bee", "ac9373138ad3b2acc3f0b72549f73872", NOTICE)
+UNSERVED = Event("unserved", "queen bee", "154adfda3591e98906b3c9731cb5d850", NOTICE)
+UNSERVE_FAILED = Event("unserve-failed", "queen bee", "1fa3cde0b70ddbb544904b67ad48deae", ERROR)
+LEASES_CUT = Event("leases-cut", "queen bee", "d009e1e52103f4fcbaff139cea49f5ba", NOTICE)
+MODEL_ADDING = Event("adding-model", "queen bee", "620af6e5f2936169c2e5a8b0c99bbe50", NOTICE)
+MODEL_WAITS = Event("model-waits", "queen bee", "cb7307362044c81097bc852e6af0e0e5", NOTICE)
+MODEL_FETCHING = Event("fetching-model", "queen bee", "e8e6fbb010e09aab58bc2c9bf4c21986")
+MODEL_READY = Event("model-ready", "queen bee", "98899dd7f099b68d487ff26830148df6", NOTICE)
+MODEL_FAILED = Event("model-failed", "queen bee", "fd2d559aa59f44c7e06c1fe4df348ec9", ERROR)
+MODEL_REMOVING = Event("removing-model", "queen bee", "f47330c74f23cb71b32acca5fb54bd0e", NOTICE)
+MODEL_REMOVED = Event("model-removed", "queen bee", "e45c6bf67eda19d277b1fb68786f567a", NOTICE)
+MODEL_NOT_REMOVED = Event("model-not-removed", "queen bee", "67ef694fa5afbf7890304be53e9dfdaf", ERROR)
 SHUTTING_DOWN_HIVES = Event("shutting-down-hives", "queen bee", "1a9c6e5d0f7b4832bd41f8c39e7a05ff", NOTICE)
 SHUTDOWN_FAILED = Event("shutdown-failed", "queen bee", "9f04d2b8e6a1473c8b5de70c1f39a210", ERROR)
 STORY_FULL = Event("story-full", "queen bee", "3b8e6f10d5c24a97b6e1f7a29c04d853", NOTICE)
@@ -103,7 +122,28 @@ WAKING_HIVE = Event("waking-hive", "bee hive", "31b8f5d7e6a04c928fd1c07b9e2a4563
 TOLD_TO_LEAVE = Event("told-to-leave", "bee hive", "c07a5e19d3f84b6c8e2149fab6d0e37c", NOTICE)
 HIVE_SAID = Event("hive-said", "bee hive", "e3471fb0926c4d58b7a1c9d0f56e8a24")
 HIVE_FAILED = Event("hive-failed", "bee hive", "c86d0a9f4e1b4752a3b7f8d5e02c9fba", ERROR)
+FETCHING = Event("fetching", "bee hive", "7d31a0c9f5e84b2796b8d2e4a1c05f3b")
+FETCHED = Event("fetched", "bee hive", "c2a86e1f7b934d05b1e9f04d6a73c582", NOTICE)
+FETCH_FAILED = Event("fetch-failed", "bee hive", "58e0d7b4c6294fa3a7f21b9e830d5c64", ERROR)
+FETCH_CANCELLED = Event("fetch-cancelled", "bee hive", "e94b52f8a01d4c67bd3c8a7f15e2690d", NOTICE)
+FILE_REMOVED = Event("file-removed", "bee hive", "0c6f9d2e85b7431a9e4d7b30f8a1526c", NOTICE)
+WORKER_LOADING = Event("worker-loading", "bee hive", "5f0c1e8a7b3d4926a1d45c9e72b80f13")
+ENGINE_STARTING = Event("engine-starting", "bee hive", "d31b7f62c8a04e5f9c60a72e81f45b9d")
+WORKER_READY = Event("worker-ready", "bee hive", "8a2e64d0f19b4c37b5e80c3d9f7a1264", NOTICE)
+WORKER_FAILED = Event("worker-failed", "bee hive", "e90b3c57a41d4f86b2c7d18f603ea95c", ERROR)
+WORKER_RESTARTED = Event("worker-restarted", "bee hive", "1c75d9ab60e24f3d8b97f2c04a6e38d5", WARNING)
+WORKER_STOPPED = Event("worker-stopped", "bee hive", "b64d20f8e35c4179a0d9e7138c5f62ba", NOTICE)
+WORKER_ADOPTED = Event("worker-adopted", "bee hive", "42f9a70d6c8b4e15937ed0b1c8a5f36e", NOTICE)
+MEMORY_HELD = Event("memory-held", "bee hive", "f7083be1d95a4c62ae14b6d07c932f58", WARNING)
 GOODBYE = Event("goodbye", "bee hive", "29e5f7b0a8d34c169f4ec1d7b6a085cb", NOTICE)
+
+GATEWAY_STARTED = Event("gateway-started", "bee gateway", "4b3a7a988f50433e932a1c7762af06bd")
+REQUEST_HELD = Event("request-held", "bee gateway", "5f799923f5ef448481fa155b5a047faf")
+REQUEST_WOKE = Event("request-woke", "bee gateway", "96dd6ecdb51446c09f6a5ffe3de5c68d", NOTICE)
+REQUEST_REFUSED = Event("request-refused", "bee gateway", "2571336d32444540b9213f1a6695c239", WARNING)
+ENGINE_BROKE = Event("engine-broke", "bee gateway", "927248afd2d2455ba93fd1fcd59f2aca", WARNING)
+GATEWAY_FAILED = Event("gateway-failed", "bee gateway", "78bb958dacfe45a3b7d4199327723476", ERROR)
+GATEWAY_STOPPING = Event("gateway-stopping", "bee gateway", "2e6c07043b0d48f6bbda307765b71755")
 
 CONFIG_WARNING = Event("config-warning", "queen bee", "ee8ba1d6c0f5437982dcb9f4a7e160dc", WARNING)
 
@@ -114,7 +154,7 @@ HIVE_EVENTS = frozenset(event.name for event in EVENTS if event.speaker == "bee 
 
 
 class Narrator:
-    """Takes lines and drops them. `fields` go with a line: job_id, hive, actor_uid, actor_pid."""
+    """Takes lines and drops them. `fields` go with a line: job_id, hive, worker, actor_uid, actor_pid."""
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         """Narrate one line; never raises, never waits."""

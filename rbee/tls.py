@@ -125,6 +125,14 @@ def server_context(ca: str, certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def gateway_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return the gateway's context, whose clients show a key. Raises OSError if the files cannot be used."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.num_tickets = 0  # connections are kept
+    return context
+
+
 def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
