@@ -4,17 +4,21 @@ import json
 import os
 import subprocess
 import sysconfig
+import tempfile
 import time
 from pathlib import Path
 
 from testbed.machine import Machine
-from testbed.trees import Trees, add_person, install
+from testbed.tiny_model import says, write
+from testbed.trees import ENGINE_INSIDE, Trees, add_person, install, use_engine
 
 from demonstration.steps import StepFailed, done, expect_states, prompt, say, show
 
 SERVICES = ("queen-rbee.service", "rbee-hive.service")
-UNITS = (*SERVICES, "queen-rbee.socket", "rbee-hive.socket", "rbee.target")
-USERS = ("queen-rbee", "rbee-hive")
+GATEWAY = "rbee-gateway.service"
+UNITS = (*SERVICES, GATEWAY, "queen-rbee.socket", "rbee-hive.socket", "rbee-gateway.socket", "rbee.target")
+USERS = ("queen-rbee", "rbee-hive", "rbee-gateway")
+SENTENCE = "I am bee, and I run on this machine."
 NARRATED = "Sending first heartbeat to queen"
 
 
@@ -22,17 +26,21 @@ def demonstrate_machine(trees: Trees, debs: list[Path], suite: str, *, wants_she
     """Shows rbee on one machine, from the installation to the shutdown."""
     tree = trees.base(suite)
     bind, bind_ro = nvidia_paths()
+    bind_ro.append(f"{trees.engine()}:{ENGINE_INSIDE}")
     began = time.monotonic()
     say(f"⏳ booting {suite}...")
     with Machine(tree, bind=bind, bind_ro=bind_ro) as machine:
         version = machine.run("systemctl", "--version").stdout.splitlines()[0]
         done(f"booted: {version}", began)
         install_as_a_person(machine, debs)
+        use_engine(machine)
+        bring_model(machine)
         if wants_shell:
             play(machine)
         else:
             add_hive(machine)
             look_around(machine, gpus=sum(Path(path).name[6:].isdigit() for path in bind))
+            serve_a_model(machine)
             shut_down(machine)
         say("\n🧹 cleaning up the machine...")
 
@@ -99,23 +107,56 @@ def look_around(machine: Machine, *, gpus: int) -> None:
     done(f"one hive, its cpu and {len(found)} GPUs")
 
 
+def bring_model(machine: Machine) -> None:
+    """Puts a tiny model into ada's home, which answers SENTENCE whatever it is asked."""
+    with tempfile.TemporaryDirectory(prefix="rbee-model-") as scratch:
+        file = Path(scratch, "bee.gguf")
+        write(file, says(SENTENCE))
+        machine.copy_in(file, "/home/ada/bee.gguf")
+    machine.run("chown", "ada:", "/home/ada/bee.gguf")
+
+
+def serve_a_model(machine: Machine) -> None:
+    """Adds a model, serves it, and asks it: with rbeectl, and as any OpenAI client does."""
+    began = time.monotonic()
+    say("\n🧠 serving a model...")
+    show(machine, "rbeectl", "model", "add", "bee", "/home/ada/bee.gguf", user="ada")
+    show(machine, "rbeectl", "serve", "bee", user="ada")
+    if SENTENCE not in show(machine, "rbeectl", "ask", "bee", "who are you?", user="ada"):
+        raise StepFailed(f"The model should answer '{SENTENCE}'.")
+    question = json.dumps({"model": "bee", "messages": [{"role": "user", "content": "who are you?"}]})
+    asked = show(
+        machine, "curl", "--silent", "--show-error", "--unix-socket", "/run/rbee/openai.sock",
+        "http://rbee/v1/chat/completions", "--data", question, user="ada",
+    )  # fmt: skip
+    if SENTENCE not in asked:
+        raise StepFailed(f"The model should answer '{SENTENCE}' to curl.")
+    if "ready" not in show(machine, "rbeectl", "list-workers", user="ada"):
+        raise StepFailed("list-workers lists no worker that is ready.")
+    done("one model, one worker, two clients", began)
+
+
 def shut_down(machine: Machine) -> None:
     """Shuts down, and checks that everything is off."""
     began = time.monotonic()
-    say("\n🌙 shutting down: the queen, and with it the hive...")
+    say("\n🌙 shutting down: the queen, and with it the hive and the worker...")
     show(machine, "rbeectl", "shutdown", user="ada")
     expect_states(machine, "inactive", UNITS)
     for user in USERS:
         if left := machine.run("pgrep", "--list-full", "--uid", user, check=False).stdout:
             raise StepFailed(f"After the shutdown {user} still runs:\n{left}")
-    done("the queen, the hive and their sockets are stopped, nothing of theirs runs", began)
+    if left := machine.run("pgrep", "--list-full", "--full", ENGINE_INSIDE, check=False).stdout:
+        raise StepFailed(f"After the shutdown an engine still runs:\n{left}")
+    done("the queen, the hive, the gateway and their sockets are stopped, nothing of theirs runs", began)
 
 
 def play(machine: Machine) -> None:
     """Opens a shell for a user in group rbee."""
     say("\n🐝 You are ada, in group rbee; leave with exit. The machine is gone then. Try:")
     say(
-        "     rbeectl add-hive localhost\n     systemctl status queen-rbee rbee-hive\n     rbeectl shutdown\n"
+        "     rbeectl add-hive localhost\n     rbeectl model add bee ./bee.gguf\n     rbeectl serve bee\n"
+        "     rbeectl ask bee 'who are you?'\n"
+        "     systemctl status queen-rbee rbee-hive\n     rbeectl shutdown\n"
     )
     machine.interactive("su", "--login", "ada")
 

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +42,7 @@ INCLUDES = (
     "python3-click",
     "python3-httptools",
     "python3-httpcore",
+    "python3-httpx",
     "python3-prometheus-client",
     "python3-psutil",  # 0.4.0 needed it
     "python3-pystemd",
@@ -53,10 +54,12 @@ INCLUDES = (
     "autopkgtest",
     "bash-completion",
     "bsdutils",
+    "ca-certificates",
     "curl",
     "faketime",
     "iproute2",
     "less",
+    "libgomp1",  # of the engine
     "man-db",
     "nftables",
     "openssh-server",
@@ -96,6 +99,12 @@ KERNEL_PARTS = (
 )
 """What is kept of it: the modules for its root, and for graphics cards."""
 
+ENGINE = CHECKOUT / "packaging/testbed/engine"
+"""The lock file of an engine, and its command line."""
+
+ENGINE_INSIDE = "/usr/local/lib/llama-server"
+"""Where a machine has the engine, if it is bound there: `bind_ro=[f"{trees.engine()}:{ENGINE_INSIDE}"]`."""
+
 ARCHIVE_INSIDE = "/srv/archive"
 """Where a machine has the archive, if it is bound there."""
 
@@ -108,6 +117,7 @@ KEPT_PREVIOUS = 2
 KEPT_ARCHIVES = 2
 KEPT_KERNELS = 1
 KEPT_DEBIAN = 1
+KEPT_ENGINES = 1
 
 PREVIOUS = "52eedb01ad098c04d51cf90e656a958ed022850c"
 """The commit of the release before this one, from which people upgrade; its packages are built anew."""
@@ -196,6 +206,21 @@ class Trees:
 
         name = f"kernel-{suite}-{_digest([base.name, KERNEL, *KERNEL_PARTS])}"
         return Kernel(self._get(name, build, family=f"kernel-{suite}-", keep=KEPT_KERNELS))
+
+    def engine(self) -> Path:
+        """A folder with an inference engine, for use_engine()."""
+
+        def build(folder: Path) -> None:
+            self._say("📦 fetching an inference engine (some seconds, once)...")
+            with tempfile.TemporaryDirectory(prefix="rbee-pip-") as scratch:
+                _run([sys.executable, "-m", "venv", scratch])
+                lock = ENGINE / "engine.lock"
+                options = ["--no-deps", "--require-hashes", f"--requirement={lock}", f"--target={folder}"]
+                _run([f"{scratch}/bin/python", "-m", "pip", "install", "--only-binary=:all:", *options])
+            shutil.copy(ENGINE / "llama-server", folder)
+
+        contents = [(ENGINE / name).read_text() for name in ("engine.lock", "llama-server")]
+        return self._get(f"engine-{_digest(contents)}", build, family="engine-", keep=KEPT_ENGINES)
 
     def previous_debs(self) -> list[Path]:
         """The packages of the release before, built from the checkout's history as they were then."""
@@ -300,6 +325,19 @@ class Trees:
                 except BlockingIOError:
                     continue
                 _remove_tree(tree)
+
+
+def use_engine(machine: Machine) -> None:
+    """Install /usr/bin/llama-server in a machine that has the engine at ENGINE_INSIDE."""
+    machine.run("ln", "--symbolic", "--force", f"{ENGINE_INSIDE}/llama-server", "/usr/bin/llama-server")
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise MachineError(f"{' '.join(command)} failed:\n{tail(done.stdout)}")
 
 
 def _has_commit(commit: str) -> bool:
