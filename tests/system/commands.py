@@ -13,6 +13,10 @@ from testbed.commands import Runs
 from testbed.machine import Machine
 
 QUEEN, HIVE = "queen-rbee.service", "rbee-hive.service"
+GATEWAY = "rbee-gateway.service"
+WORKER, FETCH = "rbee-worker@bee.service", "rbee-fetch@bee.service"
+"""Instances of the templates, by a name that no test gives."""
+
 SOCKETS = ("queen-rbee.socket", "rbee-hive.socket")
 CATALOG = "/var/lib/queen-rbee/catalog.db"
 

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from testbed.bridge import Bridge
 from testbed.machine import Machine
-from testbed.trees import ARCHIVE_INSIDE, Trees, add_person
+from testbed.tiny_model import says
+from testbed.trees import ARCHIVE_INSIDE, ENGINE_INSIDE, Trees, add_person, use_engine
 
 from tests.system.commands import add_hive, await_state, put
 from tests.system.fleet.ssh import let_in
+from tests.system.serve.served import write_model
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MANUAL = sorted((CHECKOUT / "packaging/man").iterdir())
@@ -56,6 +58,7 @@ TESTED_ELSEWHERE = {
     (QUEEN_PAGE, "rbeectl catalog restore FILE"): "FILE is the reader's; operators.md's line is run",
     (QUEEN_PAGE, "rbeectl catalog restore --empty"): "needs her off; test_damaged_catalog.py",
     ("rbee-hive.service.8", "systemctl edit rbee-hive.service"): "an editor",
+    ("rbee-worker@.service.8", "systemctl status rbee-worker@bee-1"): "needs a worker: serving.md's is run",
 }
 """What a machine cannot run as it stands, and why, or where it is run."""
 
@@ -125,14 +128,18 @@ def is_like(printed: str, line: str) -> bool:
 def page_machine(
     request: pytest.FixtureRequest, suite: str, trees: Trees, debs: list[Path]
 ) -> Iterator[Machine]:
-    """As the reader of a page has it: for README with the packages built, else with an awake queen."""
+    """As the reader of a page has it: for README with the packages built, else with an awake queen.
+
+    With an inference engine, and a model in ada's home.
+    """
     is_readme = request.getfixturevalue("page").name == "README.md"
     tree = trees.base(suite) if is_readme else trees.installed(suite, debs)
-    archive = f"{trees.archive(suite)}:{ARCHIVE_INSIDE}"
+    inside = [f"{trees.archive(suite)}:{ARCHIVE_INSIDE}", f"{trees.engine()}:{ENGINE_INSIDE}"]
     with (
         Bridge() as bridge,
-        Machine(tree, bridge=bridge, hostname="queen", bind_ro=[archive]) as machine,
+        Machine(tree, bridge=bridge, hostname="queen", bind_ro=inside) as machine,
     ):
+        use_engine(machine)
         if is_readme:
             add_person(machine, "ada")
             machine.run("tee", "/etc/sudoers.d/ada", input="ada ALL=(ALL) NOPASSWD: ALL\n")
@@ -142,6 +149,7 @@ def page_machine(
             put(machine, "/etc/apt/apt.conf.d/50-archive", APT)
             machine.run("apt-get", "update")
             add_hive(machine)
+        write_model(machine, "/home/ada/bee.gguf", says("I am bee, and I run on this machine."))
         yield machine
 
 
@@ -230,7 +238,8 @@ def test_each_command_of_a_page_runs_as_it_is_written(
 def test_the_pages_have_commands() -> None:
     assert {page.name for page in PAGES if len(commands(page)) > 2} >= {
         "README.md", "api.md", "fleet.md", "operators.md", "developers.md", "rbeectl.1",
-        "queen-rbee.service.8", "rbee-hive.service.8",
+        "queen-rbee.service.8", "rbee-hive.service.8", "rbee-gateway.service.8", "rbee.engine.5",
+        "serving.md",
     }  # fmt: skip
 
 

@@ -155,6 +155,7 @@ def test_step_10_devices_and_status_are_stored_and_shown(flow: HappyFlow) -> Non
         "BEAT",
         "REASON",
         "DEVICES",
+        "WORKERS",
         "ADDRESS",
         "VERSION",
         "INTERVAL",

@@ -230,7 +230,7 @@ def test_promtool_approves_of_the_examples_and_of_the_metrics(machine: Machine) 
 
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
     assert rules.returncode == 0, rules
-    assert "SUCCESS: 4 rules found" in rules.stdout
+    assert "SUCCESS: 8 rules found" in rules.stdout
     assert config.returncode == 0, config
 
 

@@ -11,21 +11,31 @@ from pathlib import Path
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from tests.system.commands import HIVE, QUEEN, SOCKETS, active, add_hive, rbeectl
+from tests.system.commands import FETCH, GATEWAY, HIVE, QUEEN, SOCKETS, WORKER, active, add_hive, rbeectl
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+GATEWAY_SOCKETS = ("rbee-gateway.socket", "rbee-gateway-tcp.socket")
 
 
 def test_sockets_are_enabled_and_listen_and_services_do_neither(machine: Machine) -> None:
     assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive", "inactive", "active", "active"]
-    assert machine.run("systemctl", "is-enabled", *SOCKETS).stdout.split() == ["enabled", "enabled"]
-    for name in (QUEEN, HIVE):
+    assert active(machine, GATEWAY, *GATEWAY_SOCKETS) == ["inactive", "active", "inactive"]
+    enabled = machine.run("systemctl", "is-enabled", *SOCKETS, *GATEWAY_SOCKETS).stdout.split()
+    assert enabled == ["enabled"] * 4
+    for name in (QUEEN, HIVE, GATEWAY, WORKER, FETCH):
         assert machine.run("systemctl", "is-enabled", name, check=False).stdout.strip() == "static"
-    modes = machine.run("stat", "-c", "%n %a %U %G", "/run/rbee/queen.sock", "/run/rbee/hive.sock").stdout
-    assert modes.splitlines() == [
+    modes = machine.run("sh", "-c", "stat -c '%n %a %U %G' /run/rbee/*").stdout
+    assert sorted(modes.splitlines(), reverse=True) == [
         "/run/rbee/queen.sock 660 root rbee",
+        "/run/rbee/openai.sock 660 root rbee",
         "/run/rbee/hive.sock 660 root queen-rbee",
     ]
+
+    # The hive brings it along, and nobody else may use it.
+    add_hive(machine)
+    mode = machine.run("stat", "-c", "%a %U %G", "/run/rbee/hive-control.sock").stdout
+    assert mode == "660 root rbee-hive\n"
 
 
 EXPOSED = {
@@ -46,28 +56,92 @@ EXPOSED = {
             "SupplementaryGroups",
         ],
     ),
+    GATEWAY: (
+        0.4,
+        [
+            "DeviceAllow",
+            "PrivateUsers",
+            "RestrictAddressFamilies_AF_UNIX",
+            "RootDirectoryOrRootImage",
+            "SupplementaryGroups",
+        ],
+    ),
+    WORKER: (
+        0.9,
+        [
+            "DeviceAllow",
+            "MemoryDenyWriteExecute",
+            "NotifyAccess",
+            "PrivateDevices",
+            "PrivateUsers",
+            "ProcSubset",
+            "RestrictAddressFamilies_AF_UNIX",
+            "RootDirectoryOrRootImage",
+            "SupplementaryGroups",
+            "SystemCallFilter_resources",
+            "UMask",
+        ],
+    ),
+    FETCH: (
+        1.1,
+        [
+            "DeviceAllow",
+            "IPAddressDeny",
+            "PrivateNetwork",
+            "RestrictAddressFamilies_AF_INET_INET6",
+            "RestrictAddressFamilies_AF_UNIX",
+            "RootDirectoryOrRootImage",
+        ],
+    ),
 }
 """What `systemd-analyze security` says of each service, and what it still counts: the unit files say why.
-1.0 and 1.3 are what is promised."""
+1.0 and 1.3 are what is promised of queen and hive, 1.0 of the gateway, and 1.3 of a worker."""
+
+BY_TCP = 1.5
+"""What is promised of the gateway that is open to other machines."""
 
 
-def test_the_services_are_exposed_by_at_most_0_4_and_0_6_and_the_units_say_for_what(machine: Machine) -> None:
+def test_no_service_is_more_exposed_than_its_unit_says_for_what(machine: Machine) -> None:
     for service, (most, counted) in EXPOSED.items():
-        told = machine.run("systemd-analyze", "security", "--no-pager", service).stdout
-        found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
-        assert found, told
-        assert float(found[1]) <= most
+        assert exposure(machine, service) <= most, service
         checks = json.loads(machine.run("systemd-analyze", "security", "--json=short", service).stdout)
         assert sorted(check["json_field"] for check in checks if check["set"] is False) == counted
-        comments = [line for line in (CHECKOUT / "units" / service).read_text().splitlines() if "#" in line]
+        comments = [
+            line for line in (CHECKOUT / "units" / template(service)).read_text().splitlines() if "#" in line
+        ]
         for name in counted:
             option = re.split("_|Or", name)[0]
             assert any(f"{option}=" in comment for comment in comments), (service, option)
 
 
+def test_a_gateway_for_other_machines_is_exposed_by_no_more_than_that_takes(machine: Machine) -> None:
+    command = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    files = ("-keyout", "/root/tls.key", "-out", "/root/tls.crt", "-subj", "/CN=gateway")
+    machine.run(*command, *files)
+    tls = ("--tls-cert", "/root/tls.crt", "--tls-key", "/root/tls.key")
+    opened = rbeectl(machine, "gateway", "enable", "--listen", "0.0.0.0:8510", *tls, user=None)
+    assert opened.code == 0, opened
+    assert active(machine, *GATEWAY_SOCKETS) == ["active", "active"]
+    assert exposure(machine, GATEWAY) <= BY_TCP
+
+
+def exposure(machine: Machine, service: str) -> float:
+    told = machine.run("systemd-analyze", "security", "--no-pager", service).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+    assert found, told
+    return float(found[1])
+
+
+def template(service: str) -> str:
+    """The unit's file."""
+    return re.sub(r"@.+\.", "@.", service)
+
+
 def test_systemd_finds_nothing_to_say_of_the_units(machine: Machine) -> None:
+    others = ("rbee-orphans.service", "rbee-orphans.timer", "rbee-hive-control.socket", *GATEWAY_SOCKETS)
+    services = (QUEEN, HIVE, GATEWAY, WORKER, FETCH, "rbee-hive-control@x.service")
     verified = machine.run(
-        "systemd-analyze", "verify", "--man=no", QUEEN, HIVE, *SOCKETS, "rbee.target", check=False
+        "systemd-analyze", "verify", "--man=no", *services, *SOCKETS, *others, "rbee.target", check=False
     )
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
     add_hive(machine)

@@ -11,11 +11,14 @@ from typing import Any
 from testbed.machine import Machine
 from testbed.trees import Trees
 
-from rbee.wire.routes import QueenRoutes
+from rbee.wire.routes import LeaseRoutes, QueenRoutes
 from tests.system.commands import (
+    FETCH,
+    GATEWAY,
     HIVE,
     QUEEN,
     SOCKETS,
+    WORKER,
     active,
     add_hive,
     await_state,
@@ -30,9 +33,17 @@ from tests.system.commands import (
 FORGET = "queen-rbee-forget.service"
 TCP_SOCKET = "queen-rbee-tcp.socket"
 REDIAL = "rbee-hive-redial.service"
-UNITS = (QUEEN, HIVE, *SOCKETS, TCP_SOCKET, REDIAL, "rbee.target", FORGET)
-# Only root may join.
-OTHERS = ("systemd-journald.service", "rbee.slice", "rbee-hive-join.service")
+GATEWAY_SOCKETS = ("rbee-gateway.socket", "rbee-gateway-tcp.socket")
+UNITS = (
+    *(QUEEN, HIVE, *SOCKETS, TCP_SOCKET, REDIAL, "rbee.target", FORGET),
+    *(GATEWAY, *GATEWAY_SOCKETS, WORKER, FETCH),
+)
+# Only root may join, and what root's helpers are asked by sockets nobody else starts.
+OTHERS = (
+    *("systemd-journald.service", "rbee.slice", "rbee-hive-join.service"),
+    *("rbee-hive-control.socket", "rbee-hive-control@x.service", "rbee-orphans.service"),
+)
+DAEMONS = ("queen-rbee", "rbee-hive", "rbee-gateway", "rbee-fetch")
 
 # -- polkit ------------------------------------------------------------------------------------------------
 
@@ -54,7 +65,7 @@ EVERYBODY = (
         may={
             **{name: {"start", "stop", "restart", "reset-failed"} for name in UNITS},
             # systemd asks nobody about a unit that it has not loaded.
-            **{name: {"start", "stop", "restart"} for name in (FORGET, REDIAL)},
+            **{name: {"start", "stop", "restart"} for name in (FORGET, REDIAL, WORKER, FETCH)},
         },
     ),
     Who("mallory", "mallory"),
@@ -66,6 +77,10 @@ EVERYBODY = (
         "rbee-hive",
         ("rbee",),
     ),
+    Who("the gateway, as its unit has it", "rbee-gateway", ("rbee",)),
+    Who("a fetch", "rbee-fetch"),
+    # Its user is of no name in a user database while no worker runs.
+    Who("a worker in groups rbee-hive and video", "nobody", ("rbee-hive", "video")),
 )
 
 # systemd decides whether somebody may before it looks at a job's mode: "isolate" asks
@@ -102,6 +117,15 @@ TRICKS = (
     "queen-rbee.mount",
     "queen\\x2drbee.service",
     "a,queen-rbee.service",
+    "rbee-worker@.service",
+    "rbee-worker@Bee.service",
+    "rbee-worker@-.service",
+    f"rbee-worker@{'a' * 25}.service",
+    "rbee-worker@bee.timer",
+    "rbee-worker@bee@bee.service",
+    "rbee-worker@bee.service.service",
+    "rbee-fetch@a_b.service",
+    "xrbee-fetch@a.service",
     "",
 )
 
@@ -234,11 +258,12 @@ def test_what_a_person_may_not_type_does_nothing(machine: Machine) -> None:
         f"systemd-run true; systemd-run --scope true; systemd-run --unit={HIVE} true",
         "systemd-run --unit=queen-rbee-x.service true; systemctl cancel; systemctl stop rbee.slice",
         "systemctl restart systemd-journald.service; systemctl poweroff; kill -KILL 1",
+        f"systemd-run --unit={WORKER} true; systemd-run --unit={FETCH} true; systemctl edit {WORKER}",
         f"systemctl service-log-level {QUEEN} debug; systemctl bind {QUEEN} /etc /tmp",
     ]
     typed = [one.replace(" ", " --no-ask-password ", one[0] == "s") for one in "; ".join(words).split("; ")]
     script = "\n".join(f"{one} </dev/null >/dev/null 2>&1; echo $?" for one in typed)
-    for user in ("ada", "mallory", "queen-rbee", "rbee-hive"):
+    for user in ("ada", "mallory", *DAEMONS):
         env = {"SYSTEMD_EDITOR": "true"}
         codes = machine.run("sh", "-c", script, user=user, env=env, timeout=60).stdout.split()
         assert [one for one, code in zip(typed, codes, strict=True) if code == "0"] == [], user
@@ -261,10 +286,11 @@ def test_where_no_hive_is_installed_its_name_starts_nobody_s_command(machine: Ma
     """systemd 257 asks polkit about `systemd-run --unit=NAME` as about `systemctl start NAME`."""
     machine.run("dpkg", "--remove", "--force-depends", "rbee-hive")
     assert unit(machine, HIVE, "LoadState")["LoadState"] == "not-found"
-    evil = ("systemd-run", "--no-ask-password", f"--unit={HIVE}", "--wait", "touch", "/run/evil")
-    for user in ("ada", "mallory", "queen-rbee", "rbee-hive"):
-        done = machine.run(*evil, user=user, check=False)
-        assert done.returncode != 0, (user, done.stdout, done.stderr)
+    for name in (HIVE, WORKER, FETCH):
+        evil = ("systemd-run", "--no-ask-password", f"--unit={name}", "--wait", "touch", "/run/evil")
+        for user in ("ada", "mallory", *DAEMONS):
+            done = machine.run(*evil, user=user, check=False)
+            assert done.returncode != 0, (name, user, done.stdout, done.stderr)
     assert machine.run("test", "-e", "/run/evil", check=False).returncode == 1
     machine.run(*evil)  # it is a command that works, for root
     machine.run("test", "-e", "/run/evil")
@@ -294,9 +320,14 @@ print(json.dumps(found))
 """
 
 QUEEN_SOCKET, HIVE_SOCKET = "reach /run/rbee/queen.sock", "reach /run/rbee/hive.sock"
+OPENAI = "reach /run/rbee/openai.sock"
+QUEEN_CONTROL, HIVE_CONTROL = "reach /run/rbee/control.sock", "reach /run/rbee/hive-control.sock"
 PLACES = (
     QUEEN_SOCKET,
     HIVE_SOCKET,
+    OPENAI,
+    QUEEN_CONTROL,
+    HIVE_CONTROL,
     "read /var/lib/queen-rbee",
     "read /var/lib/queen-rbee/catalog.db",
     "read /var/lib/rbee-hive",
@@ -331,34 +362,42 @@ def test_each_gets_at_its_own_socket_and_files_and_at_nothing_else(machine: Mach
     add_hive(machine)
     rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
     assert look(machine, None) == set(PLACES)
-    assert look(machine, "ada") == {QUEEN_SOCKET}
+    assert look(machine, "ada") == {QUEEN_SOCKET, OPENAI}
     assert look(machine, "ada", ()) == set()
     assert look(machine, "mallory") == set()
-    assert look(machine, "queen-rbee") == {HIVE_SOCKET} | QUEENS
-    assert look(machine, "rbee-hive") == HIVES
-    assert look(machine, "rbee-hive", (rbee,)) == {QUEEN_SOCKET} | HIVES
-    for user in ("ada", "mallory", "queen-rbee", "rbee-hive"):
+    assert look(machine, "queen-rbee") == {HIVE_SOCKET, QUEEN_CONTROL} | QUEENS
+    assert look(machine, "rbee-hive") == {HIVE_CONTROL} | HIVES
+    assert look(machine, "rbee-hive", (rbee,)) == {QUEEN_SOCKET, OPENAI, HIVE_CONTROL} | HIVES
+    assert look(machine, "rbee-gateway") == set()
+    assert look(machine, "rbee-gateway", (rbee,)) == {QUEEN_SOCKET, OPENAI}
+    assert look(machine, "rbee-fetch") == set()
+    for user in ("ada", "mallory", *DAEMONS):
         said = machine.run("journalctl", "-q", "--no-pager", f"_SYSTEMD_UNIT={QUEEN}", user=user, check=False)
         assert "hive" not in said.stdout, user
     # The daemons themselves are as setpriv had them.
     processes = {
-        name: machine.run("cat", f"/proc/{main_pid(machine, name)}/status").stdout for name in (QUEEN, HIVE)
+        name: machine.run("cat", f"/proc/{main_pid(machine, name)}/status").stdout
+        for name in (QUEEN, HIVE, GATEWAY)
     }
     groups = {name: set(fields_of(text)["Groups"].split()) for name, text in processes.items()}
-    own = {user: machine.run("id", "-g", user).stdout.strip() for user in ("queen-rbee", "rbee-hive")}
+    own = {user: machine.run("id", "-g", user).stdout.strip() for user in DAEMONS}
     video = machine.run("getent", "group", "video").stdout.split(":")[2]
-    assert groups == {QUEEN: {own["queen-rbee"]}, HIVE: {own["rbee-hive"], rbee, video}}
+    assert groups == {
+        QUEEN: {own["queen-rbee"]},
+        HIVE: {own["rbee-hive"], rbee, video},
+        GATEWAY: {own["rbee-gateway"], rbee},
+    }
 
 
 def test_where_there_is_no_queen_the_hive_s_socket_is_root_s(machine: Machine) -> None:
-    machine.run("dpkg", "--purge", "rbee", "rbee-queen")
+    machine.run("dpkg", "--purge", "rbee", "rbee-gateway", "rbee-queen")
     machine.run("userdel", "queen-rbee")
     machine.run("systemctl", "restart", "rbee-hive.socket")
     assert machine.run("stat", "-c", "%a %U %G", "/run/rbee/hive.sock").stdout == "660 root root\n"
     machine.run("systemctl", "start", HIVE)
     url = ("curl", "--silent", "--unix-socket", "/run/rbee/hive.sock", "http://localhost/health")
     assert json.loads(machine.run(*url).stdout)["status"] == "ok"
-    for user in ("ada", "mallory", "rbee-hive"):
+    for user in ("ada", "mallory", "rbee-hive", "rbee-fetch"):
         assert machine.run(*url, user=user, check=False).returncode == 7, user  # could not connect
 
 
@@ -374,7 +413,7 @@ def test_a_hive_that_is_installed_while_the_queen_is_awake_beats_and_is_no_opera
         queen = main_pid(machine, QUEEN)
         machine.run("dpkg", "--install", "/root/rbee-hive.deb")
         rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
-        status, problem = as_hive(machine, rbee, "/v1/hives")
+        status, problem = as_daemon(machine, "rbee-hive", rbee, "/v1/hives")
         assert (status, problem["type"]) == (403, "urn:rbee:problem:not-permitted")
         add_hive(machine)
         assert await_state(machine, "online")["reason"] == "heartbeats received"
@@ -386,12 +425,12 @@ def test_a_hive_that_is_installed_while_the_queen_is_awake_beats_and_is_no_opera
 BEAT = {"hive_id": "localhost", "timestamp": "2026-01-31T12:00:00Z", "workers": [], "instance": "0" * 32}
 
 
-def as_hive(machine: Machine, rbee: str, path: str, *options: str) -> tuple[int, Any]:
-    """curl() as the hive's process is: its user, and group rbee on top."""
+def as_daemon(machine: Machine, user: str, rbee: str, path: str, *options: str) -> tuple[int, Any]:
+    """curl() as the hive's process is, or the gateway's: its user, and group rbee on top."""
     done = machine.run(
         *("curl", "--silent", "--unix-socket", "/run/rbee/queen.sock", "--write-out", "\n%{http_code}"),
         *(*options, f"http://localhost{path}"),
-        user="rbee-hive",
+        user=user,
         groups=(rbee,),
     )
     body, _, status = done.stdout.rpartition("\n")
@@ -404,16 +443,39 @@ def test_the_hive_s_user_gets_heartbeats_and_nothing_else_and_nobody_beats_in_it
     add_hive(machine)
     rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
     job = rbeectl_job(machine)
-    for route in QueenRoutes.ALL:
+    for route in (*QueenRoutes.ALL, *LeaseRoutes.ALL):
         path = route.path.replace("{hive_id}", "localhost").replace("{job_id}", job)
         body = BEAT if route is QueenRoutes.HEARTBEAT else {"host": "localhost"}
         posted = ("-X", route.method, "-d", json.dumps(body)) if route.method != "GET" else ()
-        status, answer = as_hive(machine, rbee, path, *posted)
+        status, answer = as_daemon(machine, "rbee-hive", rbee, path, *posted)
         if route is QueenRoutes.HEARTBEAT:
             assert (status, answer["status"]) == (200, "ok")
             status, answer = curl(machine, path, *posted)  # ada
         assert (status, answer["type"]) == (403, "urn:rbee:problem:not-permitted"), route.name
         assert "rbee-hive" in answer["detail"]
+    assert len(rows(machine)) == 1
+    assert active(machine, QUEEN, HIVE) == ["active", "active"]
+
+
+def test_the_gateway_s_user_gets_leases_and_nobody_else_does(machine: Machine) -> None:
+    add_hive(machine)
+    rbee = machine.run("getent", "group", "rbee").stdout.split(":")[2]
+    job = rbeectl_job(machine)
+    for route in QueenRoutes.ALL:
+        path = route.path.replace("{hive_id}", "localhost").replace("{job_id}", job)
+        posted = ("-X", route.method, "-d", "{}") if route.method != "GET" else ()
+        status, answer = as_daemon(machine, "rbee-gateway", rbee, path, *posted)
+        if route is QueenRoutes.HEALTH:
+            assert (status, answer["status"]) == (200, "ok")
+            continue
+        assert (status, answer["type"]) == (403, "urn:rbee:problem:not-permitted"), route.name
+    for route in LeaseRoutes.ALL:
+        status, answer = curl(machine, route.path)  # ada
+        assert (status, answer["type"]) == (403, "urn:rbee:problem:not-permitted"), route.name
+        assert "rbee-gateway" in answer["detail"]
+    status, answer = as_daemon(machine, "rbee-gateway", rbee, LeaseRoutes.OPEN_MODELS.path)
+    assert (status, answer) == (200, {"models": []})
+    assert as_daemon(machine, "rbee-gateway", rbee, LeaseRoutes.LEASE.path)[0] == 400  # without an upgrade
     assert len(rows(machine)) == 1
     assert active(machine, QUEEN, HIVE) == ["active", "active"]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from testbed.machine import Machine
 
-from tests.system.commands import HIVE, QUEEN, active, add_hive, await_stopped, override, put, unit
+from tests.system.commands import HIVE, QUEEN, WORKER, active, add_hive, await_stopped, override, put, unit
 
 REDIAL = "rbee-hive-redial.service"
 ROOTS_WAIT = 60
@@ -18,7 +20,9 @@ MANAGER = (b"org.freedesktop.systemd1", b"/org/freedesktop/systemd1", b"org.free
 UNITS = (
     b"rbee-hive-redial.service", b"rbee-hive.service", b"rbee.target", b"rbee-hive.socket",
     b"queen-rbee.service", b"queen-rbee.socket", b"queen-rbee-tcp.socket", b"queen-rbee-forget.service",
-    b"rbee-hive-resume.service", b"queen-rbee-resume.service", b"rbee.slice",
+    b"rbee-hive-resume.service", b"queen-rbee-resume.service", b"rbee.slice", b"rbee-gateway.service",
+    b"rbee-worker@bee.service", b"rbee-fetch@bee.service", b"rbee-hive-control.socket",
+    b"rbee-orphans.timer",
 )
 MODES = (
     b"fail", b"replace", b"replace-irreversibly", b"isolate", b"flush", b"ignore-dependencies",
@@ -88,6 +92,18 @@ def test_what_the_hive_s_user_asks_for_keeps_root_from_nothing(machine: Machine)
     assert boot_id(machine) != before
 
 
+@pytest.mark.parametrize("user", ["rbee-gateway", "rbee-fetch"])
+def test_what_a_client_s_daemon_asks_for_keeps_root_from_nothing(machine: Machine, user: str) -> None:
+    add_hive(machine)
+
+    assert begin_attack(machine, user) == []
+
+    machine.run("systemctl", "stop", "rbee.target", timeout=ROOTS_WAIT)
+    before = boot_id(machine)
+    machine.reboot()
+    assert boot_id(machine) != before
+
+
 def test_what_the_queen_s_user_asks_for_keeps_root_from_nothing(machine: Machine) -> None:
     """Polkit allowed it the hive's start, and so, by the mode `flush`, to cancel any job."""
     add_hive(machine)
@@ -105,17 +121,17 @@ def test_what_the_queen_s_user_asks_for_keeps_root_from_nothing(machine: Machine
 CONTROLS = """
 import os, pathlib, signal, socket, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+PATH, UNIT, *OTHERS = sys.argv[2:]
 REQUESTS = (
-    "start queen-rbee.service", "start rbee-hive.service flush", "stop systemd-journald.service",
-    "stop *", "start ../../x", "start --job-mode=flush",
-    "start rbee-hive.service;reboot", "$(reboot) rbee-hive.service", "reset-failed dbus.service",
-    "restart rbee-hive.service", "kill rbee-hive.service", "START rbee-hive.service", "", "x" * 100_000,
-    "stop rbee-hive.service x", "-n start rbee-hive.service",
+    *OTHERS, f"start {UNIT} flush", "stop systemd-journald.service", "stop *", "start ../../x",
+    "start --job-mode=flush", f"start {UNIT};reboot", f"$(reboot) {UNIT}", "reset-failed dbus.service",
+    f"restart {UNIT}", f"kill {UNIT}", f"START {UNIT}", "", "x" * 100_000, f"stop {UNIT} x",
+    f"-n start {UNIT}",
 )
 def ask(request):
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
-        connection.connect("/run/rbee/control.sock")
+        connection.connect(PATH)
         connection.sendall(request.encode() + b"\\n")
         return connection.makefile().read()
 answers = {request[:40]: ask(request) for request in REQUESTS}
@@ -123,28 +139,55 @@ wrong = {request: answer for request, answer in answers.items() if "may not have
 pathlib.Path(sys.argv[1]).write_text(repr(wrong))
 held = []
 while True:
-    for request in ("start rbee-hive.service", "reset-failed rbee-hive.service", None):
+    for request in (f"start {UNIT}", f"reset-failed {UNIT}", None):
         try:
             if request is not None:
                 ask(request)
                 continue
             held.append(socket.socket(socket.AF_UNIX))
-            held[-1].connect("/run/rbee/control.sock")
+            held[-1].connect(PATH)
             del held[:-20]
         except OSError:
             pass
 """
 
 
-def test_who_has_taken_over_the_queen_can_have_nothing_done_but_what_she_does(machine: Machine) -> None:
+FETCH_OF_64 = f"rbee-fetch@{'a' * 64}.service"
+CONTROL = {
+    QUEEN: ("/run/rbee/control.sock", HIVE, "start queen-rbee.service", f"start {WORKER}"),
+    HIVE: (
+        *("/run/rbee/hive-control.sock", WORKER, "start rbee-hive.service", "start queen-rbee.service"),
+        *("stop rbee.target", "start rbee-worker@Bee.service", f"start rbee-worker@{'a' * 25}.service"),
+        *("start rbee-worker@.service", "start rbee-worker@../x.service", "start rbee-worker@bee.timer"),
+        *("start rbee-worker@bee@bee.service", "start rbee-fetch@a_b.service", "stop rbee-worker@*.service"),
+        *(
+            f"start a{FETCH_OF_64}",
+            f"start {FETCH_OF_64.replace('@', '@a')}",
+            "stop rbee-worker@[a-z].service",
+        ),
+        *("log rbee-fetch@bee.service", "log systemd-journald.service", f"log {WORKER} -f"),
+    ),
+}
+"""The socket where a daemon has root's things done, a unit of which it may, and what else it might ask."""
+
+
+@pytest.mark.parametrize("daemon", CONTROL)
+def test_who_has_taken_over_a_daemon_can_have_nothing_done_but_what_it_does(
+    machine: Machine, daemon: str
+) -> None:
     add_hive(machine)
     put(machine, "/usr/lib/controls.py", CONTROLS)
-    # In her own service, where whoever has taken her over would be; once, as what she runs is the package's.
-    report = "/var/lib/queen-rbee/wrong"
-    begin = f"test -e /run/begin || exit 0; setsid --fork python3 /usr/lib/controls.py {report}"
-    override(machine, QUEEN, f"[Service]\nExecStartPost=/bin/sh -c '{begin}'\n")
+    # In its own service, where whoever has taken it over would be; once, as what it runs is the package's.
+    report = f"/var/lib/{daemon.removesuffix('.service')}/wrong"
+    put(
+        machine,
+        "/usr/lib/begin",
+        shlex.join(["exec", "python3", "/usr/lib/controls.py", report, *CONTROL[daemon]]),
+    )
+    begin = "test -e /run/begin || exit 0; setsid --fork sh /usr/lib/begin"
+    override(machine, daemon, f"[Service]\nExecStartPost=/bin/sh -c '{begin}'\n")
     machine.run("touch", "/run/begin")
-    machine.run("systemctl", "restart", QUEEN)
+    machine.run("systemctl", "restart", daemon)
     machine.run("rm", "/run/begin")
     machine.run("sh", "-c", f"until test -s {report}; do sleep 0.05; done", timeout=60)
     assert machine.run("cat", report).stdout == "{}"
@@ -153,19 +196,21 @@ def test_who_has_taken_over_the_queen_can_have_nothing_done_but_what_she_does(ma
     assert set(active(machine, HIVE, QUEEN)) <= {"inactive", "failed"}
     machine.run("systemctl", "reset-failed")
     machine.run("touch", "/run/begin")
-    machine.run("systemctl", "start", QUEEN)
+    machine.run("systemctl", "start", QUEEN, HIVE)
     machine.run("rm", "/run/begin")
     before = boot_id(machine)
     machine.reboot()
     assert boot_id(machine) != before
 
 
-def test_only_the_queen_s_user_may_have_something_done(machine: Machine) -> None:
-    machine.run("systemctl", "start", QUEEN)
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/rbee/control.sock')"
-    for user, code in (("queen-rbee", 0), ("rbee-hive", 1), ("ada", 1), ("mallory", 1)):
-        done = machine.run("python3", "-c", connect, user=user, check=False)
-        assert done.returncode == code, (user, done.stderr)
+def test_only_the_user_of_a_daemon_may_have_something_done(machine: Machine) -> None:
+    machine.run("systemctl", "start", QUEEN, HIVE)
+    users = ("queen-rbee", "rbee-hive", "rbee-gateway", "rbee-fetch", "ada", "mallory")
+    for path, allowed in (("control.sock", "queen-rbee"), ("hive-control.sock", "rbee-hive")):
+        connect = f"import socket; socket.socket(socket.AF_UNIX).connect('/run/rbee/{path}')"
+        for user in users:
+            done = machine.run("python3", "-c", connect, user=user, check=False)
+            assert (done.returncode == 0) == (user == allowed), (path, user, done.stderr)
 
 
 @pytest.mark.parametrize("mode", ["replace-irreversibly", "flush", "ignore-dependencies"])

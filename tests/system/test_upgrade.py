@@ -14,6 +14,7 @@ from testbed.trees import add_person, install
 
 from tests.system.commands import (
     CATALOG,
+    GATEWAY,
     HIVE,
     QUEEN,
     SOCKETS,
@@ -29,9 +30,11 @@ from tests.system.commands import (
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PACKAGES = ("rbee", "rbeectl", "rbee-queen", "rbee-hive", "python3-rbee")
+PACKAGES = ("rbee", "rbeectl", "rbee-queen", "rbee-hive", "rbee-gateway", "python3-rbee")
 
 BEFORE, NOW = "0.4.0", "0.5.0"
+
+GATEWAY_SOCKETS = ("rbee-gateway.socket", "rbee-gateway-tcp.socket")
 
 RESUME = "queen-rbee-resume.service"
 
@@ -110,6 +113,7 @@ def test_an_upgrade_wakes_nobody_who_sleeps(previous_machine: Machine, debs: lis
     resumed = starts(machine, RESUME)  # at boot, where its condition was not met
     install(machine, debs)
     assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive", "inactive", "active", "active"]
+    assert active(machine, GATEWAY, *GATEWAY_SOCKETS) == ["inactive", "active", "inactive"]
     assert starts(machine, QUEEN, HIVE) == [0, 0]
     assert starts(machine, RESUME) == resumed
     assert machine.run("systemctl", "is-enabled", RESUME).stdout == "enabled\n"
@@ -128,12 +132,14 @@ def test_an_upgrade_leaves_rbee_off_where_somebody_turned_it_off(
     assert rbeectl(machine, "shutdown").code == 0
     before = lasting(machine)
     install(machine, debs)
-    assert active(machine, QUEEN, HIVE, *SOCKETS) == ["inactive"] * 4
+    assert active(machine, QUEEN, HIVE, *SOCKETS, GATEWAY, *GATEWAY_SOCKETS) == ["inactive"] * 7
     assert starts(machine, QUEEN, HIVE) == [1, 1]
     assert rbeectl(machine, "status").code == 3
     add_hive(machine)
     assert version(machine) == NOW
     assert lasting(machine) == before
+    # What turns rbee on again turns on what is new in it, too.
+    assert active(machine, *GATEWAY_SOCKETS) == ["active", "inactive"]
     is_healthy(machine)
 
 
@@ -188,7 +194,8 @@ def test_a_removal_keeps_the_catalog_and_a_purge_leaves_only_the_system_users(
     apt(machine, "purge", *PACKAGES)
     assert is_gone(machine)
     assert machine.run("systemctl", "list-units", "--all", "--no-legend", "*rbee*").stdout == ""
-    assert machine.run("getent", "passwd", "queen-rbee", "rbee-hive").stdout.count("\n") == 2
+    users = ("queen-rbee", "rbee-hive", "rbee-gateway", "rbee-fetch")
+    assert machine.run("getent", "passwd", *users).stdout.count("\n") == 4
     assert everything(machine) == before
 
 
@@ -292,8 +299,9 @@ def is_healthy(machine: Machine) -> None:
 def is_gone(machine: Machine) -> bool:
     """After a removal: no unit that does anything, no process, no socket."""
     is_healthy(machine)
-    assert active(machine, QUEEN, HIVE, *SOCKETS, "rbee.target", "rbee.slice") == ["inactive"] * 6
-    assert processes_of(machine, "queen-rbee", "rbee-hive") == []
+    units = (QUEEN, HIVE, *SOCKETS, GATEWAY, *GATEWAY_SOCKETS, "rbee-hive-control.socket")
+    assert set(active(machine, *units, "rbee.target", "rbee.slice")) == {"inactive"}
+    assert processes_of(machine, "queen-rbee", "rbee-hive", "rbee-gateway", "rbee-fetch") == []
     for directory in ("/run/rbee", "/run/queen-rbee"):
         assert machine.run("test", "!", "-e", directory, check=False).returncode == 0
     return True

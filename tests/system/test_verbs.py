@@ -230,7 +230,7 @@ def test_help_is_a_verb_and_a_verb_begun_is_suggested(shared_machine: Machine) -
     assert rbeectl(shared_machine, "help").out == rbeectl(shared_machine, "--help").out
     listed = rbeectl(shared_machine, "list")
     assert listed.code == 2
-    assert "did you mean list-hives or list-devices?" in listed.err
+    assert "did you mean list-hives or list-devices or list-workers or list-engines?" in listed.err
 
 
 def on_80_columns(machine: Machine, command: str, **env: str) -> list[str]:

@@ -168,7 +168,8 @@ def test_bad_clients_of_the_hive_do_not_keep_the_queen_from_asking_it(machine: M
     before = descriptors(machine, hive)
     silent = bad_clients(machine, "silent", 300, user=None, path=HIVE_SOCKET)
     slow = bad_clients(machine, "slow", 256, user=None, path=HIVE_SOCKET)
-    assert add_hive(machine).lines[-1].startswith("localhost"), "its devices are asked for again"
+    devices = [line for line in add_hive(machine).lines if line.startswith("localhost ")]
+    assert devices, "its devices are asked for again"
     after = []
     for _ in range(2):
         dropping = bad_clients(machine, "drop", 5000, "/health", user=None, path=HIVE_SOCKET)

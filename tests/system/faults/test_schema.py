@@ -21,7 +21,7 @@ from testbed.machine import Machine
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from rbee.wire.routes import HiveRoutes, QueenRoutes
+from rbee.wire.routes import HiveRoutes, LeaseRoutes, QueenRoutes
 from tests.system.commands import HIVE, QUEEN, add_hive, job_of, main_pid, rbeectl, rows
 
 REQUESTS = 25
@@ -133,7 +133,7 @@ def test_the_queen_keeps_to_her_document_whatever_is_asked_of_her(machine: Machi
     add_hive(machine)
     before, pids = rows(machine), (main_pid(machine, QUEEN), main_pid(machine, HIVE))
     asking = Asking(session_of(machine, "queen"))
-    assert asking.operations.keys() == {route.name for route in QueenRoutes.ALL}
+    assert asking.operations.keys() == {route.name for route in (*QueenRoutes.ALL, *LeaseRoutes.ALL)}
 
     for name in asking.operations.keys() - LEFT_OUT:
         asking.ask(name, GenerationMode.POSITIVE)

@@ -17,7 +17,7 @@ from testbed.trees import Trees
 
 from rbee.queen.restraint import AT_ONCE
 from rbee.uplink.frames import PROTOCOL, UplinkRoutes
-from rbee.wire.routes import FleetRoutes, QueenRoutes
+from rbee.wire.routes import FleetRoutes, LeaseRoutes, QueenRoutes
 from tests.system.commands import HIVE, QUEEN, altered, curl, main_pid, override, put, rbeectl, rows, unit
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.faults import counted, rejected_with_reset
@@ -165,8 +165,8 @@ def test_without_a_certificate_there_is_the_ca_and_joining(fleet: Fleet) -> None
 
 
 def test_a_hive_s_certificate_opens_nothing_of_an_operator_s(fleet: Fleet) -> None:
-    for route in QueenRoutes.ALL:
-        values = {"hive_id": "gpu1", "job_id": "0" * 32, "token_id": "0" * 8}
+    for route in (*QueenRoutes.ALL, *LeaseRoutes.ALL):
+        values = {"hive_id": "gpu1", "job_id": "0" * 32, "token_id": "0" * 8, "model": "bee", "key": "ada"}
         status, _ = curl_as_hive(fleet.hives["gpu1"], route.path.format(**values), "-X", route.method)
         assert status in ("404", "405"), route.name
 

@@ -151,8 +151,8 @@ def test_who_did_what_is_in_the_audit_and_in_the_journal(fleet: Fleet) -> None:
 
 def test_a_list_tells_address_interval_and_version(fleet: Fleet) -> None:
     header, *listed = rbeectl(fleet.queen, "list-hives", "--full").lines
-    columns = ["LAST", "BEAT", "REASON", "DEVICES", "ADDRESS", "VERSION", "INTERVAL", "AGE", "LABELS"]
-    assert header.split() == ["HIVE", "STATE", "SINCE", *columns]
+    columns = ["LAST", "BEAT", "REASON", "DEVICES", "WORKERS", "ADDRESS", "VERSION", "INTERVAL"]
+    assert header.split() == ["HIVE", "STATE", "SINCE", *columns, "AGE", "LABELS"]
     assert fleet.hives["gpu1"].address in listed[0]
     versions = rbeectl(fleet.queen, "version", "--json").json
     assert {hive["version"] for hive in versions["hives"]} == {versions["queen"]["version"]}

@@ -73,7 +73,7 @@ def test_where_nobody_has_added_it_the_doctor_takes_no_hive_from_its_queen(fleet
     assert f"hint: To leave the hive with the other queen: {LEAVE}" in doctor.out
     assert gpu1.run("ls", "-A", "/var/lib/rbee-hive").stdout == "membership\n"
     # Which is what helps: without the second queen the hive is the first one's again.
-    gpu1.run("dpkg", "--remove", "rbee", "rbee-queen", timeout=60)
+    gpu1.run("dpkg", "--remove", "rbee", "rbee-gateway", "rbee-queen", timeout=60)
     gpu1.run("systemctl", "start", HIVE)
     fleet.await_state("gpu1", "online")
 

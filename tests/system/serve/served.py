@@ -1,0 +1,178 @@
+"""What the tests of serving ask of a machine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from testbed.commands import Runs
+from testbed.machine import Machine
+from testbed.tiny_model import says, write
+from testbed.trees import ENGINE_INSIDE, use_engine
+
+from tests.system.commands import Answer, put, rbeectl
+
+HERE = Path(__file__).resolve().parent
+
+OPENAI = "/run/rbee/openai.sock"
+
+RUDE_ENGINE = """
+[Engine]
+Exec=/usr/local/bin/rude-engine -m %m --host %s --alias %a
+Formats=gguf
+"""
+
+
+@contextmanager
+def serving_machine(tree: Path, engine: Path) -> Iterator[Machine]:
+    """A machine with llama-server, and with the tests' own engine, which misbehaves."""
+    with Machine(tree, bind_ro=[f"{engine}:{ENGINE_INSIDE}"]) as machine:
+        use_engine(machine)
+        program = (HERE / "rude_engine").read_text()
+        machine.run("install", "/dev/stdin", "/usr/local/bin/rude-engine", input=program)
+        put(machine, "/etc/rbee/engines.d/rude.conf", RUDE_ENGINE)
+        yield machine
+
+
+class Response(NamedTuple):
+    """An answer of the gateway, with its body as text."""
+
+    status: int
+    headers: str
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        """What the model has answered, whole or streamed."""
+        if not self.body.startswith(("data:", ":")):
+            return str(self.json["choices"][0]["message"]["content"])
+        return "".join(
+            choice["delta"].get("content") or ""
+            for event in self.events
+            for choice in event.get("choices", ())
+        )
+
+    @property
+    def events(self) -> list[Any]:
+        """The events of a stream, but for its end."""
+        lines = (line.removeprefix("data: ") for line in self.body.splitlines() if line.startswith("data: "))
+        return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def write_model(machine: Machine, path: str, content: bytes) -> None:
+    """A model's file, readable for all."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "model")
+        write(file, content)
+        machine.copy_in(file, path)
+    machine.run("chmod", "0644", path)
+
+
+def rude(behaviour: dict[str, Any]) -> bytes:
+    """A model for the tests' own engine, which then behaves like this."""
+    return says("never said", name=f"rude:{json.dumps(behaviour, separators=(',', ':'))}")
+
+
+def succeed(machine: Runs, *argv: str, **options: Any) -> Answer:
+    """rbeectl as ada, which has to work."""
+    answer = rbeectl(machine, *argv, **options)
+    assert answer.code == 0, f"rbeectl {' '.join(argv)}: {answer}"
+    return answer
+
+
+def serve_model(
+    machine: Machine, name: str, content: bytes, *options: str, memory: str | None = None
+) -> None:
+    """Add a model to the catalog and have it served; it sleeps then."""
+    write_model(machine, f"/srv/{name}.gguf", content)
+    succeed(machine, "model", "add", name, f"/srv/{name}.gguf", *(("--memory", memory) if memory else ()))
+    succeed(machine, "serve", name, *options)
+
+
+def serve_rude(machine: Machine, name: str, behaviour: dict[str, Any], *options: str, **more: Any) -> None:
+    serve_model(machine, name, rude(behaviour), "--engine", "rude", *options, **more)
+
+
+def question(model: str, *, stream: bool = False, text: str = "who are you?") -> str:
+    """The body of a chat completion."""
+    messages = [{"role": "user", "content": text}]
+    return json.dumps({"model": model, "messages": messages, "stream": stream, "max_tokens": 64})
+
+
+def post(
+    machine: Runs, path: str, body: str, *options: str, user: str | None = "ada", seconds: float = 30
+) -> Response:
+    """A request to the gateway over its Unix socket."""
+    done = machine.run(
+        "curl", "--silent", "--show-error", "--no-buffer", "--unix-socket", OPENAI, "--include", "--max-time",
+        str(seconds), "--header", "Content-Type: application/json", "--data-binary", "@-", *options,
+        f"http://rbee{path}", user=user, input=body, timeout=seconds + 10, check=False,
+    )  # fmt: skip
+    head, _, content = done.stdout.partition("\n\n")
+    while head.startswith("HTTP/1.1 100"):
+        head, _, content = content.partition("\n\n")
+    assert head, (done.returncode, done.stderr)
+    return Response(int(head.split()[1]), head, content)
+
+
+def chat(machine: Runs, model: str, *, stream: bool = False, seconds: float = 30) -> Response:
+    return post(machine, "/v1/chat/completions", question(model, stream=stream), seconds=seconds)
+
+
+def workers(machine: Runs, model: str | None = None) -> list[dict[str, Any]]:
+    listed = succeed(machine, "list-workers", *((model,) if model else ()), "--json").json["workers"]
+    return [dict(one) for one in listed]
+
+
+def worker(machine: Runs, model: str) -> dict[str, Any]:
+    """The worker of a model that has one, or the line of one that sleeps."""
+    [found] = workers(machine, model)
+    return found
+
+
+def await_worker(machine: Machine, model: str, *states: str, seconds: float = 15) -> dict[str, Any]:
+    """A model's worker once it has one of these states."""
+    program = f"""
+import json, subprocess, sys, time
+deadline = time.monotonic() + {seconds}
+while True:
+    asked = subprocess.run(["rbeectl", "list-workers", {model!r}, "--json"], capture_output=True, text=True)
+    found = json.loads(asked.stdout).get("workers", []) if asked.stdout else []
+    for one in found:
+        if one["state"] in {states!r}:
+            print(json.dumps(one))
+            sys.exit(0)
+    if time.monotonic() > deadline:
+        sys.exit(f"not {" or ".join(states)} after {seconds} s: {{asked}}")
+    time.sleep(0.1)
+"""
+    found: dict[str, Any] = json.loads(machine.run("python3", "-c", program, timeout=seconds + 20).stdout)
+    return found
+
+
+def worker_units(machine: Machine) -> list[str]:
+    """The units of workers that are active, or on the way."""
+    listed = machine.run(
+        "systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,deactivating",
+        "rbee-worker@*",
+    )  # fmt: skip
+    return [line.split()[0] for line in listed.stdout.splitlines()]
+
+
+def worker_processes(machine: Machine) -> list[str]:
+    """All processes of workers' users, and of engines whoever runs them."""
+    listed = machine.run("ps", "-eo", "pid=,user:32=,args=").stdout.splitlines()
+    return [line for line in listed if " rbee-w-" in line or "rude-engine" in line or "llama-server" in line]
+
+
+def assert_nothing_is_left(machine: Machine) -> None:
+    assert worker_units(machine) == []
+    assert worker_processes(machine) == []

@@ -1,0 +1,241 @@
+"""rbee-fetch@.service on a real systemd: through bad servers, kills, reboots and full disks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testbed.machine import Machine
+
+from tests.model_files import gguf
+from tests.system.commands import HIVE, add_hive, main_pid, rbeectl, unit
+from tests.system.serve.workers import JOB, hive
+
+SERVER = Path(__file__).parents[2] / "file_server.py"
+MODEL = gguf(tensors=(("token_embd.weight", (1024, 10_000), 1),))
+SUM = hashlib.sha256(MODEL).hexdigest()
+ONE = "rbee-fetch@one.service"
+STORE = "/var/lib/rbee-models"
+FOLDER = f"{STORE}/{SUM}"
+SECRET = "ada:hunter2"  # of a URL
+
+
+def serve(machine: Machine, tmp_path: Path, content: bytes = MODEL, port: int = 8080, **faults: Any) -> str:
+    """Serve a file in the machine, and return its URL, with a password."""
+    (tmp_path / "served").write_bytes(content)
+    machine.copy_in(tmp_path / "served", f"/srv/served-{port}")
+    machine.copy_in(SERVER, "/root/file_server.py")
+    start_server(machine, port, **faults)
+    return f"http://{SECRET}@127.0.0.1:{port}/bee.gguf?token=hidden"
+
+
+def start_server(machine: Machine, port: int = 8080, **faults: Any) -> None:
+    machine.run("systemctl", "stop", f"web-{port}.service", check=False)
+    machine.run(
+        "systemd-run", f"--unit=web-{port}", "--collect", "--quiet",
+        "python3", "/root/file_server.py", str(port), f"/srv/served-{port}", json.dumps(faults),
+    )  # fmt: skip
+    machine.run("sh", "-c", f"until ss -Hltn sport = :{port} | grep -q .; do sleep 0.05; done", timeout=20)
+
+
+def fetch(machine: Machine, url: str, sha256: str | None = SUM, name: str = "one") -> dict[str, Any]:
+    body = {"id": name, "model": "bee", "url": url, "sha256": sha256}
+    status, view = hive(machine, "POST", "/v1/fetches", body, "--header", f"RBEE-Job-ID: {JOB}")
+    assert status == 202, view
+    return dict(view)
+
+
+def awaited(machine: Machine, *states: str, name: str = "one", seconds: float = 60) -> dict[str, Any]:
+    """The view of a fetch once it is in one of the states."""
+    deadline, serial = time.monotonic() + seconds, 0
+    while True:
+        status, view = hive(machine, "GET", f"/v1/fetches/{name}?after={serial}&wait=5")
+        assert status == 200, view
+        if view["state"] in states:
+            return dict(view)
+        assert time.monotonic() < deadline, view
+        serial = view["serial"]
+
+
+def arrived(machine: Machine, least: int) -> int:
+    """Bytes of the part, once there are so many."""
+    deadline = time.monotonic() + 30
+    while True:
+        size = machine.run("stat", "-c", "%s", f"{STORE}/fetches/one.part", check=False).stdout.strip()
+        if size and int(size) >= least:
+            return int(size)
+        assert time.monotonic() < deadline, size
+        time.sleep(0.05)
+
+
+def files(machine: Machine) -> list[str]:
+    told = machine.run("find", STORE, "/var/lib/rbee-hive/fetches", "-type", "f", "-printf", "%P %u %m\n")
+    return sorted(told.stdout.splitlines())
+
+
+DONE = sorted(
+    [
+        f"{SUM}/meta.json rbee-fetch 644",
+        f"{SUM}/model.gguf rbee-fetch 444",
+        "fetches/one.result rbee-fetch 644",
+    ]
+)
+
+
+def check_whole(machine: Machine, view: dict[str, Any]) -> None:
+    assert (view["state"], view["sha256"], view["bytes"]) == ("done", SUM, len(MODEL)), view
+    assert view["path"] == f"{FOLDER}/model.gguf"
+    assert view["head"]["architecture"] == "llama"
+    assert machine.run("sha256sum", view["path"]).stdout.split()[0] == SUM
+    assert files(machine) == DONE
+
+
+def test_a_file_is_fetched_through_a_server_that_cuts_and_nobody_sees_the_password(
+    machine: Machine, tmp_path: Path
+) -> None:
+    add_hive(machine)
+    url = serve(machine, tmp_path, cut=3_000_000, slow=0.005)
+    view = fetch(machine, url)
+    assert view["state"] == "fetching"
+    arrived(machine, 1)
+    processes = machine.run("ps", "-eo", "user:20,args").stdout
+    assert re.search(r"(?m)^rbee-fetch +\S*python3? .*rbee-fetch", processes), processes
+    environment = machine.run("cat", f"/proc/{main_pid(machine, ONE)}/environ").stdout
+    check_whole(machine, awaited(machine, "done", "failed"))
+
+    told = machine.run("journalctl", "--output=json", "--no-pager").stdout
+    status = machine.run("systemctl", "show", ONE).stdout
+    for text in (processes, environment, told, status, json.dumps(view)):
+        assert SECRET not in text
+        assert "hidden" not in text
+    lines = [str(one["MESSAGE"]) for one in machine.journal(f"RBEE_JOB_ID={JOB}")]
+    assert lines[0] == "fetching bee from http://127.0.0.1:8080/bee.gguf?…"
+    assert re.fullmatch(
+        rf"fetched bee from http://127.0.0.1:8080/bee.gguf\?…: {len(MODEL)} bytes in [\d.]+ s", lines[1]
+    )
+
+    # Everybody may read what is there.
+    assert machine.run("head", "-c4", view_path(machine), user="mallory").stdout == "GGUF"
+    assert hive(machine, "DELETE", f"/v1/files/{SUM}") == (202, {"status": "removed"})
+    assert files(machine) == []
+    assert hive(machine, "DELETE", f"/v1/files/{SUM}") == (202, {"status": "removed"})
+
+
+def view_path(machine: Machine) -> str:
+    return str(awaited(machine, "done")["path"])
+
+
+def test_a_fetch_goes_on_after_kills_of_itself_and_of_the_hive_a_shutdown_and_a_reboot(
+    machine: Machine, tmp_path: Path
+) -> None:
+    add_hive(machine)
+    url = serve(machine, tmp_path, slow=0.05)
+    fetch(machine, url)
+
+    first = arrived(machine, 1_000_000)
+    machine.run("systemctl", "kill", "--signal=KILL", ONE)
+    second = arrived(machine, first + 500_000)
+
+    pid = main_pid(machine, ONE)
+    machine.run("systemctl", "kill", "--signal=KILL", HIVE)
+    third = arrived(machine, second + 500_000)
+    assert main_pid(machine, ONE) == pid
+
+    assert rbeectl(machine, "shutdown").code == 0
+    assert unit(machine, ONE)["ActiveState"] == "inactive"
+    add_hive(machine)
+    assert awaited(machine, "fetching")["state"] == "fetching"
+    fourth = arrived(machine, third + 500_000)
+
+    machine.run("sync")
+    machine.reboot()
+    assert unit(machine, ONE)["ActiveState"] in ("inactive", "active")
+    machine.copy_in(SERVER, "/root/file_server.py")
+    start_server(machine)
+    add_hive(machine)
+    check_whole(machine, awaited(machine, "done", "failed"))
+    assert 0 < fourth < len(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("faults", "sha256", "why"),
+    [
+        ({"html": True}, SUM, "it is a web page"),
+        ({}, "0" * 64, f"is {SUM}, and not {'0' * 64}"),
+        ({"promise": -1000}, SUM, "is cut off"),
+        ({"statuses": [404]}, SUM, "the server answers 404 Not Found"),
+        ({"user": "somebody else"}, SUM, "the server answers 401 Unauthorized"),
+    ],
+)
+def test_what_is_refused_is_explained_and_leaves_nothing(
+    machine: Machine, tmp_path: Path, faults: dict[str, Any], sha256: str, why: str
+) -> None:
+    add_hive(machine)
+    url = serve(machine, tmp_path, **faults)
+    fetch(machine, url, sha256)
+
+    view = awaited(machine, "failed", "done")
+    assert view["state"] == "failed"
+    assert why in view["reason"]
+    assert SECRET not in view["reason"]
+    assert why in unit(machine, ONE)["StatusText"]
+    assert unit(machine, ONE, "NRestarts")["NRestarts"] == "0"
+    left = {line.split()[0] for line in files(machine)}
+    assert left <= {"fetches/one.result", "fetches/one.part", "fetches/one.version"}
+    assert left == {"fetches/one.result"} or "401" in why
+
+    assert hive(machine, "DELETE", "/v1/fetches/one")[1]["state"] == "cancelled"
+    assert files(machine) == []
+
+
+@pytest.mark.parametrize("says_how_much", [True, False])
+def test_a_disk_that_is_too_small_is_named_and_not_left_full(
+    machine: Machine, tmp_path: Path, *, says_how_much: bool
+) -> None:
+    add_hive(machine)
+    machine.run("install", "-d", "-o", "rbee-fetch", "-g", "rbee-fetch", STORE)
+    machine.run("sh", "-c", f"mount -t tmpfs -o size=72M,mode=0755,uid=$(id -u rbee-fetch) tmpfs {STORE}")
+    url = serve(machine, tmp_path, length=says_how_much)
+    fetch(machine, url)
+
+    view = awaited(machine, "failed", "done")
+    assert view["state"] == "failed"
+    assert "no room" in view["reason"]
+    if says_how_much:
+        assert f"{len(MODEL)} bytes are to come" in view["reason"]
+    assert [line.split()[0] for line in files(machine)] == ["fetches/one.result"]
+
+
+def test_a_fetch_that_is_cancelled_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
+    add_hive(machine)
+    url = serve(machine, tmp_path, slow=0.05)
+    fetch(machine, url)
+    arrived(machine, 100_000)
+
+    status, view = hive(machine, "DELETE", "/v1/fetches/one")
+    assert (status, view["state"]) == (200, "cancelled"), view
+    assert files(machine) == []
+    assert unit(machine, ONE)["ActiveState"] == "inactive"
+
+
+def test_a_file_of_the_machine_is_copied(machine: Machine, tmp_path: Path) -> None:
+    add_hive(machine)
+    (tmp_path / "bee").write_bytes(MODEL)
+    machine.copy_in(tmp_path / "bee", "/srv/bee.gguf")
+    fetch(machine, "file:///srv/bee.gguf", None)
+
+    check_whole(machine, awaited(machine, "done", "failed"))
+
+
+def test_the_unit_is_exposed_by_little(machine: Machine) -> None:
+    told = machine.run("systemd-analyze", "security", "--no-pager", ONE, check=False).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+
+    assert found, told
+    assert float(found[1]) <= 1.1, told
+    assert machine.run("systemd-analyze", "verify", "--man=no", ONE, check=False).stderr == ""

@@ -1,0 +1,143 @@
+"""A person's first model: add, serve, ask, look, and turn it all off."""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+from testbed.machine import Machine
+from testbed.tiny_model import says
+
+from tests.system.commands import active, add_hive, rbeectl, unit
+from tests.system.serve.served import (
+    OPENAI,
+    assert_nothing_is_left,
+    await_worker,
+    chat,
+    post,
+    question,
+    serve_model,
+    serve_rude,
+    succeed,
+    worker,
+    worker_processes,
+    worker_units,
+    write_model,
+)
+
+ALL = ("queen-rbee.service", "rbee-hive.service", "rbee-gateway.service")
+
+
+def test_a_person_types_three_commands_and_any_client_works(serving: Machine) -> None:
+    add_hive(serving)
+    write_model(serving, "/home/ada/bee.gguf", says("I am bee one."))
+    added = serving.run(
+        "sh", "-c", "cd; rbeectl model add bee ./bee.gguf && rbeectl serve bee", user="ada", check=False
+    )
+    assert added.returncode == 0, added
+    assert worker(serving, "bee")["state"] == "asleep"
+    asked = succeed(serving, "ask", "bee", "who are you?")
+    assert asked.out.strip() == "I am bee one."
+    assert "bee is ready in" in asked.err, asked.err
+    assert chat(serving, "bee").text == "I am bee one."
+    assert chat(serving, "bee", stream=True).text == "I am bee one."
+    assert await_worker(serving, "bee", "ready")["hive_id"] == "localhost"
+    [unit_name] = worker_units(serving)
+    assert unit(serving, unit_name)["ActiveState"] == "active"
+    status = succeed(serving, "status", "bee").out
+    assert "ready" in status
+    assert "localhost" in status
+    placed = succeed(serving, "place", "bee", "--dry-run").out
+    assert "ram" in placed
+    assert (
+        "model catalog has 1 models and 1 workers available" in rbeectl(serving, "add-hive", "localhost").out
+    )
+    listed = succeed(serving, "list-hives").out
+    assert "WORKERS" in listed
+    succeed(serving, "unserve", "bee")
+    assert_nothing_is_left(serving)
+    succeed(serving, "model", "remove", "bee")
+    assert succeed(serving, "model", "list", "--json").json["models"] == []
+    succeed(serving, "shutdown")
+    assert active(serving, *ALL) == ["inactive"] * 3
+
+
+def test_the_first_request_wakes_everything(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    succeed(serving, "sleep")
+    serving.run("systemctl", "stop", "rbee-gateway.service")
+    assert active(serving, *ALL) == ["inactive"] * 3
+    answered = chat(serving, "bee")
+    assert (answered.status, answered.text) == (200, "I am bee one.")
+    assert active(serving, *ALL) == ["active"] * 3
+
+
+def test_one_job_id_has_the_lines_of_a_cold_start(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    job_id = serving.journal("RBEE_EVENT=worker-ready")[-1]["RBEE_JOB_ID"]
+    programs = {str(line["SYSLOG_IDENTIFIER"]) for line in serving.journal(f"RBEE_JOB_ID={job_id}")}
+    assert {"rbee-gateway", "queen-rbee", "rbee-hive"} <= programs
+    shown = succeed(serving, "logs", "--job", str(job_id), user=None).out
+    assert "rbee-worker" in shown, shown
+
+
+def test_fifty_clients_of_a_cold_model_cause_one_start(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: chat(serving, "bee", seconds=60), range(50)))
+    assert [answer.status for answer in answers] == [200] * 50
+    assert {answer.text for answer in answers} == {"I am bee one."}
+    assert len(serving.journal("RBEE_EVENT=worker-ready")) == 1
+    assert len(worker_units(serving)) == 1
+
+
+def test_a_worker_that_nobody_asks_is_stopped(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."), "--idle", "1s")
+    assert chat(serving, "bee").status == 200
+    await_worker(serving, "bee", "asleep")
+    assert_nothing_is_left(serving)
+    assert chat(serving, "bee").text == "I am bee one."
+
+
+def test_a_shutdown_ends_workers_and_a_sleep_leaves_them(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    [unit_name] = worker_units(serving)
+    before = unit(serving, unit_name)["MainPID"]
+    succeed(serving, "sleep")
+    assert unit(serving, unit_name)["MainPID"] == before
+    assert chat(serving, "bee").text == "I am bee one."
+    assert unit(serving, unit_name)["MainPID"] == before
+    succeed(serving, "shutdown")
+    assert_nothing_is_left(serving)
+    assert serving.run("test", "-e", OPENAI, check=False).returncode != 0
+
+
+def test_a_model_that_is_not_there_is_refused_as_openai_does(serving: Machine) -> None:
+    add_hive(serving)
+    answer = post(serving, "/v1/chat/completions", question("nobody"))
+    assert answer.status == 404
+    assert answer.json["error"]["code"] == "model_not_found"
+    assert "rbeectl" in answer.json["error"]["message"]
+    assert worker_processes(serving) == []
+
+
+def test_a_stream_outlives_a_sleep_and_does_not_wake_the_queen(serving: Machine) -> None:
+    add_hive(serving)
+    serve_rude(serving, "rude", {"deltas": 80, "pause_s": 0.1})
+    stream = serving.popen(
+        "curl", "--silent", "--no-buffer", "--unix-socket", OPENAI, "--data-binary",
+        question("rude", stream=True), "http://rbee/v1/chat/completions", user="ada",
+    )  # fmt: skip
+    assert stream.stdout is not None
+    while "word3 " not in stream.stdout.readline():
+        pass
+    succeed(serving, "sleep")
+    rest = stream.communicate(timeout=30)[0]
+    assert "[DONE]" in rest
+    assert active(serving, *ALL) == ["inactive", "inactive", "active"]

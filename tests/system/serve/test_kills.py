@@ -1,0 +1,114 @@
+"""Any of our programs may die at any time: no worker is lost, and the next request works."""
+
+from __future__ import annotations
+
+import pytest
+from testbed.machine import Machine
+from testbed.tiny_model import says
+
+from tests.system.commands import add_hive, main_pid, override, unit
+from tests.system.serve.served import (
+    await_worker,
+    chat,
+    post,
+    question,
+    serve_model,
+    serve_rude,
+    succeed,
+    worker_processes,
+    worker_units,
+    workers,
+)
+
+DAEMONS = ("queen-rbee.service", "rbee-hive.service", "rbee-gateway.service")
+
+
+def assert_the_book_has_all(machine: Machine) -> None:
+    """Each unit of a worker is in the list, and each worker that runs has its unit."""
+    listed = {f"rbee-worker@{one['id']}.service" for one in workers(machine) if one["id"] is not None}
+    assert set(worker_units(machine)) <= listed
+    if not worker_units(machine):
+        assert worker_processes(machine) == []
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_that_is_killed_costs_no_worker(serving: Machine, daemon: str) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    [unit_name] = worker_units(serving)
+    before = unit(serving, unit_name)["MainPID"]
+    serving.run("kill", "-KILL", str(main_pid(serving, daemon)))
+    assert chat(serving, "bee").text == "I am bee one."
+    assert unit(serving, unit_name)["MainPID"] == before
+    assert_the_book_has_all(serving)
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_that_restarts_costs_no_worker_and_no_stream_but_its_own(
+    serving: Machine, daemon: str
+) -> None:
+    add_hive(serving)
+    serve_rude(serving, "rude", {"deltas": 40, "pause_s": 0.1})
+    assert chat(serving, "rude", stream=True).status == 200
+    [unit_name] = worker_units(serving)
+    before = unit(serving, unit_name)["MainPID"]
+    stream = serving.popen(
+        "curl", "--silent", "--no-buffer", "--unix-socket", "/run/rbee/openai.sock", "--data-binary",
+        question("rude", stream=True), "http://rbee/v1/chat/completions", user="ada",
+    )  # fmt: skip
+    assert stream.stdout is not None
+    while "word3 " not in stream.stdout.readline():
+        pass
+    serving.run("systemctl", "restart", daemon)
+    rest = stream.communicate(timeout=30)[0]
+    assert ("[DONE]" in rest) == (daemon != "rbee-gateway.service"), rest[-500:]
+    assert unit(serving, unit_name)["MainPID"] == before
+    assert chat(serving, "rude").status == 200
+    assert_the_book_has_all(serving)
+
+
+@pytest.mark.parametrize("event", ["worker-placed", "worker-loading"])
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_that_is_killed_in_a_cold_start(serving: Machine, daemon: str, event: str) -> None:
+    add_hive(serving)
+    serve_rude(serving, "rude", {"load_s": 2})
+    assert post(serving, "/v1/chat/completions", question("nobody")).status == 404  # all are awake
+    first = serving.popen(
+        "curl", "--silent", "--unix-socket", "/run/rbee/openai.sock", "--max-time", "60", "--data-binary",
+        question("rude"), "http://rbee/v1/chat/completions", user="ada",
+    )  # fmt: skip
+    serving.run(
+        "sh",
+        "-c",
+        f"until journalctl --quiet --output=cat RBEE_EVENT={event} | grep -q .; do sleep 0.02; done",
+    )
+    serving.run("kill", "-KILL", str(main_pid(serving, daemon)))
+    first.communicate(timeout=70)
+    assert chat(serving, "rude", seconds=60).text == "word0 word1 word2"
+    assert len(worker_units(serving)) == 1
+    assert_the_book_has_all(serving)
+
+
+def test_an_engine_that_is_killed_is_started_again(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    [unit_name] = worker_units(serving)
+    serving.run("systemctl", "kill", "--signal=KILL", unit_name)
+    assert chat(serving, "bee", seconds=60).text == "I am bee one."
+    assert_the_book_has_all(serving)
+
+
+def test_workers_without_a_hive_are_ended(serving: Machine) -> None:
+    add_hive(serving)
+    override(serving, "rbee-orphans.timer", "[Timer]\nOnActiveSec=\nOnActiveSec=2s\nAccuracySec=100ms\n")
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    succeed(serving, "sleep")
+    serving.run(
+        "sh", "-c", "while systemctl --quiet is-active 'rbee-worker@*'; do sleep 0.1; done", timeout=20
+    )
+    assert worker_processes(serving) == []
+    assert chat(serving, "bee").text == "I am bee one."
+    await_worker(serving, "bee", "ready")

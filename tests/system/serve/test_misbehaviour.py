@@ -1,0 +1,89 @@
+"""Engines that misbehave: what a client gets, what is reported, and that nothing is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from testbed.machine import Machine
+
+from tests.system.commands import add_hive, override, rbeectl
+from tests.system.serve.served import (
+    assert_nothing_is_left,
+    await_worker,
+    chat,
+    serve_rude,
+    succeed,
+    worker,
+    worker_processes,
+)
+
+
+@pytest.fixture
+def machine(serving: Machine) -> Machine:
+    add_hive(serving)
+    return serving
+
+
+def status(machine: Machine) -> str:
+    return rbeectl(machine, "status", "rude").out
+
+
+def test_a_slow_load_says_how_far_it_is_and_is_waited_for(machine: Machine) -> None:
+    serve_rude(machine, "rude", {"load_s": 4})
+    answer = chat(machine, "rude", stream=True)
+    assert answer.text == "word0 word1 word2 "
+    assert ": " in answer.body.partition("data:")[0], "comments keep a stream alive"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [
+        ({"exits": 3}, "status 3"),
+        ({"aborts": True}, "ABRT"),
+        ({"exits": 0, "garbage": True}, "exit status 0"),
+    ],
+)
+def test_an_engine_that_dies_while_it_loads(machine: Machine, behaviour: dict[str, Any], why: str) -> None:
+    serve_rude(machine, "rude", behaviour)
+    answer = chat(machine, "rude", seconds=90)
+    assert answer.status == 502, answer
+    assert why in answer.json["error"]["message"], answer.json
+    failed = await_worker(machine, "rude", "failed", seconds=60)
+    assert why in failed["reason"]
+    assert why in status(machine)
+    assert worker_processes(machine) == []
+
+
+def test_an_engine_that_hangs_while_it_loads_is_ended(machine: Machine) -> None:
+    override(machine, "rbee-worker@.service", "[Unit]\nStartLimitBurst=1\n[Service]\nTimeoutStartSec=2s\n")
+    serve_rude(machine, "rude", {"hangs": True})
+    answer = chat(machine, "rude", seconds=90)
+    assert answer.status in (502, 503), answer
+    await_worker(machine, "rude", "failed", seconds=60)
+    assert worker_processes(machine) == []
+
+
+def test_an_engine_that_dies_with_a_stream_open(machine: Machine) -> None:
+    serve_rude(machine, "rude", {"deltas": 5, "dies_after": 2, "pause_s": 0.1})
+    answer = chat(machine, "rude", stream=True)
+    assert answer.status == 200
+    assert answer.text == "word0 word1 "
+    assert "error" in answer.events[-1], answer.body
+    assert "[DONE]" not in answer.body
+    assert chat(machine, "rude", stream=True, seconds=60).text == "word0 word1 ", "it is started again"
+
+
+def test_an_engine_that_ignores_sigterm_and_leaves_children(machine: Machine) -> None:
+    serve_rude(machine, "rude", {"stubborn": True, "children": 3})
+    assert chat(machine, "rude").status == 200
+    assert len(worker_processes(machine)) >= 4
+    succeed(machine, "unserve", "rude")
+    assert_nothing_is_left(machine)
+
+
+def test_an_engine_that_answers_500_passes_it_on(machine: Machine) -> None:
+    serve_rude(machine, "rude", {"status": 500})
+    answer = chat(machine, "rude")
+    assert (answer.status, answer.json["error"]["message"]) == (500, "the engine is rude")
+    assert worker(machine, "rude")["state"] == "ready"
