@@ -24,13 +24,14 @@ from tests.bench.memory import Memory
 from tests.bench.past_runs import PastRuns, about_this_computer, commit
 from tests.bench.remote import Remote
 from tests.bench.scale import Rows, Scale
+from tests.bench.serve import Serve
 from tests.bench.start import Start
 from tests.bench.subject import Peers, Release, Subject
 from tests.bench.table import table
 
 SUBJECTS: tuple[Subject, ...] = (
     Beat(), FanOut(), Idle(), Detection(), Start(), Memory(), Remote(), Listing(), Scale(),
-    Rows(),
+    Rows(), Serve(),
 )  # fmt: skip
 ROUNDS = 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import sys
 import time
@@ -111,9 +112,9 @@ class Asker:
     def _path(self, route: Route[Any]) -> str:
         rng = self._rng
         name = quote(rng.choice(NAMES), safe="", errors="surrogatepass")
-        path = route.url(
-            hive_id=name, job_id=rng.choice((name, self._job_id)), token_id=rng.choice((name, "0" * 8))
-        )
+        known = {"job_id": self._job_id, "token_id": "0" * 8, "sha256": "0" * 64, "worker_id": "bee-1"}
+        named = re.findall(r"{(\w+)}", route.path)
+        path = route.url(**{one: rng.choice((name, known.get(one, name))) for one in named})
         ends = ("/", "//", "/..", "%2f", "%00", "%ff%fe", ";x", "/%1b%5b2J", "%E2%80%AE", "x" * 30_000)
         queries = ("", "=", "&&&", "host=%00", "a=%ff", "x" * 20_000, "[]=1&[]=2", "%1b[2J", "?")
         if rng.random() < 0.1:

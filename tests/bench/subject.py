@@ -23,7 +23,7 @@ class Release:
 
     def __init__(self, trees: Trees, suite: str, column: Literal["before", "now"]) -> None:
         self.column: Literal["before", "now"] = column
-        self._trees = trees
+        self.trees = trees
         self._suite = suite
 
     @property
@@ -34,12 +34,12 @@ class Release:
     def queen(self) -> Path:
         """Return the tree of a machine with all packages, and with the user ada in the group rbee."""
         if self.is_now:
-            return self._trees.installed(self._suite, self._debs())
-        return self._trees.previous(self._suite)
+            return self.trees.installed(self._suite, self._debs())
+        return self.trees.previous(self._suite)
 
     def hive(self) -> Path:
         """Return the tree of a machine with a hive and rbeectl."""
-        return self._trees.hive(self._suite, self._debs())
+        return self.trees.hive(self._suite, self._debs())
 
     def many_hives(self) -> str:
         """Return the program that plays many hives with this release's own modules."""
@@ -49,7 +49,7 @@ class Release:
         return subprocess.run([*GIT, "show", then], stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def _debs(self) -> Collection[Path]:
-        return built() if self.is_now else self._trees.previous_debs()
+        return built() if self.is_now else self.trees.previous_debs()
 
 
 def built() -> list[Path]:
