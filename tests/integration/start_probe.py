@@ -12,8 +12,10 @@ from importlib import import_module
 PROGRAMS = {
     "queen-rbee": ("rbee.queen.__main__", "main"),
     "rbee-hive": ("rbee.hive.__main__", "main"),
+    "rbee-gateway": ("rbee.gateway.__main__", "main"),
     "rbeectl": ("rbee.keeper.__main__", "program"),
     "queen-rbee-tcp-retry": ("rbee.queen.reopen", ""),
+    "rbee-fetch": ("rbee.fetch.__main__", ""),
     "rbee-hive-join": ("rbee.hive.join", ""),
     "rbee-hive-redial": ("rbee.hive.redial", ""),
 }

@@ -14,7 +14,7 @@ from rbee.errors import PROBLEM_PREFIX
 from rbee.queen.api.admission import Admission
 from rbee.wire.codec import decode
 from rbee.wire.daemon import Problem
-from rbee.wire.routes import HiveRoutes, QueenRoutes
+from rbee.wire.routes import HiveRoutes, LeaseRoutes, QueenRoutes
 from tests.integration.house import Answer, House
 
 JSON = {"Content-Type": "application/json"}
@@ -279,8 +279,8 @@ async def test_the_hives_user_may_do_nothing_but_beat(house: House) -> None:
     house.admission = Admission(os.getuid())
     await house.wake_queen()
 
-    for route in QueenRoutes.ALL:
-        path = route.url(hive_id="localhost", job_id=NOBODY, token_id="0" * 8)
+    for route in (*QueenRoutes.ALL, *LeaseRoutes.ALL):
+        path = route.url(hive_id="localhost", job_id=NOBODY, token_id="0" * 8, model="bee", key="alice")
         answer = await house.send(route.method, path, json.dumps(BEAT).encode() if route.body else None)
         if route is QueenRoutes.HEARTBEAT:
             is_problem(answer, 404, "unknown-hive", "hive_id")

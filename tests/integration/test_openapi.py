@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from rbee.wire.routes import HiveRoutes, QueenRoutes, Route
+from rbee.wire.routes import HiveRoutes, LeaseRoutes, QueenRoutes, Route
 from tests.integration.house import Answer, House, until
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
@@ -52,7 +52,7 @@ async def test_both_documents_list_exactly_the_routes(house: House) -> None:
     queen = await document_of(house, house.queen_path)
     hive = await document_of(house, house.hive_path)
 
-    assert operations(queen) == {(route.method, route.path) for route in QueenRoutes.ALL}
+    assert operations(queen) == {(route.method, route.path) for route in (*QueenRoutes.ALL, *LeaseRoutes.ALL)}
     assert operations(hive) == {(route.method, route.path) for route in HiveRoutes.ALL}
 
 
@@ -82,13 +82,17 @@ async def test_every_get_of_the_queen_answers_as_its_schema_says(house: House) -
     await house.wake_queen()
     story = house.add()
     await story.end()
+    head = {"format": "gguf"}
+    model = json.dumps({"name": "bee", "path": "/srv/bee.gguf", "head": head, "bytes": 793_000}).encode()
+    await house.send("POST", "/v1/models", model, {"Accept": "text/event-stream"})
     document = await document_of(house, house.queen_path)
-    routes = [route for route in QueenRoutes.ALL if route.method == "GET" and not route.is_endless]
-    assert len(routes) == 15
+    every = (*QueenRoutes.ALL, LeaseRoutes.OPEN_MODELS)
+    routes = [route for route in every if route.method == "GET" and not route.is_endless]
+    assert len(routes) == 24
 
     for route in routes:
-        answer = await house.send("GET", route.url(hive_id="localhost", job_id=story.job_id))
-        assert answer.status == route.success
+        answer = await house.send("GET", route.url(hive_id="localhost", job_id=story.job_id, model="bee"))
+        assert answer.status == route.success, (route.name, answer.content)
         if route.answer is bytes:
             assert answer.headers["content-type"].partition(";")[0] == route.media_type
             continue
@@ -133,6 +137,7 @@ async def test_each_query_that_is_described_is_read(house: House) -> None:
                 assert answer.json["detail"].startswith(name)
                 check(document, route, answer)
     assert described == {
+        ("workers", "model"),
         ("hives", "limit"),
         ("hives", "after"),
         ("hives", "selector"),
@@ -149,11 +154,15 @@ async def test_every_get_of_the_hive_answers_as_its_schema_says(house: House) ->
     await house.added()
     document = await document_of(house, house.hive_path)
     routes = [route for route in HiveRoutes.ALL if route.method == "GET"]
-    assert len(routes) == 4
+    assert len(routes) == 10
 
     for route in routes:
-        answer = await house.send("GET", route.path, to=house.hive_path)
-        assert answer.status == route.success
+        url = route.url(worker_id="nobody-1", fetch_id="nothing")
+        answer = await house.send("GET", url, to=house.hive_path)
+        is_of_one = route.path != url
+        expected = 400 if route is HiveRoutes.CONNECT else 404 if is_of_one else route.success
+        assert answer.status == expected, (route.name, answer.content)
+        assert is_of_one == (answer.status in route.problems)
         check(document, route, answer)
 
 
@@ -231,7 +240,7 @@ async def test_each_path_that_is_described_is_read(house: House) -> None:
                 assert answer.status in route.problems
                 assert answer.json["field"] == name
                 check(document, route, answer)
-    assert described == {"hive_id", "job_id", "token_id"}
+    assert described == {"hive_id", "job_id", "token_id", "model", "key"}
 
 
 async def test_a_story_told_at_once_answers_as_its_schema_says(house: House) -> None:
@@ -261,7 +270,7 @@ async def test_each_header_that_is_described_is_read(house: House) -> None:
                 job = (await house.ask(QueenRoutes.JOBS)).jobs[0].id
                 url = route.url(hive_id=nobody, job_id=job)
                 answer = await house.send(route.method, url, headers={name: "none"}, to=path)
-                assert (answer.status, answer.json["field"]) == (400, name)
+                assert (answer.status, answer.json.get("field")) == (400, name), (route.name, answer.content)
                 assert answer.json["detail"].startswith(name)
                 check(await document_of(house, path), route, answer)
     assert described == {"Last-Event-ID", "RBEE-Job-ID"}

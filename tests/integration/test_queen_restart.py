@@ -181,10 +181,13 @@ async def test_a_hive_that_is_removed_while_the_queen_reconciles_is_not_started_
     assert not house.systemd.state(HIVE_UNIT).is_active
 
 
+ENDLESS = ("Watch.run", "ClientKeys.run")
+
+
 def queen_tasks(queen: Queen) -> list[asyncio.Task[None]]:
     """Her tasks that end by themselves."""
     return [
         task
         for task in queen._tasks._tasks
-        if "Watch.run" not in task.get_coro().__qualname__  # type: ignore[union-attr]
+        if task.get_coro().__qualname__ not in ENDLESS  # type: ignore[union-attr]
     ]

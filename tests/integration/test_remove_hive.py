@@ -25,7 +25,7 @@ async def test_removing_stops_the_unit_and_takes_the_row_out_of_the_catalog(hous
     lines, end = await story.rest()
 
     assert [line for line in lines if line.startswith("(queen bee)")] == [REMOVED[0], REMOVED[2]]
-    assert (end.kind, end.data) == ("done", {"hive": None, "was_there": True})
+    assert (end.kind, end.data) == ("done", {"hive": None, "was_there": True, "model": None})
     assert house.systemd.state(HIVE_UNIT).active == "inactive"
     assert house.row() is None
     assert (await house.ask(QueenRoutes.HIVES)).hives == ()
@@ -60,7 +60,7 @@ async def test_removing_what_is_not_there_is_no_error(house: House) -> None:
             f"(queen bee) Removing {hive_id} from hive catalog",
             f"(queen bee) the beehive {hive_id} was not in the hive catalog",
         ]
-        assert (end.kind, end.data) == ("done", {"hive": None, "was_there": False})
+        assert (end.kind, end.data) == ("done", {"hive": None, "was_there": False, "model": None})
 
 
 async def test_removing_twice_is_fine(house: House) -> None:

@@ -29,7 +29,7 @@ async def test_the_story_of_a_shutdown_ends_with_done_when_the_queen_is_told_to_
     lines, end = await story.rest()
 
     assert lines == [HIVES, GOODBYE]
-    assert (end.kind, end.data) == ("done", {"hive": None, "was_there": True})
+    assert (end.kind, end.data) == ("done", {"hive": None, "was_there": True, "model": None})
     await soon(queen.ended())
     assert house.systemd.state(HIVE_UNIT).active == "inactive"
     assert ("stop", TARGET) in house.systemd.asked

@@ -24,9 +24,11 @@ LISTS = HERE / "start_imports.json"
 COMMANDS = (
     "queen-rbee",
     "rbee-hive",
+    "rbee-gateway",
     "rbeectl --version",
     "rbeectl list-hives",
     "queen-rbee-tcp-retry",
+    "rbee-fetch",
     "rbee-hive-join",
     "rbee-hive-redial",
 )

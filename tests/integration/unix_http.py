@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ async def running(
     stopping: Stop = nothing,
     remote: Remote | None = None,
     quick: Mapping[Route[Any], Quick] = MappingProxyType({}),
+    upgrades: Collection[str] = (),
 ) -> AsyncIterator[Stop]:
     """The product's server, once it has started; what is yielded stops it and waits until it has ended."""
     told_to_stop, started = asyncio.Event(), asyncio.Event()
@@ -53,6 +54,7 @@ async def running(
             stopping=stopping,
             remote=remote,
             quick=quick,
+            upgrades=upgrades,
         )
     )
 
@@ -84,10 +86,13 @@ async def served(
     *,
     stopping: Stop = nothing,
     quick: Mapping[Route[Any], Quick] = MappingProxyType({}),
+    upgrades: Collection[str] = (),
 ) -> AsyncIterator[Stop]:
     """As running(), on `path`."""
     with closing(listen(path)) as listener:
-        async with running(app, [listener], notifier, stopping=stopping, quick=quick) as stop:
+        async with running(
+            app, [listener], notifier, stopping=stopping, quick=quick, upgrades=upgrades
+        ) as stop:
             yield stop
 
 

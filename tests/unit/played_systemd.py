@@ -14,6 +14,9 @@ from rbee.errors import RbeeError, Stopping
 from rbee.keeper.doctor.polkit import POLKIT
 from rbee.scope import (
     CONTROL_SOCKET_UNIT,
+    GATEWAY_SOCKET_UNIT,
+    GATEWAY_TCP_SOCKET_UNIT,
+    GATEWAY_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     QUEEN_SOCKET_UNIT,
@@ -86,6 +89,9 @@ class PlayedBus(PlayedUnits):
             HIVE_SOCKET_UNIT: LISTENING,
             TCP_SOCKET_UNIT: INACTIVE,
             CONTROL_SOCKET_UNIT: LISTENING,
+            GATEWAY_UNIT: INACTIVE,
+            GATEWAY_SOCKET_UNIT: LISTENING,
+            GATEWAY_TCP_SOCKET_UNIT: INACTIVE,
             POLKIT: ACTIVE,
         }
     )

@@ -16,10 +16,10 @@ STEPS = (
     {"leave", "scope", "signals", "text"},
     {"errors"},
     {"files", "wire"},
-    {"catalogfile", "config", "hivestatus", "narration", "systemd", "tls"},
-    {"client", "server"},
+    {"catalogfile", "config", "engines", "hivestatus", "narration", "systemd", "tls"},
+    {"client", "modelfile", "server"},
     {"uplink"},
-    {"keeper", "queen", "hive"},
+    {"fetch", "gateway", "hive", "keeper", "queen", "worker"},
 )
 STEP_OF = {name: number for number, names in enumerate(STEPS) for name in names}
 

@@ -57,7 +57,8 @@ ALL_OPTIONS = {
 
 
 def test_the_manual_has_each_verb_and_no_other() -> None:
-    told = re.findall(r"(?m)^\.It Cm ((?:(?:catalog|tcp|token) )?[a-z-]+)", section("VERBS"))
+    groups = "|".join(completions.GROUPS)
+    told = re.findall(rf"(?m)^\.It Cm ((?:(?:{groups}) )?[a-z-]+)", section("VERBS"))
 
     assert told == [" ".join(verb.path) for verb in completions.VERBS]
 
@@ -73,7 +74,7 @@ def test_the_manual_has_each_option_and_no_other() -> None:
 @pytest.mark.parametrize("verb", completions.VERBS, ids=lambda verb: " ".join(verb.path))
 def test_the_manual_has_what_is_a_verbs_own(verb: completions.Verb) -> None:
     (line,) = re.findall(rf"(?m)^\.It Cm {' '.join(verb.path)}(?: (.*))?$", section("VERBS"))
-    named = {"-" + word for word in re.findall(r"Fl ([a-z-]+)", line)}
+    named = {"-" + word for word in re.findall(r"Fl ([a-z0-9-]+)", line)}
     everywhere = SHARED | {"--wait", "--no-wait", "--timeout", "--no-legend", "--no-pager", "-l", "--full"}
     own = [set(names) for names, _ in verb.options if not set(names) & everywhere]
 
@@ -114,15 +115,17 @@ def test_a_page_refers_only_to_pages_that_there_are(page: Path) -> None:
 
 def test_there_is_a_page_a_program_a_file_and_the_fields() -> None:
     assert [page.name for page in PAGES] == [
-        "queen-rbee.service.8", "rbee-hive.service.8", "rbee-journal-fields.7", "rbee.conf.5", "rbeectl.1",
+        "queen-rbee.service.8", "rbee-gateway.service.8", "rbee-hive.service.8", "rbee-journal-fields.7",
+        "rbee-worker@.service.8", "rbee.conf.5", "rbee.engine.5", "rbeectl.1",
     ]  # fmt: skip
 
 
-LINKED = {
-    page: {Path(line.split()[1]).stem for line in links.read_text().splitlines()} | {page}
+LINKS = [
+    [Path(name).stem for name in line.split()]
     for links in sorted((PACKAGING.parent / "debian").glob("*.links"))
-    for page in [Path(links.read_text().split()[0]).stem]
-}
+    for line in links.read_text().splitlines()
+]
+LINKED = {page: {name for one, name in LINKS if one == page} | {page} for page, _ in LINKS}
 """The pages of the packages, with the names under which man finds each."""
 
 
@@ -171,11 +174,17 @@ def test_a_completion_is_what_its_program_writes(name: str) -> None:
     assert written == completions.FILES_OF[name](), "run packaging/completions.py"
 
 
-def completed(*words: str, hives: str = "") -> list[str]:
+def completed(*words: str, hives: str = "", models: str = "") -> list[str]:
     """What bash offers at the end of these words."""
     script = f"""
 source {PACKAGING}/completions/rbeectl.bash
-rbeectl() {{ echo '{hives}'; }}
+rbeectl() {{
+    case $1 in
+        list-hives) echo '{hives}' ;;
+        model) echo '{models}' ;;
+        key) echo '{{"keys": [{{"name": "alice"}}]}}' ;;
+    esac
+}}
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
 _rbeectl
 printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -186,21 +195,28 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 
 HIVES = '{"hives": [{"id": "localhost", "host": "a"}, {"id": "blade-7", "host": "b"}]}'
+MODELS = '{"models": [{"name": "bee", "source": "/srv/bee.gguf"}]}'
 
 
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["rbeectl", "list-"], ["list-devices", "list-hives"]),
+        (["rbeectl", "list-"], ["list-devices", "list-engines", "list-hives", "list-workers"]),
         (["rbeectl", "--json", "wa"], ["wake"]),
         (["rbeectl", "--timeout", "5s", "sho"], ["show"]),
         (["rbeectl", "add-hive", ""], ["localhost"]),
-        (["rbeectl", "show", ""], ["blade-7", "localhost"]),
-        (["rbeectl", "show", "-p", "State", "b"], ["blade-7"]),
+        (["rbeectl", "show", ""], ["bee", "blade-7", "localhost"]),
+        (["rbeectl", "show", "-p", "State", "bl"], ["blade-7"]),
+        (["rbeectl", "label", ""], ["blade-7", "localhost"]),
         (["rbeectl", "show", "-p", ""], []),
         (["rbeectl", "list-hives", ""], []),
         (["rbeectl", "catalog", ""], ["backup", "check", "restore"]),
-        (["rbeectl", "help", "list-"], ["list-devices", "list-hives"]),
+        (["rbeectl", "help", "list-h"], ["list-hives"]),
+        (["rbeectl", "list-workers", "b"], ["bee"]),
+        (["rbeectl", "model", "show", ""], ["bee"]),
+        (["rbeectl", "model", "show", "bee", ""], []),
+        (["rbeectl", "status", "b"], ["bee", "blade-7"]),
+        (["rbeectl", "key", "revoke", ""], ["alice"]),
         (["rbeectl", "catalog", "backup", "--fo"], ["--force"]),
         (["rbeectl", "logs", "--fol"], ["--follow"]),
         (["rbeectl", "--no-c"], ["--no-color"]),
@@ -208,7 +224,7 @@ HIVES = '{"hives": [{"id": "localhost", "host": "a"}, {"id": "blade-7", "host": 
     ids=lambda one: " ".join(one),
 )
 def test_bash_offers_what_fits(words: list[str], offered: list[str]) -> None:
-    assert completed(*words, hives=HIVES) == offered
+    assert completed(*words, hives=HIVES, models=MODELS) == offered
 
 
 def test_bash_offers_files_where_one_is_meant(tmp_path: Path) -> None:

@@ -316,7 +316,10 @@ def test_the_manual_has_each_event_with_its_id_priority_and_speaker() -> None:
 def test_the_manual_has_each_field_that_is_written(
     tmp_path: Path, journald: socket.socket, journal_at: JournalAt
 ) -> None:
-    asked_for = {"job_id", "hive", "actor_uid", "actor_pid"}
+    asked_for = {
+        "job_id", "hive", "model", "worker", "invocation", "fetch", "sha256", "request", "actor_uid",
+        "actor_pid",
+    }  # fmt: skip
     journal_at(tmp_path / "journal", io.StringIO()).narrate(ADDING, "hm", **dict.fromkeys(asked_for, "7"))
 
     assert set(documented_fields()) == set(parse_native(journald.recv(65536)))
