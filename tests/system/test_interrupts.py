@@ -109,7 +109,8 @@ def test_a_verb_that_changes_is_interrupted_at_any_moment_and_then_works(machine
     assert rbeectl(machine, "remove-hive", "localhost").code == 0
     add_hive(machine)
     assert [row["id"] for row in rows(machine)] == ["localhost"]
-    assert rbeectl(machine, "doctor", user=None).code == 0
+    doctor = rbeectl(machine, "doctor", user=None)
+    assert doctor.code == 0, doctor.out
     assert machine.run("sh", "-c", "ls -A /tmp | grep -F .backup.db. || true").stdout == ""
     assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from rbee.errors import BadConfig, Disconnected, RbeeError, TimedOut, UnitFailed, Unreachable
 from rbee.keeper.permission import explained
 from rbee.keeper.queen.state import RETURN_TIMEOUT, has_ended, present_state, queen_state, why_failed
@@ -45,7 +43,6 @@ def begin_waking(work: Work) -> None:
         with explained(work.scope):
             reset_failed(work.bus)
             work.bus.ask_start(QUEEN_UNIT)
-        _open_gateway(work)
 
 
 def have_awake(work: Work) -> None:
@@ -55,7 +52,6 @@ def have_awake(work: Work) -> None:
             _start(work, timeout=START_TIMEOUT)
         except UnitFailed as error:
             _wake_again(work, error)
-        _open_gateway(work)
 
 
 def await_return(work: Work, lost: Disconnected) -> None:
@@ -78,14 +74,6 @@ def reset_failed(bus: Bus) -> None:
     for unit in UNITS:
         if bus.active_state(unit) == "failed":
             bus.reset_failed(unit)
-
-
-def _open_gateway(work: Work) -> None:
-    """Have the gateway's socket listen again after a shutdown; the doctor reports it if that fails."""
-    from rbee.keeper.gateway.sockets import have_listening  # only to wake
-
-    with suppress(RbeeError):
-        have_listening(work)
 
 
 def _start(work: Work, *, timeout: float, undo_stop: bool = True) -> None:
