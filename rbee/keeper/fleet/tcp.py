@@ -86,7 +86,9 @@ def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) ->
     try:
         if moved:
             _dropin(bus.scope).put(bus, dropin)
-        bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
+        if bus.active_state(QUEEN_UNIT) != "active":
+            # Not of one that runs: her start would try the TCP socket once more, and systemd refuse it.
+            bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
         now: Tcp = queen.ask(QueenRoutes.SET_TCP, SetTcp(before.is_open))
         if now.listens != before.listens:
             _restart_queen(bus, most)
