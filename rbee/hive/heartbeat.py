@@ -46,7 +46,10 @@ LINES_MAX = 64
 """Lines kept for the next beat, at most; then the oldest is dropped. As many as a Heartbeat may carry."""
 
 GOODBYE_TIMEOUT = 0.5
-"""Seconds that the last beat may take; it is never worth a new connection."""
+"""Seconds that the last beat may take, and as many that it waits for the one before.
+
+It is never worth a new connection.
+"""
 
 
 UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
@@ -171,7 +174,12 @@ class Heart(Narrator):
 
         A new connection to the socket of a queen that is stopping would start it again.
         """
-        if self._queen.is_open and not self._beating.locked():
+        try:
+            async with asyncio.timeout(GOODBYE_TIMEOUT), self._beating:
+                pass
+        except TimeoutError:
+            return
+        if self._queen.is_open:
             self._machine = machine()
             await self._beat("stopping", timeout=GOODBYE_TIMEOUT)
 

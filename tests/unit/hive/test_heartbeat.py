@@ -380,7 +380,20 @@ async def test_goodbye_never_opens_a_connection() -> None:
     assert body.queen.beats == []
 
 
-async def test_goodbye_does_not_wait_for_a_beat_that_is_under_way() -> None:
+async def test_goodbye_comes_after_a_beat_that_is_under_way() -> None:
+    body = Body()
+    body.queen.holds.clear()
+    under_way = asyncio.ensure_future(body.heart.beat())
+    await body.queen.heard.wait()
+    goodbye = asyncio.ensure_future(body.heart.goodbye(lambda: "rebooting"))
+    await asyncio.sleep(0)
+    body.queen.holds.set()
+    await asyncio.gather(under_way, goodbye)
+    beats = [(beat.state, beat.machine) for beat in body.queen.beats]
+    assert beats == [("ready", None), ("stopping", "rebooting")]
+
+
+async def test_goodbye_does_not_wait_long_for_a_beat_that_is_under_way() -> None:
     body = Body()
     body.queen.holds.clear()
     stuck = asyncio.ensure_future(body.heart.beat())
