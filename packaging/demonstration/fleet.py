@@ -103,7 +103,7 @@ def shut_down(queen: Machine, hives: dict[str, Machine]) -> None:
     show(queen, "rbeectl", "shutdown", user="ada")
     expect_states(queen, "inactive", ("queen-rbee.service", "queen-rbee.socket", "queen-rbee-tcp.socket"))
     reached = list(hives)[: len(hives) - (len(hives) > 1)]
-    stopped = "while systemctl --quiet is-active rbee-hive.service; do sleep 0.05; done"
+    stopped = "until [ $(systemctl is-active rbee-hive.service) = inactive ]; do sleep 0.05; done"
     for name in reached:
         hives[name].run("sh", "-c", stopped, timeout=10)
     done(f"the queen and {', '.join(reached)} are off; they come back by themselves when it wakes", began)

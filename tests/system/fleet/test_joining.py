@@ -8,7 +8,7 @@ import pytest
 from testbed.relay import Relay
 
 from rbee import __version__
-from tests.system.commands import CATALOG, HIVE, rbeectl, rows, unit
+from tests.system.commands import CATALOG, HIVE, await_stopped, rbeectl, rows, unit
 from tests.system.fleet.conftest import MakeFleet
 from tests.system.fleet.fleet import (
     MEMBERSHIP,
@@ -224,7 +224,7 @@ def test_a_hive_that_was_removed_is_told_so_and_joins_again(fleet: Fleet) -> Non
     # One that can be told forgets her.
     assert rbeectl(fleet.queen, "remove-hive", "gpu1").code == 0
     gpu1.run("sh", "-c", f"while test -e {MEMBERSHIP}; do sleep 0.02; done", timeout=10)
-    gpu1.run("sh", "-c", f"while systemctl -q is-active {HIVE}; do sleep 0.02; done", timeout=10)
+    await_stopped(gpu1, HIVE)
 
 
 def test_a_hive_follows_its_queen_to_another_address_and_no_other_queen(

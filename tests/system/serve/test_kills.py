@@ -6,7 +6,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.tiny_model import says
 
-from tests.system.commands import add_hive, main_pid, override, unit
+from tests.system.commands import add_hive, await_stopped, main_pid, override, unit
 from tests.system.serve.served import (
     await_worker,
     chat,
@@ -105,10 +105,9 @@ def test_workers_without_a_hive_are_ended(serving: Machine) -> None:
     override(serving, "rbee-orphans.timer", "[Timer]\nOnActiveSec=\nOnActiveSec=2s\nAccuracySec=100ms\n")
     serve_model(serving, "bee", says("I am bee one."))
     assert chat(serving, "bee").status == 200
+    [unit_name] = worker_units(serving)
     succeed(serving, "sleep")
-    serving.run(
-        "sh", "-c", "while systemctl --quiet is-active 'rbee-worker@*'; do sleep 0.1; done", timeout=20
-    )
+    await_stopped(serving, unit_name, seconds=20)
     assert worker_processes(serving) == []
     assert chat(serving, "bee").text == "I am bee one."
     await_worker(serving, "bee", "ready")
