@@ -137,7 +137,7 @@ class HiveWorker:
     """A worker as its hive knows it. `serial` grows with each change, over restarts of the hive too.
 
     `percent` is how far it has loaded. `used_bytes` is what it uses in its pool now, and `peak_bytes` the
-    most so far. `log` are the last lines of an engine that failed.
+    most so far. `log` are the last lines of an engine that failed; `is_file_missing` is why it never ran.
     """
 
     id: WorkerId
@@ -156,6 +156,7 @@ class HiveWorker:
     pid: Count | None = None
     slots: Count = 1
     log: Annotated[tuple[Text, ...], Limit(0, 20)] = ()
+    is_file_missing: bool = False
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class Verdict(NamedTuple):
     reason: str = ""
     percent: float | None = None
     pid: int | None = None
+    is_file_missing: bool = False
 
 
 def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> Verdict | None:
@@ -43,7 +44,8 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
         return Verdict("stopping", pid=unit.main_pid or None) if unit.result == "success" else None
     if unit.active == "failed":
         end = end_of(unit, start, scope, last_end)
-        return Verdict("failed", f"given up after several starts: {end}" if unit.restarts else end)
+        reason = f"given up after several starts: {end}" if unit.restarts else end
+        return Verdict("failed", reason, is_file_missing=unit.exit_status == NAMESPACE)
     return Verdict("stopped")
 
 

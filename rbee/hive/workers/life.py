@@ -111,7 +111,7 @@ class Life:
         worker = self.worker
         before = worker.state
         if verdict.state == "failed":
-            await self._fail(verdict.reason)
+            await self._fail(verdict)
             return
         if verdict.state == "stopped":
             await self._clean("somebody else has stopped it")
@@ -134,10 +134,11 @@ class Life:
         worker.job_id = None  # what comes is not the start's any more
         await self._parts.book.loaded(worker.id)
 
-    async def _fail(self, reason: str) -> None:
-        worker, parts = self.worker, self._parts
+    async def _fail(self, verdict: Verdict) -> None:
+        worker, parts, reason = self.worker, self._parts, verdict.reason
         lines = await parts.units.log(self.unit)
         held = await self._release()
+        worker.is_file_missing = verdict.is_file_missing
         worker.change("failed", f"{reason}; {held}" if held else reason, log=lines)
         self._narrate(WORKER_FAILED, f"{self._name} failed: {worker.reason}")
         worker.job_id = None

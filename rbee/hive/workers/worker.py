@@ -40,7 +40,8 @@ class Worker:
         self.log: tuple[str, ...] = ()
         self.last_end = ""
         """How its engine ended last, for a worker that is given up."""
-        self.restarts = 0
+        self.is_file_missing = False
+        """Whether it failed because there was no model to give to its engine."""
         self.began = time.monotonic()
         self._serials = serials
         self._clock_ms = clock_ms
@@ -110,4 +111,5 @@ class Worker:
             pid=self.pid,
             slots=start.slots,
             log=self.log,
+            is_file_missing=self.is_file_missing,
         )

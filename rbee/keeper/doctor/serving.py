@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee.client.queen import QueenClient
@@ -57,7 +58,7 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
     except RbeeError as error:
         yield Complaint(f"the queen does not report its models: {error.message}", hint=error.hint)
         return
-    yield from complain_of_models(models, patient.scope)
+    yield from complain_of_models(models, patient.scope, patient.root)
     yield from complain_of_engines(models, engines, patient.scope)
     yield from complain_of_workers(workers, patient.scope)
     if patient.bus.active_state(HIVE_UNIT) == "active":
@@ -65,16 +66,19 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
         yield from complain_of_orphans(units, workers, patient.scope)
 
 
-def complain_of_models(models: tuple[ModelView, ...], scope: Scope) -> Iterator[Complaint]:
-    """Models whose file is gone, or that could not be fetched."""
+def complain_of_models(
+    models: tuple[ModelView, ...], scope: Scope, root: Path = Path("/")
+) -> Iterator[Complaint]:
+    """Models whose file is gone, as this user sees it or the last start did, or that could not be fetched."""
     for model in models:
         name = printable(model.name)
         if model.problem:
             yield Complaint(f"the row of model {name} cannot be read: {model.problem}")
-        if model.state == "missing":
-            where = model.path or model.source
+        if model.state == "missing" or _is_gone(model, root):
+            where = f"{model.path or model.source} on {model.hive_id}"
+            reason = f" ({model.reason})" if model.state == "missing" and model.reason else ""
             yield Complaint(
-                f"the file of model {name} is gone: {where} on {model.hive_id} ({model.reason})",
+                f"the file of model {name} is gone: {where}{reason}",
                 hint=f"Put it back; or: {scope.rbeectl(f'model remove {model.name}')}",
             )
         elif model.state == "failed":
@@ -83,6 +87,19 @@ def complain_of_models(models: tuple[ModelView, ...], scope: Scope) -> Iterator[
                 hint=f"{scope.rbeectl(f'model add {model.name} PATH|URL')}\n"
                 f"Or: {scope.rbeectl(f'model remove {model.name}')}",
             )
+
+
+def _is_gone(model: ModelView, root: Path) -> bool:
+    """Should its file be on this machine, and is not there? False if this user may not look."""
+    if model.state != "ready" or model.hive_id != LOCALHOST or model.path is None:
+        return False
+    try:
+        (root / model.path.lstrip("/")).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def complain_of_engines(

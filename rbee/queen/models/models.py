@@ -67,7 +67,7 @@ class Models:
         def has_it(other: ModelRow) -> bool:
             if other.hive_id != row.hive_id:
                 return False
-            if row.state != "ready":
+            if not row.has_arrived:
                 return other.fetch == row.fetch is not None
             is_of_store = other.fetch is not None and other.sha256 == row.sha256 is not None
             return is_of_store or other.path == row.path is not None

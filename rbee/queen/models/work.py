@@ -287,7 +287,7 @@ class ModelWork:
         await self._hive_work.ensure(hive.id, task.job, task.story, task.by)
         await self._until_online(hive, row.name)
         client = await hive.reach()
-        sha256 = row.sha256 if row.state == "ready" else await _cancelled(client, row.fetch)
+        sha256 = row.sha256 if row.has_arrived else await _cancelled(client, row.fetch)
         if sha256 is not None and not self._models.have_file(sha256, model):
             await client.remove_file(sha256, timeout=REMOVAL_TIMEOUT)
         return None

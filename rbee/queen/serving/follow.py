@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Literal
 
-from rbee.errors import RbeeError, UnknownWorker, WorkerFailed
+from rbee.errors import CatalogFailed, RbeeError, UnknownWorker, WorkerFailed
 from rbee.narration import WORKER_AWAKE, WORKER_UNPLACED
 from rbee.queen.serving.failures import Failures
 from rbee.queen.serving.parts import Parts
@@ -58,6 +59,7 @@ class Follower:
             heard = loop.time()
             worker = self._known.take(worker.hive_id, seen)
         await learn(self._models, worker.seen)
+        await self._note_file(start.model, "ready")
         took = shown_span(loop.time() - start.began)
         story = start.story.about(hive=worker.hive_id, worker=worker.id)
         story.narrate(
@@ -74,6 +76,8 @@ class Follower:
     async def failed(self, worker: Worker) -> RbeeError:
         """Note that a worker has failed, remove what is left of it, and return the error."""
         failure = self._failures.note(worker.hive_id, worker.seen)
+        if worker.seen.is_file_missing:
+            await self._note_file(worker.seen.model, "missing")
         story = self._narrator.about(model=worker.seen.model)
         text = f"removing what is left of {worker.id}: {failure.reason}"
         try:
@@ -81,6 +85,17 @@ class Follower:
         except RbeeError as error:
             log.warning("%s, which has failed, is not removed: %s", worker.id, error.message)
         return self._failures.error(failure, self._hint(worker.seen.model))
+
+    async def _note_file(self, name: str, state: Literal["ready", "missing"]) -> None:
+        """Store whether the last start found a model's file; a failure is logged."""
+        model = self._models.find(name)
+        if model is None or not model.row.has_arrived or model.row.state == state:
+            return
+        reason = f"the last start did not find {model.row.path}" if state == "missing" else ""
+        try:
+            await self._models.set_state(model, state, reason)
+        except CatalogFailed as error:
+            log.error("that the file of %s is %s could not be stored: %s", name, state, error.message)
 
     def _loading(self, start: Start, worker: Worker) -> str:
         percent = worker.seen.percent

@@ -205,7 +205,8 @@ class Starter:
 
     def _row(self, name: str) -> ModelRow:
         row = self._models.model(name).row
-        if row.state != "ready" or row.path is None:
+        # A file that is missing may be back: only a start shows it, as the hive's user may not look there.
+        if not row.has_arrived or row.path is None:
             raise ModelNotReady(
                 f"the model {name} is {row.state}{f': {row.reason}' if row.reason else ''}",
                 hint=self._scope.rbeectl(f"model show {name}"),

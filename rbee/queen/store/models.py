@@ -61,6 +61,11 @@ class ModelRow:
     created_at_ms: Count
     problem: Text | None = None
 
+    @property
+    def has_arrived(self) -> bool:
+        """Is its file known, whether or not it is still there?"""
+        return self.state in ("ready", "missing")
+
 
 class Learned(NamedTuple):
     """The most memory that workers of a model have used, with `context` tokens on a `kind` of device."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from testbed.machine import Machine
+from testbed.tiny_model import says
 
 from tests.system.commands import add_hive, override, rbeectl
 from tests.system.serve.served import (
     assert_nothing_is_left,
     await_worker,
     chat,
+    serve_model,
     serve_rude,
     succeed,
     worker,
@@ -23,6 +26,11 @@ from tests.system.serve.served import (
 def machine(serving: Machine) -> Machine:
     add_hive(serving)
     return serving
+
+
+def view(machine: Machine, name: str) -> Any:
+    """The model as `rbeectl model show` has it."""
+    return succeed(machine, "model", "show", name, "--json").json
 
 
 def status(machine: Machine) -> str:
@@ -53,6 +61,23 @@ def test_an_engine_that_dies_while_it_loads(machine: Machine, behaviour: dict[st
     assert why in failed["reason"]
     assert why in status(machine)
     assert worker_processes(machine) == []
+
+
+def test_a_file_that_is_gone_is_missing_until_it_is_back(machine: Machine) -> None:
+    serve_model(machine, "bee", says("I am bee one."))
+    path = view(machine, "bee")["path"]
+    machine.run("mv", path, f"{path}.away")
+
+    assert "is gone" in chat(machine, "bee").json["error"]["message"]
+    assert view(machine, "bee")["state"] == "missing"
+    assert re.search(r"(?m)^bee\s.*missing", succeed(machine, "model", "list").out)
+    doctor = rbeectl(machine, "doctor", user=None)
+    assert f"the file of model bee is gone: {path} on localhost" in doctor.out
+    assert worker_processes(machine) == []
+
+    machine.run("mv", f"{path}.away", path)
+    assert chat(machine, "bee").text == "I am bee one."
+    assert view(machine, "bee")["state"] == "ready"
 
 
 def test_an_engine_that_hangs_while_it_loads_is_ended(machine: Machine) -> None:

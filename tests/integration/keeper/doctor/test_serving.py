@@ -27,6 +27,8 @@ Look = Callable[..., list[Complaint]]
 def look(awake: PlayedBus, with_queen: Callable[..., Any], tmp_path: Path) -> Look:
     """What the doctor complains of beside a queen with these models."""
     (tmp_path / "run").mkdir()
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/bee.gguf").touch()
     (tmp_path / "run/rbee").symlink_to(tmp_path)
     units = tmp_path / "run/systemd/units"
     units.mkdir(parents=True)
@@ -69,6 +71,18 @@ def test_models_and_workers_that_are_not_well_are_named(look: Look) -> None:
         REFUSED,
         "worker bee-1 of model bee has failed: signal 9",
     ]
+
+
+def test_a_file_that_is_gone_is_named_before_a_start_finds_out(look: Look, tmp_path: Path) -> None:
+    (tmp_path / "srv/bee.gguf").unlink()
+    gone = "the file of model bee is gone: /srv/bee.gguf on localhost"
+    assert texts(look(PlayedModels())) == [gone, REFUSED]
+
+    # What is on another machine, or cannot be looked at, is not judged.
+    assert gone not in texts(look(PlayedModels(replace(MODEL, hive_id="gpu1"))))
+    (tmp_path / "srv").rmdir()
+    (tmp_path / "srv").symlink_to("srv")
+    assert texts(look(PlayedModels())) == [REFUSED]
 
 
 def test_a_model_without_an_engine_is_named(look: Look) -> None:

@@ -70,3 +70,21 @@ async def test_a_worker_that_is_stopped_while_it_loads_is_reported(tmp_path: Pat
             refused = await client.refused()
 
         assert refused.problem["detail"] == "bee-1 was stopped while it loaded bee"
+
+
+async def test_a_file_that_a_start_did_not_find_is_missing_until_one_does(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.loads_at_once = False
+        bee = played.queen.library.models.model("bee")
+        async with played.client() as client:
+            await until(lambda: len(played.hive.workers) == 1)
+            await played.hive.becomes("bee-1", "failed", reason="it is gone", is_file_missing=True)
+            await client.refused()
+        assert (bee.row.state, bee.row.reason) == ("missing", f"the last start did not find {bee.row.path}")
+
+        await played.at_rest()
+        async with played.client() as client:
+            await until(lambda: "bee-2" in played.hive.workers)
+            await played.hive.loads("bee-2")
+            await client.granted()
+        assert (bee.row.state, bee.row.reason) == ("ready", "")

@@ -182,13 +182,13 @@ async def test_an_engine_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         assert "llama-server: /usr/bin/llama-server is missing" in refused.problem["detail"]
 
 
-async def test_a_model_whose_file_is_not_there_is_refused(tmp_path: Path) -> None:
+async def test_a_model_whose_file_has_not_come_is_refused(tmp_path: Path) -> None:
     async with a_queen(tmp_path) as played:
-        await played.model("bee", state="missing", reason="it was moved")
+        await played.model("bee", state="failed", reason="404 Not Found")
         refused = await played.ask()
 
         assert isinstance(refused, Refused)
-        assert refused.problem["detail"] == "the model bee is missing: it was moved"
+        assert refused.problem["detail"] == "the model bee is failed: 404 Not Found"
 
 
 async def test_what_was_learned_counts_for_the_next_start(tmp_path: Path) -> None:

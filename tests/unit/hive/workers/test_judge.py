@@ -86,4 +86,5 @@ def test_a_start_after_an_end_says_which_and_why() -> None:
     ],
 )
 def test_each_end_is_explained_with_its_cure(state: UnitState, reason: str) -> None:
-    assert of(state, "it ended") == Verdict("failed", reason)
+    verdict = Verdict("failed", reason, is_file_missing="file /srv/bee.gguf is gone" in reason)
+    assert of(state, "it ended") == verdict
