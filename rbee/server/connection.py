@@ -52,7 +52,8 @@ IDLE_TIMEOUT = 75.0
 DAEMON_IDLE_TIMEOUT = 7500.0
 """The same for a daemon's, which stays open: longer than rbee.client.link keeps its end."""
 
-CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256)
+CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256, a_daemon=1280)
+"""A daemon's process: the gateway has one for each of its requests, 1024 at most, and a reserve."""
 
 HIVE_CONNECTIONS = Bound(total=32_768, kept=0, a_user=24, a_process=24)
 """For peers over TCP with a credential: the control connection, those for the queen's requests

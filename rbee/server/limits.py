@@ -14,13 +14,14 @@ class Bound(NamedTuple):
     """How many at once: in `total`, for one user, and for one process.
 
     For remote peers the address or the credential counts as user and as process. `kept` more are reserved
-    for root and the daemons, whatever others do.
+    for root and the daemons, whatever others do. A daemon's process may have `a_daemon`, if that is not None.
     """
 
     total: int
     kept: int
     a_user: int
     a_process: int
+    a_daemon: int | None = None
 
 
 class Limits:
@@ -33,7 +34,7 @@ class Limits:
     def __init__(self, what: str, bound: Bound, daemons: Collection[int] = ()) -> None:
         self._what = what
         self._bound = bound
-        self._free = frozenset({0, *daemons})
+        self._daemons = frozenset(daemons)
         self.taken = 0
         self._by_user: Counter[Hashable] = Counter()
         self._by_process: Counter[Hashable] = Counter()
@@ -41,9 +42,11 @@ class Limits:
     def check(self, peer: AnyPeer) -> None:
         """Raise TooMany if this peer may not have one more."""
         (user, user_text), (process, process_text) = peer.owner, peer.process
-        bound, is_free = self._bound, user in self._free
-        if self._by_process[process] >= bound.a_process:
-            raise self._too_many(bound.a_process, f" by {process_text}", "one process may")
+        bound, is_daemon = self._bound, user in self._daemons
+        is_free = is_daemon or user == 0
+        share = bound.a_process if bound.a_daemon is None or not is_daemon else bound.a_daemon
+        if self._by_process[process] >= share:
+            raise self._too_many(share, f" by {process_text}", "one process may")
         if not is_free and self._by_user[user] >= bound.a_user:
             raise self._too_many(bound.a_user, f" by {user_text}", f"one {user_text.split()[0]} may")
         if self.taken >= bound.total + (bound.kept if is_free else 0):

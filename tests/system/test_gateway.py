@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from testbed.machine import Machine
 
+from tests.self_signed import self_signed
 from tests.system.commands import active, rbeectl
 
 SERVICE, SOCKET, TCP = "rbee-gateway.service", "rbee-gateway.socket", "rbee-gateway-tcp.socket"
@@ -44,27 +39,6 @@ def open_tcp(machine: Machine) -> None:
     machine.run("sh", "-c", f"install -d -o queen-rbee -m 700 {OPEN.rpartition('/')[0]} && touch {OPEN}")
     machine.run("systemctl", "stop", SERVICE)
     machine.run("systemctl", "start", TCP)
-
-
-def self_signed() -> tuple[str, str]:
-    """A certificate for 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate.public_bytes(pem).decode(), private.decode()
 
 
 def test_the_first_client_wakes_it_and_only_the_group_may(machine: Machine) -> None:

@@ -6,44 +6,24 @@ import asyncio
 import resource
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from rbee.gateway.listeners import CERTIFICATE, KEY, sort_sockets
 from rbee.scope import GATEWAY_TCP_SOCKETS, SYSTEM
 from tests.integration.gateway.stage import ASKED, CHAT, Stage, ask, client_of, error_in, run
 from tests.integration.gateway.test_keys import BEARER, HASH
+from tests.self_signed import self_signed
 
 
 @pytest.fixture
 def credentials(tmp_path: Path) -> Path:
     """The folder of a unit's credentials, with a certificate for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
     folder = tmp_path / "credentials"
     folder.mkdir()
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(pem))
-    (folder / KEY).write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    for name, content in zip((CERTIFICATE, KEY), self_signed(), strict=True):
+        (folder / name).write_text(content)
     return folder
 
 

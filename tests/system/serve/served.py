@@ -32,10 +32,15 @@ def serving_machine(tree: Path, engine: Path) -> Iterator[Machine]:
     """A machine with llama-server, and with the tests' own engine, which misbehaves."""
     with Machine(tree, bind_ro=[f"{engine}:{ENGINE_INSIDE}"]) as machine:
         use_engine(machine)
-        program = (HERE / "rude_engine").read_text()
-        machine.run("install", "/dev/stdin", "/usr/local/bin/rude-engine", input=program)
-        put(machine, "/etc/rbee/engines.d/rude.conf", RUDE_ENGINE)
+        install_rude(machine)
         yield machine
+
+
+def install_rude(machine: Runs) -> None:
+    """Install the tests' own engine."""
+    program = (HERE / "rude_engine").read_text()
+    machine.run("install", "/dev/stdin", "/usr/local/bin/rude-engine", input=program)
+    put(machine, "/etc/rbee/engines.d/rude.conf", RUDE_ENGINE)
 
 
 class Response(NamedTuple):
@@ -167,7 +172,7 @@ def worker_units(machine: Machine) -> list[str]:
     return [line.split()[0] for line in listed.stdout.splitlines()]
 
 
-def worker_processes(machine: Machine) -> list[str]:
+def worker_processes(machine: Runs) -> list[str]:
     """All processes of workers' users, and of engines whoever runs them."""
     listed = machine.run("ps", "-eo", "pid=,user:32=,args=").stdout.splitlines()
     return [line for line in listed if " rbee-w-" in line or "rude-engine" in line or "llama-server" in line]

@@ -8,6 +8,7 @@ from testbed.tiny_model import says
 
 from tests.system.commands import add_hive, await_stopped, main_pid, override, unit
 from tests.system.serve.served import (
+    assert_nothing_is_left,
     await_worker,
     chat,
     post,
@@ -21,6 +22,12 @@ from tests.system.serve.served import (
 )
 
 DAEMONS = ("queen-rbee.service", "rbee-hive.service", "rbee-gateway.service")
+
+STEPS = (
+    "request-held", "worker-placed", "worker-loading", "engine-starting", "worker-ready", "worker-awake",
+    "request-woke",
+)  # fmt: skip
+"""The lines of a cold start, by gateway, queen, hive and launcher, in their order."""
 
 
 def assert_the_book_has_all(machine: Machine) -> None:
@@ -68,26 +75,33 @@ def test_a_daemon_that_restarts_costs_no_worker_and_no_stream_but_its_own(
     assert_the_book_has_all(serving)
 
 
-@pytest.mark.parametrize("event", ["worker-placed", "worker-loading"])
-@pytest.mark.parametrize("daemon", DAEMONS)
-def test_a_daemon_that_is_killed_in_a_cold_start(serving: Machine, daemon: str, event: str) -> None:
-    add_hive(serving)
-    serve_rude(serving, "rude", {"load_s": 2})
-    assert post(serving, "/v1/chat/completions", question("nobody")).status == 404  # all are awake
-    first = serving.popen(
+def kill_in_a_cold_start(machine: Machine, step: str, victim: str) -> None:
+    """Ask a sleeping model, and kill the main process of a unit as soon as this line is in the journal."""
+    since = machine.run("date", "+@%s.%6N").stdout.strip()
+    first = machine.popen(
         "curl", "--silent", "--unix-socket", "/run/rbee/openai.sock", "--max-time", "60", "--data-binary",
         question("rude"), "http://rbee/v1/chat/completions", user="ada",
     )  # fmt: skip
-    serving.run(
-        "sh",
-        "-c",
-        f"until journalctl --quiet --output=cat RBEE_EVENT={event} | grep -q .; do sleep 0.02; done",
-    )
-    serving.run("kill", "-KILL", str(main_pid(serving, daemon)))
+    told = f"journalctl --quiet --output=cat --since={since} RBEE_EVENT={step} | grep -q ."
+    pid = f"pid=$(systemctl show -P MainPID '{victim}' | grep -vx 0)"
+    machine.run("sh", "-c", f"until {told}; do sleep 0.02; done; until {pid}; do :; done; kill -KILL $pid")
     first.communicate(timeout=70)
-    assert chat(serving, "rude", seconds=60).text == "word0 word1 word2"
-    assert len(worker_units(serving)) == 1
-    assert_the_book_has_all(serving)
+
+
+@pytest.mark.parametrize("victim", [*DAEMONS, "rbee-worker@*"])
+def test_what_is_killed_at_any_step_of_a_cold_start(serving: Machine, victim: str) -> None:
+    add_hive(serving)
+    serve_rude(serving, "rude", {"load_s": 0.5})
+    # A worker has a process from there on: the launcher, which becomes the engine.
+    for step in STEPS if victim in DAEMONS else STEPS[STEPS.index("engine-starting") :]:
+        post(serving, "/v1/chat/completions", question("nobody"))  # all are awake
+        kill_in_a_cold_start(serving, step, victim)
+        assert chat(serving, "rude", seconds=60).text == "word0 word1 word2", step
+        assert len(worker_units(serving)) == 1, step
+        assert_the_book_has_all(serving)
+        succeed(serving, "unserve", "rude")
+        assert_nothing_is_left(serving)
+        succeed(serving, "serve", "rude")
 
 
 def test_an_engine_that_is_killed_is_started_again(serving: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -18,7 +19,8 @@ from testbed.trees import Trees
 
 from tests.nvml import StubCard
 from tests.system.cards import install_library, load_driver, play_bus, plug, show
-from tests.system.commands import HIVE, add_hive, main_pid, put, unit
+from tests.system.commands import HIVE, add_hive, main_pid, override, put, unit
+from tests.system.serve.served import chat, install_rude, rude, succeed, worker, worker_processes
 
 GIB = 2**30
 MIB = 2**20
@@ -155,7 +157,9 @@ def emulated(suite: str, trees: Trees, debs: list[Path]) -> Iterator[UserModeMac
         yield machine
 
 
-def test_ram_is_told_by_worker_and_unit_within_the_limit_of_the_slice(emulated: UserModeMachine) -> None:
+def test_ram_is_told_by_holder_and_who_takes_more_than_there_is_is_ended(
+    emulated: UserModeMachine,
+) -> None:
     machine = emulated
     add_hive(machine)
     total = pools(machine)["ram"]["total_bytes"]
@@ -181,3 +185,21 @@ def test_ram_is_told_by_worker_and_unit_within_the_limit_of_the_slice(emulated: 
     limited = pools(machine)["ram"]
     assert limited["total_bytes"] == 512 * MIB < total
     assert limited["free_bytes"] <= 512 * MIB - first["bytes"] + MIB
+
+    # An engine that takes more than its claim, and more than there is, is ended by the kernel, and it alone.
+    machine.run("systemctl", "stop", WORKER, "trainer.service")
+    override(machine, "rbee-worker@.service", "[Unit]\nStartLimitBurst=1\n")
+    install_rude(machine)
+    content = base64.b64encode(rude({"eats": 600 * MIB})).decode()
+    machine.run("sh", "-c", "base64 -d >/srv/rude.gguf", input=content)
+    succeed(machine, "model", "add", "rude", "/srv/rude.gguf")
+    succeed(machine, "serve", "rude", "--engine", "rude")
+    refused = chat(machine, "rude", seconds=60)
+    assert refused.status == 502, refused
+    assert "out of memory: the kernel has ended it" in refused.json["error"]["message"]
+    assert "out of memory" in worker(machine, "rude")["reason"]
+    assert worker_processes(machine) == []
+    after = pools(machine)["ram"]
+    assert after["claimed_bytes"] == 0
+    assert after["free_bytes"] > 256 * MIB
+    assert unit(machine, HIVE, "NRestarts")["NRestarts"] == "0"

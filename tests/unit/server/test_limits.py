@@ -74,6 +74,7 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "connection between requests": (f"{connection.IDLE_TIMEOUT:g} s", "closed"),
         "connection between requests, hive": (f"{connection.DAEMON_IDLE_TIMEOUT:g} s", "closed"),
         "connections of a process": (f"{CONNECTIONS.a_process}", many),
+        "connections of the gateway": (f"{CONNECTIONS.a_daemon}", many),
         "connections of a user": (f"{CONNECTIONS.a_user}", many),
         "connections of all": (f"{CONNECTIONS.total}", many),
         "stories read by a process": (f"{STREAMS.a_process}", many),
@@ -178,6 +179,13 @@ def test_a_process_has_its_share_and_leaves_the_rest_to_others_of_its_user(uid: 
 
     assert take(seats, uid, [7] * 9) == 4
     assert take(seats, uid, [8]) == 1
+
+
+def test_a_daemon_s_process_has_a_share_of_its_own() -> None:
+    seats = Limits("seats are taken", BOUND._replace(a_daemon=7), daemons=(HIVE,))
+
+    assert take(seats, HIVE, [7] * 9) == 7
+    assert take(seats, ROOT, [8] * 9) == 4
 
 
 def test_a_user_has_a_share_and_leaves_the_rest_to_others() -> None:

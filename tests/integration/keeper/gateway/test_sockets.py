@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rbee.errors import UnitFailed
-from rbee.scope import GATEWAY_SOCKET_UNIT, GATEWAY_UNIT, QUEEN_UNIT
+from rbee.scope import GATEWAY_SOCKET_UNIT, GATEWAY_UNIT
 from tests.integration.keeper.played_models import PlayedModels
 from tests.unit.keeper.doubles import Rbeectl, WithQueen
 from tests.unit.played_systemd import INACTIVE, NOT_FOUND, PlayedBus
@@ -31,11 +30,3 @@ def test_a_machine_without_a_gateway_serves_all_the_same(
 
     assert ran.code == 0
     assert "To ask it" not in ran.out
-
-
-def test_waking_has_the_gateway_listen_and_does_not_fail_with_it(bus: PlayedBus, rbeectl: Rbeectl) -> None:
-    bus.states[GATEWAY_SOCKET_UNIT] = INACTIVE
-    bus.refusals["start", GATEWAY_SOCKET_UNIT] = UnitFailed("no")
-
-    assert rbeectl("wake").code == 0
-    assert bus.asked == [("start", QUEEN_UNIT), ("start", GATEWAY_SOCKET_UNIT)]
