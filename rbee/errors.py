@@ -1,4 +1,4 @@
-"""The errors of all three programs.
+"""The errors of all programs.
 
 Each error has a message, may have a cure (`hint`), and has the exit code of a program that fails with it
 and the HTTP status of an answer with it. It is sent as a problem document of RFC 9457.
@@ -95,7 +95,7 @@ class TooSlow(RbeeError):
 class TooMany(RbeeError):
     """A limit on how many of something exist at once, or on how often, is reached."""
 
-    slug, title, exit_code, status = "too-many", "Too much at once", 1, 503
+    slug, title, exit_code, status = "too-many", "Too many at once", 1, 503
 
 
 class NotPermitted(RbeeError):
@@ -135,7 +135,7 @@ class NoMemory(RbeeError):
 
 
 class CardLoads(NoMemory):
-    """Another worker loads its model on the card; one at a time does."""
+    """Another worker is loading its model on the card, which loads one at a time."""
 
     slug, title = "card-loads", "The card is loading another model"
 
@@ -165,7 +165,7 @@ class WorkerExists(RbeeError):
 
 
 class WorkerNotReady(RbeeError):
-    """The worker answers no requests: it loads, stops, or has failed."""
+    """The worker answers no requests: it is loading or stopping, or has failed."""
 
     slug, title, exit_code, status = "worker-not-ready", "The worker is not ready", 1, 409
 
@@ -201,7 +201,7 @@ class UnknownToken(RbeeError):
 
 
 class BadToken(RbeeError):
-    """A token that cannot be used. Why is reported only if its secret was right."""
+    """A token that cannot be used. The reason is reported only if its secret was right."""
 
     slug, title, exit_code, status = "bad-token", "The token is not valid", 77, 403
 
@@ -225,7 +225,7 @@ class BadKey(RbeeError):
 
 
 class KeyNotForModel(RbeeError):
-    """A client's key is valid, and not for this model."""
+    """A client's key is valid, but not for this model."""
 
     slug, title, exit_code, status = "key-not-for-model", "The key is not for this model", 77, 403
 
@@ -237,7 +237,7 @@ class WrongQueen(RbeeError):
 
 
 class NotServed(RbeeError):
-    """The model is in the catalog, and is not woken for requests."""
+    """The model is in the catalog, but requests do not wake it."""
 
     slug, title, exit_code, status = "not-served", "The model is not served", 1, 404
 
@@ -255,7 +255,7 @@ class NoRoom(RbeeError):
 
 
 class StillWaiting(RbeeError):
-    """The request has waited as long as it may; the message has how far the worker is."""
+    """The request has waited as long as it may; the message has the worker's progress."""
 
     slug, title, exit_code, status = "still-waiting", "The model is not awake yet", 1, 503
 
@@ -291,7 +291,7 @@ class NoSuchMethod(RbeeError):
 
 
 class NotRunning(RbeeError):
-    """The queen is off or asleep, and the verb does not start it."""
+    """The daemon is off or asleep, and is not started for this request."""
 
     slug, title, exit_code, status = "not-running", "Not running", 3, 503
 
@@ -305,7 +305,7 @@ class Unreachable(RbeeError):
 class Disconnected(Unreachable):
     """The connection ended before or during the answer: the other side died, or was stopped."""
 
-    slug, title = "disconnected", "The other side went"
+    slug, title = "disconnected", "The connection was lost"
 
 
 class TimedOut(RbeeError):
@@ -326,7 +326,7 @@ class UnitFailed(RbeeError):
 class JobReplaced(UnitFailed):
     """Another job for the unit replaced this one: in systemd the last one wins."""
 
-    slug, title = "job-replaced", "Somebody else's job took its place"
+    slug, title = "job-replaced", "Another job replaced it"
 
 
 class HiveFailed(RbeeError):
@@ -371,7 +371,7 @@ class CatalogInUse(RbeeError):
 class JoinedAnew(RbeeError):
     """The hive's membership was replaced: it ends, and systemd starts it with the new one."""
 
-    slug, title, exit_code, status = "joined-anew", "The machine has joined anew", 1, 503
+    slug, title, exit_code, status = "joined-anew", "The machine has joined again", 1, 503
 
 
 class Stopping(RbeeError):

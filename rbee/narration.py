@@ -154,7 +154,7 @@ HIVE_EVENTS = frozenset(event.name for event in EVENTS if event.speaker == "bee 
 
 
 class Narrator:
-    """Takes lines and drops them. `fields` go with a line: job_id, hive, worker, actor_uid, actor_pid."""
+    """Takes lines and drops them. `fields` of a line become journal fields: job_id RBEE_JOB_ID."""
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
         """Narrate one line; never raises, never waits."""

@@ -8,8 +8,8 @@ import re
 def printable(text: str) -> str:
     """Return the text on one line, with all characters that Unicode calls unprintable as escapes.
 
-    These are controls, which include line ends, and marks that change the direction of text (Trojan Source,
-    CVE-2021-42574): they could control the terminal or mislead the reader.
+    These are control characters, line ends included, and marks that change the direction of text (Trojan
+    Source, CVE-2021-42574): they could control the terminal or mislead the reader.
     """
     if text.isprintable():
         return text
@@ -56,7 +56,7 @@ def decoded(content: bytes) -> str:
         if content.startswith(mark):
             raise NotUtf8(f"it is text in {encoding}, and must be UTF-8", encoding)
     if b"\0" in content[:2]:
-        raise NotUtf8("it begins as text in UTF-16 does, and must be UTF-8")
+        raise NotUtf8("it seems to be text in UTF-16, and must be UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,7 +67,7 @@ def decoded(content: bytes) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return the text, with its middle cut if it is longer: the start has what failed, the end why."""
+    """Return at most `limit` characters of a text, its middle cut: the start has what failed, the end why."""
     if len(text) <= limit:
         return text
     mark = " … "
@@ -76,9 +76,10 @@ def shortened(text: str, limit: int) -> str:
 
 
 def last_lines(text: str, limit: int = 700) -> str:
-    """Return the last lines of a program's output, joined by blanks; the end of a single longer line.
+    """Return the last lines of a program's output, joined by spaces; the end of a single longer line.
 
-    A program reports last why it ends, after banners, warnings and progress.
+    It has at most `limit` characters, and a mark if something is left out. A program reports why
+    it fails at its end, after banners, warnings and progress.
     """
     kept = ""
     for line in reversed(text.splitlines()):
@@ -90,7 +91,7 @@ def last_lines(text: str, limit: int = 700) -> str:
 
 
 def shown_span(seconds: float) -> str:
-    """Return seconds as text for people, such as '59.9 s'."""
+    """Return a span of seconds as text for people, such as '59.9 s' or '300 s'."""
     return f"{round(seconds, 1) if seconds >= 1 else float(f'{seconds:.1g}'):.6g} s"
 
 

@@ -117,7 +117,7 @@ def _cannot_connect_remote(place: object, error: Exception, scope: Scope) -> Rbe
             hint=f"On the queen's machine: {REMOTE.rbeectl('tcp enable')}; {REMOTE.rbeectl('wake')}",
         )
     if isinstance(error, TimeoutError):
-        return TimedOut(f"{place} did not take the connection in time")
+        return TimedOut(f"{place} did not accept the connection in time")
     if isinstance(error, OSError) and error.errno not in (errno.ECONNRESET, errno.EPIPE):
         return Unreachable(f"{place} cannot be reached ({_text(error)})")
     return Disconnected(f"the connection to {place} broke")
@@ -144,5 +144,5 @@ def cannot_connect(place: Path | object, error: Exception, scope: Scope = SYSTEM
             hint=scope.systemctl(f"status {QUEEN_SOCKET_UNIT} {HIVE_SOCKET_UNIT}"),
         )
     if isinstance(error, TimeoutError):
-        return TimedOut(f"{path} did not take the connection in time")
+        return TimedOut(f"{path} did not accept the connection in time")
     return Unreachable(f"{path} does not answer ({_text(error)})")

@@ -1,4 +1,4 @@
-"""A client of a request that continues as frames of rbee.wire.leases, with a descriptor among them.
+"""A client for requests that continue as frames of rbee.wire.leases, of which one brings a descriptor.
 
 The socket is read with recvmsg(2), as a transport of asyncio would drop the descriptor.
 """
@@ -60,7 +60,7 @@ async def engine_connection(
 ) -> socket.socket:
     """Return a connection to a worker's engine from its hive at a Unix socket; the caller closes it.
 
-    Raises as handover(), and what the hive refuses it with.
+    Raises as handover(), and the hive's refusal.
     """
     target = HiveRoutes.CONNECT.url(worker_id=worker_id)
     async with handover(path, target, CONNECT_PROTOCOL, timeout=timeout, scope=scope) as connection:
@@ -104,7 +104,7 @@ class Handover:
         while (rest := answer.feed(await self._read(), self._path)) is None:
             pass
         if answer.upgrade != protocol:
-            raise Unreachable(f"{self._path} changed to '{answer.upgrade:.100}' instead of {protocol}")
+            raise Unreachable(f"{self._path} switched to '{answer.upgrade:.100}' instead of {protocol}")
         self._received += rest
 
     async def send(self, frame: Frame) -> None:
@@ -213,7 +213,7 @@ class _Answer:
         status = self._parser.get_status_code()
         if status >= 400:
             raise refusal(self._body, status)
-        raise Unreachable(f"{path} answers with {status} and does not change the protocol")
+        raise Unreachable(f"{path} answers with {status} and does not switch protocols")
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -310,7 +310,7 @@ class HiveClient:
         self._work_links = work_links or link
 
     async def health(self, *, timeout: float) -> HiveHealth:
-        """Return which hive it is, and which queen's."""
+        """Return the identity of the hive, and of its queen."""
         return await self._link.ask(HiveRoutes.HEALTH, timeout=timeout)
 
     async def devices(self, *, job_id: str | None, timeout: float) -> Devices:

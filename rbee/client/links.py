@@ -14,7 +14,7 @@ AT_ONCE = 64
 """Requests at once; more wait for their turn."""
 
 KEPT = 4
-"""Connections that are kept without a request."""
+"""Idle connections that are kept."""
 
 
 class Links:

@@ -1,1 +1,1 @@
-"""Engines: the programs that serve a model, as drop-ins describe them."""
+"""Engines: the programs that serve a model, as configuration files describe them."""

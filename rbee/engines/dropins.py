@@ -1,8 +1,8 @@
-"""Finds the engines in the folders of a scope, with the precedence of systemd's own files.
+"""Finds the engines in the folders of a scope, with the precedence of systemd's own files (rbee.engine(5)).
 
-NAME.conf is that of the first folder that has one: the administrator's masks the package's, and one that is
-empty or a link to /dev/null masks the engine. NAME.conf.d/*.conf of all folders are read after it, sorted by
-file name; of two with the same name the one in the earlier folder counts.
+NAME.conf is read from the first folder that has one: the administrator's overrides the package's, and one
+that is empty or a link to /dev/null masks the engine. The drop-ins NAME.conf.d/*.conf of all folders are read
+after it, sorted by file name; of two with the same name the one in the earlier folder counts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rbee.scope import SYSTEM, Scope
 from rbee.text import NotUtf8, decoded, printable
 
 ENGINES_MAX = 64
-"""Engines that are read; more are reported as a problem."""
+"""The most engines that are read; each further one is reported as a problem."""
 
 SIZE_MAX = 64 * 1024
-"""Bytes of a file."""
+"""The most bytes of a file."""
 
 
 class Found(NamedTuple):
-    """The engines by name, and what was refused: file, line and reason."""
+    """The engines by name, and the problems of those that were refused: FILE:LINE: REASON."""
 
     engines: dict[str, Engine]
     problems: tuple[str, ...]
@@ -37,7 +37,7 @@ class _RefusedError(Exception):
 
 
 def load(scope: Scope = SYSTEM, root: Path = Path("/")) -> Found:
-    """Read the drop-ins below `root`. Raises nothing: what is not valid is among the problems."""
+    """Return the engines whose files are below `root`. Raises nothing: what is not valid is a problem."""
     folders = [root / folder for folder in scope.engine_folders]
     engines: dict[str, Engine] = {}
     problems = []
@@ -45,7 +45,7 @@ def load(scope: Scope = SYSTEM, root: Path = Path("/")) -> Found:
         if _is_masked(path):
             continue
         if len(engines) >= ENGINES_MAX:
-            problems.append(f"{path}: there are more than {ENGINES_MAX} engines, and it is not read")
+            problems.append(f"{path}: not read, as there are more than {ENGINES_MAX} engines")
             continue
         try:
             engines[name] = _read(name, path, _additions(folders, name))
@@ -55,7 +55,7 @@ def load(scope: Scope = SYSTEM, root: Path = Path("/")) -> Found:
 
 
 def _named(folders: list[Path]) -> dict[str, Path]:
-    """The file NAME.conf of each name, in the first folder that has it."""
+    """Return the file NAME.conf of each name, from the first folder that has it."""
     found: dict[str, Path] = {}
     for folder in folders:
         for path in _listed(folder):
@@ -75,7 +75,7 @@ def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.name.endswith(".conf") and not path.is_dir())
     except OSError:
-        return []  # there is none, or it may not be read
+        return []  # the folder does not exist, or may not be read
 
 
 def _is_masked(path: Path) -> bool:
@@ -89,7 +89,7 @@ def _is_masked(path: Path) -> bool:
 def _read(name: str, path: Path, additions: Iterator[Path]) -> Engine:
     if not re.fullmatch("[a-z0-9-]{1,64}", name):
         raise _RefusedError(
-            f"{path}: an engine's name is made of small English letters, digits and '-', and is '{name:.64}'"
+            f"{path}: an engine's name has 1 to 64 lowercase letters a to z, digits and '-', not '{name:.64}'"
         )
     engine = Engine(name, path)
     for one in (path, *additions):
@@ -106,7 +106,7 @@ def _apply(engine: Engine, path: Path) -> Engine:
         with path.open("rb") as file:
             content = file.read(SIZE_MAX + 1)
         if len(content) > SIZE_MAX:
-            raise _RefusedError(f"{path}: it is larger than {SIZE_MAX} bytes")
+            raise _RefusedError(f"{path}: it has more than {SIZE_MAX} bytes")
         assignments = parse(decoded(content))
     except OSError as error:
         raise _RefusedError(f"{path}: it cannot be read ({error.strerror})") from error
@@ -116,7 +116,7 @@ def _apply(engine: Engine, path: Path) -> Engine:
         raise _RefusedError(f"{path}:{error.line}: {error.reason}") from error
     for line, section, key, value in assignments:
         if section != "Engine":
-            raise _RefusedError(f"{path}:{line}: there is no section [{section:.64}], only [Engine]")
+            raise _RefusedError(f"{path}:{line}: unknown section [{section:.64}]; the only one is [Engine]")
         try:
             engine = engine.assign(key, value)
         except ValueError as error:

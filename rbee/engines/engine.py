@@ -1,4 +1,4 @@
-"""An engine, as its drop-in describes it: the command line that serves a model."""
+"""An engine, as its configuration files describe it: the command line that serves a model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SPECIFIERS = {
     "C": "the tokens of the contexts of all slots together",
     "n": "the slots: how many requests are answered at once",
     "t": "the threads",
-    "d": "where it runs: cpu or gpu",
-    "g": "the layers on the card: 999 for all, or 0",
+    "d": "the kind of device: cpu or gpu",
+    "g": "the layers on the card: 999, which is all, or 0 on the processors",
     "u": "the card's UUID; empty on the processors",
-    "f": "the share of the pool's memory that the worker may use, such as 0.57",
+    "f": "the share of the pool's memory that the worker has claimed, such as 0.570",
 }
 """What may be used in Exec=, Environment= and Estimate=."""
 
@@ -35,7 +35,7 @@ _SAMPLE = dict.fromkeys(SPECIFIERS, "")
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker's engine is to serve, and with what; sizes in bytes."""
+    """What a worker's engine is to serve, and with which resources; `context` in tokens, sizes in bytes."""
 
     model: Path
     socket: Path
@@ -44,13 +44,13 @@ class Task:
     slots: int
     threads: int
     uuid: str | None = None
-    """The card's; None on the processors."""
+    """The card's; '' if it is not known, None on the processors."""
     claim: int = 0
     total: int | None = None
-    """The memory of the pool, if it is known."""
+    """The memory of the pool, None if it is not known."""
 
     def specifiers(self) -> dict[str, str]:
-        """Return what each specifier stands for."""
+        """Return the value of each specifier."""
         is_gpu = self.uuid is not None
         share = min(self.claim / self.total, 1.0) if self.total else 0.9
         return {
@@ -68,7 +68,8 @@ class Task:
         }
 
 
-# What a key's value may be. Each takes the value so far and the text, and raises ValueError.
+# The parsers of the keys' values. Each takes the value so far and the text of one more assignment, and raises
+# ValueError, whose text continues "KEY= ".
 
 
 def _command(_before: tuple[str, ...], text: str) -> tuple[str, ...]:
@@ -76,9 +77,9 @@ def _command(_before: tuple[str, ...], text: str) -> tuple[str, ...]:
     for word in words:
         expand(word, _SAMPLE)
     if words and not words[0].startswith("/"):
-        raise ValueError(f"the program must be an absolute path, and is '{words[0]:.200}'")
+        raise ValueError(f"must begin with an absolute path, not '{words[0]:.200}'")
     if words and "%" in words[0]:
-        raise ValueError("the program's path may have no specifier")
+        raise ValueError("may have no specifier in the program's path")
     return words
 
 
@@ -86,7 +87,7 @@ def _formats(before: tuple[str, ...], text: str) -> tuple[str, ...]:
     known = get_args(Format)
     for word in text.split():
         if word not in known:
-            raise ValueError(f"there is no format '{word:.64}'; there are {' and '.join(known)}")
+            raise ValueError(f"has the unknown format '{word:.64}'; known are {' and '.join(known)}")
     return (*before, *(word for word in text.split() if word not in before)) if text else ()
 
 
@@ -109,7 +110,7 @@ def _environment(before: tuple[tuple[str, str], ...], text: str) -> tuple[tuple[
     for word in split_words(text):
         name, equals, value = word.partition("=")
         if not equals or not name.replace("_", "a").isalnum() or name[0].isdigit() or not name.isascii():
-            raise ValueError(f"must be NAME=value, and is '{word:.200}'")
+            raise ValueError(f"must be NAME=value, not '{word:.200}'")
         expand(value, _SAMPLE)
         added[name] = value
     return (*((name, value) for name, value in before if name not in added), *added.items())
@@ -121,7 +122,7 @@ def _key(name: str, default: Any, parse: Callable[[Any, str], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine. `file` is its main file. Words of commands still have their specifiers."""
+    """An engine. `file` is its NAME.conf. The specifiers in its commands and variables are not expanded."""
 
     name: str
     file: Path
@@ -132,29 +133,29 @@ class Engine:
     socket: str = _key("Socket", "unix", _socket)
     environment: tuple[tuple[str, str], ...] = _key("Environment", (), _environment)
     estimate: tuple[str, ...] = _key("Estimate", (), _command)
-    """A command that prints the bytes that a model needs. It is checked, and not asked yet."""
+    """A command that prints the bytes that a model needs. Its syntax is checked; it is not run yet."""
 
     def assign(self, key: str, text: str) -> Engine:
-        """Return the engine with one more assignment; an empty one restores the default. ValueError."""
+        """Return the engine with one more assignment; an empty one restores a default. Raises ValueError."""
         known = {one.metadata["key"]: one for one in fields(self) if "key" in one.metadata}
         if key not in known:
-            raise ValueError(f"is not a key of [Engine]; there are {', '.join(known)}")
+            raise ValueError(f"is not a key of [Engine]; the keys are {', '.join(known)}")
         name = known[key].name
         return replace(self, **{name: known[key].metadata["parse"](getattr(self, name), text)})
 
     def problem(self, root: Path = Path("/")) -> str | None:
-        """Why it cannot be used on this machine; None if it can.
+        """Return why it cannot be used on this machine; None if it can.
 
-        A worker's user is nobody's: others must be allowed to execute the program. By its mode, as access(2)
-        would answer for the hive, whose own sandbox executes less.
+        A worker runs as a dynamic user, so that "others" must be allowed to execute the program. The mode is
+        read instead of access(2), which would answer for the hive, whose sandbox may execute less.
         """
         program = self.command[0]
         try:
             status = os.stat(root / program.removeprefix("/"))
         except OSError as error:
-            return f"{program} is not there ({error.strerror})"
+            return f"{program} was not found ({error.strerror})"
         if not stat.S_ISREG(status.st_mode):
-            return f"{program} is not a file"
+            return f"{program} is not a regular file"
         if not status.st_mode & 0o001:
             return f"{program} may not be executed by others (its mode is {stat.filemode(status.st_mode)})"
         return None
@@ -164,11 +165,11 @@ class Engine:
         return EngineView(self.name, self.command[0], self.formats, str(self.file), self.problem(root))
 
     def argv(self, task: Task) -> list[str]:
-        """Return the command line for what it is to serve. Raises BadInput for a card without a UUID."""
+        """Return the command line for a task. Raises BadInput if it has %u and the card's UUID is unknown."""
         return self._expanded(self.command, task)
 
     def variables(self, task: Task) -> dict[str, str]:
-        """Return the environment variables for what it is to serve. Raises as argv()."""
+        """Return the environment variables for a task. Raises as argv()."""
         names = [name for name, _ in self.environment]
         values = self._expanded([value for _, value in self.environment], task)
         return dict(zip(names, values, strict=True))
@@ -177,12 +178,12 @@ class Engine:
         specifiers = task.specifiers()
         if task.uuid == "" and any("u" in _used(word) for word in words):
             raise BadInput(
-                f"the engine {self.name} names its card by the UUID (%u), and that of this card is not known",
+                f"the engine {self.name} selects its card by UUID (%u), and that of this card is not known",
                 field="pool",
             )
         return [expand(word, specifiers) for word in words]
 
 
 def _used(word: str) -> set[str]:
-    """Return the specifiers in a word; %% is none."""
+    """Return the letters of the specifiers in a word, with '%' for %%."""
     return set(re.findall("(?s)%(.)", word))

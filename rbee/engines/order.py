@@ -1,4 +1,4 @@
-"""What a hive orders of a worker's launcher, as environment variables in a file that systemd reads."""
+"""What the launcher of a worker is to run: environment variables in a file that the hive writes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "RBEE_"
-"""Of the variables that are for the launcher, and not for the engine."""
+"""The prefix of the variables for the launcher, which the engine does not get."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """The engine's command line and environment, and how the launcher finds that it is ready.
+    """The engine's command line and environment, and how the launcher finds out that it is ready.
 
-    `model` is where the engine sees the model, and `path` where it is on the machine, for messages; `size`
-    are its bytes, 0 if it is not known.
+    `name` is the model's. `model` is the path at which the engine sees it, `path` that on the machine, for
+    messages, and `size` its bytes, 0 if they are not known. `ready` is the path of a GET on `socket`.
     """
 
     name: str
-    """The model's."""
     engine: str
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -32,7 +31,7 @@ class Order:
     job_id: str | None = None
 
     def content(self) -> bytes:
-        """Return the environment file, see systemd.exec(5)."""
+        """Return the content of the environment file (EnvironmentFile= in systemd.exec(5))."""
         variables = {
             "RBEE_MODEL_NAME": self.name,
             "RBEE_ENGINE": self.engine,
@@ -49,10 +48,10 @@ class Order:
 
 
 def read_order(environ: Mapping[str, str]) -> Order:
-    """Return the order in a process's environment. Raises KeyError or ValueError."""
+    """Return the order in an environment. Raises KeyError or ValueError."""
     argv = json.loads(environ["RBEE_ARGV"])
     if not argv or not all(isinstance(word, str) for word in argv):
-        raise ValueError("RBEE_ARGV is no command line")
+        raise ValueError("RBEE_ARGV is not a command line")
     return Order(
         name=environ["RBEE_MODEL_NAME"],
         engine=environ["RBEE_ENGINE"],
@@ -68,7 +67,7 @@ def read_order(environ: Mapping[str, str]) -> Order:
 
 
 def _json(value: object) -> str:
-    """In ASCII and on one line, whatever a path has in it."""
+    """Return JSON, which is ASCII on one line whatever bytes a path has."""
     return json.dumps(value)
 
 

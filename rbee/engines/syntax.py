@@ -1,4 +1,4 @@
-"""The syntax of systemd's files and command lines, systemd.syntax(7) and systemd.service(5)."""
+"""The syntax of systemd's files and command lines: systemd.syntax(7) and systemd.service(5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ESCAPES = {
     "\\": "\\", '"': '"', "'": "'",
 }  # fmt: skip
 _CODES = {"x": (2, 16), "u": (4, 16), "U": (8, 16)}
-"""Digits and base of an escape by its letter; one of three octal digits has no letter."""
+"""The digits and the base of an escape, by its letter; octal escapes have no letter."""
 
 
 class BadLineError(ValueError):
@@ -23,7 +23,7 @@ class BadLineError(ValueError):
 
 
 class Assignment(NamedTuple):
-    """Key=value in a section; `line` is where it begins."""
+    """Key=value in a section; `line` is the number of its first line."""
 
     line: int
     section: str
@@ -49,9 +49,9 @@ def parse(text: str) -> list[Assignment]:
 
 
 def _joined(text: str) -> list[tuple[int, str]]:
-    """Return the lines with those that continue them, without comments and empty ones.
+    """Return each line, joined with its continuations, and its number; without comments and empty lines.
 
-    A comment between continued lines is left out, as systemd does.
+    A comment between continued lines is skipped, as in systemd.
     """
     lines: list[tuple[int, str]] = []
     begun: tuple[int, str] | None = None
@@ -72,7 +72,7 @@ def _joined(text: str) -> list[tuple[int, str]]:
 
 
 def split_words(value: str) -> tuple[str, ...]:
-    """Split a command line as systemd does: quotes and C's escapes, and no shell. Raises ValueError."""
+    """Split a command line as systemd does: with quotes and C escapes, without a shell. Raises ValueError."""
     words: list[str] = []
     word: str | None = None
     quote = ""
@@ -96,7 +96,7 @@ def split_words(value: str) -> tuple[str, ...]:
         else:
             word = (word or "") + character
     if quote:
-        raise ValueError(f"a quote ({quote}) is not closed")
+        raise ValueError(f"has a quote ({quote}) that is not closed")
     return tuple(words if word is None else [*words, word])
 
 
@@ -110,18 +110,18 @@ def _unescape(rest: str) -> tuple[str, str]:
     digits, base = _CODES.get(kind, (0, 0))
     code = rest[1 : 1 + digits]
     if not digits or not re.fullmatch(f"[0-9a-fA-F]{{{digits}}}", code):
-        raise ValueError(f"there is no escape \\{rest[:1]}")
+        raise ValueError(f"has the unknown escape \\{rest[:1]}")
     return _character(int(code, base)), rest[1 + digits :]
 
 
 def _character(code: int) -> str:
     if code == 0 or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-        raise ValueError(f"there is no character {code:#x}")
+        raise ValueError(f"has an escape for {code:#x}, which is not a valid character")
     return chr(code)
 
 
 def expand(word: str, specifiers: dict[str, str]) -> str:
-    """Replace each %x of a word by what it stands for, and %% by %. Raises ValueError."""
+    """Replace each specifier in a word by its value, and %% by %. Raises ValueError for an unknown one."""
 
     def replace(match: re.Match[str]) -> str:
         name = match[1]
@@ -129,7 +129,7 @@ def expand(word: str, specifiers: dict[str, str]) -> str:
             return "%"
         if name not in specifiers:
             known = " ".join(f"%{one}" for one in specifiers)
-            raise ValueError(f"there is no specifier %{name}; there are {known} %%")
+            raise ValueError(f"has the unknown specifier %{name}; known are {known} %%")
         return specifiers[name]
 
     return re.sub("(?s)%(.?)", replace, word)

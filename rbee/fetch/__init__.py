@@ -1,1 +1,1 @@
-"""rbee-fetch, the program of rbee-fetch@.service: fetches files into the store of models and removes them."""
+"""rbee-fetch, the program of rbee-fetch@.service: adds files to the store of models, and removes them."""

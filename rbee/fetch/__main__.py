@@ -1,4 +1,4 @@
-"""rbee-fetch: does what its credential `request` says; systemd follows it by its status text."""
+"""rbee-fetch: carries out the request in its credential `request`; its status text has the progress."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from rbee.wire.codec import decode
 log = logging.getLogger("rbee")
 
 STATUS_INTERVAL = 1.0
-"""Seconds between two status texts: systemd signals each over D-Bus."""
+"""Seconds between two status texts: systemd sends a D-Bus signal for each."""
 
 
 def request_of(environ: Mapping[str, str] = os.environ) -> StoreRequest:
-    """Return the request, from the unit's credential; raises BadRequest, which has nothing of it."""
+    """Return the request in the unit's credential. Raises BadRequest, without any text of the request."""
     path = Path(environ.get("CREDENTIALS_DIRECTORY", "/nowhere"), "request")
     try:
         request = decode(StoreRequest, json.loads(read_regular(path, META_MOST)))
     except OSError as error:
         raise BadRequest(
-            f"{path} cannot be read: {error.strerror}", hint="It is the hive that starts this."
+            f"{path} cannot be read: {error.strerror}", hint="Only the hive starts rbee-fetch."
         ) from error
     except (ValueError, RecursionError):
         raise BadRequest("the request is not JSON") from None
     except BadInput as error:
         raise BadRequest(f"the request is not valid: {error.message}") from None
     if [request.fetch, request.forget, request.remove].count(None) != 2:
-        raise BadRequest("the request is for none, or for several things at once")
+        raise BadRequest("the request must have exactly one of fetch, forget and remove")
     return request
 
 
 class Status:
-    """Sends progress as a status text, at most each STATUS_INTERVAL seconds; what it waits for at once."""
+    """Sends progress as a status text, at most every STATUS_INTERVAL seconds; that of a wait at once."""
 
     def __init__(self, notifier: Notifier, now: Callable[[], float] = time.monotonic) -> None:
         self._notifier = notifier
@@ -58,14 +58,14 @@ class Status:
         self._next = 0.0
 
     def report(self, progress: Progress) -> None:
-        """Send it, unless one was just sent."""
+        """Send it, unless one was sent less than STATUS_INTERVAL ago. The note of a wait has a ';'."""
         if self._now() >= self._next or ";" in progress.note:
             self._next = self._now() + STATUS_INTERVAL
             self._notifier.status(progress.text())
 
 
 def work(request: StoreRequest, works: Works, journal: Narrator, notifier: Notifier) -> None:
-    """Do what the request says; raises Verdict."""
+    """Carry out the request. Raises Verdict."""
     if request.forget is not None:
         works.forget(request.forget)
     if request.remove is not None:
@@ -81,13 +81,13 @@ def work(request: StoreRequest, works: Works, journal: Narrator, notifier: Notif
 
 
 def about(request: StoreRequest) -> dict[str, str]:
-    """Return the fields of the journal for a request."""
+    """Return the journal fields for a request."""
     fields = {"model": request.fetch.model, "fetch": request.fetch.id} if request.fetch else {}
     return fields | ({"job_id": request.job_id} if request.job_id else {})
 
 
 def run(notifier: Notifier, journal: Narrator, scope: Scope) -> int:
-    """Do what is requested; return the exit status."""
+    """Read and carry out the request; return the exit status."""
     store = Store(state_directory(scope.models))
     world = World(room=lambda: room_beside(store.folder), report=Status(notifier).report)
     try:
@@ -101,7 +101,7 @@ def run(notifier: Notifier, journal: Narrator, scope: Scope) -> int:
         journal.narrate(FETCH_FAILED, cause)
         return verdict.exit_code
     except Exception as error:
-        # Without its text, which may have the URL in it, and so a password.
+        # Without the error's text, which may have the URL in it, and so a password.
         notifier.status(f"internal error: {type(error).__name__}")
         trace = "".join(traceback.format_tb(error.__traceback__))
         log.error("internal error: %s\n%s", type(error).__name__, trace)

@@ -1,4 +1,4 @@
-"""What ends a fetch, with the exit statuses of sysexits(3): systemd starts it again after any other."""
+"""The errors that end a fetch, with the exit statuses of sysexits(3): systemd restarts it after any other."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from rbee.errors import RbeeError
 
 
 class Verdict(RbeeError):
-    """A fetch is over, and trying again at once would not help.
+    """A fetch has failed, and an immediate retry would not help.
 
-    `keeps_part` is whether what has arrived is kept for a later try.
+    `keeps_part` is whether what has arrived is kept for a later fetch.
     """
 
     keeps_part: ClassVar[bool] = False
 
 
 class NotAModel(Verdict):
-    """What has arrived is not a model, or not the one that was asked for."""
+    """What has arrived is not a model, or not the file with the requested SHA-256."""
 
     exit_code = 65
 
 
 class NotThere(Verdict):
-    """There is no such file."""
+    """The file does not exist."""
 
     exit_code = 66
 
 
 class Unavailable(Verdict):
-    """The server does not answer, or not as it should."""
+    """The server does not answer, or its answer cannot be used."""
 
     exit_code = 69
     keeps_part = True
 
 
 class NoRoom(Verdict):
-    """The file cannot be written. What has arrived is removed, so that the disk is not left full."""
+    """The store cannot be written. What has arrived is removed, so that the disk is not left full."""
 
     exit_code = 73
 
@@ -49,13 +49,13 @@ class Forbidden(Verdict):
 
 
 class BadRequest(Verdict):
-    """What is to be fetched cannot be."""
+    """The request is not valid."""
 
     exit_code = 78
 
 
 class Again(Exception):
-    """Something that may pass; `after` are the seconds that the server asks for, None if it does not."""
+    """A temporary failure. `after` is the Retry-After of the server in seconds, None if it sent none."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -64,4 +64,4 @@ class Again(Exception):
 
 
 class Anew(Exception):
-    """The file has changed: what has arrived is of no use."""
+    """The file has changed at its source: what has arrived is of no use."""

@@ -1,4 +1,4 @@
-"""A file of a web server, asked for by range, so that it goes on where it was cut."""
+"""A file on a web server. Range requests resume it where the connection was lost."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from rbee.fetch.source import Answer
 from rbee.modelfile.url import refuse_unproven
 
 TIMEOUT = 30.0
-"""Seconds for a connection, and between two parts of an answer."""
+"""Seconds for connecting, and between two parts of a response."""
 
 REDIRECTS_MOST = 10
 
 RETRY_AFTER_MOST = 600.0
-"""Seconds for which a server that asks for it is waited for."""
+"""The longest Retry-After that is followed, in seconds."""
 
 _PASSING = (408, 425, 429)
 """Statuses below 500 after which the same request may succeed."""
 
 
 class WebFile:
-    """A file by http or https. `has_sum` is whether it is proven by its sum, and so may come by http."""
+    """A file at an http or https URL. `has_sum` is whether its SHA-256 is known, which http requires."""
 
     def __init__(self, url: str, *, has_sum: bool, timeout: float = TIMEOUT) -> None:
         self._url = url
@@ -37,7 +37,7 @@ class WebFile:
             timeout=timeout,
             follow_redirects=True,
             max_redirects=REDIRECTS_MOST,
-            # The machine's own authorities, and those that its administrator has added.
+            # Not httpx's default, certifi: here the CAs of the machine and its administrator count.
             verify=ssl.create_default_context(),
             event_hooks={"request": [self._check]},
         )
@@ -65,7 +65,7 @@ class WebFile:
             raise Unavailable(f"the server's answer cannot be used: {type(error).__name__}") from None
 
     def _check(self, request: httpx.Request) -> None:
-        """Of each request, those of redirects too."""
+        """Check the scheme of each request, including those of redirects. Raises BadRequest."""
         try:
             refuse_unproven(request.url.scheme, has_sum=self._has_sum)
         except BadInput as error:
@@ -78,13 +78,13 @@ def _trouble(error: httpx.TransportError) -> Exception:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return Unavailable(
             "the server's certificate is not valid",
-            hint="Is the date right? For an authority of your own see update-ca-certificates(8).",
+            hint="Check the clock of the hive's machine; for a CA of your own see update-ca-certificates(8).",
         )
     if isinstance(error, httpx.TimeoutException):
-        return Again("the server is silent")
+        return Again("the server did not answer in time")
     if isinstance(error, httpx.ConnectError):
-        return Again(f"the server cannot be reached ({error})")
-    return Again("the connection was cut")
+        return Again(f"the server is unreachable ({error})")
+    return Again("the connection was lost")
 
 
 def _answer(response: httpx.Response, begin: int, version: str | None) -> Answer:
@@ -100,8 +100,8 @@ def _answer(response: httpx.Response, begin: int, version: str | None) -> Answer
     if status not in (200, 206):
         raise _refusal(response)
     if response.headers.get("content-encoding", "identity") not in ("identity", ""):
-        raise Unavailable("the server compresses the file, so that it could not go on where it was cut")
-    # As they come: with a size given, what has arrived of a block is lost at a cut.
+        raise Unavailable("the server compresses the file, so that its download could not be resumed")
+    # Not iter_raw(size): it would drop an incomplete block when the connection is lost.
     blocks = response.iter_raw()
     if status == 200:
         length = response.headers.get("content-length", "")
@@ -109,7 +109,7 @@ def _answer(response: httpx.Response, begin: int, version: str | None) -> Answer
     if place is None or place[1] is None or int(place[1]) != begin:
         raise Anew
     if version is not None and now is not None and now != version:
-        raise Anew  # a server that does not know If-Range
+        raise Anew  # the server has ignored If-Range
     return Answer(begin, total, now or version, blocks)
 
 
@@ -121,14 +121,14 @@ def _refusal(response: httpx.Response) -> Exception:
         seconds = float(after) if re.fullmatch(r"\d{1,6}", after) else None
         return Again(text, None if seconds is None else min(seconds, RETRY_AFTER_MOST))
     if status in (401, 403, 407):
-        return Forbidden(text, hint="Does the file need a login, or the acceptance of a licence?")
+        return Forbidden(text, hint="The file may need a login, or its licence to be accepted.")
     if status in (404, 410):
         return NotThere(text)
     return Unavailable(text)
 
 
 def _version(response: httpx.Response) -> str | None:
-    """Return what If-Range takes: a strong ETag, or a date. None for what could not be sent back."""
+    """Return a value for If-Range: a strong ETag, or a date. None if there is none that is well-formed."""
     tag, date = response.headers.get("etag", ""), response.headers.get("last-modified", "")
     if re.fullmatch(r'"[\x21\x23-\x7e]{0,500}"', tag):
         return str(tag)

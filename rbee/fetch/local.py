@@ -1,4 +1,4 @@
-"""A file of this machine, which is copied."""
+"""A file on this machine, which is copied into the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SANDBOX = "rbee-fetch has no access to /home, /root, /tmp and /run: use the fil
 
 
 class LocalFile:
-    """A regular file. Links are followed, as those of a cache of models; nothing else is waited for."""
+    """A regular file. Links are followed: caches of models consist of them. A FIFO is not waited for."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,7 +41,7 @@ class LocalFile:
             yield Answer(begin, status.st_size, now, self._blocks(file, now, status.st_size - begin))
 
     def _blocks(self, file: IO[bytes], version: str, left: int) -> Iterator[bytes]:
-        """Read what is left of the file as it was opened: one that grows would have no end."""
+        """Read the `left` bytes that the file had when it was opened: one that grows would never end."""
         while left > 0:
             try:
                 block = file.read(min(BLOCK, left))

@@ -1,4 +1,4 @@
-"""What has arrived of a file: written, summed up as it comes, and there after a crash of the machine."""
+"""The part of a file that has arrived: hashed as it is written, and usable after a crash of the machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SYNC_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class _Version:
-    """Which version of which source the part is of.
+    """The source of a part, and the source's version.
 
-    `synced` bytes of it are on the disk. After a crash of the machine, which `boot` shows, no more are kept:
-    a file system may have made the file longer than what was written. Nor are they if `boot` is not known.
+    `synced` bytes are on the disk. If the machine has booted since, which `boot` shows, or if `boot` is not
+    known, no more are kept: after a crash the file may be longer than what was written to the disk.
     """
 
     source: Sha256
@@ -34,7 +34,7 @@ class _Version:
 
 
 class Part:
-    """The part of a fetch; opened as a context. Raises OSError."""
+    """The part of a fetch; a context manager that opens the file. The methods raise OSError."""
 
     def __init__(self, store: Store, fetch_id: str, url: str, *, boot_id: str) -> None:
         self.path = store.part(fetch_id)
@@ -55,7 +55,10 @@ class Part:
         self._file.close()
 
     def resume(self, progress: Callable[[int], None]) -> None:
-        """Sum up what has arrived before, if it is of this source. `progress` gets the bytes so far."""
+        """Hash what has arrived earlier, or drop it if it is of another source.
+
+        `progress` is called with the bytes hashed so far.
+        """
         known = read_small(self._version_path, _Version)
         if known is None or known.source != self._source:
             self.restart()
@@ -81,7 +84,7 @@ class Part:
             self._version_path.unlink()
 
     def begin(self, version: str | None) -> None:
-        """Note of which version the bytes are that follow."""
+        """Note the version of the bytes that follow."""
         if version != self.version or not self._version_path.exists():
             self.version = version
             self._note()
@@ -98,7 +101,7 @@ class Part:
             self.sync()
 
     def sync(self) -> None:
-        """Have all that was written reach the disk, and note it."""
+        """Sync what was written to the disk, and note how much that is."""
         os.fsync(self._file.fileno())
         self.synced = self.size
         self._note()
@@ -109,7 +112,7 @@ class Part:
 
     @property
     def sha256(self) -> str:
-        """The sum of all bytes."""
+        """The SHA-256 of all bytes so far."""
         return self._sum.hexdigest()
 
     def reader(self) -> BinaryIO:
@@ -117,7 +120,7 @@ class Part:
         return open(self.path, "rb")
 
     def keep_as(self, path: Path) -> None:
-        """Have the part, which is whole, become a file of the store."""
+        """Move the complete part to a path in the store."""
         os.fchmod(self._file.fileno(), 0o444)
         os.fsync(self._file.fileno())
         self.path.rename(path)

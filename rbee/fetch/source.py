@@ -13,10 +13,10 @@ BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Answer:
-    """The bytes of a file from `begin` on: where they were asked for, or from the start.
+    """The bytes of a file from `begin` on, which is the requested offset or 0.
 
-    `version` names the file's content, None if the source does not. `total` are its bytes, None if the
-    source does not say.
+    `version` identifies the file's content, None if the source gives no version. `total` is the size of the
+    whole file in bytes, None if the source does not report it.
     """
 
     begin: int
@@ -29,7 +29,7 @@ class Source(Protocol):
     """Where a file comes from."""
 
     def open(self, begin: int, version: str | None) -> AbstractContextManager[Answer]:
-        """Ask for the bytes from `begin` on, if the file still is `version`; None if that is not known.
+        """Request the bytes from `begin` on, if the file still has this `version`, None if it is not known.
 
         Raises Again, Anew and Verdict, also while the blocks are read.
         """

@@ -1,4 +1,4 @@
-"""A transfer: from a source into a part, through whatever happens on the way."""
+"""A transfer from a source into a part, with its retries."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from rbee.modelfile.reader import HEADER_MOST, Cut
 from rbee.text import shown_span
 
 EARLY_LOOK = 2**20
-"""Bytes after which the head is read for the first time; then after twice as many, and so on."""
+"""Bytes after which the head is tried again; after each further try twice as many."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and when a transfer is tried again.
+    """How often and when a transfer is retried.
 
-    `tries` are those without progress, which is `progress` bytes; between them it waits for twice as long
-    each time, from `first_wait` to `longest_wait` seconds, after about 5 minutes in all it gives up. A source
-    may change `changes` times. One that sends less than `progress` bytes in `stall` seconds is cut.
+    After `tries` retries without progress, which is `progress` bytes, it fails. The wait before a retry
+    doubles each time, from `first_wait` to `longest_wait` seconds; by default the waits add up to about
+    4 minutes. The file may change `changes` times. A connection with fewer than `progress` bytes in `stall`
+    seconds is closed.
     """
 
     tries: int = 10
@@ -40,9 +41,9 @@ class Patience:
 
 @dataclass(frozen=True)
 class World:
-    """What a transfer needs of the world: how much room there is, where progress goes, and time.
+    """What a transfer needs from outside: disk space, a place for its progress, and time.
 
-    `room` returns the bytes that may still be written.
+    `room` returns how many bytes may still be written; `wait` takes and `now` returns seconds.
     """
 
     room: Callable[[], int]
@@ -52,20 +53,20 @@ class World:
 
 
 CHECK_BYTES = 16 * 2**20
-"""Bytes after which the room on the disk is checked again: others write, too, and the size may be unknown."""
+"""Bytes after which the disk space is checked again: others write, too, and the size may be unknown."""
 
 RESERVE = 64 * 2**20
 """Bytes of a disk that are left free."""
 
 
 def room_beside(path: str | os.PathLike[str], reserve: int = RESERVE) -> int:
-    """Return the bytes that may be written to the file system of a path."""
+    """Return how many bytes may be written to the file system of a path, without `reserve`."""
     space = os.statvfs(path)
     return max(space.f_bavail * space.f_frsize - reserve, 0)
 
 
 class Transfer:
-    """Fetches all of a file into its part. `sha256` is what it must be, `name` how messages call it."""
+    """Fetches all of a file into its part. `sha256` is what it must have, `name` is for messages."""
 
     def __init__(
         self, part: Part, source: Source, world: World, *, name: str, sha256: str | None, patience: Patience
@@ -82,21 +83,21 @@ class Transfer:
         self._was_resumed = False
 
     def run(self) -> None:
-        """Have the part become whole, and right; raises Verdict."""
+        """Complete the part, and compare its SHA-256. Raises Verdict."""
         self._part.resume(lambda size: self._report(size, "reading what has arrived before"))
         self._was_resumed = self._part.size > 0
         self._await_whole()
         if self._sha256 in (None, self._part.sha256):
             return
         if self._was_resumed:
-            # What was there before may be of another version, if the server names none.
+            # The resumed bytes may be of another version, if the server sends no version.
             self._was_resumed = False
             self._part.restart()
             self._await_whole()
         if self._sha256 != self._part.sha256:
             raise NotAModel(
-                f"the SHA-256 of {self._name} is {self._part.sha256}, and not {self._sha256}: it is removed",
-                hint="Compare it with the page that offers the file.",
+                f"the SHA-256 of {self._name} is {self._part.sha256}, and not {self._sha256}; it was removed",
+                hint="Compare it with the SHA-256 that the file's publisher states.",
             )
 
     def _await_whole(self) -> None:
@@ -116,7 +117,7 @@ class Transfer:
                 if tries > self._patience.tries:
                     raise Unavailable(
                         f"{self._name} cannot be fetched: {trouble.reason}, {tries} times without progress",
-                        hint="Add the model again later: what has arrived is kept for some days.",
+                        hint="Add the model again later: what has arrived is kept for 7 days.",
                     ) from trouble
                 self._pause(trouble, tries, has_moved=self._part.size > before)
 
@@ -141,7 +142,7 @@ class Transfer:
     def _receive(self) -> None:
         part = self._part
         if part.size and part.version is None and self._sha256 is None:
-            # Nothing would show that the rest is of another version.
+            # Neither a version nor a SHA-256 would show that the rest is of another file.
             part.restart()
         self._next_look = 0
         with self._source.open(part.size, part.version) as answer:
@@ -161,11 +162,14 @@ class Transfer:
                 self._report(part.size)
                 self._look()
         if answer.total is not None and part.size < answer.total:
-            raise Again("the connection was cut")
+            raise Again("the connection was lost")
         part.sync()
 
     def _checked_before(self, answer: Answer) -> Iterable[bytes]:
-        """Look at the beginning of another answer before what has arrived is dropped for it."""
+        """Check that an answer from the start begins as a model, before it replaces what has arrived.
+
+        Otherwise an error page with status 200 would replace it.
+        """
         start, blocks = b"", iter(answer.blocks)
         for block in blocks:
             start += block
@@ -174,13 +178,13 @@ class Transfer:
         try:
             format_of(start[:START], self._name)
         except Cut as error:
-            raise Again("the connection was cut") from error
+            raise Again("the connection was lost") from error
         except BadInput as error:
             raise Again(error.message) from error
         return _joined(start, blocks)
 
     def _watched(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass blocks on for as long as they come fast enough."""
+        """Yield the blocks; raise Again if they come too slowly."""
         began, size, patience = self._world.now(), 0, self._patience
         for block in blocks:
             yield block
@@ -189,18 +193,19 @@ class Transfer:
             if size >= patience.progress:
                 began, size = now, 0
             elif now - began > patience.stall:
-                raise Again(f"less than {patience.progress} bytes in {shown_span(patience.stall)}")
+                raise Again(f"fewer than {patience.progress} bytes arrived in {shown_span(patience.stall)}")
 
     def _check_room(self, needed: int) -> None:
         room = self._world.room()
         if needed > room:
             raise NoRoom(
-                f"no room for {self._name}: {needed} bytes are to come, and the disk has room for {room}",
-                hint="Make room on the disk of the store, or remove models from it.",
+                f"no space on the hive's disk for {self._name}: it needs {needed} more bytes, and there are "
+                f"{room} available",
+                hint="Free space on the disk of the hive's store, or remove models from it.",
             )
 
     def _look(self) -> None:
-        """Read the head as soon as it is there, so that what is no model does not arrive in full."""
+        """Read the head as soon as it has arrived, to end the transfer early if the file is not a model."""
         size = self._part.size
         if size < self._next_look or size < START or self._next_look > HEADER_MOST:
             return

@@ -26,7 +26,7 @@ Open = Callable[[Fetch], AbstractContextManager[Source]]
 
 @contextmanager
 def source_of(fetch: Fetch) -> Iterator[Source]:
-    """Return where a file comes from; raises BadRequest."""
+    """Yield the source of a fetch, and close it afterwards. Raises BadRequest."""
     has_sum = fetch.sha256 is not None
     try:
         parts = parsed(fetch.url, has_sum=has_sum)
@@ -37,7 +37,7 @@ def source_of(fetch: Fetch) -> Iterator[Source]:
 
         yield LocalFile(Path(unquote(parts.path)))
         return
-    from rbee.fetch.http import WebFile  # takes a tenth of a second
+    from rbee.fetch.http import WebFile  # importing httpx takes a tenth of a second
 
     file = WebFile(fetch.url, has_sum=has_sum)
     try:
@@ -48,7 +48,7 @@ def source_of(fetch: Fetch) -> Iterator[Source]:
 
 @dataclass(frozen=True)
 class Works:
-    """Works in a store. `boot_id` is that of the machine's present boot."""
+    """Carries out requests in a store. `boot_id` is that of the machine's current boot, '' if not known."""
 
     store: Store
     world: World
@@ -57,7 +57,7 @@ class Works:
     open_source: Open = source_of
 
     def fetch(self, fetch: Fetch) -> FetchResult:
-        """Fetch a file, if it is not there, and note the result; raises Verdict, which is noted too."""
+        """Fetch a file, unless the store has it, and write the result. Raises Verdict, after writing it."""
         store = self.store
         with _explained(store.folder):
             make_folder(store.fetches)
@@ -88,7 +88,7 @@ class Works:
             return self._kept(part, name, fetch.model)
 
     def _kept(self, part: Part, name: str, model: str) -> FetchResult:
-        """Move a whole part to its place in the store."""
+        """Move a complete part to its place in the store, and return the result. Raises NotAModel."""
         try:
             with part.reader() as file:
                 head = head_of(file, name, part.size)
@@ -106,11 +106,11 @@ class Works:
         return FetchResult(model, "done", "", meta.bytes, meta.sha256)
 
     def _whole(self, sha256: str) -> Meta | None:
-        """Return what is known of a file, None if it is not there, or not whole."""
+        """Return what is known about a file; None if the store does not have it."""
         return None if self.store.file(sha256) is None else self.store.read_meta(sha256)
 
     def forget(self, fetch_id: str) -> None:
-        """Remove what is left of a fetch; the file that it fetched is kept."""
+        """Remove what is left of a fetch, but not the file that it fetched. Raises NoRoom."""
         with _explained(self.store.folder):
             for path in (
                 self.store.part(fetch_id),
@@ -120,7 +120,7 @@ class Works:
                 path.unlink(missing_ok=True)
 
     def remove(self, sha256: str) -> None:
-        """Remove a file, and the results of its fetches."""
+        """Remove a file, and the results of its fetches. Raises NoRoom."""
         with _explained(self.store.folder):
             for fetch_id in self.store.ids(RESULT):
                 result = self.store.read_result(fetch_id)
@@ -132,14 +132,14 @@ class Works:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that everybody may enter and read, if it is not there."""
+    """Make a folder, if it does not exist, and let every user list and enter it."""
     path.mkdir(exist_ok=True)
     path.chmod(0o755)
 
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Turn the errors of writing into NoRoom."""
+    """Turn each OSError into NoRoom."""
     try:
         yield
     except OSError as error:

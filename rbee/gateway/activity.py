@@ -32,7 +32,7 @@ class Activity:
         self._timer = asyncio.get_running_loop().call_later(self._idle_after, self._idle)
 
     def close(self) -> None:
-        """Call nothing any more."""
+        """Stop the timers."""
         for timer in (self._timer, self._showing):
             if timer is not None:
                 timer.cancel()
@@ -42,7 +42,7 @@ class Activity:
     def request(self) -> Iterator[None]:
         """A context for a request. Raises TooMany beyond REQUESTS_MAX."""
         if self.in_flight >= REQUESTS_MAX:
-            raise TooMany(f"{REQUESTS_MAX} requests are handled, as many as there may be", hint="Try again.")
+            raise TooMany(f"{REQUESTS_MAX} requests are in flight, as many as may be", hint="Try again.")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

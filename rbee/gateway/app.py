@@ -47,7 +47,7 @@ class App:
             await reply.fail(error, headers=headers)
         except asyncio.CancelledError:
             # serve() cancels requests that are in flight when its grace is over; the client gets an answer.
-            await reply.fail(Stopping("the gateway is being stopped", hint="Ask again."))
+            await reply.fail(Stopping("the gateway is being stopped", hint="Try again."))
         except Exception:
             log.error("%s %s failed: internal error", scope["method"], printable(scope["path"]))
             await reply.fail(RbeeError("internal error", hint="The journal has its traceback."))
@@ -112,7 +112,7 @@ class App:
 
 
 class _NoSuchMethod(NoSuchMethod):
-    """`field` is the method that there is."""
+    """`field` is the method that the path has."""
 
     field: str
 

@@ -28,7 +28,7 @@ from rbee.scope import Scope
 from rbee.wire.leases import Ask
 
 ERROR_LIMIT = 64 * 1024
-"""Bytes of an engine's refusal that is sent as an event, when the stream has begun already."""
+"""Most bytes of an engine's error that is sent as an event, as the stream has begun already."""
 
 CUT_TIMEOUT = 0.5
 """Seconds in which a client must take the end of its stream when the gateway stops."""
@@ -38,7 +38,7 @@ CUT_TIMEOUT = 0.5
 class Site:
     """What all requests share. `hold` is the seconds for which a request waits for a worker.
 
-    `queen_run` returns what names this run of the queen, None while she sleeps, and wakes nobody.
+    `queen_run` returns the invocation ID of the queen, None while it sleeps, without waking it.
     """
 
     queen: Path
@@ -53,7 +53,7 @@ class Site:
 
 
 class Client(NamedTuple):
-    """Who asks: a user of this machine by `uid`, or a key from an address."""
+    """Who sent a request: a user of this machine by `uid`, or a client at `address` with a key's SHA-256."""
 
     request_id: str
     uid: int | None
@@ -81,7 +81,7 @@ class Completion:
         self._scope = scope
         self._began = asyncio.get_running_loop().time()
         self._model = ""
-        """Its name once a worker of it was granted."""
+        """The model's name, once a worker of it was granted."""
         self._usage = Usage()
 
     async def answer(self, receive: Receive) -> None:
@@ -109,7 +109,7 @@ class Completion:
                 raise ClientGone
             await self._report(working)
             if self._reply.is_cut:
-                await asyncio.wait((leaving,))  # uvicorn takes an answer without an end for a mistake
+                await asyncio.wait((leaving,))  # uvicorn logs an answer without an end as an error
         except asyncio.CancelledError:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
@@ -120,7 +120,7 @@ class Completion:
             await asyncio.gather(working, leaving, return_exceptions=True)
 
     async def _report(self, working: asyncio.Future[None]) -> None:
-        """Send what has failed, if anything has."""
+        """Send the error, if there is one."""
         failure = working.exception()
         if isinstance(failure, NotGranted):
             await self._reply.fail(failure.error, retry_s=failure.retry_s)
@@ -130,7 +130,7 @@ class Completion:
             raise failure
 
     async def _stop(self, leaving: asyncio.Future[None]) -> None:
-        await self._reply.fail(Stopping("the gateway is being stopped", hint="Ask again."))
+        await self._reply.fail(Stopping("the gateway is being stopped", hint="Try again."))
         if self._reply.is_cut:
             await asyncio.wait((leaving,), timeout=CUT_TIMEOUT)
             self._scope["rbee.drop"]()
@@ -178,7 +178,7 @@ class Completion:
             text = f"the answer of worker {held.granted.worker} is incomplete: {error.message}"
             fields = {} if held.granted.job_id is None else {"job_id": held.granted.job_id}
             narrator.narrate(ENGINE_BROKE, text, worker=held.granted.worker, **fields)
-            hint = f"Ask again, or look: {self._site.scope.rbeectl(f'status {self._model}')}"
+            hint = f"Try again, or see: {self._site.scope.rbeectl(f'status {self._model}')}"
             raise type(error)(f"{self._model}: {text}", hint=error.hint or hint) from error
         finally:
             engine.close()
@@ -202,22 +202,22 @@ class Completion:
         await reply.finish()
 
     async def _refuse_in_stream(self, engine: Engine) -> None:
-        """Send as an event what would have been an answer of its own, had the engine been there at once."""
+        """Send an engine's error as an event, as the head of a stream was sent while the request waited."""
         content = b""
         while (part := await engine.part()) is not None:
             content += part
             if len(content) > ERROR_LIMIT:
-                raise Unreachable("the engine does not stream its answer, and it is long")
+                raise Unreachable(f"the engine's answer is not a stream, and larger than {ERROR_LIMIT} bytes")
         await self._reply.cut(content)
 
 
 @contextlib.contextmanager
 def _holding(held: Lease, engine: Engine) -> Iterator[None]:
-    """Hold the lease meanwhile. If the queen ends it, the connection to the engine ends."""
+    """Hold the lease within the context. If the queen ends it, the connection to the engine ends."""
 
     async def hold() -> None:
         error = await held.hold()
-        engine.end(Disconnected(f"the queen ended it: {error.message}"))
+        engine.end(Disconnected(f"the queen ended the request: {error.message}"))
 
     holding = asyncio.ensure_future(hold())
     try:

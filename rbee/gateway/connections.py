@@ -24,7 +24,7 @@ def _answer_to(error: RbeeError) -> bytes:
 
 
 class ClientConnection(Connection):
-    """A connection over the Unix socket, whose peer is a process, or over plain TCP, whose is an address."""
+    """A connection over the Unix socket, from a process, or over plain TCP, from an address."""
 
     BODY_SECONDS = BODY_TIMEOUT
     answer_to = staticmethod(_answer_to)
@@ -37,7 +37,7 @@ class ClientConnection(Connection):
 
 
 class TlsClientConnection(RemoteConnection):
-    """A connection over TLS. It has a place of its own once its client has shown a key."""
+    """A connection over TLS. It has a place in CLIENTS once its client has shown a valid key."""
 
     BODY_SECONDS = BODY_TIMEOUT
     answer_to = staticmethod(_answer_to)

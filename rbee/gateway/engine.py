@@ -21,7 +21,7 @@ SLICE = 256 * 1024
 """Bytes of a request's body that are handed to the kernel at once."""
 
 SILENCE = 600.0
-"""Seconds in which an engine must send something, as OpenAI's own client waits."""
+"""Seconds in which an engine must send something: as long as OpenAI's own client waits."""
 
 
 class EngineHead(NamedTuple):
@@ -32,7 +32,7 @@ class EngineHead(NamedTuple):
 
     @property
     def is_events(self) -> bool:
-        """Are its content server-sent events?"""
+        """Is its content a stream of server-sent events?"""
         return any(
             name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
             for name, value in self.headers
@@ -40,7 +40,7 @@ class EngineHead(NamedTuple):
 
 
 async def open_engine(channel: socket.socket) -> Engine:
-    """Return the connection at a socket, which belongs to it from then on."""
+    """Return the Engine of a connected socket, which it closes."""
     try:
         _, engine = await asyncio.get_running_loop().create_connection(Engine, sock=channel)
     except BaseException:
@@ -92,7 +92,7 @@ class Engine(asyncio.Protocol):
     # The answer
 
     async def head(self) -> EngineHead:
-        """Return the head of the answer. Raises Unreachable, TimedOut, or what end() got."""
+        """Return the head of the answer. Raises Unreachable, TimedOut, or the error of end()."""
         while self._head is None:
             await self._change()
         return self._head
@@ -184,7 +184,8 @@ class Engine(asyncio.Protocol):
         if left > 0:
             self._silence = self._loop.call_later(left, self._check_silence)
         else:
-            self.end(TimedOut(f"the engine was silent for {SILENCE:g} s", hint="Ask for less, or again."))
+            hint = "Try again, or ask for a shorter answer."
+            self.end(TimedOut(f"the engine was silent for {SILENCE:g} s", hint=hint))
 
     # Called by the parser
 

@@ -26,7 +26,7 @@ from rbee.systemd.daemon import Notifier
 from rbee.systemd.links import invocation_of
 
 QUEEN_TIMEOUT = 30.0
-"""Seconds for a request to the queen, whom systemd may have to wake."""
+"""Seconds for a request to the queen, which systemd may have to start."""
 
 
 class Gateway:
@@ -64,7 +64,7 @@ class Gateway:
     @classmethod
     @asynccontextmanager
     async def open(cls, *arguments: Any, **options: Any) -> AsyncIterator[Gateway]:
-        """Yield a gateway, and end what it holds at last."""
+        """Yield a gateway, and close what it holds at the end."""
         gateway = cls(*arguments, **options)
         try:
             yield gateway
@@ -73,7 +73,7 @@ class Gateway:
             await gateway._queen.close()
 
     async def serve(self, stop_requested: asyncio.Event, *, started: Callable[[], object]) -> None:
-        """Serve until it is to stop, or has been idle."""
+        """Serve until `stop_requested` is set, or until idle; call `started` once it serves."""
         self._stop = stop_requested
         app = App(self._site)
         remote = None
@@ -110,5 +110,5 @@ class Gateway:
         self._stop.set()
 
     async def _stopping(self) -> None:
-        why = "falls asleep, as nobody asks" if self._was_idle else "stops"
+        why = "goes to sleep, as it has no requests" if self._was_idle else "stops"
         self._narrator.narrate(GATEWAY_STOPPING, f"the gateway {why}")

@@ -10,14 +10,14 @@ _HOP_BY_HOP = frozenset({
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
     b"trailer", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
-"""Of RFC 9110, 7.6.1: they are about one connection."""
+"""Headers about one connection (RFC 9110, 7.6.1)."""
 
 _KEPT_FROM_ENGINE = frozenset({
     b"accept-encoding", b"authorization", b"content-length", b"cookie", b"expect", b"host", b"origin",
     b"x-api-key",
 })  # fmt: skip
-"""A client's key is not the engine's affair; without Origin no engine allows any; answers are not compressed,
-so that tokens can be counted."""
+"""A client's key is not for the engine; without Origin no engine allows one; without Accept-Encoding answers
+are not compressed, and tokens can be counted."""
 
 _KEPT_FROM_CLIENT = frozenset({b"date", b"server", b"set-cookie"})
 
@@ -37,13 +37,13 @@ def answer_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [
         (name, value)
         for name, value in _end_to_end(headers)
-        # A web page elsewhere must not read what a local engine allows to everybody.
+        # An engine may allow every origin; a web page must not read its answers here.
         if name not in _KEPT_FROM_CLIENT and not name.startswith(b"access-control-")
     ]
 
 
 def _end_to_end(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Return the headers, with names in small letters, that are not about one connection."""
+    """Return the headers that are not about one connection, with names in lower case."""
     lowered = [(name.lower(), value) for name, value in headers]
     named = {
         word.strip().lower() for name, value in lowered if name == b"connection" for word in value.split(b",")

@@ -1,4 +1,4 @@
-"""Clients' keys over TCP. Only the queen knows which are valid; the gateway knows which were."""
+"""Clients' keys over TCP. Only the queen knows which are valid; the gateway remembers which were."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rbee.wire.models import OpenModels
 from rbee.wire.routes import KEY_HEADER, LeaseRoutes
 
 KEY_LIMIT = 512
-"""Bytes of a key."""
+"""Most bytes of a key."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def key_in(headers: Headers, scope: Scope) -> str:
-    """Return the SHA-256 of the key in a request. Raises BadKey if there is none."""
+    """Return the SHA-256, in hexadecimal digits, of the key in a request. Raises BadKey without one."""
     for name, value in headers:
         key = b""
         if name == b"authorization" and value[:7].lower() == b"bearer ":
@@ -40,7 +40,7 @@ def key_in(headers: Headers, scope: Scope) -> str:
 class Keys:
     """Asks the queen for a key that is new here, before the rest of its request is read.
 
-    Each request's key is checked by the queen again, with its lease: a revoked one is refused at once.
+    The queen checks the key of each request again, with its lease: a revoked one is refused at once.
     """
 
     def __init__(self, queen: Link) -> None:
@@ -48,7 +48,7 @@ class Keys:
         self._seen: dict[str, None] = {}
 
     async def admit(self, key: str) -> None:
-        """Raise BadKey, or what the queen raises, if a key was not valid when it was last used."""
+        """Ask the queen unless the key was valid at its last use. Raises BadKey, or as Link.ask()."""
         if key not in self._seen:
             await self.models(key)
 

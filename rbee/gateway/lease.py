@@ -1,4 +1,4 @@
-"""Leases of workers from the queen, which outlive her restarts."""
+"""Leases of workers from the queen, which outlive the queen's restarts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rbee.wire.leases import LEASE_PROTOCOL, Ask, Frame, Granted, Refused, Wait
 from rbee.wire.routes import LeaseRoutes
 
 CONNECT_TIMEOUT = 30.0
-"""Seconds until the queen has taken a connection: systemd may have to wake her."""
+"""Seconds for the queen to accept a connection: systemd may have to start it."""
 
 LATE = 5.0
-"""Seconds beyond the hold in which the queen must have granted or refused."""
+"""Seconds after the hold within which the queen must have granted or refused."""
 
 STOPS_WITHIN = 6.0
-"""Seconds for a queen who has closed a lease to stop, as TimeoutStopSec= of her unit and a little more."""
+"""Seconds within which a queen that has closed a lease stops: a little more than TimeoutStopSec=."""
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 """Seconds between two attempts to reach a queen that restarts."""
@@ -78,9 +78,9 @@ class Lease:
             async with asyncio.timeout(most):
                 await self._acquire(note)
         except TimeoutError as error:
-            state = "the queen has not said why" if last is None else told(last)
+            state = "the queen has not reported why" if last is None else describe_wait(last)
             message = f"no worker of {self._ask.model} was ready within {shown_span(most)}: {state}"
-            raise NotGranted(TooMany(message, hint="Ask again."), None) from error
+            raise NotGranted(TooMany(message, hint="Try again."), None) from error
 
     async def _acquire(self, waited: Callable[[Wait], None]) -> None:
         pauses = _pauses()
@@ -89,7 +89,7 @@ class Lease:
                 await self._connect(self._ask)
                 await self._await_grant(waited)
                 return
-            except Disconnected:  # she restarts
+            except Disconnected:  # it restarts
                 await asyncio.sleep(next(pauses))
 
     async def _await_grant(self, waited: Callable[[Wait], None]) -> None:
@@ -108,7 +108,7 @@ class Lease:
                 raise Unreachable("the queen sent an Ask instead of an answer")
 
     async def hold(self) -> RbeeError:
-        """Hold the lease, announced again to each queen that comes; return why she has ended it."""
+        """Hold the lease, and resume it with each new queen; return why a queen has ended it."""
         assert self._connection is not None
         while True:
             try:
@@ -119,10 +119,10 @@ class Lease:
                 return from_problem(frame.problem)
 
     async def _resume(self) -> Frame:
-        """Announce the lease to the next queen; one who sleeps hears of it when she wakes.
+        """Resume the lease with the next queen, once that is awake.
 
-        The one who has closed the connection is likely to stop, and would be woken again: she is given the
-        time for it.
+        A queen that has closed the connection is probably stopping, and a new connection would wake it again:
+        it has STOPS_WITHIN seconds to stop.
         """
         loop = asyncio.get_running_loop()
         lost, stops_by = self._queen_run(), loop.time() + STOPS_WITHIN
@@ -165,8 +165,8 @@ async def lease(
 ) -> AsyncIterator[Lease]:
     """Yield the lease that the queen at `path` grants; it ends with the context.
 
-    `waited` gets each Wait. `queen_run` returns what names this run of the queen, None while she sleeps, and
-    wakes nobody. Raises NotGranted, or RbeeError if she cannot be asked.
+    `waited` gets each Wait. `queen_run` returns the invocation ID of the queen, None while it sleeps, without
+    waking it. Raises NotGranted, or RbeeError if the queen cannot be asked.
     """
     held = Lease(path, scope, ask, queen_run)
     try:
@@ -176,7 +176,7 @@ async def lease(
         await held.close()
 
 
-def told(wait: Wait) -> str:
+def describe_wait(wait: Wait) -> str:
     """Return why a request waits, and how far its worker is."""
     return wait.text if wait.percent is None else f"{wait.text}, {wait.percent:.0f} %"
 

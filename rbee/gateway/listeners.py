@@ -51,7 +51,7 @@ def sort_sockets(
 def _check_kinds(local: list[socket.socket], remote: list[socket.socket], scope: Scope) -> None:
     if any(one.family != socket.AF_UNIX for one in local):
         raise BadConfig(
-            f"TCP needs a key, and {GATEWAY_SOCKET_UNIT} asks for none",
+            f"{GATEWAY_SOCKET_UNIT} listens on TCP, but its clients need no key",
             hint=f"Remove every ListenStream= but {scope.gateway_socket} from {GATEWAY_SOCKET_UNIT}, "
             f"then: {scope.rbeectl('gateway enable', as_root=True)}",
         )

@@ -92,7 +92,7 @@ def _gateway(metrics: Metrics, in_flight: int, waiting: int) -> Iterator[Metric]
         unit="seconds",
     )
     yield GaugeMetricFamily("rbee_gateway_requests_in_flight", "Requests that are being handled.", in_flight)
-    yield GaugeMetricFamily("rbee_gateway_requests_waiting", "Those that wait for a worker.", waiting)
+    yield GaugeMetricFamily("rbee_gateway_requests_waiting", "Requests that wait for a worker.", waiting)
 
 
 def _requests(metrics: Metrics) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from rbee.errors import RbeeError
 from rbee.wire.models import OpenModels
 
 RETRY_S = 5
-"""Retry-After of what may soon succeed, if nobody knows better."""
+"""Retry-After of a 503 in seconds, unless the queen gives another."""
 
 MESSAGES = "/v1/messages"
 """The path whose clients expect one more member in an error."""
@@ -44,7 +44,7 @@ def error_content(error: RbeeError, path: str = "") -> bytes:
 
 
 def event_of(content: bytes, path: str = "") -> bytes:
-    """Return JSON as a server-sent event that ends a stream in which something failed."""
+    """Return an error's JSON as the last server-sent event of a stream."""
     name = b"event: error\n" if path == MESSAGES else b""
     return name + b"data: " + b" ".join(content.split(b"\n")) + b"\n\n"
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rbee.errors import BadInput
 
 TOKENS_MAX = 250_000
-"""Strings and brackets of a body: it is read at once, in at most about 0.1 s."""
+"""Strings and brackets of a body, which is read without a pause, in at most about 0.1 s."""
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _BARE = re.compile(rb"[^ \t\r\n,\]}\"{\[:]+")
@@ -45,7 +45,7 @@ class _Reader:
         self._tokens = 0
 
     def members(self, wanted: frozenset[str]) -> dict[str, Any]:
-        """Return the wanted members of the object; of those with one name the last one."""
+        """Return the wanted members of the object; the last one of several with one name."""
         found: dict[str, Any] = {}
         if self._next() != b"{":
             raise _not_json("it is not an object")

@@ -44,7 +44,7 @@ class Reply:
         await self.head(200, EVENT_HEADERS, is_events=True)
 
     async def comment(self, text: str) -> None:
-        """Send a comment, which clients ignore, so that the connection is seen to live."""
+        """Send a comment, which clients ignore, to show that the connection is alive."""
         await self.part(f": {printable(' '.join(text.split()))}\n\n".encode())
 
     async def part(self, content: bytes) -> None:
@@ -57,7 +57,7 @@ class Reply:
         self._is_finished = True
 
     async def whole(self, status: int, content: bytes, media_type: str, headers: Headers = ()) -> None:
-        """Send an answer at once."""
+        """Send a complete answer."""
         length = str(len(content)).encode()
         described = [(b"content-type", media_type.encode()), (b"content-length", length), *headers]
         await self.head(status, described)

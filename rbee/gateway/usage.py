@@ -38,14 +38,14 @@ class Usage:
             self._tail_size -= len(self._tail.popleft())
 
     def tokens(self) -> dict[str, int]:
-        """Return the tokens by kind, 'prompt' and 'completion', of which {} are those not reported."""
+        """Return the tokens by kind, 'prompt' and 'completion', without kinds that were not reported."""
         tokens: dict[str, int] = {}
         for text in (self._head, b"".join(self._tail)):
             for found in _usages(text.decode(errors="replace")):
                 for name, kind in _NAMES.items():
                     count = found.get(name)
                     if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**40:
-                        # The last report counts; one of 0 is not of that kind's end.
+                        # The last report counts, unless it is 0: some have only one of the kinds.
                         tokens[kind] = count or tokens.get(kind, 0)
         return tokens
 
@@ -56,6 +56,6 @@ def _usages(text: str) -> list[dict[str, Any]]:
         try:
             value, _ = _DECODER.raw_decode(text, match.end())
         except (ValueError, RecursionError):
-            continue  # cut
+            continue  # it is cut off
         found.append(value)
     return found

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 
 from rbee.errors import RbeeError
-from rbee.gateway.lease import told
+from rbee.gateway.lease import describe_wait
 from rbee.gateway.reply import Reply
 from rbee.narration import REQUEST_HELD, REQUEST_REFUSED, REQUEST_WOKE, Narrator
 from rbee.text import shown_span
@@ -20,7 +20,7 @@ COMMENT_INTERVAL = 3.0
 
 
 class Waiting:
-    """A context while a request waits. With `may_begin` its client takes a stream."""
+    """A context while a request waits. `may_begin`: its client wants a stream, whose head may come early."""
 
     def __init__(self, reply: Reply, narrator: Narrator, model: str, *, may_begin: bool) -> None:
         self._reply = reply
@@ -64,7 +64,7 @@ class Waiting:
             self._narrator.narrate(REQUEST_WOKE, f"{text}, until {granted.worker} was ready", **fields)
 
     def refused(self, error: RbeeError) -> None:
-        """Narrate that the wait was in vain; a request that is refused at once concerns its client only."""
+        """Narrate a refusal after a wait; one without a wait concerns its client only."""
         if self._last is not None:
             text = (
                 f"a request for {self._model} was refused after {shown_span(self.seconds)}: {error.message}"
@@ -82,4 +82,4 @@ class Waiting:
     def _text(self) -> str:
         if self._last is None:
             return f"waiting for {self._model}"
-        return told(self._last)
+        return describe_wait(self._last)

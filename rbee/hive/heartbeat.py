@@ -1,6 +1,6 @@
-"""The hive's heart: a beat at once, then one every interval, over one kept connection.
+"""The hive's heartbeats: one at once, then one every interval, over a persistent connection.
 
-The hive's own lines of a story go up with the beats, and so reach the keeper through the queen.
+They also carry the hive's narrated lines, which reach the keeper through the queen.
 """
 
 from __future__ import annotations
@@ -34,44 +34,40 @@ if TYPE_CHECKING:
     from rbee.wire.lines import Line
 
 FIRST_INTERVAL = 15.0
-"""Seconds between beats until the queen's first answer says otherwise."""
+"""Seconds between beats until the queen's first ack sets the interval."""
 
 LEAST_INTERVAL = 0.1
-"""Seconds between two beats, at least, whatever the queen asks for."""
+"""The least seconds between two beats, whatever interval the queen sets."""
 
 LINES_SIZE = 128 * 1024
-"""Bytes of lines in a beat at most: the queen would refuse a larger one each time it is sent again."""
+"""The most bytes of lines in a beat: the queen would refuse a larger one at each retry."""
 
 LINES_MAX = 64
-"""Lines kept for the next beat, at most; then the oldest is dropped. As many as a Heartbeat may carry."""
+"""The most lines kept for the next beat, as many as a Heartbeat may carry; then the oldest is dropped."""
 
 GOODBYE_TIMEOUT = 0.5
-"""Seconds that the last beat may take, and as many that it waits for the one before.
-
-It is never worth a new connection.
-"""
-
+"""Seconds that the last beat may take, after waiting as long for the one before."""
 
 UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
-"""The errors by which a beat does not reach the queen; others are the queen's refusals."""
+"""The errors of a beat that has not reached the queen; others are the queen's refusals."""
 
 
 class Beats(Protocol):
-    """Where beats go: over a link to the local queen's socket, or the control connection of a remote one."""
+    """Sends beats: over a link to the local queen's socket, or the control connection to a remote queen."""
 
     @property
     def is_open(self) -> bool:
-        """Whether a beat would go over a connection that there is already."""
+        """Whether a beat would use an existing connection."""
 
     async def beat(self, heartbeat: Heartbeat, *, timeout: float | None = None) -> HeartbeatAck:
-        """Send one and return its ack, within `timeout` seconds; raises RbeeError."""
+        """Send a heartbeat and return its ack, within `timeout` seconds. Raises RbeeError."""
 
 
 class Heart(Narrator):
-    """Sends heartbeats. As a narrator it keeps lines for the next one.
+    """Sends heartbeats. It is also a narrator, whose lines go with the next beat.
 
-    `status` is called with the unit's new status text. `fingerprint` and `work` are called for each beat and
-    must be quick. `instance` identifies this process to the queen.
+    `status` is called with each new status text for the unit. `fingerprint` and `work` are called for each
+    beat and must not block. `instance` identifies this process to the queen.
     """
 
     def __init__(
@@ -101,9 +97,9 @@ class Heart(Narrator):
         self._lines: deque[tuple[str | None, Line]] = deque(maxlen=LINES_MAX)
         self._trouble: object = None
         self._failure: RbeeError | None = None
-        """Of the last beat."""
+        """The error of the last beat."""
         self._machine: MachineEnd | None = None
-        """What the machine does, for the last beat."""
+        """How the machine is going down, for the beat of goodbye()."""
         self._beating = asyncio.Lock()
         self._sending: asyncio.Future[HeartbeatAck] | None = None
         self._is_stopped = False
@@ -121,21 +117,21 @@ class Heart(Narrator):
 
     @property
     def instance(self) -> str:
-        """New with each start of this process."""
+        """The id of this process, random unless given."""
         return self._instance
 
     def narrate(self, event: Event, text: str, **fields: str) -> None:
-        """Keep a line for the next beat, and write it to the journal."""
+        """Write a line to the journal, and keep it for the next beat."""
         self._lines.append((fields.get("job_id"), line_of(event, text)))
         self._journal.narrate(event, text, hive=self._hive_id, **fields)
 
     async def run(self, *, is_patient: bool = True) -> None:
         """Beat at once and then every interval, until cancelled.
 
-        If not `is_patient`, raise the error of the first beat that fails.
+        Unless `is_patient`, raise the error of the first beat that fails.
 
-        Before the first heartbeat the hive announces itself: the ack names the job that waits
-        for it, so that the very first line can carry the job's id.
+        The first call begins with a beat in the state 'starting': its ack names the job that waits for this
+        hive, so that the first narrated line already carries the job's id.
         """
         if not self._is_announced:
             ack = await self._beat("starting")
@@ -151,11 +147,11 @@ class Heart(Narrator):
             await self._pause(wait)
 
     def hurry(self) -> None:
-        """Beat as soon as possible, as the work of the hive has changed."""
+        """Beat as soon as possible, because the hive's work has changed."""
         self._hurried.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until there is a hurry, and LEAST_INTERVAL at least."""
+        """Wait `seconds`, or until hurry() is called, but LEAST_INTERVAL at least."""
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
@@ -170,9 +166,9 @@ class Heart(Narrator):
             pass
 
     async def goodbye(self, machine: Callable[[], MachineEnd | None] = lambda: None) -> None:
-        """Send the last beat, with what `machine` returns, if there is an open connection.
+        """Send the last beat, with the result of `machine`, if there is an open connection.
 
-        A new connection to the socket of a queen that is stopping would start it again.
+        A new connection to the socket of a queen that is stopping would start the queen again.
         """
         try:
             async with asyncio.timeout(GOODBYE_TIMEOUT), self._beating:
@@ -203,7 +199,7 @@ class Heart(Narrator):
             return ack
 
     async def _send(self, beat: Heartbeat, timeout: float | None) -> HeartbeatAck | None:
-        """Send a beat and return its ack, None if stop() has ended it."""
+        """Send a beat and return its ack, None if stop() was called."""
         if self._is_stopped:
             return None
         self._sending = asyncio.ensure_future(self._queen.beat(beat, timeout=timeout))
@@ -214,16 +210,16 @@ class Heart(Narrator):
         return None if self._sending.cancelled() else self._sending.result()
 
     def stop(self) -> None:
-        """End the beat that is being sent, for whatever, and send no more: the hive stops.
+        """Cancel the beat that is being sent, and send no more.
 
-        A queen who died is started again when her hive has stopped, and takes no beat before.
+        A queen that crashed is restarted only after its hive has stopped, and cannot answer a beat before.
         """
         self._is_stopped = True
         if self._sending is not None:
             self._sending.cancel()
 
     def _compose(self, state: Literal["starting", "ready", "stopping"]) -> Heartbeat:
-        # A beat carries the lines of one job; those of the next go with the next.
+        # A beat has one job_id, and so the lines of one job; those of the next job go with the next beat.
         job_id = self._lines[0][0] if self._lines else None
         lines: list[Line] = []
         size = 0
@@ -254,7 +250,7 @@ class Heart(Narrator):
         self._status(hivestatus.beats(self._queen_name, self._interval))
 
     def tell_trouble(self, error: RbeeError) -> None:
-        """Write to the status what is wrong, and to the journal once for each kind of error."""
+        """Set the status to the error, and narrate it, but each kind of error only once in a row."""
         self._status(hivestatus.has_trouble(self._queen_name, error.message))
         event, text = QUEEN_AWAY, f"the queen does not take heartbeats: {error.message}; retrying"
         if isinstance(error, UnknownHive):
@@ -262,7 +258,7 @@ class Heart(Narrator):
             if self._hive_id != LOCALHOST:
                 cure = error.hint or cure
             event, text = NOT_IN_CATALOG, f"{error.message}; {cure}"
-        # An unreachable queen has many error texts, and is narrated once; each kind of refusal is, too.
+        # An unreachable queen causes various errors, which are one kind; each class of refusal is another.
         trouble = event if isinstance(error, UNHEARD) else type(error)
         if self._trouble is not trouble:
             self._trouble = trouble

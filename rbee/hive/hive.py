@@ -1,4 +1,4 @@
-"""A hive: all that it is made of, built in one place and ended in one place."""
+"""A hive: builds all its parts in one place, and ends them in one place."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ log = logging.getLogger("rbee")
 
 
 class Site(NamedTuple):
-    """Where a hive is at work: whose it is, its state directory, and its Unix sockets.
+    """The surroundings of a hive: its scope, its state directory, and the Unix sockets that it serves.
 
-    `instance` names this process; without one the hive draws it. `queen_uid` is the user that the local
-    queen runs as. `find_machine_end` finds whether the machine is going down; it may block for a moment.
+    `instance` identifies this process; by default it is random. `queen_uid` is the user of the local queen.
+    `find_machine_end` returns how the machine is going down, if it is; it may block for a moment.
     """
 
     scope: Scope
@@ -49,7 +49,7 @@ class Site(NamedTuple):
 
 
 class Hive:
-    """Its parts; open() builds them, serve() has them work."""
+    """The parts of a hive; open() builds them, serve() runs them."""
 
     def __init__(
         self, settings: Config, site: Site, notifier: Notifier, journal: Narrator, detector: Detector
@@ -99,9 +99,9 @@ class Hive:
         *,
         detector: Detector | None = None,
     ) -> AsyncIterator[Hive]:
-        """All parts, of the queen whose membership there is, or else of the local one; ended on the way out.
+        """Yield a hive of the queen in its membership, or without one of the local queen; end it afterwards.
 
-        Raises BadConfig for a membership that cannot be read.
+        Raises BadConfig if the membership cannot be read.
         """
         detector = detector or Detector(Path("/"), nvml_timeout=settings.hive.nvml_timeout)
         hive = cls(settings, site, notifier, journal, detector)
@@ -116,7 +116,7 @@ class Hive:
     async def serve(self, stop_requested: asyncio.Event) -> int:
         """Serve the sockets and send heartbeats until stopped; return the exit status.
 
-        Raises what work() has ended by, RuntimeError where it has ended by nothing.
+        Raises the error that has ended work(), or RuntimeError if work() has returned.
         """
         self._stop_requested = stop_requested
         served = self.app()
@@ -135,11 +135,11 @@ class Hive:
         if self._working is not None and self._working.done() and not self._working.cancelled():
             self._working.result()
         if self._has_ended_early:
-            raise RuntimeError("what the hive has to do for ever has ended")
+            raise RuntimeError("the hive's work has ended before the hive was stopped")
         return self._exit_status
 
     def app(self) -> ASGIApp:
-        """What it answers, on its Unix socket and to a queen on another machine."""
+        """Return the app that the hive serves, on its Unix socket and to a queen on another machine."""
         forget = self.queen.forget
         return app.build(
             self.heart,
@@ -155,15 +155,15 @@ class Hive:
         self.heart.hurry()
 
     async def work(self, served: ASGIApp) -> None:
-        """What the hive does for its queen until cancelled."""
+        """Resume what an earlier hive process has left, and then work for the queen until cancelled."""
         try:
             await self.serving.take_up()
         except Exception:
-            log.exception("what the hive before has left could not be taken up")
+            log.exception("workers or fetches of the previous hive process could not be resumed")
         await self.queen.work(self.heart, served)
 
     async def end_work(self) -> None:
-        """The first steps of a stop, while the hive still answers requests."""
+        """Do the first steps of a stop, while the hive still answers requests."""
         self.heart.narrate(GOODBYE, "Received shutdown signal, goodbye")
         async with self.queen.farewell(self.heart, self._site.find_machine_end):
             await self._stop_working()
@@ -172,13 +172,13 @@ class Hive:
         self.heart.stop()
 
     def _take_up_membership(self) -> Membership | None:
-        """Whose hive this is, if its queen is on another machine: as it joined meanwhile, or before."""
+        """Return the membership, None with a local queen. One that rbee-hive-join has left is adopted."""
         with explained(self._site.state / "membership", "written", BadConfig):
             is_back = self._memberships.adopt()
         membership = self._memberships.load()
         if is_back and membership is not None:
             text = (
-                f"the hive did not become ready with what it had joined; it is again the hive "
+                f"the hive did not become ready with its new membership; it is again the hive "
                 f"{membership.hive_id} of the queen at {membership.queen()}"
             )
             self._journal.narrate(MEMBERSHIP_RESTORED, text, hive=membership.hive_id)
@@ -190,9 +190,9 @@ class Hive:
         try:
             self._memberships.confirm()
         except OSError as error:
-            log.error("the membership of before could not be removed, and may come back: %s", error)
+            log.error("the previous membership could not be removed, and may be restored: %s", error)
         self._working = asyncio.get_running_loop().create_task(self.work(served))
-        # A hive whose heart has stopped is none: systemd starts another.
+        # A hive that sends no heartbeats is of no use: it ends with an error, and systemd restarts it.
         self._working.add_done_callback(self._work_ended)
 
     async def _stop_working(self) -> None:

@@ -1,6 +1,6 @@
-"""What a hive serves models with: its memory book, its workers and its fetches, each opened at its first use.
+"""The parts of a hive that serve models: memory book, workers and fetches, each opened at its first use.
 
-Most starts of a hive need none of them, and import none of them.
+Most hives start without needing any of them, and do not import them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Serving:
         self._opening: asyncio.Task[Workers] | None = None
 
     def routes(self) -> Mapping[Route[Any], Handler]:
-        """Return the handlers of their routes."""
+        """Return the handlers of all parts."""
         return {
             **memory_api.routes(self.book),
             **models_api.routes(self.fetches),
@@ -51,14 +51,14 @@ class Serving:
         }
 
     async def take_up(self) -> None:
-        """Open what an earlier hive has left something of."""
+        """Open workers or fetches, if an earlier hive process has left some. Raises RbeeError."""
         if _has_entries(self._worker_folder) or _has_entries(self._scope.worker_runtime):
             await self.workers()
         if _has_entries(self._scope.fetch_requests) or models_api.has_parts(self._scope):
             self.fetches()
 
     def book(self) -> Book:
-        """Return the memory book."""
+        """Return the memory book, opened at the first call."""
         if self._book is None:
             from rbee.hive.memory.book import Book
 
@@ -66,7 +66,7 @@ class Serving:
         return self._book
 
     def units(self) -> SystemdUnits:
-        """Return systemd's units of workers and fetches."""
+        """Return the units of workers and fetches."""
         if self._units is None:
             from rbee.hive.units import SystemdUnits
 
@@ -74,7 +74,7 @@ class Serving:
         return self._units
 
     def fetches(self) -> Fetches:
-        """Return the fetches, which go on with what an earlier hive has begun."""
+        """Return the fetches; the first call resumes those of an earlier hive process."""
         if self._fetches is None:
             from rbee.hive.models.fetches import Fetches
 
@@ -84,10 +84,10 @@ class Serving:
         return self._fetches
 
     async def workers(self) -> Workers:
-        """Return the workers, with those adopted that run already."""
+        """Return the workers; the first call adopts those that already run."""
         if self._opening is None or _has_failed(self._opening):
             self._opening = asyncio.ensure_future(self._open_workers())
-        # A client that leaves ends its own request only.
+        # Shielded: a client that disconnects cancels its request, but not the opening.
         return await asyncio.shield(self._opening)
 
     async def _open_workers(self) -> Workers:
@@ -104,7 +104,7 @@ class Serving:
         )
 
     async def close(self) -> None:
-        """Follow nothing any more: workers and fetches go on by themselves."""
+        """Close what was opened; the units of workers and fetches continue."""
         opening, self._opening = self._opening, None
         if opening is not None:
             if opening.done() and not _has_failed(opening):

@@ -1,4 +1,4 @@
-"""Work that may never come back."""
+"""Blocking work that may never return, in threads that no exit waits for."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 class DaemonicExecutor(ThreadPoolExecutor):
-    """The loop's default executor, which looks up names: as with in_daemonic_thread(), no exit waits for it.
+    """An executor for the loop's name lookups: as with in_daemonic_thread(), no exit waits for it.
 
-    A resolver that does not answer keeps getaddrinfo(3) for 10 s and more.
+    If the resolver does not answer, getaddrinfo(3) blocks for 10 s and more.
     """
 
     def submit(self, work: Callable[..., Result], /, *args: Any, **options: Any) -> Future[Result]:
@@ -36,7 +36,7 @@ class DaemonicExecutor(ThreadPoolExecutor):
 async def in_daemonic_thread(work: Callable[[], Result]) -> Result:
     """Return the result of blocking work in a thread of its own, or raise its error; no exit waits for it.
 
-    An executor's threads are joined at exit; a daemonic one is left where it hangs.
+    Python joins an executor's threads at exit, but not a daemonic thread.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Result] = loop.create_future()
@@ -54,7 +54,7 @@ async def in_daemonic_thread(work: Callable[[], Result]) -> Result:
             result, error = work(), None
         except Exception as caught:
             result, error = None, caught
-        # The loop may be gone by the time a wedged driver lets go.
+        # The loop may be closed by the time a hung driver returns.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
 

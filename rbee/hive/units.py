@@ -1,4 +1,4 @@
-"""The units of workers and fetches, over D-Bus and the hive's control socket, in an event loop."""
+"""The units of workers and fetches, over D-Bus and the hive's control socket, for asyncio."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from rbee.systemd.unit import UnitState
 log = logging.getLogger("rbee")
 
 START_TIMEOUT = 3700.0
-"""Seconds that a start may take: the launcher's watcher gives up before that."""
+"""Seconds that a start may take: more than LOAD_MAX, after which the launcher's watcher gives up."""
 
 STOP_TIMEOUT = 15.0
-"""Seconds that a stop may take: TimeoutStopSec= of the unit, twice, as after SIGTERM comes SIGKILL."""
+"""Seconds that a stop may take: more than twice TimeoutStopSec= of the unit, for SIGTERM and then SIGKILL."""
 
 MATCHES_MAX = 256
-"""Units whose changes are received on one connection; the bus lets a connection have 512 matches, and a
-match ends with its connection only."""
+"""Matches of units that are no longer followed, after which the bus is reconnected: a match ends only with
+its connection, which may have 512 of them."""
 
 
 class Units(Protocol):
-    """What workers need of systemd. Raises RbeeError."""
+    """What workers need from systemd. The methods raise RbeeError."""
 
     async def state(self, unit: str) -> UnitState:
-        """The unit's state now."""
+        """Return the unit's state."""
 
     async def start(self, unit: str) -> None:
-        """Start it, and wait until its job has ended."""
+        """Start the unit, and wait until its job has ended."""
 
     async def stop(self, unit: str) -> None:
-        """Stop it, and wait until it has stopped."""
+        """Stop the unit, and wait until it has stopped."""
 
     async def reset_failed(self, unit: str) -> None:
-        """Have it failed no more."""
+        """Reset the failed state of the unit."""
 
     async def log(self, unit: str) -> list[str]:
-        """The last lines that it wrote."""
+        """Return the last lines that the unit has logged, at most 20; [] if they cannot be read."""
 
     def follow(self, unit: str) -> asyncio.Event:
-        """An event that is set at each change of the unit from now on."""
+        """Return an event that is set at each change of the unit from now on."""
 
     def unfollow(self, unit: str) -> None:
-        """Follow the unit no more."""
+        """Stop following the unit."""
 
 
 class SystemdUnits:
-    """The bus is open while a unit is followed: an idle hive is woken by none of the machine's signals."""
+    """Connected to the bus only while a unit is followed, so that no signals wake an idle hive."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class SystemdUnits:
     # As the fetches use it
 
     def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
-        """As AsyncBus.on_unit_changed(), also after the bus was away."""
+        """As AsyncBus.on_unit_changed(), and also after the connection to the bus was lost and is back."""
         self._heard[unit] = heard
         self._match(self._opened(), unit)
 
@@ -116,7 +116,7 @@ class SystemdUnits:
         return await self._control.ask(verb, unit)
 
     def close(self) -> None:
-        """Close the connection, which is opened again if it is used."""
+        """Close the connection, which is opened again at the next use."""
         bus, self._bus = self._bus, None
         if bus is not None:
             bus.detach()
@@ -124,7 +124,7 @@ class SystemdUnits:
         self._ends.close()
 
     def _opened(self) -> AsyncBus:
-        """The bus, opened if it is not. Raises RbeeError."""
+        """Return the bus, connected if it is not yet. Raises RbeeError."""
         if self._bus is not None and len(self._matched) > MATCHES_MAX + len(self._followed) + len(
             self._heard
         ):
@@ -151,8 +151,8 @@ class SystemdUnits:
             heard()
 
     def _lost(self, error: RbeeError) -> None:
-        """The bus is gone, and what changes meanwhile: it is opened again to look at each unit."""
-        log.warning("the bus is gone and is connected again: %s", error)
+        """Have each unit's state read again, as changes were lost; that also reconnects."""
+        log.warning("the connection to the bus was lost, reconnecting: %s", error)
         self.close()
         for unit in {*self._followed, *self._heard}:
             self._changed(unit)

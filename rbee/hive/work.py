@@ -1,4 +1,4 @@
-"""What a hive works on for its queen, as a mark that changes: then the queen asks what is new."""
+"""The mark in heartbeats by which the queen sees that a hive's workers or fetches have changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rbee.narration import Event, Narrator
 
 
 class Serials:
-    """Numbers that grow, over restarts of the hive too: milliseconds since 1970, and always a larger one."""
+    """Serial numbers that also grow across restarts: milliseconds since 1970, or the last one plus 1."""
 
     def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._clock_ms = clock_ms
@@ -22,9 +22,9 @@ class Serials:
 
 
 class Work:
-    """The mark in a hive's heartbeats (Heartbeat.work) of all its workers and fetches.
+    """The mark (Heartbeat.work), which changes with any worker or fetch: then the queen asks for them.
 
-    `hurry` is called at each change, so that a beat goes at once.
+    `hurry` is called at each change, so that a heartbeat is sent at once.
     """
 
     def __init__(self, serials: Serials, hurry: Callable[[], None]) -> None:
@@ -34,17 +34,17 @@ class Work:
 
     @property
     def mark(self) -> str | None:
-        """The mark; None for a hive that has had nothing to do."""
+        """The mark; None if nothing has changed since the hive started."""
         return self._mark
 
     def changed(self) -> None:
-        """Note a change, and have it reported."""
+        """Change the mark, and have it sent."""
         self._mark = f"{self.serials.next():x}"
         self._hurry()
 
 
 class Prompt(Narrator):
-    """Narrates what changes the hive's work: the line goes with a beat at once."""
+    """Narrates, and changes the mark, so that the line is sent at once with a heartbeat."""
 
     def __init__(self, narrator: Narrator, work: Work) -> None:
         self._narrator = narrator

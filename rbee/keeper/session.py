@@ -130,7 +130,7 @@ class Session:
             self.say(draw(rows))
 
     def _gated(self, text: str) -> str:
-        """The text without control characters that came from outside and would steer the terminal."""
+        """The text, with control characters from outside escaped, which would control the terminal."""
         return printable_lines(text, has_colour=self.screen.has_colour)
 
     def tell_json(self, value: Any) -> None:

@@ -38,5 +38,5 @@ class Work(NamedTuple):
 
     @property
     def scope(self) -> Scope:
-        """Whose rbee this is about: that of the bus."""
+        """The scope of the bus: the system's rbee, or a user's."""
         return self.bus.scope

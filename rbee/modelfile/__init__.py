@@ -1,1 +1,1 @@
-"""Models' files: their headers, read with bounds, and the store in which fetched ones are kept."""
+"""Model files: readers of their headers, which trust nothing in them, and the store of fetched files."""

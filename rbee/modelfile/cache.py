@@ -1,11 +1,11 @@
-"""The memory that a token takes in the cache of keys and values, for plain attention."""
+"""The memory that a token takes in the key-value cache, for plain attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 HALF = 2
-"""Bytes of a number in half precision."""
+"""Bytes of a half-precision number."""
 
 
 def kv_bytes_per_token(
@@ -17,9 +17,9 @@ def kv_bytes_per_token(
     key_length: int | None = None,
     value_length: int | None = None,
 ) -> int | None:
-    """Return the bytes of keys and values for one token in half precision; None if that is not known.
+    """Return the bytes of keys and values for one token in half precision; None if they are not known.
 
-    `kv_heads` is that of each layer, or one number for all; as many as `heads` if the file has none.
+    `kv_heads` has a number for each layer, or is one number for all; it defaults to `heads`.
     """
     if not layers or not heads:
         return None

@@ -1,6 +1,6 @@
 """The header of a GGUF file (ggml/docs/gguf.md), versions 2 and 3.
 
-Every length is checked before anything is read for it. Long arrays are passed over and only counted.
+Every length is checked before that many bytes are read. Long arrays are skipped and only counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEXT_MOST, KEY_MOST, TENSOR_NAME_MOST = 2**20, 65535, 1024
 ARRAY_MOST = 2**22
 """The most elements of an array."""
 KEPT_MOST = 1024
-"""The longest array of numbers that is kept: one for each layer, at most."""
+"""The longest array of numbers that is kept: the useful ones have a number for each layer."""
 DIMENSIONS_MOST = 4
 
 _SCALARS = {
@@ -49,7 +49,7 @@ _ODD = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor of the table; `bytes` is None for a type that is not known."""
+    """A tensor in the header's table; `bytes` is None for an unknown type."""
 
     kind: int
     elements: int
@@ -58,9 +58,9 @@ class Tensor:
 
 
 def read_gguf(file: BinaryIO, name: str, size: int | None) -> Head:
-    """Return the head of a GGUF file; `size` are its bytes, None if that is not known yet.
+    """Return the head of a GGUF file of `size` bytes, None if that is not known yet.
 
-    Raises BadInput, which names the file and what is wrong, and Cut.
+    Raises BadInput, which names the file and what is wrong, and Cut if the header does not end.
     """
     return _Gguf(Reader(file, name, size)).head()
 
@@ -72,7 +72,7 @@ class _Gguf:
             reader.refuse("it does not begin with GGUF")
         version = reader.take("<I")
         if version not in (2, 3):
-            reader.refuse(f"its GGUF version is {version}, and 2 and 3 are known")
+            reader.refuse(f"its GGUF version is {version}; rbee reads 2 and 3")
         tensors, pairs = reader.take("<Q"), reader.take("<Q")
         if tensors > TENSORS_MOST:
             reader.refuse(f"it has {tensors} tensors, and at most {TENSORS_MOST} are read")
@@ -116,7 +116,7 @@ class _Gguf:
             self._skip_texts(key, count)
             return None
         if kind not in _SCALARS:
-            self._reader.refuse(f"{key[:100]} is an array of the type {kind}, which cannot be")
+            self._reader.refuse(f"{key[:100]} is an array of the unsupported type {kind}")
         if count <= KEPT_MOST:
             return [self._reader.take(_SCALARS[kind]) for _ in range(count)]
         length = count * struct.calcsize(_SCALARS[kind])
@@ -125,7 +125,7 @@ class _Gguf:
         return None
 
     def _skip_texts(self, key: str, count: int) -> None:
-        """Pass over the texts of an array: hundreds of thousands, of a vocabulary."""
+        """Skip the texts of an array: a vocabulary has hundreds of thousands."""
         reader, unpack = self._reader, _LENGTH.unpack_from
         while count:
             data, at, end = reader.data, reader.at, len(reader.data)
@@ -136,7 +136,9 @@ class _Gguf:
                 reader.need(8)
                 (length,) = unpack(reader.data, at)
                 if length > TEXT_MOST:
-                    reader.refuse(f"a text of {key[:100]} has {length} bytes")
+                    reader.refuse(
+                        f"a text of {key[:100]} has {length} bytes, and at most {TEXT_MOST} are read"
+                    )
                 reader.need(8 + length)
 
     def _take_tensor(self) -> Tensor:
@@ -144,7 +146,7 @@ class _Gguf:
         name = self._take_text(TENSOR_NAME_MOST, "a tensor's name")
         dimensions = reader.take("<I")
         if not 0 < dimensions <= DIMENSIONS_MOST:
-            reader.refuse(f"the tensor {name[:100]} has {dimensions} dimensions")
+            reader.refuse(f"the tensor {name[:100]} has {dimensions} dimensions, not 1 to {DIMENSIONS_MOST}")
         lengths = [reader.take("<Q") for _ in range(dimensions)]
         elements = 1
         for length in lengths:
@@ -155,7 +157,7 @@ class _Gguf:
         in_block, block = BLOCKS[kind]
         if lengths[0] % in_block:
             reader.refuse(
-                f"a row of the tensor {name[:100]} has {lengths[0]} elements, no multiple of {in_block}"
+                f"a row of the tensor {name[:100]} has {lengths[0]} elements, not a multiple of {in_block}"
             )
         return Tensor(kind, elements, offset, elements // in_block * block)
 
@@ -190,15 +192,15 @@ class _Gguf:
         if isinstance(parts, int) and parts > 1:
             raise BadInput(
                 f"{self._reader.name} is one of {parts} parts of a model",
-                hint="Put them together: llama-gguf-split --merge FIRST-PART MODEL.gguf",
+                hint="Merge them: llama-gguf-split --merge FIRST-PART MODEL.gguf",
             )
 
     def _weights(self) -> int | None:
-        """Return the bytes of all tensors; None if that is not known."""
+        """Return the bytes of all tensors; None if they are not known."""
         reader = self._reader
         alignment = self._count("general.alignment") or 32
         if alignment > 2**20:
-            reader.refuse(f"its alignment is {alignment}")
+            reader.refuse(f"its alignment is {alignment}, more than 1 MiB")
         begin = reader.at + -reader.at % alignment
         end = max((tensor.offset + (tensor.bytes or 0) for tensor in self._tensors), default=0)
         bounded(reader, end, "the end of its tensors")
@@ -242,7 +244,7 @@ class _Gguf:
         return max(value, default=None) if isinstance(value, list) else value
 
     def _count(self, key: str) -> int | None:
-        """Return a number that counts something; None if the key is not there."""
+        """Return the number of a key; None if the header does not have the key."""
         value = self._values.get(key)
         if value is None:
             return None
@@ -251,16 +253,16 @@ class _Gguf:
         return bounded(self._reader, value, key)
 
     def _each(self, key: str) -> int | list[int] | None:
-        """Return a number, or one for each layer; None if the key is not there."""
+        """Return the number of a key, or its numbers by layer; None if the header does not have the key."""
         value = self._values.get(key)
         if not isinstance(value, list):
             return None if key in self._lengths else self._count(key)
         if not all(isinstance(one, int) for one in value):
-            self._reader.refuse(f"{key} are not numbers")
+            self._reader.refuse(f"{key} is not a list of integers")
         return [bounded(self._reader, one, key) for one in value]
 
     def _first(self, key: str) -> int | None:
-        """Return a number that is the same for each layer, None if it is not."""
+        """Return the number of a key if it is the same for all layers, None if not."""
         value = self._each(key)
         if not isinstance(value, list):
             return value

@@ -1,4 +1,4 @@
-"""The types of GGUF's tensors and files, by the numbers that files have (ggml.h, llama.h)."""
+"""The numbers by which GGUF files name the types of tensors and of files (ggml.h, llama.h)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCKS: Mapping[int, tuple[int, int]] = {
     22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8),
     29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
 }  # fmt: skip
-"""Elements and bytes of a block of each type of tensor (ggml-common.h)."""
+"""Elements and bytes of a block, by the type of tensor (ggml-common.h)."""
 
 KIND_NAMES: Mapping[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K",
@@ -19,7 +19,7 @@ KIND_NAMES: Mapping[int, str] = {
     18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16",
     26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
-"""The types of tensors (enum ggml_type)."""
+"""Names of the types of tensors (enum ggml_type)."""
 
 FILE_TYPES: Mapping[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
@@ -28,4 +28,4 @@ FILE_TYPES: Mapping[int, str] = {
     26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16",
     36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
 }  # fmt: skip
-"""general.file_type (enum llama_ftype)."""
+"""Names of the values of general.file_type (enum llama_ftype)."""

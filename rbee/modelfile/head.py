@@ -1,4 +1,4 @@
-"""The head of a model: what the header of its file says, or those of its files."""
+"""The head of a model: what the headers of its file or files say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rbee.wire.models import Head
 
 
 def read_head(path: Path) -> tuple[Head, int]:
-    """Return the head of a model, and the bytes of its files.
+    """Return the head of a model, and the size of its files in bytes.
 
     `path` is a GGUF or safetensors file, or a folder with config.json and *.safetensors. Raises BadInput,
     which names the file and what is wrong; NotPermitted or RbeeError if it cannot be read.
@@ -27,10 +27,10 @@ def read_head(path: Path) -> tuple[Head, int]:
 
 
 def head_of(file: BinaryIO, name: str, size: int | None) -> Head:
-    """Return the head of an open file from its beginning. `name` is for messages.
+    """Return the head of an open file, whose position it changes. `name` is for messages.
 
-    `size` are the bytes that it has, or is to have: a file that arrives is read as soon as its header is
-    there. None if that is not known. Raises BadInput; Cut if the header is not all there.
+    `size` is its final size in bytes, None if that is not known: the header of a file may be read before the
+    rest has arrived. Raises BadInput, and Cut if the header is not complete.
     """
     file.seek(0)
     kind = format_of(file.read(START), name)

@@ -1,4 +1,4 @@
-"""A fetch's StatusText: rbee-fetch writes it, the hive reads it."""
+"""The status text of a fetch: rbee-fetch writes it, the hive parses it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PROGRESS = re.compile(r"([0-9]{1,16}) of ([0-9]{1,16}|\?) bytes(?: \([0-9]{1,3}
 
 
 class Progress(NamedTuple):
-    """So many bytes have arrived of `total`, None if that is not known; `note` is what it waits for."""
+    """`bytes` of `total` have arrived; `total` is None if unknown. `note` is what the fetch waits for."""
 
     bytes: int
     total: int | None
@@ -23,7 +23,7 @@ class Progress(NamedTuple):
 
 
 def read(text: str) -> Progress | None:
-    """Return the progress that a status text has; None if it is about something else."""
+    """Return the progress in a status text; None if the text is about something else."""
     match = _PROGRESS.fullmatch(text)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Reads the beginning of a file as far as it is needed, with bounds: the file comes from anywhere."""
+"""Reads the beginning of a file as far as needed, and within bounds: the file is not trusted."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ HEADER_MOST = 64 * 2**20
 """The most bytes of a file that are read for its header. The largest vocabularies take some 15 MiB."""
 
 CHUNK = 2**20
-"""Bytes that are read at once."""
+"""The least number of bytes that is read at once."""
 
 COUNT_MOST = 2**53
-"""The largest number that a Head can have."""
+"""The largest number that a Head may have."""
 
-
-COMPARE = "Get the file again, and compare its size and SHA-256 with those of where it comes from."
+COMPARE = "Get the file again, and compare its size and SHA-256 with those that its publisher states."
 
 
 class Cut(BadInput):
-    """The bytes that are there end before the header does: it is cut off, or has not all arrived."""
+    """The file ends before its header does: it is truncated, or has not arrived in full."""
 
 
 class Reader:
-    """The bytes of a file from its beginning, and where the next ones are.
+    """A file that is read from its beginning; `data` is what was read, `at` the position in it.
 
-    `name` is how messages call the file, `size` its bytes, None if it has not arrived yet. Raises BadInput,
-    for a file that is too short Cut.
+    `name` is for messages. `size` is the final size in bytes, None if it is not known yet. The methods raise
+    BadInput, and Cut if the file has not that many bytes yet.
     """
 
     def __init__(self, file: BinaryIO, name: str, size: int | None) -> None:
@@ -39,7 +38,7 @@ class Reader:
         self.at = 0
 
     def need(self, count: int) -> None:
-        """Read on until `count` bytes are there."""
+        """Read until `data` has `count` bytes after the position."""
         end = self.at + count
         if end <= len(self.data):
             return
@@ -52,7 +51,7 @@ class Reader:
             self.cut()
 
     def take(self, form: str) -> Any:
-        """Return the next value of struct's format."""
+        """Return the next value, in a format of the module struct."""
         size = struct.calcsize(form)
         self.need(size)
         (value,) = struct.unpack_from(form, self.data, self.at)
@@ -68,13 +67,13 @@ class Reader:
     def cut(self) -> NoReturn:
         """Raise Cut."""
         raise Cut(
-            f"{self.name} is cut off: its header does not end within its {len(self.data)} bytes",
+            f"{self.name} is truncated: its header does not end within its {len(self.data)} bytes",
             hint=COMPARE,
         )
 
     def refuse_short(self, why: str) -> NoReturn:
         """Raise BadInput for a file that has fewer bytes than it needs."""
-        raise BadInput(f"{self.name} is cut off: it has {self.size} bytes, and {why}", hint=COMPARE)
+        raise BadInput(f"{self.name} is truncated: it has {self.size} bytes, and {why}", hint=COMPARE)
 
     def refuse(self, why: str) -> NoReturn:
         """Raise BadInput."""
@@ -82,7 +81,7 @@ class Reader:
 
 
 def bounded(reader: Reader, value: int, what: str) -> int:
-    """Return a number from 0 to COUNT_MOST; BadInput for any other."""
+    """Return the value if it is from 0 to COUNT_MOST. Raises BadInput, which names it `what`."""
     if not 0 <= value <= COUNT_MOST:
-        reader.refuse(f"{what} is {value}, which cannot be")
+        reader.refuse(f"{what} is {value}, which is out of range")
     return value

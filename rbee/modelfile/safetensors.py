@@ -39,12 +39,12 @@ _ODD = re.compile(
     r"kv_lora_rank|sliding_window|attention_chunk_size|state_size|full_attention_interval"
     r"|num_kv_shared_layers|(ssm|mamba|rwkv|conv|linear|attn_layer|hybrid)_.*"
 )
-"""Keys of config.json of architectures whose cache is not that of plain attention."""
+"""Keys of config.json that only architectures have whose cache is not that of plain attention."""
 
 
 @dataclass
 class _Tensors:
-    """The sum of the tensors of a model's files."""
+    """The totals of a model's tensors; `by_type` has the bytes of each type."""
 
     bytes: int = 0
     elements: int = 0
@@ -52,9 +52,9 @@ class _Tensors:
 
 
 def read_safetensors(file: BinaryIO, name: str, size: int | None) -> Head:
-    """Return the head of one safetensors file; `size` are its bytes, None if that is not known yet.
+    """Return the head of a safetensors file of `size` bytes, None if that is not known yet.
 
-    Raises BadInput, which names the file and what is wrong, and Cut.
+    Raises BadInput, which names the file and what is wrong, and Cut if the header does not end.
     """
     tensors = _Tensors()
     _add_tensors(tensors, Reader(file, name, size))
@@ -62,9 +62,10 @@ def read_safetensors(file: BinaryIO, name: str, size: int | None) -> Head:
 
 
 def read_folder(folder: Path) -> tuple[Head, int]:
-    """Return the head of a folder with config.json and *.safetensors, and the bytes of these files.
+    """Return the head of a folder with config.json and *.safetensors, and the size of the latter in bytes.
 
-    Raises BadInput, which names the file and what is wrong, and Cut.
+    Raises BadInput, which names the file and what is wrong, Cut if a header does not end, and as explained()
+    if a file cannot be read.
     """
     config = _json_of(folder / "config.json")
     tensors, total = _Tensors(), 0
@@ -90,7 +91,7 @@ def _shards(folder: Path) -> list[Path]:
     if not names:
         raise BadInput(
             f"{folder} is not a model: it has no *.safetensors",
-            hint=f"ls {folder}; a GGUF is named by its file.",
+            hint=f"ls {folder}; for a GGUF model give the path of its file.",
         )
     if len(names) > SHARDS_MOST:
         raise BadInput(f"{folder} has {len(names)} files, and at most {SHARDS_MOST} are read")
@@ -130,7 +131,7 @@ def _add_tensors(tensors: _Tensors, reader: Reader) -> None:
 
 
 def _add_tensor(tensors: _Tensors, reader: Reader, name: str, tensor: Any) -> int:
-    """Add a tensor, and return where it ends."""
+    """Add a tensor, and return its end: an offset from the end of the header."""
     shown = f"the tensor {name[:100]}"
     if not isinstance(tensor, dict):
         reader.refuse(f"{shown} is not an object")
@@ -169,7 +170,7 @@ def _head_of(tensors: _Tensors) -> Head:
 
 
 def _described(head: Head, config: dict[str, Any], name: str) -> Head:
-    """Return the head with what config.json says."""
+    """Return the head completed by what config.json says."""
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     architectures = config.get("architectures")
     kind = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
@@ -179,7 +180,7 @@ def _described(head: Head, config: dict[str, Any], name: str) -> Head:
         if value is None:
             return None
         if type(value) is not int or not 0 <= value <= COUNT_MOST:
-            raise BadInput(f"{name} is not valid: {key} is not a number that can be")
+            raise BadInput(f"{name} is not valid: {key} is not an integer from 0 to 2**53")
         return value
 
     quantised = config.get("quantization_config")
@@ -187,7 +188,7 @@ def _described(head: Head, config: dict[str, Any], name: str) -> Head:
     return replace(
         head,
         architecture=kind if isinstance(kind, str) and re.fullmatch("[A-Za-z0-9._-]{1,64}", kind) else None,
-        # Several weights are packed into an element.
+        # Quantised weights are packed, several to an element: the elements do not count them.
         parameters=head.parameters if quantised is None else None,
         quantisation=method[:64] if isinstance(method, str) else head.quantisation,
         context=count("max_position_embeddings"),
@@ -215,7 +216,7 @@ def _within_bounds(value: int | None) -> int | None:
 
 
 def _is_odd(config: dict[str, Any]) -> bool:
-    """Has it another cache than that of plain attention?"""
+    """Return whether the architecture has another cache than that of plain attention."""
     kinds = config.get("layer_types")
     if isinstance(kinds, list) and any(kind != "full_attention" for kind in kinds):
         return True

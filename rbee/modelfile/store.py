@@ -1,8 +1,8 @@
-"""The store of the models that were fetched: rbee-fetch@.service writes it, everybody may read it.
+"""The store of fetched models: rbee-fetch@.service writes it, every user may read it.
 
-A file is at SHA256/model.FORMAT, with meta.json beside it; it is there once it is whole. In the folder
-`fetches` are, by the fetch's id, what has arrived of a file (.part), of which version it is (.version), and
-what came of the fetch (.result), which is kept for as long as the file is.
+A complete file is at SHA256/model.FORMAT, with meta.json beside it. The folder `fetches` has, by the fetch's
+id, what has arrived of a file (ID.part), which version of the source that is (ID.version), and the outcome of
+the fetch (ID.result), which is kept for as long as the file is.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PART, VERSION, RESULT = ".part", ".version", ".result"
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """What rbee-fetch@ID.service is to do, from its credential `request`: one of the three.
+    """What rbee-fetch@ID.service is to do, from its credential `request`: `fetch`, `forget` or `remove`.
 
-    `forget` is a fetch of which nothing is to be left but its file, `remove` a file to remove with the
-    results of its fetches.
+    `forget` is the id of a fetch to delete all traces of, except the file that it fetched; `remove` is the
+    SHA-256 of a file to delete, with the results of its fetches.
     """
 
     fetch: Fetch | None = None
@@ -43,7 +43,7 @@ class StoreRequest:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What came of a fetch; `bytes` have arrived."""
+    """The outcome of a fetch; `bytes` is how many have arrived."""
 
     model: ModelName
     state: Literal["done", "failed"]
@@ -54,7 +54,7 @@ class FetchResult:
 
 @dataclass(frozen=True)
 class Meta:
-    """What is known of a file in the store."""
+    """What is known about a file in the store."""
 
     sha256: Sha256
     bytes: Count
@@ -62,47 +62,47 @@ class Meta:
 
 
 class Store:
-    """The paths in the store, and what is in its small files."""
+    """The paths of the store, and the content of its small files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fetches = folder / "fetches"
 
     def part(self, fetch_id: str) -> Path:
-        """What has arrived of a file."""
+        """Return the path of what has arrived of a file."""
         return self.fetches / f"{fetch_id}{PART}"
 
     def version(self, fetch_id: str) -> Path:
-        """Which version of a file the part is of."""
+        """Return the path of the note which version of the source the part is."""
         return self.fetches / f"{fetch_id}{VERSION}"
 
     def result(self, fetch_id: str) -> Path:
-        """What came of a fetch."""
+        """Return the path of the outcome of a fetch."""
         return self.fetches / f"{fetch_id}{RESULT}"
 
     def meta(self, sha256: str) -> Path:
-        """What is known of a file."""
+        """Return the path of what is known about a file."""
         return self.folder / sha256 / "meta.json"
 
     def new_file(self, sha256: str, kind: Format) -> Path:
-        """Where a file is to be."""
+        """Return the path at which a file is to be stored."""
         return self.folder / sha256 / f"model.{kind}"
 
     def file(self, sha256: str) -> Path | None:
-        """Where a file is; None if it is not in the store, or not whole."""
+        """Return the path of a file; None if it is not in the store."""
         paths = (self.new_file(sha256, kind) for kind in FORMATS)
         return next((path for path in paths if os.path.isfile(path)), None)
 
     def read_meta(self, sha256: str) -> Meta | None:
-        """Return what is known of a file; None if that cannot be read."""
+        """Return what is known about a file; None if that cannot be read."""
         return read_small(self.meta(sha256), Meta)
 
     def read_result(self, fetch_id: str) -> FetchResult | None:
-        """Return what came of a fetch; None if that is not known."""
+        """Return the outcome of a fetch; None if that cannot be read."""
         return read_small(self.result(fetch_id), FetchResult)
 
     def ids(self, suffix: str) -> list[str]:
-        """Return the ids of the fetches that have such a file: PART, VERSION or RESULT."""
+        """Return the ids of the fetches that have a file with this suffix: PART, VERSION or RESULT."""
         try:
             names = os.listdir(self.fetches)
         except OSError:
@@ -111,7 +111,7 @@ class Store:
 
 
 def read_small(path: Path, kind: type[Shape]) -> Shape | None:
-    """Return the shape in a file of JSON; None if there is none that is valid."""
+    """Return the shape in a JSON file; None if the file cannot be read or is not valid."""
     try:
         return decode(kind, json.loads(read_regular(path, META_MOST)))
     except (OSError, ValueError, RecursionError, BadInput):
@@ -119,5 +119,5 @@ def read_small(path: Path, kind: type[Shape]) -> Shape | None:
 
 
 def small(shape: Any) -> bytes:
-    """Return the content of a file with a shape, for read_small()."""
+    """Return a shape as the content of a JSON file, for read_small()."""
     return json.dumps(encode(shape)).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What may be fetched, and how a URL is shown: without what may be a secret in it."""
+"""Which URLs may be fetched, and how one is shown: without the parts that may have secrets."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ from rbee.errors import BadInput
 from rbee.text import printable, shortened
 
 SHOWN_MOST = 200
-"""Characters of a URL in a message."""
+"""The most characters of a URL in a message."""
 
 
 def parsed(url: str, *, has_sum: bool) -> SplitResult:
-    """Return the parts of a URL that may be fetched: https and file, and http with a sum to compare.
+    """Return the parts of a URL that may be fetched: https, file, or http with a SHA-256 to compare.
 
-    Over http anybody on the way may put another file in the place of this one. Raises BadInput.
+    Raises BadInput for any other.
     """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise BadInput("the url is not valid", hint="Its address cannot be read.", field="url") from None
+        raise BadInput(
+            "the url is not valid: its host or port cannot be read", hint="https://HOST/PATH", field="url"
+        ) from None
     if not url.isascii() or re.search(r"[\x00-\x20\x7f]", url):
         raise BadInput(
-            "the url is not valid", hint="Escape what is not ASCII, and blanks, by '%'.", field="url"
+            "the url is not valid: it has spaces or characters that are not ASCII",
+            hint="Percent-encode them, such as %20 for a space.",
+            field="url",
         )
     if parts.scheme not in ("http", "https", "file"):
         raise BadInput(
-            f"the url has a scheme that is not known: {parts.scheme}"
-            if parts.scheme
-            else "the url has no scheme",
+            f"the url has the unsupported scheme {parts.scheme}" if parts.scheme else "the url has no scheme",
             hint="Use https, http or file.",
             field="url",
         )
     if parts.scheme == "file":
         if host not in (None, "localhost") or not parts.path.startswith("/") or "\0" in unquote(parts.path):
             raise BadInput(
-                "the url is not valid", hint="For a file of this machine: file:///its/path", field="url"
+                "the url is not valid: it is not an absolute path on the hive's machine",
+                hint="file:///PATH",
+                field="url",
             )
         return parts
     if not host:
@@ -48,17 +52,17 @@ def parsed(url: str, *, has_sum: bool) -> SplitResult:
 
 
 def refuse_unproven(scheme: str, *, has_sum: bool) -> None:
-    """Raise BadInput for a transfer that can be tampered with, unless a sum proves the file."""
+    """Raise BadInput for a transfer that can be tampered with, unless a SHA-256 proves the file."""
     if scheme != "https" and not has_sum:
         raise BadInput(
-            f"by {scheme} anybody on the way could send another file than the url's",
+            f"over {scheme} the file could be replaced on its way",
             hint="Use https, or give --sha256.",
             field="url",
         )
 
 
 def shown(url: str) -> str:
-    """Return a URL for messages: without user, password, query and fragment, in which secrets may be."""
+    """Return a URL for messages: without user, password, query and fragment, which may have secrets."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port

@@ -16,7 +16,7 @@ from rbee.wire.keys import Gateway
 
 
 class GatewayAccess:
-    """`marker` is Scope.gateway_is_open; who sets it also starts or stops the socket's unit."""
+    """`marker` is Scope.gateway_is_open; the caller of set() also starts or stops the socket's unit."""
 
     def __init__(self, marker: Path, bus: AsyncBus, catalog: Store) -> None:
         self._marker = marker

@@ -1,8 +1,8 @@
 """The keys of the gateway's clients, in RAM as in the catalog: checking one reads nothing from the disk.
 
 Uses are counted exactly in RAM. They are written at most once in WRITE_INTERVAL, and at the queen's end: a
-queen that is killed forgets those of the last minute. The audit has a summary of each key's use, its first
-one within WRITE_INTERVAL, then one in AUDIT_INTERVAL.
+queen that is killed loses those of the last minute. The audit has a summary of each key's use within
+WRITE_INTERVAL of the first, then at most once in AUDIT_INTERVAL_MS.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Key:
             self.addresses[address] += 1
 
     def summary(self, now: int, *, is_last: bool) -> str | None:
-        """Return what the audit is to have now, and begin the next summary; None if that is not due."""
+        """Return the summary for the audit and begin the next; None if none is due."""
         if self.unwritten is not None:
             text, self.unwritten = self.unwritten, None
             return text
@@ -101,7 +101,7 @@ class ClientKeys:
             await self.write()
 
     async def write(self, *, is_last: bool = False) -> None:
-        """Write how keys were used since the last time; if that fails it is logged, and tried again later."""
+        """Write how keys were used since the last time; a failure is logged, and it is tried again later."""
         async with self._writing:
             self._used.clear()
             now = now_ms()
@@ -136,7 +136,7 @@ class ClientKeys:
         """
         hint = f"On the queen's machine: {self._scope.rbeectl('key create NAME')}"
         if key_hash is None:
-            raise BadKey("a key is needed: the request has none", hint=hint)
+            raise BadKey("the request has no key", hint=hint)
         key = self._by_hash.get(key_hash)
         if key is None:
             raise BadKey("the key is not one of this queen's", hint=hint)

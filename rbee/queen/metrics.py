@@ -2,8 +2,8 @@
 
 Counting costs a beat some microseconds and imports nothing; prometheus_client, which writes the
 exposition, is imported at the first scrape, in the scrape's own thread. Names follow
-https://prometheus.io/docs/practices/naming/. The hives in the catalog bound the number of series: no
-label has a value that a client chose, except a hive's name and the names of its hardware.
+https://prometheus.io/docs/practices/naming/. The hives and keys in the catalog bound the number of
+series: no label has a value that a client chose, except the names of hives, of their hardware, and of keys.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _queen(metrics: Metrics) -> Iterator[Metric]:
 def _keys(uses: Mapping[str, int]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily
 
-    used = CounterMetricFamily("rbee_key_uses", "Requests with a key of the gateway's.", labels=("key",))
+    used = CounterMetricFamily("rbee_key_uses", "Requests to the gateway, by their key.", labels=("key",))
     for key, count in uses.items():
         used.add_metric((printable(key),), count)
     yield used

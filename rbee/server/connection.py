@@ -53,7 +53,7 @@ DAEMON_IDLE_TIMEOUT = 7500.0
 """The same for a daemon's, which stays open: longer than rbee.client.link keeps its end."""
 
 CONNECTIONS = Bound(total=2048, kept=256, a_user=1024, a_process=256, a_daemon=1280)
-"""A daemon's process: the gateway has one for each of its requests, 1024 at most, and a reserve."""
+"""`a_daemon` is for the gateway: one for each of its requests, at most 1024, and a reserve."""
 
 HIVE_CONNECTIONS = Bound(total=32_768, kept=0, a_user=24, a_process=24)
 """For peers over TCP with a credential: the control connection, those for the queen's requests
@@ -199,7 +199,7 @@ class Connection(HttpToolsProtocol):
         if self._awaited == "head" and self._size > HEAD_LIMIT:
             raise _head_too_large()
         if self._awaited == "body" and self._size > FRAMING_LIMIT:
-            raise TooLarge(f"there are more than {FRAMING_LIMIT} bytes around the body's own")
+            raise TooLarge(f"the body's chunk sizes and trailers are larger than {FRAMING_LIMIT} bytes")
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINE_LIMIT:

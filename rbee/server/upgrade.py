@@ -16,7 +16,7 @@ SEND_TIMEOUT = 30.0
 class Upgraded(asyncio.Protocol):
     """The protocol that a connection continues with. It keeps the connection's place in the limits.
 
-    If the connection is gone by then, connection_lost() is called without a connection_made().
+    If the client has left by then, connection_lost() is called without a connection_made().
     """
 
     is_read_together = False

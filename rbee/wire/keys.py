@@ -1,4 +1,4 @@
-"""Keys, with which clients use the gateway over TCP."""
+"""API keys, with which clients use the gateway over TCP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEYS_MAX = 1000
 
 @dataclass(frozen=True)
 class CreateKey:
-    """A key to make: for `models` only, or for all if that is empty; `ttl_s` None never expires."""
+    """A key to create: for `models` only, or for all if that is empty. Without `ttl_s` it never expires."""
 
     name: NewName
     models: Annotated[tuple[ModelName, ...], Limit(0, 64)] = ()
@@ -53,7 +53,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Gateway:
-    """Is the gateway open to TCP? `listens` are the addresses, ADDRESS:PORT, that systemd listens on."""
+    """Whether the gateway is open over TCP. `listens` has each ADDRESS:PORT that systemd listens on."""
 
     is_open: bool
     listens: Annotated[tuple[Text, ...], Limit(0, 64)] = ()

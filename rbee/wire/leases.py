@@ -1,13 +1,16 @@
-"""What crosses a connection by which the gateway leases a worker for a request.
+"""The protocol by which the gateway leases a worker for a request.
 
 The connection begins with `GET /v1/lease` and `Upgrade: rbee-lease/1`, or at a hive with
-`GET /v1/workers/{worker_id}/connect` and `Upgrade: rbee-worker/1`. After the 101 each side sends JSON lines:
-one Ask from the gateway (a hive is asked nothing more), then from the other side any number of Waits, and
-at last one Granted, which has a file descriptor (SCM_RIGHTS), a connection to the engine, or one Refused.
-A line is an object with one member, named after the frame: {"wait": {"text": "loading bee", "percent": 40}}.
+`GET /v1/workers/{worker_id}/connect` and `Upgrade: rbee-worker/1`. After the 101 response each side sends
+JSON lines. The gateway sends one Ask, which a hive does not need. The other side answers with any number of
+Waits, and then one Refused, or one Granted together with a file descriptor (SCM_RIGHTS), which is a
+connection to the engine. A line is an object with one member, named after the frame:
+{"wait": {"text": "loading bee", "percent": 40}}.
+
 The lease is held until the gateway closes the connection, or its process ends. A Refused after the Granted
-ends it: the gateway closes its connection to the engine. If the queen's end just closes, she has stopped: the
-gateway goes on, connects again, and sends an Ask with `resume`.
+ends it: the gateway closes its connection to the engine. If the queen's end closes without a frame, the queen
+has stopped: the gateway keeps its connection to the engine, connects to the queen again, and sends an Ask
+with `resume`.
 """
 
 from __future__ import annotations
@@ -23,15 +26,16 @@ from rbee.wire.types import Count, JobId, Limit, Percent, Sha256, Text, WorkerId
 
 CONNECT_PROTOCOL = "rbee-worker/1"
 LINE_MAX = 64 * 1024
-"""Bytes of a line, with its end."""
+"""The most bytes of a line, with its line feed."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request for a worker of `model`. `key` is the SHA-256 of a client's key, None over the Unix socket.
+    """A request for a worker of `model`, which waits at most `hold_ms` for it.
 
-    `uid` is the client's, over the Unix socket. With `resume` the gateway holds a lease of that worker
-    already, from a queen before this one: it is counted, and no descriptor is sent.
+    A client on the Unix socket has a `uid`, one on TCP an `address` and a `key`, the SHA-256 of its key. With
+    `resume` the gateway already holds a lease of that worker from an earlier queen process: the lease is
+    counted, and no descriptor is sent.
     """
 
     model: Annotated[str, Limit(1, 253)]
@@ -45,7 +49,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Wait:
-    """The worker is not ready yet."""
+    """The worker is not ready yet; `job_id` is the job that starts it."""
 
     text: Text
     percent: Percent | None = None
@@ -54,7 +58,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Granted:
-    """The worker that answers; the descriptor comes with this line, unless the lease was resumed."""
+    """The leased worker; the descriptor comes with this line, unless the lease was resumed.
+
+    `was_cold` is whether the request had to wait for the worker to start.
+    """
 
     worker: WorkerId
     was_cold: bool
@@ -63,7 +70,7 @@ class Granted:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why there is no worker: a problem document's members (rbee.errors). `retry_s` is for Retry-After."""
+    """Why there is no worker, as the members of a problem document (rbee.errors); `retry_s` is in seconds."""
 
     problem: dict[str, Any]
     retry_s: Count | None = None
@@ -76,7 +83,7 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """Return a frame as a line, with its end. Raises BadInput if it is longer than LINE_MAX."""
+    """Return a frame as a line, with its line feed. Raises BadInput if it is longer than LINE_MAX."""
     line = json.dumps({_NAMES[type(frame)]: encode(frame)}, separators=(",", ":")).encode() + b"\n"
     if len(line) > LINE_MAX:
         raise BadInput(f"a frame may have at most {LINE_MAX} bytes, and has {len(line)}")
@@ -84,7 +91,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def decode_frame(line: bytes) -> Frame:
-    """Return the frame in a line. Raises BadInput."""
+    """Return the frame in a line. Raises BadInput if it is too long, or not a valid frame."""
     if len(line) > LINE_MAX:
         raise BadInput(f"a frame may have at most {LINE_MAX} bytes, and has {len(line)}")
     try:

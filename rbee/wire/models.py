@@ -1,4 +1,4 @@
-"""Models: what is known of their files, and how the queen shows and serves them."""
+"""Models: what is known about their files, and how the queen shows and serves them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ MODELS_MAX = 1000
 Path = Annotated[str, Limit(1, 4096)]
 Url = Annotated[str, Limit(1, 4096)]
 Context = Annotated[int, Limit(1, 16_777_216)]
-"""Tokens of a context."""
+"""The length of a context, in tokens."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the header of a model's file says; None is what it does not say.
+    """What the header of a model's file says; None for what it does not say.
 
-    `weights_bytes` is the size of all tensors; `kv_bytes_per_token` of the key and value cache in half
-    precision, None if the architecture has another one than plain attention. `context` is the most tokens.
+    `weights_bytes` is the size of all tensors. `kv_bytes_per_token` is that of the key-value cache for one
+    token in half precision, None for an architecture without plain attention. `context` is the longest one
+    that the model supports, in tokens.
     """
 
     format: Format
@@ -40,10 +41,10 @@ class Head:
 
 @dataclass(frozen=True)
 class AddModel:
-    """A model to add: from `path`, used in place on the hive `hive`, or fetched from `url`; one of them.
+    """A model to add: either at `path` on the hive `hive`, used in place, or fetched from `url`.
 
-    `head` and `bytes` are what was read at `path`; the hive that fetches reads those of a `url`.
-    `memory_bytes` is what the operator says that it needs; `context` the tokens to serve it with.
+    `head` and `bytes` are what was read at `path`; for a `url` the hive that fetches it reads them.
+    `memory_bytes` is what the model needs according to the operator; `context` is in tokens.
     """
 
     name: ModelName
@@ -59,9 +60,9 @@ class AddModel:
 
 @dataclass(frozen=True)
 class Serve:
-    """How a model is to be served. None leaves what was set before, or the default.
+    """How a model is to be served. None keeps the former value, or the default.
 
-    `idle_s` are the seconds without a request after which its worker is stopped; a pinned one never is.
+    A worker without a request for `idle_s` seconds is stopped, unless its model is pinned.
     """
 
     context: Context | None = None
@@ -72,10 +73,11 @@ class Serve:
 
 @dataclass(frozen=True)
 class ModelView:
-    """A model in the catalog. `source` is its path, or its URL without a password.
+    """A model in the catalog. `source` is its path, or its URL without secrets.
 
-    `learned_bytes` is the most memory that a worker of it has used, None if none has run. `is_served` is
-    whether it is woken for a request. `problem` is what could not be read of the row.
+    `learned_bytes` is the most memory that a worker of it has used, None if it has never run. `is_served` is
+    whether a request starts a worker for it. `progress` is that of a fetch, in percent. `problem` is why its
+    row could not be read in full.
     """
 
     name: ModelName
@@ -117,7 +119,7 @@ class OpenModel:
 
 @dataclass(frozen=True)
 class OpenModels:
-    """The models that are served, of those that a client may use."""
+    """The models that are served and that a client may use."""
 
     models: Annotated[tuple[OpenModel, ...], Limit(0, MODELS_MAX)]
 
@@ -137,9 +139,10 @@ class Fetch:
 
 @dataclass(frozen=True)
 class FetchView:
-    """A fetch. `serial` grows with each change. Done, it has the file's `path` in the store and its head.
+    """A fetch. `serial` grows with each change. A fetch that is done has the file's `path` in the store.
 
-    `bytes` have arrived of `total`, None if the server does not say; `reason` is why it failed, or waits.
+    `bytes` of `total` have arrived; `total` is None if the server does not report it. `reason` is why the
+    fetch failed, or what it waits for.
     """
 
     id: Word

@@ -11,7 +11,7 @@ from rbee.wire.types import Count, Limit, ModelName, Name, Percent, Text, Word, 
 WorkerState = Literal[
     "asleep", "waiting", "loading", "ready", "busy", "stopping", "stopped", "failed", "unknown"
 ]
-"""'unknown' while its hive is not online."""
+"""The state is 'unknown' while the hive is not online."""
 WORKERS_MAX = 256
 """The most workers of a hive."""
 
@@ -24,7 +24,7 @@ PoolId = Annotated[str, Limit(1, 64, r"ram|gpu[0-9]{1,3}", "'ram', or 'gpu' and 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that a hive knows of. `problem` is why it cannot be used, None if it can."""
+    """An engine of a hive. `file` is its NAME.conf. `problem` is why it cannot be used, None if it can."""
 
     name: Word
     executable: Text
@@ -35,7 +35,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Engines:
-    """The engines of a hive, by name. `problems` are drop-ins that were refused, with file and line."""
+    """The engines of a hive, by name. `problems` are those of refused files: FILE:LINE: REASON."""
 
     engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
     problems: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
@@ -43,7 +43,7 @@ class Engines:
 
 @dataclass(frozen=True)
 class HiveEngines:
-    """The engines of one hive; `reason` is why they are not known."""
+    """The engines of one hive; `reason` is why they are not known, None if they are."""
 
     hive_id: Name
     engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
@@ -61,15 +61,15 @@ class FleetEngines:
 # Memory
 
 MARGIN = 2**30
-"""Bytes of a pool that no claim may take. Of a pool of less than 20 GiB it is a twentieth."""
+"""Bytes of a pool that no claim may take. Of a pool smaller than 20 GiB a twentieth is kept instead."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds memory: a worker, or another process; what kernel and driver do not report is None.
+    """Who holds memory: a worker, or another process. What the kernel and the driver do not report is None.
 
-    `name` is the worker's id, or the unit of the process. The last holder of a pool may have no pid: it
-    stands for all that is held and is not listed by process or unit, and its name says so.
+    `name` is the worker's id, or the unit of the process. The last holder of a pool may stand for everything
+    that is not listed by process or unit: it has no pid, and its name says so.
     """
 
     kind: Literal["worker", "process"]
@@ -81,11 +81,11 @@ class Holder:
 
 @dataclass(frozen=True)
 class Pool:
-    """The memory of a card, or RAM. `claimed_bytes` are reserved for workers and not used by them yet.
+    """The memory of a card, or RAM. `claimed_bytes` are reserved for workers that do not use them yet.
 
-    `free_bytes` is what nobody holds, less what is claimed; None if it is not known, and `problem` is why.
-    A card that `shares_ram` has no memory of its own: what is free there is at most what is free of the RAM,
-    and what is claimed there is claimed of the RAM.
+    `free_bytes` is what nobody holds, less what is claimed; if it is None, `problem` says why. A card that
+    `shares_ram` has no memory of its own: at most the free RAM is free there, and its claims count as claims
+    on the RAM, too.
     """
 
     id: PoolId
@@ -99,7 +99,7 @@ class Pool:
 
     @property
     def margin_bytes(self) -> int:
-        """What stays free beside what is claimed: MARGIN, or a twentieth of a pool that is small."""
+        """The bytes that no claim may take: MARGIN, or a twentieth of a small pool."""
         return MARGIN if self.total_bytes is None else min(MARGIN, self.total_bytes // 20)
 
 
@@ -117,7 +117,8 @@ class Memory:
 class StartWorker:
     """A worker to start on a hive: an engine with a model on one card, or on the processors (`ram`).
 
-    `claim_bytes` are reserved in the pool before it starts. A model is a file or a folder at `path`.
+    `claim_bytes` are reserved in the pool before it starts. `path` is the model's file or folder, and `bytes`
+    its size, 0 if it is not known. `slots` is how many requests it answers at once.
     """
 
     id: WorkerId
@@ -134,10 +135,11 @@ class StartWorker:
 
 @dataclass(frozen=True)
 class HiveWorker:
-    """A worker as its hive knows it. `serial` grows with each change, over restarts of the hive too.
+    """A worker as its hive knows it. `serial` grows with each change, across restarts of the hive too.
 
     `percent` is how far it has loaded. `used_bytes` is what it uses in its pool now, and `peak_bytes` the
-    most so far. `log` are the last lines of an engine that failed; `is_file_missing` is why it never ran.
+    most so far. `log` has the last lines of an engine that failed; `is_file_missing` is whether it failed
+    because the model's file was gone.
     """
 
     id: WorkerId
@@ -171,9 +173,9 @@ class HiveWorkers:
 
 @dataclass(frozen=True)
 class WorkerView:
-    """A worker, or a served model without one ('asleep', or 'waiting' for memory): then `id` is None.
+    """A worker, or a served model without a worker ('asleep', or 'waiting' for memory): then `id` is None.
 
-    `in_flight` are the requests that it answers now.
+    `in_flight` is the number of requests that it is answering.
     """
 
     id: WorkerId | None
@@ -205,10 +207,10 @@ class Workers:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One pool that was looked at for a model: the arithmetic, and the verdict.
+    """One pool that was considered for a model, with the arithmetic.
 
-    `fits` is whether free memory less the margin is at least what is needed. `evicts` are workers that
-    would be stopped to make room. `verdict` says what was decided, and why.
+    `fits` is whether the free memory, less the margin, is at least `need_bytes`. `evicts` are the workers
+    that would be stopped to make room. `verdict` says what was decided, and why.
     """
 
     hive_id: Name
@@ -228,7 +230,8 @@ class Candidate:
 class Placement:
     """Where a model would run now, and why.
 
-    `source` is where `need_bytes` comes from: what the operator says, a learned peak, the header, or a guess.
+    `source` is where `need_bytes` comes from: the operator, a learned peak, an estimate from the file's
+    header, or a guess from its size.
     """
 
     model: ModelName

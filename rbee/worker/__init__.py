@@ -1,1 +1,1 @@
-"""The launcher of a worker, which becomes its engine."""
+"""rbee-worker, the launcher of a worker, which becomes its engine."""

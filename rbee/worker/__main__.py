@@ -1,8 +1,8 @@
 """rbee-worker ID: become the engine of this worker.
 
-A watcher, made by two forks so that systemd and not the engine reaps it, reports to systemd how far the
-engine has loaded and when it is ready, and ends. So the main process is the engine itself, nothing of ours
-stays in memory, and the engine's death is seen as that.
+A watcher reports to systemd how far the engine has loaded and when it is ready, and ends. It is forked twice,
+so that systemd reaps it and not the engine. The unit's main process is thus the engine itself: systemd sees
+how it ends, and nothing of rbee stays in memory.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ PROGRAM = "rbee-worker"
 
 
 def check(order: Order, scope: Scope = SYSTEM) -> None:
-    """Raise BadConfig with the cure if the engine cannot be executed, or the model not be read, from here."""
+    """Raise BadConfig with the cure if this process cannot execute the engine, or cannot read the model."""
     program = order.argv[0]
     if not os.access(program, os.X_OK):
-        what = "may not be executed by a worker" if os.path.lexists(program) else "is not there"
+        what = "may not be executed by a worker" if os.path.lexists(program) else "was not found"
         cure = scope.rbeectl("list-engines")
         raise BadConfig(f"the program of the engine {order.engine}, {program}, {what}", hint=cure)
     try:
         is_folder = stat.S_ISDIR(os.stat(order.model).st_mode)
     except OSError as error:
         raise BadConfig(
-            f"the model's file {order.path} is not there for its worker: {error.strerror}",
+            f"the worker cannot find the model's file {order.path}: {error.strerror}",
             hint=scope.rbeectl(f"model show {order.name}"),
         ) from error
     if not os.access(order.model, os.R_OK | (os.X_OK if is_folder else 0)):
@@ -48,19 +48,19 @@ def check(order: Order, scope: Scope = SYSTEM) -> None:
 
 
 def engine_environment(order: Order, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the engine's environment: this one without what is the launcher's, and with the engine's own."""
+    """Return the engine's environment: `environ` without the launcher's variables, with the engine's own."""
     kept = {
         name: value
         for name, value in environ.items()
         if not name.startswith(PREFIX) and name not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
     }
-    # A worker has no home; what an engine compiles for its card it may keep as long as it lives.
+    # A dynamic user has no home. Drivers cache there what they compile for a card: it is kept until the stop.
     home = str(order.socket.parent)
     return {**kept, "HOME": home, "XDG_CACHE_HOME": f"{home}/cache", **dict(order.environment)}
 
 
 def fork_watcher(order: Order) -> None:
-    """Start the watcher of this process; it is no child of it."""
+    """Start the watcher of this process, which is not its child."""
     engine = os.pidfd_open(os.getpid())
     child = os.fork()
     if child:
@@ -76,9 +76,9 @@ def fork_watcher(order: Order) -> None:
 
 
 def become(order: Order, environ: Mapping[str, str]) -> None:
-    """Execute the engine in place of this program. Raises OSError."""
+    """Execute the engine in place of this program; does not return. Raises OSError."""
     with suppress(FileNotFoundError):
-        order.socket.unlink()  # an engine may refuse to listen where there is one
+        order.socket.unlink()  # llama-server exits if the file exists
     fork_watcher(order)
     argv, variables = list(order.argv), engine_environment(order, environ)
     os.execve(argv[0], argv, variables)  # noqa: S606  # the point of this program
@@ -90,7 +90,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         order = read_order(environ)
     except (KeyError, ValueError) as error:
-        print(f"the worker's environment is not what a hive writes: {error!r}", file=sys.stderr)  # noqa: T201
+        print(f"the worker's environment, which the hive writes, is not valid: {error!r}", file=sys.stderr)  # noqa: T201
         return BadConfig.exit_code
     try:
         check(order, scope)
@@ -106,7 +106,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         notify(f"STATUS={order.argv[0]} cannot be executed: {error.strerror}")
         print(f"{order.argv[0]} cannot be executed: {error.strerror}", file=sys.stderr)  # noqa: T201
         return BadConfig.exit_code
-    return 0  # never: it is the engine by now
+    return 0  # not reached: become() does not return
 
 
 if __name__ == "__main__":

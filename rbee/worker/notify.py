@@ -1,4 +1,4 @@
-"""sd_notify(3) in a few lines: the launcher imports nothing that it does not need."""
+"""sd_notify(3) in a few lines: a library would cost each start of a worker its import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def notify(text: str) -> None:
-    """Send to systemd, if it is there to listen."""
+    """Send a message to systemd; do nothing without $NOTIFY_SOCKET, or if sending fails."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return

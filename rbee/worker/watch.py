@@ -1,4 +1,4 @@
-"""Watches an engine load: asks whether it is ready, and reports to systemd how far it is."""
+"""Watches an engine load: polls whether it is ready, and reports to systemd how far it has loaded."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from rbee.engines.order import Order
 from rbee.worker.notify import notify
 
 LOAD_MAX = 3600.0
-"""Seconds that a load may take, whatever it does: longer than any model needs, shorter than for ever."""
+"""Seconds that a load may take in all, even with signs of life: more than any model needs."""
 
 EXTENSION = 30.0
-"""Seconds that a load has from each sign of life on, as TimeoutStartSec= of the unit."""
+"""Seconds until the next sign of life must come, the same as TimeoutStartSec= of the unit."""
 
 REPORT_EVERY = 0.5
-"""Seconds between two reports, at least."""
+"""The least seconds between two reports."""
 
 ANSWER_TIMEOUT = 2.0
-"""Seconds for an answer of the engine."""
+"""Seconds for connecting to the engine, and for each part of its answer."""
 
 ANSWER_MAX = 64 * 1024
-"""Bytes of an answer that are read."""
+"""The most bytes of an answer that are read."""
 
 FIRST_PAUSE, LAST_PAUSE = 0.005, 0.25
-"""Seconds between two questions, which grow: a small model is ready in 20 ms."""
+"""Seconds between two polls, which grow from the first to the last: a small model is ready in 20 ms."""
 
 BYTES_MOVED = 1024 * 1024
 CPU_SHARE = 0.1
-"""The least that is a sign of life between two reports: bytes, or a part of a processor."""
+"""What counts as a sign of life: so many bytes since the last sign, or this share of one processor."""
 
 
 class Progress(NamedTuple):
-    """What the processes of a worker have done: bytes read or in memory, and seconds on processors."""
+    """What the processes of a worker have done: bytes read or resident, and CPU time in seconds."""
 
     bytes: int
     cpu: float
 
     def is_sign_of_life(self, sign: Progress, before: Progress, seconds: float) -> bool:
-        """Have enough bytes moved since the last `sign`, or has it computed since `before`, `seconds` ago?
+        """Return whether this is a sign of life, after the last `sign` and `before`, measured `seconds` ago.
 
-        Not computed since the last sign: the answers to our questions would add up to one.
+        CPU time counts since `before` only: since the last sign, that of answering the polls would add up.
         """
         return self.bytes - sign.bytes >= BYTES_MOVED or self.cpu - before.cpu >= CPU_SHARE * seconds
 
 
 def watch(order: Order, engine: int) -> None:
-    """Report to systemd until the engine is ready or gone; `engine` is its pidfd.
+    """Report to systemd until the engine is ready or has ended; `engine` is its pidfd.
 
-    A sign of life is that it reads, or that its memory grows, or that it computes; one that hangs is ended
-    by systemd.
+    Each sign of life, which is that it reads, that its memory grows or that it computes, extends the unit's
+    start timeout. Without one, systemd ends the engine.
     """
     began = reported = time.monotonic()
     sign = before = Progress(0, 0.0)
@@ -79,19 +79,19 @@ def watch(order: Order, engine: int) -> None:
 
 
 def loading(read: int, total: int) -> str:
-    """Return the status text of a load."""
+    """Return the status text of a load; `total` is 0 if it is not known."""
     return f"loading {min(99, read * 100 // total)} %" if total else "loading"
 
 
 def has_ended(engine: int, seconds: float) -> bool:
-    """Wait so long, or until the process of a pidfd has ended; return whether it has."""
+    """Wait until the process of a pidfd has ended, `seconds` at most; return whether it has."""
     poll = select.poll()
     poll.register(engine, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 
 def is_ready(path: Path, target: str) -> bool:
-    """Does the engine answer 200 to a GET on its Unix socket?"""
+    """Return whether the engine answers 200 to GET `target` on its Unix socket."""
     request = f"GET {target} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
@@ -99,7 +99,7 @@ def is_ready(path: Path, target: str) -> bool:
             channel.connect(os.fspath(path))
             channel.sendall(request)
             answer = b""
-            # All of it: an engine may log that it could not send the rest.
+            # Read all of the answer: an engine may log an error if it cannot send the rest.
             while not _is_whole(answer) and (part := channel.recv(4096)):
                 answer += part
     except OSError:
@@ -114,9 +114,9 @@ def _is_whole(answer: bytes) -> bool:
 
 
 def measure(proc: Path = Path("/proc")) -> Progress:
-    """Return what all processes of this user have done, but this one: a worker's user has no others.
+    """Return what all processes of this user have done, except this one: those are the engine's.
 
-    The larger of what was read and what is resident: a file that is mapped is not read.
+    `bytes` is the larger of what was read and what is resident, as a mapped file is not read.
     """
     read = resident = 0
     cpu = 0.0

@@ -63,7 +63,7 @@ def test_a_text_of_any_editor_s_is_the_same_text(mark: str, end: str) -> None:
         ("[Queen]\n".encode("utf-16"), "UTF-16", "it is text in UTF-16, and must be UTF-8"),
         (b"\xfe\xff\0[\0\n", "UTF-16", "it is text in UTF-16, and must be UTF-8"),
         ("[Queen]\n".encode("utf-32"), "UTF-32", "it is text in UTF-32, and must be UTF-8"),
-        ("[Queen]\n".encode("utf-16-le"), None, "it begins as text in UTF-16 does, and must be UTF-8"),
+        ("[Queen]\n".encode("utf-16-le"), None, "it seems to be text in UTF-16, and must be UTF-8"),
         ("a\ngröße\n".encode("latin-1"), None, "line 2 is not UTF-8: it has the byte 0xf6"),
     ],
 )

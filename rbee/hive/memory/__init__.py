@@ -1,1 +1,1 @@
-"""The memory book of a hive: who holds RAM and cards, what is claimed, and what is free (book.py)."""
+"""The memory book of a hive (book.py): who holds memory of RAM and cards, what is claimed, what is free."""

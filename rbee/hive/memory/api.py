@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def routes(book: Callable[[], Book]) -> dict[Route[Any], Handler]:
-    """Return the handlers; `book` opens the book at its first use, which a hive's start does not wait for."""
+    """Return the handlers; `book` opens the book at its first use, so that a hive starts without it."""
 
     async def memory(_request: Request) -> Memory:
         return await book().memory()

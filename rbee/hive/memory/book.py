@@ -1,4 +1,4 @@
-"""The memory book: what RAM and cards hold, who holds it, and what is reserved for workers."""
+"""The memory book: what is used of RAM and cards and by whom, and what is reserved for workers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("rbee")
 
 CARDS_TIMEOUT = 3.0
-"""Seconds for which the drivers of the cards are waited for; NVML's READ_TIMEOUT is less."""
+"""Seconds to wait for the drivers of the cards; NVML's READ_TIMEOUT is less."""
 
 PROOF_TIMEOUT = 5.0
-"""Seconds after a stop within which a worker's memory must be back."""
+"""Seconds after a stop within which a worker's memory must be free again."""
 
 PROOF_INTERVAL = 0.1
-"""Seconds between two looks after a stop: NVML reports no event when memory is free again."""
+"""Seconds between two checks after a stop: NVML reports no event when memory is free again."""
 
 
 class Book:
-    """Reads when asked, and never at rest. Drivers may hang: they are asked in a thread, one at a time.
+    """Reads on request only. Drivers may hang: they are asked in a thread, one call at a time.
 
-    A worker claims before its start, loaded() ends its load, and release() its claim. What is read of the
-    cards is kept until the next reading, for used().
+    claim() comes before a worker's start, loaded() at the end of its load, release() after its stop. The last
+    reading of the cards is kept for used().
     """
 
     def __init__(
@@ -68,40 +68,40 @@ class Book:
         return Memory(tuple(self._ledger.pool(reading, readings) for reading in readings.values()))
 
     async def claim(self, worker_id: str, pool: str, claim_bytes: int) -> None:
-        """Reserve memory for a worker whose load begins now, in place of its former claim.
+        """Reserve bytes of a pool for a worker whose load begins now, in place of its former claim.
 
-        Raises NoMemory with the sums if there is not enough beside the margin, or if nobody knows, and
-        CardLoads if another worker loads on the same card.
+        Raises NoMemory, with the arithmetic, if too little is free or if that is not known, and CardLoads if
+        another worker is loading on the same card.
         """
         claim = Claim(worker_id, pool, claim_bytes)
         readings = await self._read()
-        # No wait between these two: two claims at once cannot both have the last of the memory.
+        # No await between these two, so that two claims at once cannot both take the last of the memory.
         self._ledger.check(claim, readings)
         self._ledger.note(claim)
         self._peaks.pop(worker_id, None)
 
     def adopt(self, worker_id: str, pool: str, claim_bytes: int, *, loads: bool = False) -> None:
-        """Note the claim of a worker that runs already, whatever is free."""
+        """Note the claim of a worker that already runs, whatever is free; `loads` if it is not ready yet."""
         self._ledger.note(Claim(worker_id, pool, claim_bytes, loads))
 
     async def loaded(self, worker_id: str) -> None:
-        """End a worker's load, whether it is ready or has failed; the next may load on its card.
+        """Note that a worker's load has ended, well or not: another worker may load on its card.
 
-        Notes what it holds then, which for most engines is the most that it will hold of a card.
+        Reads what it holds now, which for most engines is the most that it will hold of a card.
         """
         self._ledger.loaded(worker_id)
         await self._read()
 
     def release(self, worker_id: str) -> None:
-        """Give a worker's claim back; it is no error if it has none."""
+        """Remove a worker's claim; it is not an error if it has none."""
         self._ledger.release(worker_id)
         self._peaks.pop(worker_id, None)
         self._pids.pop(worker_id, None)
 
     def used(self, worker_id: str) -> tuple[int | None, int | None]:
-        """Return the bytes that a worker holds of its pool, and the most so far; None is unknown.
+        """Return the bytes that a worker holds of its pool, and the most so far; None if unknown.
 
-        Of RAM as it is now, and the peak is the kernel's. Of a card as it was when the cards were last read.
+        RAM is read now, and its peak is the kernel's. Those of a card are of the last reading.
         """
         claim = self._ledger.of(worker_id)
         if claim is None:
@@ -120,12 +120,12 @@ class Book:
     # After a stop
 
     async def proven_free(self, worker_id: str, worker_pids: Iterable[int] = ()) -> Holder | None:
-        """Wait until a stopped worker's memory is back; return None, or after PROOF_TIMEOUT who holds it.
+        """Wait until a stopped worker's memory is free; return None, or after PROOF_TIMEOUT its holder.
 
-        To be called before release(), which forgets where the memory was.
-        Back means that its cgroup has no process, and that no card has one of its processes: `worker_pids`,
-        and those that it was last seen with. A driver that does not answer proves nothing: then the holder
-        has no bytes, and its name says so.
+        To be called before release(), which forgets where the memory was. Free means that the worker's cgroup
+        has no process, and that its card has none of its processes: neither `worker_pids` nor those that it
+        was last seen with. If the driver does not answer, a holder with unknown bytes is returned, whose name
+        says so.
         """
         suspects = {*worker_pids, *self._pids.get(worker_id, ())}
         claim = self._ledger.of(worker_id)
@@ -153,7 +153,7 @@ class Book:
         return None
 
     def _alive(self, worker_id: str) -> tuple[set[int], int | None] | None:
-        """Return the processes of a worker and the bytes of RAM that they hold; None if it has none."""
+        """Return the processes of a worker and the bytes of RAM that they hold; None if it has no process."""
         folder = self._cgroups.worker(worker_id)
         if folder is None or not is_populated(folder):
             return None
@@ -161,7 +161,10 @@ class Book:
         return pids(folder), found.held if found else None
 
     async def _on_card(self, card: HeldCard, worker_id: str, suspects: set[int]) -> Holder | None:
-        """A number that a process of another unit has by now is not the worker's."""
+        """Return the worker's process that is on a card, None if there is none.
+
+        A PID may have been reused: one that now belongs to another unit is not the worker's.
+        """
         found = [process for process in card.processes or () if process.pid in suspects]
         if not found:
             return None
@@ -191,7 +194,7 @@ class Book:
     def _pools(
         self, cards: tuple[HeldCard, ...], claims: tuple[Claim, ...]
     ) -> tuple[dict[str, Reading], dict[str, set[int]]]:
-        """Return the readings by pool, and the processes of each worker. In a thread."""
+        """Return the readings by pool, and the processes of each worker. Blocks: to be called in a thread."""
         units = {unit.worker_id: unit.folder for unit in self._cgroups.units() if unit.worker_id}
         has_processes = any(card.processes for card in cards)
         owners: dict[int, Unit] = self._cgroups.owners() if has_processes else {}
@@ -203,7 +206,7 @@ class Book:
         return {reading.id: reading for reading in readings}, seen
 
     async def _cards(self) -> tuple[HeldCard, ...]:
-        """Return the cards as they are now, and without readings if their drivers do not answer in time."""
+        """Return the cards as they are now, or without readings if their drivers do not answer in time."""
         if self._asking is None or self._asking.done():
             self._asking_since = self._clock()
             self._asking = asyncio.get_running_loop().create_task(
@@ -228,7 +231,7 @@ class Book:
         self._peaks[worker_id] = max(held, self._peaks.get(worker_id, 0))
 
     async def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel a reading that is under way."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The memory of cards: which processes hold it, and whose these are."""
+"""The memory of cards: which processes hold it, and which workers, units and users these belong to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def card_pool(index: int) -> str:
 
 
 def read_card(card: HeldCard, owners: Mapping[int, Unit], claimants: Iterable[str]) -> Reading:
-    """Return a card's pool. `owners` are the units of processes, `claimants` the workers that claim of it."""
+    """Return the reading of a card. `owners` has units by PID; `claimants` are workers with claims on it."""
     free = None if card.total is None or card.used is None else max(0, card.total - card.used)
     held: dict[str, int | None] = dict.fromkeys(claimants)
     others: tuple[Holder, ...] = ()
@@ -45,7 +45,7 @@ def _unknown(card: HeldCard) -> str:
 def _by_owner(
     processes: Iterable[NvmlProcess], owners: Mapping[int, Unit]
 ) -> tuple[dict[str, int | None], tuple[Holder, ...]]:
-    """Return the bytes of each worker, None if unknown of one of its processes, and the other holders."""
+    """Return the bytes of each worker, None if those of a process are unknown, and the other holders."""
     held: dict[str, int | None] = {}
     others = []
     for process in processes:

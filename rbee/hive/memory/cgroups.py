@@ -1,6 +1,6 @@
-"""The processes and the memory of units, by their cgroups; version 2, as Debian has it.
+"""The processes and the memory of units, by their cgroups (version 2).
 
-The hive may not see other users' processes in /proc (ProtectProc=invisible), but cgroups list their numbers.
+The hive does not see other users' processes in /proc (ProtectProc=invisible), but cgroups list their PIDs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rbee.hive.devices.files import read_byte_count, read_text
 from rbee.scope import worker_unit
 
 FOLDERS_MAX = 4096
-"""Cgroups that are looked into, in all."""
+"""The most cgroups that are read in one pass."""
 
 _UNIT = re.compile(r".+\.(service|scope|socket|mount|swap)")
 _USER_SLICE = re.compile(r"user-([0-9]{1,10})\.slice")
@@ -26,10 +26,10 @@ _WORKER = re.compile(r"rbee-worker@(.+)\.service")
 class Usage(NamedTuple):
     """The RAM of a cgroup, in bytes.
 
-    `held` is what the kernel cannot take back without swapping, and the pages of files that processes have
-    mapped: an engine computes with a model in these. The rest of the page cache does not count. `mapped` is
-    the part of it that is mapped files, which MemAvailable counts as available. `peak` is the most that was
-    held: the most that the cgroup ever had (since Linux 5.19), less the page cache that does not count now.
+    `held` is all of its memory, less the page cache that no process has mapped. Mapped files count, as an
+    engine computes with a model that it has mapped. `mapped` is the part of `held` that is mapped files,
+    which MemAvailable counts as available. `peak` is the most that was held, estimated: the highest usage of
+    the cgroup (memory.peak, since Linux 5.19), less the page cache that is not mapped now.
     """
 
     held: int
@@ -38,7 +38,7 @@ class Usage(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A unit with processes; `user` is None for a service of the system."""
+    """A unit with a cgroup; `user` is None for a unit of the system."""
 
     name: str
     user: str | None
@@ -52,13 +52,13 @@ class Unit(NamedTuple):
 
 
 class Cgroups:
-    """Reads them under a filesystem root; from any thread. Nothing is raised."""
+    """Reads the cgroups below a filesystem root. Thread-safe; raises nothing."""
 
     def __init__(self, root: Path) -> None:
         self._top = root / "sys/fs/cgroup"
 
     def worker(self, worker_id: str) -> Path | None:
-        """Return the folder of a worker's unit; None if it has no processes, and so no cgroup."""
+        """Return the cgroup folder of a worker's unit; None if it has no processes, and so no cgroup."""
         name = worker_unit(worker_id)
         usual = self._top / "rbee.slice" / name
         if usual.is_dir():
@@ -67,7 +67,7 @@ class Cgroups:
         return next((unit.folder for unit in self.units() if unit.name == name), None)
 
     def units(self) -> Iterator[Unit]:
-        """Yield the units that have a cgroup; those in a user's manager or in a container are part of its."""
+        """Yield the units that have a cgroup. Those in a user manager or a container count as part of it."""
         left = FOLDERS_MAX
         waiting: list[tuple[Path, str | None]] = [(self._top, None)]
         while waiting and left > 0:
@@ -81,12 +81,12 @@ class Cgroups:
                     waiting.append((place, _user_of(name) or user))
 
     def owners(self) -> dict[int, Unit]:
-        """Return the unit of each process that is in one."""
+        """Return the units by PID, of all processes that are in a unit."""
         return {pid: unit for unit in self.units() for pid in pids(unit.folder)}
 
 
 def pids(folder: Path) -> set[int]:
-    """Return the processes of a cgroup and of those in it."""
+    """Return the PIDs in a cgroup and its descendants."""
     found: set[int] = set()
     waiting = [folder]
     for _ in range(FOLDERS_MAX):
@@ -95,17 +95,17 @@ def pids(folder: Path) -> set[int]:
         place = waiting.pop()
         found.update(int(line) for line in read_text(place / "cgroup.procs").split() if line.isdecimal())
         waiting += [place / name for name in _folders_in(place)]
-    found.discard(0)  # of another namespace of processes
+    found.discard(0)  # a process of another PID namespace, cgroups(7)
     return found
 
 
 def is_populated(folder: Path) -> bool:
-    """Has the cgroup, or one in it, processes? Those that are dying count, as their memory does."""
+    """Return whether a cgroup or a descendant has processes, dying ones included: they still hold memory."""
     return "populated 1" in read_text(folder / "cgroup.events") or bool(pids(folder))
 
 
 def usage(folder: Path) -> Usage | None:
-    """Return the RAM of a cgroup; None if it is gone, or if the kernel does not count its memory."""
+    """Return the RAM of a cgroup; None if it is gone, or if the kernel does not account its memory."""
     current = read_byte_count(folder / "memory.current")
     if current is None:
         return None
@@ -116,10 +116,10 @@ def usage(folder: Path) -> Usage | None:
 
 
 def _page_cache(folder: Path) -> tuple[int, int]:
-    """Return the bytes of pages of files that are mapped, and of those that are not.
+    """Return the bytes of the page cache that are mapped, and those that are not.
 
-    active_file and inactive_file do not have what is in tmpfs or shared memory, which file_mapped has if it
-    is mapped: then a little too much counts as held.
+    file_mapped includes mapped tmpfs and shared memory, which active_file and inactive_file do not: with
+    these a little too much counts as held.
     """
     text = read_text(folder / "memory.stat")
     stat = dict(re.findall(r"^(active_file|inactive_file|file_mapped) ([0-9]{1,16})$", text, re.MULTILINE))

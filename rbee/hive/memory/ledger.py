@@ -1,4 +1,4 @@
-"""The arithmetic of the memory book: what pools hold, and what is claimed of them. Nothing here reads."""
+"""The arithmetic of the memory book: what is held and claimed of each pool. It reads nothing itself."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rbee.wire.workers import Holder, Pool
 
 RAM = "ram"
 HOLDERS_MAX = 1000
-"""Holders of a pool that are listed one by one."""
+"""The most holders of a pool that are listed one by one."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of one pool; bytes, None is unknown.
+    """What was read of one pool, in bytes; None if unknown.
 
-    `free` is what nobody holds, `held` what each worker holds, by its id: one whose id is missing holds
-    nothing, and None is unknown. `others` are the other holders that are known one by one, and `rest` is what
-    the remaining ones are called.
+    `free` is what nobody holds. `held` has what each worker holds, by its id: a worker that is missing in it
+    holds nothing. `others` are the other holders that are known individually, and `rest` is the name for all
+    that remain.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Claim:
-    """Memory that is reserved for a worker; it `loads` until its engine has its model."""
+    """Memory that is reserved for a worker; `loads` is whether its engine is still loading the model."""
 
     worker_id: str
     pool: str
@@ -45,13 +45,13 @@ class Claim:
 
 
 class Ledger:
-    """The claims of a hive's workers, of each worker one."""
+    """The claims of a hive's workers, one for each worker."""
 
     def __init__(self) -> None:
         self._claims: dict[str, Claim] = {}
 
     def of(self, worker_id: str) -> Claim | None:
-        """Return a worker's claim."""
+        """Return a worker's claim, None if it has none."""
         return self._claims.get(worker_id)
 
     def all(self) -> tuple[Claim, ...]:
@@ -59,23 +59,23 @@ class Ledger:
         return tuple(self._claims.values())
 
     def note(self, claim: Claim) -> None:
-        """Write down a claim, whatever is free, in place of the worker's former one."""
+        """Add a claim, whatever is free, in place of the worker's former one."""
         self._claims[claim.worker_id] = claim
 
     def loaded(self, worker_id: str) -> None:
-        """A worker's load has ended, well or not."""
+        """Note that a worker's load has ended, well or not."""
         claim = self._claims.get(worker_id)
         if claim is not None:
             self.note(Claim(claim.worker_id, claim.pool, claim.bytes, loads=False))
 
     def release(self, worker_id: str) -> Claim | None:
-        """Strike out a worker's claim, and return it."""
+        """Remove a worker's claim, and return it; None if it has none."""
         return self._claims.pop(worker_id, None)
 
     def check(self, claim: Claim, readings: Mapping[str, Reading]) -> None:
-        """Raise NoMemory with the sums if a claim has no room, CardLoads if another one loads on the card.
+        """Raise NoMemory, with the arithmetic, if a claim does not fit; CardLoads if its card is loading.
 
-        What the worker holds already counts towards its own claim.
+        What the worker already holds counts towards its claim.
         """
         reading = readings.get(claim.pool)
         if reading is None:
@@ -84,9 +84,8 @@ class Ledger:
         loading = next((other for other in self._others(claim) if other.loads), None)
         if loading is not None and claim.pool != RAM:
             raise CardLoads(
-                f"{claim.pool} is loading the worker {loading.worker_id}; one model is loaded on a card at a "
-                "time",
-                hint="Ask again when that worker is ready.",
+                f"the worker {loading.worker_id} is loading on {claim.pool}; only one may load on a card",
+                hint="Try again when that worker is ready.",
                 field="pool",
             )
         self._check_room(claim, readings)
@@ -95,7 +94,7 @@ class Ledger:
         pool = self.pool(readings[claim.pool], readings, without=claim.worker_id)
         if pool.free_bytes is None:
             why = f": {pool.problem}" if pool.problem else ""
-            raise NoMemory(f"how much of {claim.pool} is free is not known{why}", field="pool")
+            raise NoMemory(f"the free memory of {claim.pool} is not known{why}", field="pool")
         held = readings[claim.pool].held.get(claim.worker_id) or 0
         more = max(0, claim.bytes - held)
         if more + pool.margin_bytes <= pool.free_bytes:
@@ -105,7 +104,7 @@ class Ledger:
             f"{claim.worker_id} needs {shown_size(claim.bytes)} of {claim.pool}{own}, and a margin of "
             f"{shown_size(pool.margin_bytes)} stays free; of {shown_size(pool.total_bytes or 0)} there are "
             f"{shown_size(pool.free_bytes)} free, with {shown_size(pool.claimed_bytes)} claimed for others",
-            hint="Stop what is not needed there, or serve the model with a smaller context.",
+            hint="Stop what is not needed on that machine, or serve the model with a smaller context.",
             field="claim_bytes",
         )
 
@@ -119,7 +118,7 @@ class Ledger:
     def pool(self, reading: Reading, readings: Mapping[str, Reading], *, without: str | None = None) -> Pool:
         """Return a pool as it is shown; `without` leaves out a worker's claim.
 
-        If free memory is known and nothing is held twice, holders, claimed and free make the total.
+        If the free memory is known and nothing is held twice, holders, claimed and free add up to the total.
         """
         claimed = self._claimed({reading.id: reading}, without)
         free = None if reading.free is None else max(0, reading.free - claimed)
@@ -154,9 +153,9 @@ class Ledger:
 def _unused(claim: Claim, reading: Reading) -> int:
     """Return the bytes of a claim that its worker does not hold yet.
 
-    Where it is not known what the worker holds: of RAM all of the claim, as the pages of a mapped model still
-    count as free. Of a card nothing once the load has ended, as engines take a card's memory while they
-    load, and the driver counts it as used.
+    If it is not known what the worker holds, that is all of a claim on RAM, as the pages of a mapped model
+    still count as free. Of a card it is nothing once the load has ended: engines take a card's memory while
+    they load, and the driver counts it as used.
     """
     held = reading.held.get(claim.worker_id, 0)
     if held is None:
@@ -165,7 +164,7 @@ def _unused(claim: Claim, reading: Reading) -> int:
 
 
 def _holders(reading: Reading) -> tuple[Holder, ...]:
-    """Workers first, then the others, the largest first; the last one is all that is not listed."""
+    """Return the workers, then the other holders, largest first; the last one is all that is not listed."""
     workers = [Holder("worker", held, worker_id) for worker_id, held in reading.held.items()]
     named = [*_by_size(workers), *_by_size(reading.others)][:HOLDERS_MAX]
     if reading.total is None or reading.free is None:

@@ -13,16 +13,17 @@ from rbee.hive.memory.ledger import RAM, Reading
 from rbee.wire.workers import Holder
 
 UNITS_LISTED = 10
-"""Units beside the workers that are listed, those that hold most."""
+"""The most units that are listed beside the workers: those that hold the most."""
 
 LEAST_PART = 100
-"""A unit is listed if it holds at least the 100th part of the RAM."""
+"""A unit is listed if it holds at least a hundredth of the RAM."""
 
 
 def read_ram(root: Path, cgroups: Cgroups, workers: Mapping[str, Path]) -> Reading:
-    """Return the RAM; `workers` are the folders of the workers' cgroups, by id.
+    """Return the reading of RAM; `workers` has the cgroup folders of the workers, by id.
 
-    MemAvailable counts mapped files as available, and workers need theirs: these do not count as free.
+    MemAvailable counts mapped files as available. Those of the workers do not count as free here, as engines
+    compute with them.
     """
     used, whole = memory(root)
     usages = {worker_id: usage(folder) for worker_id, folder in workers.items()}
@@ -40,7 +41,7 @@ def read_ram(root: Path, cgroups: Cgroups, workers: Mapping[str, Path]) -> Readi
         free,
         {worker_id: found.held if found else None for worker_id, found in usages.items()},
         tuple(_largest(cgroups, (total or 0) // LEAST_PART)),
-        "the kernel and all else",
+        "kernel and everything else",
         problem=None if free is not None else "/proc/meminfo does not report MemTotal and MemAvailable",
     )
 
@@ -50,12 +51,12 @@ def _room(folder: Path, limit: int) -> int | None:
     found = usage(folder)
     if found is not None:
         return max(0, limit - found.held)
-    used = read_byte_count(folder / "memory.usage_in_bytes")  # version 1, page cache and all
+    used = read_byte_count(folder / "memory.usage_in_bytes")  # cgroups version 1; includes the page cache
     return None if used is None else max(0, limit - used)
 
 
 def _largest(cgroups: Cgroups, least: int) -> Iterator[Holder]:
-    """Yield the units that hold most, without the workers; memory.stat is read of few."""
+    """Yield the units that hold the most, except workers. memory.stat is read only for these: it is slow."""
     found: list[tuple[int, Unit]] = []
     for unit in cgroups.units():
         current = read_byte_count(unit.folder / "memory.current")

@@ -1,1 +1,1 @@
-"""The hive's files of models: what is fetched into the store, and what is removed from it."""
+"""The hive's side of the store of models: what is fetched into it, and what is removed from it."""

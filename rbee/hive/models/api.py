@@ -1,4 +1,4 @@
-"""The hive's routes about fetches and files."""
+"""The hive's routes for fetches and files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def has_parts(scope: Scope) -> bool:
-    """Is there anything in the store that has not arrived in full? It may be what nobody will need."""
+    """Return whether the store has incomplete files. They may be outdated: see Fetches.resume()."""
     try:
         with os.scandir(scope.models / "fetches") as entries:
             return any(entry.name.endswith(".part") for entry in entries)
@@ -32,7 +32,7 @@ def has_parts(scope: Scope) -> bool:
 
 
 def routes(fetches: Callable[[], Fetches]) -> dict[Route[Any], Handler]:
-    """Return the handlers. `fetches` is called with each request, so that it may open them at the first."""
+    """Return the handlers; `fetches` opens them at its first call, so that a hive starts without them."""
 
     async def fetch(request: Request) -> FetchView:
         from rbee.wire.models import Fetch

@@ -1,4 +1,4 @@
-"""One fetch as the hive knows it: its view, and who waits for a change of it."""
+"""One fetch as the hive knows it: its view, and those who wait for it to change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rbee.wire.models import Fetch, FetchView
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970: serials begin there, so that they grow over a restart of the hive, too."""
+    """Return milliseconds since 1970. Serials start from it, so that they also grow across restarts."""
     return int(time.time() * 1000)
 
 
@@ -32,16 +32,16 @@ class KnownFetch:
 
     @classmethod
     def begun(cls, request: Fetch) -> KnownFetch:
-        """A fetch that begins now."""
+        """Return a fetch that begins now."""
         return cls(FetchView(request.id, request.model, "fetching", now_ms()), request)
 
     @property
     def is_under_way(self) -> bool:
-        """Does its unit run, as far as is known?"""
+        """Whether its unit runs, as far as the hive knows."""
         return self.view.state == "fetching" and self.task is not None and not self.task.done()
 
     def change(self, **fields: Any) -> None:
-        """Change the view, if it differs, and wake who waits for that."""
+        """Change fields of the view; if it differs now, give it a new serial and wake those who wait."""
         view = replace(self.view, **fields)
         if view == self.view:
             return
@@ -60,31 +60,32 @@ class KnownFetch:
     # What its unit does
 
     def heard(self, state: UnitState) -> None:
-        """The unit's state has changed."""
-        told = progress.read(state.status_text)
-        if told is not None and not state.is_stopped:
-            self.change(bytes=told.bytes, total=told.total, reason=shortened(told.note, TEXT_LIMIT))
+        """Take the progress from a new state of the unit."""
+        now = progress.read(state.status_text)
+        if now is not None and not state.is_stopped:
+            self.change(bytes=now.bytes, total=now.total, reason=shortened(now.note, TEXT_LIMIT))
 
     def ended(self, state: UnitState, store: Store) -> None:
-        """The unit has ended: note what came of it."""
+        """Take the outcome when the unit has ended: from its result in the store, or from its state."""
         result = store.read_result(self.view.id)
-        if result is not None and state.exit_status < 200:  # systemd's own, if it did not even run
+        # From 200 on it is a status of systemd: rbee-fetch did not run, and a result is an earlier one.
+        if result is not None and state.exit_status < 200:
             self.settle(result, store)
         elif state.active == "failed":
             self.change(
-                state="failed", reason=f"rbee-fetch did not end by itself: {state.end or state.result}"
+                state="failed", reason=f"rbee-fetch ended without a result: {state.end or state.result}"
             )
         else:
-            self.change(reason="it was stopped, and goes on when the hive is started next")
+            self.change(reason="it was stopped; it resumes when the hive next starts")
 
     def settle(self, result: FetchResult, store: Store) -> None:
-        """Note a result."""
+        """Change the view to a result."""
         meta = None if result.sha256 is None else store.read_meta(result.sha256)
         path = None if meta is None else store.file(meta.sha256)
         if result.state == "failed":
             self.change(state="failed", reason=result.reason, bytes=result.bytes)
         elif meta is None or path is None:
-            self.change(state="failed", reason="the file is not in the store any more")
+            self.change(state="failed", reason="the file is no longer in the store")
         else:
             self.change(
                 state="done",

@@ -1,7 +1,7 @@
 """The fetches of this hive, and the removal of files from its store.
 
-The hive may not write to the store: rbee-fetch@.service does, for what the hive writes as its request. A
-request is there until it is carried out, so that a new hive goes on with it.
+The hive may not write to the store: it writes requests, which rbee-fetch@.service carries out. A request is
+kept until it was carried out, so that a restarted hive resumes it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ RUNNING_MOST = 16
 """The most fetches at once."""
 
 ENDED_MOST = 200
-"""Fetches that are over, and of which the view is kept in RAM; the store has their results."""
+"""The most ended fetches whose views are kept in RAM; the store has their results."""
 
 KEEP = 7 * 86400
-"""Seconds for which what has arrived of a fetch that failed is kept."""
+"""Seconds for which the part of a failed fetch is kept."""
 
 
 class Fetches:
-    """What is fetched, was fetched, and is removed. open() goes on with what an earlier hive has begun."""
+    """All fetches and removals. open() resumes those of an earlier hive process."""
 
     def __init__(self, scope: Scope, units: Units, control: Asks, story: Narrator) -> None:
         self._scope = scope
@@ -53,7 +53,7 @@ class Fetches:
     @classmethod
     @asynccontextmanager
     async def open(cls, scope: Scope, units: Units, control: Asks, story: Narrator) -> AsyncIterator[Fetches]:
-        """All of them; on the way out the hive stops following, and the fetches themselves go on."""
+        """Yield the fetches, resumed; close() them afterwards, which leaves their units running."""
         fetches = cls(scope, units, control, story)
         fetches.resume()
         try:
@@ -62,7 +62,7 @@ class Fetches:
             await fetches.close()
 
     def resume(self) -> None:
-        """Go on with what has been requested, and remove what nobody will need."""
+        """Resume the requests that are left, and remove what is left of outdated fetches."""
         requests = self._units.requests()
         for fetch_id, request in requests.items():
             if request.fetch is not None:
@@ -75,7 +75,7 @@ class Fetches:
             self._begin(partial(self._forget, fetch_id))
 
     async def close(self) -> None:
-        """Stop following."""
+        """Stop following the units, which continue."""
         tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
@@ -84,7 +84,10 @@ class Fetches:
     # What the queen asks
 
     async def fetch(self, fetch: Fetch, job_id: str | None = None) -> FetchView:
-        """Begin a fetch, unless it is under way, or done; raises BadInput, NameTaken and TooMany."""
+        """Start a fetch, unless it is under way or done, and return it.
+
+        Raises BadInput, NameTaken and TooMany.
+        """
         if self._scope.kind == "user":
             raise BadInput("only the machine's own rbee fetches models", hint="Use rbeectl without --user.")
         parsed(fetch.url, has_sum=fetch.sha256 is not None)
@@ -92,13 +95,14 @@ class Fetches:
             known = self._find(fetch.id)
             if known is not None and known.is_under_way:
                 if known.request is None or not _is_same(known.request, fetch):
-                    raise NameTaken(f"the fetch {fetch.id} is that of another file")
+                    raise NameTaken(f"the fetch {fetch.id} is under way for another file")
                 return known.view
             if known is not None and known.view.state == "done" and fetch.sha256 in (None, known.view.sha256):
                 return known.view
             if sum(one.is_under_way for one in self._known.values()) >= RUNNING_MOST:
                 raise TooMany(
-                    f"{RUNNING_MOST} files are being fetched", hint="Try again when one has arrived."
+                    f"this hive is fetching {RUNNING_MOST} files, the limit",
+                    hint="Try again when one has arrived.",
                 )
             await self._units.write(fetch.id, StoreRequest(fetch=fetch, job_id=job_id))
             known = KnownFetch.begun(fetch)
@@ -118,7 +122,7 @@ class Fetches:
         return known.view if after is None else await known.later(after, wait)
 
     async def cancel(self, fetch_id: str) -> FetchView:
-        """End a fetch, and remove what has arrived; one that is done stays so. Raises RbeeError."""
+        """Cancel a fetch, and remove what has arrived, unless it is done. Raises UnknownFetch, RbeeError."""
         async with self._lock(fetch_id):
             known = self._find(fetch_id)
             if known is None:
@@ -135,7 +139,7 @@ class Fetches:
         return known.view
 
     async def remove_file(self, sha256: str) -> None:
-        """Remove a file from the store; it is no error if it is not there. Raises RbeeError."""
+        """Remove a file from the store; it is not an error if it does not exist. Raises RbeeError."""
         async with self._lock(sha256):
             if not await self._removals.remove(sha256):
                 return
@@ -169,7 +173,7 @@ class Fetches:
         try:
             state = await self._units.run(fetch_id, known.heard)
         except Stopping:
-            known.change(reason="rbee is being stopped; it goes on when the hive is started next")
+            known.change(reason="rbee is being stopped; the fetch resumes when the hive next starts")
         except RbeeError as error:
             known.change(state="failed", reason=error.message)
         else:
@@ -184,7 +188,7 @@ class Fetches:
             await self._removals.forget(fetch_id)
 
     def _outdated(self, requested: set[str]) -> list[str]:
-        """Return the fetches of which something is left that nobody will ask for."""
+        """Return the fetches whose files are older than KEEP, unless what they fetched is in the store."""
         store, kept_since = self._store, time.time() - KEEP
         left: set[str] = set()
         for path_of, suffix in ((store.part, PART), (store.version, VERSION), (store.result, RESULT)):
@@ -219,7 +223,7 @@ def _is_same(one: Fetch, other: Fetch) -> bool:
 
 
 def _changed_at(path: Path) -> float:
-    """Return when a file was changed last, in seconds since 1970; now if it is not there."""
+    """Return when a file was last changed, in seconds since 1970; now if it does not exist."""
     try:
         return path.stat().st_mtime
     except OSError:

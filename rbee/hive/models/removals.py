@@ -1,4 +1,4 @@
-"""Removes from the store: what is left of fetches, and files. rbee-fetch@.service does it."""
+"""Removes files and what is left of fetches from the store, by requests to rbee-fetch@.service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rbee.modelfile.store import Store, StoreRequest
 from rbee.scope import Scope, fetch_unit
 
 TIMEOUT = 30.0
-"""Seconds for stopping a fetch, and for removing what is in the store."""
+"""Seconds for a removal, including the stop of the fetch."""
 
 
 class Removals:
-    """A request is written before anything is stopped: should this hive end now, the next one goes on."""
+    """Writes a request before it stops anything: if this hive process ends, the next one resumes."""
 
     def __init__(self, scope: Scope, store: Store, units: FetchUnits) -> None:
         self._scope = scope
@@ -25,14 +25,14 @@ class Removals:
         self._units = units
 
     async def forget(self, fetch_id: str) -> None:
-        """Stop a fetch, and remove what is left of it but its file; raises RbeeError."""
+        """Stop a fetch, and remove what is left of it, but not its file. Raises RbeeError."""
         async with self._in_time(f"cancelling the fetch {fetch_id}", fetch_id):
             await self._units.write(fetch_id, StoreRequest(forget=fetch_id))
             await self._units.stop(fetch_id)
             await self._run(fetch_id)
 
     async def remove(self, sha256: str) -> bool:
-        """Remove a file; return False if it was not there. Raises RbeeError."""
+        """Remove a file; return False if the store did not have it. Raises RbeeError."""
         if not self._has(sha256):
             return False
         removal = f"remove-{sha256[:48]}"
@@ -44,7 +44,7 @@ class Removals:
         return True
 
     async def carry_out(self, removal: str) -> None:
-        """Carry out a request that an earlier hive has written; raises RbeeError."""
+        """Carry out a request that an earlier hive process has written. Raises RbeeError."""
         async with self._in_time(f"carrying out {removal}", removal):
             await self._run(removal)
 

@@ -1,4 +1,4 @@
-"""Runs rbee-fetch@ID.service: a request in a file, the unit, and its end."""
+"""Runs rbee-fetch@ID.service: writes its request, starts it, and waits for its end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rbee.systemd.control import Verb
 from rbee.systemd.unit import UnitState
 
 READ_AGAIN = 60.0
-"""Seconds after which a unit's state is read again, if no signal came."""
+"""Seconds after which a unit's state is read even without a signal."""
 
 
 class Units(Protocol):
-    """What is asked of systemd's bus, as of AsyncBus."""
+    """The part of AsyncBus that is used here. Raises RbeeError."""
 
     def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
         """Call `heard` whenever a property of the unit changes."""
@@ -27,30 +27,30 @@ class Units(Protocol):
         """Return the unit's state."""
 
     async def has_job(self, unit: str) -> bool:
-        """Has systemd a job for the unit?"""
+        """Return whether systemd has a job for the unit."""
 
 
 class Asks(Protocol):
-    """Where systemd is asked to start and stop, as Control."""
+    """The part of Control that is used here. Raises RbeeError."""
 
     async def ask(self, verb: Verb, unit: str) -> str:
-        """Have systemd do this."""
+        """Have systemd apply a verb to a unit."""
 
 
 class FetchUnits:
-    """The instances of rbee-fetch@.service, each with the file of its request."""
+    """The instances of rbee-fetch@.service, each with its request file."""
 
     def __init__(self, scope: Scope, units: Units, control: Asks) -> None:
         self._folder = scope.fetch_requests
         self._units = units
         self._control = control
         self._changed: dict[str, asyncio.Event] = {}
-        """By unit. A match of the bus is for ever, so that each unit has one."""
+        """By unit. A match lasts as long as the bus connection, so that each unit gets only one."""
 
     # Requests
 
     def requests(self) -> dict[str, StoreRequest]:
-        """Return the requests that are there, by id; one that cannot be read is removed."""
+        """Return the requests by id; a file that is not a valid request is removed."""
         found: dict[str, StoreRequest] = {}
         paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         for path in paths:
@@ -62,7 +62,7 @@ class FetchUnits:
         return found
 
     async def write(self, fetch_id: str, request: StoreRequest) -> None:
-        """Write the request of a unit, in the place of the one before; for root and this user only."""
+        """Write the request of a unit, in place of an earlier one, readable by root and this user only."""
         await asyncio.to_thread(self._write, self._folder / fetch_id, request)
 
     def _write(self, path: Path, request: StoreRequest) -> None:
@@ -70,15 +70,15 @@ class FetchUnits:
         write_whole(path, small(request), mode=0o600)
 
     def drop(self, fetch_id: str) -> None:
-        """Remove a request."""
+        """Remove a request, if it exists."""
         (self._folder / fetch_id).unlink(missing_ok=True)
 
     # The unit
 
     async def run(self, fetch_id: str, heard: Callable[[UnitState], None] = lambda state: None) -> UnitState:
-        """Start the unit, unless it runs, and return its state when it has ended; raises RbeeError.
+        """Start the unit, unless it runs, and return its state when it has ended. Raises RbeeError.
 
-        `heard` gets its state each time that this changes.
+        `heard` is called with each new state.
         """
         unit = fetch_unit(fetch_id)
         self._listen(unit)
@@ -90,7 +90,7 @@ class FetchUnits:
         return await self._end(unit, heard)
 
     async def stop(self, fetch_id: str) -> None:
-        """Stop the unit, and return when it has ended; raises RbeeError."""
+        """Stop the unit, and return when it has ended. Raises RbeeError."""
         unit = fetch_unit(fetch_id)
         self._listen(unit)
         if not (await self._units.state(unit)).is_stopped:

@@ -26,7 +26,7 @@ Open = Callable[[], "Awaitable[Workers]"]
 
 
 def routes(workers: Open) -> dict[Route[Any], Handler]:
-    """Return the handlers; `workers` opens them at their first use, for which no start of a hive waits."""
+    """Return the handlers; `workers` opens them at its first call, so that a hive starts without them."""
     handlers = _Handlers(workers)
     return {
         HiveRoutes.ENGINES: handlers.engines,
@@ -72,10 +72,10 @@ class _Handlers:
     async def connect(self, request: Request) -> Response:
         from rbee.hive.workers.connect import Handed
 
-        # A connection from a queen on another machine has no place for a descriptor.
+        # A connection from a queen on another machine cannot carry a descriptor.
         if "rbee.upgrade" not in request.scope:
             raise BadInput(
-                "a connection to a worker is handed over on this hive's Unix socket only, to a request with "
+                "a connection to a worker is passed only over this hive's Unix socket, for a request with "
                 f"Upgrade: {CONNECT_PROTOCOL}",
                 field="Upgrade",
             )

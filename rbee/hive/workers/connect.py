@@ -1,4 +1,4 @@
-"""Connects to a worker's engine, and hands the connection over."""
+"""Connects to a worker's engine, and passes the connection to the client of the hive."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rbee.wire.leases import Granted, encode_frame
 log = logging.getLogger("rbee")
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for which an engine may be too busy to accept a connection."""
+"""Seconds to retry while the engine's backlog is full."""
 
 RETRY_INTERVAL = 0.01
-"""Seconds between two tries, while as many connections wait as may."""
+"""Seconds between two retries."""
 
 
 async def connect_to(path: Path, worker_id: str) -> socket.socket:
@@ -28,17 +28,13 @@ async def connect_to(path: Path, worker_id: str) -> socket.socket:
     channel.setblocking(False)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            # Not sock_connect(): it takes EAGAIN of a Unix socket for a connection that is being made.
-            while not _is_connected(channel, path):  # noqa: ASYNC110  # the kernel reports no end of it
+            # Not loop.sock_connect(): it would wait for ever after EAGAIN, which here means a full backlog.
+            while not _is_connected(channel, path):  # noqa: ASYNC110  # nothing signals room in a backlog
                 await asyncio.sleep(RETRY_INTERVAL)
     except (OSError, TimeoutError) as error:
         channel.close()
-        why = (
-            f"it accepted none for {CONNECT_TIMEOUT:g} s"
-            if isinstance(error, TimeoutError)
-            else error.strerror
-        )
-        raise WorkerNotReady(f"the worker {worker_id} takes no connection: {why}") from error
+        why = f"timed out after {CONNECT_TIMEOUT:g} s" if isinstance(error, TimeoutError) else error.strerror
+        raise WorkerNotReady(f"the worker {worker_id} does not accept connections: {why}") from error
     except BaseException:
         channel.close()
         raise
@@ -54,7 +50,7 @@ def _is_connected(channel: socket.socket, path: Path) -> bool:
 
 
 class Handed(Upgraded):
-    """A connection on which one line is sent, with a connection to an engine, and that is then closed."""
+    """A connection on which a Granted is sent with a connection to an engine; then it is closed."""
 
     def __init__(self, worker_id: str, engine: socket.socket) -> None:
         super().__init__()
@@ -75,7 +71,7 @@ class Handed(Upgraded):
     def _send(self, transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size():
             raise BlockingIOError("the other side does not read")
-        # asyncio's own socket has no sendmsg(); a duplicate's descriptor is another, its socket the same.
+        # asyncio's TransportSocket has no sendmsg(): a duplicate of its descriptor is the same connection.
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as channel:
             descriptors = array.array("i", [self._engine.fileno()])
             sent = channel.sendmsg([self._line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])

@@ -1,4 +1,4 @@
-"""What the state of a worker's unit means."""
+"""What the state of a worker's unit means for the worker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rbee.wire.workers import StartWorker, WorkerState
 LOADING = re.compile(r"loading ([0-9]{1,3}) %")
 
 NAMESPACE, CREDENTIALS, EXEC = 226, 243, 203
-"""Exit statuses of systemd's own, see systemd.exec(5)."""
+"""Exit statuses of systemd itself, see systemd.exec(5)."""
 
 
 class Verdict(NamedTuple):
-    """The state of a worker, and why it has it."""
+    """The state of a worker, and its reason."""
 
     state: WorkerState
     reason: str = ""
@@ -28,9 +28,9 @@ class Verdict(NamedTuple):
 
 
 def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> Verdict | None:
-    """Return what a unit's state means for its worker; None for a state that passes at once.
+    """Return what a unit's state means for its worker; None for a transient state, which is ignored.
 
-    `last_end` is how the engine ended before, which systemd forgets at a restart.
+    `last_end` is how the engine ended last, which systemd forgets when it restarts the unit.
     """
     if unit.is_active:
         return Verdict("ready", pid=unit.main_pid or None)
@@ -50,25 +50,24 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
 
 
 def again(unit: UnitState, last_end: str) -> str:
-    """The reason of a worker that loads: how it ended before, if it did."""
+    """Return the reason of a worker that loads: how it ended before, '' if it did not."""
     return f"start {unit.restarts + 1}: {last_end}" if unit.restarts and last_end else ""
 
 
 def end_of(unit: UnitState, start: StartWorker, scope: Scope, last_end: str = "") -> str:
-    """How the engine of a unit that failed has ended, with the cure if there is one."""
+    """Return how the engine of a failed unit ended, with the cure if there is one."""
     status = unit.exit_status
     if unit.result == "start-limit-hit":
         return last_end or _by_status(unit, start, scope)
     if unit.result == "oom-kill":
-        return (
-            f"out of memory: the kernel has ended it; see {scope.rbeectl(f'place {start.model} --dry-run')}"
-        )
+        return f"out of memory: the kernel killed it; see {scope.rbeectl(f'place {start.model} --dry-run')}"
     if unit.result == "timeout":
         return "it did not become ready in time: it neither read nor computed"
     if unit.result in ("signal", "core-dump"):
         return f"the engine {start.engine} ended by {_signal(status)}"
     if unit.result == "resources":
-        return f"systemd could not start it; see {scope.journalctl(f'-u {worker_unit(start.id)} -e')}"
+        see = scope.journalctl(f"-u {worker_unit(start.id)} -e")
+        return f"systemd could not start it; see on its hive's machine: {see}"
     return _by_status(unit, start, scope)
 
 
@@ -78,11 +77,11 @@ def _by_status(unit: UnitState, start: StartWorker, scope: Scope) -> str:
         shown = scope.rbeectl(f"model show {start.model}")
         return f"the model's file {start.path} is gone, or on a disk that is not mounted; see {shown}"
     if status == EXEC:
-        return f"the program rbee-worker is missing; {scope.doctor}"
+        return f"the program rbee-worker is missing; run on its hive's machine: {scope.doctor}"
     if status == CREDENTIALS:
-        return f"systemd could not set up its credentials; {scope.doctor}"
+        return f"systemd could not set up its credentials; run on its hive's machine: {scope.doctor}"
     if status == BadConfig.exit_code and unit.status_text:
-        return "; try: ".join(said_by(unit))  # of the launcher
+        return "; try: ".join(said_by(unit))  # the launcher's message
     when = " before it was ready" if unit.result == "protocol" else ""
     return f"the engine {start.engine} ended with exit status {status}{when}"
 

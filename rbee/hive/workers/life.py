@@ -1,4 +1,4 @@
-"""The life of a worker: follows its unit from the start to the end, and narrates it."""
+"""The life of a worker: follows its unit from start to end, and narrates what happens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from rbee.wire.workers import Holder
 log = logging.getLogger("rbee")
 
 RETRY_INTERVAL = 1.0
-"""Seconds until systemd is asked again that did not answer."""
+"""Seconds until systemd is asked again after an error."""
 
 GIB = 2**30
 
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
 
 
 class Life:
-    """Runs until the worker is over. `gone` is called at the end of one that is to be forgotten."""
+    """Follows a worker until it is over. `gone` is called when it has stopped and can be forgotten."""
 
     def __init__(self, worker: Worker, parts: Parts, gone: Callable[[Worker], None]) -> None:
         self.worker = worker
@@ -65,7 +65,7 @@ class Life:
     # Follow
 
     def begin(self, *, is_new: bool) -> None:
-        """Follow the unit, and start it if the worker is new."""
+        """Follow the unit, and start it if `is_new`; both in the background."""
         changed = self._parts.units.follow(self.unit)
         if is_new:
             self._starting = asyncio.ensure_future(self._parts.units.start(self.unit))
@@ -73,7 +73,7 @@ class Life:
         self._running = asyncio.ensure_future(self._follow(changed))
 
     async def end(self) -> None:
-        """Follow no more: the worker goes on by itself."""
+        """Stop following; the worker continues without its hive."""
         for task in (self._running, self._starting, self._stopping):
             if task is not None:
                 task.cancel()
@@ -102,7 +102,7 @@ class Life:
         verdict = judge(state, self.worker.start, self.worker.last_end, self._parts.scope)
         if verdict is not None and verdict.state == "stopped":
             if not is_asked:
-                return  # systemd has not begun yet
+                return  # systemd has not started it yet
             verdict = _refused(starting) or verdict
         if verdict is not None:
             await self._take(state, verdict)
@@ -114,7 +114,7 @@ class Life:
             await self._fail(verdict)
             return
         if verdict.state == "stopped":
-            await self._clean("somebody else has stopped it")
+            await self._clean("its unit ended, and not on the hive's request")
             return
         if state.sub.startswith("auto-restart"):
             worker.last_end = end_of(state, worker.start, self._parts.scope)
@@ -131,7 +131,7 @@ class Life:
         worker = self.worker
         seconds = shown_span(time.monotonic() - worker.began)
         self._narrate(WORKER_READY, f"{self._name} is ready in {seconds}")
-        worker.job_id = None  # what comes is not the start's any more
+        worker.job_id = None  # what happens from now on is not part of the job of its start
         await self._parts.book.loaded(worker.id)
 
     async def _fail(self, verdict: Verdict) -> None:
@@ -148,13 +148,13 @@ class Life:
     # Stop
 
     async def stop(self) -> None:
-        """Stop the worker, and return when its memory is free again, or its holder is in `reason`.
+        """Stop the worker, and return when its memory is free again, or its holder is in the worker's reason.
 
-        Raises TimedOut or UnitFailed if systemd does not stop it; then it is as it was.
+        Raises TimedOut or UnitFailed if systemd does not stop it; then it is followed as before.
         """
         if self._stopping is None or self._stopping.done():
             self._stopping = asyncio.ensure_future(self._stop())
-        # A client that leaves ends its own request only.
+        # Shielded: a client that disconnects cancels its request, but not the stop.
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
@@ -166,7 +166,7 @@ class Life:
         if worker.state == "stopped":
             return
         was_failed = worker.state == "failed"
-        worker.change("stopping", "it was told to stop", pid=worker.pid)
+        worker.change("stopping", "a stop was requested", pid=worker.pid)
         parts.work.changed()
         try:
             await parts.units.stop(self.unit)
@@ -179,7 +179,7 @@ class Life:
         await self._clean("")
 
     async def _clean(self, reason: str) -> None:
-        """Remove what there is of a worker that has stopped."""
+        """Remove what is left of a worker that has stopped."""
         worker, parts = self.worker, self._parts
         held = await self._release()
         parts.specifications.remove(worker.id)
@@ -190,7 +190,7 @@ class Life:
         parts.work.changed()
 
     async def _release(self) -> str:
-        """Give the memory back; return who still holds it, '' if nobody does."""
+        """Release the claim when the memory is free; return who still holds it, '' if nobody does."""
         worker, book = self.worker, self._parts.book
         holder = await book.proven_free(worker.id, [worker.pid] if worker.pid else [])
         book.release(worker.id)
@@ -210,7 +210,10 @@ class Life:
         self._parts.narrator.narrate(event, text, **self.fields())
 
     def fields(self) -> dict[str, str]:
-        """The fields of a line about the worker: by its invocation `rbeectl logs` finds the engine's own."""
+        """Return the journal fields of a line about the worker.
+
+        With the unit's invocation ID `rbeectl logs` finds the engine's own lines.
+        """
         fields = {"worker": self.worker.id}
         if self.worker.job_id:
             fields["job_id"] = self.worker.job_id
@@ -221,12 +224,12 @@ class Life:
 
 def _note_end(changed: asyncio.Event, starting: asyncio.Task[None]) -> None:
     if not starting.cancelled():
-        starting.exception()  # it is looked at if the unit does not say why itself
+        starting.exception()  # retrieved here, or asyncio would log it; _refused() uses it
     changed.set()
 
 
 def _refused(starting: asyncio.Task[None] | None) -> Verdict | None:
-    """The verdict if systemd has refused the start, of which the unit shows nothing."""
+    """Return the verdict if systemd has refused the start, which the unit's state does not show."""
     if starting is None or starting.cancelled() or (error := starting.exception()) is None:
         return None
     if not isinstance(error, RbeeError):
@@ -235,7 +238,7 @@ def _refused(starting: asyncio.Task[None] | None) -> Verdict | None:
 
 
 def held_by(holder: Holder, pool: str) -> str:
-    """Return who still holds a worker's memory."""
+    """Return a clause about who still holds a worker's memory: '2.0 GiB of gpu0 is still held by …'."""
     amount = "memory" if holder.bytes is None else f"{holder.bytes / GIB:.1f} GiB"
     who = " ".join(
         part

@@ -1,4 +1,4 @@
-"""What of the machine a worker's engine gets."""
+"""The resources of the machine that a worker's engine gets."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ RAM = "ram"
 
 
 class Detector(Protocol):
-    """Knows the devices."""
+    """The part of the hive's Detector that is used here."""
 
     @property
     def latest(self) -> Devices | None:
-        """Those of the last detection."""
+        """The devices of the last detection, None before the first."""
 
     def detect(self) -> Devices:
-        """Detect them; may block."""
+        """Detect the devices; may block."""
 
 
 class Place(NamedTuple):
-    """A card by its UUID ('' if that is not known), or the processors (None), and the pool's memory."""
+    """A card or the processors, with the bytes of the pool and the threads for the engine.
+
+    `uuid` is the card's, '' if it is not known, None for the processors.
+    """
 
     uuid: str | None
     total: int | None
@@ -32,7 +35,7 @@ class Place(NamedTuple):
 
 
 async def place_of(pool: str, detector: Detector) -> Place:
-    """Return the place of a pool's id. Raises BadInput if there is no such card."""
+    """Return the place for a pool's id. Raises BadInput if the machine has no such card."""
     devices = detector.latest
     if devices is None:
         devices = await in_daemonic_thread(detector.detect)
@@ -43,4 +46,4 @@ async def place_of(pool: str, detector: Detector) -> Place:
     for gpu in devices.gpus:
         if f"gpu{gpu.index}" == pool:
             return Place(gpu.uuid or "", gpu.memory_bytes, threads)
-    raise BadInput(f"this hive has no card {pool} for a pool", field="pool")
+    raise BadInput(f"this hive has no card {pool}", field="pool")

@@ -1,4 +1,4 @@
-"""What a worker is to be, in files: for systemd and the launcher, and for the hive that adopts it."""
+"""The specification of a worker, in files: for systemd, for the launcher, and for the hive that adopts it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ log = logging.getLogger("rbee")
 SPECIFICATION = "worker.json"
 ENVIRONMENT = "environment"
 MODEL = "model"
-"""The files in a worker's folder: for the next hive, for systemd (EnvironmentFile=), and a link to the model
-(BindReadOnlyPaths=)."""
+"""The files in a worker's folder: the StartWorker for the next hive process, the Order for systemd and the
+launcher (EnvironmentFile=), and a link to the model (BindReadOnlyPaths=)."""
 
 SIZE_MAX = 64 * 1024
-"""Bytes of a specification that are read."""
+"""The most bytes of a specification that are read."""
 
 
 class Specifications:
-    """The folders of the workers, 0700, in the hive's state directory."""
+    """The folders of the workers, mode 0700, in the hive's state directory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, start: StartWorker, order: Order) -> None:
-        """Write what a worker is to be, in place of what there was. Raises RbeeError."""
+        """Write a worker's specification, in place of an earlier one. Raises RbeeError."""
         folder = self.folder / start.id
         with explained(folder, "written"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,11 +47,11 @@ class Specifications:
                 link.unlink()
             link.symlink_to(start.path)
             link.rename(folder / MODEL)
-            # The last, as the unit asserts that it is there.
+            # Last, as AssertPathExists= of the unit checks it.
             write_whole(folder / ENVIRONMENT, order.content(), mode=0o600)
 
     def remove(self, worker_id: str) -> None:
-        """Remove a worker's folder; what cannot be removed is logged, and removed by the next hive."""
+        """Remove a worker's folder; a failure is logged, and the next hive process tries again."""
         try:
             shutil.rmtree(self.folder / worker_id)
         except FileNotFoundError:
@@ -60,12 +60,12 @@ class Specifications:
             log.error("the specification of the worker %s could not be removed: %s", worker_id, error)
 
     def read(self) -> Iterator[StartWorker]:
-        """Read those that there are; a folder without a valid one is removed."""
+        """Yield all specifications; a folder without a valid one is removed."""
         for name in self._names():
             try:
                 yield self._read(name)
             except (OSError, ValueError, RbeeError) as error:
-                log.warning("the specification of the worker %s is not valid, and removed: %s", name, error)
+                log.warning("the specification of the worker %s is not valid and is removed: %s", name, error)
                 self.remove(name)
 
     def _names(self) -> list[str]:
@@ -79,5 +79,5 @@ class Specifications:
         with (self.folder / name / SPECIFICATION).open("rb") as file:
             start = decode(StartWorker, json.loads(file.read(SIZE_MAX)))
         if start.id != name:
-            raise BadInput(f"it is that of {start.id}")
+            raise BadInput(f"it is that of the worker {start.id}")
         return start

@@ -1,4 +1,4 @@
-"""A worker: what it is to be, and the state that it is in."""
+"""A worker: its specification and its state."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rbee.wire.workers import HiveWorker, StartWorker, WorkerState
 
 LOG_LINES = 20
 LOG_TEXT = 500
-"""Lines of an engine that failed, and characters of one."""
+"""The most lines that are kept of a failed engine's log, and the most characters of a line."""
 
 OVER: tuple[WorkerState, ...] = ("stopped", "failed")
 
 
 class Worker:
-    """A worker's state, which only grows newer: its serial grows with each change.
+    """A worker, whose serial grows with each change of its state.
 
-    `job_id` is the job that it was started for, until it is ready.
+    `job_id` is the job that it was started for, None once it is ready.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Worker:
         self.pid: int | None = None
         self.log: tuple[str, ...] = ()
         self.last_end = ""
-        """How its engine ended last, for a worker that is given up."""
+        """How its engine ended last, which is the reason of a worker that is given up."""
         self.is_file_missing = False
-        """Whether it failed because there was no model to give to its engine."""
+        """Whether it failed because the model's file was gone."""
         self.began = time.monotonic()
         self._serials = serials
         self._clock_ms = clock_ms
@@ -51,12 +51,12 @@ class Worker:
 
     @property
     def id(self) -> str:
-        """Its name."""
+        """The worker's id."""
         return self.start.id
 
     @property
     def is_over(self) -> bool:
-        """Has it stopped, or failed for good?"""
+        """Whether it has stopped, or has failed for good."""
         return self.state in OVER
 
     def change(
@@ -68,7 +68,7 @@ class Worker:
         pid: int | None = None,
         log: Sequence[str] = (),
     ) -> bool:
-        """Take on a state; return whether that, or its reason, is another one than before."""
+        """Set the state; return whether the state or its reason is different from before."""
         before = self.state, self.reason
         changed = before != (state, reason)
         lines = tuple(shortened(printable(line), LOG_TEXT) for line in log[-LOG_LINES:])
@@ -83,7 +83,7 @@ class Worker:
         return changed
 
     async def newer(self, serial: int, seconds: float) -> None:
-        """Wait until its serial is larger, or so many seconds."""
+        """Wait until its serial is larger than `serial`, for `seconds` at most."""
         try:
             async with asyncio.timeout(seconds):
                 while self.serial <= serial:
@@ -92,7 +92,7 @@ class Worker:
             pass
 
     def view(self, used: int | None = None, peak: int | None = None) -> HiveWorker:
-        """Return it as the hive reports it, with the bytes that it uses and has used."""
+        """Return it as the hive reports it. `used` and `peak` are bytes, None if unknown."""
         start = self.start
         return HiveWorker(
             id=start.id,

@@ -1,4 +1,4 @@
-"""All workers of a hive: starts and stops them, and adopts those of the hive before."""
+"""All workers of a hive: starts and stops them, and adopts those of an earlier hive process."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from rbee.wire.workers import WORKERS_MAX, Engines, HiveWorker, HiveWorkers, Sta
 log = logging.getLogger("rbee")
 
 SOCKET = "engine.sock"
-"""The engine's socket, in the worker's runtime directory. By .sock llama-server knows it from a host."""
+"""The engine's socket, in the worker's runtime directory. llama-server takes a --host in .sock for a path."""
 
 
 class Workers:
-    """A worker is among them from its start until it has stopped; a failed one until somebody stops it."""
+    """The workers from their start until they have stopped; a failed one is kept until it is stopped."""
 
     def __init__(self, parts: Parts, detector: Detector, root: Path = Path("/")) -> None:
         self._parts = parts
@@ -62,7 +62,7 @@ class Workers:
         work: Work,
         detector: Detector,
     ) -> Self:
-        """The workers, with those adopted that run already; `folder` has their specifications."""
+        """Return the workers, after adopting those that already run; `folder` has their specifications."""
         workers = cls(Parts(scope, Specifications(folder), book, units, narrator, work), detector)
         await workers.adopt()
         return workers
@@ -70,21 +70,21 @@ class Workers:
     # What there is
 
     def all(self) -> HiveWorkers:
-        """All of them, by id."""
+        """Return all workers, by id."""
         return HiveWorkers(
             tuple(self.view(self._lives[worker_id].worker) for worker_id in sorted(self._lives))
         )
 
     def find(self, worker_id: str) -> Worker:
-        """The worker with this id. Raises UnknownWorker."""
+        """Return the worker with this id. Raises UnknownWorker."""
         return self._life(worker_id).worker
 
     def view(self, worker: Worker) -> HiveWorker:
-        """A worker with what it uses."""
+        """Return a worker as the hive reports it, with the memory that it uses."""
         return worker.view(*self._parts.book.used(worker.id))
 
     async def engines(self) -> Engines:
-        """The engines of this machine, and the drop-ins that were refused."""
+        """Return the engines of this machine, and the problems of refused files."""
 
         def read() -> Engines:
             found = self._found()
@@ -98,15 +98,16 @@ class Workers:
     async def start(self, start: StartWorker, job_id: str | None = None) -> Worker:
         """Start a worker, and return it while it loads.
 
-        Raises WorkerExists, UnknownEngine, EngineUnusable, BadInput, NoMemory or NotPermitted.
+        Raises WorkerExists, TooMany, UnknownEngine, EngineUnusable, BadInput, NoMemory, CardLoads or
+        NotPermitted, and RbeeError if the specification cannot be written.
         """
         self._check_scope()
         if start.id in self._lives:
-            raise WorkerExists(f"there is a worker {start.id} already, which is {self.find(start.id).state}")
+            raise WorkerExists(f"the worker {start.id} already exists and is {self.find(start.id).state}")
         if len(self._lives) >= WORKERS_MAX:
-            raise TooMany(f"this hive has {WORKERS_MAX} workers, as many as it may", hint="Stop one.")
+            raise TooMany(f"this hive has {WORKERS_MAX} workers, the limit", hint="Stop one of them.")
         worker = Worker(start, self._parts.work.serials, job_id=job_id)
-        # Now, so that no other start takes the id while this one waits.
+        # Before the first await, so that no other start takes the id meanwhile.
         life = self._lives[start.id] = Life(worker, self._parts, self._forget)
         try:
             order = await self._order(start, job_id)
@@ -124,13 +125,13 @@ class Workers:
         return worker
 
     async def stop(self, worker_id: str) -> Worker:
-        """Stop a worker, or remove a failed one; see Life.stop()."""
+        """Stop a worker, or remove a failed one. Raises UnknownWorker, and as Life.stop()."""
         life = self._life(worker_id)
         await life.stop()
         return life.worker
 
     async def connect(self, worker_id: str) -> socket.socket:
-        """A connection to a worker's engine. Raises UnknownWorker or WorkerNotReady."""
+        """Return a connection to a worker's engine. Raises UnknownWorker or WorkerNotReady."""
         worker = self.find(worker_id)
         if worker.state != "ready":
             why = f": {worker.reason}" if worker.reason else ""
@@ -169,7 +170,7 @@ class Workers:
             raise UnknownEngine(f"this hive has no engine {start.engine}{why}", hint=hint, field="engine")
         if start.format not in engine.formats:
             raise UnknownEngine(
-                f"the engine {engine.name} takes {' and '.join(engine.formats)}, and not {start.format}",
+                f"the engine {engine.name} serves {' and '.join(engine.formats)}, not {start.format}",
                 hint=hint,
                 field="engine",
             )
@@ -183,20 +184,20 @@ class Workers:
     def _check_scope(self) -> None:
         if self._scope.kind == "user":
             raise NotPermitted(
-                "a user's own rbee starts no workers: only the machine's has the units and accounts for them",
+                "a user's own rbee cannot start workers: only the machine's has their units and accounts",
                 hint="Use the machine's rbee, without --user.",
             )
 
     # Adopt
 
     async def adopt(self) -> None:
-        """Take on the workers that the hive before has left running, and stop those that nobody knows."""
+        """Adopt the running workers of an earlier hive process, and stop those without a specification."""
         if self._scope.kind == "user":
             return
         for start in list(self._parts.specifications.read()):
             await self._adopt(start)
         for name in self._running() - self._lives.keys():
-            log.warning("the worker %s runs without a specification, and is stopped", name)
+            log.warning("the worker %s runs without a specification and is being stopped", name)
             try:
                 await self._parts.units.stop(worker_unit(name))
             except RbeeError as error:
@@ -211,7 +212,7 @@ class Workers:
             log.warning("the worker %s is adopted before its state is known: %s", start.id, error)
             state = None
         if state is not None and state.active == "inactive":
-            # It has ended since, or the machine was booted.
+            # It has ended meanwhile, or the machine was rebooted.
             self._parts.specifications.remove(start.id)
             return
         worker = Worker(start, self._parts.work.serials)
@@ -225,7 +226,7 @@ class Workers:
         life.begin(is_new=False)
 
     def _running(self) -> set[str]:
-        """The workers that have a runtime directory: systemd removes it at their end."""
+        """Return the workers that have a runtime directory: systemd removes it when they end."""
         try:
             return set(os.listdir(self._scope.worker_runtime))
         except OSError:
@@ -234,7 +235,7 @@ class Workers:
     # The end
 
     async def close(self) -> None:
-        """Follow the workers no more; they stay."""
+        """Stop following the workers, which continue."""
         await asyncio.gather(*(life.end() for life in list(self._lives.values())))
 
     def _life(self, worker_id: str) -> Life:

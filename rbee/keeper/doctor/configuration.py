@@ -32,6 +32,6 @@ def complain_of_id(patient: Patient, hive_id: str) -> Iterator[Complaint]:
     restart = patient.scope.systemctl(f"restart {HIVE_UNIT}", as_root=True)
     yield Complaint(
         f"the hive on this machine calls itself {hive_id}, by [Hive] Id= in {place}: its queen knows it as "
-        f"{LOCALHOST} only, and takes no heartbeat of it",
+        f"{LOCALHOST} only, and refuses its heartbeats",
         hint=f"Delete the line Id={hive_id} in {place}; then: {restart}",
     )

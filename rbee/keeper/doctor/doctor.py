@@ -1,7 +1,6 @@
 """rbeectl doctor: runs every check, prints the complaints, and mends if asked.
 
---fix runs the commands that are shown. After them every check runs again, and the last result
-counts.
+--fix runs the commands that are shown, then every check again; the last result counts.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from rbee.keeper.doctor.patient import Patient
 from rbee.scope import HIVE_SOCKET_UNIT, HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM, Scope
 from rbee.systemd.bus import Bus
 from rbee.systemd.connection import SYSTEMD
-from rbee.text import printable
+from rbee.text import printable, shown_span
 
 if TYPE_CHECKING:
     import subprocess
 
 ROUNDS = 4
-"""Times that --fix checks and mends: a second round finds, for instance, what a dead bus had hidden."""
+"""Rounds of --fix at most: a second one finds, for instance, what a dead bus had hidden."""
 
 CURE_TIMEOUT = 300.0
 """Seconds for one command of a cure; apt-get is the slowest of them."""
@@ -139,7 +138,7 @@ class Doctor:
             ) as running:  # fmt: skip
                 output = _output_of(running)
         except subprocess.TimeoutExpired:
-            self._say(f"  failed: it was not done after {CURE_TIMEOUT:g} s")
+            self._say(f"  failed: it was not done after {shown_span(CURE_TIMEOUT)}")
         except OSError as error:
             self._say(f"  failed: {error.strerror}")
         else:
@@ -166,7 +165,7 @@ class Doctor:
 def _output_of(running: subprocess.Popen[str]) -> str:
     """What a command prints until it ends; after CURE_TIMEOUT it is killed, which raises TimeoutExpired.
 
-    By Ctrl-C it is not: it got that, too, and apt-get, say, first puts its packages in order. It has the
+    Ctrl-C does not kill it: it gets the signal as well, and may have to clean up, as apt-get does. It has the
     rest of CURE_TIMEOUT for that.
     """
     import subprocess

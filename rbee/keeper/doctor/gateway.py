@@ -50,7 +50,7 @@ def check_gateway(patient: Patient) -> Iterator[Complaint]:
 
 
 def complain_of_service(state: UnitState, scope: Scope) -> Complaint:
-    """A gateway that has failed. The next client would start it again, unless systemd has given it up."""
+    """A gateway that has failed. The next client starts it again, unless its start limit is reached."""
     status = f"; its status: {state.status_text}" if state.status_text else ""
     cures = () if state.exit_status in SETUPS else (scope.command("systemctl", "reset-failed", GATEWAY_UNIT),)
     return Complaint(
@@ -61,7 +61,7 @@ def complain_of_service(state: UnitState, scope: Scope) -> Complaint:
 
 
 def complain_of_tcp(bus: Bus, patient: Patient) -> Iterator[Complaint]:
-    """The TCP socket could not be opened; who has its port."""
+    """A TCP socket that could not be opened, with who has its port."""
     state, scope = bus.state(GATEWAY_TCP_SOCKET_UNIT), patient.scope
     if state.active != "failed":
         return

@@ -16,7 +16,7 @@ from rbee.keeper.local_hive import MEMBERSHIPS, state_folder
 from rbee.scope import QUEEN_UNIT, REMOTE, Scope
 
 KEYS_LIMIT = 65536
-"""Bytes of a certificate's file that are read, at most."""
+"""Bytes of a certificate's file that are read at most."""
 
 
 def check_keys(patient: Patient) -> Iterator[Complaint]:

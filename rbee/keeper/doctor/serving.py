@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rbee.wire.workers import HiveEngines, WorkerView
 
 ASK_TIMEOUT = 5.0
-"""Seconds for the queen to answer one question; she asks the hives for their engines."""
+"""Seconds for the queen to answer one request; for the engines it asks the hives."""
 
 
 def has_queen_awake(patient: Patient) -> bool:
@@ -41,7 +41,7 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
         yield no_bus(patient.scope)
         return
     if queen_state(patient.bus) != "awake":
-        return  # meanwhile
+        return  # it was stopped meanwhile
     path = patient.root / patient.scope.queen_socket.relative_to("/")
     client = QueenClient(path, timeout=ASK_TIMEOUT, scope=patient.scope)
     try:
@@ -54,7 +54,7 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
         )
         return
     except NoSuchRoute:
-        return  # it runs since before an upgrade, which another check reports
+        return  # it is of an older version, without models: rbeectl version shows that
     except RbeeError as error:
         yield Complaint(f"the queen does not report its models: {error.message}", hint=error.hint)
         return
@@ -69,7 +69,7 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
 def complain_of_models(
     models: tuple[ModelView, ...], scope: Scope, root: Path = Path("/")
 ) -> Iterator[Complaint]:
-    """Models whose file is gone, as this user sees it or the last start did, or that could not be fetched."""
+    """Models whose file is gone, as this user or the last start found, or that could not be fetched."""
     for model in models:
         name = printable(model.name)
         if model.problem:
@@ -90,7 +90,7 @@ def complain_of_models(
 
 
 def _is_gone(model: ModelView, root: Path) -> bool:
-    """Should its file be on this machine, and is not there? False if this user may not look."""
+    """Should its file be on this machine, and is missing? False if this user may not look."""
     if model.state != "ready" or model.hive_id != LOCALHOST or model.path is None:
         return False
     try:
@@ -108,7 +108,7 @@ def complain_of_engines(
     """Drop-ins that were refused, and served models for which their hive has no engine."""
     for hive in hives:
         for problem in hive.problems:
-            yield Complaint(f"an engine of {hive.hive_id} is refused: {problem}")
+            yield Complaint(f"an engine's drop-in on {hive.hive_id} is refused: {problem}")
         served = [model for model in models if model.is_served and model.hive_id == hive.hive_id]
         for model in served:
             fitting = [
@@ -143,7 +143,7 @@ def complain_of_workers(workers: tuple[WorkerView, ...], scope: Scope) -> Iterat
 def complain_of_orphans(
     units: list[str], workers: tuple[WorkerView, ...], scope: Scope
 ) -> Iterator[Complaint]:
-    """Workers that run on this machine, and that its hive does not have."""
+    """Workers that run on this machine, and of which its hive does not know."""
     claimed = {
         worker_unit(worker.id)
         for worker in workers
@@ -152,6 +152,6 @@ def complain_of_orphans(
     for unit in units:
         if unit not in claimed:
             yield Complaint(
-                f"{unit} runs, and no hive claims it: its memory is lost to all models",
+                f"{unit} runs, and no hive claims it: no model can use its memory",
                 (scope.command("systemctl", "stop", unit),),
             )

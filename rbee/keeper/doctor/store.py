@@ -13,7 +13,7 @@ ROOM = 2**30
 """Bytes that have to be free: less than any model that is worth fetching."""
 
 SHARE = 0.02
-"""The same, as a share of the file system, if that is less."""
+"""A share of the file system, which has to be free instead if that is less."""
 
 
 def has_store(patient: Patient) -> bool:

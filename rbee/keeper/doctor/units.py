@@ -37,7 +37,7 @@ def check_units(patient: Patient) -> Iterator[Complaint]:
             states[program.service] = state_after_restart(patient.bus, program.service)
         for unit, state in states.items():
             yield from complain_of_file(unit, state, *patient.bus.file_state(unit), scope)
-        # A unit that cannot be started at all is not reported as failed, too.
+        # A unit that cannot be started at all is not reported as failed as well.
         if all(state.load == "loaded" for state in states.values()):
             service, socket = states.values()
             yield from complain_of_failure(program, service, socket, scope)
@@ -142,7 +142,7 @@ def complain_of_failure(
 
 
 def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
-    """A failed metrics unit: nobody would notice, as a timer starts it."""
+    """A failed metrics unit, which nobody would notice, as a timer starts it."""
     state = bus.state(METRICS_UNIT)
     if state.active == "failed":
         yield Complaint(
@@ -152,7 +152,7 @@ def complain_of_metrics(bus: Bus) -> Iterator[Complaint]:
 
 
 def complain_of_control(bus: Bus, scope: Scope) -> Iterator[Complaint]:
-    """The socket through which the queen controls her hive; her start opens it."""
+    """The socket through which the queen controls its hive; the queen's start opens it."""
     state = bus.state(CONTROL_SOCKET_UNIT)
     yield from complain_of_file(CONTROL_SOCKET_UNIT, state, *bus.file_state(CONTROL_SOCKET_UNIT), scope)
     is_missed = not state.is_active and bus.active_state(QUEEN_UNIT) == "active"

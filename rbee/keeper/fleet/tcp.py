@@ -87,7 +87,7 @@ def _go_back(queen: Queen, before: Tcp, *, dropin: bytes | None, moved: bool) ->
         if moved:
             _dropin(bus.scope).put(bus, dropin)
         if bus.active_state(QUEEN_UNIT) != "active":
-            # Not of one that runs: her start would try the TCP socket once more, and systemd refuse it.
+            # Not if it runs: its start would try the TCP socket once more, and systemd would refuse that.
             bus.start(QUEEN_UNIT, timeout=START_TIMEOUT)
         now: Tcp = queen.ask(QueenRoutes.SET_TCP, SetTcp(before.is_open))
         if now.listens != before.listens:

@@ -26,13 +26,15 @@ from rbee.errors import (
 )
 from rbee.files import reason
 from rbee.scope import GATEWAY_SOCKET_UNIT, GATEWAY_UNIT, Scope
+from rbee.text import shown_span
 
 PATH = "/v1/chat/completions"
 
 CONNECT_TIMEOUT = 10.0
+"""Seconds."""
 
 SILENCE = 600.0
-"""Seconds without a byte after which an answer counts as lost: a long prompt takes that on a processor."""
+"""Seconds without a byte after which an answer counts as lost: a long prompt can take minutes on a CPU."""
 
 ANSWER_LIMIT = 64 * 1024 * 1024
 """The most bytes of an answer that is not streamed."""
@@ -58,7 +60,7 @@ class Waits(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A request for one answer. `system` are the instructions before the prompt."""
+    """A request for one answer. `system` is the instructions before the prompt."""
 
     model: str
     prompt: str
@@ -109,8 +111,8 @@ class Gateway:
                         return
                     yield _said(data)
         raise Disconnected(
-            "the answer was cut before its end: the worker or the gateway was stopped, or it died",
-            hint=f"{self._scope.rbeectl(f'status {request.model}')}",
+            "the answer was cut off: the worker or the gateway was stopped, or died",
+            hint=self._scope.rbeectl(f"status {request.model}"),
         )
 
 
@@ -141,7 +143,8 @@ class _Connection:
         except TimeoutError as error:
             self._left(SILENCE)  # TimedOut, if that was --timeout
             raise TimedOut(
-                f"the gateway was silent for {SILENCE:g} s", hint=self._scope.where_to_look(GATEWAY_UNIT)
+                f"the gateway was silent for {shown_span(SILENCE)}",
+                hint=self._scope.where_to_look(GATEWAY_UNIT),
             ) from error
         except (OSError, http.client.HTTPException) as error:
             text = reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
@@ -174,7 +177,7 @@ class _Connection:
 
 
 def _lines(parts: Iterator[bytes]) -> Iterator[str]:
-    """The lines of a stream of events, without their ends. Any byte that is no UTF-8 is replaced."""
+    """The lines of an event stream, without their ends. Bytes that are not UTF-8 are replaced."""
     waiting = b""
     for part in parts:
         *lines, waiting = (waiting + part).split(b"\n")
@@ -185,7 +188,7 @@ def _lines(parts: Iterator[bytes]) -> Iterator[str]:
 
 
 def _said(data: str) -> Said:
-    """The text in one chunk of a chat completion; raises the error that it has instead."""
+    """The text in one chunk of a chat completion; raises the error if it has one instead."""
     try:
         chunk = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -203,11 +206,11 @@ def _said(data: str) -> Said:
 
 
 _SLUGS = {"model_not_found": "unknown-model", "invalid_api_key": "bad-key"}
-"""Of the codes that the OpenAI API has itself; the gateway's other codes are slugs of rbee.errors."""
+"""Slugs of rbee.errors for the OpenAI API's own codes; the gateway's other codes are such slugs already."""
 
 
 def refusal(content: bytes, status: int) -> RbeeError:
-    """The error in an answer, in the shape of the OpenAI API: the gateway's own, or one of the engine."""
+    """The error in an answer in the shape of the OpenAI API, of the gateway itself or of the engine."""
     try:
         error = json.loads(content)["error"]
         message, code = error["message"], error.get("code")

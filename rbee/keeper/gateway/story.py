@@ -1,6 +1,6 @@
-"""The story of a cold start beside a request: the queen narrates it in her feed, the gateway only sums it up.
+"""The story of a cold start beside a request: the queen's events have all of it, the gateway only sums it up.
 
-It is an extra: if the queen cannot be followed, the request is answered without it.
+It is optional: if the queen's events cannot be read, the request is answered without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rbee.wire.events import FeedEvent
 from rbee.wire.lines import Line
 
 OPEN_TIMEOUT = 5.0
-"""Seconds for the queen to open her feed, which wakes her, before the request is sent without it."""
+"""Seconds to wait for the queen's event stream, which wakes the queen, before the request is sent anyway."""
 
 SETTLE_TIMEOUT = 0.5
 """Seconds for the last lines of a story to arrive once the answer has begun."""
@@ -29,7 +29,7 @@ _LAST = frozenset({WORKER_AWAKE.name, WORKER_READY.name})
 
 
 class Story:
-    """Tells the lines of the jobs that start a worker of `model`, from a thread, until end()."""
+    """Narrates the jobs that start a worker of `model`, from a thread, until end()."""
 
     def __init__(self, client: QueenClient, teller: Teller, model: str) -> None:
         self._client = client
@@ -38,7 +38,7 @@ class Story:
         self._jobs: set[str] = set()
         self._told: set[str] = set()
         self._awaited: set[str] = set()
-        """The last lines that are still to come; none before a story has begun."""
+        """The last lines that are still to come; empty before a story has begun."""
         self._telling = threading.Lock()
         self._is_open = threading.Event()
         self._is_settled = threading.Event()
@@ -47,28 +47,28 @@ class Story:
         self._thread = threading.Thread(target=self._follow, name="story", daemon=True)
 
     def begin(self) -> None:
-        """Open the feed; return when it is open, or cannot be."""
+        """Open the event stream; return when it is open, cannot be opened, or OPEN_TIMEOUT has passed."""
         try:
             self._thread.start()
-        except RuntimeError:  # where a user may have no more threads (RLIMIT_NPROC)
+        except RuntimeError:  # this user may have no more threads (RLIMIT_NPROC)
             return
         self._is_open.wait(OPEN_TIMEOUT)
 
     def settle(self) -> None:
-        """Wait until a story that has begun is told to its end, SETTLE_TIMEOUT at most."""
+        """Wait until a story that has begun has ended, SETTLE_TIMEOUT at most."""
         with self._telling:
             has_more = bool(self._awaited)
         if has_more:
             self._is_settled.wait(SETTLE_TIMEOUT)
 
     def end(self) -> None:
-        """Tell nothing more."""
+        """Narrate nothing more."""
         with self._telling:
             self._is_over = True
         os.eventfd_write(self._end, 1)
 
     def has_told(self, text: str) -> bool:
-        """Has it told this line? The gateway repeats the last one."""
+        """Has it narrated this line? The gateway repeats the last one."""
         return text in self._told
 
     def _follow(self) -> None:
@@ -85,7 +85,7 @@ class Story:
         poll.register(stream, select.POLLIN)
         poll.register(self._end, select.POLLIN)
         while True:
-            # Some may have come with the head.
+            # Some blocks may have arrived with the head of the response.
             for block in stream.take():
                 self._take(block)
             if stream.is_ended or any(number == self._end for number, _ in poll.poll()):

@@ -29,11 +29,11 @@ STOP_TIMEOUT = 20.0
 START_TIMEOUT = 35.0
 
 TRIES = 3
-"""Times that the gateway is stopped for its TCP socket: a client of its Unix socket wakes it meanwhile."""
+"""Times that the gateway is stopped for its TCP socket: a client of its Unix socket may wake it meanwhile."""
 
-OPENING = "opening the gateway's TCP socket; the requests that it answers now end"
+OPENING = "opening the gateway's TCP socket; requests in progress are cut"
 
-CLOSING = "closing the gateway's TCP socket; the requests that it answers now end"
+CLOSING = "closing the gateway's TCP socket; requests in progress are cut"
 
 LISTEN = "# By rbeectl gateway enable --listen.\n[Socket]\nListenStream=\nListenStream=%s\n"
 
@@ -44,16 +44,16 @@ TLS = (
 
 
 @dataclass(frozen=True)
-class Door:
-    """Whether the gateway may be opened to TCP (None if the queen is not awake to report it), and where it
-    listens now."""
+class TcpState:
+    """Whether the gateway may be opened to TCP (None if the queen is not awake to report it), and the
+    addresses on which it listens now."""
 
     is_open: bool | None
     listens: tuple[str, ...]
     has_tls: bool
 
     @classmethod
-    def find(cls, work: Work, *, is_open: bool | None = None) -> Door:
+    def find(cls, work: Work, *, is_open: bool | None = None) -> TcpState:
         """As systemd reports it."""
         listens = addresses(work.bus) if work.bus.state(GATEWAY_TCP_SOCKET_UNIT).is_active else ()
         return cls(is_open, listens, tls_dropin(work.scope).path.exists())
@@ -87,7 +87,7 @@ def tls_dropin(scope: Scope) -> Dropin:
 
 
 def check_typed(listen: str | None, cert: str | None, key: str | None, scope: Scope) -> Typed:
-    """Check the options, before anybody is woken. BadInput; NotPermitted if they need root."""
+    """Check the options, before the queen is woken. BadInput; NotPermitted if they need root."""
     if (cert is None) != (key is None):
         raise BadInput("--tls-cert and --tls-key are given together", field="--tls-cert")
     if listen is None and cert is None:
@@ -97,7 +97,7 @@ def check_typed(listen: str | None, cert: str | None, key: str | None, scope: Sc
         words = [("--listen", listen), ("--tls-cert", cert), ("--tls-key", key)]
         line = " ".join(f"{option} {word}" for option, word in words if word is not None)
         raise NotPermitted(
-            f"only root may set the address and the certificate, drop-ins in {scope.dropins}",
+            f"only root may set the address and the certificate, which are drop-ins in {scope.dropins}",
             hint=scope.rbeectl(f"gateway enable {line}", as_root=True),
         )
     tls = None if cert is None or key is None else _checked_tls(cert, key)
@@ -125,7 +125,7 @@ def _is_loopback(listen: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False  # a port alone is all addresses
+        return False  # a port alone means all addresses
 
 
 def _checked_tls(cert: str, key: str) -> str:
@@ -135,7 +135,7 @@ def _checked_tls(cert: str, key: str) -> str:
     paths = [Path(os.path.abspath(one)) for one in (cert, key)]
     for path, option in zip(paths, ("--tls-cert", "--tls-key"), strict=True):
         if not str(path).isprintable():
-            raise BadInput(f"{option} must have a path that can be printed", field=option)
+            raise BadInput(f"{option} must have a path of printable characters", field=option)
         with explained_file(path, "read"):
             if not stat.S_ISREG(path.stat().st_mode):
                 raise BadInput(f"{path} is not a regular file", field=option)
@@ -156,7 +156,7 @@ def _checked_tls(cert: str, key: str) -> str:
 # Opening and closing
 
 
-def open_gateway(queen: Queen, typed: Typed) -> Door:
+def open_gateway(queen: Queen, typed: Typed) -> TcpState:
     """Open the gateway to TCP. If that fails, it listens as before, and the error says so."""
     work = queen.work
     has_tls = typed.tls is not None or tls_dropin(work.scope).path.exists()
@@ -174,20 +174,20 @@ def open_gateway(queen: Queen, typed: Typed) -> Door:
             _check_address(typed.listen, changed)
             work.teller.narrate(OPENING_TCP, OPENING)
             _restart_socket(work)
-    return Door.find(work, is_open=True)
+    return TcpState.find(work, is_open=True)
 
 
-def close_gateway(queen: Queen) -> Door:
-    """Close the gateway's TCP socket, and cut its clients over TCP."""
+def close_gateway(queen: Queen) -> TcpState:
+    """Close the gateway's TCP socket, and stop the gateway, which cuts all its requests in progress."""
     work = queen.work
     queen.ask(QueenRoutes.SET_GATEWAY, SetGateway(False))
     if work.bus.active_state(GATEWAY_TCP_SOCKET_UNIT) not in ("inactive", "failed"):
         work.teller.narrate(CLOSING_TCP, CLOSING)
         work.bus.stop(GATEWAY_TCP_SOCKET_UNIT, timeout=work.left(STOP_TIMEOUT))
     if work.bus.active_state(GATEWAY_UNIT) not in ("inactive", "failed"):
-        # It has the socket yet. It starts again with its next client.
+        # It still has the socket. Its next client starts it again.
         work.bus.stop(GATEWAY_UNIT, timeout=work.left(STOP_TIMEOUT))
-    return Door.find(work, is_open=False)
+    return TcpState.find(work, is_open=False)
 
 
 def _encoded(text: str | None) -> bytes | None:
@@ -201,7 +201,7 @@ def _check_address(listen: str | None, changed: list[Dropin]) -> None:
 
 
 def _restart_socket(work: Work) -> None:
-    """Have the TCP socket opened anew, with the service stopped: systemd opens none for one that runs."""
+    """Have the TCP socket opened anew, with the service stopped: systemd opens none while that runs."""
     bus = work.bus
     for left in reversed(range(TRIES)):
         for unit in (GATEWAY_TCP_SOCKET_UNIT, GATEWAY_UNIT):

@@ -93,7 +93,7 @@ def count_workers(queen: Queen) -> dict[str, int] | None:
     try:
         listed = queen.client.ask(QueenRoutes.WORKERS).workers
     except RbeeError:
-        return None  # of an older version; the hives themselves are what was asked for
+        return None  # an older queen has no such route; the list of hives is of use without it
     counts: dict[str, int] = {}
     for worker in listed:
         if worker.id is not None and worker.hive_id is not None and worker.state != "stopped":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ModelChanges:
-    """Each method wakes the queen first. With begin_… it returns when the queen has taken the job."""
+    """Each method wakes the queen first. The begin_… methods return as soon as it has accepted the job."""
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen
@@ -40,15 +40,15 @@ class ModelChanges:
         return self._begin(QueenRoutes.REMOVE_MODEL, name, f"remove {name} from model catalog")
 
     def unserve(self, name: str) -> Done:
-        """Stop a model's workers, and wake none for it from now on."""
-        return self._do(QueenRoutes.UNSERVE, name, f"serve {name} no more")
+        """Stop a model's workers, and start none for it from now on."""
+        return self._do(QueenRoutes.UNSERVE, name, f"stop serving {name}")
 
     def begin_unserving(self, name: str) -> JobStarted:
         """As unserve(), without waiting."""
-        return self._begin(QueenRoutes.UNSERVE, name, f"serve {name} no more")
+        return self._begin(QueenRoutes.UNSERVE, name, f"stop serving {name}")
 
     def serve(self, name: str, how: Serve) -> ModelView:
-        """Have the model woken for requests from now on; UnknownModel suggests similar names."""
+        """Have requests wake the model from now on; UnknownModel suggests similar names."""
         values = Models.named(name)
         self._queen.wake()
         models = Models(self._queen)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rbee.wire.models import Head
 
 SCHEMES = ("https", "http", "file")
-"""What a URL of a model may begin with."""
+"""The schemes of URLs that a hive can fetch."""
 
 HUGGING_FACE = "Name the file: https://huggingface.co/OWNER/NAME/resolve/main/FILE.gguf"
-"""The cure for hf://, which other programs take."""
+"""The hint for hf://, which other programs accept."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -53,9 +53,9 @@ def is_url(source: str) -> bool:
 
 
 def read_model(typed: str, scope: Scope = SYSTEM) -> ModelFile:
-    """Read the header of a model's file, or folder of safetensors; nothing is written or waited for.
+    """Read the header of a model's file, or of a folder of safetensors; a FIFO is refused, not waited for.
 
-    BadInput if it is none; NotPermitted, with the cure, if this person or a worker may not read it.
+    BadInput if it is not a model; NotPermitted, with the cure, if this person or a worker may not read it.
     """
     path = absolute(typed)
     with explained(path, "read"):
@@ -78,7 +78,9 @@ def absolute(typed: str) -> Path:
     try:
         typed.encode()
     except UnicodeEncodeError as error:
-        raise BadInput("PATH is not UTF-8", hint="mv it to a name in UTF-8", field="SOURCE") from error
+        raise BadInput(
+            "PATH is not UTF-8", hint="Rename it: its name must be UTF-8.", field="SOURCE"
+        ) from error
     folder, name = os.path.split(typed.rstrip("/") or "/")
     if name in ("", ".", ".."):
         return Path(os.path.realpath(typed))
@@ -112,8 +114,8 @@ def _check_readable(path: Path, files: list[Path], scope: Scope) -> None:
     command, first = shlex.join(["chmod", *how, str(path)]), closed[0]
     raise NotPermitted(
         f"a worker, which has a user of its own, could not read {first}: "
-        f"its mode is {stat.S_IMODE(first.stat().st_mode):04o}",
-        hint=f"{command if is_own else scope.as_root(command)}\nThe folders above it may stay closed.",
+        f"its mode is {stat.S_IMODE(first.stat().st_mode):04o} (the folders above it may stay closed)",
+        hint=command if is_own else scope.as_root(command),
         field="SOURCE",
     )
 

@@ -1,4 +1,4 @@
-"""What a name that was typed is of, a hive or a model: for verbs that take both."""
+"""Finds the hive or the model of a typed name, for verbs that take either."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ DOTS: Mapping[WorkerState, str] = {
     "ready": "active", "busy": "active", "loading": "waiting", "waiting": "waiting", "stopping": "waiting",
     "failed": "failed",
 }  # fmt: skip
-"""The state of systemd whose dot a worker's state gets; others get that of inactive."""
+"""The state of a unit whose dot a worker's state gets; all others get that of inactive."""
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A model, its workers or its sleep, and the last lines of their log."""
+    """A model, its workers, and the last lines of their log."""
 
     model: ModelView
     workers: tuple[WorkerView, ...]
@@ -40,7 +40,7 @@ class ModelStatus:
 
     @classmethod
     def find(cls, queen: Queen, model: ModelView, lines: int) -> ModelStatus:
-        """Ask an awake queen for the workers, and the journal for at most so many lines."""
+        """Ask an awake queen for the workers, and the journal for at most `lines` lines."""
         workers = Models(queen).workers(model.name)
         return cls(model, workers, tuple(_log(queen, model, workers, lines)))
 
@@ -67,7 +67,7 @@ class ModelStatus:
             ("State", f"{drawn.model_state(model)} since {tables.moment(model.since_ms * 1000)}"),
             ("Reason", model.reason),
             ("Problem", model.problem or ""),
-            ("Served", f"yes; idle workers stop {drawn.idle(model)}" if model.is_served else "no"),
+            ("Served", f"yes; {drawn.idle(model)}" if model.is_served else "no"),
             ("File", f"{model.path or model.source} on {model.hive_id}, {drawn.size(model.bytes)}"),
             ("Kind", drawn.kind(model.head) if model.head else ""),
             ("Memory", drawn.needs(model)),
@@ -81,7 +81,7 @@ class ModelStatus:
 
 
 def worker_rows(worker: WorkerView) -> list[tuple[str, str]]:
-    """The lines about one worker, or about the sleep of a model without one."""
+    """The lines about one worker, or about a served model that has none."""
     rows = [
         ("Worker", worker.id or "none"),
         ("State", f"{drawn.worker_state(worker)} since {tables.moment(worker.since_ms * 1000)}"),

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rbee.wire.workers import Candidate, FleetEngines, HiveEngines, Placement, WorkerView
 
 SOURCES = {
-    "operator": "as --memory says",
+    "operator": "set by --memory",
     "learned": "learned",
     "estimate": "estimated from its header",
-    "guess": "a guess by its size",
+    "guess": "guessed from its size",
 }
-"""Where the memory that a model needs is known from."""
+"""How the queen knows what memory a model needs."""
 
 
 def size(count: int | None) -> str:
@@ -111,7 +111,7 @@ def worker_state(worker: WorkerView) -> str:
 
 
 def memory(worker: WorkerView) -> str:
-    """What it uses of what it may use, such as '4.9 GiB of 5.1 GiB'; '-' if it has none."""
+    """What it uses of what is reserved for it, such as '4.9 GiB of 5.1 GiB'; '-' if neither is known."""
     if worker.claim_bytes is None:
         return size(worker.used_bytes)
     if worker.used_bytes is None:
@@ -193,4 +193,6 @@ def key_state(key: KeyView, now_ms: int) -> str:
 
 def idle(model: ModelView) -> str:
     """When a worker without requests is stopped."""
-    return "never (pinned)" if model.is_pinned else f"after {shown_span(model.idle_s)}"
+    if model.is_pinned:
+        return "an idle worker keeps running (pinned)"
+    return f"an idle worker is stopped after {shown_span(model.idle_s)}"

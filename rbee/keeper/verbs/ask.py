@@ -19,7 +19,7 @@ from rbee.keeper.queen import wake
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.narration import Teller
-from rbee.text import NotUtf8, decoded, printable, printable_lines
+from rbee.text import NotUtf8, decoded, printable, printable_lines, shown_size
 from rbee.wire.types import ModelName
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PROMPT_LIMIT = 32 * 1024 * 1024
 """Bytes of a prompt from standard input: the most that the gateway takes."""
 
 KEPT = ("\t", "\u200d")
-"""What a terminal may get of an answer although it is not printable: tabs, and what joins emoji."""
+"""Characters that a terminal gets although they are not printable: the tab, and the joiner of emoji."""
 
 _AT_KEPT = re.compile(f"([{''.join(KEPT)}])")
 
@@ -50,7 +50,7 @@ def ask(
 ) -> None:
     """Ask MODEL, and print its answer as it comes; '-' reads the prompt, or its end, from standard input.
 
-    A sleeping model is woken, and what happens is narrated on standard error. Ctrl-C ends the request.
+    A sleeping model is woken, which is narrated on standard error. Ctrl-C ends the request.
     """
     from rbee.keeper.gateway.chat import Gateway, Request  # only to ask
 
@@ -60,7 +60,7 @@ def ask(
         if not have_listening(work):
             raise no_gateway()
         if queen.state() == "off":
-            wake.have_awake(work)  # from asleep the gateway's connection wakes her
+            wake.have_awake(work)  # the gateway's own connection wakes one that is asleep
         gateway = Gateway(work.scope.gateway_socket, work.scope, work.left)
         try:
             with explained(work.scope):
@@ -92,7 +92,7 @@ def prompt_of(words: tuple[str, ...]) -> str:
 def _from_stdin() -> str:
     content = sys.stdin.buffer.read(PROMPT_LIMIT + 1)
     if len(content) > PROMPT_LIMIT:
-        raise BadInput(f"PROMPT may have at most {PROMPT_LIMIT} bytes", field="PROMPT")
+        raise BadInput(f"PROMPT may have at most {shown_size(PROMPT_LIMIT)}", field="PROMPT")
     try:
         return decoded(content).rstrip("\n")
     except NotUtf8 as error:
@@ -117,13 +117,13 @@ def answer(session: Session, gateway: Gateway, request: Request, queen: QueenCli
         story.end()
     if end == "length":
         session.warn(
-            "the answer ends here because its most tokens, or its context, are used up",
-            f"--max-tokens N\nOr: {session.scope.rbeectl(f'serve {request.model} --context N')}",
+            "the answer was cut: it reached --max-tokens, or the end of the context",
+            f"Raise --max-tokens\nOr: {session.scope.rbeectl(f'serve {request.model} --context N')}",
         )
 
 
 def stream(session: Session, gateway: Gateway, request: Request, story: Story) -> str | None:
-    """Print the parts of the answer, and on stderr what is waited for; return why the answer ended."""
+    """Print the parts of the answer, and on stderr what it waits for; return why it ended, such as 'stop'."""
     from rbee.keeper.gateway.chat import Waits
 
     end, last, waited, is_terminal = None, "\n", "", sys.stdout.isatty()
@@ -151,5 +151,5 @@ def stream(session: Session, gateway: Gateway, request: Request, story: Story) -
 
 
 def safe(text: str) -> str:
-    """A part of an answer without what would steer the terminal."""
+    """A part of an answer, with what would control the terminal escaped."""
     return "".join(part if part in KEPT else printable_lines(part) for part in _AT_KEPT.split(text))

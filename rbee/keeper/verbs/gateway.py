@@ -16,7 +16,7 @@ from rbee.text import printable
 from rbee.wire.routes import QueenRoutes
 
 if TYPE_CHECKING:
-    from rbee.keeper.gateway.tcp import Door
+    from rbee.keeper.gateway.tcp import TcpState
 
 UNITS = (GATEWAY_UNIT, GATEWAY_SOCKET_UNIT, GATEWAY_TCP_SOCKET_UNIT)
 
@@ -35,8 +35,8 @@ def gateway() -> None:
 def enable_gateway(session: Session, listen: str | None, tls_cert: str | None, tls_key: str | None) -> None:
     """Open rbee-gateway-tcp.socket, for clients with a key.
 
-    Plain HTTP is for this machine's own addresses only; any other needs --tls-cert and --tls-key. Requests
-    that the gateway answers now end, as a running service cannot get another socket.
+    Plain HTTP is for loopback addresses only; any other address needs --tls-cert and --tls-key. Requests in
+    progress are cut, as a running service cannot get another socket.
     """
     from rbee.keeper.gateway.tcp import check_typed, open_gateway  # only to change it
 
@@ -45,13 +45,13 @@ def enable_gateway(session: Session, listen: str | None, tls_cert: str | None, t
         check_installed(queen)
         queen.wake()
         with queen.reached():
-            door = open_gateway(queen, typed)
+            tcp = open_gateway(queen, typed)
         have_listening(queen.work)
     if session.as_json:
-        session.tell_json({"event": "done", **door_json(door)})
+        session.tell_json({"event": "done", **tcp_json(tcp)})
         return
-    scheme = "https" if door.has_tls else "http"
-    session.say(f"The gateway listens on {', '.join(door.listens)}, with {scheme.upper()}")
+    scheme = "https" if tcp.has_tls else "http"
+    session.say(f"The gateway listens on {', '.join(tcp.listens)}, with {scheme.upper()}")
     session.say(f"For a key: {session.scope.rbeectl('key create NAME')}")
 
 
@@ -59,16 +59,16 @@ def enable_gateway(session: Session, listen: str | None, tls_cert: str | None, t
 @changing
 @in_session
 def disable_gateway(session: Session) -> None:
-    """Close rbee-gateway-tcp.socket, and end the requests of its clients; keys are kept."""
+    """Close rbee-gateway-tcp.socket, and cut all requests in progress; keys are kept."""
     from rbee.keeper.gateway.tcp import close_gateway  # only to change it
 
     with session.queen() as queen:
         check_installed(queen)
         queen.wake()
         with queen.reached():
-            door = close_gateway(queen)
+            tcp = close_gateway(queen)
     if session.as_json:
-        session.tell_json({"event": "done", **door_json(door)})
+        session.tell_json({"event": "done", **tcp_json(tcp)})
     else:
         session.say("The gateway listens on its Unix socket only")
 
@@ -78,36 +78,34 @@ def disable_gateway(session: Session) -> None:
 @in_session
 def gateway_status(session: Session) -> None:
     """Show where the gateway listens, and whether it runs."""
-    from rbee.keeper.gateway.tcp import Door
+    from rbee.keeper.gateway.tcp import TcpState
 
     with session.queen() as queen:
         check_installed(queen)
         is_awake = queen.state() == "awake"
         is_open = queen.ask(QueenRoutes.GATEWAY).is_open if is_awake else None
-        door = Door.find(queen.work, is_open=is_open)
+        tcp = TcpState.find(queen.work, is_open=is_open)
         bus = queen.work.bus
         units = {unit: bus.state(unit) for unit in UNITS}
     if session.as_json:
         states = {unit: {"active": state.active, "sub": state.sub} for unit, state in units.items()}
-        session.tell_json({**door_json(door), "socket": str(session.scope.gateway_socket), "units": states})
+        session.tell_json({**tcp_json(tcp), "socket": str(session.scope.gateway_socket), "units": states})
         return
-    session.show(lambda frame: "\n".join(map(frame.fit, status_lines(session, door, units))))
+    session.show(lambda frame: "\n".join(map(frame.fit, status_lines(session, tcp, units))))
 
 
-def status_lines(session: Session, door: Door, units: dict[str, UnitState]) -> list[str]:
+def status_lines(session: Session, tcp: TcpState, units: dict[str, UnitState]) -> list[str]:
     """The lines of gateway status."""
     service, local, remote = units.values()
     socket = session.scope.gateway_socket if local.is_active else f"- ({local.active})"
     failed = f" ({remote.result})" if remote.active == "failed" else ""
-    is_open = (
-        "unknown, as the queen is not awake" if door.is_open is None else "yes" if door.is_open else "no"
-    )
+    is_open = "unknown, as the queen is not awake" if tcp.is_open is None else "yes" if tcp.is_open else "no"
     lines = [
         f"    Gateway: {service.active} ({service.sub})",
         f"Unix socket: {socket}",
         f"   TCP open: {is_open}",
-        f"  Listening: {', '.join(door.listens) or f'-{failed}'}",
-        f"        TLS: {'yes' if door.has_tls else 'no'}",
+        f"  Listening: {', '.join(tcp.listens) or f'-{failed}'}",
+        f"        TLS: {'yes' if tcp.has_tls else 'no'}",
     ]
     if service.status_text:
         lines.append(f"     Status: {printable(service.status_text)}")
@@ -120,6 +118,6 @@ def check_installed(queen: Queen) -> None:
         raise no_gateway()
 
 
-def door_json(door: Door) -> dict[str, Any]:
+def tcp_json(tcp: TcpState) -> dict[str, Any]:
     """Where the gateway listens, as --json prints it."""
-    return {"is_open": door.is_open, "listens": list(door.listens), "tls": door.has_tls}
+    return {"is_open": tcp.is_open, "listens": list(tcp.listens), "tls": tcp.has_tls}

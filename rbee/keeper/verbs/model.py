@@ -35,18 +35,18 @@ def model() -> None:
     "--memory",
     callback=bytes_of,
     metavar="SIZE",
-    help="Memory that a worker needs, such as 5G; it is learned if not given.",
+    help="Memory that a worker needs, such as 5G; learned if not given.",
 )
-@click.option("--context", type=click.IntRange(1, 16_777_216), metavar="N", help="Tokens of its context.")
+@click.option("--context", type=click.IntRange(1, 16_777_216), metavar="N", help="Context length, in tokens.")
 @doing
 @in_session
 def add_model(
     session: Session, name: str, source: str, sha256: str | None, memory: int | None, context: int | None
 ) -> None:
-    """Add a model as NAME. A PATH is used where it is, and never written to; a URL is fetched by this
+    """Add a model as NAME. A file at PATH is used in place, and never written to; a URL is fetched by this
     machine's hive, which resumes after any interruption.
 
-    It is a GGUF file, or a folder of safetensors. Next: rbeectl serve NAME.
+    A model is a GGUF file, or a folder of safetensors. Next: rbeectl serve NAME.
     """
     from rbee.keeper.models.changes import ModelChanges  # only to change something
 
@@ -107,12 +107,12 @@ def no_models(scope: Scope) -> str:
     return f"No models. Add one: {scope.rbeectl('model add NAME PATH|URL')}"
 
 
-@model.command("show", short_help="Show all that is known of a model.")
+@model.command("show", short_help="Show what is known about a model.")
 @click.argument("model")
 @looking
 @in_session
 def show_model(session: Session, model: str) -> None:
-    """Show what is known of MODEL: its file, its header, what it needs, and how it is served."""
+    """Show what is known about MODEL: its file, its header, what it needs, and how it is served."""
     with session.queen() as queen:
         found = Models(queen).one(model)
     if session.as_json:
@@ -160,7 +160,7 @@ def _head_rows(model: ModelView) -> list[tuple[str, str]]:
 def _served(model: ModelView) -> str:
     if not model.is_served:
         return "no"
-    return f"yes; a worker without requests is stopped {drawn.idle(model)}"
+    return f"yes; {drawn.idle(model)}"
 
 
 @model.command("remove", short_help="Stop a model's workers, and remove it.")

@@ -26,9 +26,13 @@ IDLE_MAX = 365 * 86400
 
 @click.command(short_help="Have MODEL answer requests, from now on.")
 @click.argument("model")
-@click.option("--context", type=click.IntRange(1, 16_777_216), metavar="N", help="Tokens of its context.")
+@click.option("--context", type=click.IntRange(1, 16_777_216), metavar="N", help="Context length, in tokens.")
 @click.option("--idle", callback=span, metavar="SPAN", help="Stop a worker after this time without requests.")
-@click.option("--pin/--no-pin", default=None, help="Never stop its worker for being idle, or do again.")
+@click.option(
+    "--pin/--no-pin",
+    default=None,
+    help="Keep its worker when it is idle or memory is short; --no-pin ends that.",
+)
 @click.option("--engine", metavar="NAME", help="Use this engine, of those that list-engines shows.")
 @changing
 @in_session
@@ -72,10 +76,10 @@ def serve(
 
 
 def how_served(model: ModelView) -> str:
-    """What serve prints: until when it sleeps, and when its worker is stopped."""
+    """What serve prints: when its worker is started, and when it is stopped."""
     if model.state != "ready":
         return f"once its file is ready; now it is {model.state} ({printable(model.reason)})"
-    return f"asleep until it is asked; a worker without requests is stopped {drawn.idle(model)}"
+    return f"asleep until it is asked; {drawn.idle(model)}"
 
 
 def missing_engine(models: Models, name: str) -> str | None:
@@ -91,12 +95,12 @@ def missing_engine(models: Models, name: str) -> str | None:
     return f"The engine {name} cannot be used: {found[0].problem}"
 
 
-@click.command(short_help="Stop the workers of MODEL, and wake it no more.")
+@click.command(short_help="Stop the workers of MODEL, and start no more.")
 @click.argument("model")
 @doing
 @in_session
 def unserve(session: Session, model: str) -> None:
-    """Stop the workers of MODEL, and wake none for it any more. Requests that it answers now are cut."""
+    """Stop the workers of MODEL, and start none for it any more. Its requests in progress are cut."""
     from rbee.keeper.models.changes import ModelChanges  # only to change something
 
     with session.queen() as queen:
@@ -136,12 +140,12 @@ def list_workers(session: Session, model: str | None) -> None:
 
 @click.command(short_help="Show where a worker of MODEL would run now, and why.")
 @click.argument("model")
-@click.option("--dry-run", is_flag=True, help="Start nothing. Nothing is started without it, either.")
+@click.option("--dry-run", is_flag=True, help="Change nothing: place never starts anything.")
 @looking
 @in_session
 def place(session: Session, model: str, dry_run: bool) -> None:
     """Show where a worker of MODEL would run now, with the arithmetic of each device. It starts nothing: a
-    worker starts when its model is asked.
+    worker starts when a request comes for its model.
 
     Exits 1 if the model fits nowhere, and 3 if it has to wait for others to end.
     """

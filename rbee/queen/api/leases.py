@@ -26,7 +26,7 @@ def routes(lazy: LazyServing, models: Models, keys: ClientKeys) -> dict[Route[An
         if "rbee.upgrade" not in request.scope:
             hint = f"Send: Connection: Upgrade, and Upgrade: {LEASE_PROTOCOL}"
             raise BadInput(
-                "a lease needs a connection of its own, and so the header Upgrade", hint=hint, field="Upgrade"
+                "a lease needs the header Upgrade, for a connection of its own", hint=hint, field="Upgrade"
             )
         return upgrade_to(lazy.serving.leases.connection())
 

@@ -1,4 +1,4 @@
-"""Routes for workers, engines and memory, and for serving a model no more."""
+"""Routes for workers, engines and memory, and for unserving a model."""
 
 from __future__ import annotations
 

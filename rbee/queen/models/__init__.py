@@ -1,1 +1,1 @@
-"""The models of the queen's catalog: what there is, how it is served, and how it is added and removed."""
+"""The models in the queen's catalog: their rows, how they are served, and how they are added and removed."""

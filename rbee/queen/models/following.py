@@ -1,7 +1,7 @@
-"""Follows the fetch of a model's file on its hive, to its end, and stores and narrates what comes of it.
+"""Follows a hive's fetch of a model's file to its end, and stores and narrates the result.
 
-One for each model whose file is fetched, whether a job waits for it or not: it goes on when the job's client
-has left, and when a queen has been restarted. It waits for a hive that is offline.
+Each model whose file is being fetched has one Following, whether or not a job waits for it: it continues
+after the job's client has left and after the queen was restarted, and waits for a hive that is offline.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from rbee.wire.models import Fetch, FetchView
 log = logging.getLogger("rbee")
 
 REQUEST_TIMEOUT = 10.0
-"""Seconds for a hive to answer, beyond those for which it waits for a change."""
+"""Seconds for a hive's answer, in addition to the time for which the hive waits for a change."""
 
 RETRY_FIRST, RETRY_MOST = 1.0, 15.0
-"""Seconds until a hive that is online and does not answer is asked again: doubled each time."""
+"""Seconds before a hive that is online and did not answer is asked again: doubled each time."""
 
 POLL_LEAST = 0.2
-"""Seconds at least between two questions about a fetch, whose bytes may change all the time."""
+"""Least seconds between two requests for the state of a fetch, whose bytes may change all the time."""
 
 POLLS_AT_ONCE = 4
-"""Questions to one hive that wait for changes of fetches: a hive elsewhere answers few requests at once."""
+"""Requests to one hive at once that wait for changes of fetches: a remote hive answers only few at once."""
 
 STEP = 10
-"""Percent after which progress is narrated."""
+"""Progress is narrated each time that this many percent more have arrived."""
 
 PAUSE_FIRST, PAUSE_MOST = 5.0, 60.0
-"""Seconds after which it is narrated without such a step: doubled each time, so that stories stay short."""
+"""Seconds after which it is narrated without such a step: doubled each time, to keep stories short."""
 
 PASSING = (HiveNotOnline, NotRunning, Unreachable, TimedOut, Stopping, TooMany)
-"""Errors of a hive that is not there, or is busy: the fetch goes on without the queen."""
+"""Errors of a hive that is away or busy: the fetch continues without the queen."""
 
 
 @dataclass(frozen=True)
 class FetchTools:
-    """What following a fetch needs. `changes` are announced when a hive comes or goes."""
+    """What following a fetch needs. `changes` is announced when a hive comes online or goes offline."""
 
     models: Models
     hives: Hives
@@ -72,13 +72,13 @@ class FetchTools:
     polls: defaultdict[str, asyncio.Semaphore] = field(
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(POLLS_AT_ONCE))
     )
-    """By hive."""
+    """By hive id."""
 
 
 class Following:
-    """Follows the fetch of `model`; `fetch` is what its hive is asked for first, None if it was asked before.
+    """Follows the fetch of `model`. `fetch` is the request to its hive, None if the hive already has it.
 
-    `fetch` has the whole URL, with what is secret in it, and is dropped once the hive has it.
+    `fetch` has the whole URL with its secrets, and is dropped once the hive has it.
     """
 
     def __init__(self, model: Model, tools: FetchTools, fetch: Fetch | None, job_id: str | None) -> None:
@@ -96,12 +96,12 @@ class Following:
         self.changes = Changes()
         """Announced when `waits` changes, and at the end."""
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the model is ready; an exception is why it is not."""
+        """Done when the model is ready; its exception is the reason if the fetch failed."""
         self.outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
 
     @contextmanager
     def narrated_to(self, story: Narrator) -> Iterator[None]:
-        """Add the lines to a job's story, for the duration of the context."""
+        """Narrate to a job's story within the context; without a story, lines go to the queen's narrator."""
         self._stories.append(story)
         try:
             yield
@@ -109,7 +109,7 @@ class Following:
             self._stories.remove(story)
 
     async def run(self) -> None:
-        """Follow the fetch to its end, which `outcome` gets."""
+        """Follow the fetch to its end, and complete `outcome`."""
         self._task = asyncio.current_task()
         try:
             await self._follow()
@@ -119,14 +119,14 @@ class Following:
             log.exception("following the fetch of %s failed", self._model.name)
             self._end(RbeeError(f"internal error: {error!r}"))
         finally:
-            self._end(Stopping("the queen is being stopped", hint="The fetch goes on: ask again."))
+            self._end(Stopping("the queen is being stopped", hint="The fetch continues. Try again."))
 
     def ask_again(self, fetch: Fetch) -> None:
-        """Have the hive asked once more for the same file, within WAIT_MAX s: its unit may be stopped."""
+        """Send the hive the request again, within WAIT_MAX seconds, as its unit may have been stopped."""
         self._fetch = fetch
 
     def cancel(self, error: RbeeError) -> None:
-        """Follow it no more; `outcome` gets the error."""
+        """Stop following the fetch; `outcome` gets the error."""
         self._end(error)
         if self._task is not None:
             self._task.cancel()
@@ -164,7 +164,7 @@ class Following:
             await asyncio.sleep(POLL_LEAST)
 
     async def _ask(self, serial: int) -> FetchView | None:
-        """Ask the hive to fetch, or how far it is; None if it does not know of it, and is asked anew."""
+        """Send the request, or ask for a state after `serial`; None if the hive lost it: send it again."""
         hive = self._tools.hives.hive(self._model.row.hive_id)
         client = await hive.reach()
         fetch, self._fetch = self._fetch, None
@@ -185,7 +185,7 @@ class Following:
             self._fetch = fetch_again(self._model)
             if self._fetch is None:
                 raise FetchFailed(
-                    f"hive {hive.id} has not got all of the URL, whose secret part the queen does not keep",
+                    f"hive {hive.id} has lost the fetch, and the queen does not keep the secrets of its URL",
                     hint=self._again(),
                 ) from error
             return None
@@ -201,7 +201,7 @@ class Following:
         hive = hives.hive(hive_id)
         if not hive.standing.is_online:
             life = hive.standing.life
-            # A queen that has just started does not know yet.
+            # A queen that has just started does not know the hive's state yet.
             is_narrated = life.state in ("suspect", "offline")
             self._wait(f"hive {hive_id} is {life.state}: {life.reason}", is_narrated=is_narrated)
         await self._tools.changes.until(is_online)
@@ -259,7 +259,7 @@ class Following:
 
 
 class _Pace:
-    """When progress is narrated again."""
+    """Decides when progress is narrated again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

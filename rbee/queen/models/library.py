@@ -1,4 +1,4 @@
-"""The queen's part for models and keys: what it consists of, built and ended in one place."""
+"""The queen's models and keys: built, started and ended in one place."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Library:
         await self.keys.load()
 
     def begin(self) -> None:
-        """Go on with the fetches that were under way, and write how keys are used."""
+        """Resume the fetches that were under way, and begin to store how keys are used."""
         self.work.resume()
         self._shared.tasks.begin(self.keys.run())
 
     async def end(self) -> None:
-        """Write how keys were used."""
+        """Store how keys were used."""
         await self.keys.write(is_last=True)
 
     def routes(self) -> dict[Route[Any], Handler]:

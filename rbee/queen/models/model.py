@@ -12,7 +12,7 @@ class Model:
     def __init__(self, row: ModelRow) -> None:
         self.row = row
         self.progress: float | None = None
-        """Percent of its file that have arrived; None if it is not fetched, or its size is not known."""
+        """Percent of its file that has arrived; None if it is not being fetched, or its size is unknown."""
         self.is_removed = False
 
     @property

@@ -1,4 +1,4 @@
-"""All models of a queen, in RAM as in the catalog: a request reads nothing from the disk."""
+"""All models of the queen, kept in RAM as they are in the catalog: no request reads the disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Models:
         self._learned: defaultdict[str, dict[tuple[int, str], int]] = defaultdict(dict)
         """Peaks in bytes, by model, and by context and kind of device."""
         self.when_served: Callable[[str], None] = lambda name: None
-        """Called with the name of a model that an operator has served, perhaps in another way."""
+        """Called with the name of a model after an operator has served it, or changed how it is served."""
 
     async def load(self) -> None:
         """Load the models from the catalog."""
@@ -61,7 +61,7 @@ class Models:
         return model.view(max(peaks, default=None))
 
     def with_file(self, model: Model) -> list[Model]:
-        """Return the other models on its hive that use the file which was fetched for it, or its fetch."""
+        """Return the other models on its hive that use the file fetched for it, or share its fetch."""
         row = model.row
 
         def has_it(other: ModelRow) -> bool:
@@ -75,7 +75,7 @@ class Models:
         return [other for other in self._models.values() if other is not model and has_it(other.row)]
 
     def have_file(self, sha256: str, besides: Model) -> bool:
-        """Is a file of the store, on the hive of this model, also that of another one?"""
+        """Does another model on the hive of `besides` use this file of the store?"""
         return any(
             other.row.fetch is not None and other.row.sha256 == sha256
             for other in self._models.values()
@@ -85,7 +85,7 @@ class Models:
     # Changes
 
     async def put(self, row: ModelRow, by: Actor | None) -> Model:
-        """Write a model, in place of the one of its name. Raises TooMany or CatalogFailed."""
+        """Write a model, replacing one of the same name. Raises TooMany or CatalogFailed."""
         stored = await self._catalog.models.put(row, by=by)
         model = self._models.setdefault(row.name, Model(stored))
         model.row = stored
@@ -100,12 +100,18 @@ class Models:
         by: Actor | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store a state and why it is so, with other `fields` of the row: path, head, bytes, sha256."""
+        """Store a state and its reason, with other `fields` of the row: path, head, bytes, sha256.
+
+        Raises CatalogFailed.
+        """
         row = await self._catalog.models.set_state(model.name, state, reason, by=by, **(fields or {}))
         model.row = row or model.row
 
     async def serve(self, name: str, asked: Serve, by: Actor) -> ModelView:
-        """Have a model woken for requests; None in `asked` leaves what was set. Raises UnknownModel."""
+        """Serve a model: requests wake it. None in `asked` keeps a setting.
+
+        Raises UnknownModel or CatalogFailed.
+        """
         model = self.model(name)
         given = {field: value for field, value in vars(asked).items() if value is not None}
         how = "".join(f", {text}" for text in _described(asked))
@@ -115,7 +121,7 @@ class Models:
         return self.view(model)
 
     async def unserve(self, name: str, by: Actor) -> Model | None:
-        """Have a model not be woken any more; return it, or None if it does not exist."""
+        """Stop serving a model: requests do not wake it. Return it, or None if it does not exist."""
         model = self._models.get(name)
         if model is not None:
             text = f"model {name} is not served any more"
@@ -137,7 +143,7 @@ class Models:
         return self._learned.get(name, {}).get((context, kind))
 
     async def learn(self, name: str, context: int, kind: str, peak_bytes: int) -> None:
-        """Keep what a worker has used, if that is more than any before. Raises CatalogFailed."""
+        """Store what a worker has used, if that is more than before. Raises CatalogFailed."""
         if name not in self._models or peak_bytes <= (self.learned(name, context, kind) or 0):
             return
         await self._catalog.models.learn(Learned(name, context, kind, peak_bytes))

@@ -1,4 +1,4 @@
-"""Where a model comes from: a path, or a URL, of which nothing secret is kept or shown.
+"""Where a model comes from: a path, or a URL, whose secrets are neither kept nor shown.
 
 A URL may have a password, and its query a signature or a token. Only the hive that fetches it gets those: in
 the catalog, and so in its backups, in the audit, the journal and every answer, SECRET stands in their place.
@@ -16,7 +16,7 @@ from rbee.wire.models import AddModel
 from rbee.wire.types import LOCALHOST
 
 SECRET = "***"  # noqa: S105  # it stands for one
-"""What stands in the place of a user and password, and of a query."""
+"""Replaces a user and password, and a query."""
 
 SCHEMES = ("https", "http", "file")
 
@@ -69,11 +69,11 @@ def _url(url: str, sha256: str | None) -> Source:
         raise fault
     if parts.scheme == "http" and sha256 is None:
         raise BadInput(
-            "by http anybody on the way could send another file: its sha256 is needed, or https",
+            "url is plain http, so the network could replace the file: give its sha256, or use https",
             hint="Use https, or give --sha256.",
             field="sha256",
         )
-    # The user may be a token, too.
+    # The user name may be a token, too.
     place = f"[{host}]" if host and ":" in host else host or ""
     place = place if port is None else f"{place}:{port}"
     bare = urlunsplit((parts.scheme, place, parts.path, parts.query, ""))
@@ -82,5 +82,5 @@ def _url(url: str, sha256: str | None) -> Source:
     shown = urlunsplit((parts.scheme, shown_place, parts.path, query, ""))
     if len(shown) > TEXT_LIMIT:
         raise BadInput(f"url may have at most {TEXT_LIMIT} characters before its query", field="url")
-    # Without the password: another one is for the same file.
+    # Without the password: with another one, it is still the same file.
     return Source(shown, hashlib.sha256(f"{bare}{sha256 or ''}".encode()).hexdigest()[:16])

@@ -1,6 +1,6 @@
 """Operations on models: add and remove. Each is a job with a story.
 
-A job runs to its end whether a client follows it or not; so does a fetch, beyond the job that began it.
+A job runs to its end whether or not a client follows it; a fetch even outlives the job that began it.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ from rbee.wire.types import LOCALHOST
 log = logging.getLogger("rbee")
 
 OFFLINE_PATIENCE = 60.0
-"""Seconds for which a job waits for a hive that is offline; the fetch goes on without it."""
+"""Seconds for which a job waits for a hive that is offline; the fetch continues without the job."""
 
 ONLINE_PATIENCE = 16.0
-"""Seconds for a hive to connect that has a file to remove: it dials at least every 15 s (rbee.hive.dial)."""
+"""Seconds to wait for a hive that has a file to remove: it dials at least every 15 s (rbee.hive.dial)."""
 
 REMOVAL_TIMEOUT = 40.0
 """Seconds for a hive to cancel a fetch, or to remove a file; it takes 30 at most."""
@@ -67,7 +67,7 @@ StopWorkers = Callable[[str, Narrator], Awaitable[None]]
 
 
 async def _no_workers(_model: str, _story: Narrator) -> None:
-    """Nothing: there are none."""
+    """Do nothing: without serving there are no workers."""
 
 
 class _Task(NamedTuple):
@@ -79,7 +79,7 @@ class _Task(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """The hive on which a model is to be, and the model of its name that there is before."""
+    """The hive for a model, and the model that had its name before, if any."""
 
     hive_id: str
     before: Model | None
@@ -108,7 +108,7 @@ class ModelWork:
     # Adding
 
     def add(self, asked: AddModel, actor: dict[str, str]) -> Job:
-        """Begin a job that adds a model; one that there is already goes on from its state.
+        """Begin a job that adds a model; one that exists already continues from its state.
 
         Raises BadInput, UnknownHive, ModelExists for another source, TooMany or Stopping.
         """
@@ -117,7 +117,7 @@ class ModelWork:
             field = "head" if asked.head is None else "bytes"
             raise BadInput(f"a model with a path needs its {field}, as read from its file", field=field)
         hive_id = self._hives.spelled(asked.hive or LOCALHOST)
-        if hive_id != LOCALHOST:  # that one is added when it is needed
+        if hive_id != LOCALHOST:  # the local hive is added when it is needed
             self._hives.hive(hive_id)
         self._check_source(self._models.find(asked.name), source, hive_id)
         task = self._begin("add-model", asked.name, hive_id, actor)
@@ -131,7 +131,7 @@ class ModelWork:
             return
         row = model.row
         if row.hive_id == hive_id and row.source == source.shown:
-            # Of two URLs only the secret part may differ; a file that is there is not replaced by a guess.
+            # Only the hidden query or the sha256 differs: a ready file is not replaced on a guess.
             if row.fetch == source.fetch or row.state != "ready":
                 return
             what = f"from {row.source} with another query, or another sha256"
@@ -161,14 +161,14 @@ class ModelWork:
     async def _put(
         self, task: _Task, asked: AddModel, source: Source, place: _Place
     ) -> tuple[Model, Following | None]:
-        """Write the model's row, and return it with what follows its fetch, which may have begun before."""
+        """Write the model's row; return the model, and the Following of its fetch, new or from before."""
         following = self._followings.get(asked.name)
         before = None if place.before is None else place.before.row
         if following is not None and following.outcome.done():
             following = None
         if following is not None and (before is None or before.fetch != source.fetch):
-            # The same file by another URL, with another query.
-            following.cancel(UnknownModel(f"model {asked.name} is added from another URL"))
+            # The URL has another query: its fetch replaces the former one.
+            following.cancel(UnknownModel(f"model {asked.name} is now being added from another URL"))
             following = None
             await self._drop_former(before)
         row = _row(asked, source, place, is_followed=following is not None)
@@ -186,7 +186,7 @@ class ModelWork:
         return model, following
 
     async def _drop_former(self, before: ModelRow | None) -> None:
-        """Have the hive cancel a fetch in whose place another comes; it forgets it in time if that fails."""
+        """Have the hive cancel a fetch that another replaces; if that fails, the hive drops it later."""
         model = None if before is None else self._models.find(before.name)
         hive = None if before is None else self._hives.find(before.hive_id)
         if model is None or model.row.fetch is None or hive is None or self._models.with_file(model):
@@ -195,7 +195,7 @@ class ModelWork:
             await _cancelled(await hive.reach(), model.row.fetch)
 
     def _lock(self, name: str) -> asyncio.Lock:
-        """Return the lock of a model's name: operations on it are done one at a time."""
+        """Return the lock of a model's name: operations on one model run one at a time."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()
@@ -214,7 +214,7 @@ class ModelWork:
         return following
 
     async def _await(self, following: Following, model: Model, task: _Task) -> Done:
-        """Wait for the end of a fetch; HiveNotOnline if its hive is not there for OFFLINE_PATIENCE."""
+        """Wait for the end of a fetch. Raises HiveNotOnline once its hive is away for OFFLINE_PATIENCE."""
         with following.narrated_to(task.story):
             while not following.outcome.done():
                 await following.changes.until(lambda: following.outcome.done() or following.waits is not None)
@@ -224,7 +224,7 @@ class ModelWork:
                     )
                 except TimeoutError as error:
                     raise HiveNotOnline(
-                        f"{following.waits}; the fetch of {model.name} goes on by itself when it is back",
+                        f"{following.waits}; the fetch of {model.name} continues when the hive is back",
                         hint=self._shared.scope.rbeectl(f"model show {model.name}"),
                     ) from error
             await following.outcome
@@ -233,7 +233,7 @@ class ModelWork:
     # Removing
 
     def remove(self, name: str, actor: dict[str, str]) -> Job:
-        """Begin a job that stops a model's workers and removes it; it is no error if it does not exist.
+        """Begin a job that stops a model's workers and removes it; one that does not exist is no error.
 
         Raises TooMany or Stopping.
         """
@@ -270,16 +270,16 @@ class ModelWork:
             ) from error
 
     async def _remove_file(self, task: _Task, model: Model) -> str | None:
-        """Have the hive remove what it has fetched, unless another model has it; return what is left, if any.
+        """Have the hive remove what it has fetched, unless another model uses it; return what stays, and why.
 
-        Raises HiveNotOnline, or what the hive answers: then the model stays.
+        Raises HiveNotOnline or the hive's error: then the model stays, too.
         """
         row = model.row
         if row.fetch is None:
             return f"its file stays: {row.source}"
         others = self._models.with_file(model)
         if others:
-            return f"its file stays, for {', '.join(other.name for other in others)}"
+            return f"its file stays, as it is used by {', '.join(other.name for other in others)}"
         try:
             hive = self._hives.hive(row.hive_id)
         except UnknownHive:
@@ -314,7 +314,7 @@ class ModelWork:
         except asyncio.CancelledError:
             raise
         except FetchFailed as error:
-            task.job.failed(error)  # the story has it from the fetch
+            task.job.failed(error)  # the fetch has narrated it
         except RbeeError as error:
             task.story.narrate(failed, f"{doing} failed: {error.message}")
             task.job.failed(error)
@@ -325,7 +325,7 @@ class ModelWork:
 
 
 async def _cancelled(client: HiveClient, fetch_id: str) -> str | None:
-    """Cancel a fetch; return the SHA-256 of its file if it is done already. Raises what the hive answers."""
+    """Cancel a fetch; return the SHA-256 of its file if it is done already. Raises the hive's error."""
     try:
         view = await client.cancel_fetch(fetch_id, timeout=REMOVAL_TIMEOUT)
     except RbeeError as error:
@@ -346,7 +346,7 @@ def _row(asked: AddModel, source: Source, place: _Place, *, is_followed: bool) -
     if place.before is not None:
         before = place.before.row
         has_file = before.state == "ready" and source.fetch is not None
-        # What is wrong with the file, and was known of it, does not hold any more.
+        # What was known of the former file, and was wrong with it, no longer holds.
         row = before if has_file or is_followed else replace(
             before, fetch=source.fetch, state="fetching", reason="", since_ms=now, sha256=asked.sha256,
             problem=None,

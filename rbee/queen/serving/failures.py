@@ -1,4 +1,4 @@
-"""Workers that could not be started: why, and when that is tried again."""
+"""Workers that could not be started: why, and when a request may start the next one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACK_OFF = (0.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last failure of a model's workers, the `count`-th in a row; `at` and `again_at` are monotonic."""
+    """The last failure of a model's workers, the `count`-th in a row; `again_at` is monotonic."""
 
     reason: str
     hive_id: str
@@ -37,7 +37,7 @@ class Failures:
         return self._failures.get(model)
 
     def note(self, hive_id: str, seen: HiveWorker) -> Failure:
-        """Note that a worker has failed, and return the failure; one that is noted already counts once."""
+        """Record that a worker has failed, and return the failure; the same worker counts once."""
         before = self._failures.get(seen.model)
         if before is not None and (before.hive_id, before.seen.id) == (hive_id, seen.id):
             return before
@@ -59,7 +59,7 @@ class Failures:
         self._failures.pop(model, None)
 
     def pause(self, model: str) -> float:
-        """Return the seconds for which no worker of the model is started."""
+        """Return the seconds for which no worker of the model may be started yet."""
         failure = self._failures.get(model)
         return 0.0 if failure is None else max(0.0, failure.again_at - self._clocks.monotonic())
 
@@ -71,7 +71,7 @@ class Failures:
             text += f"; the last lines of {seen.engine}: {' | '.join(seen.log[-5:])}"
         pause = self.pause(seen.model)
         if pause > 0:
-            text += f"; this was failure {failure.count} in a row, the next try is in {shown_span(pause)}"
+            text += f"; failure {failure.count} in a row, requests may start it again in {shown_span(pause)}"
         return WorkerFailed(text, hint=hint)
 
     def view(self, failure: Failure, *, is_pinned: bool) -> WorkerView:

@@ -1,4 +1,4 @@
-"""Follows a worker that loads, and clears up one that fails."""
+"""Follows a worker while it loads, and cleans up after one that fails."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from rbee.text import shown_span
 log = logging.getLogger("rbee")
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for a hive's other answers, beside the time for which it waits for a change."""
+"""Seconds for a hive's answer, in addition to the time for which the hive waits for a change."""
 
 HIVE_PATIENCE = 60.0
-"""Seconds for which a hive that does not answer may be away while it loads a model."""
+"""Seconds for which a hive may be unreachable while it loads a model."""
 
 
 class Follower:
-    """Asks hives how far their workers are."""
+    """Follows starts of workers on their hives."""
 
     def __init__(self, parts: Parts, known: KnownWorkers, stopper: Stopper, failures: Failures) -> None:
         self._hives = parts.hives
@@ -83,7 +83,7 @@ class Follower:
         try:
             await self._stopper.stop(worker, story, WORKER_UNPLACED, text)
         except RbeeError as error:
-            log.warning("%s, which has failed, is not removed: %s", worker.id, error.message)
+            log.warning("the failed worker %s could not be removed: %s", worker.id, error.message)
         return self._failures.error(failure, self._hint(worker.seen.model))
 
     async def _note_file(self, name: str, state: Literal["ready", "missing"]) -> None:
@@ -95,7 +95,7 @@ class Follower:
         try:
             await self._models.set_state(model, state, reason)
         except CatalogFailed as error:
-            log.error("that the file of %s is %s could not be stored: %s", name, state, error.message)
+            log.error("could not store that the file of %s is %s: %s", name, state, error.message)
 
     def _loading(self, start: Start, worker: Worker) -> str:
         percent = worker.seen.percent

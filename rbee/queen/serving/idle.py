@@ -1,4 +1,4 @@
-"""Stops workers that nobody uses. There is one timer, for the next that is due; none without workers."""
+"""Stops idle workers. There is one timer, for the worker that is due next; none without idle workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rbee.queen.serving.workers import KnownWorkers, Worker
 
 
 class IdleTimer:
-    """Calls `stop` with each worker that has had no lease for as long as its model says."""
+    """Calls `stop` with each worker that has had no lease for the idle_s of its model."""
 
     def __init__(self, known: KnownWorkers, models: Models, stop: Callable[[Worker], None]) -> None:
         self._known = known

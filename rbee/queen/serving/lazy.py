@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LazyServing:
-    """What the queen's other parts need of Serving; most of it is nothing while that is not built."""
+    """What the queen's other parts need of Serving; most methods do nothing until that is built."""
 
     def __init__(self, parts: Callable[[], Parts], hives: Hives, models: Models) -> None:
         self._parts = parts
@@ -37,7 +37,7 @@ class LazyServing:
         return vars(self).get("serving")
 
     def work_changed(self, hive_id: str) -> bool:
-        """Have a hive asked for its workers; False if there is nobody who wants to know."""
+        """Have a hive asked for its workers; return False if nothing here needs them."""
         hive = self._hives.find(hive_id)
         if self._is_ended or hive is None or (self._built is None and hive.workload.heard is None):
             return False
@@ -55,7 +55,7 @@ class LazyServing:
             self._built.known.forget_hive(hive_id)
 
     def model_served(self, name: str) -> None:
-        """Note that an operator has a model served, perhaps in another way."""
+        """Note that an operator has served a model, or changed how it is served."""
         if self._built is not None:
             self._built.served_anew(name)
 
@@ -65,11 +65,11 @@ class LazyServing:
         return models, () if self._built is None else self._built.worker_ids(hive_id)
 
     def views(self) -> tuple[WorkerView, ...]:
-        """Return the workers for a scrape of the metrics; none while none are known."""
+        """Return the workers for a scrape of the metrics; () if none are known."""
         return () if self._built is None else self._built.views().workers
 
     def model_states(self) -> list[str]:
-        """Return the state of each model, for the same."""
+        """Return the state of each model, for a scrape of the metrics."""
         return [model.row.state for model in self._models.all()]
 
     async def stop_model(self, name: str, story: Narrator) -> None:
@@ -77,12 +77,12 @@ class LazyServing:
         await self.serving.stop_model(name, story)
 
     def cut(self, story: Narrator) -> None:
-        """Cut all leases: rbee is shut down."""
+        """Cut all leases: rbee is being shut down."""
         if self._built is not None:
             self._built.cut(story)
 
     async def end(self) -> None:
-        """Leave the workers and their requests as they are."""
+        """End Serving; the workers and their requests stay as they are."""
         self._is_ended = True
         if self._built is not None:
             await self._built.end()

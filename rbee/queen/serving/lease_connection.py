@@ -21,8 +21,8 @@ ASK_TIMEOUT = 10.0
 class LeaseConnection(Upgraded):
     """One lease: from its Ask until its connection ends.
 
-    `serve` is what is done with an Ask; `ended` is called at the end. The connection to the engine that was
-    granted is kept, too: with its end the engine stops answering, even if the gateway holds on to its own.
+    `serve` handles the Ask; `ended` is called at the end. The queen keeps a descriptor of the connection to
+    the engine, too: shutting that down ends the answer, even if the gateway keeps its own descriptor open.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class LeaseConnection(Upgraded):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        late = BadInput(f"no request for a lease came within {ASK_TIMEOUT:g} s")
+        late = BadInput(f"the lease got no Ask within {ASK_TIMEOUT:g} s")
         self._timer = asyncio.get_running_loop().call_later(ASK_TIMEOUT, self.refuse, late)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
         if self._task is not None:
-            self.refuse(BadInput("a lease has one request only"))
+            self.refuse(BadInput("a lease takes one Ask only"))
             return
         line, end, rest = self._received.partition(b"\n")
         try:
@@ -59,7 +59,7 @@ class LeaseConnection(Upgraded):
                 return
             ask = decode_frame(line)
             if not isinstance(ask, Ask) or rest:
-                raise BadInput("a lease begins with one request for it")
+                raise BadInput("a lease must begin with one Ask")
         except BadInput as error:
             self.refuse(error)
             return
@@ -111,14 +111,14 @@ class LeaseConnection(Upgraded):
             async with asyncio.timeout(SEND_TIMEOUT):
                 await self._drained.wait()
             self._write(line[self._send_descriptor(line, channel) :])
-        except OSError:  # it does not read, or has gone; TimeoutError is one
+        except OSError:  # the gateway does not read, or has gone; TimeoutError is an OSError
             self._drop()
 
     def _send_descriptor(self, line: bytes, channel: socket.socket) -> int:
         """Send a connection with the first bytes of a line, and return how many that were."""
         if self.transport is None:
             raise ConnectionResetError
-        # asyncio's transport has no sendmsg(2), and nothing waits in it.
+        # asyncio's transport has no sendmsg(2), and its buffer is empty.
         own = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
         with own:
             rights = array.array("i", [channel.fileno()])
@@ -148,7 +148,7 @@ class LeaseConnection(Upgraded):
         self._end()
 
     def abandon(self) -> None:
-        """Close the connection, and leave that to the engine to the gateway: the queen stops."""
+        """Close the connection, and leave the one to the engine to the gateway: the queen stops."""
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()

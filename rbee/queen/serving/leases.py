@@ -1,4 +1,4 @@
-"""Leases: requests that workers answer, or that wait for one."""
+"""Leases: requests that a worker answers, or that wait for a worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 5.0
 """Seconds for a hive to connect to a worker."""
 
 CONNECT_TRIES = 3
-"""Workers that are tried for a request, if they are reported as ready and cannot be reached."""
+"""Attempts, for one request, to connect to a worker that was reported as ready."""
 
 HOLD_MAX = 3600.0
 """The most seconds for which a request is held."""
@@ -33,7 +33,7 @@ RESUME_MAX = 30.0
 """Seconds for which a lease that is resumed waits until its hive has reported its workers."""
 
 RETRY_S = 10
-"""Seconds after which a client that was held to the end is told to try again."""
+"""Retry-After of a refusal with 502 or 503, in seconds, unless a failed start gives another time."""
 
 
 class _Found(NamedTuple):
@@ -77,7 +77,7 @@ class Leases:
         return len(leases)
 
     def abandon(self) -> None:
-        """Close all connections and cut nothing: the gateway resumes its leases at the next queen."""
+        """Close all connections and cut nothing: the gateway resumes its leases with the next queen."""
         for lease in list(self._all):
             lease.abandon()
 
@@ -134,7 +134,7 @@ class Leases:
         return model.row
 
     async def _resume(self, lease: LeaseConnection, ask: Ask) -> Granted:
-        """Count a lease that a queen before this one has granted. Raises UnknownWorker."""
+        """Take over a lease that a previous queen has granted. Raises UnknownWorker, or as _admit()."""
         self._admit(ask, counts=False)
         assert ask.resume is not None
         worker_id = ask.resume
@@ -147,7 +147,7 @@ class Leases:
             raise UnknownWorker(f"no hive has reported the worker {worker_id}") from None
         worker = self._known.find(worker_id)
         if worker is None or worker.seen.model != ask.model or worker.ending is not None:
-            raise UnknownWorker(f"the worker {worker_id} is not one of {ask.model}")
+            raise UnknownWorker(f"the worker {worker_id} does not serve {ask.model}, or is being stopped")
         self._begin(lease, worker)
         return Granted(worker.id, was_cold=False)
 
@@ -162,7 +162,7 @@ class Leases:
                 start = self._starter.join(name)
                 await self._await(lease, start, deadline)
                 continue
-            self._begin(lease, worker)  # before it is connected: it does not give way
+            self._begin(lease, worker)  # before connecting, so that it is not evicted meanwhile
             try:
                 client = await self._hives.hive(worker.hive_id).reach()
                 channel = await client.connect(worker.id, timeout=CONNECT_TIMEOUT)
@@ -204,7 +204,7 @@ class Leases:
         finally:
             start.waiting -= 1
             if not start.waiting:
-                self._known.changes.announce()  # one that waits for memory ends
+                self._known.changes.announce()  # a start that waits for memory ends without requests
         if start.error is not None:
             raise start.error
 

@@ -1,4 +1,4 @@
-"""How much memory a worker of a model needs, and from where that is known."""
+"""How much memory a worker of a model needs, and where that number comes from."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from rbee.queen.store.models import ModelRow
 
 CONTEXT = 8192
-"""Tokens of a context that nobody has set, if the model has as many."""
+"""Tokens of a context that nobody has set, or fewer if the model has fewer."""
 
 PROCESS = 30 * 2**20
 """Bytes of an engine's process beside its buffers: 10 to 30 MiB were measured."""
 
 UNCERTAINTY = 0.05
-"""The part of an estimate that is added to it."""
+"""The fraction of an estimate that is added to it."""
 
 GUESSED_FACTOR, GUESSED_MORE = 1.2, 2 * 2**30
-"""Without a header that says more: this much of the file, and this many bytes."""
+"""For a guess: the size of the file times this factor, and this many bytes."""
 
 BATCH = 512
 """Tokens that llama.cpp computes at once."""
@@ -49,10 +49,10 @@ def context_of(model: ModelRow) -> int:
 
 
 def need_of(model: ModelRow, learned: int | None, kind: Kind) -> Need:
-    """Return what a worker needs; `learned` is the most that one of this context has used, in such a pool.
+    """Return what a worker needs; `learned` is the peak in bytes with this context in this kind of pool.
 
-    In RAM less than the weights may have been learned: the kernel charges the pages of a mapped file to who
-    read it first, a copy or a fetch for example. Then they are added.
+    In RAM the peak may be less than the weights: the kernel charges the pages of a mapped file to the cgroup
+    that read it first, of a fetch for example. Then the weights are added.
     """
     if model.memory_bytes is not None:
         return Need(model.memory_bytes, "operator")
@@ -66,10 +66,10 @@ def need_of(model: ModelRow, learned: int | None, kind: Kind) -> Need:
 
 
 def estimate(head: Head, context: int) -> int | None:
-    """Return the bytes by a GGUF's header, None if it does not say enough.
+    """Return the bytes that a GGUF's header gives, None if it lacks something.
 
-    Weights and the cache of plain attention are exact. What llama.cpp computes in was fitted to three llamas,
-    here with the widest feed-forward layer that is common, as the head does not have its width.
+    Weights and the cache of plain attention are exact. The compute buffer was fitted to three llamas, with
+    the widest feed-forward layer that is common, as the head does not have its width.
     """
     weights, cache = head.weights_bytes, head.kv_bytes_per_token
     if head.format != "gguf" or weights is None or cache is None or head.embedding is None:

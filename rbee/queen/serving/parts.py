@@ -1,4 +1,4 @@
-"""The queen's other parts that serving works with."""
+"""The queen's other parts, as serving uses them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rbee.scope import Scope
 
 
 class Parts(NamedTuple):
-    """What serving works with, of the queen's other parts."""
+    """The parts that serving uses."""
 
     hives: Hives
     hive_work: HiveWork

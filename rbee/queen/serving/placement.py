@@ -1,8 +1,8 @@
-"""Where a model runs: a decision about a snapshot of the fleet, with nothing but arithmetic.
+"""Where a model runs: a decision about a snapshot of the fleet, by arithmetic alone.
 
-The order is that of SERVING.md: a worker that is ready; a pool in which it fits, a card before RAM and the
-tightest first; a pool in which it fits once workers are stopped that are idle and not pinned, the least
-recently used first; a wait, if that can help; a refusal.
+The order of preference: a worker that is ready; a pool in which it fits, a card before RAM and the tightest
+first; a pool in which it fits once workers that are idle and not pinned are stopped, the least recently used
+first; a wait, if that can help; a refusal.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _look(option: _Option, workers: list[WorkerNow]) -> _Option:
     """Return the option with the arithmetic of its pool and the `workers` in it."""
     pool, need = option.pool, option.need
     if pool.free_bytes is None:
-        return _changed(option, obstacle=pool.problem or "its driver does not say how much is free")
+        return _changed(option, obstacle=pool.problem or "its driver does not report how much is free")
     # One load a card at a time: two at once on a card fail where one after the other works.
     loads = None
     if pool.id != "ram":
@@ -255,7 +255,7 @@ def _fits(pool: Pool, need: Need) -> bool:
 
 
 def _enough(idle: list[WorkerNow], missing: int) -> list[WorkerNow]:
-    """Return the first of `idle` that free the missing bytes, without those that do not matter; or []."""
+    """Return those of `idle`, from the first, that together free the missing bytes, and no others; or []."""
     taken: list[WorkerNow] = []
     for worker in idle:
         if missing <= 0:
@@ -288,7 +288,7 @@ def _is_at(option: _Option, worker: WorkerNow) -> bool:
     return (option.hive, option.pool.id) == (worker.hive_id, worker.pool)
 
 
-# Words
+# Texts
 
 
 def _place(option: _Option) -> str:
@@ -296,11 +296,11 @@ def _place(option: _Option) -> str:
 
 
 def _hope(option: _Option) -> str | None:
-    """Return what it waits for at this pool, None if waiting does not help."""
+    """Return what there is to wait for at this pool, None if waiting does not help."""
     if option.obstacle is not None:
         return f"{option.hive}: {option.obstacle}" if option.may_recover else None
     if option.loads is not None and (option.fits or option.evicts or option.busy):
-        return f"{_place(option)} loads {option.loads}, and loads one model at a time"
+        return f"{_place(option)} is loading {option.loads}, and loads one model at a time"
     if option.busy:
         return f"{_arithmetic(option)}, and {' and '.join(option.busy)} must end first"
     return None
@@ -340,7 +340,7 @@ def _verdict(option: _Option) -> str:
     if option.obstacle is not None:
         return option.obstacle
     if option.loads is not None:
-        return f"it loads {option.loads}, and one model at a time"
+        return f"it is loading {option.loads}, and loads one model at a time"
     if option.fits:
         return "it fits"
     if option.evicts:

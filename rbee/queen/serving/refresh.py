@@ -14,11 +14,11 @@ from rbee.queen.tasks import Tasks
 log = logging.getLogger("rbee")
 
 TIMEOUT = 10.0
-"""Seconds for a hive's answer; if it does not come, the next beat has it asked again."""
+"""Seconds for a hive's answer; without one, the hive is asked again at its next beat."""
 
 
 class Refresher:
-    """Asks one hive once at a time; `refreshed` is called after each answer."""
+    """Asks a hive one thing at a time; `refreshed` is called with its id after each answer."""
 
     def __init__(
         self, hives: Hives, known: KnownWorkers, tasks: Tasks, refreshed: Callable[[str], None]
@@ -31,7 +31,7 @@ class Refresher:
         self._waiting: set[str] = set()
 
     def begin(self, hive_id: str) -> None:
-        """Ask a hive soon; a request that waits already is enough."""
+        """Ask a hive soon, unless a request to it is waiting already."""
         if hive_id not in self._waiting:
             self._waiting.add(hive_id)
             self._tasks.begin(self.refresh(hive_id))

@@ -1,4 +1,4 @@
-"""Serving: which workers there are, and what is done with them. Built at its first use."""
+"""Serving: the workers, and what is done with them. Built at its first use."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Serving:
         self.known.forget_hive(hive_id)
 
     def _review(self, hive_id: str) -> None:
-        """Look at the workers that a hive has reported: some have failed, or should not be there."""
+        """Handle the workers that a hive has reported and that have failed, or whose model is not served."""
         for worker in self.known.all():
             if worker.hive_id != hive_id or worker.ending is not None:
                 continue
@@ -164,7 +164,7 @@ class Serving:
             self._look()
 
     def unserve(self, name: str, actor: dict[str, str]) -> Job:
-        """Begin a job that has a model served no more, and stops its workers; no error if it is not there.
+        """Begin a job that unserves a model and stops its workers; one that does not exist is no error.
 
         Raises TooMany or Stopping.
         """
@@ -176,7 +176,7 @@ class Serving:
     async def _unserve(self, name: str, job: Job, story: Narrator, by: Actor) -> None:
         models = self._parts.models
         try:
-            story.narrate(UNSERVING, f"{name} is served no more")
+            story.narrate(UNSERVING, f"no longer serving {name}")
             model = await models.unserve(name, by)
             count = await self.stop_model(name, story)
         except RbeeError as error:
@@ -208,7 +208,7 @@ class Serving:
         return len(workers)
 
     def served_anew(self, name: str) -> None:
-        """Note that an operator has a model served, perhaps in another way: it is tried again at once."""
+        """Note that an operator has served a model, or changed how: after a failure it may start at once."""
         self.failures.forget(name)
         self._look()
 

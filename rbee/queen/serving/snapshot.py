@@ -1,4 +1,4 @@
-"""What placement decides about: the memory and engines of hives, asked for now, and the known workers."""
+"""Snapshots for placement: the memory and engines of hives, asked for now, and the known workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rbee.queen.serving.workers import KnownWorkers, Worker
 from rbee.wire.workers import FleetEngines, HiveEngines, Memory
 
 TIMEOUT = 5.0
-"""Seconds for a hive's answer; one that does not answer by then is left out."""
+"""Seconds for a hive's answer; one that does not answer by then is not chosen."""
 
 AT_ONCE = 64
 """Hives that are asked at once."""

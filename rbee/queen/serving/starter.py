@@ -40,7 +40,7 @@ RECHECK = 5.0
 """Seconds after which memory is looked at again while a model waits: other programs may have freed some."""
 
 TRIES = 3
-"""How often a hive may refuse a claim that its memory had room for a moment before, or be away."""
+"""Attempts on a hive that refuses a claim for which it had room a moment before, or that is restarting."""
 
 
 class Starter:
@@ -93,7 +93,7 @@ class Starter:
         return start
 
     async def withdraw(self, model: str, error: RbeeError) -> None:
-        """End a start with an error; what it has started on a hive is left to the caller."""
+        """End a start with an error; a worker that it has started is left to the caller."""
         start = self._starts.get(model)
         if start is None or start.task is None:
             return
@@ -162,7 +162,7 @@ class Starter:
             except (Disconnected, NoMemory, NotRunning, Stopping) as error:
                 refused += 1  # something else has taken the memory, or the hive is restarted just now
                 if refused >= TRIES:
-                    text = f"{row.hive_id} refused to start {row.name}: {error.message}"
+                    text = f"hive {row.hive_id} did not start {row.name} in {TRIES} attempts: {error.message}"
                     raise NoRoom(text, hint=error.hint) from error
                 await self._known.changes.wait(RECHECK)
                 continue
@@ -174,7 +174,7 @@ class Starter:
             return
 
     async def _decide_in_turn(self, start: Start, row: ModelRow) -> Decision:
-        """As decide(), but wait if one that began to wait before could be started now, too."""
+        """As decide(), but wait if the model of an earlier start that waits for memory fits now, too."""
         before = list(takewhile(lambda one: one is not start, self._starts.values()))
         waiting = [
             self._wanted(model.row)
@@ -205,7 +205,7 @@ class Starter:
 
     def _row(self, name: str) -> ModelRow:
         row = self._models.model(name).row
-        # A file that is missing may be back: only a start shows it, as the hive's user may not look there.
+        # A file that is missing may be back: only a start shows it, as the hive's user may not see it.
         if not row.has_arrived or row.path is None:
             raise ModelNotReady(
                 f"the model {name} is {row.state}{f': {row.reason}' if row.reason else ''}",
@@ -240,7 +240,7 @@ class Starter:
         return await self._start(start, row, target, worker_id)
 
     async def _evict(self, start: Start, target: Target, text: str) -> None:
-        """Stop the workers that give way. Their leases have ended: no await is between that and this."""
+        """Stop the workers that give way. They have no leases: nothing was awaited since the decision."""
         victims = [self._known.find(one, target.hive_id) for one in target.evicts]
         stops = []
         for victim in victims:

@@ -1,4 +1,4 @@
-"""Stops workers: their leases are cut before, and what they have used is learned."""
+"""Stops workers: cuts their leases first, and stores how much memory they have used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOP_TIMEOUT = 30.0
 """Seconds for a hive to stop a worker, and to prove that its memory is free again."""
 
 RETRY_AFTER = 30.0
-"""Seconds after which a worker that could not be stopped may be stopped again by itself."""
+"""Seconds for which the idle timer leaves alone a worker that could not be stopped."""
 
 
 class Stopper:
@@ -31,9 +31,9 @@ class Stopper:
         self._models = models
 
     async def stop(self, worker: Worker, story: Narrator, event: Event, text: str) -> None:
-        """Stop a worker and wait for its end; one that ends already is not stopped twice.
+        """Stop a worker and wait for its end; if it is being stopped already, only wait.
 
-        `text` is narrated before. A caller that is cancelled leaves the stop to go on. Raises RbeeError.
+        `text` is narrated first. The stop continues if the caller is cancelled. Raises RbeeError.
         """
         if worker.ending is None:
             story.narrate(event, text, hive=worker.hive_id, worker=worker.id, model=worker.seen.model)
@@ -61,7 +61,7 @@ class Stopper:
         self._known.drop(worker)
 
     async def end(self) -> None:
-        """Cancel what waits for a hive: the hive goes on with it."""
+        """Cancel the requests to hives, which finish the stops without the queen."""
         ending = [worker.ending for worker in self._known.all() if worker.ending is not None]
         for task in ending:
             task.cancel()
@@ -75,7 +75,7 @@ async def learn(models: Models, seen: HiveWorker) -> None:
     try:
         await models.learn(seen.model, seen.context, kind_of(seen.pool), seen.peak_bytes)
     except CatalogFailed as error:
-        log.error("what %s needs could not be stored: %s", seen.model, error.message)
+        log.error("the memory that %s has used could not be stored: %s", seen.model, error.message)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

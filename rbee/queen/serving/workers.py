@@ -14,11 +14,10 @@ from rbee.scope import worker_stem
 from rbee.wire.workers import HiveWorker, WorkerState, WorkerView
 
 SETTLING = 5.0
-"""Seconds after which a worker that a queen before this one started is idle without a lease: those that the
-gateway holds are resumed before that."""
+"""Seconds for which a worker of a previous queen counts as in use: the gateway resumes its leases by then."""
 
 ID_LENGTH = 24
-"""Characters of a worker's id; it is part of a user's name."""
+"""Most characters of a worker's id, which is part of the name of its system user."""
 
 
 class Lease(Protocol):
@@ -29,18 +28,18 @@ class Lease(Protocol):
 
 
 class Awaited(Protocol):
-    """What the requests wait for that the worker was started for."""
+    """The start of a worker, with the number of requests that wait for it."""
 
     waiting: int
 
 
 class Worker:
-    """A worker of a hive: what that has reported last, and what the queen does with it.
+    """A worker: the last report of its hive, and what the queen does with it.
 
-    `last_used` is the monotonic second at which its last lease ended; `is_ours` is false if a queen before
-    this one started it. `awaited` is its start, whose waiting requests it is about to answer. `ending` is the
-    task that stops it, and `keep_until` the monotonic second before
-    which it is not stopped again, as that has just failed.
+    `last_used` is the monotonic second at which its last lease ended; `is_ours` is false if a previous queen
+    started it. `awaited` is its start, whose waiting requests it is about to answer. `ending` is the task
+    that stops it, and `keep_until` the monotonic second before which the idle timer does not stop it again,
+    as that has just failed.
     """
 
     def __init__(self, hive_id: str, seen: HiveWorker, clocks: Clocks, *, is_ours: bool) -> None:
@@ -53,7 +52,7 @@ class Worker:
         self.last_used_ms: int | None = None
         self.keep_until = 0.0
         self.heard = 0
-        """The number of the request before which its last report was received."""
+        """When its last report was received, in the order of KnownWorkers.asking()."""
         self._clocks = clocks
         self._is_ours = is_ours
 
@@ -69,7 +68,7 @@ class Worker:
 
     @property
     def in_flight(self) -> int:
-        """The requests that it answers or is about to; one while it is not known whether it has any."""
+        """The requests that it answers or is about to; 1 until it is known whether it has any."""
         waiting = 0 if self.awaited is None else self.awaited.waiting
         return len(self.leases) + waiting or int(self._clocks.monotonic() < self.settles_at)
 
@@ -98,7 +97,7 @@ class Worker:
         self.last_used_ms = self._clocks.wall_ms()
 
     def end(self, lease: Lease) -> None:
-        """Count a lease no more."""
+        """Drop a lease that was counted."""
         self.leases.discard(lease)
         self.last_used = self._clocks.monotonic()
         self.last_used_ms = self._clocks.wall_ms()
@@ -163,7 +162,7 @@ class KnownWorkers:
         )
 
     def take(self, hive_id: str, seen: HiveWorker, *, is_ours: bool = False) -> Worker:
-        """Take a report about one worker, and return that; an older report than the last is ignored."""
+        """Take a report about one worker, and return the worker; a report older than its last is ignored."""
         worker = self._workers.get((hive_id, seen.id))
         if worker is None:
             worker = self._workers[hive_id, seen.id] = Worker(hive_id, seen, self._clocks, is_ours=is_ours)
@@ -185,7 +184,7 @@ class KnownWorkers:
                 self.drop(worker)
         for seen in reported.values():
             self.take(hive_id, seen)
-        self.changes.announce()  # even if it has none: it is back
+        self.changes.announce()  # even if it has none: the hive is back
 
     def drop(self, worker: Worker) -> None:
         """Forget a worker that has ended, and cut its leases."""
@@ -202,7 +201,7 @@ class KnownWorkers:
                 self.drop(worker)
 
     def new_id(self, model: str) -> str:
-        """Return an id for a new worker: the model's name and a number that none has had since the start."""
+        """Return an id for a new worker: the model's name and a number that none has had yet."""
         base = worker_stem(model)
         taken = [worker.id for worker in self._workers.values() if worker.id.startswith(f"{base}-")]
         numbers = [int(one) for one in (name[len(base) + 1 :] for name in taken) if one.isdecimal()]

@@ -55,7 +55,7 @@ class KeyRow:
 
 @dataclass(frozen=True)
 class Use:
-    """How often a key was used in all, when last (ms since the epoch), and what the audit has of it."""
+    """How often a key was used in all, when last (ms since the epoch), and the audit's entry that is due."""
 
     uses: int
     last_used_ms: int
@@ -120,7 +120,7 @@ class KeyStore:
         return await self._writer.write(write)
 
     async def note_uses(self, uses: Mapping[str, Use]) -> None:
-        """Store how keys were used, by their names; `text` is entered in the audit."""
+        """Store how keys were used, by their names; each `text` becomes an entry of the audit."""
 
         def write(transaction: Transaction) -> None:
             for name, use in uses.items():
@@ -149,7 +149,8 @@ def _make_room(session: Session, now: int, scope: Scope) -> list[str]:
         return []
     useless = [key.name for key in keys if key.why_useless(now) is not None][:excess]
     if len(useless) < excess:
-        raise TooMany(f"there are {len(keys)} keys", hint=scope.rbeectl("key revoke NAME"))
+        hint = scope.rbeectl("key revoke NAME")
+        raise TooMany(f"there are {len(keys)} keys, as many as there may be", hint=hint)
     for name in useless:
         _delete(session, name)
     return useless

@@ -21,7 +21,7 @@ IDLE_S = 300
 """Seconds without a request after which a worker is stopped, unless the model says otherwise."""
 
 LEARNED_MAX = 64
-"""The pairs of context and kind of device of a model whose memory is kept; the smallest make room."""
+"""Peaks kept of one model, each for a context and a kind of device; the smallest make room."""
 
 COLUMNS = (
     "name, hive_id, source, fetch, state, reason, since_ms, path, head, bytes, sha256, memory_bytes, "
@@ -36,7 +36,7 @@ _ONE = f"SELECT {COLUMNS} FROM models WHERE name = :name"  # noqa: S608  # as ab
 class ModelRow:
     """A row of the table models. Times are milliseconds since the epoch.
 
-    `source` is the path, or the URL without what is secret in it, and `fetch` the id of its fetch, None for a
+    `source` is the path, or the URL without its secrets, and `fetch` the id of its fetch, None for a
     model that is used in place. `path`, `head`, `bytes` and `sha256` are known once it is ready. `problem` is
     what could not be read of the row; those fields have blank values.
     """
@@ -77,7 +77,7 @@ class Learned(NamedTuple):
 
 
 class ModelStore:
-    """Reads and writes models. `by` is who requested a write; one that changes nothing is not recorded."""
+    """Reads and writes models. `by` is who requested a write, for the audit."""
 
     def __init__(self, engine: Engine, writer: Writer, scope: Scope) -> None:
         self._engine = engine
@@ -99,7 +99,7 @@ class ModelStore:
         return await self._engine.read(lambda session: _find(session, name))
 
     async def put(self, row: ModelRow, *, by: Actor | None) -> ModelRow:
-        """Write a model, in place of the one of its name; TooMany if MODELS_MAX others are there."""
+        """Write a model, replacing one of the same name. Raises TooMany if there are MODELS_MAX others."""
 
         def write(transaction: Transaction) -> ModelRow:
             session = transaction.session
@@ -107,7 +107,7 @@ class ModelStore:
             ((count,),) = session.rows("SELECT count(*) FROM models")
             if count >= MODELS_MAX:
                 hint = self._scope.rbeectl("model remove NAME")
-                raise TooMany(f"there are {count} models in the model catalog", hint=hint)
+                raise TooMany(f"the model catalog has {count} models, as many as it may have", hint=hint)
             values = ", ".join(f":{name}" for name in COLUMNS.split(", "))
             session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(vars(row)))  # noqa: S608  # names of our own
             if is_new:
@@ -126,13 +126,13 @@ class ModelStore:
         """Store state and reason, and `fields` (path, head, bytes, sha256); None if it was removed."""
         text = f"model {name} is {state} in the model catalog" + (f": {reason}" if reason else "")
         reason = reason[:TEXT_LIMIT]
-        # What files do by themselves would displace in the audit what operators did.
+        # Changes that no operator requested would displace those of operators in the audit.
         return await self._set(
             name, {"state": state, "reason": reason, **fields}, text, by, is_audited=by is not None
         )
 
     async def set(self, name: str, text: str, *, by: Actor | None, **fields: Any) -> ModelRow:
-        """Store fields by which a model is served; `text` is how the audit has it. Raises UnknownModel."""
+        """Store how a model is served; `text` describes it in the audit. Raises UnknownModel."""
         row = await self._set(name, fields, text, by)
         if row is None:
             raise unknown(name, self._scope)
@@ -217,7 +217,7 @@ def read_model(row: tuple[Any, ...]) -> ModelRow:
 
 
 def _head(stored: str | None) -> tuple[Head | None, str | None]:
-    """Return the head, or what is wrong with it: then the need for memory is estimated without it."""
+    """Return the head, or what is wrong with it: then the need for memory is guessed."""
     if stored is None:
         return None, None
     try:

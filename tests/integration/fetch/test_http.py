@@ -116,7 +116,7 @@ def test_cuts_without_end_end_if_there_is_progress_and_otherwise_not(fetcher: Fe
     assert len(server.asked) == -(-len(MODEL) // 20_000)
 
     with served(OTHER, Faults(cut=1_000)) as server:
-        assert "the connection was cut" in fetcher.refused(Unavailable, server.url, "0" * 64)
+        assert "the connection was lost" in fetcher.refused(Unavailable, server.url, "0" * 64)
     assert len(server.asked) == QUICK.tries + 1
     assert fetcher.has_part
 
@@ -178,7 +178,7 @@ def test_a_server_that_lies_about_the_length_is_found_out(fetcher: Fetcher, prom
         if promise > 0:
             fetcher.check_whole(fetcher.fetch(server.url))
         else:
-            assert "cut off" in fetcher.refused(NotAModel, server.url)
+            assert "truncated" in fetcher.refused(NotAModel, server.url)
 
 
 def test_a_length_that_nobody_names_is_no_hindrance(fetcher: Fetcher) -> None:
@@ -233,7 +233,7 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_written(fetcher: F
     with served(MODEL) as server:
         reason = fetcher.refused(NoRoom, server.url)
 
-    assert f"{len(MODEL)} bytes are to come, and the disk has room for 1000" in reason
+    assert f"it needs {len(MODEL)} more bytes, and there are 1000 available" in reason
     assert not fetcher.has_part
 
 
@@ -268,7 +268,7 @@ def test_after_a_crash_of_the_machine_only_what_was_synced_counts(fetcher: Fetch
 
 def test_http_needs_a_sum_and_so_does_a_redirect_to_it(fetcher: Fetcher) -> None:
     with served(MODEL) as server:
-        assert "anybody on the way" in fetcher.refused(BadRequest, server.url, None)
+        assert "could be replaced on its way" in fetcher.refused(BadRequest, server.url, None)
     assert server.asked == []
 
 
@@ -307,4 +307,4 @@ def test_a_server_that_is_not_there_is_given_up(fetcher: Fetcher) -> None:
     with served(MODEL) as server:
         pass
 
-    assert "cannot be reached" in fetcher.refused(Unavailable, server.url)
+    assert "is unreachable" in fetcher.refused(Unavailable, server.url)

@@ -28,7 +28,7 @@ def test_it_ends_when_it_is_idle_and_not_while_it_answers(tmp_path: Path) -> Non
             may_end.set()
             assert await client.chunk() == b""
         await stage.serving
-        assert stage.tape.of("gateway-stopping")[0][0] == "the gateway falls asleep, as nobody asks"
+        assert stage.tape.of("gateway-stopping")[0][0] == "the gateway goes to sleep, as it has no requests"
 
     run(tmp_path, act, config=GatewayConfig(idle_exit=0.2))
 

@@ -40,7 +40,7 @@ def test_any_other_address_needs_them(address: str) -> None:
 
 def test_each_kind_of_socket_is_for_its_unit(tmp_path: Path) -> None:
     with listen(tmp_path / "s") as local, socket.create_server(("127.0.0.1", 0)) as door:
-        with pytest.raises(BadConfig, match="asks for none"):
+        with pytest.raises(BadConfig, match="its clients need no key"):
             sort_sockets({GATEWAY_SOCKETS: [local, door]}, None, SYSTEM)
         with pytest.raises(BadConfig, match="has a Unix socket"):
             sort_sockets({GATEWAY_TCP_SOCKETS: [local]}, None, SYSTEM)

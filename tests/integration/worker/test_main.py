@@ -132,10 +132,13 @@ def test_what_cannot_be_launched_says_why_with_the_cure(machine: Machine) -> Non
     missing = replace(order, argv=("/nowhere/engine",))
     gone = replace(order, model=machine.root / "none")
     for wrong, said in (
-        (missing, "the program of the engine test, /nowhere/engine, is not there; try: rbeectl list-engines"),
+        (
+            missing,
+            "the program of the engine test, /nowhere/engine, was not found; try: rbeectl list-engines",
+        ),
         (
             gone,
-            "the model's file /srv/bee.gguf is not there for its worker: No such file or directory",
+            "the worker cannot find the model's file /srv/bee.gguf: No such file or directory",
         ),
     ):
         with machine.launch(wrong) as launcher:
@@ -154,4 +157,4 @@ def test_without_an_order_it_is_no_worker() -> None:
         timeout=20,
     )
     assert ran.returncode == 78
-    assert "the worker's environment is not what a hive writes" in ran.stderr
+    assert "the worker's environment, which the hive writes, is not valid" in ran.stderr

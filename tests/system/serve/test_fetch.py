@@ -167,7 +167,7 @@ def test_a_fetch_goes_on_after_kills_of_itself_and_of_the_hive_a_shutdown_and_a_
     [
         ({"html": True}, SUM, "it is a web page"),
         ({}, "0" * 64, f"is {SUM}, and not {'0' * 64}"),
-        ({"promise": -1000}, SUM, "is cut off"),
+        ({"promise": -1000}, SUM, "is truncated"),
         ({"statuses": [404]}, SUM, "the server answers 404 Not Found"),
         ({"user": "somebody else"}, SUM, "the server answers 401 Unauthorized"),
     ],
@@ -205,9 +205,9 @@ def test_a_disk_that_is_too_small_is_named_and_not_left_full(
 
     view = awaited(machine, "failed", "done")
     assert view["state"] == "failed"
-    assert "no room" in view["reason"]
+    assert "no space" in view["reason"]
     if says_how_much:
-        assert f"{len(MODEL)} bytes are to come" in view["reason"]
+        assert f"it needs {len(MODEL)} more bytes" in view["reason"]
     assert [line.split()[0] for line in files(machine)] == ["fetches/one.result"]
 
 

@@ -196,7 +196,7 @@ def test_ram_is_told_by_holder_and_who_takes_more_than_there_is_is_ended(
     succeed(machine, "serve", "rude", "--engine", "rude")
     refused = chat(machine, "rude", seconds=60)
     assert refused.status == 502, refused
-    assert "out of memory: the kernel has ended it" in refused.json["error"]["message"]
+    assert "out of memory: the kernel killed it" in refused.json["error"]["message"]
     assert "out of memory" in worker(machine, "rude")["reason"]
     assert worker_processes(machine) == []
     after = pools(machine)["ram"]

@@ -34,7 +34,7 @@ def test_a_worker_is_started_answers_and_stops(machine: Machine) -> None:
     assert status == 200, engines
     problems = {one["name"]: one["problem"] for one in engines["engines"]}
     assert problems["test"] is None
-    assert problems["llama-server"] == "/usr/bin/llama-server is not there (No such file or directory)"
+    assert problems["llama-server"] == "/usr/bin/llama-server was not found (No such file or directory)"
 
     status, view = start(machine, "bee-1", path, model="bee")
     assert (status, view["state"]) == (202, "loading"), view
@@ -113,7 +113,7 @@ def test_each_failure_is_explained(machine: Machine) -> None:
     status, problem = start(machine, "bee-1", "/srv/models/none.gguf", engine="llama-server")
     assert (status, problem["detail"]) == (
         409,
-        "llama-server cannot be used: /usr/bin/llama-server is not there (No such file or directory)",
+        "llama-server cannot be used: /usr/bin/llama-server was not found (No such file or directory)",
     )
 
 

@@ -76,14 +76,14 @@ def test_additions_are_read_after_the_file_by_their_names(put: Put) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (GOOD + "Exec=x\n", "a.conf:4: Exec= the program must be an absolute path, and is 'x'"),
-        (GOOD + "Exce=x\n", "a.conf:4: Exce= is not a key of [Engine]; there are Exec, Formats,"),
-        (GOOD + "[Service]\nUser=root\n", "a.conf:5: there is no section [Service], only [Engine]"),
+        (GOOD + "Exec=x\n", "a.conf:4: Exec= must begin with an absolute path, not 'x'"),
+        (GOOD + "Exce=x\n", "a.conf:4: Exce= is not a key of [Engine]; the keys are Exec, Formats,"),
+        (GOOD + "[Service]\nUser=root\n", "a.conf:5: unknown section [Service]; the only one is [Engine]"),
         ("Exec=/bin/x\n", "a.conf:1: it is before any section"),
         ("[Engine]\nFormats=gguf\n", "a.conf: it has no Exec="),
         ("[Engine]\nExec=/bin/x\n", "a.conf: it has no Formats="),
         (b"[Engine]\nExec=/bin/\xff\n", "a.conf: line 2 is not UTF-8"),
-        (GOOD + "#" * SIZE_MAX, f"a.conf: it is larger than {SIZE_MAX} bytes"),
+        (GOOD + "#" * SIZE_MAX, f"a.conf: it has more than {SIZE_MAX} bytes"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line_and_the_others_are_not(
@@ -115,7 +115,7 @@ def test_a_name_that_is_none_and_what_cannot_be_read_are_problems(put: Put) -> N
 
     first, second = put.load().problems
 
-    assert "an engine's name is made of" in first
+    assert "an engine's name has 1 to 64 lowercase" in first
     assert "loop.conf: it cannot be read (Too many levels of symbolic links)" in second
 
 

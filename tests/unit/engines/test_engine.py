@@ -77,7 +77,7 @@ def test_a_card_without_a_uuid_is_refused_to_an_engine_that_names_it() -> None:
     unknown = replace(CARD, uuid="")
 
     assert engine(Exec="/bin/x %%u").argv(unknown) == ["/bin/x", "%u"]
-    with pytest.raises(BadInput, match="names its card by the UUID"):
+    with pytest.raises(BadInput, match="selects its card by UUID"):
         engine(Exec="/bin/x", Environment="A=%u").variables(unknown)
 
 
@@ -92,11 +92,11 @@ def test_environment_adds_up_and_an_empty_assignment_begins_anew() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "said"),
     [
-        ("Exec", "llama-server %m", "must be an absolute path"),
+        ("Exec", "llama-server %m", "must begin with an absolute path"),
         ("Exec", "/bin/%m", "may have no specifier"),
-        ("Exec", "/bin/x %q", "no specifier %q"),
-        ("Exec", "/bin/x 'y", "is not closed"),
-        ("Formats", "gguf onnx", "no format 'onnx'"),
+        ("Exec", "/bin/x %q", "unknown specifier %q"),
+        ("Exec", "/bin/x 'y", "that is not closed"),
+        ("Formats", "gguf onnx", "unknown format 'onnx'"),
         ("Ready", "health", "must be the path"),
         ("Ready", "/a b", "must be the path"),
         ("Socket", "tcp", "must be 'unix'"),
@@ -115,9 +115,9 @@ def test_the_program_must_be_there_for_a_user_that_is_nobody_s(tmp_path: Path) -
     made = engine(Exec="/opt/x", Formats="gguf")
     program = tmp_path / "opt/x"
 
-    assert made.problem(tmp_path) == "/opt/x is not there (No such file or directory)"
+    assert made.problem(tmp_path) == "/opt/x was not found (No such file or directory)"
     program.mkdir(parents=True)
-    assert made.problem(tmp_path) == "/opt/x is not a file"
+    assert made.problem(tmp_path) == "/opt/x is not a regular file"
     program.rmdir()
     program.touch(0o750)
     assert made.problem(tmp_path) == "/opt/x may not be executed by others (its mode is -rwxr-x---)"

@@ -70,5 +70,5 @@ def test_specifiers_are_expanded_once() -> None:
 
 @pytest.mark.parametrize("word", ["%x", "100%", "%%%"])
 def test_an_unknown_specifier_is_refused_with_those_there_are(word: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no specifier %.?; there are %a %%"):
+    with pytest.raises(ValueError, match=r"has the unknown specifier %.?; known are %a %%"):
         expand(word, {"a": ""})

@@ -74,7 +74,7 @@ def test_a_cut_is_answered_with_the_next_try(tmp_path: Path) -> None:
     assert source.asked == [(0, None), (600, '"v1"'), (700, '"v1"')]
     assert [one.note for one in said if one.note] == [
         "cut; next try in 0.5 s",
-        "the connection was cut; next try in 0.5 s",
+        "the connection was lost; next try in 0.5 s",
     ]
 
 
@@ -100,11 +100,11 @@ def test_a_trickle_is_cut(tmp_path: Path) -> None:
 
     said = transferred(tmp_path, source, clock=Clock(step=200.0))
     assert source.asked[1] == (40, '"v1"')
-    assert any(one.note.startswith("less than 1000 bytes in 600 s") for one in said)
+    assert any(one.note.startswith("fewer than 1000 bytes arrived in 600 s") for one in said)
 
 
 def test_a_disk_that_fills_up_meanwhile_ends_it(tmp_path: Path) -> None:
-    with pytest.raises(NoRoom, match="has room for 5"):
+    with pytest.raises(NoRoom, match="there are 5 available"):
         transferred(tmp_path, Source([MODEL]), room=5)
 
 

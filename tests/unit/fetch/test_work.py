@@ -89,12 +89,12 @@ def test_a_removed_file_leaves_nothing(works: Works, tmp_path: Path) -> None:
 
 
 def test_a_url_that_cannot_be_fetched_is_refused_and_noted(works: Works) -> None:
-    with pytest.raises(BadRequest, match="another file"):
+    with pytest.raises(BadRequest, match="could be replaced"):
         works.fetch(Fetch("a", "bee", "http://example.org/x"))
 
     result = works.store.read_result("a")
     assert result is not None
-    assert result.reason.startswith("by http anybody")
+    assert result.reason.startswith("over http the file")
 
 
 def test_a_disk_that_is_full_is_named_and_what_has_arrived_removed(

@@ -39,7 +39,7 @@ ENGINES = FleetEngines(
             "localhost",
             (
                 Engine("llama-server", "/usr/bin/llama-server", ("gguf",), "/usr/lib/rbee/engines.d/l.conf"),
-                Engine("vllm", "/usr/bin/vllm", ("safetensors",), "/x/vllm.conf", "vllm is not there"),
+                Engine("vllm", "/usr/bin/vllm", ("safetensors",), "/x/vllm.conf", "vllm was not found"),
             ),
             ("/etc/rbee/engines.d/a.conf:3: unknown",),
         ),

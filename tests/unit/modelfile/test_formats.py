@@ -27,11 +27,11 @@ def test_models_are_known() -> None:
         (b"PK\x03\x04" + bytes(20), "PyTorch"),
         (b"\x80\x02}q", "pickle"),
         (b"FUGG" + bytes(20), "big-endian"),
-        (b"tjgg" + bytes(20), "before GGUF"),
+        (b"tjgg" + bytes(20), "older than GGUF"),
         (b"\x1f\x8b" + bytes(20), "gzip"),
-        (b'{"error": "gated"}', "neither as GGUF nor as safetensors"),
-        (bytes(20), "neither as GGUF nor as safetensors"),
-        (b"\xff" * 7 + b"\x7f{" + bytes(20), "neither as GGUF nor as safetensors"),
+        (b'{"error": "gated"}', "neither GGUF nor safetensors"),
+        (bytes(20), "neither GGUF nor safetensors"),
+        (b"\xff" * 7 + b"\x7f{" + bytes(20), "neither GGUF nor safetensors"),
     ],
 )
 def test_what_people_mistake_for_models_is_called_by_its_name(start: bytes, what: str) -> None:

@@ -25,7 +25,7 @@ def test_values_follow_each_other() -> None:
     reader = Reader(io.BytesIO(b"\x01\x02\0abc"), "a", 6)
 
     assert (reader.take("<B"), reader.take("<H"), reader.take_bytes(3), reader.at) == (1, 2, b"abc", 6)
-    with pytest.raises(BadInput, match="a is cut off: it has 6 bytes"):
+    with pytest.raises(BadInput, match="a is truncated: it has 6 bytes"):
         reader.take("<B")
 
 
@@ -61,5 +61,5 @@ def test_numbers_are_bounded() -> None:
 
     assert bounded(reader, COUNT_MOST, "it") == COUNT_MOST
     for number in (-1, COUNT_MOST + 1):
-        with pytest.raises(BadInput, match=f"it is {number}, which cannot be"):
+        with pytest.raises(BadInput, match=f"it is {number}, which is out of range"):
             bounded(reader, number, "it")

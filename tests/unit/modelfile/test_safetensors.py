@@ -61,10 +61,10 @@ def test_a_file_says_how_much_its_tensors_take() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "cut off"),
+        (b"", "truncated"),
         (struct.pack("<Q", JSON_MOST + 1), f"at most {JSON_MOST}"),
         (struct.pack("<Q", 2**64 - 1), "18446744073709551615 bytes"),
-        (struct.pack("<Q", 100) + b"{", "cut off"),
+        (struct.pack("<Q", 100) + b"{", "truncated"),
         (safetensors(b"{"), "JSON cannot be read"),
         (safetensors(b"[" * 100_000), "JSON cannot be read"),
         (safetensors(b'{"a": ' * 50_000), "JSON cannot be read"),
@@ -178,15 +178,15 @@ def test_the_shards_are_those_of_the_index(tmp_path: Path) -> None:
     [
         ("config.json", None, "config.json cannot be read"),
         ("config.json", "[]", "config.json is not valid: its JSON is not an object"),
-        ("config.json", '{"num_hidden_layers": -1}', "num_hidden_layers is not a number"),
-        ("config.json", '{"num_hidden_layers": true}', "num_hidden_layers is not a number"),
+        ("config.json", '{"num_hidden_layers": -1}', "num_hidden_layers is not an integer"),
+        ("config.json", '{"num_hidden_layers": true}', "num_hidden_layers is not an integer"),
         ("config.json", " " * (2**22 + 1), "more than 4194304 bytes"),
         (INDEX, "{}", "no weight_map"),
         (INDEX, '{"weight_map": {"a": "../one"}}', "which is not in its folder"),
         (INDEX, '{"weight_map": {"a": "gone.safetensors"}}', "gone.safetensors cannot be read"),
         (INDEX, json.dumps({"weight_map": {str(n): str(n) for n in range(1025)}}), "at most 1024"),
         ("model.safetensors", None, r"it has no \*.safetensors"),
-        ("model.safetensors", "", "cut off"),
+        ("model.safetensors", "", "truncated"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(

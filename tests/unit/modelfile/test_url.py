@@ -20,7 +20,7 @@ def test_https_and_files_need_no_sum(url: str) -> None:
 
 def test_http_needs_a_sum() -> None:
     parsed("http://example.org/bee.gguf", has_sum=True)
-    with pytest.raises(BadInput, match="another file") as refused:
+    with pytest.raises(BadInput, match="could be replaced") as refused:
         parsed("http://example.org/bee.gguf", has_sum=False)
     assert "--sha256" in (refused.value.hint or "")
 

@@ -95,7 +95,7 @@ async def test_without_a_key_of_this_queen_s_nothing_is_answered(keys: ClientKey
     await keys.create(CreateKey("ada"), BY)
 
     for shown, complaint in (
-        (None, "a key is needed"),
+        (None, "the request has no key"),
         (hash_of("rbee-sk-other"), "not one of this queen's"),
     ):
         with pytest.raises(BadKey, match=complaint) as caught:

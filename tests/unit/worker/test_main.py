@@ -32,7 +32,7 @@ def test_an_engine_that_can_be_executed_and_read_is_right(order: Order) -> None:
 
 
 def test_a_program_that_is_missing_is_named(order: Order) -> None:
-    with pytest.raises(BadConfig, match="the engine llama, /no/such, is not there") as refused:
+    with pytest.raises(BadConfig, match="the engine llama, /no/such, was not found") as refused:
         check(replace(order, argv=("/no/such",)))
     assert refused.value.hint == "rbeectl list-engines"
 
@@ -45,7 +45,7 @@ def test_a_program_that_may_not_be_executed_is_named(order: Order) -> None:
 def test_a_model_that_is_gone_is_named_by_its_place_on_the_machine(order: Order) -> None:
     order.model.unlink()
 
-    with pytest.raises(BadConfig, match=r"/srv/bee.gguf is not there for its worker: No such") as refused:
+    with pytest.raises(BadConfig, match="cannot find the model's file /srv/bee.gguf: No such") as refused:
         check(order)
     assert refused.value.hint == "rbeectl model show bee"
 
@@ -79,7 +79,7 @@ def test_an_environment_without_an_order_ends_with_the_status_of_a_configuration
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["bee-1"], {}) == EXIT_CONFIG
-    assert "not what a hive writes" in capsys.readouterr().err
+    assert "the worker's environment, which the hive writes, is not valid" in capsys.readouterr().err
 
 
 def test_what_cannot_be_started_is_said_with_its_cure(
@@ -93,4 +93,4 @@ def test_what_cannot_be_started_is_said_with_its_cure(
     }  # fmt: skip
 
     assert main(["bee-1"], environ) == EXIT_CONFIG
-    assert "/no/such, is not there; try: rbeectl list-engines" in capsys.readouterr().err
+    assert "/no/such, was not found; try: rbeectl list-engines" in capsys.readouterr().err

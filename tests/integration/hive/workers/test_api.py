@@ -89,7 +89,7 @@ async def test_a_connection_to_the_engine_is_handed_over(tmp_path: Path, silent_
         hive.units.becomes(UNIT, READY)
         worker = hive.workers.find("bee-1")
         await worker.newer(worker.serial, 1)
-        with pytest.raises(WorkerNotReady, match="takes no connection: No such file"):
+        with pytest.raises(WorkerNotReady, match="does not accept connections: No such file"):
             async with handover(hive.path, target, CONNECT_PROTOCOL):
                 pass
         socket = hive.scope.worker_runtime / "bee-1" / SOCKET

@@ -26,7 +26,7 @@ async def test_an_engine_with_a_full_queue_is_waited_for_and_not_for_ever(
         opened.enter_context(await connect_to(path, "bee-1"))
 
         monkeypatch.setattr("rbee.hive.workers.connect.CONNECT_TIMEOUT", 0.05)
-        with pytest.raises(WorkerNotReady, match=r"takes no connection: it accepted none for 0.05 s"):
+        with pytest.raises(WorkerNotReady, match=r"does not accept connections: timed out after 0.05 s"):
             await connect_to(path, "bee-1")
 
         monkeypatch.setattr("rbee.hive.workers.connect.CONNECT_TIMEOUT", 5)
@@ -38,5 +38,5 @@ async def test_an_engine_with_a_full_queue_is_waited_for_and_not_for_ever(
 
 
 async def test_an_engine_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(WorkerNotReady, match="takes no connection: No such file or directory"):
+    with pytest.raises(WorkerNotReady, match="does not accept connections: No such file or directory"):
         await connect_to(tmp_path / "engine.sock", "bee-1")

@@ -45,7 +45,7 @@ def texts(complaints: list[Complaint]) -> list[str]:
     return [complaint.text for complaint in complaints if complaint.is_fault]
 
 
-REFUSED = "an engine of localhost is refused: /etc/rbee/engines.d/a.conf:3: unknown"
+REFUSED = "an engine's drop-in on localhost is refused: /etc/rbee/engines.d/a.conf:3: unknown"
 
 
 def test_a_worker_that_its_hive_has_is_well(look: Look) -> None:
@@ -91,7 +91,7 @@ def test_a_model_without_an_engine_is_named(look: Look) -> None:
 
     assert texts(look(PlayedModels(folder))) == [
         REFUSED,
-        "localhost has no engine for model bee (safetensors): vllm: vllm is not there",
+        "localhost has no engine for model bee (safetensors): vllm: vllm was not found",
     ]
     assert texts(look(PlayedModels(replace(folder, is_served=False)))) == [REFUSED]
     other = look(PlayedModels(replace(MODEL, engine="ollama")))

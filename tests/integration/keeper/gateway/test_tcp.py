@@ -56,7 +56,7 @@ def test_opening_stops_the_service_first_and_opening_twice_nothing(
     ran = with_queen(queen.handlers, lambda: rbeectl("gateway", "enable"))
 
     assert ran.out.splitlines()[1:] == [
-        "(bee keeper) opening the gateway's TCP socket; the requests that it answers now end",
+        "(bee keeper) opening the gateway's TCP socket; requests in progress are cut",
         "The gateway listens on 127.0.0.1:8510, with HTTP",
         "For a key: rbeectl key create NAME",
     ]

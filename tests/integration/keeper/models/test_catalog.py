@@ -38,4 +38,7 @@ def test_adding_a_hive_says_which_engines_it_has(
     queen = PlayedModels().handlers | {QueenRoutes.ADD_HIVE: ADDED}
     ran = with_queen(queen, lambda: rbeectl("add-hive", "localhost"))
 
-    assert ran.out.splitlines()[-2:] == ["Engine llama-server: can be used", "Engine vllm: vllm is not there"]
+    assert ran.out.splitlines()[-2:] == [
+        "Engine llama-server: can be used",
+        "Engine vllm: vllm was not found",
+    ]

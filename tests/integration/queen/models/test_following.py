@@ -60,7 +60,7 @@ async def test_a_job_waits_for_it_a_while_only_and_the_fetch_goes_on(
 
     assert isinstance(error, HiveNotOnline)
     assert error.message.startswith("hive localhost ")
-    assert error.message.endswith("; the fetch of bee goes on by itself when it is back")
+    assert error.message.endswith("; the fetch of bee continues when the hive is back")
     assert queen.row().state == "fetching"
     queen.hive.asked.clear()
     await queen.hive.systemd.start_by_hand(HIVE_UNIT)

@@ -323,7 +323,7 @@ async def test_a_secret_that_the_hive_never_got_has_to_be_given_again(
 
     async with a_queen(tmp_path, silent_notifier, queen.hive) as again:
         text = await again.tape.until("model-failed")
-        assert "whose secret part the queen does not keep" in text
+        assert "the queen does not keep the secrets of its URL" in text
         assert again.row().state == "failed"
 
 
@@ -355,7 +355,7 @@ async def test_a_file_stays_for_another_model_that_has_it(queen: Played) -> None
     await fetched(queen, AddModel("wasp", url="https://mirror.example/bee.gguf"))
 
     events = await story(queen.library.work.remove("bee", ACTOR))
-    assert texts(events)[-1].endswith("; its file stays, for wasp")
+    assert texts(events)[-1].endswith("; its file stays, as it is used by wasp")
     assert queen.hive.count("remove") == 0
     await story(queen.library.work.remove("wasp", ACTOR))
     assert queen.hive.asked[-1] == ("remove", SUM)
@@ -393,7 +393,7 @@ async def test_another_query_takes_the_place_of_a_fetch_under_way(queen: Played)
     fetch_id = await queen.fetching()
     await fetched(queen, AddModel("bee", url=f"{URL}?new"))
 
-    assert error_of(await story(former)).message == "model bee is added from another URL"
+    assert error_of(await story(former)).message == "model bee is now being added from another URL"
     assert ("cancel", fetch_id) in queen.hive.asked
     assert queen.row().state == "ready"
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.deadline(20)
     ("sent", "detail"),
     [
         (b"hello\n", "the frame is not JSON"),
-        (b'{"wait": {"text": "x"}}\n', "a lease begins with one request for it"),
+        (b'{"wait": {"text": "x"}}\n', "a lease must begin with one Ask"),
         (b"x" * (LINE_MAX + 1), "a frame may have at most"),
         (b'{"ask": {"model": ""}}\n', "ask."),
     ],
@@ -46,7 +46,7 @@ async def test_a_second_request_is_refused(tmp_path: Path) -> None:
             await client.connection.send(Ask("bee", REQUEST, 1000))
             refused = await client.refused()
 
-        assert refused.problem["detail"] == "a lease has one request only"
+        assert refused.problem["detail"] == "a lease takes one Ask only"
         await played.hive.loads()
         await played.at_rest()
 
@@ -60,5 +60,5 @@ async def test_a_connection_without_a_request_is_ended(
         refused = await client.end()
 
         assert isinstance(refused, Refused)
-        assert "no request for a lease came within" in refused.problem["detail"]
+        assert "the lease got no Ask within" in refused.problem["detail"]
         assert await client.is_cut()

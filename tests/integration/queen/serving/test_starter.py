@@ -138,7 +138,7 @@ async def test_after_repeated_failures_there_is_a_pause_which_serving_anew_ends(
         refused = await played.ask()
 
         assert isinstance(refused, Refused)
-        assert "failure 2 in a row, the next try is in" in refused.problem["detail"]
+        assert "failure 2 in a row, requests may start it again in" in refused.problem["detail"]
         assert refused.retry_s == 5
         assert len(played.hive.starts) == 2
         played.hive.loads_at_once = True

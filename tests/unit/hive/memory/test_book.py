@@ -144,7 +144,7 @@ async def test_drivers_that_hang_make_their_cards_unknown_and_nobody_waits_longe
             assert (ram.free_bytes, card.free_bytes) == (30 * GIB, None)
             assert card.total_bytes == A.vram_bytes
             assert card.problem == "the drivers of the cards have not answered for 1 s"
-            with pytest.raises(NoMemory, match="how much of gpu0 is free is not known: the drivers"):
+            with pytest.raises(NoMemory, match="the free memory of gpu0 is not known: the drivers"):
                 await house.book.claim("bee-1", "gpu0", GIB)
             await house.book.claim("bee-2", "ram", GIB)
             house.book.adopt("bee-3", "gpu0", GIB)

@@ -58,7 +58,7 @@ async def test_a_file_that_is_gone_is_not_done(played: Played) -> None:
     played.note("one", FetchResult("bee", "done", "", 7, SUM))
     known.ended(INACTIVE, played.store)
 
-    assert (known.view.state, known.view.reason) == ("failed", "the file is not in the store any more")
+    assert (known.view.state, known.view.reason) == ("failed", "the file is no longer in the store")
 
 
 async def test_a_verdict_is_its_reason(played: Played) -> None:
@@ -72,7 +72,7 @@ async def test_a_verdict_is_its_reason(played: Played) -> None:
 async def test_a_process_that_did_not_end_by_itself_has_its_end_as_reason(played: Played) -> None:
     known = KnownFetch.begun(FETCH)
     known.ended(replace(FAILED, result="signal", exit_status=9), played.store)
-    assert known.view.reason == "rbee-fetch did not end by itself: signal 9"
+    assert known.view.reason == "rbee-fetch ended without a result: signal 9"
 
     played.note("one", FetchResult("bee", "failed", "of an earlier run", 5))
     known.ended(replace(FAILED, exit_status=243), played.store)

@@ -254,7 +254,7 @@ async def test_there_is_a_limit(house: House) -> None:
 
 async def test_what_cannot_be_fetched_is_refused_at_once(house: House) -> None:
     async with house.hive() as fetches:
-        with pytest.raises(BadInput, match="another file"):
+        with pytest.raises(BadInput, match="could be replaced"):
             await fetches.fetch(Fetch("one", "bee", "http://example.org/x"))
         with pytest.raises(UnknownFetch):
             await fetches.state("one")

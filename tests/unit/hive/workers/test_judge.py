@@ -60,7 +60,7 @@ def test_a_start_after_an_end_says_which_and_why() -> None:
         (replace(FAILED, result="core-dump", exit_status=99), "the engine test ended by signal 99"),
         (
             replace(FAILED, result="oom-kill", exit_status=9),
-            "out of memory: the kernel has ended it; see rbeectl place bee --dry-run",
+            "out of memory: the kernel killed it; see rbeectl place bee --dry-run",
         ),
         (
             replace(FAILED, result="timeout", exit_status=15),
@@ -68,15 +68,22 @@ def test_a_start_after_an_end_says_which_and_why() -> None:
         ),
         (
             replace(FAILED, result="resources", exit_status=0),
-            "systemd could not start it; see sudo journalctl -u rbee-worker@bee-1.service -e",
+            "systemd could not start it; see on its hive's machine: "
+            "sudo journalctl -u rbee-worker@bee-1.service -e",
         ),
         (
             replace(FAILED, exit_status=226),
             "the model's file /srv/bee.gguf is gone, or on a disk that is not mounted; "
             "see rbeectl model show bee",
         ),
-        (replace(FAILED, exit_status=203), "the program rbee-worker is missing; sudo rbeectl doctor"),
-        (replace(FAILED, exit_status=243), "systemd could not set up its credentials; sudo rbeectl doctor"),
+        (
+            replace(FAILED, exit_status=203),
+            "the program rbee-worker is missing; run on its hive's machine: sudo rbeectl doctor",
+        ),
+        (
+            replace(FAILED, exit_status=243),
+            "systemd could not set up its credentials; run on its hive's machine: sudo rbeectl doctor",
+        ),
         (
             replace(FAILED, exit_status=78, status_text="the file may not be read; try: sudo chmod o+r x"),
             "the file may not be read; try: sudo chmod o+r x",

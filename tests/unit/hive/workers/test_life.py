@@ -92,7 +92,7 @@ async def test_one_that_somebody_else_stops_is_gone(tmp_path: Path) -> None:
         hive.units.becomes(UNIT, INACTIVE)
         await in_state(worker, "stopped")
 
-        assert worker.reason == "somebody else has stopped it"
+        assert worker.reason == "its unit ended, and not on the hive's request"
         assert (hive.workers.all().workers, hive.book.claims, list(hive.folder.iterdir())) == ((), {}, [])
 
 

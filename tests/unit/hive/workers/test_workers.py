@@ -47,8 +47,8 @@ async def test_the_order_has_what_the_engine_needs(tmp_path: Path) -> None:
     [
         ({"engine": "none"}, UnknownEngine, "this hive has no engine none"),
         ({"engine": "bad"}, UnknownEngine, "this hive has no engine bad: .*bad.conf:1: it is before"),
-        ({"format": "safetensors"}, UnknownEngine, "takes gguf, and not safetensors"),
-        ({"engine": "gone"}, EngineUnusable, "/bin/gone is not there"),
+        ({"format": "safetensors"}, UnknownEngine, "serves gguf, not safetensors"),
+        ({"engine": "gone"}, EngineUnusable, "/bin/gone was not found"),
         ({"pool": "gpu7"}, BadInput, "no card gpu7"),
     ],
 )
@@ -77,7 +77,7 @@ async def test_without_memory_nothing_is_started(tmp_path: Path) -> None:
 async def test_an_id_is_that_of_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Hive(tmp_path) as hive:
         await hive.workers.start(START)
-        with pytest.raises(WorkerExists, match="a worker bee-1 already, which is loading"):
+        with pytest.raises(WorkerExists, match="the worker bee-1 already exists and is loading"):
             await hive.workers.start(START)
         monkeypatch.setattr("rbee.hive.workers.workers.WORKERS_MAX", 1)
         with pytest.raises(TooMany, match="this hive has 1 workers"):
@@ -90,7 +90,7 @@ async def test_an_id_is_that_of_one_worker(tmp_path: Path, monkeypatch: pytest.M
 
 async def test_a_user_s_own_rbee_starts_none_and_says_whose_does(tmp_path: Path) -> None:
     async with Hive(tmp_path, scope=user_scope({"HOME": str(tmp_path)})) as hive:
-        with pytest.raises(NotPermitted, match="a user's own rbee starts no workers"):
+        with pytest.raises(NotPermitted, match="a user's own rbee cannot start workers"):
             await hive.workers.start(START)
         await hive.workers.adopt()
         assert hive.workers.all().workers == ()
@@ -104,7 +104,7 @@ async def test_engines_are_reported_with_what_is_wrong(tmp_path: Path) -> None:
         engines = await hive.workers.engines()
 
     (engine,) = engines.engines
-    assert (engine.name, engine.problem) == ("test", "/bin/engine is not there (No such file or directory)")
+    assert (engine.name, engine.problem) == ("test", "/bin/engine was not found (No such file or directory)")
     (problem,) = engines.problems
     assert problem.endswith("bad.conf:1: it is neither [Section] nor Key=value")
 

@@ -12,7 +12,7 @@ GIB = 2**30
 RAM = Pool(
     "ram", "RAM", 64 * GIB, 50 * GIB, 4 * GIB,
     (Holder("worker", 6 * GIB, "bee-1"), Holder("process", 3 * GIB, "session-3.scope", "ada"),
-     Holder("process", GIB, "the kernel and all else")),
+     Holder("process", GIB, "kernel and everything else")),
 )  # fmt: skip
 CARD = Pool(
     "gpu0", "NVIDIA RTX A6000", 48 * GIB, None, 0, (Holder("process", None, None, None, 812),),
@@ -26,7 +26,7 @@ def test_the_table_has_holders_and_what_is_claimed_and_free() -> None:
         "HIVE       POOL  MEMORY    KIND     HOLDER                        USER  PID",
         "localhost  ram   6.0 GiB   worker   bee-1                         -     -",
         "localhost  ram   3.0 GiB   process  session-3.scope               ada   -",
-        "localhost  ram   1.0 GiB   process  the kernel and all else       -     -",
+        "localhost  ram   1.0 GiB   process  kernel and everything else    -     -",
         "localhost  ram   4.0 GiB   claimed  by workers, and not used yet  -     -",
         "localhost  ram   50.0 GiB  free     -                             -     -",
         "localhost  ram   64.0 GiB  total    RAM                           -     -",
@@ -53,7 +53,7 @@ def test_top_has_the_largest_holders_that_are_known() -> None:
     assert holder_lines(RAM) == [
         "6.0 GiB  worker bee-1",
         "3.0 GiB  session-3.scope of ada",
-        "1.0 GiB  the kernel and all else",
+        "1.0 GiB  kernel and everything else",
         "4.0 GiB  claimed",
     ]
     assert holder_lines(CARD) == ["unknown  process 812"]
@@ -72,7 +72,7 @@ def test_the_properties_of_show_are_in_bytes() -> None:
         "MemoryFree": str(50 * GIB),
         "MemoryClaimed": str(4 * GIB),
         "MemoryHolders": f"worker bee-1: {6 * GIB}; session-3.scope of ada: {3 * GIB}; "
-        f"the kernel and all else: {GIB}",
+        f"kernel and everything else: {GIB}",
         "GPU0MemoryFree": "",
         "GPU0MemoryClaimed": "0",
         "GPU0MemoryHolders": "process 812: ",

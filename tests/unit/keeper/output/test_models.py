@@ -63,7 +63,7 @@ def test_engines_are_listed_with_what_is_missing() -> None:
 
     assert [(row[0], row[1], row[-1]) for row in rows] == [
         ("localhost", "llama-server", "-"),
-        ("localhost", "vllm", "vllm is not there"),
+        ("localhost", "vllm", "vllm was not found"),
         ("localhost", "-", "/etc/rbee/engines.d/a.conf:3: unknown"),
         ("gpu1", "-", "it does not answer"),
     ]
@@ -87,5 +87,5 @@ def test_a_kind_has_what_is_known() -> None:
     assert drawn.kind(None) == "-"
     assert drawn.kind(replace(HEAD, architecture=None, parameters=None, quantisation=None)) == "gguf"
     assert drawn.kind(replace(HEAD, parameters=793_000)) == "gguf llama 793K Q4_K"
-    assert drawn.idle(MODEL) == "after 300 s"
-    assert drawn.idle(replace(MODEL, is_pinned=True)) == "never (pinned)"
+    assert drawn.idle(MODEL) == "an idle worker is stopped after 300 s"
+    assert drawn.idle(replace(MODEL, is_pinned=True)) == "an idle worker keeps running (pinned)"

@@ -56,7 +56,7 @@ def test_the_error_has_why_where_and_the_engines_last_lines() -> None:
 
     assert error.message == (
         "bee could not be started on a ram: killed by SIGKILL; the last lines of llama-server: x | y; "
-        "this was failure 2 in a row, the next try is in 5 s"
+        "failure 2 in a row, requests may start it again in 5 s"
     )
     assert error.hint == "rbeectl logs bee"
 

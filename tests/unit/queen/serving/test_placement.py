@@ -109,7 +109,10 @@ def test_one_model_is_loaded_on_a_card_at_a_time() -> None:
     two = hive("a", pool("ram", GIB), pool("gpu0", 20 * GIB), pool("gpu1", 30 * GIB))
     ram = hive("a", pool("ram", 9 * GIB))
 
-    assert placed(wanted(), one, workers=(loading,)).reason == "a gpu0 loads x, and loads one model at a time"
+    assert (
+        placed(wanted(), one, workers=(loading,)).reason
+        == "a gpu0 is loading x, and loads one model at a time"
+    )
     assert where(placed(wanted(), two, workers=(loading,))) == "start a gpu1"
     assert where(placed(wanted(), ram, workers=(replace(loading, pool="ram"),))) == "start a ram"
 
@@ -120,10 +123,10 @@ def test_what_could_never_fit_is_refused_with_the_sums_of_each_pool() -> None:
     assert placement.decision == "refuse"
     assert placement.reason == (
         "a ram has 30.0 GiB of 32.0 GiB free, 40.0 GiB and a margin of 1.0 GiB are needed; "
-        "a gpu0: its driver does not say how much is free"
+        "a gpu0: its driver does not report how much is free"
     )
     assert [one.verdict for one in placement.candidates] == [
-        "11.0 GiB are missing", "its driver does not say how much is free",
+        "11.0 GiB are missing", "its driver does not report how much is free",
     ]  # fmt: skip
 
 

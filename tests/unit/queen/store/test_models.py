@@ -72,7 +72,7 @@ async def test_models_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch)
     await store.models.put(ROW, by=BY)
     await store.models.put(replace(ROW, context=5), by=BY)
 
-    with pytest.raises(TooMany, match="there are 1 models"):
+    with pytest.raises(TooMany, match="the model catalog has 1 models"):
         await store.models.put(FETCHED, by=BY)
     assert [row.name for row in await store.models.all()] == ["bee"]
 
