@@ -17,7 +17,7 @@ from typing import Any
 from rbee.errors import BadConfig, BadInput
 from rbee.files import cure, reason
 from rbee.scope import SYSTEM, Scope
-from rbee.text import NotUtf8, decoded, parse_span
+from rbee.text import NotUtf8, decoded, parse_span, shown_span
 from rbee.wire.codec import decode
 from rbee.wire.types import LOCALHOST, Name
 
@@ -29,7 +29,7 @@ def _span(least: float, most: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         seconds = parse_span(text)
         if not least <= seconds <= most:
-            raise ValueError(f"must be from {least:g}s to {most:g}s")
+            raise ValueError(f"must be from {shown_span(least)} to {shown_span(most)}")
         return seconds
 
     return parse

@@ -39,6 +39,9 @@ TCP_SOCKETS = "queen-tcp"
 GATEWAY_SOCKETS, GATEWAY_TCP_SOCKETS = "gateway", "gateway-tcp"
 """FileDescriptorName= of the gateway's sockets."""
 
+GATEWAY_CREDENTIALS = "rbee.gateway.crt", "rbee.gateway.key"
+"""LoadCredential= of the gateway: its certificate chain and the key of it, both in PEM."""
+
 QUEEN_PROGRAM = "queen-rbee"
 HIVE_PROGRAM = "rbee-hive"
 GATEWAY_PROGRAM = "rbee-gateway"
@@ -67,6 +70,8 @@ class Scope:
     group: str | None
     """The group whose members may use the queen; None if only the user may."""
     gateway_user: str
+    credstore: Path
+    """Where an administrator's credentials for units are, see systemd.exec(5)."""
 
     @property
     def queen_socket(self) -> Path:
@@ -203,6 +208,7 @@ SYSTEM = Scope(
     dropins=Path("/etc/systemd/system"),
     group="rbee",
     gateway_user="rbee-gateway",
+    credstore=Path("/etc/credstore"),
 )
 """The rbee of the whole machine."""
 
@@ -226,6 +232,7 @@ def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
         dropins=config / "systemd/user",
         group=None,
         gateway_user=account.pw_name,
+        credstore=config / "credstore",
     )
 
 

@@ -91,8 +91,20 @@ def last_lines(text: str, limit: int = 700) -> str:
 
 
 def shown_span(seconds: float) -> str:
-    """Return a span of seconds as text for people, such as '59.9 s' or '300 s'."""
+    """Return a span of seconds as text for people, such as '6.4 s', or from a minute on as in_units()."""
+    if round(seconds, 1) >= 60:
+        return in_units(round(seconds))
     return f"{round(seconds, 1) if seconds >= 1 else float(f'{seconds:.1g}'):.6g} s"
+
+
+def in_units(seconds: int) -> str:
+    """Return a span in its two largest units, as systemd shows it: '1min 30s' or '5min'."""
+    spans = []
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if seconds >= size:
+            spans.append(f"{seconds // size}{name}")
+            seconds %= size
+    return " ".join(spans[:2]) or "0s"
 
 
 _UNITS = {

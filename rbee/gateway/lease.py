@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rbee.client.handover import Handover, handover
-from rbee.errors import Disconnected, RbeeError, TooMany, Unreachable, from_problem
+from rbee.errors import Disconnected, RbeeError, StillWaiting, Unreachable, from_problem
 from rbee.scope import Scope
 from rbee.text import shown_span
 from rbee.wire.leases import LEASE_PROTOCOL, Ask, Frame, Granted, Refused, Wait
@@ -80,7 +80,7 @@ class Lease:
         except TimeoutError as error:
             state = "the queen has not reported why" if last is None else describe_wait(last)
             message = f"no worker of {self._ask.model} was ready within {shown_span(most)}: {state}"
-            raise NotGranted(TooMany(message, hint="Try again."), None) from error
+            raise NotGranted(StillWaiting(message, hint="Try again."), None) from error
 
     async def _acquire(self, waited: Callable[[Wait], None]) -> None:
         pauses = _pauses()

@@ -11,12 +11,18 @@ from typing import NamedTuple
 
 from rbee.errors import BadConfig
 from rbee.files import reason
-from rbee.scope import GATEWAY_SOCKET_UNIT, GATEWAY_TCP_SOCKET_UNIT, GATEWAY_TCP_SOCKETS, GATEWAY_UNIT, Scope
+from rbee.scope import (
+    GATEWAY_CREDENTIALS,
+    GATEWAY_SOCKET_UNIT,
+    GATEWAY_TCP_SOCKET_UNIT,
+    GATEWAY_TCP_SOCKETS,
+    GATEWAY_UNIT,
+    Scope,
+)
 from rbee.server.peer import address_of
 from rbee.tls import gateway_context
 
-CERTIFICATE, KEY = "rbee.gateway.crt", "rbee.gateway.key"
-"""The credentials' names (LoadCredential= of systemd.exec(5)), both in PEM."""
+CERTIFICATE, KEY = GATEWAY_CREDENTIALS
 
 
 class Listeners(NamedTuple):

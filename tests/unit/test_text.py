@@ -101,10 +101,21 @@ def test_of_what_a_program_printed_the_last_lines_are_kept(text: str, kept: str)
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(59.8755, "59.9 s"), (600.0, "600 s"), (5.0, "5 s"), (0.0512, "0.05 s"), (1.5, "1.5 s")],
+    [
+        (0.0512, "0.05 s"),
+        (1.5, "1.5 s"),
+        (5.0, "5 s"),
+        (59.8755, "59.9 s"),
+        (59.96, "1min"),
+        (90.4, "1min 30s"),
+        (600.0, "10min"),
+        (7_384.0, "2h 3min"),
+        (86_400.0 * 365, "365d"),
+    ],
 )
 def test_what_is_left_of_a_deadline_is_rounded(seconds: float, shown: str) -> None:
     assert shown_span(seconds) == shown
+    assert parse_span(shown) == pytest.approx(seconds, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rbee.wire.models import ModelView
     from rbee.wire.workers import HiveEngines, WorkerView
 
-ASK_TIMEOUT = 5.0
-"""Seconds for the queen to answer one request; for the engines it asks the hives."""
+ASK_TIMEOUT = 8.0
+"""Seconds for the queen to answer one request; for the engines it asks the hives, which have 5."""
 
 
 def has_queen_awake(patient: Patient) -> bool:

@@ -99,6 +99,8 @@ def unmask(unit: str, file_state: str, scope: Scope) -> Command:
 def _package_of(unit: str) -> str:
     if unit == TARGET:
         return "python3-rbee"
+    if unit.startswith("rbee-gateway"):
+        return "rbee-gateway"
     return "rbee-queen" if unit.startswith("queen") else "rbee-hive"
 
 

@@ -18,7 +18,7 @@ from rbee.keeper.fleet.tcp import check_free, parse_listen
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.work import Work
 from rbee.narration import CLOSING_TCP, OPENING_TCP
-from rbee.scope import GATEWAY_TCP_SOCKET_UNIT, GATEWAY_UNIT, Scope
+from rbee.scope import GATEWAY_CREDENTIALS, GATEWAY_TCP_SOCKET_UNIT, GATEWAY_UNIT, Scope
 from rbee.systemd.bus import Bus
 from rbee.wire.keys import SetGateway
 from rbee.wire.routes import QueenRoutes
@@ -45,18 +45,18 @@ TLS = (
 
 @dataclass(frozen=True)
 class TcpState:
-    """Whether the gateway may be opened to TCP (None if the queen is not awake to report it), and the
-    addresses on which it listens now."""
+    """Whether the gateway may be opened to TCP (None if the queen is not awake to report it), the addresses
+    on which it listens now, and find_tls()."""
 
     is_open: bool | None
     listens: tuple[str, ...]
-    has_tls: bool
+    has_tls: bool | None
 
     @classmethod
     def find(cls, work: Work, *, is_open: bool | None = None) -> TcpState:
         """As systemd reports it."""
         listens = addresses(work.bus) if work.bus.state(GATEWAY_TCP_SOCKET_UNIT).is_active else ()
-        return cls(is_open, listens, tls_dropin(work.scope).path.exists())
+        return cls(is_open, listens, find_tls(work.scope))
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,21 @@ def tls_dropin(scope: Scope) -> Dropin:
     return Dropin(GATEWAY_UNIT, "50-tls.conf", scope)
 
 
+def find_tls(scope: Scope) -> bool | None:
+    """Whether the gateway has a certificate, by the drop-in or in systemd's credential store; None if this
+    user may not look there."""
+    if tls_dropin(scope).path.exists():
+        return True
+    try:
+        for name in GATEWAY_CREDENTIALS:
+            (scope.credstore / name).stat()
+    except PermissionError:
+        return None
+    except OSError:
+        return False
+    return True
+
+
 # What was typed
 
 
@@ -102,14 +117,14 @@ def check_typed(listen: str | None, cert: str | None, key: str | None, scope: Sc
         )
     tls = None if cert is None or key is None else _checked_tls(cert, key)
     if address is not None:
-        check_plain((joined(*address),), has_tls=bool(tls) or tls_dropin(scope).path.exists(), scope=scope)
+        check_plain((joined(*address),), has_tls=bool(tls) or find_tls(scope), scope=scope)
     return Typed(None if address is None else joined(*address), tls)
 
 
-def check_plain(listens: tuple[str, ...], *, has_tls: bool, scope: Scope) -> None:
+def check_plain(listens: tuple[str, ...], *, has_tls: bool | None, scope: Scope) -> None:
     """BadInput for an address beyond this machine without TLS: keys would cross the network as plain text."""
     beyond = [one for one in listens if not _is_loopback(one)]
-    if beyond and not has_tls:
+    if beyond and has_tls is False:  # where that is not known, the gateway itself refuses
         local = f"gateway enable --listen 127.0.0.1:{GATEWAY_PORT}"
         again = f"gateway enable --listen {beyond[0]} --tls-cert FILE --tls-key FILE"
         raise BadInput(
@@ -159,7 +174,7 @@ def _checked_tls(cert: str, key: str) -> str:
 def open_gateway(queen: Queen, typed: Typed) -> TcpState:
     """Open the gateway to TCP. If that fails, it listens as before, and the error says so."""
     work = queen.work
-    has_tls = typed.tls is not None or tls_dropin(work.scope).path.exists()
+    has_tls = typed.tls is not None or find_tls(work.scope)
     if typed.listen is None:
         check_plain(addresses(work.bus), has_tls=has_tls, scope=work.scope)
     wanted = {listen_dropin(work.scope): _encoded(typed.listen and LISTEN % typed.listen)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.keeper.output.screen import Screen, width
 from rbee.scope import Scope
-from rbee.text import printable
+from rbee.text import in_units, printable
 from rbee.wire.types import LOCALHOST
 
 if TYPE_CHECKING:
@@ -350,13 +350,7 @@ def ago(then_ms: int, now_ms: int) -> str:
 
 def span(then_ms: int, now_ms: int) -> str:
     """The time between, in its two largest units, as systemctl shows it."""
-    seconds = max(0, (now_ms - then_ms) // 1000)
-    spans = []
-    for name, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= size:
-            spans.append(f"{seconds // size}{name}")
-            seconds %= size
-    return " ".join(spans[:2]) or "0s"
+    return in_units(max(0, (now_ms - then_ms) // 1000))
 
 
 def now_ms() -> int:

@@ -50,8 +50,8 @@ def enable_gateway(session: Session, listen: str | None, tls_cert: str | None, t
     if session.as_json:
         session.tell_json({"event": "done", **tcp_json(tcp)})
         return
-    scheme = "https" if tcp.has_tls else "http"
-    session.say(f"The gateway listens on {', '.join(tcp.listens)}, with {scheme.upper()}")
+    with_scheme = {True: ", with HTTPS", False: ", with HTTP", None: ""}[tcp.has_tls]
+    session.say(f"The gateway listens on {', '.join(tcp.listens)}{with_scheme}")
     session.say(f"For a key: {session.scope.rbeectl('key create NAME')}")
 
 
@@ -100,12 +100,13 @@ def status_lines(session: Session, tcp: TcpState, units: dict[str, UnitState]) -
     socket = session.scope.gateway_socket if local.is_active else f"- ({local.active})"
     failed = f" ({remote.result})" if remote.active == "failed" else ""
     is_open = "unknown, as the queen is not awake" if tcp.is_open is None else "yes" if tcp.is_open else "no"
+    has_tls = {True: "yes", False: "no", None: "unknown"}[tcp.has_tls]
     lines = [
         f"    Gateway: {service.active} ({service.sub})",
         f"Unix socket: {socket}",
         f"   TCP open: {is_open}",
         f"  Listening: {', '.join(tcp.listens) or f'-{failed}'}",
-        f"        TLS: {'yes' if tcp.has_tls else 'no'}",
+        f"        TLS: {has_tls}",
     ]
     if service.status_text:
         lines.append(f"     Status: {printable(service.status_text)}")

@@ -11,6 +11,7 @@ from rbee.queen.store.models import LEARNED_MAX, Learned, ModelRow, unknown
 from rbee.queen.store.records import Actor
 from rbee.queen.store.store import Store
 from rbee.scope import Scope
+from rbee.text import shown_span
 from rbee.wire.models import ModelState, ModelView, Serve
 
 
@@ -160,7 +161,7 @@ def _described(asked: Serve) -> list[str]:
     pinned = {None: None, True: "pinned", False: "not pinned"}[asked.is_pinned]
     texts = [
         asked.context and f"with a context of {asked.context} tokens",
-        asked.idle_s and f"stopped after {asked.idle_s} s without a request",
+        asked.idle_s and f"stopped after {shown_span(asked.idle_s)} without a request",
         pinned,
         asked.engine and f"by the engine {asked.engine}",
     ]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rbee.errors import UnitFailed
-from rbee.scope import GATEWAY_TCP_SOCKET_UNIT, GATEWAY_UNIT
+from rbee.keeper.gateway.tcp import find_tls
+from rbee.scope import GATEWAY_CREDENTIALS, GATEWAY_TCP_SOCKET_UNIT, GATEWAY_UNIT, SYSTEM
 from tests.integration.keeper.played_gateway_access import GatewayAccess
 from tests.unit.keeper.doubles import Ran, Rbeectl, WithQueen, in_scope
 from tests.unit.played_systemd import ACTIVE, LISTENING, PlayedBus
@@ -214,3 +216,22 @@ def test_a_service_that_a_client_woke_meanwhile_is_stopped_again(
     awake.start = refuse_once  # type: ignore[method-assign]
     assert with_queen(GatewayAccess().handlers, lambda: rbeectl("gateway", "enable")).code == 0
     assert len(tries) == 2
+
+
+def test_a_certificate_in_systemd_s_credential_store_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = replace(SYSTEM, dropins=tmp_path / "system", credstore=tmp_path / "credstore")
+    assert find_tls(scope) is False
+    scope.credstore.mkdir()
+    for name in GATEWAY_CREDENTIALS:
+        assert find_tls(scope) is False
+        (scope.credstore / name).touch()
+    assert find_tls(scope) is True
+
+    def refuse(_path: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "exists", lambda _path: False)
+    assert find_tls(scope) is None

@@ -105,7 +105,7 @@ def test_models_are_listed_and_shown_and_wake_nobody(
     )
     shown = with_queen(queen.handlers, lambda: rbeectl("model", "show", "bee")).out
     assert "Context: 4096 tokens, of at most 32768\n" in shown
-    assert "Served: yes; an idle worker is stopped after 300 s\n" in shown
+    assert "Served: yes; an idle worker is stopped after 5min\n" in shown
     unknown = with_queen(queen.handlers, lambda: rbeectl("model", "show", "bea"))
     assert unknown.code == 4
     assert "did you mean bee?" in unknown.err

@@ -20,7 +20,7 @@ def test_serving_keeps_what_is_not_given(awake: PlayedBus, rbeectl: Rbeectl, wit
     ran = with_queen(queen.handlers, lambda: rbeectl("serve", "bee"))
 
     assert ran.out.splitlines()[1:3] == [
-        "Model bee is served: asleep until it is asked; an idle worker is stopped after 300 s",
+        "Model bee is served: asleep until it is asked; an idle worker is stopped after 5min",
         "To ask it: rbeectl ask bee PROMPT",
     ]
     work = ("serve", "bee", "--context", "512", "--idle", "2min", "--pin", "--engine", "vllm", "--json")

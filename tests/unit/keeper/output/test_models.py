@@ -87,5 +87,5 @@ def test_a_kind_has_what_is_known() -> None:
     assert drawn.kind(None) == "-"
     assert drawn.kind(replace(HEAD, architecture=None, parameters=None, quantisation=None)) == "gguf"
     assert drawn.kind(replace(HEAD, parameters=793_000)) == "gguf llama 793K Q4_K"
-    assert drawn.idle(MODEL) == "an idle worker is stopped after 300 s"
+    assert drawn.idle(MODEL) == "an idle worker is stopped after 5min"
     assert drawn.idle(replace(MODEL, is_pinned=True)) == "an idle worker keeps running (pinned)"
