@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,13 @@ Description=Does what a test asks for
 ExecStart=/usr/bin/python3 /{AGENT_INSIDE} /dev/ttyS0
 """
 
-    def __init__(self, tree: Path, *, memory_mib: int = 1024) -> None:
+    def __init__(
+        self, tree: Path, *, memory_mib: int = 1024, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """`files` are in it from the start, by their paths without a leading slash; all may be run."""
         super().__init__(tree)
         self._memory_mib = memory_mib
+        self._files = files or {}
 
     def _command(self, scratch: Path, line: int) -> list[str | Path]:
         files = {
@@ -161,6 +165,7 @@ ExecStart=/usr/bin/python3 /{AGENT_INSIDE} /dev/ttyS0
             # trees.py puts polkit in the real-time class; while a cgroup has such a process, this kernel
             # limits no cgroup's CPU time: it is built with CONFIG_RT_GROUP_SCHED.
             "etc/systemd/system/polkit.service.d/one-cpu.conf": b"",
+            **self._files,
         }
         modules = Kernel(Path("/usr/lib/uml/modules")).modules(["overlay"])
         start = scratch / "initramfs"

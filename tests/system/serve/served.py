@@ -32,15 +32,18 @@ def serving_machine(tree: Path, engine: Path) -> Iterator[Machine]:
     """A machine with llama-server, and with the tests' own engine, which misbehaves."""
     with Machine(tree, bind_ro=[f"{engine}:{ENGINE_INSIDE}"]) as machine:
         use_engine(machine)
-        install_rude(machine)
+        program, conf = (content.decode() for content in rude_files().values())
+        machine.run("install", "/dev/stdin", "/usr/local/bin/rude-engine", input=program)
+        put(machine, "/etc/rbee/engines.d/rude.conf", conf)
         yield machine
 
 
-def install_rude(machine: Runs) -> None:
-    """Install the tests' own engine."""
-    program = (HERE / "rude_engine").read_text()
-    machine.run("install", "/dev/stdin", "/usr/local/bin/rude-engine", input=program)
-    put(machine, "/etc/rbee/engines.d/rude.conf", RUDE_ENGINE)
+def rude_files() -> dict[str, bytes]:
+    """The tests' own engine, and its drop-in, by their paths below the root."""
+    return {
+        "usr/local/bin/rude-engine": (HERE / "rude_engine").read_bytes(),
+        "etc/rbee/engines.d/rude.conf": RUDE_ENGINE.encode(),
+    }
 
 
 class Response(NamedTuple):

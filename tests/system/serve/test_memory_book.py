@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
@@ -20,7 +19,7 @@ from testbed.trees import Trees
 from tests.nvml import StubCard
 from tests.system.cards import install_library, load_driver, play_bus, plug, show
 from tests.system.commands import HIVE, add_hive, main_pid, override, put, unit
-from tests.system.serve.served import chat, install_rude, rude, succeed, worker, worker_processes
+from tests.system.serve.served import chat, rude, rude_files, succeed, worker, worker_processes
 
 GIB = 2**30
 MIB = 2**20
@@ -153,7 +152,8 @@ def test_ram_has_its_sums_and_a_guest_without_a_memory_controller_says_no_holder
 
 @pytest.fixture
 def emulated(suite: str, trees: Trees, debs: list[Path]) -> Iterator[UserModeMachine]:
-    with UserModeMachine(trees.installed(suite, debs)) as machine:
+    files = {**rude_files(), "srv/rude.gguf": rude({"eats": 600 * MIB})}
+    with UserModeMachine(trees.installed(suite, debs), files=files) as machine:
         yield machine
 
 
@@ -189,9 +189,6 @@ def test_ram_is_told_by_holder_and_who_takes_more_than_there_is_is_ended(
     # An engine that takes more than its claim, and more than there is, is ended by the kernel, and it alone.
     machine.run("systemctl", "stop", WORKER, "trainer.service")
     override(machine, "rbee-worker@.service", "[Unit]\nStartLimitBurst=1\n")
-    install_rude(machine)
-    content = base64.b64encode(rude({"eats": 600 * MIB})).decode()
-    machine.run("sh", "-c", "base64 -d >/srv/rude.gguf", input=content)
     succeed(machine, "model", "add", "rude", "/srv/rude.gguf")
     succeed(machine, "serve", "rude", "--engine", "rude")
     refused = chat(machine, "rude", seconds=60)
