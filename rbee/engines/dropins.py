@@ -98,6 +98,8 @@ def _read(name: str, path: Path, additions: Iterator[Path]) -> Engine:
         raise _RefusedError(f"{path}: it has no Exec=")
     if not engine.formats:
         raise _RefusedError(f"{path}: it has no Formats=")
+    if engine.socket == "tcp" and not engine.uses("p"):
+        raise _RefusedError(f"{path}: with Socket=tcp, Exec= or Environment= must have the port, %p")
     return engine
 
 

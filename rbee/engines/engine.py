@@ -18,6 +18,7 @@ from rbee.wire.workers import Engine as EngineView
 SPECIFIERS = {
     "m": "the model's file or folder",
     "s": "the Unix socket to listen on",
+    "p": "the TCP port to listen on at 127.0.0.1, with Socket=tcp",
     "a": "the model's name, as clients write it",
     "c": "the tokens of a request's context",
     "C": "the tokens of the contexts of all slots together",
@@ -29,6 +30,9 @@ SPECIFIERS = {
     "f": "the share of the pool's memory that the worker has claimed, such as 0.570",
 }
 """What may be used in Exec=, Environment= and Estimate=."""
+
+TCP_PORT = 8080
+"""The port of each engine with Socket=tcp: a worker has a network namespace of its own."""
 
 _SAMPLE = dict.fromkeys(SPECIFIERS, "")
 
@@ -56,6 +60,7 @@ class Task:
         return {
             "m": str(self.model),
             "s": str(self.socket),
+            "p": str(TCP_PORT),
             "a": self.alias,
             "c": str(self.context),
             "C": str(self.context * self.slots),
@@ -98,9 +103,9 @@ def _ready(_before: str, text: str) -> str:
 
 
 def _socket(_before: str, text: str) -> str:
-    if text not in ("", "unix"):
-        raise ValueError("must be 'unix': an engine listens on a Unix socket")
-    return "unix"
+    if text not in ("", "unix", "tcp"):
+        raise ValueError("must be 'unix' or 'tcp'")
+    return text or "unix"
 
 
 def _environment(before: tuple[tuple[str, str], ...], text: str) -> tuple[tuple[str, str], ...]:
@@ -131,6 +136,7 @@ class Engine:
     ready: str = _key("Ready", "/health", _ready)
     """The path that answers 200 once the model is loaded."""
     socket: str = _key("Socket", "unix", _socket)
+    """'unix', or 'tcp' for an engine that listens on a port, and on no Unix socket."""
     environment: tuple[tuple[str, str], ...] = _key("Environment", (), _environment)
     estimate: tuple[str, ...] = _key("Estimate", (), _command)
     """A command that prints the bytes that a model needs. Its syntax is checked; it is not run yet."""
@@ -159,6 +165,11 @@ class Engine:
         if not status.st_mode & 0o001:
             return f"{program} may not be executed by others (its mode is {stat.filemode(status.st_mode)})"
         return None
+
+    def uses(self, specifier: str) -> bool:
+        """Return whether its command or its variables have this specifier."""
+        words = [*self.command, *(value for _, value in self.environment)]
+        return any(specifier in _used(word) for word in words)
 
     def view(self, root: Path = Path("/")) -> EngineView:
         """Return it as a hive reports it."""

@@ -16,7 +16,8 @@ class Order:
     """The engine's command line and environment, and how the launcher finds out that it is ready.
 
     `name` is the model's. `model` is the path at which the engine sees it, `path` that on the machine, for
-    messages, and `size` its bytes, 0 if they are not known. `ready` is the path of a GET on `socket`.
+    messages, and `size` its bytes, 0 if they are not known. `ready` is the path of a GET on `socket`, or on
+    `port`, the TCP port of an engine that listens there.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Order:
     ready: str
     size: int = 0
     job_id: str | None = None
+    port: int | None = None
 
     def content(self) -> bytes:
         """Return the content of the environment file (EnvironmentFile= in systemd.exec(5))."""
@@ -43,6 +45,7 @@ class Order:
             "RBEE_READY": self.ready,
             "RBEE_BYTES": str(self.size),
             "RBEE_JOB_ID": self.job_id or "",
+            "RBEE_PORT": str(self.port or ""),
         }
         return "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items()).encode()
 
@@ -63,6 +66,7 @@ def read_order(environ: Mapping[str, str]) -> Order:
         ready=environ["RBEE_READY"],
         size=int(environ["RBEE_BYTES"]),
         job_id=environ.get("RBEE_JOB_ID") or None,
+        port=int(environ.get("RBEE_PORT") or 0) or None,
     )
 
 

@@ -1,17 +1,20 @@
 """rbee-worker ID: become the engine of this worker.
 
-A watcher reports to systemd how far the engine has loaded and when it is ready, and ends. It is forked twice,
-so that systemd reaps it and not the engine. The unit's main process is thus the engine itself: systemd sees
-how it ends, and nothing of rbee stays in memory.
+A watcher reports to systemd how far the engine has loaded and when it is ready, and ends. An engine that
+listens on a TCP port has systemd-socket-proxyd(8) beside it, for the hive, which connects to a Unix socket.
+Both are forked twice, so that systemd reaps them and not the engine. The unit's main process is thus the
+engine itself: systemd sees how it ends, and nothing of rbee stays in memory.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from rbee.engines.order import PREFIX, Order, read_order
 from rbee.errors import BadConfig
@@ -20,9 +23,17 @@ from rbee.scope import SYSTEM, Scope, scope_of
 from rbee.systemd.daemon import TRY, failure_in_a_line
 from rbee.text import printable
 from rbee.worker.notify import notify
-from rbee.worker.watch import watch
+from rbee.worker.watch import LOCALHOST, watch
 
 PROGRAM = "rbee-worker"
+
+PROXY = "/usr/lib/systemd/systemd-socket-proxyd"
+
+FIRST_FD = 3
+"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
+
+BACKLOG = 128
+"""Connections that wait to be accepted by PROXY."""
 
 
 def check(order: Order, scope: Scope = SYSTEM) -> None:
@@ -59,26 +70,51 @@ def engine_environment(order: Order, environ: Mapping[str, str]) -> dict[str, st
     return {**kept, "HOME": home, "XDG_CACHE_HOME": f"{home}/cache", **dict(order.environment)}
 
 
-def fork_watcher(order: Order) -> None:
-    """Start the watcher of this process, which is not its child."""
-    engine = os.pidfd_open(os.getpid())
+def fork_apart(work: Callable[[], None]) -> None:
+    """Do `work` in a process that is not a child of this one, and that ends with it."""
     child = os.fork()
     if child:
-        os.close(engine)
         os.waitpid(child, 0)
         return
     try:
         if os.fork() == 0:
             os.setsid()
-            watch(order, engine)
+            work()
     finally:
         os._exit(0)
+
+
+def fork_watcher(order: Order) -> None:
+    """Start the watcher of this process."""
+    engine = os.pidfd_open(os.getpid())
+    fork_apart(lambda: watch(order, engine))
+    os.close(engine)
+
+
+def fork_proxy(path: Path, port: int) -> None:
+    """Pass connections to a Unix socket on to the engine's port while the worker runs. Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(path))
+        listener.listen(BACKLOG)
+
+        def proxy() -> None:
+            os.dup2(listener.fileno(), FIRST_FD)
+            os.set_inheritable(FIRST_FD, True)  # it may have had that number before
+            os.execve(  # noqa: S606  # a program of systemd's own, without a shell
+                PROXY,
+                [PROXY, "--connections-max=1024", f"{LOCALHOST}:{port}"],
+                {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())},
+            )
+
+        fork_apart(proxy)
 
 
 def become(order: Order, environ: Mapping[str, str]) -> None:
     """Execute the engine in place of this program; does not return. Raises OSError."""
     with suppress(FileNotFoundError):
         order.socket.unlink()  # llama-server exits if the file exists
+    if order.port is not None:
+        fork_proxy(order.socket, order.port)
     fork_watcher(order)
     argv, variables = list(order.argv), engine_environment(order, environ)
     os.execve(argv[0], argv, variables)  # noqa: S606  # the point of this program

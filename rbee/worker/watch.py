@@ -27,6 +27,9 @@ REPORT_EVERY = 0.5
 ANSWER_TIMEOUT = 2.0
 """Seconds for connecting to the engine, and for each part of its answer."""
 
+LOCALHOST = "127.0.0.1"
+"""In the network namespace of the worker, which has nothing else."""
+
 ANSWER_MAX = 64 * 1024
 """The most bytes of an answer that are read."""
 
@@ -62,7 +65,7 @@ def watch(order: Order, engine: int) -> None:
     sign = before = Progress(0, 0.0)
     pause = FIRST_PAUSE
     while (now := time.monotonic()) < began + LOAD_MAX:
-        if is_ready(order.socket, order.ready):
+        if is_ready(order):
             notify(f"READY=1\nSTATUS=serving {order.name}")
             return
         if now - reported >= REPORT_EVERY:
@@ -90,13 +93,13 @@ def has_ended(engine: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def is_ready(path: Path, target: str) -> bool:
-    """Return whether the engine answers 200 to GET `target` on its Unix socket."""
-    request = f"GET {target} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode()
+def is_ready(order: Order) -> bool:
+    """Return whether the engine answers 200 to GET `ready` where it listens."""
+    request = f"GET {order.ready} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n".encode()
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        with socket.socket(socket.AF_UNIX if order.port is None else socket.AF_INET) as channel:
             channel.settimeout(ANSWER_TIMEOUT)
-            channel.connect(os.fspath(path))
+            channel.connect(os.fspath(order.socket) if order.port is None else (LOCALHOST, order.port))
             channel.sendall(request)
             answer = b""
             # Read all of the answer: an engine may log an error if it cannot send the rest.

@@ -67,14 +67,16 @@ EXPOSED = {
         ],
     ),
     WORKER: (
-        0.9,
+        1.3,
         [
             "DeviceAllow",
+            "IPAddressDeny",
             "MemoryDenyWriteExecute",
             "NotifyAccess",
             "PrivateDevices",
             "PrivateUsers",
             "ProcSubset",
+            "RestrictAddressFamilies_AF_INET_INET6",
             "RestrictAddressFamilies_AF_UNIX",
             "RootDirectoryOrRootImage",
             "SupplementaryGroups",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from rbee.engines.dropins import Found, load
-from rbee.engines.engine import Engine, Task
+from rbee.engines.engine import TCP_PORT, Engine, Task
 from rbee.engines.order import Order
 from rbee.errors import (
     EngineUnusable,
@@ -158,6 +158,7 @@ class Workers:
             ready=engine.ready,
             size=start.bytes,
             job_id=job_id,
+            port=TCP_PORT if engine.socket == "tcp" else None,
         )
 
     def _usable(self, start: StartWorker) -> Engine:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ from rbee.worker.watch import Progress, has_ended, is_ready, loading, measure, w
 
 
 @contextmanager
-def engine(path: Path, *answers: bytes) -> Iterator[None]:
-    """An engine that gives these answers, one a connection."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
+def engine(path: Path | None, *answers: bytes) -> Iterator[int | None]:
+    """An engine that gives these answers, one a connection; on a port, which is yielded, without a path."""
+    with socket.socket(socket.AF_INET if path is None else socket.AF_UNIX) as listener:
+        listener.bind(("127.0.0.1", 0) if path is None else str(path))
         listener.listen()
 
         def serve() -> None:
@@ -33,7 +34,7 @@ def engine(path: Path, *answers: bytes) -> Iterator[None]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
+        yield None if path is not None else listener.getsockname()[1]
         thread.join(10)
         assert not thread.is_alive()
 
@@ -54,11 +55,18 @@ LOADING = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
 )
 def test_an_engine_is_ready_that_answers_200(tmp_path: Path, answer: bytes, is_so: bool) -> None:
     with engine(tmp_path / "s", answer):
-        assert is_ready(tmp_path / "s", "/health") == is_so
+        assert is_ready(order(tmp_path / "s")) == is_so
+
+
+def test_an_engine_on_a_port_is_asked_there(tmp_path: Path) -> None:
+    with engine(None, LOADING, OK) as port:
+        on_port = replace(order(tmp_path / "s"), port=port)
+        assert [is_ready(on_port), is_ready(on_port)] == [False, True]
+    assert not is_ready(on_port)
 
 
 def test_an_engine_without_a_socket_is_not_ready(tmp_path: Path) -> None:
-    assert not is_ready(tmp_path / "s", "/health")
+    assert not is_ready(order(tmp_path / "s"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.tiny_model import says
 
-from tests.system.commands import add_hive, override, rbeectl
+from tests.system.commands import add_hive, main_pid, override, put, rbeectl
 from tests.system.serve.served import (
     assert_nothing_is_left,
     await_worker,
@@ -19,7 +19,14 @@ from tests.system.serve.served import (
     succeed,
     worker,
     worker_processes,
+    worker_units,
 )
+
+ON_TCP = """
+[Engine]
+Socket=tcp
+Exec=/usr/local/bin/rude-engine -m %m --host 127.0.0.1 --port %p --alias %a
+"""
 
 
 @pytest.fixture
@@ -112,3 +119,21 @@ def test_an_engine_that_answers_500_passes_it_on(machine: Machine) -> None:
     answer = chat(machine, "rude")
     assert (answer.status, answer.json["error"]["message"]) == (500, "the engine is rude")
     assert worker(machine, "rude")["state"] == "ready"
+
+
+def test_an_engine_on_a_port_is_reached_by_its_hive_and_by_nobody_else(machine: Machine) -> None:
+    put(machine, "/etc/rbee/engines.d/rude.conf.d/tcp.conf", ON_TCP)
+    serve_rude(machine, "rude", {"deltas": 3, "load_s": 1})
+    assert chat(machine, "rude", stream=True).text == "word0 word1 word2 "
+    assert chat(machine, "rude").text == "word0 word1 word2"
+    [unit_name] = worker_units(machine)
+    running = machine.run("systemctl", "status", "--no-pager", unit_name).stdout
+    assert "systemd-socket-proxyd" in running
+    assert "rude-engine" in machine.run("ps", "-o", "args=", "-p", str(main_pid(machine, unit_name))).stdout
+    refused = machine.run("curl", "--silent", "http://127.0.0.1:8080/health", check=False)
+    assert refused.returncode == 7, "a worker has a loopback of its own"
+    logged = machine.run("journalctl", "--quiet", "--output=cat", f"--unit={unit_name}").stdout
+    assert "Failed to connect" not in logged, logged
+    succeed(machine, "unserve", "rude")
+    assert_nothing_is_left(machine)
+    assert "socket-proxyd" not in machine.run("ps", "-eo", "args=").stdout

@@ -101,12 +101,12 @@ def test_a_wrong_file_is_refused_with_its_line_and_the_others_are_not(
 
 def test_what_is_wrong_in_an_addition_is_that_file_s(put: Put) -> None:
     put("usr/lib/rbee/engines.d/a.conf")
-    path = put("etc/rbee/engines.d/a.conf.d/10.conf", "[Engine]\nSocket=tcp\n")
+    path = put("etc/rbee/engines.d/a.conf.d/10.conf", "[Engine]\nSocket=udp\n")
 
     found = put.load()
 
     assert found.engines == {}
-    assert found.problems == (f"{path}:2: Socket= must be 'unix': an engine listens on a Unix socket",)
+    assert found.problems == (f"{path}:2: Socket= must be 'unix' or 'tcp'",)
 
 
 def test_a_name_that_is_none_and_what_cannot_be_read_are_problems(put: Put) -> None:
@@ -137,3 +137,14 @@ def test_a_user_s_own_come_before_the_machine_s(tmp_path: Path) -> None:
     own.write_text(GOOD)
 
     assert list(load(scope, tmp_path).engines) == ["a"]
+
+
+def test_an_engine_on_tcp_has_its_port(put: Put, tmp_path: Path) -> None:
+    path = put("etc/rbee/engines.d/a.conf", "[Engine]\nExec=/bin/a --port 80\nFormats=gguf\nSocket=tcp\n")
+    assert load(root=tmp_path).problems == (
+        f"{path}: with Socket=tcp, Exec= or Environment= must have the port, %p",
+    )
+    for line in ("Exec=/bin/a --port %p", "Environment=PORT=%p"):
+        put("etc/rbee/engines.d/a.conf.d/10.conf", f"[Engine]\n{line}\n")
+        assert load(root=tmp_path).problems == ()
+        assert load(root=tmp_path).engines["a"].socket == "tcp"

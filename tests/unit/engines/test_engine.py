@@ -44,10 +44,10 @@ def test_each_specifier_has_its_value_and_no_shell_sees_it() -> None:
     made = engine(Exec="/bin/x " + " ".join(f"%{one}" for one in SPECIFIERS) + " 'a %%b' $c")
 
     assert made.argv(TASK) == [
-        "/bin/x", "/run/rbee-worker/bee-1/model", "/run/rbee-worker/bee-1/engine.sock", "Bee 1", "4096",
-        "8192", "2", "6", "cpu", "0", "", "0.900", "a %b", "$c",
+        "/bin/x", "/run/rbee-worker/bee-1/model", "/run/rbee-worker/bee-1/engine.sock", "8080", "Bee 1",
+        "4096", "8192", "2", "6", "cpu", "0", "", "0.900", "a %b", "$c",
     ]  # fmt: skip
-    assert made.argv(CARD)[8:12] == ["gpu", "999", "GPU-1", "0.750"]
+    assert made.argv(CARD)[9:13] == ["gpu", "999", "GPU-1", "0.750"]
 
 
 def test_llama_server_is_told_all_that_it_would_size_to_the_whole_machine(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_environment_adds_up_and_an_empty_assignment_begins_anew() -> None:
         ("Formats", "gguf onnx", "unknown format 'onnx'"),
         ("Ready", "health", "must be the path"),
         ("Ready", "/a b", "must be the path"),
-        ("Socket", "tcp", "must be 'unix'"),
+        ("Socket", "udp", "must be 'unix' or 'tcp'"),
         ("Environment", "1A=x", "must be NAME=value"),
         ("Environment", "A", "must be NAME=value"),
         ("Estimate", "guess", "absolute path"),
