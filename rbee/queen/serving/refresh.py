@@ -29,6 +29,8 @@ class Refresher:
         self._refreshed = refreshed
         self._locks: dict[str, asyncio.Lock] = {}
         self._waiting: set[str] = set()
+        self._failures: dict[str, str] = {}
+        """The last failure of each hive that has not answered since: one that lasts is logged once."""
 
     def begin(self, hive_id: str) -> None:
         """Ask a hive soon, unless a request to it is waiting already."""
@@ -48,8 +50,11 @@ class Refresher:
                 client = await hive.reach()
                 answer = await client.workers(timeout=TIMEOUT)
             except RbeeError as error:
-                log.warning("the workers of hive %s are not known: %s", hive_id, error.message)
+                if self._failures.get(hive_id) != error.message:
+                    self._failures[hive_id] = error.message
+                    log.warning("the workers of hive %s are not known: %s", hive_id, error.message)
                 return
+            self._failures.pop(hive_id, None)
             hive.workload.came_with(work)
             self._known.take_all(hive_id, answer.workers, number)
         self._refreshed(hive_id)

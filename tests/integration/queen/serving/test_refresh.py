@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rbee.client.link import HiveClient
+from rbee.errors import HiveFailed
 from tests.integration.queen.serving.serving_hive import a_queen
 from tests.unit.wait import until
 
@@ -63,3 +65,25 @@ async def test_the_workers_of_a_hive_that_is_removed_are_forgotten(tmp_path: Pat
         await played.at_rest()
         played.queen.work.remove("localhost", {})
         await until(lambda: played.states() == ["asleep"])
+
+
+async def test_a_hive_that_cannot_say_its_workers_is_asked_again_and_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        asked = 0
+
+        async def fail(*_: object, **__: object) -> None:
+            nonlocal asked
+            asked += 1
+            raise HiveFailed("workers is missing")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(HiveClient, "workers", fail)
+            for count in (1, 2, 3):
+                await played.serving.refresher.refresh("localhost")
+                assert asked >= count
+        await played.serving.refresher.refresh("localhost")
+    assert caplog.text.count("the workers of hive localhost are not known: workers is missing") == 1
