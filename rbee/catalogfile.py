@@ -159,7 +159,7 @@ COMPATIBLE = frozenset({
     ("table", "former_credentials"), ("table", "token_authority"), ("table", "reports"),
     ("table", "models"), ("table", "learned"), ("table", "keys"),
 })  # fmt: skip
-"""What compatible.sql there creates, which a catalog of the release before lacks."""
+"""What compatible.sql in that folder creates, which a catalog of the previous release lacks."""
 
 SHOWN: Mapping[str, Any] = {
     "hives": HiveView, "tokens": TokenView, "audit": AuditEntry, "models": ModelView, "keys": KeyView,
@@ -192,7 +192,7 @@ def _check_rows(
     there |= {name for _, name in COMPATIBLE if name in present}
     for table in sorted(there & SHOWN.keys()):
         kinds = get_type_hints(SHOWN[table], include_extras=True)
-        # What is JSON counts as unknown if it is unreadable, and fails nothing.
+        # Without the columns of JSON: what is unreadable in them counts as unknown, and fails nothing.
         columns = [
             name
             for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")

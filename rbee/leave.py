@@ -11,8 +11,8 @@ from typing import NoReturn
 def leave(code: int) -> NoReturn:
     """End the process with this exit status, and its output written.
 
-    Python would take apart all its modules first. Whatever has an end of its own has been ended: programs
-    keep nothing for atexit(3).
+    An ordinary exit of Python would take apart all modules first. Whatever must be closed has been closed
+    by now: no program leaves that to atexit.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # it has been reported, or the stream is closed

@@ -31,7 +31,7 @@ GATEWAY_TCP_SOCKET_UNIT = "rbee-gateway-tcp.socket"
 ORPHANS_TIMER = "rbee-orphans.timer"
 WORKERS = "rbee-worker@*.service"
 FETCHES = "rbee-fetch@*.service"
-"""Patterns of the instances, for ListUnitsByPatterns."""
+"""Patterns of the instances, for rbee.systemd.links.running()."""
 
 TCP_SOCKETS = "queen-tcp"
 """FileDescriptorName= of TCP_SOCKET_UNIT."""

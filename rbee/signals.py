@@ -1,4 +1,4 @@
-"""The signals that end a program, and where one that comes has to wait."""
+"""The signals that end a program, and a context that delays them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def ending_put_off() -> Iterator[None]:
-    """One of ENDING that comes in this context takes effect after it."""
+    """Delay the signals of ENDING: the first that arrives in this context takes effect at its end."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are handled in the main thread alone
         return

@@ -61,7 +61,7 @@ def fingerprint(certificate: str) -> str:
 
 
 def has_fingerprint(certificate: str, wanted: str) -> bool:
-    """Is it a certificate in PEM, and has it this fingerprint?"""
+    """Is it a certificate in PEM with this fingerprint?"""
     try:
         return hmac.compare_digest(fingerprint(certificate), wanted)
     except BadInput:

@@ -1,4 +1,4 @@
-"""Runs in an emulated machine: does the commands that come over its console, one a line, and answers so."""
+"""Runs in an emulated machine: it runs the commands that come over its console, a line of JSON each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO, Any
 
 
 def answer(request: dict[str, Any], out: IO[bytes], lock: threading.Lock) -> None:
-    """Each in a thread of its own: one that does not end holds up no other."""
+    """Run a command and write its result, in a thread of its own: one that does not end delays no other."""
     done = subprocess.run(
         request["argv"], input=request["input"], capture_output=True, encoding="utf-8", errors="replace"
     )
@@ -22,7 +22,7 @@ def answer(request: dict[str, Any], out: IO[bytes], lock: threading.Lock) -> Non
 
 
 def main(console: str) -> None:
-    """The first line of ours says that we are there."""
+    """Serve a console. The first line that is written says that the agent runs."""
     with open(console, "rb") as requests, open(console, "wb") as out:
         tty.setraw(requests.fileno())
         lock = threading.Lock()

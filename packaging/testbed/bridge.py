@@ -123,7 +123,7 @@ class Link:
 
     def connect(self, leader: int) -> None:
         """Gives the machine's end its address: nothing in the machine has to, nor does DHCP."""
-        # Of the address, so that who knew an earlier machine of that name need not learn of another.
+        # Made from the address, so that neighbours that knew an earlier machine of that name reach this one.
         mac = "02:00:" + ipaddress.IPv4Address(self._address).packed.hex(":")
         ip("link", "set", "host0", "address", mac, inside=leader)
         ip("address", "add", f"{self._address}/{PREFIX}", "dev", "host0", inside=leader)
@@ -141,13 +141,13 @@ class Link:
         ip("link", "set", self._name, "down")
 
     def mend(self) -> None:
-        """Returns when the bridge forwards again."""
+        """Restores the link; returns when the bridge forwards again."""
         self._is_cut = False
         ip("link", "set", self._name, "up")
         self._await_forwarding()
 
     def _await_forwarding(self) -> None:
-        # The kernel has a worker see to it that an end that is up becomes a port that forwards.
+        # A worker of the kernel makes an end that is up a port that forwards, a moment later.
         deadline = time.monotonic() + LINK_SECONDS
         state = Path(f"/sys/class/net/{self._name}/brport/state")
         while state.read_text().strip() != FORWARDING:

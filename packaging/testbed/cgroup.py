@@ -8,7 +8,7 @@ from testbed.host import MachineError, why_not
 
 
 class Cgroup:
-    """A cgroup for one machine: with --keep-unit machines would else share one, units and all."""
+    """A cgroup for one machine: with --keep-unit they would otherwise share one, units included."""
 
     def __init__(self, name: str) -> None:
         self._hierarchies = cgroup_mounts()
@@ -46,7 +46,7 @@ def remove_cgroup(path: Path) -> None:
         except FileNotFoundError:
             return  # another run may have removed it meanwhile
         except OSError:
-            # Busy for a moment after its last process has gone; nothing that rmdir heeds tells when.
+            # Busy for a moment after its last process has gone; nothing signals the end of that.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

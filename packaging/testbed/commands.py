@@ -36,7 +36,7 @@ class Runs(ABC):
 
         groups: the supplementary groups of a login from before the user's groups changed; () is none.
         With check an exit code other than 0 is a MachineError with what the command said. After a signal
-        the exit code is 128 and its number, as in a shell.
+        the exit code is 128 + its number, as in a shell.
         """
         seconds = self.RUN_SECONDS if timeout is None else timeout
         done = self._run(argv, as_user(argv, user, groups, env or {}, self._passwd()), input, seconds)
@@ -122,7 +122,7 @@ class Commands(Runs):
         script = ["script", "--quiet", "--return", "--command", f"exec {quoted}", "/dev/null"]
         env = {"TERM": os.environ.get("TERM", "dumb")}
         settings = termios.tcgetattr(0) if os.isatty(0) else None
-        # In this session, as the terminal is its; script passes Ctrl-C on as a key.
+        # In this session, which has the terminal; script passes Ctrl-C on as a key.
         process = subprocess.Popen(self._inside(script, user, None, env), text=True)
         try:
             return process.wait()
@@ -134,7 +134,7 @@ class Commands(Runs):
                 termios.tcsetattr(0, termios.TCSADRAIN, settings)
 
     def copy_in(self, path: Path, inside: str) -> None:
-        """A file or a directory, to the full path named, owned by root."""
+        """Copy a file or a directory to the full path `inside`, owned by root."""
         # Not through /proc/PID/root: an absolute symlink in there would lead back out.
         pack = ["tar", "--create", "--owner=0", "--group=0", "--directory", str(path.parent), "--", path.name]
         unpack = """
@@ -173,7 +173,7 @@ class Commands(Runs):
         return [*enter, *command]
 
     def _end_commands(self) -> None:
-        """Of those that popen started what has not ended with the machine."""
+        """End the commands that popen started and that have not ended with the machine."""
         for process in self._entered:
             if process.poll() is None:
                 kill_inside(process)

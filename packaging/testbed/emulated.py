@@ -96,7 +96,7 @@ class EmulatedMachine(Runs, Lifetime):
         deadline = time.monotonic() + timeout
         self._line.sendall(json.dumps(request).encode() + b"\n")
         answer: dict[str, Any] = {}
-        while answer.get("id") != number:  # the one to a command before may have come too late
+        while answer.get("id") != number:  # a late one to an earlier command may come first
             answer = self._answer(deadline, f"end {' '.join(argv)}")
         return subprocess.CompletedProcess(argv, answer["code"], answer["out"], answer["err"])
 
@@ -117,7 +117,7 @@ class EmulatedMachine(Runs, Lifetime):
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """And wait for its group: a User Mode Linux has its processes in it, which end a moment later."""
+    """Kill it, and wait for its process group: a User Mode Linux has more, which end a moment later."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -131,7 +131,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 class UserModeMachine(EmulatedMachine):
     """A Debian under its own systemd and Debian's User Mode Linux: one processor, and no PCI.
 
-    It has what basic.target starts, sockets among it, and then what a test starts.
+    It runs what basic.target starts, sockets included, and then what a test starts.
     """
 
     TARGET = """\
@@ -172,7 +172,7 @@ ExecStart=/usr/bin/python3 /{AGENT_INSIDE} /dev/ttyS0
         mount = f"mount -t hostfs -o {self._tree} none /lower"
         start.write_bytes(initramfs(modules, files, mount, "/sbin/init"))
         return [
-            # Where the file is that is its memory; a container's /dev/shm may be too small.
+            # For the file that is its memory; a container's /dev/shm may be too small.
             *("env", f"TMPDIR={scratch}"),
             *("linux.uml", f"umid={self._name}", f"uml_dir={scratch}/", f"mem={self._memory_mib}M"),
             *(f"initrd={start}", "con=null", "con0=null,fd:1", f"ssl0=fd:{line}", "quiet", "panic=-1"),
@@ -237,5 +237,5 @@ exec /usr/bin/python3 /{AGENT_INSIDE} /dev/hvc0
         ]
 
     def load_modules(self) -> None:
-        """From now on its cards have drivers."""
+        """Load the modules, so that its cards have drivers."""
         self.run("sh", "-ec", "for module in /modules/*.ko; do /modules/busybox insmod $module; done")

@@ -41,14 +41,14 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """Of a package linux-image-…"""
+        """The file to boot, if the package is a linux-image-…"""
         [image] = self._folder.glob("boot/vmlinuz-*")
         return image
 
     def modules(self, names: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, bytes]:
-        """These and those that they need, in the order in which they can be loaded.
+        """These modules and those that they need, by name, in the order in which they can be loaded.
 
-        Without those that are loaded already, or built in.
+        Built-in ones are left out, and those in `without`, which are loaded already.
         """
         seen = self._built_in | set(without)
         found: dict[str, bytes] = {}
@@ -84,9 +84,9 @@ def _normal(name: str) -> str:
 
 
 def initramfs(modules: Mapping[str, bytes], files: Mapping[str, bytes], mount: str, first: str) -> bytes:
-    """It loads the modules, mounts the root by that command on /lower, and runs the first program there.
+    """An initramfs that loads the modules, mounts the root with `mount` on /lower, and runs `first` there.
 
-    The root has a layer in RAM over it, and in that the files, by their paths, and /modules/busybox.
+    Over the root is a layer in RAM, which has the files, by their paths, and /modules/busybox.
     """
     busybox = BUSYBOX.read_bytes()
     content = {"init": INIT.format(mount=mount, first=first).encode()}
@@ -97,7 +97,7 @@ def initramfs(modules: Mapping[str, bytes], files: Mapping[str, bytes], mount: s
 
 
 def _cpio(folders: Iterable[str], files: Mapping[str, bytes]) -> bytes:
-    """In the format 'newc', which the kernel unpacks; the files may all be run."""
+    """An archive in the format 'newc', which the kernel unpacks; all files are executable."""
     parents = {str(parent) for path in files for parent in Path(path).parents} | set(folders)
     entries = [(name, stat.S_IFDIR | 0o755, b"") for name in sorted(parents - {"."})]
     entries += [(name, stat.S_IFREG | 0o755, body) for name, body in files.items()]

@@ -24,7 +24,7 @@ class Layers:
 
     @property
     def enter(self) -> list[str]:
-        """What a command line that is to see them begins with."""
+        """The beginning of a command line that is to see them."""
         return ["nsenter", f"--target={self._holder.pid}", "--mount", "--root", "--wd", "--"]
 
     def remove(self) -> None:
@@ -32,7 +32,7 @@ class Layers:
         end(self._holder)
 
     def write_names(self, hostname: str, names: Mapping[str, str]) -> None:
-        """The hostname, and these addresses by hostname as /etc/hosts, whether the machine runs or not."""
+        """Write the hostname, and these addresses as /etc/hosts, whether the machine runs or not."""
         etc = Path(f"/proc/{self._holder.pid}/root{self.root}/etc")
         lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost"]
         lines += [f"{address}\t{name}" for name, address in names.items()]

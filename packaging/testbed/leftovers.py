@@ -13,7 +13,7 @@ from testbed.host import MachineError, family, ip
 
 
 def left_behind(pid: int) -> list[str]:
-    """What there is now of the machines of that process: processes, those holding mounts too, and so on."""
+    """What is left of that process's machines: processes, also if they only hold mounts, cgroups, …"""
     prefix = family(pid)
     left = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -31,7 +31,7 @@ def left_behind(pid: int) -> list[str]:
 
 
 def sweep() -> None:
-    """Removes what machines have left whose owner was killed, and which have ended themselves since."""
+    """Removes what is left of machines that have ended, and whose owner was killed."""
     for files in Path(tempfile.gettempdir()).glob("rbee-*"):
         if not (owned := re.fullmatch(r"(rbee-(\d+)-[0-9a-f]{6})-\w{8}", files.name)):
             continue
@@ -46,7 +46,7 @@ def sweep() -> None:
 
 
 def _has_ended(owner: int) -> bool:
-    """Also all machines that the process had."""
+    """Have the process and all of its machines ended?"""
     return not Path(f"/proc/{owner}").exists() and not any(
         what.startswith("process ") for what in left_behind(owner)
     )

@@ -83,5 +83,5 @@ def become_guest(machine: Machine, limits: Limits) -> None:
 
 
 def ask_guest(machine: Machine, *argv: str) -> str:
-    """What a command says that the guest's own systemd starts; one that comes from outside is of the host."""
+    """The output of a command that the guest's systemd starts; one started from outside sees the host's."""
     return machine.run("systemd-run", "--quiet", "--pipe", "--wait", *argv).stdout

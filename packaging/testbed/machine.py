@@ -83,7 +83,7 @@ class Machine(Commands, Lifetime):
         super().__exit__(kind, error, trace)
 
     def _add_journal_to(self, error: Exception) -> None:
-        """The machine's last words, as a note: nobody can ask it any more where the error is shown."""
+        """Add the end of its journal as a note: the machine has gone when the error is shown."""
         try:
             told = self.run(
                 "journalctl", "--boot", "--no-pager", "--lines=60", "--output=short-precise"
@@ -120,7 +120,7 @@ class Machine(Commands, Lifetime):
         self._wait_end("power off")
 
     def reboot(self) -> None:
-        """Keeps what was written, volatile or not."""
+        """Reboots the machine, which keeps what was written, volatile or not."""
         self.run("systemctl", "reboot", check=False)
         self._wait_end("go down for the reboot")
         self._boot()
@@ -145,7 +145,7 @@ class Machine(Commands, Lifetime):
         self._link.cut()
 
     def mend(self) -> None:
-        """Returns when the bridge forwards again."""
+        """Restores the link; returns when the bridge forwards again."""
         assert self._link
         self._link.mend()
 

@@ -30,7 +30,7 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[int]:
 
 
 def tied_to_us() -> list[str]:
-    """A command prefix by which the machine ends even if we are killed; only in the main thread."""
+    """A command prefix by which the machine ends even if we are killed; [] except in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return []
     return ["setpriv", "--pdeathsig=TERM", "--"]
@@ -45,7 +45,7 @@ def children(pid: int) -> list[int]:
 
 
 def members(group: int) -> list[int]:
-    """The pids of a process group, but for zombies."""
+    """The pids of a process group, without zombies."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -53,7 +53,7 @@ Parcels = asyncio.Queue[tuple[float, bytes | None]]
 
 
 class Relay(Lifetime):
-    """Relays from with to its end, in a thread of its own; what is connected at the end is reset."""
+    """Relays while its context is entered, in a thread of its own; connections left at its end are reset."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class Relay(Lifetime):
         self.delay = delay
         self.loss = loss
         self.address = listen_address
-        """With the port that was free if 0 was given."""
+        """With the port that was chosen if 0 was given."""
         self.accepted = 0
-        """Connections, ever."""
+        """Connections, in all."""
         self.lost = 0
-        """Segments; they, and what is behind them, come late."""
+        """Segments, in all; they, and what is behind them, come late."""
         self._target = target
         self._seed = seed
         self._ways = {"up": _Way(), "down": _Way()}
@@ -86,12 +86,12 @@ class Relay(Lifetime):
 
     @property
     def up_bytes(self) -> int:
-        """Handed to the target."""
+        """Bytes that were passed to the target, in all."""
         return self._ways["up"].bytes
 
     @property
     def down_bytes(self) -> int:
-        """Handed back to who connected."""
+        """Bytes that were passed back to clients, in all."""
         return self._ways["down"].bytes
 
     def _start(self) -> None:

@@ -51,7 +51,7 @@ class _Size(NamedTuple):
 
 
 def says(sentence: str, *, name: str = "tiny", context: int = 2048) -> bytes:
-    """Return a model that answers this sentence, in which each word is there once."""
+    """Return a model that answers this sentence; ValueError if a word is in it twice."""
     words = [word.replace(" ", "\u2581") for word in re.findall(r" ?[^ ]+", sentence)]
     if len(set(words)) != len(words):
         raise ValueError(f"each word may be there once: {sentence!r}")

@@ -132,7 +132,7 @@ class NoHistory(MachineError):
 
 
 class Trees:
-    """The trees in a cache directory. What is in use, from with to its end, no other run prunes."""
+    """The trees in a cache directory. While the context is entered, no other run prunes what it uses."""
 
     def __init__(self, cache: Path, *, say: Say = lambda line: None) -> None:
         self._cache = cache
@@ -197,7 +197,7 @@ class Trees:
         return self._get(name, build, family=f"debian-{suite}-", keep=KEPT_DEBIAN)
 
     def kernel(self, suite: str) -> Kernel:
-        """The suite's own, for an emulated machine."""
+        """The suite's own kernel, for an emulated machine."""
         base = self.base(suite)
 
         def build(folder: Path) -> None:
@@ -248,7 +248,7 @@ class Trees:
         return sorted(debs.glob("*.deb"))
 
     def previous(self, suite: str) -> Path:
-        """As installed, with the release before: a family of its own, however often this one is built."""
+        """As installed(), with the release before; newer trees of this release do not displace it."""
         return self._installed(suite, self.previous_debs(), family="previous", people=("ada", "mallory"))
 
     def installed(self, suite: str, debs: Collection[Path]) -> Path:
@@ -407,7 +407,7 @@ def _apt(base: Path, scratch: Path, *commands: list[str]) -> None:
         "Dir::State::extended_states": "/dev/null",
         "Dir::State::lists": f"{scratch}/lists",
         "Dir::State::status": f"{base}/var/lib/dpkg/status",
-        # Of a user who may read neither the scratch folder nor the base.
+        # Not _apt, who may read neither the scratch folder nor the base.
         "APT::Sandbox::User": "root",
     }
     binary = (base / "etc/apt/sources.list").read_text()
@@ -461,13 +461,13 @@ def _furnish(tree: Path, *, hostname: str) -> None:
     # hide a package that does not enable its own.
     (tree / "etc/machine-id").write_text(f"{secrets.token_hex(16)}\n")
     (tree / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
-    # Only who wants ssh starts it, after ssh-keygen -A: no boot waits for it, and no two machines from this
-    # tree have the same keys.
+    # Only a test that needs ssh starts it, after ssh-keygen -A: no boot waits for it, and no two machines
+    # from this tree have the same keys.
     (tree / "etc/systemd/system/multi-user.target.wants/ssh.service").unlink(missing_ok=True)
     for key in (tree / "etc/ssh").glob("ssh_host_*_key*"):
         key.unlink()
-    # Nobody is asked for a password there, and what they watch with is scarce: some hundred inotify
-    # instances for all machines of this computer.
+    # Nobody is asked for a password there, and each of these watches with an inotify instance, of which
+    # this computer has about a hundred for all machines.
     for unit in ("console", "wall"):
         (tree / f"etc/systemd/system/systemd-ask-password-{unit}.path").symlink_to("/dev/null")
     # Each installation would index the manual pages anew.
@@ -475,8 +475,8 @@ def _furnish(tree: Path, *, hostname: str) -> None:
 
 
 def _mend_polkit(tree: Path) -> None:
-    """polkit 122 of Debian 12 misses the end of one in some thousand of its rules' threads, which signals it
-    before polkit waits for that, and then answers 15 s late. On one CPU, first in first out, the thread runs
+    """polkit 122 of Debian 12 runs rules in a thread. Once in some thousand times this signals its end before
+    polkit waits for that, and polkit answers 15 s late. On one CPU, first in first out, the thread runs
     only once polkit waits. operators.md tells people the same; 126 of Debian 13 is without that fault."""
     folder = tree / "etc/systemd/system/polkit.service.d"
     folder.mkdir(parents=True)

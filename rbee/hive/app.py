@@ -42,7 +42,8 @@ def build(
 ) -> Router:
     """Return the hive's app. `detect` and `leave` may block; `stop` returns, and this process then ends.
 
-    `leave` forgets a remote queen, and does the same; None for the local one. `more` are other parts' routes.
+    `leave` forgets a remote queen and then stops likewise; None for the local one. `more` are the routes of
+    other parts.
     """
 
     async def health(_request: Request) -> HiveHealth:

@@ -48,14 +48,14 @@ DOUBT_AFTER = 3
 """Connections in a row that broke in their handshake, after which the certificate is checked."""
 
 DOUBT_SURE = 4
-"""Times in a row that the queen must answer without the certificate and break off with it: of many hives
-behind one address that dial at once it breaks off some, whatever their certificate."""
+"""Times in a row that the queen must answer without the certificate and break off with it: if many hives
+behind one address dial at once, it breaks off some of them, whatever their certificate."""
 
 REFUSALS = (ClonedHive, NotPermitted, UnknownHive, VersionSkew, WrongQueen)
 
 
 class Dialler:
-    """Keeps the connection of `offer`, over which the queen asks `app`.
+    """Keeps the connection of `offer`, over which the queen sends requests to `app`.
 
     `find_queen_to_strangers` returns the queen's address without this hive's certificate.
     """
@@ -135,7 +135,7 @@ class Dialler:
             wait = REFUSED_WAIT
         elif self._clock() - alone_since > PATIENT_AFTER:
             wait = PATIENT_WAIT
-        # Half of it at random, so that the hives of a queen who comes back do not all dial at once.
+        # Half of it at random, so that the hives of a queen that comes back do not all dial at once.
         return wait * random.uniform(0.5, 1)
 
     async def _hold(self) -> None:

@@ -1,6 +1,6 @@
-"""rbee-hive-join: takes up an invitation while the hive runs on, which is not touched if that fails.
+"""rbee-hive-join: takes up an invitation while the hive runs, and changes nothing for the hive if that fails.
 
-What came of it is the hive's when it next starts; see rbee.hive.membership.
+The hive uses the new membership from its next start on; see rbee.hive.membership.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from rbee.wire.types import Host, Limit, MachineId, Name, Port
 WHERE_SHE_IS = f"For the queen's address, on its machine: {REMOTE.rbeectl('tcp status')}"
 
 APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
-"""Makes of a machine-id an id that says nothing of it (sd_id128_get_machine_app_specific(3))."""
+"""Makes an id from a machine-id without revealing it (sd_id128_get_machine_app_specific(3))."""
 
 
 @dataclass(frozen=True)

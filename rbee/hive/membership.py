@@ -75,7 +75,7 @@ class Membership:
 
 
 class Memberships:
-    """In the hive's state directory."""
+    """The memberships in a hive's state directory."""
 
     def __init__(self, folder: Path, scope: Scope = SYSTEM) -> None:
         self._scope = scope

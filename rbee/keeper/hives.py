@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 
 
 class Hives:
-    """Reads the hives. Methods raise NotRunning if the queen is not awake, unless they require that it is."""
+    """Reads the hives. NotRunning if the queen is not awake; methods for an awake queen do not check that."""
 
     def __init__(self, queen: Queen) -> None:
         self._queen = queen

@@ -27,11 +27,11 @@ class Interrupts:
         self._raises = False
 
     def take_over(self) -> None:
-        """Begin. It does not end, as a signal could come between two handlers; see let_go()."""
+        """Install the handlers. They stay: a signal could come while they are removed; see let_go()."""
         self._raises = True
         sys.unraisablehook = self._end
         for number in ENDING:
-            # By nohup(1), or by a script's shell for a command in the background.
+            # Set by nohup(1), or by a script's shell for a command in the background.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._come)
 

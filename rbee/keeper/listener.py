@@ -66,7 +66,7 @@ def closed_tcp(bus: Bus, root: Path = Path("/")) -> ClosedTcp | None:
 
 
 def port_holders(bus: Bus, unit: str, root: Path = Path("/")) -> tuple[list[str], list[str]]:
-    """The addresses of a TCP socket unit, and who has their ports, such as 'process 7 (nc) … has port 80'."""
+    """A TCP socket unit's addresses, and the holders of their ports: 'process 7 (nc) … has port 80'."""
     addresses = [address for kind, address in bus.listen_addresses(unit) if kind == "Stream"]
     ports = {int(port) for address in addresses if (port := address.rpartition(":")[2]).isdecimal()}
     return addresses, [

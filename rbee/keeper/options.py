@@ -1,4 +1,4 @@
-"""The options that verbs share. Each is kept in the session, before the verb or after it."""
+"""The options that verbs share. Each may come before the verb or after it, and is kept in the session."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def new_login(group: str) -> str:
 
 
 def standing(name: str, user: str | None = None) -> Standing:
-    """Whether a user is in a group; None asks for this process, whose login may be older than that.
+    """Whether a user is in a group; None asks about this process.
 
     'not-yet' means that the user database has the membership, and this login does not.
     """

@@ -27,7 +27,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     sockets, remote_sockets = _sockets(scope)
     control = Control(scope)
     if uid_of(scope.hive_user) is not None:
-        control.prepare()  # she is mostly woken for her hive
+        control.prepare()  # the queen is mostly started for its hive
     site = Site(
         scope,
         state_directory(scope.queen_state),

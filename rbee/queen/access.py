@@ -65,7 +65,10 @@ class TcpAccess:
         return await self.view()
 
     async def view(self) -> Tcp:
-        """Return whether TCP is enabled, the addresses listened on, and the state of the keys."""
+        """Return whether TCP is enabled, the addresses listened on, and the state of the keys.
+
+        Raises RbeeError if the queen's certificate cannot be read.
+        """
         names = [listener.getsockname() for listener in self._sockets]
         authority = self._authority
         is_made = authority is not None and (self._folder / "tls" / "queen.crt").exists()

@@ -31,8 +31,8 @@ QUEEN_LIFE = timedelta(days=90)
 """Validity of the queen's certificate; like a hive's it is renewed after two thirds of that."""
 
 HIVE_LIFE = timedelta(days=365)
-"""Validity of a hive's: long, as the catalog decides which hives are accepted, and a machine may be off
-for four months."""
+"""Validity of a hive's certificate: long, as the catalog decides which hives are accepted, and a machine may
+be off for four months."""
 
 CLOCKS = timedelta(hours=1)
 """How far a hive's clock may be behind the queen's: certificates are valid from this long ago."""
@@ -174,7 +174,7 @@ class Authority:
         return True
 
     def _has_own(self, until: Callable[[str], datetime]) -> bool:
-        """Is there a certificate by this CA with its key, and is the time that `until` returns ahead?"""
+        """Is there a certificate by this CA with its key, and is the time from `until` in the future?"""
         from cryptography import x509
 
         certificate, key = self._own

@@ -1,7 +1,7 @@
 """The events that the feed keeps: the last ones of all, and older ones of operators.
 
-Limits: KEPT events and KEPT_SIZE bytes of them; of those before them what operators did, so that no machine
-pushes that out: OPERATORS_KEPT and OPERATORS_SIZE.
+Limits: the last KEPT events, of at most KEPT_SIZE bytes; of those before them only what operators did, at
+most OPERATORS_KEPT events of OPERATORS_SIZE bytes. Events of machines do not displace these.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Numbered = tuple[int, bytes]
 
 
 class Backlog:
-    """Lines of events, numbered from 1; `daemons` are the uids that are no operators'."""
+    """Lines of events, numbered from 1; `daemons` are the uids that are not operators'."""
 
     def __init__(self, daemons: Collection[int] = ()) -> None:
         self.number = 0
-        """Of the last event."""
+        """The last event's number."""
         self._daemons = frozenset(daemons)
         self._lines: deque[bytes] = deque()
         self._size = 0
@@ -53,13 +53,16 @@ class Backlog:
         return chain(reversed(self._lines), (line for _, line in reversed(self._operators)))
 
     def after(self, number: int) -> Numbered | None:
-        """Return the next event that is kept after the one of that number."""
+        """Return the next event that is kept after the one of that number.
+
+        None if it is the last; or if it is before `oldest`, and no event of an operator is kept between them.
+        """
         if number >= self.oldest:
             return None if number >= self.number else (number + 1, self._lines[number - self.oldest])
         return next((one for one in self._operators if one[0] > number), None)
 
     def before(self, since_ms: int) -> int:
-        """Return the number of the event before the first that is not older, in milliseconds of the epoch."""
+        """Return the number before that of the first kept event at `since_ms` (since the epoch) or later."""
         for number, line in self._operators:
             if _at_ms(line) >= since_ms:
                 return number - 1
@@ -87,7 +90,7 @@ class Backlog:
             self.append(line)
 
     def could_keep(self, numbers: Sequence[int], events: Sequence[Mapping[str, Any]]) -> bool:
-        """Could a backlog have kept these? Where numbers are left out, only operators' events are before."""
+        """Could a backlog have kept these? Before a gap in the numbers there are only operators' events."""
         ends = [at for at, (one, following) in enumerate(pairwise(numbers)) if following != one + 1]
         before = events[: ends[-1] + 1] if ends else []
         rise = all(one < following for one, following in pairwise(numbers))

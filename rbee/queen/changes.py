@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Changes:
-    """Wakes everybody who waits, at each change, in the order in which they came; it calls `heard` before."""
+    """At each change calls `heard`, then wakes everybody who waits, in the order in which they came."""
 
     def __init__(self, heard: Callable[[], None] = lambda: None) -> None:
         self._heard = heard
@@ -22,7 +22,7 @@ class Changes:
                 waiting.set_result(None)
 
     async def wait(self, timeout: float) -> None:
-        """Wait for a change, or for so many seconds."""
+        """Wait for a change, at most `timeout` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._next()

@@ -2,9 +2,9 @@
 
 The journal keeps them too, for longer, but members of the group rbee may not read the journal.
 
-Limits: what a Backlog keeps; WATCHERS readers at once. A reader has no buffer of its
-own, only a position among the kept events: one that is too slow gets a gap event, and one that takes
-nothing for rbee.server.connection.SEND_TIMEOUT is disconnected.
+Limits: what a Backlog keeps; WATCHERS readers at once. A reader has no buffer of its own, only a position
+among the kept events: one that is too slow gets a gap event, and one that takes nothing for
+rbee.server.connection.SEND_TIMEOUT is disconnected.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class FeedFile:
 
     @property
     def is_long(self) -> bool:
-        """Has the file twice what is kept, and is due for rewrite()?"""
+        """Does the file have twice what is kept, and is due for rewrite()?"""
         return self._count >= 2 * backlog.KEPT or self._size >= 2 * backlog.KEPT_SIZE
 
     def load(self) -> list[bytes]:

@@ -67,7 +67,7 @@ class Fleet:
         hives.when_removed(self._forget)
 
     async def load(self) -> None:
-        """Learn the credentials of the hives; tokens of a CA that was replaced are revoked."""
+        """Learn the credentials of the hives, and revoke the tokens of a CA that was replaced."""
         for hive in self._hives.remote():
             self._learn(hive.standing.row)
         try:

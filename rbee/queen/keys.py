@@ -41,7 +41,7 @@ SHOWN_MAX = 5
 
 @dataclass
 class _Key:
-    """A key, and what is not in the audit yet of its use."""
+    """A key, and its uses that are not in the audit yet."""
 
     row: KeyRow
     is_written: bool = True
@@ -131,7 +131,7 @@ class ClientKeys:
     ) -> KeyRow:
         """Return the key whose text has this SHA-256, in hexadecimal digits, if it is valid for the model.
 
-        With `counts`, and a model, this is a use, by a client at `address`. Raises BadKey if the key is not
+        With `counts` and a model this is a use, by a client at `address`. Raises BadKey if the key is not
         known, has expired, or is revoked, and KeyNotForModel.
         """
         hint = f"On the queen's machine: {self._scope.rbeectl('key create NAME')}"

@@ -67,11 +67,11 @@ if TYPE_CHECKING:
     from rbee.queen.serving.parts import Parts
 
 PREPARE_AFTER = 0.1
-"""Seconds from the start until what requests to a hive need is imported: a hive starts meanwhile."""
+"""Seconds after the start when the modules for requests to a hive are imported: a hive starts meanwhile."""
 
 
 class Site(NamedTuple):
-    """Where a queen runs: its scope, its state directory, the local hive's socket, and who controls its unit.
+    """Where a queen runs: its scope, its state directory, the local hive's socket, and its unit's Control.
 
     Events are kept in the file `feed`, or in RAM if that is None. `sockets` are Unix sockets; without
     `remote_sockets` the queen does not serve TCP. `find_hive_uid` returns the uid of the local hive's user,
@@ -97,7 +97,7 @@ class Site(NamedTuple):
         return {uid for uid in uids if uid is not None}
 
     def admission(self) -> Admission:
-        """Who may use which route."""
+        """Return who may use which route."""
         return Admission(
             self.find_hive_uid(),
             self.find_hive_uid,

@@ -26,8 +26,8 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> None:
     """Return once the queen's restart is queued, or is not needed any more.
 
     Waits as long as the port is taken: this unit is part of the queen's (PartOf=) and stops with it. If the
-    queen dies it waits on, to be restarted with the queen: the socket that fails again starts nothing (252),
-    as it has failed already.
+    queen dies it keeps waiting, and is restarted with the queen: the socket unit, if it fails again, does not
+    start this one (systemd 252), as it is in the state failed already.
     """
     with Bus(scope) as bus:
         queen, listener = bus.unit(QUEEN_UNIT), bus.unit(TCP_SOCKET_UNIT)

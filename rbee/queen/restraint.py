@@ -1,8 +1,8 @@
 """Rate limits: how much of the queen's time and records one machine may use.
 
-A machine that is not an operator's may lie, as fast as the network carries it. So what a machine causes
-beyond a beat is counted, by name for a hive and by address for an unauthenticated peer, and a repeated
-line is narrated a few times and then once a minute with a count.
+A machine that is not an operator's may send false data, as fast as the network allows. What a machine causes
+beyond a beat is therefore counted, by name for a hive and by address for an unauthenticated peer, and a
+repeated line is narrated a few times and then once a minute with a count.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STREAMS = Bound(30, 10.0)
 """Connections of a hive."""
 
 DETECTIONS = Bound(20, 10.0)
-"""Requests to a hive for its devices because a beat reports a change. An honest hive beats every 15 s."""
+"""Requests to a hive for its devices because a beat reports a change. By default a hive beats every 15 s."""
 
 LINES = Bound(128, 5.0)
 """Lines of a hive that are passed on to the events and to a story."""
@@ -135,7 +135,7 @@ class Folded:
             del self._windows[key]
             return
         self._narrate_count(window)
-        # Another window follows: no line is narrated as it comes until one was quiet.
+        # Another window follows: until one passes without lines, none is narrated as it comes.
         window.timer = asyncio.get_running_loop().call_later(WINDOW, self._is_over, key)
 
     def _narrate_count(self, window: _Window) -> None:

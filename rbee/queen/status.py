@@ -13,7 +13,7 @@ from rbee.wire.hives import State
 class StatusLine(Narrator):
     """The number of hives in each state, and the last line of a running job.
 
-    `trouble` is why no hive can reach the queen; '' if that is not so.
+    `trouble` is why no remote hive can reach the queen; '' if they can.
     """
 
     def __init__(self, notifier: Notifier, tally: Counter[State], jobs: Jobs) -> None:

@@ -38,8 +38,8 @@ def build_app(
 ) -> Router:
     """Return an app of the route table's handlers; a handler returns a shape, or a Response.
 
-    The OpenAPI document is made from the same table, so that the two cannot differ. The app is only
-    a router: its endpoints turn errors into answers, as Starlette's middleware for that loads its HTML pages.
+    The OpenAPI document is made from the same table, so that the two cannot differ. The app is only a router
+    whose endpoints turn errors into answers: Starlette's middleware for that would load its HTML pages.
     """
 
     @cache

@@ -44,7 +44,7 @@ SEND_TIMEOUT = 30.0
 """Seconds within which a client must take what is sent to it."""
 
 LINGER = 1.0
-"""Seconds for which a refused client may continue to send, as it may not read the answer before."""
+"""Seconds for which a refused client may continue to send, as it may read the answer only after that."""
 
 IDLE_TIMEOUT = 75.0
 """Seconds that a connection is kept between two requests."""
@@ -75,7 +75,7 @@ class Connection(HttpToolsProtocol):
     """Bytes waiting to be sent above which SEND_TIMEOUT counts."""
 
     BODY_SECONDS: float | None = None
-    """A class of connections that has another BODY_TIMEOUT has it here."""
+    """Replaces BODY_TIMEOUT in a subclass that sets it."""
 
     answer_to: Callable[[RbeeError], bytes] = staticmethod(lambda error: _problem(error))
     """Returns the whole answer to a request that no app gets."""
@@ -286,14 +286,14 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         self._is_refused = True
         if self.cycle is not None:
-            # For the handler of the request the client has disconnected.
+            # To the handler of the request, the client has disconnected.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         _cancel(self._patience)
         self._patience = self.loop.call_later(LINGER, self.transport.abort)
 
     def _may_answer(self) -> bool:
-        """Would the client take an answer now for that to the request being received?"""
+        """Would the client take what is sent now for the answer to the request being received?"""
         if self.pipeline:
             return False
         if self.cycle is None:

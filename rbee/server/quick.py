@@ -31,7 +31,7 @@ the app is to answer."""
 class QuickConnection(UpgradingConnection):
     """A connection with quick answers, to requests that come while nothing else of it is under way.
 
-    Whatever else is the app's, and so is what no quick answer is found for: it gets the request as it came.
+    All other requests, and those for which no quick answer is found, go to the app unchanged.
     """
 
     def __init__(self, *arguments: Any, quick: Mapping[tuple[bytes, bytes], Quick], **options: Any) -> None:
@@ -92,7 +92,7 @@ class QuickConnection(UpgradingConnection):
             quick is not None
             and not self.pipeline
             and (self.cycle is None or self.cycle.response_complete)
-            and not self.flow.write_paused  # a client that does not read has the app wait for it
+            and not self.flow.write_paused  # the app waits for a client that does not read
             and not self.expect_100_continue
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()

@@ -33,7 +33,7 @@ class Growth:
             self._timer = asyncio.get_running_loop().call_soon(self._hand_out)
 
     async def wait(self, reading: Reading) -> bool:
-        """Wait until something could not be pushed to the reading; return whether that is a COMMENT."""
+        """Wait until there is something that is not pushed to the reading; return whether it is a COMMENT."""
         self._waiting[reading] = asyncio.get_running_loop().create_future()
         if self._timer is None:
             self._start_timer()

@@ -50,7 +50,7 @@ class UpgradingConnection(Connection):
             return
         self._peer = None
         protocol.give_back = partial(self._limits.give_back, peer)
-        # Not this class's method, which tells of an end; and an error, as None would close the connection.
+        # Not this class's method, which reports the end; and an error, as None would close the connection.
         Connection.connection_lost(self, ConnectionResetError())
         transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\n"

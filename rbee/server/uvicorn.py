@@ -43,7 +43,7 @@ BACKLOG = 4096
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: 0.32 and later raise SIGTERM again when they end.
 
-    And without its clock: ten times a second it looks whether to end, and it ends in steps of 0.1 s.
+    And without its clock, which checks ten times a second whether to end, and ends in steps of 0.1 s.
     Like that of uvicorn, shutdown() waits for requests in flight, for which _end() gives it GRACE.
     """
 

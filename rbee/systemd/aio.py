@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 READ_TIMEOUT = 25.0
-"""Seconds that systemd may take to answer a question beyond BUS_TIMEOUT, as systemctl gives it."""
+"""Seconds for which a call that had no answer within BUS_TIMEOUT is repeated; systemctl waits as long."""
 
 READ_AGAIN_AFTER = 0.1
-"""Seconds for the loop's other work, which has waited for a whole call, the watchdog's among it."""
+"""Seconds between two such calls, for the loop's other work, such as the watchdog's."""
 
 
 class AsyncBus:
@@ -75,7 +75,7 @@ class AsyncBus:
     # What is done to them
 
     async def ask_stop(self, unit: str) -> None:
-        """As Unit.ask_stop(), for who does not wait for the job's end."""
+        """As Unit.ask_stop(), for a caller that does not wait for the job's end."""
         try:
             await self._ask("stop", unit)
         except Stopping:

@@ -174,7 +174,7 @@ class Connection:
             )
 
     def ping_polkit(self) -> None:
-        """As ping(), for polkit: a property, as a thread of its library answers a ping while itself hangs."""
+        """As ping(), for polkit, by a property: its library's thread answers a ping even if polkit hangs."""
         with translated(f"asking {POLKIT}", self.scope):
             uninterrupted(
                 lambda: self._bus.get_property(

@@ -1,7 +1,7 @@
-"""What a daemon has systemd do, by units of root's that know what it may have done, and do nothing else.
+"""What a daemon has systemd do, through units of root's that permit the daemon this and nothing else.
 
-polkit is not told the mode of a job, and by its mode whoever may start one unit may cancel every job of the
-machine. So the daemons' users may do nothing over D-Bus.
+polkit does not learn the mode of a job, and there is a mode in which whoever may start one unit can cancel
+every job of the machine. So the daemons' users may do nothing over D-Bus.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _FAILED = "Call failed: "
 
 
 class NoAnswer(UnitFailed):
-    """The socket is not there, or has ended the connection: systemd does that to one that it is stopping."""
+    """The socket does not exist, or ended the connection without an answer, as while systemd stops it."""
 
 
 class Control:
     """The client of such a socket: a connection for each request, on which busctl(1) answers.
 
-    This one is the queen's, who may start and stop the hive, and stop everything.
+    This one is the queen's, which may start and stop the hive, and stop everything.
     """
 
     socket_unit = CONTROL_SOCKET_UNIT
@@ -61,13 +61,13 @@ class Control:
     def prepare(self) -> None:
         """Connect for the next request, which then need not wait until systemd has started its service.
 
-        That takes 20 ms; it is closed if there is no request within AHEAD_TIMEOUT seconds. In the event loop.
+        That takes 20 ms; it is closed if there is no request within AHEAD_TIMEOUT seconds.
         """
         ahead = socket.socket(socket.AF_UNIX)
         ahead.setblocking(False)
         try:
             ahead.connect(os.fspath(self.path))
-        except OSError:  # the request itself will say so
+        except OSError:  # the request itself will report it
             ahead.close()
             return
         self._ahead = ahead

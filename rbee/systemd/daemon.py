@@ -72,7 +72,7 @@ class Notifier:
         self._send("STOPPING=1", status)
 
     def extend(self, seconds: float) -> None:
-        """Ask for so much time from now on, if the unit's own timeout is too short for a start or a stop."""
+        """Ask for so many seconds from now on, if the unit's timeout is too short for its start or stop."""
         self._notifier.notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
 
     def alive(self) -> None:

@@ -89,7 +89,7 @@ def _errno(error: Any) -> int:
 
 
 def translate(doing: str, error: Any, scope: Scope = SYSTEM, timeout: float = BUS_TIMEOUT) -> RbeeError:
-    """The error of ours for one of pystemd's, of a call that had so many seconds."""
+    """The error of ours for one of pystemd's, of a call that had `timeout` seconds."""
     # pystemd makes a class of each D-Bus error it knows and leaves the rest to DBusBaseError,
     # which has the name.
     name = f"{type(error).__name__} {getattr(error, 'err_name', '')}"

@@ -9,7 +9,7 @@ from rbee.scope import SYSTEM, Scope
 
 
 def running(pattern: str, root: Path = Path("/"), scope: Scope = SYSTEM) -> list[str]:
-    """The units that match a pattern of glob(7) and have a process, from the same links."""
+    """The units that match a pattern of glob(7) and have a process."""
     folder = root / scope.runtime.parent.relative_to("/") / "systemd/units"
     return sorted(link.name.removeprefix("invocation:") for link in folder.glob(f"invocation:{pattern}"))
 

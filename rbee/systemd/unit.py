@@ -19,9 +19,9 @@ from rbee.text import shown_span
 class UnitState:
     """The state of a unit, with systemd's names (org.freedesktop.systemd1(5)).
 
-    `result` is empty for a unit that is neither service nor socket; the fields after it are only for
-    services. `since_us` is the time of the last change of `active`, in microseconds since 1970, 0 if it
-    never changed.
+    `result` is empty for a unit that is neither service nor socket; of the fields after it,
+    `condition_held` is only for sockets, the others only for services. `since_us` is the time of the last
+    change of `active` or `sub`, in microseconds since 1970, 0 if it never changed.
     """
 
     load: str

@@ -215,7 +215,7 @@ class Uplink(Frames):
             raise BadInput("a hive may send beats only")
         if self._taking is not None:
             raise BadInput("a hive must wait for the answer to a beat before it sends the next")
-        # One that does not read its acks has a task for each, and so may not send the next before.
+        # If the hive does not read its acks, a task takes the beat, and the next is refused until its end.
         if self._stalled is None and (ack := self._take_plain(frame)) is not None:
             self.send(ack)
         else:
@@ -332,7 +332,7 @@ class Uplinks:
         return self._open.get(hive_id)
 
     async def take(self, uplink: Uplink) -> None:
-        """Add a hive's connection in place of an earlier one; ClonedHive if another process lives there."""
+        """Add a hive's connection in place of an earlier one; ClonedHive if another process holds that."""
         old = self._open.get(uplink.hive_id)
         if old is not None and old.instance != uplink.instance:
             await self.check_free(uplink.hive_id, uplink.address)

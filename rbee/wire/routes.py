@@ -116,7 +116,10 @@ class RouteTable:
 
 
 class QueenRoutes(RouteTable):
-    """What the queen serves. The hive's user may use HEARTBEAT only; all others may use all but that."""
+    """What the queen serves.
+
+    The hive's user may use HEARTBEAT only, the gateway's HEALTH only, root all, and others all but HEARTBEAT.
+    """
 
     HEALTH: Route[Health] = Route("GET", "/health", "Is the queen well?", "daemon.Health", problems=(403,))
     ADD_HIVE: Route[JobStarted] = Route(

@@ -33,7 +33,7 @@ class Selector(NamedTuple):
         return cls(tuple(_term(part.strip(), field) for part in text.split(",")), text)
 
     def takes(self, labels: Mapping[str, str]) -> bool:
-        """Does a hive with these labels have those that are asked for?"""
+        """Does a hive with these labels match all terms?"""
         return all(
             (term.key in labels if term.value is None else labels.get(term.key) == term.value)
             is term.is_wanted

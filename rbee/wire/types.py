@@ -85,7 +85,7 @@ WorkerId = Annotated[
     str,
     Limit(1, 24, r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", f"made of small English letters, digits and '-'{_ENDS}"),
 ]
-"""A worker's name: that of its model, in small letters and cut, and a number. Part of its user's name."""
+"""A worker's name: that of its model, in lower case and truncated, and a number. Part of its user's name."""
 LabelKey = Annotated[
     str,
     Limit(

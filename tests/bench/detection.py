@@ -32,7 +32,7 @@ took = time.perf_counter() - began
 assert answer.startswith(b"HTTP/1.1 200"), answer
 print(json.dumps([1000 * took, (cpu_us() - used) / 1000]))
 """
-"""Asks a hive for the first time: its imports and the start of its thread for NVML count."""
+"""Asks a hive for the first time: its imports and the start of its thread for NVML are included."""
 
 
 class Detection(Subject):

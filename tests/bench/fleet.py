@@ -22,7 +22,7 @@ from tests.bench.usage import HIVE, QUEEN, cpu_us, pid_of, pss_mib
 HIVES = ("gpu1", "gpu2")
 DEADLINE = 120.0
 LONGEST_WAIT = 2.0
-"""That of rbee/hive/dial.py, which this Python has not what it takes to import."""
+"""Seconds, as in rbee/hive/dial.py, which this Python cannot import: it lacks the dependencies."""
 
 
 def journalled(machine: Machine, *matches: str) -> list[tuple[float, str]]:
@@ -66,7 +66,7 @@ def known(queen: Machine, hive: Machine) -> float:
 
 
 def back(queen: Machine, *command: str) -> float:
-    """From her being awake again to the last hive's being online."""
+    """Return the seconds from when the queen is awake again until the last hive is online."""
     time.sleep(LONGEST_WAIT + 0.5)  # a stream that broke sooner is not dialled again at once
     ordered = time.monotonic()
     queen.run(*command)
@@ -104,7 +104,7 @@ def many_hives(queen: Machine, machine: Machine, count: int) -> None:
         print(f"all of them held their streams {playing.ask('held'):.1f} s after they dialled")
         pid = pid_of(queen, QUEEN)
         before = cpu_us(queen, QUEEN)
-        time.sleep(30)  # what is measured is a stretch of time
+        time.sleep(30)  # the span that is measured
         used = cpu_us(queen, QUEEN) - before
         beats = playing.ask("beats")
         print(f"beats: {used / 30 / 1e4:.1f}% of a core, {beats / 30:.0f} a second of {count} hives")

@@ -24,7 +24,7 @@ AT_ANY_RATE = """
 cd /usr/lib/python3/dist-packages/rbee
 sed -i 's/^BEATS_A_SECOND = .*/BEATS_A_SECOND = 1e9/' $(grep -rl '^BEATS_A_SECOND = ' --include='*.py' .)
 """
-"""Lifts the limit of heartbeats a second, for which the queen would lengthen the interval in rbee.conf."""
+"""Lifts the limit of heartbeats a second, by which the queen would lengthen the interval of rbee.conf."""
 
 SECONDS = 10.0
 SETTLE = 4.0

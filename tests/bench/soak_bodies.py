@@ -1,4 +1,4 @@
-"""Random requests to a queen and a hive who are awake: none may hurt them, each refusal says why."""
+"""Random requests to a queen and a hive: both must go on as before, and each refusal must say why."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.bench.booted import booted
 from tests.system.commands import CATALOG, HIVE, QUEEN, add_hive, await_state, job_of, main_pid, rows
 
 ANSWER_SECONDS = 20.0
-"""In which a request must be answered to its end: twice what a body that does not arrive is waited for."""
+"""In which a request must be answered to its end: twice as long as the wait for a missing body."""
 
 STREAM = b"content-type: text/event-stream"
 
 BUSY = {f"{PROBLEM_PREFIX}too-many"}
-"""The 503 that is documented for a queen who has too much to do; no other answer may be 5xx."""
+"""The 503 that is documented for a queen with too much to do; no other answer may be 5xx."""
 
 NAMES = (
     "localhost", "", "x", "-", "..", "a b", "a/b", "LOCALHOST", "x" * 254, "x" * 65536, "ü", "日本語",
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass
 class Outcome:
-    """What came of it all: answers by status, by socket, and whatever should not have been."""
+    """The number of answers by socket and status, and all that was wrong."""
 
     answers: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -102,7 +102,7 @@ class Asker:
         return Request(name, content, is_http)
 
     def _would_end_it(self, method: str, path: str) -> bool:
-        """Shutting down, and removing the one hive, do what they say; the rest is asked of who is there."""
+        """Would it shut the queen down, or remove the only hive? The other requests need both."""
         # A hive's name is the same in any case.
         clean = unquote(path.partition("?")[0]).lower()
         return (method, clean) == ("POST", "/shutdown") or (
@@ -181,7 +181,7 @@ class Asker:
         document = ADD if route is not QueenRoutes.HEARTBEAT else {**BEAT, "job_id": self._job_id}
         body = self._rng.choice(ways)(document)
         with suppress(BadInput, ValueError, RecursionError):
-            # What is right changes the row; only the port that it has already may be asked for.
+            # A valid body changes the row; it may have only the port that the row has already.
             if decode(AddHive, json.loads(body)).port not in (None, 8600):
                 return b"{}"
         return body
@@ -273,7 +273,7 @@ def exchange(path: Path, content: bytes, *, is_whole: bool) -> bytes:
                 answer += part
                 if STREAM in answer.partition(b"\r\n\r\n")[0].lower():
                     break
-                # Of the whole answer: each part of one that never ends may come in time.
+                # For the whole answer: each part of one that never ends may come in time.
                 client.settimeout(max(deadline - time.monotonic(), 0.001))
     return answer
 

@@ -73,7 +73,7 @@ class Subject(ABC):
     """Something that is measured, in machines of its own."""
 
     name: ClassVar[str]
-    """What chooses it on the command line."""
+    """Its name on the command line."""
 
     is_heavy: ClassVar[bool] = False
     """Whether it takes many minutes, and is measured only if it is asked for."""

@@ -1,7 +1,7 @@
 """The names of ARM's processors, which give numbers in /proc/cpuinfo where others give a name.
 
-lscpu(1) has these names in its program and Debian has them nowhere as data. The hive starts no programs,
-so there is a table here: of lscpu's, the cores on which Debian runs. A test compares it with lscpu.
+lscpu(1) has these names compiled in, and Debian has no file of them. The hive starts no programs, so here is
+the part of lscpu's table with the cores on which Debian runs. A test compares it with lscpu.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The CPU and the RAM, as the kernel tells them, and how much of them may be had here."""
+"""The CPU and the RAM, as the kernel reports them, and how much of them may be used here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def detect_cpu(root: Path) -> tuple[Cpu, list[Finding]]:
     """The CPU and RAM of the machine whose /proc and /sys are under `root`.
 
     Never raises. A finding 'cpu-unreadable' says that threads or ram_bytes, which every
-    machine has, could not be learnt.
+    machine has, could not be determined.
     """
     processors = _processors(read_text(root / "proc/cpuinfo"))
     counts = _counts(root, processors)
@@ -63,7 +63,7 @@ def detect_cpu(root: Path) -> tuple[Cpu, list[Finding]]:
 
 
 def _if_less(limit: Limit, whole: int | None) -> Limit | None:
-    """A limit counts where it is below what there is, and that is known."""
+    """Return the limit if the whole is known and larger, otherwise None."""
     return limit if limit is not None and whole is not None and limit < whole else None
 
 
@@ -78,7 +78,7 @@ def _processors(cpuinfo: str) -> list[Processor]:
 
 
 def _first(processor: Processor, keys: tuple[str, ...]) -> str | None:
-    """A decimal number, as text."""
+    """Return the first of these fields that is a decimal number, as text."""
     return next((processor[key] for key in keys if processor.get(key, "").isdecimal()), None)
 
 
@@ -116,7 +116,7 @@ def _mainframe(processors: list[Processor]) -> str | None:
 
 
 def _counts(root: Path, processors: list[Processor]) -> _Counts:
-    """All of the same CPUs, so that no machine has more cores than threads.
+    """Count all three on the same set of CPUs, so that no machine has more cores than threads.
 
     In a guest /proc/cpuinfo may be about the guest (lxcfs makes it so) and /sys about the host: then
     the numbers of the CPUs in the one mean nothing in the other, and what counts is the guest's.

@@ -121,11 +121,11 @@ def _in_order(gpus: list[Gpu]) -> tuple[Gpu, ...]:
     return tuple(dataclasses.replace(gpu, index=index) for index, gpu in enumerate(ordered))
 
 
-# Why NVML tells nothing
+# Why NVML reports nothing
 
 
 def _nvml_finding(root: Path, failure: Failure, nvidia: list[PciCard]) -> Finding | None:
-    """NVML's failure in the light of what the kernel shows; None where there is nothing to miss."""
+    """Return a finding for NVML's failure, given what the kernel shows; None without a card or driver."""
     is_loaded = _is_driver_loaded(root)
     if failure.cause in ("library-missing", "driver-not-loaded") and not is_loaded:
         return _no_driver(failure, nvidia) if nvidia else None
@@ -200,7 +200,7 @@ def _kernel_version(root: Path) -> str | None:
 def _nvidia_gpus(
     root: Path, on_bus: list[PciCard], inventory: Inventory, finding: Finding | None
 ) -> list[Gpu]:
-    """What NVML shows and what it does not: cards of both kinds meet by their PCI address."""
+    """Return the cards that NVML shows, and those that it does not, matched by their PCI address."""
     version = inventory.driver_version or _kernel_version(root)
     by_address = {card.address: card for card in on_bus}
     shown: dict[str, Gpu] = {}
@@ -223,10 +223,10 @@ def _nvidia_gpus(
 def _paired(
     root: Path, spare: list[PciCard], unplaced: list[NvmlCard], version: str | None, finding: Finding | None
 ) -> Iterator[Gpu]:
-    """Cards that NVML tells no address of, and cards on the bus that NVML tells nothing of.
+    """Match cards that NVML shows without an address with cards on the bus that it does not show.
 
-    They may be the same ones: of each kind one is certainly the same card; of more nobody
-    knows which is which, so nobody says, and none is listed twice.
+    If there is one of each, they are the same card. If there are more, nothing shows which is which: each is
+    listed once, without an address.
     """
     if all(card.is_nameless for card in unplaced):
         said = dict.fromkeys(problem for card in unplaced for problem in card.problems)
@@ -234,7 +234,7 @@ def _paired(
         yield from (_told(card, version) for card in unplaced[len(spare) :])
     elif len(spare) == len(unplaced) == 1:
         card = unplaced[0]
-        # A card whose kind has no address, as NVML sees it, is not broken for that.
+        # If NVML has no address for this kind of card, that is not a problem.
         hint = ("PCI address taken from sysfs",) if card.problems else ()
         yield _told(card._replace(pci_address=spare[0].address, problems=(*card.problems, *hint)), version)
     else:
@@ -273,11 +273,11 @@ def _untold(root: Path, cards: list[PciCard], version: str | None, why: str) -> 
         yield dataclasses.replace(gpu, driver=driver, problem=printable(why, MOST_TEXT))
 
 
-# Cards that only the bus tells of
+# Cards that only the bus shows
 
 
 def _other_gpus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
-    """What sysfs does not tell of is not known, and no problem: no driver of Intel's tells of VRAM."""
+    """A value that sysfs lacks is unknown, which is not a problem: Intel's drivers report no VRAM."""
     for gpu in _on_bus(root, cards):
         yield dataclasses.replace(gpu, problem=None if gpu.driver else "no kernel driver is bound to it")
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 MOST_BYTES = 2**53
-"""As much memory as a contract's Count holds."""
+"""The most bytes of memory that a Count (rbee.wire.types) can hold."""
 
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?", re.ASCII)
 
@@ -53,6 +53,6 @@ def read_number(path: Path) -> int | None:
 
 
 def read_byte_count(path: Path) -> int | None:
-    """How many bytes of memory; None where it cannot be true."""
+    """Return the bytes of memory in a file; None if that number cannot be true."""
     count = read_number(path)
     return count if count is not None and 0 <= count <= MOST_BYTES else None

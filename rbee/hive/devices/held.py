@@ -1,4 +1,4 @@
-"""The memory of each card of the last detection, and the processes that hold it, where its driver tells."""
+"""The memory of each card of the last detection, and the processes that hold it, if its driver lists them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Limits(NamedTuple):
 
 
 def limits(root: Path) -> Limits:
-    """Those of the cgroups under `root`, of both versions; raises nothing."""
+    """Return the lowest limits of the cgroups under `root`, of both versions; raises nothing."""
     cpus: list[float] = []
     memory: list[int] = []
     for line in read_text(root / "proc/self/cgroup").splitlines():
@@ -50,10 +50,10 @@ def memory_limit(folder: Path) -> int | None:
 
 
 def _folders(root: Path, controllers: str, place: str) -> Iterator[Path]:
-    """Those of the namespace's root and of what is between it and the hive's unit.
+    """Yield the namespace's root and the cgroups between it and the hive's unit.
 
-    A place may not be there below the mount: a guest without a namespace of its own sees the host's
-    place, and its own cgroup mounted as the root.
+    `place` may not exist below the mount: a guest without a namespace of its own sees the host's path,
+    and its own cgroup mounted as the root.
     """
     mounts = [root / "sys/fs/cgroup" / name for name in (controllers.split(",") if controllers else [""])]
     inside = PurePosixPath(place)

@@ -1,7 +1,6 @@
-"""How busy the machine is, as /proc tells: load averages, memory, and the time of its CPUs.
+"""How busy the machine is, by /proc: load averages, memory, and the time of its CPUs.
 
-By hand, where psutil would do: its root is a global of its module, and it differs between
-versions about what used memory is.
+Not by psutil: its root is a global of its module, and its versions differ about what used memory is.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from rbee.hive.devices.files import read_text
 
 LEAST_SPAN = 0.5
-"""Seconds over which a share of the CPUs' time is an average at the least."""
+"""The fewest seconds over which the usage of the CPUs is averaged."""
 
 MOST_LOAD = 10**9
 """The largest load average that a sample may have."""
@@ -57,7 +56,7 @@ class CpuMeter:
         self._kept: deque[_Reading] = deque(maxlen=READINGS_MAX)
 
     def note(self) -> None:
-        """Keep a reading for later looks to start from."""
+        """Keep a reading, from which a later look() may start."""
         self._keep(self._reading())
 
     def look(self) -> tuple[float | None, float | None]:

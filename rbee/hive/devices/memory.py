@@ -1,4 +1,4 @@
-"""Whose memory a card computes in, its own or the machine's, as its kernel driver tells in sysfs."""
+"""Whose memory a card computes in, its own or the machine's, as its kernel driver reports in sysfs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CardMemory(NamedTuple):
 
 
 def amd_memory(function: Path) -> CardMemory:
-    """amdgpu tells of VRAM, and of GTT, which is RAM that the card may use.
+    """amdgpu reports VRAM, and GTT, which is RAM that the card may use.
 
     Every card has GTT. It counts for one that is built into a processor: there "VRAM" is only what
     the firmware has set aside of the same RAM, often 512 MiB.
@@ -32,7 +32,7 @@ def amd_memory(function: Path) -> CardMemory:
 
 
 def intel_memory(function: Path, address: str, kernel_driver: str | None) -> CardMemory:
-    """i915 and xe tell no sizes, and have sensors only for cards with memory of their own.
+    """i915 and xe report no sizes, and have sensors only for cards with memory of their own.
 
     What is built into a processor is always at 00:02.0.
     """

@@ -19,7 +19,7 @@ INTEL = "8086"
 
 # Adapters that only put a picture on a screen: those that virtual machines emulate, and
 # those that a server's management controller carries. Whole vendors, or vendor:device
-# where the vendor makes more than that. A driver that is bound says it itself, see
+# where the vendor makes more than that. A driver that is bound shows it itself, see
 # _only_displays(): these are for those that have none.
 _DISPLAY_ONLY = frozenset(
     {
@@ -39,7 +39,7 @@ _DISPLAY_ONLY = frozenset(
         "1039",  # SiS
         "1234",  # Bochs and QEMU stdvga
         "126f",  # Silicon Motion
-        "1414",  # Microsoft's: of Hyper-V, and what WSL2 shows beside the cards that NVML tells of
+        "1414",  # Microsoft's: of Hyper-V, and what WSL2 shows beside the cards that NVML reports
         "15ad",  # VMware
         "18ca",  # XGI Volari
         "19e5:1711",  # Huawei iBMC
@@ -108,7 +108,7 @@ def outline(root: Path) -> list[str]:
     """Return a line for each card that scan() would find, with its driver; quick.
 
     A driver is named from the moment in which it begins to look at its card; amdgpu is done when
-    the card tells its memory and, like i915 and xe, has its sensors.
+    the card reports its memory and, like i915 and xe, has its sensors.
     """
     try:
         return [
@@ -159,7 +159,7 @@ def _only_displays(function: Path) -> bool:
 
     That is one of the kernel's DRM without a render node, which comes before the node of the card,
     or an old one that has nothing but a frame buffer. (NVIDIA's needs neither to compute. Where no
-    driver is bound, as before it is loaded, nothing says what the card can.)
+    driver is bound, as before it is loaded, nothing shows what the card can do.)
     """
     nodes = _names_in(function / "drm")
     if any(name.startswith("card") for name in nodes):

@@ -52,7 +52,7 @@ class Sampler:
         self._reading_since = 0.0
 
     def fingerprint(self) -> str:
-        """Return the detector's, for a heartbeat; also notes how busy the CPUs were, for the next sample."""
+        """Return the detector's fingerprint for a heartbeat; also note the CPU usage, for the next sample."""
         self._meter.note()
         return self._detector.fingerprint()
 

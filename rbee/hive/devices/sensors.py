@@ -1,4 +1,4 @@
-"""What cards do, as their kernel drivers tell it in sysfs: amdgpu much, i915, xe and nouveau little."""
+"""What cards do, as their kernel drivers report it in sysfs: amdgpu much; i915, xe and nouveau little."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbee.hive.devices import files
 from rbee.hive.devices.memory import memory_in_use
 
 LEAST_SPAN, MOST_SPAN = 0.25, 60.0
-"""Seconds over which a power is an average, where a card counts the energy and tells no power."""
+"""Seconds over which power is averaged, for a card that counts its energy and reports no power."""
 
 
 class Signs(NamedTuple):
@@ -26,7 +26,7 @@ class Signs(NamedTuple):
 
 
 class Sensors:
-    """Reads them under a filesystem root; for one thread at a time."""
+    """Reads the sensors under a filesystem root; for one thread at a time."""
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bus = root / "sys/bus/pci/devices"
@@ -61,7 +61,7 @@ class Sensors:
         return self._power_by_energy(address, monitors) if power is None else power
 
     def _power_by_energy(self, address: str, monitors: list[Path]) -> float | None:
-        """i915 and xe count microjoules: what came since the last look.
+        """Return the watts since the last look: i915 and xe count microjoules.
 
         The first counter of xe is the card's, which not all cards have; the second is the package's.
         """
@@ -72,7 +72,7 @@ class Sensors:
         return None
 
     def _rise(self, counter: tuple[str, str], energy: int) -> float | None:
-        """Watts since the last look at this counter, None where that is too short or too long ago."""
+        """Return the watts since the last look at this counter; None if that is too short or too long ago."""
         now = self._clock()
         before = self._energies.get(counter)
         if before is None or now - before[0] >= LEAST_SPAN:

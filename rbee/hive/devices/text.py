@@ -1,9 +1,9 @@
-"""Words that firmware and drivers say, made fit for a person's terminal."""
+"""Text from firmware and drivers, made safe for a terminal."""
 
 from __future__ import annotations
 
 MOST_CHARACTERS = 256  # of a name
-MOST_TEXT = 2000  # of what a contract calls Text
+MOST_TEXT = 2000  # of a Text (rbee.wire.types)
 
 
 def printable(raw: str | bytes | None, most: int = MOST_CHARACTERS) -> str | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = False) -> CatalogReport | None:
-    """Write a copy of the awake queen's catalog to a file, or to stdout for '-', and then return None.
+    """Write a copy of the awake queen's catalog to a file; or to stdout for '-', which returns None.
 
     The file gets its name when it is complete, checked and on the disk, and not before.
     """

@@ -20,7 +20,7 @@ def own_path(scope: Scope) -> Path:
 
 
 def is_the_queens(file: str, scope: Scope) -> bool:
-    """Is it the queen's own catalog, which may be being written right now?"""
+    """Is it the queen's own catalog, which the queen may be writing?"""
     return os.path.realpath(file) == os.path.realpath(own_path(scope))
 
 

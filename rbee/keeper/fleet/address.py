@@ -86,7 +86,7 @@ def _way_out() -> str | None:
 def own_addresses(proc: Path = Path("/proc"), *, are_plain: bool = True) -> list[str]:
     """The addresses of this machine, from proc(5), IPv4 first.
 
-    `are_plain` leaves out those that other machines cannot use: of the loopback, and of one link.
+    `are_plain` leaves out those that other machines cannot use: loopback and link-local addresses.
     """
     found: list[str] = []
     try:

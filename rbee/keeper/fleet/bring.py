@@ -34,14 +34,14 @@ from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import is_same_name
 
 TOKEN_LIFE = 600
-"""Seconds for which the token is valid that is handed to the machine."""
+"""Seconds for which the token that is handed to the machine is valid."""
 
 STATE = str(REMOTE.hive_state)
 
 INVITATION = f"{STATE}/invitation"
 
 AS_HIVE = ("setpriv", f"--reuid={REMOTE.hive_user}", f"--regid={REMOTE.hive_user}", "--clear-groups", "--")
-"""Runs a command as user rbee-hive: in its folder it may have put a link in the place of any file."""
+"""Runs a command as user rbee-hive, who may have replaced any file in its folder with a link."""
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
 
@@ -129,7 +129,7 @@ class Visit:
             restart_hive(units, self._left)
 
     def _repair(self, membership: Membership) -> bool:
-        """Give a hive of this queen the queen's address, and a token if needed; False if it needs neither.
+        """Give a hive of this queen its address, and a token if needed; False if it need not be restarted.
 
         It keeps its credential with a new address. If the queen refuses the credential, now or before, the
         hive gets a token.

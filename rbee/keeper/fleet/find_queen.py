@@ -1,4 +1,4 @@
-"""At which address another machine reaches the queen: tried from there, before anything is changed."""
+"""Find the address at which another machine reaches the queen: tried from there, before any change."""
 
 from __future__ import annotations
 

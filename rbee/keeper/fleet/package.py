@@ -25,7 +25,7 @@ LOCKED = re.compile(r"Could not get lock \S+(?: It is held by process ([0-9]+)(?
 
 
 def find_packages(package: Path, scope: Scope) -> list[Path]:
-    """The packages to install: of a folder those of a hive, and rbeectl's if it is there; or the one file.
+    """The packages to install: of a folder, those of a hive and rbeectl's if present; or the one file.
 
     BadInput if rbee-hive is not among them.
     """
@@ -58,7 +58,7 @@ def install(ssh: Ssh, teller: Teller, debs: list[Path]) -> None:
         ssh.run("chmod", "-R", "a+rX", folder)
         hive = [f"{folder}/{deb.name}" for deb in debs if not _is_command(deb)]
         _apt_install(ssh, teller, hive)
-        # In a run of its own, as it recommends a queen, which apt may find in its archive.
+        # In a run of its own, as rbeectl recommends a queen, which apt may find in its archive.
         if command := [f"{folder}/{deb.name}" for deb in debs if _is_command(deb)]:
             _apt_install(ssh, teller, ["--no-install-recommends", *command])
     finally:

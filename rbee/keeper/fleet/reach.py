@@ -31,7 +31,7 @@ CA_REQUEST = (
 
 
 def connect(host: str, port: int, left: Callable[[float], float], scope: Scope = SYSTEM) -> socket.socket:
-    """Connect to the queen's port; the error's hint says what to check, first on the queen's machine."""
+    """Connect to the queen's port. TimedOut or Unreachable; the hint says what to check where."""
     place = joined(host, port)
     timeout = left(REACH_TIMEOUT)
     try:

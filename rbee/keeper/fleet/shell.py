@@ -115,7 +115,7 @@ class Pipes:
 
 
 class Shell:
-    """`command` turns a line for a login shell into one that runs it there; `machine` is for messages."""
+    """`command` returns the argv that runs a line in the login shell there; `machine` is for messages."""
 
     def __init__(
         self,

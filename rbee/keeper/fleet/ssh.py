@@ -34,7 +34,7 @@ COMMAND_TIMEOUT = 60.0
 EXIT_TIMEOUT = 5.0
 
 SUN_PATH = 107
-"""Bytes of a Unix socket's path, unix(7), without the 0 at its end."""
+"""The most bytes of a Unix socket's path, unix(7), without the 0 at its end."""
 
 SSH_SUFFIX = 17
 """Bytes that ssh appends to ControlPath= while it makes the socket: a dot and 16 random characters."""
@@ -46,7 +46,7 @@ ABOUT = (
 """Prints this machine's address, as the other one sees it, and the user there and the path of sudo."""
 
 ASKS = ("Permission denied", "Host key verification failed", "Too many authentication failures")
-"""In ssh's messages, always in English, if it needs to ask a person."""
+"""Texts in ssh's messages, always in English, that mean that it needs to ask a person."""
 
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 

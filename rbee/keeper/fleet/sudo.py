@@ -36,7 +36,7 @@ class Account:
 
 
 class Login(Protocol):
-    """A connection to another machine, as rbee.keeper.fleet.ssh.Ssh is one."""
+    """A connection to another machine, such as rbee.keeper.fleet.ssh.Ssh."""
 
     host: str
     target: str
@@ -50,7 +50,7 @@ class Login(Protocol):
 
 
 def become_root(ssh: Login) -> Shell:
-    """A shell of root. sudo decides whether it wants a password, which is not kept. NotPermitted."""
+    """A shell of root. If sudo wants a password it is asked for, and not kept. NotPermitted if refused."""
     if not ssh.account.has_sudo:
         raise NotPermitted(
             f"{ssh.account.name} is not root on {ssh.host}, and sudo is not installed there",
@@ -72,7 +72,7 @@ def _answer(ssh: Login, shell: Shell) -> None:
     asked, password = 0, b""
     err = shell.pipes.err
     while True:
-        # As a default, because a closure would see the number of a later turn.
+        # A default argument, because a closure would see the number of a later iteration.
         def is_done(asked: int = asked) -> bool:
             return shell.is_ready or err.count(PROMPT.encode()) > asked
 
@@ -115,7 +115,7 @@ def _ask(ssh: Login, *, is_again: bool) -> bytes:
 
 
 def _free(ssh: Login) -> str:
-    """The hint with the line of sudoers by which no password is needed."""
+    """The hint with the line for sudoers(5) that makes a password unnecessary."""
     user = ssh.account.name
     line = f"{user} ALL=(root) NOPASSWD: ALL"
     return f"Or on {ssh.host}, sudo visudo -f /etc/sudoers.d/{user.replace('.', '_')}, with the line: {line}"

@@ -28,7 +28,7 @@ DROPIN_CONTENT = "# By rbeectl tcp enable --listen.\n[Socket]\nListenStream=\nLi
 def set_tcp(queen: Queen, *, is_open: bool, address: str | None = None) -> Tcp:
     """Open the queen to other machines, from now on at `address` if one is given, or close it.
 
-    If that fails, the queen listens as before, and the error says so.
+    If that fails, the queen is made to listen as before; a UnitFailed says whether it does.
     """
     before: Tcp = queen.ask(QueenRoutes.TCP)
     old = new = None

@@ -36,7 +36,7 @@ class RemoteUnits:
         )
 
     def start(self, unit: str, *, timeout: float) -> None:
-        """Start a unit and wait for its job, `timeout` seconds and SLACK; UnitFailed if it fails."""
+        """Start a unit and wait for its job, `timeout` + SLACK s. UnitFailed, JobReplaced or TimedOut."""
         self._await_job("start", unit, timeout)
 
     def stop(self, unit: str, *, timeout: float) -> None:

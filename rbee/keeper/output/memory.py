@@ -19,7 +19,7 @@ LINES_MAX = 5
 
 
 def memory_table(hives: Iterable[HiveView], memories: Mapping[str, Memory], frame: Frame = WHOLE) -> str:
-    """The table of list-devices --memory: of each pool the holders, what is claimed and free, and all."""
+    """The table of list-devices --memory: of each pool the holders, claimed, free and total memory."""
     rows = [row for hive in hives for row in _hive_rows(hive, memories.get(hive.id))]
     return table(HEADER, rows, frame, key="HOLDER")
 
@@ -46,7 +46,7 @@ def _pool_rows(pool: Pool) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def holder_lines(pool: Pool) -> list[str]:
-    """Lines of top: the holders that hold most, and what is claimed; not what has neither name nor pid."""
+    """Lines of top: the first LINES_MAX holders that have a name or a pid, and what is claimed."""
     named = [holder for holder in pool.holders if holder.kind == "worker" or holder.name or holder.pid]
     lines = [f"{size(holder.bytes)}  {described(holder)}" for holder in named[:LINES_MAX]]
     if len(named) > LINES_MAX:
@@ -66,7 +66,7 @@ def described(holder: Holder) -> str:
 
 
 def memory_properties(memory: Memory) -> dict[str, str]:
-    """Properties of show: bytes that are free and claimed, and holders as NAME:BYTES, '' for unknown."""
+    """Properties of show: bytes free and claimed, and holders as 'NAME: BYTES; …'; '' for unknown."""
     values: dict[str, str] = {}
     for pool in memory.pools:
         prefix = "" if pool.id == "ram" else pool.id.upper()

@@ -1,8 +1,8 @@
 """A story on a terminal: the current step has a spinner, and each finished one the time that it took.
 
 When the story ends, it is redrawn as it would be in a pipe. If it is uncertain what is on the screen,
-as after a resize, the steps stay as they are. The cursor is never hidden, so that no kind of end
-leaves a terminal without one.
+as after a resize, the steps stay as they are. The cursor is never hidden, so that it need not be
+restored, however rbeectl ends.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Progress(Teller):
             self._draw(" ")
         if not self._has_spinner:
             self._has_spinner = True
-            # A story needs no spinner: none where a user may have no more threads (RLIMIT_NPROC).
+            # It is optional: there is none if the user may have no more threads (RLIMIT_NPROC).
             with suppress(RuntimeError):
                 threading.Thread(target=self._spin, name="spinner", daemon=True).start()
 

@@ -104,9 +104,9 @@ def page(text: str, screen: Screen) -> None:
         os.environ["PAGER"] = pager  # which click reads
     # systemd's default: quit if it fits, keep colours, chop lines, do not clear the screen.
     os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
-    # Ctrl-C is the pager's, to end a search, say. With SIG_IGN it would not get it, either.
+    # Ctrl-C is for the pager, such as to end a search. With SIG_IGN the pager would not get it, either.
     before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda _number, _frame: None)}
-    # click would go on at the others; there is nothing to clean up.
+    # After any other signal click would go on; rbeectl ends instead, as there is nothing to clean up.
     for number in ENDING:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, signal.SIG_DFL)
@@ -118,5 +118,5 @@ def page(text: str, screen: Screen) -> None:
 
 
 def _own_pager() -> str | None:
-    """The pager of $SYSTEMD_PAGER or $PAGER; 'cat' or '' is no pager, None is less."""
+    """The pager of $SYSTEMD_PAGER or $PAGER; 'cat' or '' means no pager, None means less(1)."""
     return os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))

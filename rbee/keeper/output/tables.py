@@ -125,7 +125,7 @@ HIVES_HEADER = (
 def hives_table(
     now_ms: int, frame: Frame = WHOLE, *, workers: Mapping[str, int] | None = None
 ) -> Callable[[Iterable[HiveView]], str]:
-    """Return what draws the table of list-hives, part by part; ages are counted to `now_ms` (since 1970).
+    """Return a function that draws list-hives' table part by part; ages are up to `now_ms` (since 1970).
 
     `workers` are the numbers of workers by hive, None if they are not known.
     """

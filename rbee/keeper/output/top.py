@@ -31,7 +31,7 @@ BAR_FROM, HEAT_FROM, NAME_FROM = 70, 85, 110
 """The columns that a terminal needs for bars, for temperature and power, and for names."""
 
 WARNING, BAD = 70.0, 90.0
-"""Percent from which on something is nearly full, and practically full."""
+"""Percent at which something is nearly full, and practically full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _table(moment: Moment, columns: int, screen: Screen) -> Iterator[Row]:
     table = [header, *(line for line in cells if len(line) > 1)]
     widths = [max(_width(line[number]) for line in table) for number in range(len(header))]
     for line in (header, *cells):
-        if len(line) == 1:  # a sentence, in no columns
+        if len(line) == 1:  # a sentence, not in columns
             yield line[0]
             continue
         row: Row = []
@@ -124,7 +124,7 @@ def _lines(hive: HiveView, moment: Moment, columns: int, screen: Screen) -> Iter
 
 
 def _holders(memory: Memory | None) -> dict[str, list[list[Row]]]:
-    """By pool the lines of its holders, which are in no columns."""
+    """The lines of the holders of each pool, by its id; they are not in columns."""
     pools = memory.pools if memory is not None else ()
     return {pool.id: [[[(f"    {line}", "plain")]] for line in holder_lines(pool)] for pool in pools}
 

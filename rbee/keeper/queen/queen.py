@@ -20,7 +20,7 @@ from rbee.wire.types import LOCALHOST
 
 
 class Queen:
-    """For the length of a verb. Only the methods that say so wake the queen."""
+    """The queen, for the duration of one verb. Only the methods that say so wake it."""
 
     def __init__(self, work: Work, client: QueenClient) -> None:
         self.work = work
@@ -39,7 +39,7 @@ class Queen:
         return states.present_state(self.work.bus)
 
     def settled_state(self) -> QueenState:
-        """As state(); raises why there is no queen, or why it cannot run."""
+        """As state(); NotRunning if there is no queen or it has failed, BadConfig if it cannot run."""
         return states.settled_state(self.work.bus, self.work.left)
 
     def version(self) -> str:
@@ -117,7 +117,7 @@ class Queen:
 
     @contextmanager
     def reached(self) -> Iterator[None]:
-        """Raise what the queen's socket refuses with the cure that fits this user and this machine."""
+        """Give the errors of the queen's socket the hint that fits this user and this machine."""
         scope = self.work.scope
         try:
             with explained(scope):

@@ -31,8 +31,8 @@ def put_to_sleep(work: Work, *, waits: bool = True) -> None:
                 return
             _stop(work)
         for unit in (QUEEN_SOCKET_UNIT, HIVE_SOCKET_UNIT, GATEWAY_SOCKET_UNIT):
-            # After a shutdown or several failures in a row, the socket does not listen; the hive's stops
-            # with the hive.
+            # After a shutdown or several failures in a row, the socket does not listen; that of the hive
+            # stops with the hive.
             unit_state = work.bus.state(unit)
             if unit_state.load == "loaded" and not unit_state.is_active:
                 reset_failed(work.bus)

@@ -55,7 +55,7 @@ def present_state(bus: Bus) -> QueenState:
 
 
 def settled_state(bus: Bus, left: Callable[[float], float]) -> QueenState:
-    """As queen_state(), but raises why there is no queen, or why it cannot run.
+    """As queen_state(); NotRunning if there is no queen or it has failed, BadConfig if it cannot run.
 
     A queen that cannot run may be started repeatedly by clients that wait at its sockets; each time its
     status line has the reason.

@@ -70,7 +70,7 @@ def await_return(work: Work, lost: Disconnected) -> None:
 
 
 def reset_failed(bus: Bus) -> None:
-    """Several failures in a row end in start-limit-hit, for the service and for its sockets."""
+    """Reset failed units: several failures in a row end in start-limit-hit, for services and sockets."""
     for unit in UNITS:
         if bus.active_state(unit) == "failed":
             bus.reset_failed(unit)

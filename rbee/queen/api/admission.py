@@ -11,7 +11,7 @@ from rbee.server.peer import Peer
 from rbee.wire.routes import LeaseRoutes, QueenRoutes, Route
 
 FOR_GATEWAY = frozenset({*LeaseRoutes.ALL, QueenRoutes.HEALTH})
-"""What the gateway's user may use."""
+"""Routes that the gateway's user may use."""
 
 
 class Admission:
@@ -19,8 +19,8 @@ class Admission:
 
     Root may use all. `hive_uid` is None on a machine without that user; then only root may send heartbeats.
     `find_hive_uid` is called again while it is None, as `find_gateway_uid` is: the packages may create these
-    users while the queen runs. `own_uid` is the queen's. In an rbee of a user hive and gateway have the same,
-    and that user may use all routes.
+    users while the queen runs. `own_uid` is the queen's. In a user's own rbee it is also the hive's and the
+    gateway's, and that user may use all routes.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class Arrival:
     """A job that waits for a hive's first heartbeat, or for the report that none will come.
 
     `hint` is the command that shows what is wrong with the hive.
-    `is_started` once the hive's unit was started; `awaits_beat` is false while the job does something
+    `is_started` is true once the hive's unit was started; `awaits_beat` is false while the job does something
     else, during which an end of the hive does not fail the job.
     """
 

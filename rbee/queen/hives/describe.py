@@ -5,11 +5,11 @@ from __future__ import annotations
 from rbee.wire.devices import Devices, Gpu
 
 CHANGES_MAX = 8
-"""Changes listed in one line; of the rest only the number is given."""
+"""Entries of one line; if there are more changes, the last entry is the number of the rest."""
 
 
 def describe(hive_id: str, devices: Devices) -> str:
-    """Return one line about what a hive has; its words are the seed's."""
+    """Return one line about what a hive has, in the prescribed wording."""
     parts = [f"a cpu ({_cpu(devices)})", *(f"gpu{gpu.index} ({_gpu(gpu)})" for gpu in devices.gpus)]
     models, workers = len(devices.model_catalog), len(devices.worker_catalog)
     return (
@@ -77,7 +77,7 @@ def _cpu_differences(old: Devices, new: Devices) -> list[str]:
 def _gpu_differences(old: Devices, new: Devices) -> list[str]:
     """Return removed cards, new cards, and the changes of the others.
 
-    A driver that has changed for all of them is listed once.
+    A change of driver is listed once if it is the same for every card whose driver has changed.
     """
     left = list(old.gpus)
     pairs, added = [], []

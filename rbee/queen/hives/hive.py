@@ -96,7 +96,7 @@ class Hive(ABC):
 
     @abstractmethod
     def fell_silent(self) -> bool:
-        """Handle that it is offline by silence; return whether that counts towards an outage."""
+        """React when silence has made it offline; return whether that counts towards an outage."""
 
     # Heartbeats
 
@@ -122,7 +122,7 @@ class Hive(ABC):
         return HeartbeatAck("ok", round(self.interval * 1000), job_id)
 
     def take_plain(self, beat: Heartbeat) -> HeartbeatAck | None:
-        """Take a beat that says only that an online hive lives on; None, and nothing done, for another."""
+        """Take a beat that only confirms that an online hive is alive; return None if it says more."""
         life, fingerprint = self.standing.life, self.inventory.fingerprint
         if (
             beat.state != "ready"
@@ -159,7 +159,7 @@ class Hive(ABC):
             shared.tasks.begin(self._renew_devices(sender))
 
     async def _welcome(self, sender: Actor | None) -> None:
-        """Ask a new process for its devices that no job waits for: it came back, or was started by hand."""
+        """Ask a hive that no job waits for (it came back, or was started by hand) for its devices."""
         async with self.lock:
             standing = self.standing
             if self.is_removed or standing.life.instance is None:

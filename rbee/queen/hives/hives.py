@@ -135,7 +135,7 @@ class Hives:
             begin(self._local.reconcile())
 
     async def end(self) -> None:
-        """Close all connections and cancel all work; a repeated request continues it."""
+        """Close all connections and cancel all work, which continues when a client repeats its request."""
         self.uplinks.close()
         await self._losses.end()
         self._shared.restraint.close()

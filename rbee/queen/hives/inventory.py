@@ -90,7 +90,7 @@ class Inventory:
         return await self.ask(story, job_id)
 
     async def ask(self, story: Narrator, job_id: str | None) -> Devices:
-        """Ask for the devices; on HiveFailed the hive is pending, unless it is offline."""
+        """Ask for the devices. Raises HiveFailed; the hive is then pending, unless it is offline."""
         standing, hive_id = self._standing, self._standing.row.id
         if standing.row.devices is None:
             asking = f"unknown capabilities of beehive {hive_id}. asking the beehive to detect devices"

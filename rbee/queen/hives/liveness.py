@@ -1,7 +1,7 @@
 """Whether a hive is alive right now: in RAM only, on the queen's monotonic clock.
 
-The catalog survives a reboot, this does not. The state changes by a beat (Life.beat), by its absence
-(judge), and by the report of systemd or of a closed connection that a process ended (Life.end).
+The catalog survives a reboot, this does not. The state changes by a beat, by its absence (Life.judge), and
+by the report of systemd or of a closed connection that a process ended (Life.end).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rbee.errors import TEXT_LIMIT
 from rbee.wire.hives import State
 
 MISSES = 3
-"""Intervals without a beat, plus the grace, until the local hive is offline; its death systemd reports."""
+"""Intervals without a beat, plus the grace, until the local hive is offline; systemd reports its death."""
 
 BEATS_A_SECOND = 700.0
 """Beats of remote hives that the queen takes; with more hives each beats less often."""
@@ -130,7 +130,7 @@ class Life:
     def lateness(self, instance: str, interval: float) -> float | None:
         """Return the seconds since this process's beat was due, negative if early; None for its first.
 
-        `interval` counts if none was acknowledged yet.
+        `interval` applies if none was acknowledged yet.
         """
         if self.instance != instance:
             return None
@@ -149,7 +149,7 @@ class Life:
 
         A final reason replaces an earlier one.
         """
-        # Even if it is offline: it may have sent a beat since that has not been judged yet.
+        # Even if it is offline: since then it may have sent a beat, which has not changed the state yet.
         self.instance = None
         if self.state == "offline" and not is_final:
             return False

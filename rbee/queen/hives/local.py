@@ -166,7 +166,7 @@ class LocalHive(Hive):
     # Judged by its unit, and by its silence
 
     async def unit_changed(self) -> None:
-        """Judge its unit after a change that systemd reports; so its death is noticed at once."""
+        """Judge its unit after a change that systemd reports: its death is noticed at once."""
         while True:
             try:
                 return await self._judge_unit()
@@ -192,7 +192,7 @@ class LocalHive(Hive):
             # A job for the queen's unit means that both are being stopped or restarted together.
             end, is_with_queen = await self._bus.machine_end(), await self._bus.has_job(QUEEN_UNIT)
             if self.is_removed or self.is_leaving or await self._bus.state(HIVE_UNIT) != state:
-                return  # it has changed while systemd was slow to answer, and that is judged by itself
+                return  # it changed while systemd was slow to answer; that change is judged separately
             if end is not None:
                 # Still desired: it is started again after the machine's next boot.
                 await self.standing.set_offline(ENDS[end])
@@ -216,7 +216,7 @@ class LocalHive(Hive):
             if not self.standing.is_online:
                 await self.refused(error)
 
-    # Which queen's it is
+    # Which queen it belongs to
 
     async def _check_own(self) -> None:
         """Raise UnitFailed if the hive that runs here will never send this queen a heartbeat as localhost."""
@@ -225,7 +225,7 @@ class LocalHive(Hive):
             raise fault
 
     async def _destination_of_beats(self) -> str:
-        """Return the end of a sentence about missing beats: where they go, '' if to the default socket."""
+        """Return the end of a sentence about missing beats: a socket that is not the default, or ''."""
         health, scope = await self._health(), self._shared.scope
         if health is None or health.queen in (None, str(scope.queen_socket)):
             return ""

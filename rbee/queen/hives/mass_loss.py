@@ -21,7 +21,7 @@ log = logging.getLogger("rbee")
 LIKELY = "likely the network of the queen's own machine"
 
 NAMED_MAX = 20
-"""Hives named in one line. If more than these are lost together, they share a line for each reason."""
+"""Hives named in one line. If more are lost together, there is one line for each reason."""
 
 MOMENT = 0.5
 """Seconds at most for which losses are collected before they are narrated together."""
@@ -30,7 +30,7 @@ MOMENT_EACH = 0.001
 """Seconds of collecting for each remote hive: with few hives a loss is narrated almost at once."""
 
 MOMENT_MAX = 4.0
-"""Seconds to which collecting grows, doubling each time, while many are lost each time."""
+"""Seconds at most while many are lost each time: the time for collecting then doubles each time."""
 
 
 @dataclass(frozen=True, slots=True)

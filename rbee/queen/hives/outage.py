@@ -11,7 +11,7 @@ LOSSES_MAX = 100_000
 """The most recent losses that are kept."""
 
 FEWEST = 3
-"""Lost hives that make an outage at the least."""
+"""The fewest lost hives that make an outage."""
 
 
 class Outage(NamedTuple):

@@ -12,7 +12,7 @@ from rbee.wire.lines import Line
 
 
 class Relay:
-    """`passed_on` gets the hive's id, each line and its job's id; again if a beat is sent again."""
+    """`passed_on` is called with the hive's id, a line and its job's id; again if a beat is sent again."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Relay:
         if job is not None and job.hive_id not in (None, beat.hive_id):
             job = None  # a hive's lines belong in its own stories, and in the shutdown of all
         for sent in beat.lines:
-            # An event that is the queen's own, or unknown, must not be taken for the queen's.
+            # An unknown event, or one that only the queen narrates, must not pass for the queen's.
             event = sent.event if sent.event in HIVE_EVENTS else HIVE_SAID.name
             line = Line("bee hive", sent.text, event, sent.at)
             if not self._restraint.lines.take(beat.hive_id):

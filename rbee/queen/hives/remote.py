@@ -22,13 +22,13 @@ REQUEST_TIMEOUT = 3.0
 """Seconds for its answer to a request to stop, or to leave."""
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds for a hive to connect that the queen has a request for."""
+"""Seconds that a request waits for its hive to connect."""
 
 DIAL_TIMEOUT = 16.0
-"""Seconds for it to connect: it dials at least every 15 s (rbee.hive.dial)."""
+"""Seconds that a job waits for it to connect: it dials at least every 15 s (rbee.hive.dial)."""
 
 REFUSED_TIMEOUT = 3.0
-"""Seconds for one that was refused last time to connect: the cause may have been fixed since."""
+"""The same for a hive that was refused last time: the cause may have been fixed since."""
 
 CONNECTION_CLOSED = "its connection closed"
 
@@ -55,7 +55,7 @@ class RemoteHive(Hive):
 
     @property
     def is_connected(self) -> bool:
-        """Has it a control connection?"""
+        """Does it have a control connection?"""
         return self._uplinks.find(self.id) is not None
 
     def client(self) -> HiveClient:
@@ -90,7 +90,7 @@ class RemoteHive(Hive):
         return await self.inventory.ask_first(story, arrival.job.id)
 
     async def _await_connection(self, arrival: Arrival, patience: float, refusal: RbeeError | None) -> None:
-        """Wait until it connects; raise its new refusal, or if it does not dial the earlier `refusal`."""
+        """Wait until it connects; raise its new refusal, or, if it does not dial, `refusal` or TimedOut."""
         comes = asyncio.get_running_loop().create_task(self._uplinks.wait(self.id, timeout=patience))
         try:
             either: set[asyncio.Future[Any]] = {comes, arrival.outcome}

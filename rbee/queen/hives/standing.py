@@ -1,6 +1,6 @@
 """The state of a hive: its row in the catalog, and its liveness.
 
-Changes of the state are narrated and stored here, and nowhere else.
+Changes of the state are narrated and stored here; losses, which may be many at once, in mass_loss.py.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ ENDS: Mapping[MachineEnd | None, str] = {
     "rebooting": "its machine is rebooting",
     "shutting-down": "its machine is shutting down",
 }
-"""Why a hive ended that had announced it, by what it reported of its machine."""
+"""Why a hive ended that had announced its end, by what it reported about its machine."""
 
 ASKED_FOR = (STOPPED_WITH_QUEEN, *ENDS.values())
-"""Reasons that are no fault."""
+"""Reasons that are not faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +116,9 @@ class Standing:
         await self.reload()
 
     async def store_address(self, address: str, credential: str | None, by: Actor) -> bool:
-        """Store the address that it connected from, if that or its credential is new; return whether it did.
+        """Store the address that it connected from, and return True, if that or its credential is new.
 
-        A failure is logged: the hive is connected all the same, and its next connection retries the write.
+        A failure is logged and returns False: the hive is connected; its next connection retries the write.
         """
         hive_id = self.row.id
         if self.row.address == address and self.row.former_credential is None:
@@ -145,7 +145,7 @@ class Standing:
         return self.view()
 
     async def is_back(self, by: Actor | None) -> None:
-        """Set it online again, with the devices that it had; narrated and stored."""
+        """Set it online again, with the devices that it had; narrate and store that."""
         self.set("online", "heartbeats received")
         self.narrate_online()
         await self.remember("online", by=by)
@@ -172,7 +172,7 @@ class Standing:
         await self.remember("offline", wanted=wanted, by=by)
 
     def take_beat(self, beat: Heartbeat, interval: float) -> bool:
-        """Note a beat of a ready hive, the next due in `interval` seconds; is it the first of its process?"""
+        """Note a beat of a ready hive, the next due in `interval` seconds; return as Life.beat()."""
         lateness = self.life.lateness(beat.instance, self._shared.pace.interval)
         if lateness is not None:
             self._shared.metrics.beat_was_late(lateness)

@@ -86,7 +86,7 @@ class HiveWork:
 
     @contextlib.asynccontextmanager
     async def _in_catalog(self, request: AddHive, by: Actor) -> AsyncIterator[Hive]:
-        """Hold the lock of the hive, which is in the catalog and desired."""
+        """Put the hive into the catalog as desired, and yield it with its lock held."""
         host = request.host
         while True:
             hive = self._hives.find(host)
@@ -107,7 +107,7 @@ class HiveWork:
                         return
 
     async def ensure(self, hive_id: str, job: Job, story: Narrator, by: Actor) -> None:
-        """Bring the local hive online, and into the catalog, for another job; a remote one is not waited for.
+        """Bring the local hive into the catalog and online for another job; for a remote one do nothing.
 
         Raises what adding it raises.
         """
@@ -118,7 +118,8 @@ class HiveWork:
     def remove(self, hive_id: str, actor: dict[str, str], *, is_forced: bool = False) -> Job:
         """Begin a job that stops and removes a hive; it is no error if the hive does not exist.
 
-        A remote hive that cannot be asked to leave is removed only if `is_forced`. TooMany or Stopping.
+        A remote hive that cannot be asked to leave is removed only if `is_forced`. Raises TooMany or
+        Stopping.
         """
         job = self._jobs.open("remove-hive", hive_id)
         story = self._shared.narrator.about(job_id=job.id, hive=hive_id, **actor)
@@ -144,7 +145,10 @@ class HiveWork:
         return Done(None, was_there=False)
 
     def shut_down(self, actor: dict[str, str]) -> Job:
-        """Begin a job in which systemd stops the hives and then the queen, whose end ends the story."""
+        """Begin a job in which systemd stops the hives and then the queen; return the one that runs, if any.
+
+        The queen's end ends the story. Raises TooMany or Stopping.
+        """
         running = self._jobs.running("shutdown")
         job = running or self._jobs.open("shutdown", None)
         story = self._shared.narrator.about(job_id=job.id, **actor)

@@ -6,7 +6,7 @@ from __future__ import annotations
 class Workload:
     """The fingerprint of its work in a hive's beats: it differs once a worker or a fetch has changed.
 
-    `heard` is that of the last beat; None from a hive that has none.
+    `heard` is that of the last beat; None if that had none.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Workload:
 
     def forget(self) -> None:
         """Note that it must be asked for again: its process is another, or was away."""
-        self._known = ""  # no fingerprint
+        self._known = ""  # equal to no fingerprint
 
     @property
     def is_other(self) -> bool:

@@ -30,7 +30,7 @@ class AuditStore:
         self._engine = engine
 
     async def last(self, limit: int, hive_id: str | None) -> list[AuditEntry]:
-        """Return the last `limit` entries, newest last: of one hive, in any case of its name, or of all."""
+        """Return the last `limit` entries, newest last: of one hive (case is ignored), or of all."""
         of_one = "" if hive_id is None else "WHERE lower(hive) = lower(:hive)"
         query = f"SELECT {_COLUMNS} FROM audit {of_one} ORDER BY id DESC LIMIT :limit"  # noqa: S608  # texts of our own
         rows = await self._engine.read_all(lambda session: session.rows(query, hive=hive_id, limit=limit))
@@ -38,7 +38,7 @@ class AuditStore:
 
 
 def enter(session: Session, change: Change, *, at_ms: int, daemons: Collection[int]) -> None:
-    """Write an entry and drop the oldest of its kind; uids in `daemons` are machines if there is no job."""
+    """Write an entry and drop the oldest of its kind; uids in `daemons` count as machines without a job."""
     actor = change.actor()
     uid = int(actor["actor_uid"]) if "actor_uid" in actor else None
     session.execute(

@@ -57,7 +57,10 @@ class Copies:
         return await self._read(self._check)
 
     async def copy(self) -> BinaryIO:
-        """Return a consistent copy: an open, unnamed file, which the caller closes. TooMany or TimedOut."""
+        """Return a consistent copy: an open, unnamed file, which the caller closes.
+
+        Raises TooMany or TimedOut.
+        """
         self._copies = [copy for copy in self._copies if not copy.closed]
         if self._copying + len(self._copies) >= COPIES_MAX:
             raise TooMany(

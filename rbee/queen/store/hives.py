@@ -145,7 +145,7 @@ class HiveStore:
             row = _find(session, hive_id)
             if row is None:
                 _insert(transaction, hive_id, hive_id, DEFAULT_PORT, asked.machine)
-            # The one that the hive has used, in case it receives neither this one nor any since.
+            # The last one that the hive has used: it may receive neither the new one nor any in between.
             former = None if row is None else row.former_credential or row.credential
             identity = {"credential": asked.credential, "address": asked.address, "wanted": True}
             _write(transaction, hive_id, identity)
@@ -293,7 +293,7 @@ def _write(transaction: Transaction, hive_id: str, fields: Mapping[str, Any]) ->
 
 
 def _keep_former(session: Session, hive_id: str, former: str | None = None, successor: str = "") -> None:
-    """Keep the credential that a hive has besides `successor`; without one, it has none."""
+    """Store the credential that a hive may use besides `successor`; None deletes it."""
     session.execute("DELETE FROM former_credentials WHERE hive = :hive", hive=hive_id)
     if former is not None:
         session.execute(

@@ -47,7 +47,7 @@ class Row:
     labels: Mapping[str, str] = field(default_factory=dict)
     cordoned: str | None = None
     former_credential: str | None = None
-    """That of the join before, until the hive uses the last one: the answer with that may have been lost."""
+    """The one used before the last join, until the hive uses the new one: the answer with it may be lost."""
     report: str | None = None
     """The hive's process, a space, and the fingerprint in its beats when it reported `devices`."""
     problem: str | None = None
@@ -96,7 +96,8 @@ COLUMNS = (
     "address, labels, cordoned, former_credential, report"
 )
 
-# Without a former credential that is not of this one: the release before does not know that table.
+# A former credential counts only with its successor: the previous release, which does not know that table,
+# may have replaced the credential since.
 TABLES = (
     "hives LEFT JOIN former_credentials AS former ON former.hive = id AND successor = credential "
     "LEFT JOIN reports ON reports.hive = id"

@@ -40,7 +40,7 @@ BUSY_TIMEOUT = catalogfile.BUSY_TIMEOUT
 """Seconds that a write waits for another process that keeps the catalog locked (such as an sqlite3 shell)."""
 
 WRITES_TOGETHER = 64
-"""Pending writes that are made in one transaction at the most, with one fsync for all."""
+"""The most pending writes that are made in one transaction, with one fsync for all."""
 
 SCHEMA = Path(__file__).with_name("schema")
 """NNNN.sql migrates a catalog from the version before to version NNNN, which is its PRAGMA user_version;

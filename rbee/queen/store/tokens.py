@@ -75,14 +75,14 @@ class TokenStore:
         return await self._writer.write(write)
 
     async def keep_to(self, fingerprint: str) -> None:
-        """Revoke all tokens if they name another CA than this: who has one takes the queen for another."""
+        """Revoke all tokens if they name another CA than this: with them no machine accepts this queen."""
         if await self._engine.read_all(_authority) == fingerprint:
             return
 
         def write(transaction: Transaction) -> None:
             session = transaction.session
             if _authority(session) is not None:
-                # After a downgrade and a new CA there, good ones too: to be on the safe side.
+                # Also good ones, if the CA was replaced by a downgraded queen: to be on the safe side.
                 revoked = session.execute("UPDATE tokens SET is_revoked = 1 WHERE is_revoked = 0")
                 if revoked:
                     tokens = "1 token is" if revoked == 1 else f"{revoked} tokens are"

@@ -59,7 +59,7 @@ class Library:
         import pynvml
 
         # Some versions answer FUNCTION_NOT_FOUND with an exception outside NVMLError, and
-        # decode what drivers say without a net.
+        # let UnicodeDecodeError escape if a driver's text is not UTF-8.
         mismatch = getattr(pynvml, "NVMLLibraryMismatchError", pynvml.NVMLError)
         self.refusals = (pynvml.NVMLError, mismatch, UnicodeDecodeError, Implausible)
         self.nvml = pynvml

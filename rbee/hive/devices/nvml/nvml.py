@@ -1,14 +1,14 @@
-"""NVIDIA's cards, as NVML tells them through the module `pynvml` (nvidia-ml-py 11 to 13).
+"""NVIDIA's cards, as NVML reports them through the module `pynvml` (nvidia-ml-py 11 to 13).
 
 NVML shows the cards and the driver of the moment in which it was opened, and what it has open
-keeps a driver from being unloaded. So what cards there are is asked of an NVML opened for it
-alone, and what they do of one that stays open for as long as somebody looks, and a little longer.
+keeps a driver from being unloaded. So NVML is opened each time that the cards are listed; to read
+what they do it stays open for as long as somebody asks, and KEEP_OPEN seconds longer.
 
 A call into a broken driver may never come back, and nothing can end a thread that is
 inside one. So all of NVML happens in one daemonic thread, with helpers while several cards
 are asked: the interpreter does not wait for them at exit, as it would for an executor's. (A
-thread that sleeps uninterruptibly in the kernel keeps any process from going, SIGKILL
-included; that is past mending here.)
+thread that sleeps uninterruptibly in the kernel keeps its process from ending, even by
+SIGKILL; nothing here can change that.)
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ READ_TIMEOUT = 2.0
 """Seconds for NVML to report what the cards do; NvmlTimeoutSec= if that is less."""
 
 REOPEN_AFTER = 10.0
-"""Seconds that NVML must have been open before it is opened anew for what it says of a lost card."""
+"""Seconds that NVML must have been open before it is reopened because it reports a lost card."""
 
 
 class Nvml:
     """Asks NVML in one thread, which ends when there is nothing to ask and nothing is open.
 
-    What is asked while the same is being asked already shares that one's answer. An answer that
+    A caller that asks for what is being asked already shares that query's answer. An answer that
     came too late for its caller goes to the next one, if it is no older than that caller's timeout.
     """
 
@@ -151,7 +151,7 @@ class Nvml:
         return Failure("timeout", f"NVML did not answer within {round(waited, 1):g} s: {hung}")
 
     def _note(self, shown: Shown | None) -> None:
-        """Count it where NVML shows what the last look did not tell of."""
+        """Count a change if NVML shows other cards or another driver than the last look() returned."""
         if shown is None or self._told is None or shown == self._told:
             self._noted = self._noted if shown is None else None
         elif shown != self._noted:
@@ -171,12 +171,12 @@ class Nvml:
             with self._changed:
                 self._running = None
                 asked.finished_at = self._clock()
-                # What somebody waits for he tells of himself.
+                # An inventory that a caller waits for is compared by look() itself.
                 self._note(None if isinstance(asked, InventoryQuery) and asked.waiters else asked.shown)
                 self._changed.notify_all()
 
     def _next(self, library: Library) -> Query | None:
-        """What is to be asked next, the last of it to close NVML when nobody has looked for long enough."""
+        """Return the next query: Shutdown if nobody has asked for long enough, and None after that."""
         with self._changed:
             while library.is_open and not self._waiting and not self._closed:
                 left = self._open_until - self._clock()

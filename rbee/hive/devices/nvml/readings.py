@@ -148,7 +148,7 @@ class ReadingsQuery(Query):
         nvml, handle = library.nvml, reading.card.handle
         for what, field, function, arguments, take in self._quantities:
             self._calls[number] = f"{function} of card {number}"
-            # That of the temperature goes with CUDA 14, and leaves one that takes the same.
+            # CUDA 14 removes that of the temperature; one with a V at its end takes the same arguments.
             call = getattr(nvml, function, None) or getattr(nvml, f"{function}V")
             try:
                 setattr(reading, field, take(call(handle, *arguments)))
