@@ -43,6 +43,9 @@ def check(order: Order, scope: Scope = SYSTEM) -> None:
         what = "may not be executed by a worker" if os.path.lexists(program) else "was not found"
         cure = scope.rbeectl("list-engines")
         raise BadConfig(f"the program of the engine {order.engine}, {program}, {what}", hint=cure)
+    if order.port is not None and not os.access(PROXY, os.X_OK):
+        hint = scope.as_root("apt install --reinstall systemd")
+        raise BadConfig(f"{PROXY}, which an engine with Socket=tcp needs, was not found", hint=hint)
     try:
         is_folder = stat.S_ISDIR(os.stat(order.model).st_mode)
     except OSError as error:

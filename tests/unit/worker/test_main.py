@@ -94,3 +94,18 @@ def test_what_cannot_be_started_is_said_with_its_cure(
 
     assert main(["bee-1"], environ) == EXIT_CONFIG
     assert "/no/such, was not found; try: rbeectl list-engines" in capsys.readouterr().err
+
+
+def test_an_engine_on_a_port_needs_the_proxy(
+    order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = tmp_path / "proxyd"
+    monkeypatch.setattr("rbee.worker.__main__.PROXY", str(proxy))
+    check(order)
+    with pytest.raises(
+        BadConfig, match="proxyd, which an engine with Socket=tcp needs, was not found"
+    ) as refused:
+        check(replace(order, port=8080))
+    assert refused.value.hint == "sudo apt install --reinstall systemd"
+    proxy.touch(mode=0o755)
+    check(replace(order, port=8080))
