@@ -7,14 +7,16 @@ import contextlib
 import inspect
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from rbee.server.connection import (
     CONNECTIONS,
@@ -30,6 +32,9 @@ from rbee.server.upgrading import RemoteConnection
 from rbee.systemd.daemon import Notifier, watchdog_interval
 from rbee.wire.routes import Route
 
+# uvicorn.lifespan takes it from the package, which would be executed for that (rbee.later).
+uvicorn.Config = Config  # type: ignore[misc]
+
 GRACE = 1.0
 """Seconds that requests in flight have after SIGTERM."""
 
@@ -40,52 +45,55 @@ BACKLOG = 4096
 """Connections that may wait to be accepted, as in the socket units."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: 0.32 and later raise SIGTERM again when they end.
+class _Server:
+    """Has uvicorn's protocol serve the connections on sockets, until it is told to end.
 
-    And without its clock, which checks ten times a second whether to end, and ends in steps of 0.1 s.
-    Like that of uvicorn, shutdown() waits for requests in flight, for which _end() gives it GRACE.
+    In place of uvicorn.Server, whose signal handlers raise SIGTERM again when they end (0.32 and later), and
+    whose clock checks ten times a second whether to end, and then ends in steps of 0.1 s. Like that it waits
+    for requests in flight, for which _end() gives it GRACE.
     """
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, config: Config, on_started: Callable[[], None]) -> None:
+        self.config = config
+        self.server_state = ServerState()
+        self._connections = self.server_state.connections = _Connections()
         self._on_started = on_started
         self._told_to_end = asyncio.Event()
-        self._connections = self.server_state.connections = _Connections()
+        self._servers: list[asyncio.Server] = []
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve until end() is called, and all connections and requests have ended."""
+        self.config.load()
+        await self._startup(sockets)
+        await self._told_to_end.wait()
+        await self._shutdown(sockets)
 
     def end(self) -> None:
         """Have serve() end."""
-        self.should_exit = True
         self._told_to_end.set()
 
-    async def main_loop(self) -> None:
-        await self._told_to_end.wait()
+    async def _startup(self, sockets: Sequence[socket.socket]) -> None:
+        connection: Any = self.config.http_protocol_class
+        factory = partial(connection, config=self.config, server_state=self.server_state, **protocol_state())
+        for listener in sockets:
+            server = await asyncio.get_running_loop().create_server(
+                factory, sock=listener, backlog=ACCEPTED_AT_ONCE
+            )
+            self._servers.append(server)
+            # asyncio uses one number both for the backlog and for how many it accepts at once.
+            listener.listen(BACKLOG)
+        self._on_started()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
+    async def _shutdown(self, sockets: Sequence[socket.socket]) -> None:
+        for server in self._servers:
             server.close()
-        for listener in sockets or ():
+        for listener in sockets:
             listener.close()
         for connection in list(self._connections):
             connection.shutdown()
         await self._connections.are_gone.wait()
         while self.server_state.tasks:
             await asyncio.wait(set(self.server_state.tasks))
-
-    def install_signal_handlers(self) -> None:
-        """Install none; called by uvicorn before 0.29."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none; called by uvicorn from 0.29 on."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listener in sockets or ():
-            # asyncio uses one number both for the backlog and for how many it accepts at once.
-            listener.listen(BACKLOG)
-        self._on_started()
 
 
 class _Connections(set[Any]):
@@ -121,14 +129,14 @@ class Remote(NamedTuple):
 class _RemoteServer(_Server):
     """uvicorn behind TLS listeners: its own TLS would wait up to a minute for a handshake."""
 
-    def __init__(self, config: uvicorn.Config, remote: Remote) -> None:
+    def __init__(self, config: Config, remote: Remote) -> None:
         super().__init__(config, lambda: None)
         self._remote = remote
         self._listeners: list[TlsListener] = []
         self._together: Together | None = None
         self._open: list[asyncio.Task[None]] = []
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def _startup(self, sockets: Sequence[socket.socket]) -> None:
         limits = Limits("connections are held", self._remote.bound)
         turned_away: set[Connection] = set()
         together = self._together = Together()
@@ -150,15 +158,13 @@ class _RemoteServer(_Server):
             listener = TlsListener(one, self._remote.context, factory)
             self._listeners.append(listener)
             self._open.append(asyncio.get_running_loop().create_task(listener.run()))
-        self.servers: list[Any] = []
-        self.started = True
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def _shutdown(self, sockets: Sequence[socket.socket]) -> None:
         for running in self._open:
             running.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         try:
-            await super().shutdown(sockets)
+            await super()._shutdown(sockets)
         finally:
             for listener in self._listeners:
                 listener.end()
@@ -227,8 +233,6 @@ async def _end(servers: Sequence[_Server], serving: asyncio.Future[None]) -> Non
     """Let requests in flight end within GRACE, and cancel the rest."""
     for server in servers:
         server.end()
-    # Not by force_exit: from Python 3.12 on uvicorn would then wait in Server.wait_closed() for all
-    # connections. And 0.17 has no timeout_graceful_shutdown.
     await asyncio.wait((serving,), timeout=GRACE)
     serving.cancel()
     unfinished = [task for server in servers for task in server.server_state.tasks]
@@ -253,21 +257,20 @@ def _connections(
     )
 
 
-def uvicorn_config(app: ASGIApp, connection: Any) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, connection: Any) -> Config:
     """Return the configuration for an app; `connection` makes the protocol of a connection."""
     # Only options that both uvicorn 0.17 and 0.54 have.
-    return uvicorn.Config(
+    return Config(
         app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
-        backlog=ACCEPTED_AT_ONCE,
     )  # fmt: skip
 
 
 async def _serve_all(servers: Sequence[_Server], sockets: Sequence[socket.socket]) -> None:
     """Serve until all have ended; the last one gets the sockets, the others have their own."""
     *others, local = servers
-    running = [asyncio.ensure_future(server.serve(sockets=[])) for server in others]
-    running.append(asyncio.ensure_future(local.serve(sockets=list(sockets))))
+    running = [asyncio.ensure_future(server.serve([])) for server in others]
+    running.append(asyncio.ensure_future(local.serve(sockets)))
     try:
         await asyncio.gather(*running)
     finally:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec, module_from_spec
 from types import TracebackType
 from typing import Any, Self
 
 from rbee.errors import TimedOut
+from rbee.later import put_off
 from rbee.scope import SYSTEM, Scope
 from rbee.signals import ending_put_off
 from rbee.systemd.errors import BUS_TIMEOUT, translated, uninterrupted
@@ -203,10 +202,9 @@ def _dbus_class() -> Any:
     """pystemd's connection to D-Bus, without the package around it.
 
     The package imports lxml, for an interface that we do not use, which would take every rbeectl and
-    the queen 30 ms. So it is located and not executed, unless it has been imported already.
+    the queen 30 ms.
     """
-    if "pystemd" not in sys.modules and (spec := find_spec("pystemd")) is not None:
-        sys.modules["pystemd"] = module_from_spec(spec)
+    put_off(["pystemd"])
     # Cython drops a KeyboardInterrupt of its modules' initialization, and warns of another failure.
     with ending_put_off():
         from pystemd.dbuslib import DBus

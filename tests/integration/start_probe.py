@@ -21,6 +21,8 @@ PROGRAMS = {
 }
 """Module and function; without a function the module is only imported, as its work needs systemd."""
 
+DAEMONS = ("queen-rbee", "rbee-hive", "rbee-gateway")
+
 
 class Anything:
     """Has every method; each returns the object itself."""
@@ -63,8 +65,14 @@ class PlayedBus(Anything):
 
 def report(*_arguments, **_named):
     """Print the modules, and exit at once: what is imported later does not count."""
-    os.write(9, "\n".join(sorted(sys.modules)).encode())
+    imported = [name for name, module in sys.modules.items() if not is_put_off(module)]
+    os.write(9, "\n".join(sorted(imported)).encode())
     os._exit(0)
+
+
+def is_put_off(module):
+    """Is it a module of rbee.later's that nobody has used yet?"""
+    return getattr(getattr(module, "__dict__", {}).get("__getattr__"), "__module__", "") == "rbee.later"
 
 
 def hand_over(folder):
@@ -82,6 +90,9 @@ def main():
     module, function = PROGRAMS[name]
     os.dup2(1, 9)  # what the program itself prints goes to stderr
     os.dup2(2, 1)
+    if name in DAEMONS:  # as their launchers do
+        later = import_module("rbee.later")
+        later.put_off(later.UNUSED_BY_DAEMONS)
     program = import_module(module)
     if function:
         if "rbee.systemd.daemon" in sys.modules:

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "rbee"
 
 STEPS = (
-    {"leave", "scope", "signals", "text"},
+    {"later", "leave", "scope", "signals", "text"},
     {"errors"},
     {"files", "wire"},
     {"catalogfile", "config", "engines", "hivestatus", "narration", "systemd", "tls"},
