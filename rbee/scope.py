@@ -9,9 +9,8 @@ import os
 import pwd
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 QUEEN_UNIT = "queen-rbee.service"
 QUEEN_SOCKET_UNIT = "queen-rbee.socket"
@@ -49,8 +48,7 @@ FETCH_PROGRAM = "rbee-fetch"
 """The daemons' names: of their state directories, and in the journal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """The paths and accounts of an rbee. Long because each has its name here.
 
     `runtime` has the sockets, `state` a folder for each daemon.

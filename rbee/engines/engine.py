@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from rbee.engines.syntax import expand, split_words
 from rbee.errors import BadInput
@@ -37,8 +37,7 @@ TCP_PORT = 8080
 _SAMPLE = dict.fromkeys(SPECIFIERS, "")
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What a worker's engine is to serve, and with which resources; `context` in tokens, sizes in bytes."""
 
     model: Path

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 PREFIX = "RBEE_"
 """The prefix of the variables for the launcher, which the engine does not get."""
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """The engine's command line and environment, and how the launcher finds out that it is ready.
 
     `name` is the model's. `model` is the path at which the engine sees it, `path` that on the machine, for

@@ -6,9 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, NamedTuple
 
 from rbee.fetch.source import BLOCK
 from rbee.files import sync_folder, write_whole
@@ -19,8 +18,7 @@ SYNC_BYTES = 64 * 2**20
 """Bytes after which the part is synced to the disk."""
 
 
-@dataclass(frozen=True)
-class _Version:
+class _Version(NamedTuple):
     """The source of a part, and the source's version.
 
     `synced` bytes are on the disk. If the machine has booted since, which `boot` shows, or if `boot` is not

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 BLOCK = 2**20
 """Bytes that are read and written at once."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The bytes of a file from `begin` on, which is the requested offset or 0.
 
     `version` identifies the file's content, None if the source gives no version. `total` is the size of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.errors import BadInput
 from rbee.fetch.errors import Again, Anew, NoRoom, NotAModel, Unavailable
@@ -21,8 +21,7 @@ EARLY_LOOK = 2**20
 """Bytes after which the head is tried again; after each further try twice as many."""
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(NamedTuple):
     """How often and when a transfer is retried.
 
     After `tries` retries without progress, which is `progress` bytes, it fails. The wait before a retry
@@ -39,8 +38,7 @@ class Patience:
     stall: float = 600.0
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """What a transfer needs from outside: disk space, a place for its progress, and time.
 
     `room` returns how many bytes may still be written; `wait` takes and `now` returns seconds.

@@ -6,8 +6,8 @@ import errno
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from rbee.errors import BadInput
@@ -46,8 +46,7 @@ def source_of(fetch: Fetch) -> Iterator[Source]:
         file.close()
 
 
-@dataclass(frozen=True)
-class Works:
+class Works(NamedTuple):
     """Carries out requests in a store. `boot_id` is that of the machine's current boot, '' if not known."""
 
     store: Store

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +33,7 @@ CUT_TIMEOUT = 0.5
 """Seconds in which a client must take the end of its stream when the gateway stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """What all requests share. `hold` is the seconds for which a request waits for a worker.
 
     `queen_run` returns the invocation ID of the queen, None while it sleeps, without waking it.

@@ -7,7 +7,6 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from rbee.client.handover import Handover, handover
@@ -133,7 +132,7 @@ class Lease:
             if run is None or (run == lost and loop.time() < stops_by):
                 continue
             try:
-                await self._connect(replace(self._ask, resume=self.granted.worker))
+                await self._connect(self._ask._replace(resume=self.granted.worker))
                 assert self._connection is not None
                 return await self._connection.receive()
             except RbeeError:

@@ -13,10 +13,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee import __version__, tls
 from rbee.client.link import Link, QueenAddress
@@ -48,8 +47,7 @@ APPLICATION = bytes.fromhex("6f1b9a27c3f84e5d9b40ae7d152c8e36")
 """Makes an id from a machine-id without revealing it (sd_id128_get_machine_app_specific(3))."""
 
 
-@dataclass(frozen=True)
-class Invitation:
+class Invitation(NamedTuple):
     """Without a `token` it is for a hive whose queen has moved: the hive keeps its credential."""
 
     host: Host
@@ -176,7 +174,7 @@ class Guest:
                 "without a token only a hive that has joined can follow its queen", hint=self._scope.rejoin
             )
         content = membership.path.read_text()
-        moved = replace(_at(membership, invitation), path=self._memberships.unproven)
+        moved = _at(membership, invitation)._replace(path=self._memberships.unproven)
         return keep(moved, key_of(content), certificate_of(content))
 
     def _machine(self) -> str:
@@ -208,7 +206,7 @@ def _stop_put_off() -> Iterator[None]:
 
 
 def _at(membership: Membership, invitation: Invitation) -> Membership:
-    return replace(membership, host=invitation.host, port=invitation.port)
+    return membership._replace(host=invitation.host, port=invitation.port)
 
 
 def own_name() -> str:

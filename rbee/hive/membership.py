@@ -17,9 +17,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee import tls
 from rbee.client.link import Link, QueenAddress
@@ -34,16 +34,14 @@ ASK_TIMEOUT = 8.0
 """Seconds for each request to the queen about keys."""
 
 
-@dataclass(frozen=True)
-class _Stored:
+class _Stored(NamedTuple):
     hive_id: Name
     host: Host
     port: Port
     ca: Pem
 
 
-@dataclass(frozen=True)
-class Membership:
+class Membership(NamedTuple):
     """Which hive of which queen. The file `path` has it, with its key and its certificate."""
 
     hive_id: str
@@ -111,7 +109,7 @@ class Memberships:
         # The hive that runs writes its own, too, when it renews its certificate.
         kept = membership.path.rename(self._path if self.usable() is None else self._new)
         sync_folder(kept.parent)
-        return replace(membership, path=kept)
+        return membership._replace(path=kept)
 
     def adopt(self) -> bool:
         """As the hive starts: take over a membership that was kept for it, and keep the old one aside.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.files import explained, write_whole
 from rbee.scope import Scope
 from rbee.systemd.bus import Bus
 
 
-@dataclass(frozen=True)
-class Dropin:
+class Dropin(NamedTuple):
     """The drop-in `name` of a unit, such as 50-listen.conf."""
 
     unit: str

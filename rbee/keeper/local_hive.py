@@ -7,8 +7,8 @@ the status line of the hive's unit while it runs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee import hivestatus
 from rbee.errors import BadInput, NotRunning, with_packages
@@ -27,8 +27,7 @@ MEMBERSHIP_LIMIT = 64 * 1024
 """Bytes of a membership that are read; it has about 4,000."""
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(NamedTuple):
     """The hive's name, the address at which its queen listens, and the certificate of the queen's CA, in PEM.
 
     `ca` is '' if the file has none; such a membership cannot be used.
@@ -69,8 +68,7 @@ def read_membership(path: Path) -> Membership:
     return parse_membership(head.decode())
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteQueen:
+class RemoteQueen(NamedTuple):
     """`queen` is HOST:PORT; `hive_id` is None if this user may not read the membership."""
 
     queen: str
@@ -87,8 +85,7 @@ def queen_dialled(hive: UnitState) -> RemoteQueen | None:
     return RemoteQueen(link.queen) if link is not None and link.is_remote else None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalHive:
+class LocalHive(NamedTuple):
     """`redial` is the unit that waits for the queen to return after it has shut this hive down."""
 
     hive: UnitState

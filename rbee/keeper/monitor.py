@@ -12,8 +12,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
@@ -36,8 +35,7 @@ AFTERWARDS = 1.0
 """Seconds after the end of a stream within which systemd reports that the queen has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueenIs:
+class QueenIs(NamedTuple):
     """What the keeper itself reports: the queen is not awake, is awake again, or does not answer."""
 
     state: QueenState | Literal["silent"]

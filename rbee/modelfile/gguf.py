@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from rbee.errors import BadInput
 from rbee.modelfile.cache import kv_bytes_per_token
@@ -47,8 +46,7 @@ _ODD = re.compile(
 """Keys of architectures whose cache is not that of plain attention: sliding windows, MLA, Mamba, RWKV, T5."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A tensor in the header's table; `bytes` is None for an unknown type."""
 
     kind: int

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -185,8 +185,7 @@ def _described(head: Head, config: dict[str, Any], name: str) -> Head:
 
     quantised = config.get("quantization_config")
     method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-    return replace(
-        head,
+    return head._replace(
         architecture=kind if isinstance(kind, str) and re.fullmatch("[A-Za-z0-9._-]{1,64}", kind) else None,
         # Quantised weights are packed, several to an element: the elements do not count them.
         parameters=head.parameters if quantised is None else None,

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rbee.errors import BadInput
 from rbee.files import read_regular
@@ -27,8 +26,7 @@ META_MOST = 64 * 1024
 PART, VERSION, RESULT = ".part", ".version", ".result"
 
 
-@dataclass(frozen=True)
-class StoreRequest:
+class StoreRequest(NamedTuple):
     """What rbee-fetch@ID.service is to do, from its credential `request`: `fetch`, `forget` or `remove`.
 
     `forget` is the id of a fetch to delete all traces of, except the file that it fetched; `remove` is the
@@ -41,8 +39,7 @@ class StoreRequest:
     job_id: JobId | None = None
 
 
-@dataclass(frozen=True)
-class FetchResult:
+class FetchResult(NamedTuple):
     """The outcome of a fetch; `bytes` is how many have arrived."""
 
     model: ModelName
@@ -52,8 +49,7 @@ class FetchResult:
     sha256: Sha256 | None = None
 
 
-@dataclass(frozen=True)
-class Meta:
+class Meta(NamedTuple):
     """What is known about a file in the store."""
 
     sha256: Sha256

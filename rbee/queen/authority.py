@@ -12,10 +12,9 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rbee import tls
 from rbee.errors import BadConfig, BadInput, RbeeError
@@ -43,8 +42,7 @@ RSA_BITS = 2048, 8192
 WAY_BACK = "man queen-rbee.service, KEYS: the hives have to join again"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The subject of a hive's certificate; a renewed certificate has the same credential."""
 
     hive_id: str

@@ -10,7 +10,6 @@ rbee.server.connection.SEND_TIMEOUT is disconnected.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import errno
 import json
 import logging
@@ -20,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from rbee.errors import TEXT_LIMIT, BadInput
@@ -56,7 +54,7 @@ RETRY_AFTER = 60.0
 
 WATCHERS = Bound(total=1024, kept=16, a_user=96, a_process=32)
 
-_FIELDS = {field.name for field in dataclasses.fields(FeedEvent)}
+_FIELDS = set(FeedEvent._fields)
 _PRIORITIES = {event.name: event.priority for event in EVENTS}
 
 
@@ -201,7 +199,7 @@ class Feed(Narrator):
         if len(self._relayed) > REPEATS:
             del self._relayed[next(iter(self._relayed))]
         about = {"hive": hive_id} | ({"job_id": job_id} if job_id else {})
-        own = replace(line, speaker="bee hive", at=now_rfc3339())
+        own = line._replace(speaker="bee hive", at=now_rfc3339())
         self._add(own, _PRIORITIES.get(line.event, INFO), about)
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import re
 import secrets
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -125,7 +124,7 @@ class Fleet:
         `instance` is that of the hive process which the machine still runs while it joins again. Raises
         BadInput, BadToken, NameTaken, ClonedHive or VersionSkew.
         """
-        asked = replace(asked, name=self._hives.spelled(asked.name))
+        asked = asked._replace(name=self._hives.spelled(asked.name))
         try:
             return await self._join(asked, peer, instance)
         except ClonedHive as error:

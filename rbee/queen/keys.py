@@ -12,7 +12,7 @@ import hashlib
 import logging
 import secrets
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rbee.errors import BadKey, CatalogFailed, KeyNotForModel
 from rbee.queen.store.keys import KeyRow, Use
@@ -52,7 +52,7 @@ class _Key:
     """A summary that could not be written."""
 
     def used(self, model: str, address: str | None, now: int) -> None:
-        self.row = replace(self.row, uses=self.row.uses + 1, last_used_ms=now)
+        self.row = self.row._replace(uses=self.row.uses + 1, last_used_ms=now)
         self.is_written = False
         self.models[model] += 1
         if address is not None and (address in self.addresses or len(self.addresses) < 1000):
@@ -188,7 +188,7 @@ class ClientKeys:
         key = self._keys.get(name)
         if key is not None:
             # Even if the catalog cannot be written now.
-            key.row = replace(key.row, is_revoked=True)
+            key.row = key.row._replace(is_revoked=True)
         stored = await self._catalog.keys.revoke(name, by=by)
         return _view(stored if key is None else key.row)
 

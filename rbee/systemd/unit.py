@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rbee.errors import BadConfig, JobReplaced, TimedOut, UnitFailed, with_packages
 from rbee.scope import SYSTEM, Scope
@@ -15,8 +14,7 @@ from rbee.systemd.exitstatus import cure_for_exit, describe_exit
 from rbee.text import shown_span
 
 
-@dataclass(frozen=True, slots=True)
-class UnitState:
+class UnitState(NamedTuple):
     """The state of a unit, with systemd's names (org.freedesktop.systemd1(5)).
 
     `result` is empty for a unit that is neither service nor socket; of the fields after it,
@@ -94,15 +92,13 @@ class Unit:
         )
         # A masked socket that had failed before has no such interface any more.
         if self.name.endswith(".socket") and state.load == "loaded":
-            return replace(
-                state,
+            return state._replace(
                 result=self._text(SOCKET, b"Result"),
                 condition_held=bool(self._get(UNIT, b"ConditionResult", b"b")),
             )
         if not self.name.endswith(".service") or state.load != "loaded":
             return state
-        return replace(
-            state,
+        return state._replace(
             result=self._text(SERVICE, b"Result"),
             status_text=self._text(SERVICE, b"StatusText"),
             main_pid=self._get(SERVICE, b"MainPID", b"u"),

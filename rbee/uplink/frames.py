@@ -6,8 +6,7 @@ A frame is a line: a JSON object with one member, whose name is the frame's kind
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rbee.errors import BadInput, RbeeError
 from rbee.server.upgrade import Upgraded
@@ -39,15 +38,13 @@ class UplinkRoutes(RouteTable):
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Dial:
+class Dial(NamedTuple):
     """From the queen: dial another connection, and request CARRIER with this id."""
 
     id: JobId
 
 
-@dataclass(frozen=True)
-class Goodbye:
+class Goodbye(NamedTuple):
     """From the queen: it ends the connection. (A hive's goodbye is a beat with the state 'stopping'.)"""
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee.wire.types import AUDIT_MAX, Count, JobId, Limit, Name, Text
 
 
-@dataclass(frozen=True)
-class CatalogReport:
+class CatalogReport(NamedTuple):
     """A catalog that is sound: its file, the version of its schema, its hives, and its size with the log."""
 
     path: Text
@@ -18,8 +16,7 @@ class CatalogReport:
     size_bytes: Count
 
 
-@dataclass(frozen=True)
-class AuditEntry:
+class AuditEntry(NamedTuple):
     """A change of the catalog and who made it: the user `actor_uid` on the queen's machine, or the hive with
     that credential. `problem` is what could not be read of the entry."""
 
@@ -33,8 +30,7 @@ class AuditEntry:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class Audit:
+class Audit(NamedTuple):
     """Entries of the audit, newest last."""
 
     entries: Annotated[tuple[AuditEntry, ...], Limit(0, AUDIT_MAX)]

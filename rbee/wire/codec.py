@@ -6,7 +6,6 @@ that a newer peer can send more.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import re
@@ -40,27 +39,25 @@ class _Refused(Exception):
 
 def encode(shape: Any) -> Any:
     """Return a shape, or a tuple of them, as what json.dumps takes."""
+    kind = shape.__class__
+    if is_shape(kind):
+        # Most values are plain: a recursive call for each of them would take most of the time.
+        return {
+            name: value if value.__class__ in _PLAIN else encode(value)
+            for name, value in zip(kind._fields, shape, strict=True)
+        }
     if isinstance(shape, (tuple, list)):
         return [encode(item) for item in shape]
-    names = _field_names(shape.__class__)
-    if names is None:
-        return shape
-    # Most values are plain: a recursive call for each of them would take most of the time.
-    return {
-        name: value if (value := getattr(shape, name)).__class__ in _PLAIN else encode(value)
-        for name in names
-    }
+    return shape
 
 
 _PLAIN = frozenset({str, int, float, bool, types.NoneType})
 
 
 @functools.cache
-def _field_names(kind: Any) -> tuple[str, ...] | None:
-    """Return the names of a shape's fields; None for any other type."""
-    if not dataclasses.is_dataclass(kind):
-        return None
-    return tuple(field.name for field in dataclasses.fields(kind))
+def is_shape(kind: Any) -> bool:
+    """Is it the type of a shape? All of them are NamedTuples."""
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
 def decode(kind: type[Shape], value: Any, where: str = "") -> Shape:
@@ -114,7 +111,7 @@ def _decoder_of_type(kind: Any, limit: Limit | None) -> Decoder:
         return _array(_decoder(typing.get_args(kind)[0]), limit)
     if typing.get_origin(kind) is dict:
         return _decode_any_object
-    if dataclasses.is_dataclass(kind):
+    if is_shape(kind):
         return _object(kind)
     if kind is bool:
         return _decode_bool
@@ -127,8 +124,7 @@ def _decoder_of_type(kind: Any, limit: Limit | None) -> Decoder:
 
 def _object(kind: Any) -> Decoder:
     fields = [
-        (field.name, _decoder(hints_of(kind)[field.name]), field.default is dataclasses.MISSING)
-        for field in dataclasses.fields(kind)
+        (name, _decoder(hints_of(kind)[name]), name not in kind._field_defaults) for name in kind._fields
     ]
 
     def decode_object(value: Any) -> Any:

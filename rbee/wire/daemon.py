@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rbee.wire.types import Count, Text
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """The answer of a queen that serves; `version` is that of rbee."""
 
     status: Literal["ok"]
     version: Text
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The daemon will stop; or what was to be removed is not there any more."""
 
     status: Literal["stopping", "removed"]
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """A problem document of RFC 9457, extended by `field` (which input) and `hint` (the cure)."""
 
     type: Text

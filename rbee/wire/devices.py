@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from rbee.wire.types import (
     Count,
@@ -17,8 +16,7 @@ from rbee.wire.types import (
 MemoryKind = Literal["dedicated", "shared"]
 
 
-@dataclass(frozen=True)
-class Cpu:
+class Cpu(NamedTuple):
     """A machine's processors and RAM; a value that the machine does not report is None.
 
     `model` is that of one socket's processor. `cpus_allowed` and `ram_allowed_bytes` are the limits by the
@@ -34,8 +32,7 @@ class Cpu:
     ram_allowed_bytes: Count | None = None
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One GPU; a value that its driver does not report is None. `problem` is what is wrong with the card.
 
     `index` counts the hive's cards from 0 in the order of their PCI addresses;
@@ -45,7 +42,7 @@ class Gpu:
     `shared_memory_bytes` is how much of the RAM it may use beside that.
     """
 
-    index: Count
+    index: Count  # type: ignore[assignment]  # tuple.index, which nobody needs
     vendor: Word
     name: Text | None
     uuid: Text | None
@@ -66,16 +63,14 @@ class Gpu:
         return self.shared_memory_bytes + (self.vram_bytes or 0)
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that kept detection from being complete; `code` is stable, `detail` is for people."""
 
     code: Word
     detail: Text
 
 
-@dataclass(frozen=True)
-class Devices:
+class Devices(NamedTuple):
     """The answer of a hive's /v1/devices."""
 
     cpu: Cpu

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee.wire.lines import Speaker
 from rbee.wire.types import EVENTS_MAX, Count, FeedId, JobId, Limit, Name, Priority, Text, Timestamp, Word
 
 
-@dataclass(frozen=True)
-class FeedEvent:
+class FeedEvent(NamedTuple):
     """One narrated line with its place in the queen's feed.
 
     `id` is EPOCH-NUMBER: within an epoch the numbers are consecutive, and a new epoch begins when the queen
@@ -30,16 +28,14 @@ class FeedEvent:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class FeedEvents:
+class FeedEvents(NamedTuple):
     """The last events, oldest first; `id` is that of the feed's last event, after which it continues."""
 
     id: FeedId
     events: Annotated[tuple[FeedEvent, ...], Limit(0, EVENTS_MAX)]
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """Events that a reader has missed: all after `after` and before `first`, which is the next."""
 
     after: FeedId

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee.wire.types import Count, Limit, MachineId, Name, NewName, Pem, Text, TokenId
 
 
-@dataclass(frozen=True)
-class SetTcp:
+class SetTcp(NamedTuple):
     """Whether TCP is enabled from the queen's next start on."""
 
     is_open: bool
 
 
-@dataclass(frozen=True)
-class Tcp:
+class Tcp(NamedTuple):
     """Is TCP enabled, and on which addresses does the queen listen now (`listens`, HOST:PORT each)?
 
     `fingerprint` is the SHA-256 of the CA's certificate, None before there is one; `expires_ms` is when the
@@ -30,8 +27,7 @@ class Tcp:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class CreateToken:
+class CreateToken(NamedTuple):
     """A token to create; `ttl_s` in seconds; `hive` binds the token to one name."""
 
     ttl_s: Annotated[int, Limit(1, 30 * 86400)] = 3600
@@ -39,8 +35,7 @@ class CreateToken:
     hive: NewName | None = None
 
 
-@dataclass(frozen=True)
-class TokenView:
+class TokenView(NamedTuple):
     """A token without its secret; `problem` is what could not be read of its row."""
 
     id: TokenId
@@ -52,23 +47,20 @@ class TokenView:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class CreatedToken:
+class CreatedToken(NamedTuple):
     """A new token; `text` is what a machine joins with. It is shown only here: only its hash is stored."""
 
     text: Text
     token: TokenView
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """The tokens that are kept, newest last."""
 
     tokens: Annotated[tuple[TokenView, ...], Limit(0, 1000)]
 
 
-@dataclass(frozen=True)
-class Join:
+class Join(NamedTuple):
     """A machine that asks to join; `machine` is derived from its machine-id, `request` is PKCS #10 in PEM."""
 
     token: Annotated[str, Limit(1, 200)]
@@ -78,16 +70,14 @@ class Join:
     version: Text
 
 
-@dataclass(frozen=True)
-class Joined:
+class Joined(NamedTuple):
     """A hive's id and its certificate, after joining or renewing."""
 
     hive_id: Name
     certificate: Pem
 
 
-@dataclass(frozen=True)
-class Renew:
+class Renew(NamedTuple):
     """A PKCS #10 certificate request in PEM for another certificate."""
 
     request: Pem

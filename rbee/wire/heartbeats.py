@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from rbee.wire.lines import Line
 from rbee.wire.types import Count, Fingerprint, JobId, Limit, Name, Text, Timestamp
@@ -12,8 +11,7 @@ MachineEnd = Literal["rebooting", "shutting-down"]
 """Why systemd stops all units of a machine."""
 
 
-@dataclass(frozen=True)
-class Heartbeat:
+class Heartbeat(NamedTuple):
     """What a hive sends every interval. `state` is 'starting' before it serves, 'stopping' when it ends.
 
     `instance` is new for each process of the hive; `lines` are narrated lines of the job `job_id`, for its
@@ -35,8 +33,7 @@ class Heartbeat:
     work: Fingerprint | None = None
 
 
-@dataclass(frozen=True)
-class HeartbeatAck:
+class HeartbeatAck(NamedTuple):
     """The answer to a beat: when the next is due, and the id of the job that waits for this hive, if any."""
 
     status: Literal["ok"]
@@ -44,8 +41,7 @@ class HeartbeatAck:
     job_id: JobId | None = None
 
 
-@dataclass(frozen=True)
-class HiveHealth:
+class HiveHealth(NamedTuple):
     """A hive's health and its queen: `queen` is HOST:PORT if `is_remote_queen`, otherwise a socket's path.
 
     A hive before 0.5.0 reports neither.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from rbee.wire.devices import Devices
 from rbee.wire.types import (
@@ -21,8 +20,7 @@ Status = Literal["pending", "online", "offline"]
 State = Literal["unknown", "pending", "online", "suspect", "offline"]
 
 
-@dataclass(frozen=True)
-class AddHive:
+class AddHive(NamedTuple):
     """A hive to add; with `port` None an existing hive keeps its port, and a new one gets DEFAULT_PORT."""
 
     host: Annotated[str, Limit(1, 253)]
@@ -32,16 +30,14 @@ class AddHive:
 LABELS_MAX = 64
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A label of a hive."""
 
     key: LabelKey
     value: LabelValue
 
 
-@dataclass(frozen=True)
-class HiveView:
+class HiveView(NamedTuple):
     """A hive: its row in the catalog, and its state right now. `wanted` is whether it is desired.
 
     `version` is the one in its last heartbeat, None before the first since the queen started. For a remote
@@ -72,24 +68,21 @@ class HiveView:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class Hives:
+class Hives(NamedTuple):
     """Hives in the catalog, by id; `next` is the `after` of the next page, None if there is none."""
 
     hives: tuple[HiveView, ...]
     next: Place | None = None
 
 
-@dataclass(frozen=True)
-class SetLabels:
+class SetLabels(NamedTuple):
     """Labels to set, and the keys of those to remove."""
 
     set: Annotated[tuple[Label, ...], Limit(0, LABELS_MAX)] = ()
     remove: Annotated[tuple[LabelKey, ...], Limit(0, LABELS_MAX)] = ()
 
 
-@dataclass(frozen=True)
-class SetCordon:
+class SetCordon(NamedTuple):
     """A cordon to set; `reason` None removes it."""
 
     reason: Text | None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rbee.wire.hives import HiveView
 from rbee.wire.models import ModelView
@@ -14,8 +13,7 @@ JobKind = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class JobStarted:
+class JobStarted(NamedTuple):
     """A job has begun; `events` is the path of its story."""
 
     hive_id: Name | None
@@ -23,8 +21,7 @@ class JobStarted:
     events: Text
 
 
-@dataclass(frozen=True)
-class JobView:
+class JobView(NamedTuple):
     """A job; `state` is 'running' until the story's last event, which is 'done' or 'error'."""
 
     id: JobId
@@ -37,15 +34,13 @@ class JobView:
     events: Text
 
 
-@dataclass(frozen=True)
-class Jobs:
+class Jobs(NamedTuple):
     """The jobs that the queen keeps, newest first."""
 
     jobs: tuple[JobView, ...]
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """The data of the last event of a successful story; `hive` is None after a removal or a shutdown.
 
     `was_there` is false if a hive or model to be removed was not in the catalog.

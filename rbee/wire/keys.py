@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee.wire.types import Count, Limit, ModelName, NewName, Text
 
@@ -11,8 +10,7 @@ KEYS_MAX = 1000
 """The most keys that are kept."""
 
 
-@dataclass(frozen=True)
-class CreateKey:
+class CreateKey(NamedTuple):
     """A key to create: for `models` only, or for all if that is empty. Without `ttl_s` it never expires."""
 
     name: NewName
@@ -20,8 +18,7 @@ class CreateKey:
     ttl_s: Annotated[int, Limit(1, 86400 * 3650)] | None = None
 
 
-@dataclass(frozen=True)
-class CreatedKey:
+class CreatedKey(NamedTuple):
     """A key and its text, which is shown once: only its hash is stored."""
 
     name: NewName
@@ -30,8 +27,7 @@ class CreatedKey:
     expires_at_ms: Count | None
 
 
-@dataclass(frozen=True)
-class KeyView:
+class KeyView(NamedTuple):
     """A key without its text."""
 
     name: NewName
@@ -44,23 +40,20 @@ class KeyView:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class Keys:
+class Keys(NamedTuple):
     """The keys that are kept, by name."""
 
     keys: Annotated[tuple[KeyView, ...], Limit(0, KEYS_MAX)]
 
 
-@dataclass(frozen=True)
-class Gateway:
+class Gateway(NamedTuple):
     """Whether the gateway is open over TCP. `listens` has each ADDRESS:PORT that systemd listens on."""
 
     is_open: bool
     listens: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
 
 
-@dataclass(frozen=True)
-class SetGateway:
+class SetGateway(NamedTuple):
     """Whether rbee-gateway-tcp.socket may be opened."""
 
     is_open: bool

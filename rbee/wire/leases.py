@@ -16,8 +16,7 @@ with `resume`.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from rbee.errors import BadInput
 from rbee.wire.codec import decode, encode
@@ -29,8 +28,7 @@ LINE_MAX = 64 * 1024
 """The most bytes of a line, with its line feed."""
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(NamedTuple):
     """A request for a worker of `model`, which waits at most `hold_ms` for it.
 
     A client on the Unix socket has a `uid`, one on TCP an `address` and a `key`, the SHA-256 of its key. With
@@ -47,8 +45,7 @@ class Ask:
     resume: WorkerId | None = None
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(NamedTuple):
     """The worker is not ready yet; `job_id` is the job that starts it."""
 
     text: Text
@@ -56,8 +53,7 @@ class Wait:
     job_id: JobId | None = None
 
 
-@dataclass(frozen=True)
-class Granted:
+class Granted(NamedTuple):
     """The leased worker; the descriptor comes with this line, unless the lease was resumed.
 
     `was_cold` is whether the request had to wait for the worker to start.
@@ -68,8 +64,7 @@ class Granted:
     job_id: JobId | None = None
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """Why there is no worker, as the members of a problem document (rbee.errors); `retry_s` is in seconds."""
 
     problem: dict[str, Any]

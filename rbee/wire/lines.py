@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rbee.wire.types import Text, Timestamp, Word
 
 Speaker = Literal["bee keeper", "queen bee", "bee hive", "bee gateway"]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One narrated line of a job's story. `event` is the name of a rbee.narration.Event."""
 
     speaker: Speaker

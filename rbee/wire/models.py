@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from rbee.wire.types import Count, Limit, ModelName, Name, Sha256, Text, Word
 
@@ -17,8 +16,7 @@ Context = Annotated[int, Limit(1, 16_777_216)]
 """The length of a context, in tokens."""
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What the header of a model's file says; None for what it does not say.
 
     `weights_bytes` is the size of all tensors. `kv_bytes_per_token` is that of the key-value cache for one
@@ -39,8 +37,7 @@ class Head:
     feed_forward: Count | None = None
 
 
-@dataclass(frozen=True)
-class AddModel:
+class AddModel(NamedTuple):
     """A model to add: either at `path` on the hive `hive`, used in place, or fetched from `url`.
 
     `head` and `bytes` are what was read at `path`; for a `url` the hive that fetches it reads them.
@@ -58,8 +55,7 @@ class AddModel:
     hive: Name | None = None
 
 
-@dataclass(frozen=True)
-class Serve:
+class Serve(NamedTuple):
     """How a model is to be served. None keeps the former value, or the default.
 
     A worker without a request for `idle_s` seconds is stopped, unless its model is pinned.
@@ -71,8 +67,7 @@ class Serve:
     engine: Word | None = None
 
 
-@dataclass(frozen=True)
-class ModelView:
+class ModelView(NamedTuple):
     """A model in the catalog. `source` is its path, or its URL without secrets.
 
     `learned_bytes` is the most memory that a worker of it has used, None if it has never run. `is_served` is
@@ -102,23 +97,20 @@ class ModelView:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class Models:
+class Models(NamedTuple):
     """The models in the catalog, by name."""
 
     models: Annotated[tuple[ModelView, ...], Limit(0, MODELS_MAX)]
 
 
-@dataclass(frozen=True)
-class OpenModel:
+class OpenModel(NamedTuple):
     """A model that a client of the gateway may use."""
 
     name: ModelName
     created_at_ms: Count
 
 
-@dataclass(frozen=True)
-class OpenModels:
+class OpenModels(NamedTuple):
     """The models that are served and that a client may use."""
 
     models: Annotated[tuple[OpenModel, ...], Limit(0, MODELS_MAX)]
@@ -127,8 +119,7 @@ class OpenModels:
 # Between the queen and the hive that keeps the files
 
 
-@dataclass(frozen=True)
-class Fetch:
+class Fetch(NamedTuple):
     """A file to fetch into the hive's store; `id` names it (and rbee-fetch@ID.service)."""
 
     id: Word
@@ -137,8 +128,7 @@ class Fetch:
     sha256: Sha256 | None = None
 
 
-@dataclass(frozen=True)
-class FetchView:
+class FetchView(NamedTuple):
     """A fetch. `serial` grows with each change. A fetch that is done has the file's `path` in the store.
 
     `bytes` of `total` have arrived; `total` is None if the server does not report it. `reason` is why the

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing
 from typing import Any, Literal
 
-from rbee.wire.codec import hints_of, taken_apart
+from rbee.wire.codec import hints_of, is_shape, taken_apart
 from rbee.wire.daemon import Problem
 from rbee.wire.events import FeedEvent, Gap
 from rbee.wire.jobs import Done, JobStarted
@@ -111,7 +110,7 @@ def _schema(kind: Any, limit: Limit | None, shapes: dict[str, Any]) -> dict[str,
     if origin is tuple:
         bound = {"maxItems": limit.most} if limit else {}
         return {"type": "array", "items": schema(typing.get_args(kind)[0], shapes), **bound}
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    if is_shape(kind):
         return _object_schema(kind, shapes)
     if kind is bool:
         return {"type": "boolean"}
@@ -131,10 +130,9 @@ def _schema(kind: Any, limit: Limit | None, shapes: dict[str, Any]) -> dict[str,
 def _object_schema(kind: Any, shapes: dict[str, Any]) -> dict[str, Any]:
     if kind.__name__ not in shapes:
         shapes[kind.__name__] = {}  # before its fields, for a shape that refers to itself
-        fields = dataclasses.fields(kind)
         shapes[kind.__name__] = {
             "type": "object",
-            "properties": {f.name: schema(hints_of(kind)[f.name], shapes) for f in fields},
-            "required": [f.name for f in fields if f.default is dataclasses.MISSING],
+            "properties": {name: schema(hint, shapes) for name, hint in hints_of(kind).items()},
+            "required": [name for name in kind._fields if name not in kind._field_defaults],
         }
     return {"$ref": f"#/components/schemas/{kind.__name__}"}

@@ -7,14 +7,13 @@ blank one, and the row's `problem` names it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from rbee.errors import TEXT_LIMIT, BadInput
-from rbee.wire.codec import decode, hints_of, taken_apart
+from rbee.wire.codec import decode, hints_of, is_shape, taken_apart
 from rbee.wire.types import Limit
 
 Shape = TypeVar("Shape")
@@ -50,7 +49,7 @@ def _row(kind: Any, value: Any, where: str, complain: Complain) -> Any:
     row = _shape(kind, value, "", faults.append)
     if not faults:
         return row
-    return dataclasses.replace(row, problem="; ".join(filter(None, [row.problem, *faults]))[:TEXT_LIMIT])
+    return row._replace(problem="; ".join(filter(None, [row.problem, *faults]))[:TEXT_LIMIT])
 
 
 def _shape(kind: Any, value: Any, where: str, complain: Complain) -> Any:
@@ -58,13 +57,13 @@ def _shape(kind: Any, value: Any, where: str, complain: Complain) -> Any:
         complain(f"{where or 'it'} must be a JSON object, and is {_shown(value)}")
         return _blank(kind)
     values = {}
-    for field in dataclasses.fields(kind):
-        path = f"{where}.{field.name}" if where else field.name
-        if field.name in value:
-            values[field.name] = _value(hints_of(kind)[field.name], value[field.name], path, complain)
-        elif field.default is dataclasses.MISSING:
+    for name, hint in hints_of(kind).items():
+        path = f"{where}.{name}" if where else name
+        if name in value:
+            values[name] = _value(hint, value[name], path, complain)
+        elif name not in kind._field_defaults:
             complain(f"{path} is missing")
-            values[field.name] = _blank(hints_of(kind)[field.name])
+            values[name] = _blank(hint)
     return kind(**values)
 
 
@@ -73,7 +72,7 @@ def _value(kind: Any, value: Any, where: str, complain: Complain) -> Any:
         return decode(kind, value, where)
     except BadInput as error:
         bare, limit, _ = taken_apart(kind)
-        if dataclasses.is_dataclass(bare):
+        if is_shape(bare):
             return _row(bare, value, where, complain)
         if typing.get_origin(bare) is tuple and isinstance(value, list):
             return _items(typing.get_args(bare)[0], limit, value, where, complain)
@@ -93,7 +92,7 @@ def _blank(kind: Any) -> Any:
     bare, limit, is_optional = taken_apart(kind)
     if is_optional:
         return None
-    if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+    if is_shape(bare):
         return bare(**{name: _blank(hint) for name, hint in hints_of(bare).items()})
     if typing.get_origin(bare) is Literal:
         return typing.get_args(bare)[0]

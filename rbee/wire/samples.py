@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee.wire.types import Celsius, Count, Limit, Load, Name, Percent, Seconds, Text, Timestamp, Watts
 
 
-@dataclass(frozen=True)
-class GpuSample:
+class GpuSample(NamedTuple):
     """One GPU at one moment; `index` is that of its Gpu in the devices last detected.
 
     A value that the card does not report, or not now, is None; `problem` is the reason if that is a fault.
     """
 
-    index: Count
+    index: Count  # type: ignore[assignment]  # tuple.index, which nobody needs
     uuid: Text | None
     pci_address: Text | None
     utilisation_percent: Percent | None
@@ -26,8 +24,7 @@ class GpuSample:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A machine at one moment.
 
     `load_1`, `load_5` and `load_15` are the kernel's load averages over as many minutes. `cpu_percent` is

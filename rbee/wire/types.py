@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from rbee.errors import TEXT_LIMIT
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """Bounds of an annotated field: of the value for a number, of the length for anything else.
 
     `description` explains the pattern in messages: what the value must be.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from rbee.wire.models import Context, Format, Path
 from rbee.wire.types import Count, Limit, ModelName, Name, Percent, Text, Word, WorkerId
@@ -22,8 +21,7 @@ PoolId = Annotated[str, Limit(1, 64, r"ram|gpu[0-9]{1,3}", "'ram', or 'gpu' and 
 # Engines
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """An engine of a hive. `file` is its NAME.conf. `problem` is why it cannot be used, None if it can."""
 
     name: Word
@@ -33,16 +31,14 @@ class Engine:
     problem: Text | None = None
 
 
-@dataclass(frozen=True)
-class Engines:
+class Engines(NamedTuple):
     """The engines of a hive, by name. `problems` are those of refused files: FILE:LINE: REASON."""
 
     engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
     problems: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
 
 
-@dataclass(frozen=True)
-class HiveEngines:
+class HiveEngines(NamedTuple):
     """The engines of one hive; `reason` is why they are not known, None if they are."""
 
     hive_id: Name
@@ -51,8 +47,7 @@ class HiveEngines:
     reason: Text | None = None
 
 
-@dataclass(frozen=True)
-class FleetEngines:
+class FleetEngines(NamedTuple):
     """The engines of all hives."""
 
     hives: Annotated[tuple[HiveEngines, ...], Limit(0, 10_000)]
@@ -64,8 +59,7 @@ MARGIN = 2**30
 """Bytes of a pool that no claim may take. Of a pool smaller than 20 GiB a twentieth is kept instead."""
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """Who holds memory: a worker, or another process. What the kernel and the driver do not report is None.
 
     `name` is the worker's id, or the unit of the process. The last holder of a pool may stand for everything
@@ -79,8 +73,7 @@ class Holder:
     pid: Count | None = None
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(NamedTuple):
     """The memory of a card, or RAM. `claimed_bytes` are reserved for workers that do not use them yet.
 
     `free_bytes` is what nobody holds, less what is claimed; if it is None, `problem` says why. A card that
@@ -103,8 +96,7 @@ class Pool:
         return MARGIN if self.total_bytes is None else min(MARGIN, self.total_bytes // 20)
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """The memory book of a hive: RAM first, then the cards by their index."""
 
     pools: Annotated[tuple[Pool, ...], Limit(0, 257)]
@@ -113,8 +105,7 @@ class Memory:
 # Workers of a hive
 
 
-@dataclass(frozen=True)
-class StartWorker:
+class StartWorker(NamedTuple):
     """A worker to start on a hive: an engine with a model on one card, or on the processors (`ram`).
 
     `claim_bytes` are reserved in the pool before it starts. `path` is the model's file or folder, and `bytes`
@@ -133,8 +124,7 @@ class StartWorker:
     slots: Annotated[int, Limit(1, 64)] = 1
 
 
-@dataclass(frozen=True)
-class HiveWorker:
+class HiveWorker(NamedTuple):
     """A worker as its hive knows it. `serial` grows with each change, across restarts of the hive too.
 
     `percent` is how far it has loaded. `used_bytes` is what it uses in its pool now, and `peak_bytes` the
@@ -161,8 +151,7 @@ class HiveWorker:
     is_file_missing: bool = False
 
 
-@dataclass(frozen=True)
-class HiveWorkers:
+class HiveWorkers(NamedTuple):
     """The workers of a hive, by id."""
 
     workers: Annotated[tuple[HiveWorker, ...], Limit(0, WORKERS_MAX)]
@@ -171,8 +160,7 @@ class HiveWorkers:
 # What the queen shows
 
 
-@dataclass(frozen=True)
-class WorkerView:
+class WorkerView(NamedTuple):
     """A worker, or a served model without a worker ('asleep', or 'waiting' for memory): then `id` is None.
 
     `in_flight` is the number of requests that it is answering.
@@ -198,15 +186,13 @@ class WorkerView:
     log: Annotated[tuple[Text, ...], Limit(0, 20)] = ()
 
 
-@dataclass(frozen=True)
-class Workers:
+class Workers(NamedTuple):
     """Workers and sleeping models, by model and id."""
 
     workers: Annotated[tuple[WorkerView, ...], Limit(0, 10_000)]
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One pool that was considered for a model, with the arithmetic.
 
     `fits` is whether the free memory, less the margin, is at least `need_bytes`. `evicts` are the workers
@@ -226,8 +212,7 @@ class Candidate:
     evicts: Annotated[tuple[WorkerId, ...], Limit(0, WORKERS_MAX)] = ()
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a model would run now, and why.
 
     `source` is where `need_bytes` comes from: the operator, a learned peak, an estimate from the file's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 
 from rbee.scope import HIVE_UNIT
 from rbee.wire.codec import encode
@@ -44,12 +43,12 @@ async def test_a_process_whose_devices_the_queen_has_is_not_asked_for_them_again
 async def test_devices_that_changed_while_the_queen_was_away_are_asked_for(house: House) -> None:
     queen = await house.added(**SLOW)
     await queen.kill()
-    house.devices, house.fingerprint = lambda: replace(DEVICES, gpus=()), "f2"
+    house.devices, house.fingerprint = lambda: DEVICES._replace(gpus=()), "f2"
     await house.wake_queen(**SLOW)
 
     await house.hive.heart.beat()
 
-    assert (await house.is_in("online")).devices == replace(DEVICES, gpus=())
+    assert (await house.is_in("online")).devices == DEVICES._replace(gpus=())
 
 
 async def test_a_hive_that_is_not_heard_of_in_time_is_offline(house: House) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import types
 import typing
 from collections.abc import Iterator
 from datetime import UTC
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from hypothesis import strategies as st
 
 from rbee.wire import catalog, daemon, devices, events, fleet, hives, jobs
+from rbee.wire.codec import is_shape
 from rbee.wire.devices import Cpu, Devices, Gpu
 from rbee.wire.hives import HiveView
 from rbee.wire.types import Limit
@@ -21,7 +21,7 @@ WIRE_TYPES = tuple(
     kind
     for module in (devices, hives, jobs, events, fleet, catalog, daemon)
     for kind in vars(module).values()
-    if dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
+    if isinstance(kind, type) and is_shape(kind) and kind.__module__ == module.__name__
 )
 
 HIVE_VIEW = HiveView(
@@ -56,7 +56,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(typing.get_args(kind))
     if origin is tuple:
         return st.lists(values(typing.get_args(kind)[0]), max_size=2).map(tuple)
-    if dataclasses.is_dataclass(kind):
+    if is_shape(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
         return st.builds(kind, **{name: values(hint) for name, hint in hints.items()})
     if kind is bool:
@@ -94,8 +94,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 """Whatever json.loads() may give, and more."""
 
 
-@dataclasses.dataclass(frozen=True)
-class WireField:
+class WireField(NamedTuple):
     """A field within an encoded value: its path as BadInput.field has it, and what is allowed there."""
 
     path: str
@@ -134,7 +133,7 @@ class WireField:
             return self.may_be_null
         if typing.get_origin(self.kind) is tuple:
             return isinstance(value, list)
-        if dataclasses.is_dataclass(self.kind):
+        if is_shape(self.kind):
             return isinstance(value, dict)
         if self.kind in (int, bool):
             return type(value) is self.kind
@@ -146,10 +145,9 @@ class WireField:
 def wire_fields(kind: Any, document: Any, path: str = "") -> Iterator[WireField]:
     """Every field of a value that was encoded as `document`, nested ones and items of lists included."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
-        may_be_missing = field.default is not dataclasses.MISSING
-        where = f"{path}.{field.name}" if path else field.name
-        yield from _wire_fields_at(where, document, field.name, hints[field.name], may_be_missing)
+    for name, hint in hints.items():
+        where = f"{path}.{name}" if path else name
+        yield from _wire_fields_at(where, document, name, hint, name in kind._field_defaults)
 
 
 def _wire_fields_at(path: str, holder: Any, key: Any, kind: Any, may_be_missing: bool) -> Iterator[WireField]:
@@ -171,5 +169,5 @@ def _wire_fields_at(path: str, holder: Any, key: Any, kind: Any, may_be_missing:
             yield from _wire_fields_at(
                 f"{path}[{number}]", value, number, typing.get_args(kind)[0], may_be_missing=True
             )
-    elif dataclasses.is_dataclass(kind):
+    elif is_shape(kind):
         yield from wire_fields(kind, value, path)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from rbee.hive.devices import arm
 from rbee.hive.devices.files import cpu_numbers, read_text
@@ -29,8 +28,7 @@ Processor = dict[str, str]
 """The fields of a paragraph of /proc/cpuinfo; machines differ in what a paragraph is about."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
+class _Counts(NamedTuple):
     sockets: int | None
     cores: int | None
     threads: int | None
@@ -128,7 +126,7 @@ def _counts(root: Path, processors: list[Processor]) -> _Counts:
         counts = _in_sysfs(folder, online)
         if counts.cores or counts.sockets:
             # Without ACPI, an ARM's package is one of its clusters; cores of several kinds are in one chip.
-            return replace(counts, sockets=1) if len(_arm_kinds(processors)) > 1 else counts
+            return counts._replace(sockets=1) if len(_arm_kinds(processors)) > 1 else counts
     return _Counts(
         sockets=_distinct(_first(p, _PACKAGE_KEYS) for p in listed),
         cores=_distinct(_core(p) for p in listed),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -118,7 +117,7 @@ def _in_order(gpus: list[Gpu]) -> tuple[Gpu, ...]:
         (gpu for gpu in gpus if gpu.pci_address), key=lambda gpu: pci.place(gpu.pci_address or "")
     )
     ordered = placed + [gpu for gpu in gpus if not gpu.pci_address]
-    return tuple(dataclasses.replace(gpu, index=index) for index, gpu in enumerate(ordered))
+    return tuple(gpu._replace(index=index) for index, gpu in enumerate(ordered))
 
 
 # Why NVML reports nothing
@@ -270,7 +269,7 @@ def _told(card: NvmlCard, version: str | None) -> Gpu:
 def _untold(root: Path, cards: list[PciCard], version: str | None, why: str) -> Iterator[Gpu]:
     for gpu, card in zip(_on_bus(root, cards), cards, strict=True):
         driver = (version if card.kernel_driver == "nvidia" else None) or card.kernel_driver
-        yield dataclasses.replace(gpu, driver=driver, problem=printable(why, MOST_TEXT))
+        yield gpu._replace(driver=driver, problem=printable(why, MOST_TEXT))
 
 
 # Cards that only the bus shows
@@ -279,7 +278,7 @@ def _untold(root: Path, cards: list[PciCard], version: str | None, why: str) -> 
 def _other_gpus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:
     """A value that sysfs lacks is unknown, which is not a problem: Intel's drivers report no VRAM."""
     for gpu in _on_bus(root, cards):
-        yield dataclasses.replace(gpu, problem=None if gpu.driver else "no kernel driver is bound to it")
+        yield gpu._replace(problem=None if gpu.driver else "no kernel driver is bound to it")
 
 
 def _on_bus(root: Path, cards: list[PciCard]) -> Iterator[Gpu]:

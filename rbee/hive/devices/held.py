@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.hive.devices.cards import why_unread
 from rbee.hive.devices.nvml.nvml import Nvml
@@ -12,15 +12,14 @@ from rbee.hive.devices.text import MOST_TEXT, printable
 from rbee.wire.devices import Gpu
 
 
-@dataclass(frozen=True, slots=True)
-class HeldCard:
+class HeldCard(NamedTuple):
     """A card by its index in the devices; bytes, None is unknown, and `problem` why if that is a fault.
 
     `is_shared` is whether its memory is the machine's RAM. `processes` is None if the driver lists none,
     as only NVIDIA's does.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index, which nobody needs
     name: str
     total: int | None
     used: int | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rbee.errors import CardLoads, NoMemory
 from rbee.text import shown_size
@@ -34,8 +35,7 @@ class Reading:
     problem: str | None = None
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Memory that is reserved for a worker; `loads` is whether its engine is still loading the model."""
 
     worker_id: str

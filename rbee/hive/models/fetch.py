@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from rbee.errors import TEXT_LIMIT
@@ -42,10 +41,10 @@ class KnownFetch:
 
     def change(self, **fields: Any) -> None:
         """Change fields of the view; if it differs now, give it a new serial and wake those who wait."""
-        view = replace(self.view, **fields)
+        view = self.view._replace(**fields)
         if view == self.view:
             return
-        self.view = replace(view, serial=max(self.view.serial + 1, now_ms()))
+        self.view = view._replace(serial=max(self.view.serial + 1, now_ms()))
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -9,9 +9,8 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from rbee import catalogfile
 from rbee.catalogfile import LOGS, Lock, log_of, unfinished_restore
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked"
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(NamedTuple):
     """`report` is about the new catalog, None if there is none; `old` is where the previous one is kept."""
 
     path: Path

@@ -7,7 +7,7 @@ by a person or run by `rbeectl doctor --fix`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rbee.keeper.doctor.patient import Patient
 from rbee.scope import TARGET, Scope
@@ -23,8 +23,7 @@ def restart(scope: Scope) -> Command:
     return scope.command("systemctl", "restart", TARGET)
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(NamedTuple):
     """What is wrong, in one sentence. `hint` is for what no command can mend, or has details.
 
     A complaint that is not a fault is a note, and changes no exit status.
@@ -45,8 +44,7 @@ def _of_any(_patient: Patient) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """`well` is printed if `look` has no complaints; `is_of_use` says whether the check fits the machine."""
 
     name: str

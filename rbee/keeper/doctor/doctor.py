@@ -10,9 +10,8 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from rbee.errors import NotPermitted, RbeeError
 from rbee.keeper.doctor.bus import complain_of_bus
@@ -37,8 +36,7 @@ SETTLE_TIMEOUT = 35.0
 """Seconds for the units' jobs to end after the cures; TimeoutStartSec= is 30 s."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The result of one check; `well` is printed if there are no complaints."""
 
     check: str

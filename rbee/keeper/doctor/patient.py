@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.scope import (
     HIVE_PROGRAM,
@@ -18,8 +18,7 @@ from rbee.scope import (
 from rbee.systemd.bus import Bus
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """One of rbee's daemons; `launcher` is relative to the root, `path` is its socket's."""
 
     user: str
@@ -33,8 +32,7 @@ class Program:
 LAUNCHERS = Path("usr/libexec/rbee")
 
 
-@dataclass(frozen=True)
-class Patient:
+class Patient(NamedTuple):
     """The machine that is examined: its file system, its bus, and the caller.
 
     `bus` is None if it does not answer; `is_root` is true for the owner of the scope; `sudo_user` is the user

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.errors import CommandFailed, Interrupted, RbeeError, TcpClosed, UnitFailed, with_packages
 from rbee.keeper.fleet.address import joined, parse_address
@@ -48,8 +48,7 @@ READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
 PUT = 'umask 077; rm -f -- "$1" && cat >"$1" && mv -fT -- "$1" "$0" || { rm -f -- "$1"; exit 1; }'
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What was typed, and what the queen knows about a hive of that name.
 
     `is_member`: the catalog has it. `is_up`: its heartbeats are received. `is_refused`: the queen refuses

@@ -6,8 +6,7 @@ import getpass
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rbee.errors import NotPermitted, RbeeError, TimedOut
 from rbee.keeper.fleet.shell import Shell, reason
@@ -26,8 +25,7 @@ REFUSALS = ("is not in the sudoers file", "is not allowed to", "may not run sudo
 """In sudo's messages, in English because of LC_ALL=C."""
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """The user on the other machine that ssh logs in as."""
 
     name: str

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.scope import SYSTEM, Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(NamedTuple):
     """The options of add-hive; None if not typed. str() is the command line."""
 
     host: str
@@ -34,11 +33,11 @@ class Typed:
 
     def by(self, user: str) -> str:
         """The command line with another user on the host."""
-        return str(replace(self, user=user))
+        return str(self._replace(user=user))
 
     def at(self, queen: str) -> str:
         """The command line with another address of the queen."""
-        return str(replace(self, queen=queen))
+        return str(self._replace(queen=queen))
 
     def installing(self) -> str:
         """The command line with --install; the person has to fill in the folder."""

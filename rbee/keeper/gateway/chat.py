@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +57,7 @@ class Waits(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A request for one answer. `system` is the instructions before the prompt."""
 
     model: str

@@ -6,9 +6,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
 from rbee.files import explained as explained_file
@@ -43,8 +43,7 @@ TLS = (
 )
 
 
-@dataclass(frozen=True)
-class TcpState:
+class TcpState(NamedTuple):
     """Whether the gateway may be opened to TCP (None if the queen is not awake to report it), the addresses
     on which it listens now, and find_tls()."""
 
@@ -59,8 +58,7 @@ class TcpState:
         return cls(is_open, listens, find_tls(work.scope))
 
 
-@dataclass(frozen=True)
-class Typed:
+class Typed(NamedTuple):
     """The options of gateway enable, checked: what ListenStream= takes, and the TLS drop-in's content."""
 
     listen: str | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.keeper.journal import is_readable, matches_of_model
 from rbee.keeper.models.catalog import Models
@@ -30,8 +29,7 @@ DOTS: Mapping[WorkerState, str] = {
 """The state of a unit whose dot a worker's state gets; all others get that of inactive."""
 
 
-@dataclass(frozen=True)
-class ModelStatus:
+class ModelStatus(NamedTuple):
     """A model, its workers, and the last lines of their log."""
 
     model: ModelView

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rbee.errors import CatalogFailed
 from rbee.narration import FLEET_LOST, HIVES_LOST
@@ -33,8 +33,7 @@ MOMENT_MAX = 4.0
 """Seconds at most while many are lost each time: the time for collecting then doubles each time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Loss:
+class _Loss(NamedTuple):
     """A hive that became suspect or offline, and why; `counts` is whether it counts towards an outage."""
 
     hive: Hive
@@ -129,7 +128,7 @@ class LossReports:
         try:
             for row in await self._shared.catalog.hives.set_offline([one.row for one in by_id.values()]):
                 one = by_id[row.id]
-                one.row = replace(one.row, status=row.status, updated_at_ms=row.updated_at_ms)
+                one.row = one.row._replace(status=row.status, updated_at_ms=row.updated_at_ms)
         except CatalogFailed as error:
             for one in by_id.values():
                 one.stored = None

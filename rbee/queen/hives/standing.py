@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from rbee.config import QueenConfig
@@ -239,7 +239,7 @@ class Standing:
         models, workers = self._shared.holdings(self.row.id)
         if not models and not workers:
             return devices
-        return replace(devices, model_catalog=models, worker_catalog=workers or devices.worker_catalog)
+        return devices._replace(model_catalog=models, worker_catalog=workers or devices.worker_catalog)
 
     def _skew_ms(self) -> int | None:
         """Return by how many ms its clock was ahead of ours at the last beat, ignoring time in transit."""

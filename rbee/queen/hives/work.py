@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -74,7 +73,7 @@ class HiveWork:
         job = self._jobs.open("add-hive", host)
         story = self._shared.narrator.about(job_id=job.id, hive=host, **actor)
         by = {**actor, "job_id": job.id}
-        work = partial(self._add, job, story, replace(request, host=host), by)
+        work = partial(self._add, job, story, request._replace(host=host), by)
         self._shared.tasks.begin(self._run(job, story, ADD_FAILED, f"adding {host}", work))
         return job
 

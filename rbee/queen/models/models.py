@@ -114,7 +114,7 @@ class Models:
         Raises UnknownModel or CatalogFailed.
         """
         model = self.model(name)
-        given = {field: value for field, value in vars(asked).items() if value is not None}
+        given = {field: value for field, value in asked._asdict().items() if value is not None}
         how = "".join(f", {text}" for text in _described(asked))
         text = f"model {name} is served{how}"
         model.row = await self._catalog.models.set(name, text, by=by, is_served=True, **given)

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -347,16 +346,16 @@ def _row(asked: AddModel, source: Source, place: _Place, *, is_followed: bool) -
         before = place.before.row
         has_file = before.state == "ready" and source.fetch is not None
         # What was known of the former file, and was wrong with it, no longer holds.
-        row = before if has_file or is_followed else replace(
-            before, fetch=source.fetch, state="fetching", reason="", since_ms=now, sha256=asked.sha256,
+        row = before if has_file or is_followed else before._replace(
+            fetch=source.fetch, state="fetching", reason="", since_ms=now, sha256=asked.sha256,
             problem=None,
         )  # fmt: skip
     if asked.path is not None:
-        row = replace(
-            row, state="ready", reason="", path=asked.path, head=asked.head, bytes=asked.bytes,
+        row = row._replace(
+            state="ready", reason="", path=asked.path, head=asked.head, bytes=asked.bytes,
             sha256=asked.sha256, problem=None,
         )  # fmt: skip
     if place.before is not None and place.before.row.state == row.state:
-        row = replace(row, since_ms=place.before.row.since_ms)
+        row = row._replace(since_ms=place.before.row.since_ms)
     given: dict[str, Any] = {"memory_bytes": asked.memory_bytes, "context": asked.context}
-    return replace(row, **{name: value for name, value in given.items() if value is not None})
+    return row._replace(**{name: value for name, value in given.items() if value is not None})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rbee.wire.models import Head
 
@@ -32,8 +31,7 @@ Kind = Literal["ram", "gpu"]
 Source = Literal["operator", "learned", "estimate", "guess"]
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """The bytes that a worker needs in its pool, and where the number comes from."""
 
     bytes: int

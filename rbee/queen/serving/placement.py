@@ -8,7 +8,6 @@ first; a wait, if that can help; a refusal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rbee.errors import TEXT_LIMIT
@@ -23,8 +22,7 @@ CANDIDATES_MAX = 10_000
 Decided = Literal["ready", "start", "evict", "wait", "refuse"]
 
 
-@dataclass(frozen=True, slots=True)
-class HiveNow:
+class HiveNow(NamedTuple):
     """A hive. `problem` is why nothing can be started on it now; `may_recover` if that may be over soon."""
 
     id: str
@@ -34,8 +32,7 @@ class HiveNow:
     may_recover: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerNow:
+class WorkerNow(NamedTuple):
     """A worker; `bytes` of its pool are free once it has ended, `last_used` orders by the last request."""
 
     id: str
@@ -59,16 +56,14 @@ class WorkerNow:
         return self.state != "failed" and (not self.is_pinned or self.state == "stopping")
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The fleet at one moment."""
 
     hives: tuple[HiveNow, ...] = ()
     workers: tuple[WorkerNow, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The model that is to run. `files` are the hives that have its file; `engine` None is any that can."""
 
     model: str
@@ -96,8 +91,7 @@ class Decision(NamedTuple):
     target: Target | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
+class _Option(NamedTuple):
     """A pool of a hive, and what it would take. `obstacle` is why it is not considered."""
 
     hive: str

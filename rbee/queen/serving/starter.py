@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -188,7 +187,7 @@ class Starter:
         if decision.target is None or first is None:
             return decision
         reason = f"{first.model} has waited for longer"
-        return Decision(replace(decision.placement, decision="wait", reason=reason), None)
+        return Decision(decision.placement._replace(decision="wait", reason=reason), None)
 
     async def _wake_hive(self, start: Start, row: ModelRow) -> None:
         """Add the local hive if it is not in the catalog yet, and start it if it has ended and is desired.

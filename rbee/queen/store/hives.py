@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -86,7 +85,7 @@ class HiveStore:
 
         def write(transaction: Transaction) -> list[Row]:
             changed = [
-                replace(row, status="offline", updated_at_ms=transaction.now_ms)
+                row._replace(status="offline", updated_at_ms=transaction.now_ms)
                 for row in rows
                 if transaction.session.execute(
                     "UPDATE hives SET status = 'offline', updated_at_ms = :now "
@@ -188,7 +187,7 @@ class HiveStore:
                 _write(transaction, hive_id, {"labels": changed})
                 shown = ", ".join(f"{key}={value}" for key, value in sorted(changed.items())) or "none"
                 transaction.note(hive_id, f"the labels of hive {hive_id} are {shown}", by)
-            return replace(row, labels=changed)
+            return row._replace(labels=changed)
 
         return await self._writer.write(write)
 

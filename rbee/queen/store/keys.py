@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from rbee.errors import NameTaken, TooMany, UnknownKey
 from rbee.queen.store.engine import Engine, Session
@@ -22,8 +21,7 @@ _ALL = f"SELECT {_COLUMNS} FROM keys ORDER BY name"  # noqa: S608  # texts of ou
 _ONE = f"SELECT {_COLUMNS} FROM keys WHERE name = :name"  # noqa: S608  # as above
 
 
-@dataclass(frozen=True)
-class KeyRow:
+class KeyRow(NamedTuple):
     """A row of the table keys. `hash` is the SHA-256 of its text; it is for all models if `models` is empty.
 
     Times are milliseconds since the epoch. `problem` is what could not be read of it: then it is not valid.
@@ -53,8 +51,7 @@ class KeyRow:
         return not self.models or model in self.models
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """How often a key was used in all, when last (ms since the epoch), and the audit's entry that is due."""
 
     uses: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rbee.errors import TEXT_LIMIT, BadInput, TooMany, UnknownModel
@@ -32,8 +31,7 @@ _ALL = f"SELECT {COLUMNS} FROM models ORDER BY name"  # noqa: S608  # texts of o
 _ONE = f"SELECT {COLUMNS} FROM models WHERE name = :name"  # noqa: S608  # as above
 
 
-@dataclass(frozen=True)
-class ModelRow:
+class ModelRow(NamedTuple):
     """A row of the table models. Times are milliseconds since the epoch.
 
     `source` is the path, or the URL without its secrets, and `fetch` the id of its fetch, None for a
@@ -109,7 +107,7 @@ class ModelStore:
                 hint = self._scope.rbeectl("model remove NAME")
                 raise TooMany(f"the model catalog has {count} models, as many as it may have", hint=hint)
             values = ", ".join(f":{name}" for name in COLUMNS.split(", "))
-            session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(vars(row)))  # noqa: S608  # names of our own
+            session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(row._asdict()))  # noqa: S608  # names of our own
             if is_new:
                 text = f"model {row.name} ({row.source}) is in the model catalog, on hive {row.hive_id}"
                 transaction.note(row.hive_id, text, by)
@@ -213,7 +211,7 @@ def read_model(row: tuple[Any, ...]) -> ModelRow:
         columns[name] = bool(columns[name])
     stored = read_row(ModelRow, columns)
     faults = "; ".join(filter(None, [stored.problem, problem]))[:TEXT_LIMIT]
-    return ModelRow(**{**vars(stored), "head": head, "problem": faults or None})
+    return stored._replace(head=head, problem=faults or None)
 
 
 def _head(stored: str | None) -> tuple[Head | None, str | None]:

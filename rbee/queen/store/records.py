@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from rbee.errors import TEXT_LIMIT, BadInput
@@ -26,8 +26,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of the table hives. Times are milliseconds since the epoch.
 
     Only a remote hive has `machine`, `credential` and, once it has connected, `address`.
@@ -44,7 +43,7 @@ class Row:
     machine: str | None = None
     credential: str | None = None
     address: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
     cordoned: str | None = None
     former_credential: str | None = None
     """The one used before the last join, until the hive uses the new one: the answer with it may be lost."""
@@ -104,8 +103,7 @@ TABLES = (
 )
 
 
-@dataclass(frozen=True)
-class _Stored:
+class _Stored(NamedTuple):
     """The columns of a hive and what they may contain."""
 
     id: Name

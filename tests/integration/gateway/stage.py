@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ async def stage(
     folder: Path, *, config: GatewayConfig | None = None, listeners: Listeners | None = None
 ) -> AsyncIterator[Stage]:
     """A running gateway; at the end it is stopped, and nothing is left of any request."""
-    scope = replace(SYSTEM, runtime=folder)
+    scope = SYSTEM._replace(runtime=folder)
     engine = Engine(folder / "engine.sock")
     queen = Queen(scope.queen_socket, engine)
     tape, told, stop = Tape(), Told(), asyncio.Event()

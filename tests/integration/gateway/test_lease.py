@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +61,7 @@ def test_a_stream_goes_on_while_the_queen_restarts_and_its_lease_is_announced_ag
                 cut(stage.queen)
                 await until(lambda times=times: len(stage.queen.asks) == 1 + times)  # type: ignore[misc]
             await until(lambda: len(stage.queen.held) == 1)
-            assert stage.queen.asks[1:] == [replace(stage.queen.asks[0], resume="bee-1")] * 2
+            assert stage.queen.asks[1:] == [stage.queen.asks[0]._replace(resume="bee-1")] * 2
             may_go_on.set()
             assert await client.chunk() == event("two")
             assert await client.chunk() == b""

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from types import SimpleNamespace
@@ -321,7 +320,7 @@ async def test_without_a_token_a_hive_follows_its_queen_and_keeps_its_credential
 
     assert hive.path.read_text() == before
     assert not hive.memberships.adopt()
-    assert replace(moved, path=hive.path) == hive.memberships.load()
+    assert moved._replace(path=hive.path) == hive.memberships.load()
     assert moved is not None
     assert (moved.hive_id, moved.port) == ("gpu1", port)
     after = hive.path.read_text()

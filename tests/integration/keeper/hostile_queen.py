@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,10 @@ from rbee.scope import HIVE_UNIT, QUEEN_UNIT, SYSTEM
 from tests.integration.keeper.hostile_queen import EVIL
 from tests.unit.played_systemd import ACTIVE, PlayedBus
 bus = PlayedBus()
-bus.states |= {unit: replace(ACTIVE, status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
+bus.states |= {unit: ACTIVE._replace(status_text=EVIL) for unit in (QUEEN_UNIT, HIVE_UNIT)}
 rbee.keeper.session.Bus = bus
 rbee.keeper.queen.wake.journal_tail = lambda *matches, **options: [EVIL]
-rbee.keeper.__main__.SYSTEM = replace(SYSTEM, runtime=Path(sys.argv[1]).parent)
+rbee.keeper.__main__.SYSTEM = SYSTEM._replace(runtime=Path(sys.argv[1]).parent)
 sys.argv = ["rbeectl", *sys.argv[2:]]
 sys.exit(rbee.keeper.__main__.main())
 """
@@ -75,11 +74,10 @@ def telling(answer: Any) -> Handler:
     return handler
 
 
-DEVICES = replace(HIVE_VIEW.devices, gpus=(replace(HIVE_VIEW.devices.gpus[0], problem="x"),))  # type: ignore[type-var]  # it has some
+DEVICES = HIVE_VIEW.devices._replace(gpus=(HIVE_VIEW.devices.gpus[0]._replace(problem="x"),))  # type: ignore[union-attr]  # it has some
 TOKEN = TokenView("0123abcd", None, 1, 1_700_000_000_000, 4_000_000_000_000, False, problem="x")
 HIVE = evil(
-    replace(
-        HIVE_VIEW,
+    HIVE_VIEW._replace(
         id="gpu1",
         host="gpu1",
         devices=DEVICES,

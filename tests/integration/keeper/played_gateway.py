@@ -7,7 +7,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ def gateway_at(path: Path, played: PlayedGateway) -> Iterator[PlayedGateway]:
             self.send_response(played.status)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for part in played.parts:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
-                self.wfile.flush()
-            if not played.is_cut:
-                self.wfile.write(b"0\r\n\r\n")
             self.close_connection = True
+            with suppress(BrokenPipeError):  # the client leaves once it has the last event
+                for part in played.parts:
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+                    self.wfile.flush()
+                if not played.is_cut:
+                    self.wfile.write(b"0\r\n\r\n")
 
         def address_string(self) -> str:
             return "rbeectl"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -68,7 +67,7 @@ class PlayedModels:
     async def _one(self, request: Request) -> ModelView:
         for model in self._models:
             if model.name == request.path_params["model"]:
-                return replace(model)
+                return model
         raise UnknownModel("no such model")
 
     async def _place(self, request: Request) -> Placement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,7 +35,7 @@ def test_without_waiting_the_job_is_named_and_goes_on(
     assert for_programs.json[-1] == {"event": "job", **encode(started)}
 
 
-@pytest.mark.parametrize("hive", [None, replace(HIVE_VIEW, state="offline")], ids=["none", "offline"])
+@pytest.mark.parametrize("hive", [None, HIVE_VIEW._replace(state="offline")], ids=["none", "offline"])
 def test_exit_0_means_that_the_hive_is_online(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, hive: Any
 ) -> None:

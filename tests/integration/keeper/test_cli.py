@@ -41,7 +41,7 @@ def answering(route: Route, answer: Any) -> dict[Route, Handler]:
         (("audit",), QueenRoutes.AUDIT, Audit((ENTRY,)), encode(Audit((ENTRY,)))),
         (("tcp", "status"), QueenRoutes.TCP, OPEN, encode(OPEN)),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=lambda value: " ".join(value) if type(value) is tuple else "",
 )
 def test_a_program_reads_the_answer_as_one_object(
     awake: PlayedBus,
@@ -73,7 +73,7 @@ def test_a_program_reads_the_token_with_what_is_known_of_it(
         (("uncordon", "gpu1"), QueenRoutes.SET_CORDON, GPU1),
         (("token", "revoke", "0123abcd"), QueenRoutes.REVOKE_TOKEN, TOKEN),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=lambda value: " ".join(value) if type(value) is tuple else "",
 )
 def test_changing_wakes_her_and_quietly_says_nothing(
     bus: PlayedBus,

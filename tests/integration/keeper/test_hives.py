@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,7 +61,7 @@ def paged(*pages: Hives) -> tuple[Handler, list[dict[str, str]]]:
 
 
 def test_a_list_is_read_page_by_page(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    one, two, three = (replace(HIVE_VIEW, id=name) for name in ("gpu1", "gpu2", "z-longer-name"))
+    one, two, three = (HIVE_VIEW._replace(id=name) for name in ("gpu1", "gpu2", "z-longer-name"))
     listed, asked = paged(Hives((one, two), "gpu2"), Hives((), "x"), Hives((three,)))
 
     ran = with_queen({QueenRoutes.HIVES: listed}, lambda: rbeectl("list-hives"))
@@ -75,7 +74,7 @@ def test_a_list_is_read_page_by_page(awake: PlayedBus, rbeectl: Rbeectl, with_qu
 def test_labels_are_selected_by_the_queen_and_again_for_one_who_cannot(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
-    other = replace(HIVE_VIEW, id="gpu1", labels=(Label("rack", "3"),))
+    other = HIVE_VIEW._replace(id="gpu1", labels=(Label("rack", "3"),))
     listed, asked = paged(Hives((HIVE_VIEW, other)))
 
     ran = with_queen({QueenRoutes.HIVES: listed}, lambda: rbeectl("list-hives", "-l", "rack=3", "--json"))

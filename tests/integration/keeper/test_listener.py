@@ -7,7 +7,6 @@ import pwd
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +25,7 @@ def bus(active: str, address: str, *, queen: str = "active", is_open: bool = Fal
     """systemd whose TCP socket at `address` is in the state `active`, and whose queen is in `queen`."""
     states = {
         TCP_SOCKET_UNIT: UnitState("loaded", active, active, result="resources", condition_held=is_open),
-        QUEEN_UNIT: replace(ACTIVE, active=queen),
+        QUEEN_UNIT: ACTIVE._replace(active=queen),
     }
     return cast(Bus, PlayedBus(states=states, address=address))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ Answers = Callable[[bytes], bytes | None]
 @asynccontextmanager
 async def a_control(folder: Path, answers: Answers) -> AsyncIterator[Control]:
     """`answers` makes an answer of a request's line; None: no answer and no end."""
-    control = Control(replace(SYSTEM, runtime=folder))
+    control = Control(SYSTEM._replace(runtime=folder))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answer = answers(await reader.readline())
@@ -114,7 +113,7 @@ async def test_a_refusal_has_systemd_s_reason(
 
 async def test_a_socket_that_is_gone_is_named_with_its_cure(tmp_path: Path) -> None:
     with pytest.raises(UnitFailed, match=r"control.socket does not answer \(No such file") as caught:
-        await Control(replace(SYSTEM, runtime=tmp_path)).ask("stop", HIVE_UNIT)
+        await Control(SYSTEM._replace(runtime=tmp_path)).ask("stop", HIVE_UNIT)
     assert "sudo systemctl restart queen-rbee-control.socket" in str(caught.value.hint)
 
 
@@ -128,7 +127,7 @@ async def test_an_answer_is_not_waited_for_without_end(
 
 
 async def test_the_hive_s_own_socket_has_its_name_and_the_last_lines_of_a_worker(tmp_path: Path) -> None:
-    control = HiveControl(replace(SYSTEM, runtime=tmp_path))
+    control = HiveControl(SYSTEM._replace(runtime=tmp_path))
     with pytest.raises(UnitFailed, match=r"hive-control.socket does not answer \(No such file"):
         await control.ask("start", "rbee-worker@bee-1.service")
     assert await control.log("rbee-worker@bee-1.service") == []

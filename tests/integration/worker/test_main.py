@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,8 +128,8 @@ def running() -> list[str]:
 
 def test_what_cannot_be_launched_says_why_with_the_cure(machine: Machine) -> None:
     order = machine.order()
-    missing = replace(order, argv=("/nowhere/engine",))
-    gone = replace(order, model=machine.root / "none")
+    missing = order._replace(argv=("/nowhere/engine",))
+    gone = order._replace(model=machine.root / "none")
     for wrong, said in (
         (
             missing,

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ def test_an_engine_is_ready_that_answers_200(tmp_path: Path, answer: bytes, is_s
 
 def test_an_engine_on_a_port_is_asked_there(tmp_path: Path) -> None:
     with engine(None, LOADING, OK) as port:
-        on_port = replace(order(tmp_path / "s"), port=port)
+        on_port = order(tmp_path / "s")._replace(port=port)
         assert [is_ready(on_port), is_ready(on_port)] == [False, True]
     assert not is_ready(on_port)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ TASK = Task(
     slots=2,
     threads=6,
 )
-CARD = replace(TASK, uuid="GPU-1", claim=6 * 2**30, total=8 * 2**30)
+CARD = TASK._replace(uuid="GPU-1", claim=6 * 2**30, total=8 * 2**30)
 PACKAGED = Path(__file__).parents[3] / "packaging/engines"
 
 
@@ -74,7 +73,7 @@ def test_vllm_gets_the_share_of_the_card_that_is_claimed(tmp_path: Path) -> None
 
 
 def test_a_card_without_a_uuid_is_refused_to_an_engine_that_names_it() -> None:
-    unknown = replace(CARD, uuid="")
+    unknown = CARD._replace(uuid="")
 
     assert engine(Exec="/bin/x %%u").argv(unknown) == ["/bin/x", "%u"]
     with pytest.raises(BadInput, match="selects its card by UUID"):

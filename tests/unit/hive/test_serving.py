@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.deadline(10)
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Serving:
-    scope = replace(SYSTEM, runtime=tmp_path / "run/rbee", state=tmp_path)
+    scope = SYSTEM._replace(runtime=tmp_path / "run/rbee", state=tmp_path)
     work = Work(Serials(), lambda: None)
     return Serving(scope, scope.hive_state, Detector(tmp_path), Narrator(), work)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> PlayedBus:
 
 @pytest.fixture
 def awake(bus: PlayedBus) -> PlayedBus:
-    bus.states[QUEEN_UNIT] = replace(ACTIVE, status_text="hives: 1 online, 0 suspect, 0 offline")
+    bus.states[QUEEN_UNIT] = ACTIVE._replace(status_text="hives: 1 online, 0 suspect, 0 offline")
     bus.states[HIVE_UNIT] = ACTIVE
     return bus
 

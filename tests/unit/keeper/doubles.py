@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ AT = "2026-01-31T12:00:00.000Z"
 def in_scope(monkeypatch: pytest.MonkeyPatch, **changes: Path) -> None:
     """Have rbeectl run for the scope of the system with other paths."""
     main = rbee.keeper.__main__
-    monkeypatch.setattr(main, "SYSTEM", replace(main.SYSTEM, **changes))
+    monkeypatch.setattr(main, "SYSTEM", main.SYSTEM._replace(**changes))
 
 
 @dataclass
@@ -151,7 +151,7 @@ FINGERPRINT = "f" * 64
 
 TEXT = f"0123abcd.{'A' * 32}.{FINGERPRINT}"
 
-REMOTE = replace(HIVE_VIEW, id="gpu1", host="gpu1", is_remote=True, address="10.0.0.1")
+REMOTE = HIVE_VIEW._replace(id="gpu1", host="gpu1", is_remote=True, address="10.0.0.1")
 
 
 class Opened:

@@ -123,7 +123,7 @@ def test_the_keeper_s_own_lines_have_names_that_programs_can_find() -> None:
         (("list-hives", "-l", "a b"), "-l"),
         (("list-devices", "-l", ""), "-l"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else value,
+    ids=lambda value: " ".join(value) if type(value) is tuple else value,
 )
 def test_a_program_reads_which_input_was_wrong_and_nobody_is_woken(
     bus: PlayedBus, rbeectl: Rbeectl, arguments: tuple[str, ...], named: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +15,7 @@ def test_a_drop_in_is_written_whole_and_removed_and_systemd_reads_it(tmp_path: P
     bus = PlayedBus()
     reloads: list[str] = []
     bus.reload = lambda: reloads.append("reload")  # type: ignore[attr-defined]
-    dropin = Dropin("a.socket", "50-listen.conf", replace(SYSTEM, dropins=tmp_path))
+    dropin = Dropin("a.socket", "50-listen.conf", SYSTEM._replace(dropins=tmp_path))
 
     assert dropin.read() is None
     dropin.put(cast(Bus, bus), b"[Socket]\n")

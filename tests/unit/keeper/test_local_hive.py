@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_a_membership_says_it_of_a_hive_that_does_not_run_too(tmp_path: Path, ho
 
 
 def test_who_may_not_read_it_goes_by_what_the_hive_says(tmp_path: Path) -> None:
-    local = LocalHive(replace(ACTIVE, status_text=DIALS), INACTIVE)
+    local = LocalHive(ACTIVE._replace(status_text=DIALS), INACTIVE)
 
     assert str(local.remote_queen(tmp_path)) == "a hive of the queen at queen:8500"
 
@@ -39,8 +38,8 @@ def test_who_may_not_read_it_goes_by_what_the_hive_says(tmp_path: Path) -> None:
     "state",
     [
         INACTIVE,
-        replace(INACTIVE, status_text=DIALS),
-        replace(ACTIVE, status_text="queen at /run/x.sock, no beat"),
+        INACTIVE._replace(status_text=DIALS),
+        ACTIVE._replace(status_text="queen at /run/x.sock, no beat"),
     ],
     ids=["not there", "of before", "her own machine's"],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -74,8 +73,8 @@ def presence(bus: SignallingBus) -> Presence:
         (INACTIVE, INACTIVE, "off"),
         (NOT_FOUND, INACTIVE, "absent"),
         (UNUSABLE, ACTIVE, "failed"),
-        (replace(ACTIVE, active="activating"), ACTIVE, None),
-        (replace(ACTIVE, active="deactivating"), ACTIVE, None),
+        (ACTIVE._replace(active="activating"), ACTIVE, None),
+        (ACTIVE._replace(active="deactivating"), ACTIVE, None),
     ],
 )
 def test_a_queen_who_is_about_to_be_something_else_is_nothing_yet(
@@ -114,7 +113,7 @@ def test_a_change_is_news_until_the_next_look(bus: SignallingBus) -> None:
 def test_why_it_failed_is_its_own_word_before_systemd_s(bus: SignallingBus) -> None:
     killed = UnitState("loaded", "failed", "failed", result="signal", exit_status=9)
     reasons = []
-    for state in (UNUSABLE, killed, replace(killed, result="start-limit-hit", exit_status=0)):
+    for state in (UNUSABLE, killed, killed._replace(result="start-limit-hit", exit_status=0)):
         bus.states[QUEEN_UNIT] = state
         reasons.append(presence(bus).why_failed())
 

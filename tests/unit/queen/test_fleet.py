@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,8 +234,8 @@ async def test_a_plain_beat_is_answered_at_once_for_the_hive_of_that_connection(
     assert queen.fleet._plain(peer, INSTANCE, beat("ready")) is not None
     assert queen.fleet._plain(peer, "9" * 32, beat("ready")) is None
     assert queen.fleet._plain(peer._replace(credential="another"), INSTANCE, beat("ready")) is None
-    assert queen.fleet._plain(peer, INSTANCE, replace(beat("ready"), hive_id="gpu2")) is None
-    assert queen.fleet._plain(peer, INSTANCE, replace(beat("ready"), instance="9" * 32)) is None
+    assert queen.fleet._plain(peer, INSTANCE, beat("ready")._replace(hive_id="gpu2")) is None
+    assert queen.fleet._plain(peer, INSTANCE, beat("ready")._replace(instance="9" * 32)) is None
     holding.go()
 
 

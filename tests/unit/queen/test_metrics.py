@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +129,9 @@ def test_the_time_of_a_failure_counts_too() -> None:
 
 
 def test_hives_are_told_by_state_and_each_by_its_name() -> None:
-    offline = replace(HIVE_VIEW, id="blade", state="offline", last_beat_ms=None, devices=None, version=None)
+    offline = HIVE_VIEW._replace(id="blade", state="offline", last_beat_ms=None, devices=None, version=None)
 
-    told = scraped(Metrics(), Moment([replace(HIVE_VIEW, version="1.2", last_beat_ms=5_500), offline]))
+    told = scraped(Metrics(), Moment([HIVE_VIEW._replace(version="1.2", last_beat_ms=5_500), offline]))
 
     assert told["rbee_hives", "online"] == told["rbee_hives", "offline"] == 1
     assert told["rbee_hives", "suspect"] == 0
@@ -146,9 +145,9 @@ def test_devices_are_told_and_what_is_not_known_is_left_out() -> None:
     assert HIVE_VIEW.devices is not None
     strange = Gpu(1, "amd", None, None, None, None, "0000:02:00.0", problem="it is 'broken'\n\\")
     spark = Gpu(2, "nvidia", "NVIDIA GB10", None, None, None, None, None, "shared", 96 * 2**30)
-    devices = replace(HIVE_VIEW.devices, gpus=(*HIVE_VIEW.devices.gpus, strange, spark))
+    devices = HIVE_VIEW.devices._replace(gpus=(*HIVE_VIEW.devices.gpus, strange, spark))
 
-    told = scraped(Metrics(), Moment([replace(HIVE_VIEW, devices=devices)]))
+    told = scraped(Metrics(), Moment([HIVE_VIEW._replace(devices=devices)]))
 
     assert told["rbee_hive_cpu_threads", "localhost"] == 256
     assert told["rbee_hive_memory_bytes", "localhost"] == 512 * 2**30
@@ -163,8 +162,8 @@ def test_devices_are_told_and_what_is_not_known_is_left_out() -> None:
 
 def test_what_a_cgroup_allows_is_told_of_the_hives_that_it_limits() -> None:
     assert HIVE_VIEW.devices is not None
-    cpu = replace(HIVE_VIEW.devices.cpu, cpus_allowed=1.5, ram_allowed_bytes=2**31)
-    guest = replace(HIVE_VIEW, id="guest", devices=replace(HIVE_VIEW.devices, cpu=cpu))
+    cpu = HIVE_VIEW.devices.cpu._replace(cpus_allowed=1.5, ram_allowed_bytes=2**31)
+    guest = HIVE_VIEW._replace(id="guest", devices=HIVE_VIEW.devices._replace(cpu=cpu))
 
     told = scraped(Metrics(), Moment([HIVE_VIEW, guest]))
 
@@ -177,9 +176,9 @@ def test_what_a_cgroup_allows_is_told_of_the_hives_that_it_limits() -> None:
 def test_a_name_from_outside_cannot_forge_a_series() -> None:
     assert HIVE_VIEW.devices is not None
     (gpu,) = HIVE_VIEW.devices.gpus
-    evil = replace(gpu, name='"} 1\nrbee_queen_up 0\n\\')
+    evil = gpu._replace(name='"} 1\nrbee_queen_up 0\n\\')
 
-    told = scraped(Metrics(), Moment([replace(HIVE_VIEW, devices=replace(HIVE_VIEW.devices, gpus=(evil,)))]))
+    told = scraped(Metrics(), Moment([HIVE_VIEW._replace(devices=HIVE_VIEW.devices._replace(gpus=(evil,)))]))
 
     assert told["rbee_queen_up",] == 1
     # Escaped for terminals, too, which see it by grep.
@@ -210,7 +209,7 @@ def test_the_older_format_is_for_who_accepts_only_that(accept: str, media_type: 
 def known_names() -> set[str]:
     """The names of all series that there can be, the queen's and the gateway's."""
     assert HIVE_VIEW.devices is not None
-    moment = Moment([replace(HIVE_VIEW, last_beat_ms=1)], key_uses={"alice": 1})
+    moment = Moment([HIVE_VIEW._replace(last_beat_ms=1)], key_uses={"alice": 1})
     return {name for name, *_ in scraped(Metrics(), moment)} | gateway_names()
 
 

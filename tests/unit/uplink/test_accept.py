@@ -227,7 +227,7 @@ async def test_a_last_beat_is_taken_before_the_end_of_its_connection_is_told() -
 
     gone = PlayedHive(Uplink("gpu1", FIRST, "10.0.0.1", takes_a_while)).uplink
     gone.when_ended(lambda _: told.append("ended"))
-    gone.received(replace(BEAT, state="stopping"))
+    gone.received(BEAT._replace(state="stopping"))
     gone.connection_lost(None)
     await until(lambda: told == ["stopping", "ended"])
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
 
 from rbee.uplink.frames import UplinkRoutes
+from rbee.wire.codec import is_shape
 from rbee.wire.routes import FleetRoutes, HiveRoutes, QueenRoutes
 
 NAMED = {"ids": lambda kind: getattr(kind, "__name__", None)}
@@ -44,7 +44,7 @@ def test_the_shape_that_a_route_names_is_the_one_that_its_type_promises(table: A
     named = ["dict[str, Any]" if route.answer is dict else _name(route.answer) for route in table.ALL]
 
     assert [f"Route[{name}]" for name in named] == promised
-    assert all(is_dataclass(route.body) for route in table.ALL if route.takes is not None)
+    assert all(is_shape(route.body) for route in table.ALL if route.takes is not None)
 
 
 def _name(shape: type | None) -> str:

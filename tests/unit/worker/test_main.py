@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,18 +27,18 @@ def order(tmp_path: Path) -> Order:
 
 def test_an_engine_that_can_be_executed_and_read_is_right(order: Order) -> None:
     check(order)
-    check(replace(order, model=order.model.parent))
+    check(order._replace(model=order.model.parent))
 
 
 def test_a_program_that_is_missing_is_named(order: Order) -> None:
     with pytest.raises(BadConfig, match="the engine llama, /no/such, was not found") as refused:
-        check(replace(order, argv=("/no/such",)))
+        check(order._replace(argv=("/no/such",)))
     assert refused.value.hint == "rbeectl list-engines"
 
 
 def test_a_program_that_may_not_be_executed_is_named(order: Order) -> None:
     with pytest.raises(BadConfig, match="may not be executed by a worker"):
-        check(replace(order, argv=(str(order.model),)))
+        check(order._replace(argv=(str(order.model),)))
 
 
 def test_a_model_that_is_gone_is_named_by_its_place_on_the_machine(order: Order) -> None:
@@ -59,7 +58,7 @@ def test_a_model_that_may_not_be_read_has_the_command_that_helps(
     monkeypatch.setattr(os, "access", lambda path, _mode: path != model)
 
     with pytest.raises(BadConfig, match="may not be read by others") as refused:
-        check(replace(order, model=model))
+        check(order._replace(model=model))
     assert refused.value.hint == f"sudo chmod {mode} /srv/bee.gguf"
 
 
@@ -105,7 +104,7 @@ def test_an_engine_on_a_port_needs_the_proxy(
     with pytest.raises(
         BadConfig, match="proxyd, which an engine with Socket=tcp needs, was not found"
     ) as refused:
-        check(replace(order, port=8080))
+        check(order._replace(port=8080))
     assert refused.value.hint == "sudo apt install --reinstall systemd"
     proxy.touch(mode=0o755)
-    check(replace(order, port=8080))
+    check(order._replace(port=8080))

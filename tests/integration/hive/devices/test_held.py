@@ -10,7 +10,7 @@ from tests.unit.hive.devices.cards import BUSY, doing
 from tests.unit.hive.devices.machine import A, B, Machine
 
 GIB = 2**30
-HELD = "import dataclasses\ntell([dataclasses.asdict(card) for card in detector.read_held()])"
+HELD = "tell([card._asdict() for card in detector.read_held()])"
 
 
 def held(machine: Machine, script: str = HELD, **options: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ class Served(Hive):
 
 @asynccontextmanager
 async def a_hive(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
-    async with Served(tmp_path, scope=replace(SYSTEM, runtime=tmp_path / "run/rbee")) as hive:
+    async with Served(tmp_path, scope=SYSTEM._replace(runtime=tmp_path / "run/rbee")) as hive:
         hive.path = tmp_path / "hive.sock"
 
         async def workers() -> Workers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +60,9 @@ def test_an_orphan_is_stopped(look: Look) -> None:
 
 def test_models_and_workers_that_are_not_well_are_named(look: Look) -> None:
     queen = PlayedModels(
-        replace(MODEL, state="missing", reason="it was deleted"),
-        replace(MODEL, name="wasp", state="failed", reason="404 Not Found"),
-        workers=(replace(WORKER, state="failed", reason="signal 9"),),
+        MODEL._replace(state="missing", reason="it was deleted"),
+        MODEL._replace(name="wasp", state="failed", reason="404 Not Found"),
+        workers=(WORKER._replace(state="failed", reason="signal 9"),),
     )
     assert texts(look(queen)) == [
         "the file of model bee is gone: /srv/bee.gguf on localhost (it was deleted)",
@@ -79,7 +78,7 @@ def test_a_file_that_is_gone_is_named_before_a_start_finds_out(look: Look, tmp_p
     assert texts(look(PlayedModels())) == [gone, REFUSED]
 
     # What is on another machine, or cannot be looked at, is not judged.
-    assert gone not in texts(look(PlayedModels(replace(MODEL, hive_id="gpu1"))))
+    assert gone not in texts(look(PlayedModels(MODEL._replace(hive_id="gpu1"))))
     (tmp_path / "srv").rmdir()
     (tmp_path / "srv").symlink_to("srv")
     assert texts(look(PlayedModels())) == [REFUSED]
@@ -87,14 +86,14 @@ def test_a_file_that_is_gone_is_named_before_a_start_finds_out(look: Look, tmp_p
 
 def test_a_model_without_an_engine_is_named(look: Look) -> None:
     assert MODEL.head is not None
-    folder = replace(MODEL, head=replace(MODEL.head, format="safetensors"))
+    folder = MODEL._replace(head=MODEL.head._replace(format="safetensors"))
 
     assert texts(look(PlayedModels(folder))) == [
         REFUSED,
         "localhost has no engine for model bee (safetensors): vllm: vllm was not found",
     ]
-    assert texts(look(PlayedModels(replace(folder, is_served=False)))) == [REFUSED]
-    other = look(PlayedModels(replace(MODEL, engine="ollama")))
+    assert texts(look(PlayedModels(folder._replace(is_served=False)))) == [REFUSED]
+    other = look(PlayedModels(MODEL._replace(engine="ollama")))
     assert texts(other)[1] == "localhost has no engine for model bee (ollama): no drop-in is for it"
 
 

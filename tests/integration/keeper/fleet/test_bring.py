@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def test_a_hive_of_this_queen_that_is_silent_is_only_started(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
-    queen = Queen(replace(GPU1, state="offline"))
+    queen = Queen(GPU1._replace(state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
     assert ran.code == 0
@@ -159,7 +158,7 @@ def test_a_hive_that_dials_elsewhere_is_given_the_new_address_and_keeps_its_cred
 
     monkeypatch.setattr(rbee.keeper.fleet.find_queen, "try_from_there", reach)
     monkeypatch.setattr(rbee.keeper.fleet.bring, "try_from_there", reach)
-    queen = Queen(replace(GPU1, state="offline"))
+    queen = Queen(GPU1._replace(state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
     assert ran.code == 0, ran
@@ -176,7 +175,7 @@ def test_an_address_that_is_typed_is_handed_to_a_hive_that_has_joined_too(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, state: Any
 ) -> None:
     remote.is_a(**MEMBER)
-    queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
+    queen = Queen(GPU1._replace(state=state, last_beat_ms=1))
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2")).code == 0
 
     told = json.loads(remote.ran[-1].content)
@@ -187,7 +186,7 @@ def test_a_hive_that_is_online_is_not_restarted_for_the_address_that_it_has(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
-    queen = Queen(replace(GPU1, state="online", last_beat_ms=1))
+    queen = Queen(GPU1._replace(state="online", last_beat_ms=1))
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "10.0.0.1")).code == 0
 
     assert remote.bus.asked == []
@@ -198,7 +197,7 @@ def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
 ) -> None:
     remote.is_a(**MEMBER)
     remote.bus.passing["start", JOIN_UNIT] = UnitFailed("joining failed: it was removed")
-    queen = Queen(replace(GPU1, state="offline"))
+    queen = Queen(GPU1._replace(state="offline"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2"))
 
     assert ran.code == 0, ran
@@ -211,7 +210,7 @@ def test_a_hive_whose_credential_is_refused_joins_anew(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
     remote.is_a(**MEMBER)
-    queen = Queen(replace(GPU1, state="offline"), refuses=UnknownHive("it comes with another credential"))
+    queen = Queen(GPU1._replace(state="offline"), refuses=UnknownHive("it comes with another credential"))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1"))
 
     assert ran.code == 0, ran
@@ -241,7 +240,7 @@ def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
     told: dict[str, Any],
 ) -> None:
     remote.is_a(**told)
-    queen = Queen(*[replace(GPU1, state="offline")] * is_known)
+    queen = Queen(*[GPU1._replace(state="offline")] * is_known)
 
     assert with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1")).code == 0
     assert len(queen.tokens) == 1
@@ -250,7 +249,7 @@ def test_a_membership_that_is_of_no_use_to_this_queen_gives_way_to_another(
 def test_a_queen_who_is_closed_is_to_be_opened_before_anybody_is_called(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine
 ) -> None:
-    queen = Queen(tcp=replace(OPEN, is_open=False, listens=()))
+    queen = Queen(tcp=OPEN._replace(is_open=False, listens=()))
     ran = failing(rbeectl, with_queen, queen, remote)
 
     assert ran.code == TcpClosed.exit_code

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.unit.keeper.doubles import REMOTE, Opened, Rbeectl, WithQueen, listing
@@ -14,9 +12,9 @@ def test_a_hive_that_beats_needs_no_ssh_and_one_that_does_not_is_sought(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    beats = with_queen(listing(replace(REMOTE, state="pending")), lambda: rbeectl("add-hive", "gpu1"))
+    beats = with_queen(listing(REMOTE._replace(state="pending")), lambda: rbeectl("add-hive", "gpu1"))
     assert "Requesting queen to add gpu1" in beats.out
-    handlers = {**listing(replace(REMOTE, state="offline")), **Opened(awake, is_open=True).handlers}
+    handlers = {**listing(REMOTE._replace(state="offline")), **Opened(awake, is_open=True).handlers}
     gone = with_queen(handlers, lambda: rbeectl("add-hive", "gpu1"))
     assert "ssh is not installed here" in gone.err
     closed = {**listing(), **Opened(awake).handlers}

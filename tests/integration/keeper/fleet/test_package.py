@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def test_where_the_package_is_installed_already_it_is_said_that_nothing_is(
 ) -> None:
     remote.bus.states[HIVE_UNIT] = INACTIVE
     remote.is_a(**MEMBER)
-    queen = Queen(replace(GPU1, state=state, last_beat_ms=1))
+    queen = Queen(GPU1._replace(state=state, last_beat_ms=1))
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--install", str(packages)))
 
     assert ran.code == 0, ran

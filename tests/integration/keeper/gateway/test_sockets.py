@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rbee.scope import GATEWAY_SOCKET_UNIT, GATEWAY_UNIT
 from tests.integration.keeper.played_models import PlayedModels
 from tests.unit.keeper.doubles import Rbeectl, WithQueen
@@ -13,7 +11,7 @@ from tests.unit.played_systemd import INACTIVE, NOT_FOUND, PlayedBus
 def test_a_failed_gateway_is_reset_before_its_socket_is_opened(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
-    failed = replace(INACTIVE, active="failed", result="start-limit-hit")
+    failed = INACTIVE._replace(active="failed", result="start-limit-hit")
     awake.states |= {GATEWAY_UNIT: failed, GATEWAY_SOCKET_UNIT: failed}
     with_queen(PlayedModels().handlers, lambda: rbeectl("serve", "bee"))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +220,7 @@ def test_a_service_that_a_client_woke_meanwhile_is_stopped_again(
 def test_a_certificate_in_systemd_s_credential_store_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scope = replace(SYSTEM, dropins=tmp_path / "system", credstore=tmp_path / "credstore")
+    scope = SYSTEM._replace(dropins=tmp_path / "system", credstore=tmp_path / "credstore")
     assert find_tls(scope) is False
     scope.credstore.mkdir()
     for name in GATEWAY_CREDENTIALS:

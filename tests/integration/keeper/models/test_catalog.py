@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rbee.wire.routes import QueenRoutes
 from tests.integration.keeper.played_models import PlayedModels
 from tests.unit.keeper.doubles import ADDED, Rbeectl, WithQueen, listing
@@ -11,12 +9,12 @@ from tests.unit.keeper.model_values import ASLEEP, WORKER
 from tests.unit.played_systemd import PlayedBus
 from tests.unit.wire_values import HIVE_VIEW
 
-GPU1 = replace(HIVE_VIEW, id="gpu1")
+GPU1 = HIVE_VIEW._replace(id="gpu1")
 
 
 def test_workers_are_counted_by_hive(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    stopped = replace(WORKER, id="bee-0", state="stopped")
-    workers = (WORKER, replace(WORKER, id="bee-2"), stopped, ASLEEP)
+    stopped = WORKER._replace(id="bee-0", state="stopped")
+    workers = (WORKER, WORKER._replace(id="bee-2"), stopped, ASLEEP)
     queen = PlayedModels(workers=workers).handlers | listing(HIVE_VIEW, GPU1)
     ran = with_queen(queen, lambda: rbeectl("list-hives"))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import rbee.keeper.models.status
@@ -13,7 +11,7 @@ from tests.unit.keeper.doubles import Rbeectl, WithQueen
 from tests.unit.keeper.model_values import ASLEEP, MODEL, WORKER
 from tests.unit.played_systemd import PlayedBus
 
-FAILED = replace(WORKER, state="failed", reason="signal 9", log=("a", "out of memory\x1b[2J"))
+FAILED = WORKER._replace(state="failed", reason="signal 9", log=("a", "out of memory\x1b[2J"))
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +63,13 @@ def test_a_failed_engine_s_last_lines_are_shown_to_who_may_not_read_the_journal(
 
 
 @pytest.mark.parametrize(
-    ("worker", "code"), [(ASLEEP, 0), (WORKER, 0), (replace(WORKER, state="loading"), 0), (FAILED, 3)]
+    ("worker", "code"), [(ASLEEP, 0), (WORKER, 0), (WORKER._replace(state="loading"), 0), (FAILED, 3)]
 )
 def test_the_exit_status_is_whether_it_answers(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, worker: WorkerView, code: int
 ) -> None:
     queen = PlayedModels(workers=(worker,))
     assert with_queen(queen.handlers, lambda: rbeectl("status", "bee")).code == code
-    for model in (replace(MODEL, is_served=False), replace(MODEL, state="missing")):
+    for model in (MODEL._replace(is_served=False), MODEL._replace(state="missing")):
         queen = PlayedModels(model, workers=(worker,))
         assert with_queen(queen.handlers, lambda: rbeectl("status", "bee")).code == 3

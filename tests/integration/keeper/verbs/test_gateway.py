@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.scope import GATEWAY_SOCKET_UNIT, GATEWAY_TCP_SOCKET_UNIT, GATEWAY_UNIT, QUEEN_UNIT
@@ -17,7 +15,7 @@ def test_its_status_is_shown_and_wakes_nobody(
 ) -> None:
     awake.address = "127.0.0.1:8510"
     awake.states |= {
-        GATEWAY_UNIT: replace(ACTIVE, status_text="2 requests"), GATEWAY_TCP_SOCKET_UNIT: LISTENING,
+        GATEWAY_UNIT: ACTIVE._replace(status_text="2 requests"), GATEWAY_TCP_SOCKET_UNIT: LISTENING,
     }  # fmt: skip
     ran = with_queen(GatewayAccess(is_open=True).handlers, lambda: rbeectl("gateway", "status"))
 

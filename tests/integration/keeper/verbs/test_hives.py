@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,7 +122,7 @@ def test_lists_are_json_for_programs(awake: PlayedBus, rbeectl: Rbeectl, with_qu
 def test_the_devices_of_one_hive_are_listed_and_an_unknown_one_is_told(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
-    other = replace(HIVE_VIEW, id="blade-7")
+    other = HIVE_VIEW._replace(id="blade-7")
     one = with_queen(listing(HIVE_VIEW, other), lambda: rbeectl("list-devices", "blade-7"))
     none = with_queen(listing(HIVE_VIEW), lambda: rbeectl("list-devices", "nobody"))
 
@@ -137,7 +136,7 @@ def test_the_devices_of_one_hive_are_listed_and_an_unknown_one_is_told(
 
 
 def test_lists_take_a_selector(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
-    hives = listing(HIVE_VIEW, replace(REMOTE, labels=(Label("rack", "3"),)))
+    hives = listing(HIVE_VIEW, REMOTE._replace(labels=(Label("rack", "3"),)))
 
     ran = with_queen(hives, lambda: rbeectl("list-hives", "-l", "rack=3", "--no-legend"))
     assert [line.split()[0] for line in ran.out.splitlines()] == ["gpu1"]
@@ -208,10 +207,10 @@ def test_the_hives_of_a_fleet_are_asked_at_once(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def handler(request: Request) -> Sample:
-        return replace(SAMPLE, hive_id=request.path_params["hive_id"])
+        return SAMPLE._replace(hive_id=request.path_params["hive_id"])
 
-    hives = [replace(HIVE_VIEW, id=f"blade{number}") for number in range(40)]
-    queen = listing(*hives, replace(HIVE_VIEW, id="away", state="offline")) | {QueenRoutes.SAMPLE: handler}
+    hives = [HIVE_VIEW._replace(id=f"blade{number}") for number in range(40)]
+    queen = listing(*hives, HIVE_VIEW._replace(id="away", state="offline")) | {QueenRoutes.SAMPLE: handler}
 
     told = with_queen(queen, lambda: rbeectl("list-devices", "--json")).json[0]["hives"]
 

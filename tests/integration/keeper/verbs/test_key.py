@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from starlette.requests import Request
@@ -36,7 +35,7 @@ def keys(asked: list[CreateKey]) -> dict[Route, Handler]:
         return ALICE
 
     async def models(_request: Request) -> Models:
-        return Models(tuple(replace(MODEL, name=name) for name in ("bee", "wasp")))
+        return Models(tuple(MODEL._replace(name=name) for name in ("bee", "wasp")))
 
     async def gateway(_request: Request) -> Gateway:
         return Gateway(False)

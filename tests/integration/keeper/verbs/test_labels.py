@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -23,7 +22,7 @@ def changing(route: Route, shape: Any, asked: list[Any]) -> dict[Route, Handler]
             raise UnknownHive("hive 'gpu9' is not in the hive catalog")
         body = decode(shape, json.loads(await request.body()))
         asked.append(body)
-        return replace(REMOTE, labels=getattr(body, "set", ()), cordoned=getattr(body, "reason", None))
+        return REMOTE._replace(labels=getattr(body, "set", ()), cordoned=getattr(body, "reason", None))
 
     return {route: handler}
 

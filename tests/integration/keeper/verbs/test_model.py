@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +130,6 @@ def test_a_removal_that_finds_nothing_is_no_error_and_suggests(
 def test_a_model_that_is_not_served_yet_gets_the_next_step(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, bee: Path
 ) -> None:
-    queen = PlayedModels(done=Done(None, model=replace(MODEL, is_served=False)))
+    queen = PlayedModels(done=Done(None, model=MODEL._replace(is_served=False)))
     ran = with_queen(queen.handlers, lambda: rbeectl("model", "add", "bee", str(bee)))
     assert ran.out.splitlines()[-1] == "To have it answer: rbeectl serve bee"

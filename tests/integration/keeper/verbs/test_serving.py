@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.scope import GATEWAY_SOCKET_UNIT, SYSTEM
@@ -34,7 +32,7 @@ def test_serving_has_the_gateway_listen_and_says_what_is_missing_yet(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     awake.states[GATEWAY_SOCKET_UNIT] = INACTIVE
-    queen = PlayedModels(replace(MODEL, state="fetching", reason="62 %"))
+    queen = PlayedModels(MODEL._replace(state="fetching", reason="62 %"))
     ran = with_queen(queen.handlers, lambda: rbeectl("serve", "bee"))
 
     assert awake.asked == [("start", GATEWAY_SOCKET_UNIT)]
@@ -96,7 +94,7 @@ def test_workers_are_listed_of_one_model_or_of_all(
 def test_a_placement_s_exit_status_is_its_decision(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, decision: str, code: int
 ) -> None:
-    queen = PlayedModels(placement=replace(PLACEMENT, decision=decision))  # type: ignore[arg-type]
+    queen = PlayedModels(placement=PLACEMENT._replace(decision=decision))  # type: ignore[arg-type]
     ran = with_queen(queen.handlers, lambda: rbeectl("place", "bee", "--dry-run"))
 
     assert (ran.code, ran.err) == (code, "")

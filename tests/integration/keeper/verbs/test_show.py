@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.wire.codec import encode
@@ -65,7 +63,7 @@ def test_for_programs_the_whole_hive_is_shown(
 def test_a_hive_whose_devices_are_unknown_has_no_properties_for_them(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
-    hive = replace(HIVE_VIEW, devices=None, last_beat_ms=None)
+    hive = HIVE_VIEW._replace(devices=None, last_beat_ms=None)
     ran = with_queen(listing(hive), lambda: rbeectl("show", "localhost"))
 
     assert "LastHeartbeatTimestamp=\n" in ran.out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +48,7 @@ def test_status_is_json_for_programs(
 def test_the_status_of_a_hive_is_like_that_of_a_unit(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any]
 ) -> None:
-    ran = with_queen(listing(replace(HIVE_VIEW, version="7.8")), lambda: rbeectl("status", "localhost"))
+    ran = with_queen(listing(HIVE_VIEW._replace(version="7.8")), lambda: rbeectl("status", "localhost"))
 
     lines = [line.strip() for line in ran.out.splitlines()]
     assert ran.code == 0
@@ -96,7 +95,7 @@ def test_who_may_not_read_the_journal_sees_what_the_queen_keeps(
 def test_a_hive_that_is_not_online_exits_3(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, log: list[Any], state: Any
 ) -> None:
-    hive = replace(HIVE_VIEW, state=state, reason="because")
+    hive = HIVE_VIEW._replace(state=state, reason="because")
     ran = with_queen(listing(hive), lambda: rbeectl("status", "localhost", "--json"))
 
     assert ran.code == 3

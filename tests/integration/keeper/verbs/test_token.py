@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from starlette.requests import Request
 
@@ -37,9 +36,9 @@ def test_tokens_are_listed_with_what_has_become_of_them(
 ) -> None:
     kept = (
         TOKEN,
-        replace(TOKEN, id="00000001", hive="gpu1", uses_left=0),
-        replace(TOKEN, id="00000002", expires_at_ms=1_700_000_000_001),
-        replace(TOKEN, id="00000003", is_revoked=True),
+        TOKEN._replace(id="00000001", hive="gpu1", uses_left=0),
+        TOKEN._replace(id="00000002", expires_at_ms=1_700_000_000_001),
+        TOKEN._replace(id="00000003", is_revoked=True),
     )
 
     async def tokens(_request: Request) -> Tokens:
@@ -58,7 +57,7 @@ def test_a_token_is_revoked_by_its_id_or_its_text(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     async def revoke(request: Request) -> TokenView:
-        return replace(TOKEN, id=request.path_params["token_id"], is_revoked=True)
+        return TOKEN._replace(id=request.path_params["token_id"], is_revoked=True)
 
     for given in ("0123abcd", TEXT):
         ran = with_queen(

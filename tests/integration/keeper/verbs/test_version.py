@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from starlette.requests import Request
 
@@ -20,7 +18,7 @@ def told_by(hive_version: str | None, queen_version: str = __version__) -> dict[
     async def health(_request: Request) -> Health:
         return Health("ok", queen_version)
 
-    return {QueenRoutes.HEALTH: health, **listing(replace(HIVE_VIEW, version=hive_version))}
+    return {QueenRoutes.HEALTH: health, **listing(HIVE_VIEW._replace(version=hive_version))}
 
 
 def test_versions_that_fit_have_no_note(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
@@ -56,7 +54,7 @@ def test_a_skew_is_said_with_what_mends_it(awake: PlayedBus, rbeectl: Rbeectl, w
 def test_a_skew_with_another_machine_names_the_machine_and_the_package(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, version: str, note: str
 ) -> None:
-    gpu1 = replace(HIVE_VIEW, id="gpu1", is_remote=True, version=version)
+    gpu1 = HIVE_VIEW._replace(id="gpu1", is_remote=True, version=version)
     queen = told_by("0.0.9", "0.0.9") | listing(gpu1)
 
     hive = with_queen(queen, lambda: rbeectl("version")).out.splitlines()[-1]

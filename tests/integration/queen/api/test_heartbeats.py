@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from rbee.queen.api.admission import Admission
 from rbee.queen.api.heartbeats import quick
@@ -40,13 +39,13 @@ async def test_only_a_beat_of_the_hive_itself_that_changes_nothing_is_answered_q
         assert is_answered or uid == HIVE_UID or not taken
         return is_answered
 
-    beat = replace(taken[0], lines=())
+    beat = taken[0]._replace(lines=())
     standing.life.instance = beat.instance
     assert sent(beat, HIVE_UID)
     assert not sent(beat, HIVE_UID + 1)
-    assert not sent(replace(beat, instance="9" * 32), HIVE_UID)
-    assert not sent(replace(beat, hive_id="gpu1"), HIVE_UID)
-    assert not sent(replace(beat, state="stopping"), HIVE_UID)
-    assert not sent(replace(beat, fingerprint="other"), HIVE_UID)
+    assert not sent(beat._replace(instance="9" * 32), HIVE_UID)
+    assert not sent(beat._replace(hive_id="gpu1"), HIVE_UID)
+    assert not sent(beat._replace(state="stopping"), HIVE_UID)
+    assert not sent(beat._replace(fingerprint="other"), HIVE_UID)
     standing.set("suspect", "late")
     assert not sent(beat, HIVE_UID)

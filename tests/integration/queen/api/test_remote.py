@@ -231,9 +231,9 @@ async def test_a_beat_is_taken_from_its_own_hive_and_of_the_process_that_is_conn
     async with remote.uplink(certificate) as (_, offer):
         for name in ("gpu2", "localhost", "nobody"):
             with pytest.raises(NotPermitted, match="this connection is only for the hive gpu1"):
-                await offer.beat(replace(beat("starting"), hive_id=name))
+                await offer.beat(beat("starting")._replace(hive_id=name))
         with pytest.raises(NotPermitted):
-            await offer.beat(replace(beat("starting"), instance="2" * 32))
+            await offer.beat(beat("starting")._replace(instance="2" * 32))
         assert await offer.beat(beat("starting")) == HeartbeatAck("ok", 15_000)
     assert remote.queen.hives.view("gpu2").last_beat_ms is None
 
@@ -271,13 +271,13 @@ async def test_each_refusal_is_one_that_the_route_has(remote: Remote) -> None:
         (stranger, FleetRoutes.JOIN, b"[", {}, BadInput),
         (stranger, FleetRoutes.JOIN, b"{}", {}, BadInput),
         (stranger, FleetRoutes.JOIN, b" " * (BODY_LIMIT + 1), {}, TooLarge),
-        (stranger, FleetRoutes.JOIN, replace(good, token="none"), {}, BadInput),
-        (stranger, FleetRoutes.JOIN, replace(good, token=f"{'0' * 8}{good.token[8:]}"), {}, BadToken),
-        (stranger, FleetRoutes.JOIN, replace(good, request="none"), {}, BadInput),
-        (stranger, FleetRoutes.JOIN, replace(good, name="localhost"), {}, BadInput),
-        (stranger, FleetRoutes.JOIN, replace(good, name="gpu1"), {}, NameTaken),
-        (stranger, FleetRoutes.JOIN, replace(good, machine=MACHINE), {}, NameTaken),
-        (stranger, FleetRoutes.JOIN, replace(good, version="99.0.0"), {}, VersionSkew),
+        (stranger, FleetRoutes.JOIN, good._replace(token="none"), {}, BadInput),
+        (stranger, FleetRoutes.JOIN, good._replace(token=f"{'0' * 8}{good.token[8:]}"), {}, BadToken),
+        (stranger, FleetRoutes.JOIN, good._replace(request="none"), {}, BadInput),
+        (stranger, FleetRoutes.JOIN, good._replace(name="localhost"), {}, BadInput),
+        (stranger, FleetRoutes.JOIN, good._replace(name="gpu1"), {}, NameTaken),
+        (stranger, FleetRoutes.JOIN, good._replace(machine=MACHINE), {}, NameTaken),
+        (stranger, FleetRoutes.JOIN, good._replace(version="99.0.0"), {}, VersionSkew),
         (hive, FleetRoutes.RENEW, Renew("none"), {}, BadInput),
         (hive, FleetRoutes.RENEW, b"{}", {}, BadInput),
         (hive, UplinkRoutes.CONTROL, None, {}, BadInput),

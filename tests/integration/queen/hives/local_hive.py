@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,8 @@ MakeQueen = Callable[..., Any]
 
 
 def beat(**fields: Any) -> Heartbeat:
-    return replace(
-        Heartbeat("localhost", "2026-01-31T12:00:00Z", (), "1" * 32, version=__version__), **fields
+    return Heartbeat("localhost", "2026-01-31T12:00:00Z", (), "1" * 32, version=__version__)._replace(
+        **fields
     )
 
 

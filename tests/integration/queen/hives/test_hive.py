@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +84,13 @@ async def test_a_hive_that_systemd_started_again_comes_online_with_its_devices_o
         await q.hive.kill()
         q.systemd.becomes(HIVE_UNIT, KILLED)
         await q.tape.until("hive-offline")
-        q.hive.detect = lambda: replace(DEVICES, gpus=())
+        q.hive.detect = lambda: DEVICES._replace(gpus=())
 
         await q.systemd.start_by_hand(HIVE_UNIT)
         await q.tape.until("hive-online", "the beehive localhost is online again")
 
         assert q.life()[0] == "online"
-        assert await q.row() == ("online", True, replace(DEVICES, gpus=()))
+        assert await q.row() == ("online", True, DEVICES._replace(gpus=()))
 
 
 async def test_a_hive_that_an_administrator_starts_again_is_wanted_again(queen: MakeQueen) -> None:

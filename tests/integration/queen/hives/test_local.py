@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ async def test_adding_again_goes_on_from_where_the_hive_is(queen: MakeQueen) -> 
     async with queen() as q:
         await q.add()
         before = await q.catalog.hives.find("localhost")
-        q.hive.detect = lambda: replace(DEVICES, gpus=())
+        q.hive.detect = lambda: DEVICES._replace(gpus=())
 
         events = await q.add()
 
@@ -42,14 +41,14 @@ async def test_adding_again_goes_on_from_where_the_hive_is(queen: MakeQueen) -> 
             "the bee hive at localhost is awake already",
             "asking the beehive localhost whether its devices are what they were",
             "Detected CPU and GPUs, responding to queen",
-            describe("localhost", replace(DEVICES, gpus=())),
+            describe("localhost", DEVICES._replace(gpus=())),
         ]
         assert hive_of(events) is not None
         after = await q.catalog.hives.find("localhost")
         assert before is not None
         assert after is not None
         assert after.created_at_ms == before.created_at_ms
-        assert after.devices == replace(DEVICES, gpus=())
+        assert after.devices == DEVICES._replace(gpus=())
         assert q.systemd.asked == [("start", HIVE_UNIT)]
         assert len(await q.catalog.hives.all()) == 1
 

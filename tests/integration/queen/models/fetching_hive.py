@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class FetchingHive:
         """Change a fetch, and wake who waits for that."""
         async with self._news:
             view = self.fetches[fetch_id]
-            self.fetches[fetch_id] = replace(view, serial=view.serial + 1, **fields)
+            self.fetches[fetch_id] = view._replace(serial=view.serial + 1, **fields)
             self._news.notify_all()
 
     async def ends(self, fetch_id: str) -> None:

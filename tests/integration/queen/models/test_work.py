@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -457,7 +456,7 @@ async def test_a_model_on_a_hive_elsewhere_that_is_away_stays(
     await fetched(queen)
     row = await queen.queen.catalog.hives.add("gpu1", "gpu1", 8600)
     queen.queen.hives.take_in(row, "offline", "its connection closed")
-    await queen.library.models.put(replace(queen.library.models.model("bee").row, hive_id="gpu1"), ACTOR)
+    await queen.library.models.put(queen.library.models.model("bee").row._replace(hive_id="gpu1"), ACTOR)
     error = error_of(await story(queen.library.work.remove("bee", ACTOR)))
 
     assert error.message == "hive gpu1 has the file of bee, and is offline: its connection closed"

@@ -8,7 +8,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ class ServingHive:
     async def becomes(self, worker_id: str, state: Any, **fields: Any) -> None:
         async with self._news:
             worker = self.workers[worker_id]
-            self.workers[worker_id] = replace(worker, state=state, serial=next(self._serials), **fields)
+            self.workers[worker_id] = worker._replace(state=state, serial=next(self._serials), **fields)
             self._news.notify_all()
         self.soon_beat()
 
@@ -215,7 +215,7 @@ class ServingHive:
         return Devices(Cpu("cpu", 1, 1, 1, self.total))
 
     async def _engines(self, _request: Request) -> Engines:
-        return Engines((replace(LLAMA, problem=self.problem),))
+        return Engines((LLAMA._replace(problem=self.problem),))
 
     @property
     def free(self) -> int:
@@ -260,7 +260,7 @@ class ServingHive:
         async with self._news:
             self._news.notify_all()
         self.soon_beat()
-        return replace(worker, state="stopped", serial=next(self._serials))
+        return worker._replace(state="stopped", serial=next(self._serials))
 
     async def _connect(self, request: Request) -> Response:
         worker = self._find(request)
@@ -375,7 +375,7 @@ class Played:
         )
 
     async def model(self, name: str, **fields: Any) -> None:
-        await self.queen.library.models.put(replace(ROW, name=name, **fields), None)
+        await self.queen.library.models.put(ROW._replace(name=name, **fields), None)
 
     def states(self, model: str | None = None) -> list[str]:
         return [view.state for view in self.serving.views(model).workers]

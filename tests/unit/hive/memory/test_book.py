@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ class House:
 
     def on_card(self, *processes: NvmlProcess) -> None:
         used = sum(process.memory_bytes or 0 for process in processes)
-        self.cards.read = lambda: (replace(CARD, used=used, processes=processes),)
+        self.cards.read = lambda: (CARD._replace(used=used, processes=processes),)
 
 
 def end(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rbee.errors import RbeeError
@@ -29,7 +29,7 @@ UNIT = "rbee-fetch@one.service"
 
 def scope_in(folder: Path) -> Scope:
     """A machine's scope with its state in a folder."""
-    scope = replace(SYSTEM, state=folder)
+    scope = SYSTEM._replace(state=folder)
     for path in (scope.hive_state, scope.models):
         path.mkdir(parents=True, exist_ok=True)
     return scope
@@ -101,7 +101,7 @@ class Played:
             heard()
 
     def tells(self, text: str, unit: str = UNIT) -> None:
-        self.becomes(unit, replace(self.states[unit], status_text=text))
+        self.becomes(unit, self.states[unit]._replace(status_text=text))
 
     @staticmethod
     def name_of(unit: str) -> str:

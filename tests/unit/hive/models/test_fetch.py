@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,11 +34,11 @@ async def test_who_waits_is_answered_at_a_change_and_else_after_its_time() -> No
 
 async def test_the_status_text_is_how_far_it_is() -> None:
     known = KnownFetch.begun(FETCH)
-    known.heard(replace(RUNNING, status_text="5 of 10 bytes (50 %): cut; next try in 2 s"))
+    known.heard(RUNNING._replace(status_text="5 of 10 bytes (50 %): cut; next try in 2 s"))
     assert (known.view.bytes, known.view.total, known.view.reason) == (5, 10, "cut; next try in 2 s")
-    known.heard(replace(RUNNING, status_text="6 of ? bytes"))
-    known.heard(replace(RUNNING, status_text="something else"))
-    known.heard(replace(INACTIVE, status_text="9 of 10 bytes"))
+    known.heard(RUNNING._replace(status_text="6 of ? bytes"))
+    known.heard(RUNNING._replace(status_text="something else"))
+    known.heard(INACTIVE._replace(status_text="9 of 10 bytes"))
     assert (known.view.bytes, known.view.total, known.view.reason) == (6, None, "")
 
 
@@ -71,11 +70,11 @@ async def test_a_verdict_is_its_reason(played: Played) -> None:
 
 async def test_a_process_that_did_not_end_by_itself_has_its_end_as_reason(played: Played) -> None:
     known = KnownFetch.begun(FETCH)
-    known.ended(replace(FAILED, result="signal", exit_status=9), played.store)
+    known.ended(FAILED._replace(result="signal", exit_status=9), played.store)
     assert known.view.reason == "rbee-fetch ended without a result: signal 9"
 
     played.note("one", FetchResult("bee", "failed", "of an earlier run", 5))
-    known.ended(replace(FAILED, exit_status=243), played.store)
+    known.ended(FAILED._replace(exit_status=243), played.store)
     assert "CREDENTIALS" in known.view.reason
 
 

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,10 +87,10 @@ async def test_two_fetches_of_one_file_are_one(house: House) -> None:
     house.played.program = house.played.waits
     async with house.hive() as fetches:
         first = await fetches.fetch(FETCH)
-        second = await fetches.fetch(replace(FETCH, model="wasp"))
+        second = await fetches.fetch(FETCH._replace(model="wasp"))
         assert first.id == second.id
         with pytest.raises(NameTaken):
-            await fetches.fetch(replace(FETCH, sha256=SUM))
+            await fetches.fetch(FETCH._replace(sha256=SUM))
         await until(lambda: ("start", UNIT) in house.played.asked)
 
     assert house.played.asked == [("start", UNIT)]
@@ -220,7 +219,7 @@ async def test_a_cancel_that_a_crash_interrupts_is_carried_out_by_the_next_hive(
     folder = house.played.scope.fetch_requests
     (folder / "one").write_text('{"forget": "one"}')
     (folder / "remove-5").write_text(f'{{"remove": "{SUM}"}}')
-    house.played.put(replace(FETCH, id="two"))
+    house.played.put(FETCH._replace(id="two"))
 
     async with house.hive():
         await until(lambda: house.requests == [])
@@ -247,7 +246,7 @@ async def test_there_is_a_limit(house: House) -> None:
     house.played.program = house.played.waits
     async with house.hive() as fetches:
         for number in range(RUNNING_MOST):
-            await fetches.fetch(replace(FETCH, id=f"f{number}"))
+            await fetches.fetch(FETCH._replace(id=f"f{number}"))
         with pytest.raises(TooMany):
             await fetches.fetch(FETCH)
 
@@ -258,7 +257,7 @@ async def test_what_cannot_be_fetched_is_refused_at_once(house: House) -> None:
             await fetches.fetch(Fetch("one", "bee", "http://example.org/x"))
         with pytest.raises(UnknownFetch):
             await fetches.state("one")
-    house.played.scope = replace(house.played.scope, kind="user")
+    house.played.scope = house.played.scope._replace(kind="user")
     async with house.hive() as fetches:
         with pytest.raises(BadInput, match="machine's own"):
             await fetches.fetch(FETCH)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.hive.workers.judge import Verdict, judge
@@ -24,14 +22,14 @@ def of(state: UnitState, last_end: str = "") -> Verdict | None:
     ("state", "verdict"),
     [
         (LOADING, Verdict("loading", percent=62, pid=7)),
-        (replace(LOADING, status_text="loading"), Verdict("loading", pid=7)),
-        (replace(LOADING, status_text="loading 999 %"), Verdict("loading", percent=100, pid=7)),
-        (replace(LOADING, active="active", sub="running"), Verdict("ready", pid=7)),
-        (replace(LOADING, active="deactivating", sub="stop-sigterm"), Verdict("stopping", pid=7)),
-        (replace(LOADING, active="deactivating", sub="stop-sigterm", result="signal"), None),
-        (replace(LOADING, active="inactive", sub="dead", main_pid=0), Verdict("stopped")),
+        (LOADING._replace(status_text="loading"), Verdict("loading", pid=7)),
+        (LOADING._replace(status_text="loading 999 %"), Verdict("loading", percent=100, pid=7)),
+        (LOADING._replace(active="active", sub="running"), Verdict("ready", pid=7)),
+        (LOADING._replace(active="deactivating", sub="stop-sigterm"), Verdict("stopping", pid=7)),
+        (LOADING._replace(active="deactivating", sub="stop-sigterm", result="signal"), None),
+        (LOADING._replace(active="inactive", sub="dead", main_pid=0), Verdict("stopped")),
         (
-            replace(FAILED, active="activating", sub="auto-restart", restarts=1),
+            FAILED._replace(active="activating", sub="auto-restart", restarts=1),
             Verdict("loading", "the engine test ended with exit status 1; it is started again"),
         ),
     ],
@@ -41,7 +39,7 @@ def test_a_unit_s_state_is_the_worker_s(state: UnitState, verdict: Verdict | Non
 
 
 def test_a_start_after_an_end_says_which_and_why() -> None:
-    verdict = of(replace(LOADING, restarts=2), "the engine test ended by SIGKILL")
+    verdict = of(LOADING._replace(restarts=2), "the engine test ended by SIGKILL")
 
     assert verdict is not None
     assert verdict.reason == "start 3: the engine test ended by SIGKILL"
@@ -52,44 +50,44 @@ def test_a_start_after_an_end_says_which_and_why() -> None:
     [
         (FAILED, "the engine test ended with exit status 1"),
         (
-            replace(FAILED, restarts=3),
+            FAILED._replace(restarts=3),
             "given up after several starts: the engine test ended with exit status 1",
         ),
-        (replace(FAILED, result="start-limit-hit", restarts=3), "given up after several starts: it ended"),
-        (replace(FAILED, result="signal", exit_status=11), "the engine test ended by SIGSEGV"),
-        (replace(FAILED, result="core-dump", exit_status=99), "the engine test ended by signal 99"),
+        (FAILED._replace(result="start-limit-hit", restarts=3), "given up after several starts: it ended"),
+        (FAILED._replace(result="signal", exit_status=11), "the engine test ended by SIGSEGV"),
+        (FAILED._replace(result="core-dump", exit_status=99), "the engine test ended by signal 99"),
         (
-            replace(FAILED, result="oom-kill", exit_status=9),
+            FAILED._replace(result="oom-kill", exit_status=9),
             "out of memory: the kernel killed it; see rbeectl place bee --dry-run",
         ),
         (
-            replace(FAILED, result="timeout", exit_status=15),
+            FAILED._replace(result="timeout", exit_status=15),
             "it did not become ready in time: it neither read nor computed",
         ),
         (
-            replace(FAILED, result="resources", exit_status=0),
+            FAILED._replace(result="resources", exit_status=0),
             "systemd could not start it; see on its hive's machine: "
             "sudo journalctl -u rbee-worker@bee-1.service -e",
         ),
         (
-            replace(FAILED, exit_status=226),
+            FAILED._replace(exit_status=226),
             "the model's file /srv/bee.gguf is gone, or on a disk that is not mounted; "
             "see rbeectl model show bee",
         ),
         (
-            replace(FAILED, exit_status=203),
+            FAILED._replace(exit_status=203),
             "the program rbee-worker is missing; run on its hive's machine: sudo rbeectl doctor",
         ),
         (
-            replace(FAILED, exit_status=243),
+            FAILED._replace(exit_status=243),
             "systemd could not set up its credentials; run on its hive's machine: sudo rbeectl doctor",
         ),
         (
-            replace(FAILED, exit_status=78, status_text="the file may not be read; try: sudo chmod o+r x"),
+            FAILED._replace(exit_status=78, status_text="the file may not be read; try: sudo chmod o+r x"),
             "the file may not be read; try: sudo chmod o+r x",
         ),
-        (replace(FAILED, exit_status=78), "the engine test ended with exit status 78"),
-        (replace(FAILED, exit_status=0), "the engine test ended with exit status 0"),
+        (FAILED._replace(exit_status=78), "the engine test ended with exit status 78"),
+        (FAILED._replace(exit_status=0), "the engine test ended with exit status 0"),
     ],
 )
 def test_each_end_is_explained_with_its_cure(state: UnitState, reason: str) -> None:

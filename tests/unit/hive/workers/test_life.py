@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ async def test_the_life_of_a_worker_is_narrated_and_leaves_nothing(tmp_path: Pat
         assert (worker.state, hive.book.claims, hive.book.loads) == ("loading", {"bee-1": 2**30}, {"bee-1"})
         assert (hive.folder / "bee-1/environment").exists()
         await until(lambda: hive.units.asked == [("start", UNIT)])
-        hive.units.becomes(UNIT, replace(LOADING, status_text="loading 62 %"))
+        hive.units.becomes(UNIT, LOADING._replace(status_text="loading 62 %"))
         await until(lambda: worker.percent == 62)
         hive.units.becomes(UNIT, READY)
         await in_state(worker, "ready")
@@ -58,7 +57,7 @@ async def test_an_engine_that_ends_is_started_again_and_then_given_up(tmp_path: 
             "loading",
             "the engine test ended with exit status 1; it is started again",
         )
-        hive.units.becomes(UNIT, replace(LOADING, restarts=1))
+        hive.units.becomes(UNIT, LOADING._replace(restarts=1))
         await until(lambda: worker.reason == "start 2: the engine test ended with exit status 1")
         hive.units.becomes(UNIT, FAILED)
         await in_state(worker, "failed")

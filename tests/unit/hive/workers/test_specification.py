@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,10 @@ def test_a_specification_comes_back_and_leaves_nothing(tmp_path: Path) -> None:
     specifications = Specifications(tmp_path / "workers")
     assert list(specifications.read()) == []
     specifications.write(START, ORDER)
-    specifications.write(replace(START, path="/srv/other.gguf"), ORDER)
+    specifications.write(START._replace(path="/srv/other.gguf"), ORDER)
 
     folder = tmp_path / "workers/bee-1"
-    assert list(specifications.read()) == [replace(START, path="/srv/other.gguf")]
+    assert list(specifications.read()) == [START._replace(path="/srv/other.gguf")]
     assert sorted(os.listdir(folder)) == ["environment", "model", "worker.json"]
     assert os.readlink(folder / "model") == "/srv/other.gguf"
     assert (mode(folder), mode(folder / "environment"), mode(folder / "worker.json")) == (0o700, 0o600, 0o600)

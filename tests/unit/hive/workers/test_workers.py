@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ async def test_what_cannot_be_started_is_refused_and_leaves_nothing(
         (engines / "bad.conf").write_text("Exec=/bin/x\n")
         (engines / "gone.conf").write_text("[Engine]\nExec=/bin/gone\nFormats=gguf\n")
         with pytest.raises(kind, match=said):
-            await hive.workers.start(replace(START, **change))  # type: ignore[arg-type]
+            await hive.workers.start(START._replace(**change))  # type: ignore[arg-type]
 
         assert (hive.workers.all().workers, hive.book.claims, hive.units.asked) == ((), {}, [])
         assert not list(hive.folder.glob("*"))
@@ -81,7 +80,7 @@ async def test_an_id_is_that_of_one_worker(tmp_path: Path, monkeypatch: pytest.M
             await hive.workers.start(START)
         monkeypatch.setattr("rbee.hive.workers.workers.WORKERS_MAX", 1)
         with pytest.raises(TooMany, match="this hive has 1 workers"):
-            await hive.workers.start(replace(START, id="bee-2"))
+            await hive.workers.start(START._replace(id="bee-2"))
         with pytest.raises(UnknownWorker):
             hive.workers.find("bee-2")
         with pytest.raises(WorkerNotReady, match="the worker bee-1 is loading"):
@@ -114,7 +113,7 @@ async def test_engines_are_reported_with_what_is_wrong(tmp_path: Path) -> None:
 
 async def left(tmp_path: Path, *ids: str) -> list[StartWorker]:
     """What a hive has left that was killed."""
-    starts = [replace(START, id=worker_id) for worker_id in ids]
+    starts = [START._replace(id=worker_id) for worker_id in ids]
     async with Hive(tmp_path) as hive:
         for start in starts:
             await hive.workers.start(start)
@@ -152,7 +151,7 @@ async def test_a_new_hive_adopts_what_runs_and_forgets_what_has_ended(tmp_path: 
 
 
 async def test_a_worker_that_nobody_knows_is_stopped(tmp_path: Path) -> None:
-    scope = replace(SYSTEM, runtime=tmp_path / "run/rbee")
+    scope = SYSTEM._replace(runtime=tmp_path / "run/rbee")
     (scope.worker_runtime / "lost").mkdir(parents=True)
     async with Hive(tmp_path, scope=scope) as hive:
         await hive.workers.adopt()
@@ -163,7 +162,7 @@ async def test_a_worker_that_nobody_knows_is_stopped(tmp_path: Path) -> None:
 async def test_a_systemd_that_is_silent_costs_no_worker(tmp_path: Path) -> None:
     await left(tmp_path, "bee-1", "bee-2")
     units = PlayedUnits({UNIT: READY, UNIT.replace("1", "2"): READY}, silent=1)
-    scope = replace(SYSTEM, runtime=tmp_path / "run/rbee")
+    scope = SYSTEM._replace(runtime=tmp_path / "run/rbee")
     (scope.worker_runtime / "bee-1").mkdir(parents=True)
     async with Hive(tmp_path, units, scope) as hive:
         await hive.workers.adopt()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from rbee.keeper.doctor.gateway import check_gateway, has_gateway
@@ -29,7 +28,7 @@ def test_a_socket_that_does_not_listen_is_started_unless_rbee_is_off(bus: Played
 
 
 def test_a_gateway_that_has_failed_is_reported_with_its_status(bus: PlayedBus, root: Path) -> None:
-    bus.states[GATEWAY_UNIT] = replace(FAILED, status_text="the certificate is not valid")
+    bus.states[GATEWAY_UNIT] = FAILED._replace(status_text="the certificate is not valid")
 
     (complaint,) = asked(check_gateway, bus, root)
     assert complaint.text == (
@@ -43,7 +42,7 @@ def test_a_tcp_socket_that_could_not_be_opened_is_reported_with_its_address(
     bus: PlayedBus, root: Path
 ) -> None:
     bus.address = "127.0.0.1:8510"
-    bus.states[GATEWAY_TCP_SOCKET_UNIT] = replace(FAILED, result="resources")
+    bus.states[GATEWAY_TCP_SOCKET_UNIT] = FAILED._replace(result="resources")
 
     (complaint,) = asked(check_gateway, bus, root)
     assert complaint.text == f"{GATEWAY_TCP_SOCKET_UNIT} could not be opened at 127.0.0.1:8510: resources"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,12 @@ from rbee.systemd.unit import UnitState
 from tests.unit.keeper.doctor.doubles import FAILED, asked
 from tests.unit.played_systemd import ACTIVE, NOT_FOUND, PlayedBus
 
-TROUBLE = replace(ACTIVE, status_text="queen at queen:8500: nobody listens there")
+TROUBLE = ACTIVE._replace(status_text="queen at queen:8500: nobody listens there")
 
 
 @pytest.mark.parametrize(
     "state",
-    [replace(ACTIVE, status_text="queen at queen:8500, heartbeat every 15 s"), FAILED, NOT_FOUND],
+    [ACTIVE._replace(status_text="queen at queen:8500, heartbeat every 15 s"), FAILED, NOT_FOUND],
     ids=["connected", "told by its unit", "not there"],
 )
 def test_a_hive_that_beats_or_that_another_check_tells_of_has_no_complaints(

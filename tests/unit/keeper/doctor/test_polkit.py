@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from tests.unit.played_systemd import PlayedBus
         (MASKED, "masked-runtime", "is masked", [("systemctl", "unmask", "--runtime", POLKIT)]),
         (GONE, "", "not installed", [("apt-get", "install", "--yes", "polkitd")]),
         (
-            replace(FAILED, result="timeout"),
+            FAILED._replace(result="timeout"),
             "static",
             "did not start or stop in time",
             [("systemctl", "reset-failed", POLKIT), ("systemctl", "start", POLKIT)],

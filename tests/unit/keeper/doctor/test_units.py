@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,18 +42,18 @@ def test_where_nothing_is_installed_that_is_said(bus: PlayedBus, tmp_path: Path)
         (TARGET, MASKED, ("masked", True), [("systemctl", "unmask", TARGET)]),
         (
             HIVE_SOCKET_UNIT,
-            replace(LISTENING, load="masked"),
+            LISTENING._replace(load="masked"),
             ("masked", False),
             [("systemctl", "unmask", HIVE_SOCKET_UNIT), RESTART],
         ),
         (
             HIVE_SOCKET_UNIT,
-            replace(INACTIVE, load="masked"),
+            INACTIVE._replace(load="masked"),
             ("masked", False),
             [("systemctl", "unmask", HIVE_SOCKET_UNIT)],
         ),
         (HIVE_UNIT, GONE, ("", False), []),
-        (HIVE_UNIT, replace(INACTIVE, load="bad-setting"), ("static", False), []),
+        (HIVE_UNIT, INACTIVE._replace(load="bad-setting"), ("static", False), []),
         (HIVE_UNIT, ACTIVE, ("static", True), [("systemctl", "daemon-reload")]),
     ],
 )
@@ -76,7 +75,7 @@ def test_a_unit_that_cannot_be_started_is_told_once(
 
 
 def test_a_masked_unit_is_not_blamed_for_having_failed(bus: PlayedBus, root: Path) -> None:
-    bus.states[QUEEN_UNIT] = replace(FAILED, load="masked")
+    bus.states[QUEEN_UNIT] = FAILED._replace(load="masked")
     bus.files[QUEEN_UNIT] = "masked", False
 
     (complaint,) = asked(check_units, bus, root)
@@ -87,8 +86,8 @@ def test_a_masked_unit_is_not_blamed_for_having_failed(bus: PlayedBus, root: Pat
 def test_a_unit_that_fails_and_is_restarted_for_ever_is_a_fault_and_says_of_what(
     bus: PlayedBus, root: Path
 ) -> None:
-    bus.states[HIVE_UNIT] = replace(
-        ACTIVE, active="activating", sub="auto-restart", result="exit-code", exit_status=226, restarts=7
+    bus.states[HIVE_UNIT] = ACTIVE._replace(
+        active="activating", sub="auto-restart", result="exit-code", exit_status=226, restarts=7
     )
 
     (complaint,) = asked(check_units, bus, root)
@@ -104,15 +103,15 @@ def test_a_unit_that_fails_and_is_restarted_for_ever_is_a_fault_and_says_of_what
 
 
 def test_a_unit_that_is_back_in_a_moment_is_no_fault(bus: PlayedBus, root: Path) -> None:
-    restarting = replace(ACTIVE, active="activating", sub="auto-restart", result="exit-code", restarts=2)
+    restarting = ACTIVE._replace(active="activating", sub="auto-restart", result="exit-code", restarts=2)
     bus.states[QUEEN_UNIT] = restarting
-    bus.later[QUEEN_UNIT] = [replace(restarting, sub="start", result="success"), replace(ACTIVE, restarts=2)]
+    bus.later[QUEEN_UNIT] = [restarting._replace(sub="start", result="success"), ACTIVE._replace(restarts=2)]
 
     assert asked(check_units, bus, root) == []
 
 
 def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: PlayedBus, root: Path) -> None:
-    bus.states[QUEEN_UNIT] = replace(FAILED, result="start-limit-hit", exit_status=203)
+    bus.states[QUEEN_UNIT] = FAILED._replace(result="start-limit-hit", exit_status=203)
 
     (complaint,) = asked(check_units, bus, root)
 
@@ -121,11 +120,11 @@ def test_what_a_unit_ended_with_at_last_is_said_behind_a_limit_of_starts(bus: Pl
     assert complaint.hint.startswith("systemctl show -p ExecStart queen-rbee.service\n")
 
 
-@pytest.mark.parametrize("listener", [LISTENING, replace(FAILED, result="service-start-limit-hit")])
+@pytest.mark.parametrize("listener", [LISTENING, FAILED._replace(result="service-start-limit-hit")])
 def test_what_systemd_could_not_set_up_is_not_forgotten_as_a_cure(
     bus: PlayedBus, root: Path, listener: UnitState
 ) -> None:
-    bus.states[HIVE_UNIT] = replace(FAILED, result="exit-code", exit_status=226)
+    bus.states[HIVE_UNIT] = FAILED._replace(result="exit-code", exit_status=226)
     bus.states[HIVE_SOCKET_UNIT] = listener
 
     (complaint,) = asked(check_units, bus, root)
@@ -142,7 +141,7 @@ def test_what_systemd_could_not_set_up_is_not_forgotten_as_a_cure(
     [
         (INACTIVE, INACTIVE, None),
         (ACTIVE, INACTIVE, "does not listen"),
-        (INACTIVE, replace(FAILED, result="trigger-limit-hit"), "has failed (trigger-limit-hit)"),
+        (INACTIVE, FAILED._replace(result="trigger-limit-hit"), "has failed (trigger-limit-hit)"),
     ],
 )
 def test_a_queen_that_cannot_control_her_hive_is_a_fault(
@@ -161,7 +160,7 @@ def test_a_queen_that_cannot_control_her_hive_is_a_fault(
 
 
 def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: Path) -> None:
-    bus.states[METRICS_UNIT] = replace(FAILED, result="exit-code", exit_status=1)
+    bus.states[METRICS_UNIT] = FAILED._replace(result="exit-code", exit_status=1)
 
     (complaint,) = asked(check_units, bus, root)
 
@@ -171,7 +170,7 @@ def test_metrics_that_do_not_reach_prometheus_are_a_fault(bus: PlayedBus, root: 
 
 def test_an_invitation_that_came_to_nothing_is_told_with_its_reason(bus: PlayedBus, root: Path) -> None:
     said = "joining failed: nobody listens on queen:8500; try: rbeectl tcp enable"
-    bus.states[JOIN_UNIT] = replace(FAILED, status_text=said)
+    bus.states[JOIN_UNIT] = FAILED._replace(status_text=said)
 
     (complaint,) = asked(check_units, bus, root)
 
@@ -184,27 +183,27 @@ def test_an_invitation_that_came_to_nothing_is_told_with_its_reason(bus: PlayedB
     [
         (
             FAILED,
-            replace(FAILED, result="service-start-limit-hit"),
+            FAILED._replace(result="service-start-limit-hit"),
             "(service-start-limit-hit); queen-rbee.service has failed: it ended with exit status 1",
             [RESET, START],
         ),
-        (INACTIVE, replace(FAILED, result="trigger-limit-hit"), "(trigger-limit-hit)", [RESET, START]),
+        (INACTIVE, FAILED._replace(result="trigger-limit-hit"), "(trigger-limit-hit)", [RESET, START]),
         # A socket cannot be started while its service runs.
-        (ACTIVE, replace(FAILED, result="trigger-limit-hit"), "(trigger-limit-hit)", [RESET, RESTART]),
-        (replace(FAILED, result="start-limit-hit"), LISTENING, "started too often in a row", [RESET]),
-        (replace(FAILED, result="signal", exit_status=9), LISTENING, "ended by signal 9", [RESET]),
-        (replace(FAILED, result="watchdog"), LISTENING, "the watchdog ended it", [RESET]),
-        (replace(FAILED, result="new-word"), LISTENING, "its result is 'new-word'", [RESET]),
+        (ACTIVE, FAILED._replace(result="trigger-limit-hit"), "(trigger-limit-hit)", [RESET, RESTART]),
+        (FAILED._replace(result="start-limit-hit"), LISTENING, "started too often in a row", [RESET]),
+        (FAILED._replace(result="signal", exit_status=9), LISTENING, "ended by signal 9", [RESET]),
+        (FAILED._replace(result="watchdog"), LISTENING, "the watchdog ended it", [RESET]),
+        (FAILED._replace(result="new-word"), LISTENING, "its result is 'new-word'", [RESET]),
         (
-            replace(FAILED, exit_status=78, status_text="systemd handed over no socket (…)"),
+            FAILED._replace(exit_status=78, status_text="systemd handed over no socket (…)"),
             LISTENING,
             "handed over no socket",
             [RESET, RESTART],
         ),
         # What does not mend itself is not swept away, nor is the socket that gave up on it blamed.
         (
-            replace(FAILED, exit_status=78, status_text="/x/catalog.db is damaged"),
-            replace(FAILED, result="service-start-limit-hit"),
+            FAILED._replace(exit_status=78, status_text="/x/catalog.db is damaged"),
+            FAILED._replace(result="service-start-limit-hit"),
             "queen-rbee.service cannot run: /x/catalog.db is damaged",
             [],
         ),

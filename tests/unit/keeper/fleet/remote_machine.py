@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ TEXT = f"0123abcd.{'A' * 32}.{FINGERPRINT}"
 
 TOKEN = TokenView("0123abcd", "gpu1", 1, 1_700_000_000_000, 4_000_000_000_000, False)
 
-GPU1 = replace(
-    HIVE_VIEW,
+GPU1 = HIVE_VIEW._replace(
     id="gpu1",
     host="gpu1",
     is_remote=True,

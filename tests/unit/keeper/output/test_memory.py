@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rbee.keeper.output.memory import holder_lines, memory_properties, memory_table
 from rbee.wire.workers import Holder, Memory, Pool
 from tests.unit.wire_values import HIVE_VIEW
@@ -37,14 +35,14 @@ def test_the_table_has_holders_and_what_is_claimed_and_free() -> None:
 
 
 def test_a_hive_whose_memory_is_not_known_is_listed_with_the_reason() -> None:
-    offline = replace(HIVE_VIEW, id="gpu1", state="offline")
+    offline = HIVE_VIEW._replace(id="gpu1", state="offline")
     _, here, there = memory_table([HIVE_VIEW, offline], {}).splitlines()
     assert here == "localhost  -     unknown  -     the hive does not answer  -     -"
     assert there == "gpu1       -     unknown  -     the hive is offline       -     -"
 
 
 def test_a_card_without_memory_of_its_own_says_whose_it_has() -> None:
-    shared = replace(CARD, name="NVIDIA GB10", shares_ram=True)
+    shared = CARD._replace(name="NVIDIA GB10", shares_ram=True)
     table = memory_table([HIVE_VIEW], {"localhost": Memory((shared,))})
     assert "NVIDIA GB10, of the machine's RAM" in table
 
@@ -57,12 +55,12 @@ def test_top_has_the_largest_holders_that_are_known() -> None:
         "4.0 GiB  claimed",
     ]
     assert holder_lines(CARD) == ["unknown  process 812"]
-    many = replace(CARD, holders=tuple(Holder("process", GIB, "x.service", None, pid) for pid in range(7)))
+    many = CARD._replace(holders=tuple(Holder("process", GIB, "x.service", None, pid) for pid in range(7)))
     assert holder_lines(many)[4:] == ["1.0 GiB  x.service, pid 4", "2 more"]
 
 
 def test_names_of_other_people_s_units_steer_no_terminal() -> None:
-    rude = replace(CARD, holders=(Holder("process", GIB, "\x1b[2J", "\x1b[2J", 1),))
+    rude = CARD._replace(holders=(Holder("process", GIB, "\x1b[2J", "\x1b[2J", 1),))
     shown = [*holder_lines(rude), memory_table([HIVE_VIEW], {"localhost": Memory((rude,))})]
     assert "\x1b" not in "".join(shown)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -18,8 +17,8 @@ def rows_of(table: str) -> list[list[str]]:
 
 
 def test_models_are_listed_with_what_they_need() -> None:
-    fetching = replace(
-        MODEL, name="wasp", state="fetching", progress=62.4, head=None, bytes=None, learned_bytes=None,
+    fetching = MODEL._replace(
+        name="wasp", state="fetching", progress=62.4, head=None, bytes=None, learned_bytes=None,
         memory_bytes=GIB // 2, is_served=False, source="https://example.org/wasp", problem="x must be y",
     )  # fmt: skip
     header, *rows = rows_of(drawn.models_table([MODEL, fetching], NOW + 5_000))
@@ -31,7 +30,7 @@ def test_models_are_listed_with_what_they_need() -> None:
 
 
 def test_workers_are_listed_with_what_they_do() -> None:
-    loading = replace(WORKER, id="bee-2", state="loading", percent=62.0, used_bytes=None, in_flight=0)
+    loading = WORKER._replace(id="bee-2", state="loading", percent=62.0, used_bytes=None, in_flight=0)
     header, *rows = rows_of(drawn.workers_table([WORKER, loading, ASLEEP], NOW + 5_000))
 
     assert header[:4] == ["WORKER", "MODEL", "STATE", "SINCE"]
@@ -52,8 +51,8 @@ def test_a_placement_is_arithmetic_for_each_pool() -> None:
     assert lines[2].endswith("3.0 GiB   1.0 GiB  5.0 GiB  3 GiB short")
     assert lines[3].startswith("*  localhost  gpu0  RTX 4090")
     assert lines[4] == "Decision: start: it fits"
-    evicting = replace(PLACEMENT.candidates[1], evicts=("wasp-1", "fly-1"))
-    page = drawn.placement_page(replace(PLACEMENT, candidates=(evicting,)), Frame(has_header=False))
+    evicting = PLACEMENT.candidates[1]._replace(evicts=("wasp-1", "fly-1"))
+    page = drawn.placement_page(PLACEMENT._replace(candidates=(evicting,)), Frame(has_header=False))
     assert page.endswith("tightest; stops wasp-1, fly-1")
     assert len(page.splitlines()) == 1
 
@@ -85,7 +84,7 @@ def test_keys_are_listed_with_what_has_become_of_them(key: KeyView, state: str) 
 
 def test_a_kind_has_what_is_known() -> None:
     assert drawn.kind(None) == "-"
-    assert drawn.kind(replace(HEAD, architecture=None, parameters=None, quantisation=None)) == "gguf"
-    assert drawn.kind(replace(HEAD, parameters=793_000)) == "gguf llama 793K Q4_K"
+    assert drawn.kind(HEAD._replace(architecture=None, parameters=None, quantisation=None)) == "gguf"
+    assert drawn.kind(HEAD._replace(parameters=793_000)) == "gguf llama 793K Q4_K"
     assert drawn.idle(MODEL) == "an idle worker is stopped after 5min"
-    assert drawn.idle(replace(MODEL, is_pinned=True)) == "an idle worker keeps running (pinned)"
+    assert drawn.idle(MODEL._replace(is_pinned=True)) == "an idle worker keeps running (pinned)"

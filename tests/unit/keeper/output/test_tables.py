@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -60,16 +59,16 @@ def test_what_could_steer_a_terminal_is_escaped_before_its_column_is_measured() 
 
 
 def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
-    online = replace(
-        HIVE_VIEW, since_ms=NOW - 3_600_000, created_at_ms=NOW - 100_000_000, last_beat_ms=NOW - 4_000,
+    online = HIVE_VIEW._replace(
+        since_ms=NOW - 3_600_000, created_at_ms=NOW - 100_000_000, last_beat_ms=NOW - 4_000,
         version="0.4.0", interval_ms=15_000,
     )  # fmt: skip
-    remote = replace(
-        online, id="gpu1", host="gpu1", is_remote=True, address="10.1.2.3", interval_ms=22_500,
+    remote = online._replace(
+        id="gpu1", host="gpu1", is_remote=True, address="10.1.2.3", interval_ms=22_500,
         labels=(Label("rack", "3"), Label("spare", "")), cordoned="a fan is loud",
     )  # fmt: skip
-    pending = replace(
-        HIVE_VIEW, id="blade-7", host="blade-7.lan", port=8601, state="pending", devices=None,
+    pending = HIVE_VIEW._replace(
+        id="blade-7", host="blade-7.lan", port=8601, state="pending", devices=None,
         last_beat_ms=None, reason="just added", since_ms=NOW, created_at_ms=NOW,
     )  # fmt: skip
     header, *rows = hives_table(NOW, workers={"gpu1": 2})([online, remote, pending]).splitlines()
@@ -92,7 +91,7 @@ SCREEN = Screen(is_terminal=True, can_redraw=True, has_colour=False, has_unicode
 @pytest.mark.parametrize("name", ["localhost", "blade-" * 20])
 def test_on_80_columns_each_line_has_its_state_and_its_reason(name: str) -> None:
     hives = [
-        replace(HIVE_VIEW, id=one, labels=(Label("rack", "x" * 60),), since_ms=0, last_beat_ms=1, reason=why)
+        HIVE_VIEW._replace(id=one, labels=(Label("rack", "x" * 60),), since_ms=0, last_beat_ms=1, reason=why)
         for one, why in ((name, "heartbeats received"), ("gpu1", "stopped by an administrator"))
     ]
     header, first, second = hives_table(NOW, Frame(screen=SCREEN))(hives).splitlines()
@@ -105,7 +104,7 @@ def test_on_80_columns_each_line_has_its_state_and_its_reason(name: str) -> None
 
 
 def test_a_reason_that_is_long_leaves_room_for_the_name() -> None:
-    hive = replace(HIVE_VIEW, id="blade-7", reason="r" * 300)
+    hive = HIVE_VIEW._replace(id="blade-7", reason="r" * 300)
 
     row = hives_table(NOW, Frame(screen=SCREEN))([hive]).splitlines()[1]
 
@@ -114,7 +113,7 @@ def test_a_reason_that_is_long_leaves_room_for_the_name() -> None:
 
 
 def test_in_a_pager_a_name_gives_way_and_what_is_looked_for_is_whole() -> None:
-    hive = replace(HIVE_VIEW, id="blade-" * 20, reason="r" * 300, labels=(Label("rack", "3"),))
+    hive = HIVE_VIEW._replace(id="blade-" * 20, reason="r" * 300, labels=(Label("rack", "3"),))
 
     row = hives_table(NOW, Frame(screen=SCREEN, scrolls=True))([hive]).splitlines()[1]
 
@@ -135,7 +134,7 @@ def test_on_80_columns_an_audit_has_who_did_what() -> None:
 def test_on_80_columns_devices_have_all_that_they_do() -> None:
     uuid = "GPU-" + "a" * 36
     gpus = (Gpu(0, "nvidia", "NVIDIA RTX 6000 Ada Generation", uuid, 2**35, "550.54", "0000:01:00.0"),)
-    hive = replace(HIVE_VIEW, id="blade-" * 20, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
+    hive = HIVE_VIEW._replace(id="blade-" * 20, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
 
     lines = live_table([hive], {}, Frame(screen=SCREEN)).splitlines()
 
@@ -154,12 +153,12 @@ def test_devices_are_listed_one_a_line_and_what_is_not_known_is_said() -> None:
             memory_kind="shared", shared_memory_bytes=96 * 2**30,
         ),
     )  # fmt: skip
-    full = replace(HIVE_VIEW, devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
-    bare = replace(HIVE_VIEW, id="bare", devices=Devices(Cpu(None, None, None, None, None)))
-    small = replace(HIVE_VIEW, id="small", devices=Devices(Cpu("Atom", 1, 1, 1, 2**29)))
+    full = HIVE_VIEW._replace(devices=Devices(Cpu("AMD EPYC", 2, 128, 256, 2**39), gpus))
+    bare = HIVE_VIEW._replace(id="bare", devices=Devices(Cpu(None, None, None, None, None)))
+    small = HIVE_VIEW._replace(id="small", devices=Devices(Cpu("Atom", 1, 1, 1, 2**29)))
     guest = Cpu("AMD EPYC", 2, 128, 256, 2**39, cpus_allowed=1.5, ram_allowed_bytes=2**31)
-    limited = replace(HIVE_VIEW, id="guest", devices=Devices(guest))
-    unknown = replace(HIVE_VIEW, id="new", devices=None)
+    limited = HIVE_VIEW._replace(id="guest", devices=Devices(guest))
+    unknown = HIVE_VIEW._replace(id="new", devices=None)
 
     table = devices_table([full, bare, small, limited, unknown])
     lines = [line.split("  ") for line in table.splitlines()]
@@ -188,7 +187,7 @@ def test_what_kept_detection_from_seeing_all_is_a_line_each() -> None:
         Cpu(None, None, None, 1, 1), findings=(Finding("no-access", "may not\x1b open"), Finding("b", "c"))
     )
 
-    assert findings([replace(HIVE_VIEW, devices=found), replace(HIVE_VIEW, devices=None)]) == [
+    assert findings([HIVE_VIEW._replace(devices=found), HIVE_VIEW._replace(devices=None)]) == [
         "localhost: may not\\x1b open (no-access)",
         "localhost: c (b)",
     ]
@@ -230,8 +229,8 @@ def test_the_table_of_devices_has_what_they_do() -> None:
 
 
 def test_what_a_device_does_not_tell_is_a_dash() -> None:
-    silent = replace(
-        SAMPLE, cpu_percent=None, memory_used_bytes=None,
+    silent = SAMPLE._replace(
+        cpu_percent=None, memory_used_bytes=None,
         gpus=(GpuSample(0, None, None, None, None, None, None, None),),
     )  # fmt: skip
     for samples in ({}, {"localhost": silent}):

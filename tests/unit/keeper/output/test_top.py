@@ -56,11 +56,11 @@ def test_a_frame_has_the_holders_of_memory_below_each_device_if_asked() -> None:
 
 def test_a_gpu_that_computes_in_the_machines_memory_says_so() -> None:
     assert HIVE_VIEW.devices is not None
-    gpus = tuple(replace(gpu, vram_bytes=None, memory_kind="shared") for gpu in HIVE_VIEW.devices.gpus)
-    cards = tuple(replace(gpu, memory_used_bytes=None, memory_total_bytes=None) for gpu in SAMPLE.gpus)
-    hive = replace(HIVE_VIEW, devices=replace(HIVE_VIEW.devices, gpus=gpus))
+    gpus = tuple(gpu._replace(vram_bytes=None, memory_kind="shared") for gpu in HIVE_VIEW.devices.gpus)
+    cards = tuple(gpu._replace(memory_used_bytes=None, memory_total_bytes=None) for gpu in SAMPLE.gpus)
+    hive = HIVE_VIEW._replace(devices=HIVE_VIEW.devices._replace(gpus=gpus))
 
-    *_, gpu = text(at(hive, samples={hive.id: replace(SAMPLE, gpus=cards)}))
+    *_, gpu = text(at(hive, samples={hive.id: SAMPLE._replace(gpus=cards)}))
 
     assert gpu.split()[:4] == ["gpu0", "██████████", "97%", "shared"]
 
@@ -73,7 +73,7 @@ def test_how_full_something_is_has_a_colour() -> None:
 
 
 def test_a_hive_that_is_not_online_says_why() -> None:
-    away = replace(HIVE_VIEW, id="blade", state="offline", reason="its process ended\x1b[2J", since_ms=4_000)
+    away = HIVE_VIEW._replace(id="blade", state="offline", reason="its process ended\x1b[2J", since_ms=4_000)
 
     *_, line = text(at(HIVE_VIEW, away))
 
@@ -118,7 +118,7 @@ def test_a_narrow_terminal_gets_fewer_columns(columns: int, header: list[str]) -
 @pytest.mark.parametrize("lines", [1, 2, 3, 5, 24])
 @pytest.mark.parametrize("columns", [1, 2, 5, 20, 40, 79, 80, 81, 200])
 def test_no_frame_is_larger_than_the_terminal(columns: int, lines: int) -> None:
-    hives = [replace(HIVE_VIEW, id="蜜蜂" * 20), HIVE_VIEW, replace(HIVE_VIEW, state="suspect")]
+    hives = [HIVE_VIEW._replace(id="蜜蜂" * 20), HIVE_VIEW, HIVE_VIEW._replace(state="suspect")]
 
     rows = frame(at(*hives), PLAIN._replace(columns=columns, lines=lines))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, SYSTEM
@@ -17,7 +15,7 @@ from tests.unit.played_systemd import ACTIVE, INACTIVE, LISTENING, PlayedBus
 def test_who_looks_is_told_each_time_why_a_queen_cannot_run(
     bus: PlayedBus, rbeectl: Rbeectl, result: str, active: str, sub: str
 ) -> None:
-    bus.states[QUEEN_UNIT] = replace(UNUSABLE, result=result, active=active, sub=sub)
+    bus.states[QUEEN_UNIT] = UNUSABLE._replace(result=result, active=active, sub=sub)
 
     for verb in (["list-hives"], ["catalog", "backup", "/tmp/x"]):
         assert rbeectl(*verb) == Ran(
@@ -87,7 +85,7 @@ def test_on_a_machine_without_a_queen_what_is_hers_is_said_to_be_elsewhere(
 
 
 def test_a_hive_that_knows_its_queen_says_where_a_verb_is_typed(bus: PlayedBus, rbeectl: Rbeectl) -> None:
-    has_no_queen(bus, replace(ACTIVE, status_text="queen at queen:8500: nobody listens on queen:8500"))
+    has_no_queen(bus, ACTIVE._replace(status_text="queen at queen:8500: nobody listens on queen:8500"))
 
     assert "try: Type it on the machine of this hive's queen, queen:8500\n" in rbeectl("list-hives").err
 

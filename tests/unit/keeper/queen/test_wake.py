@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import rbee.keeper.queen.wake
@@ -53,7 +51,7 @@ def test_a_queen_who_cannot_run_says_so_though_her_clients_have_her_started_agai
 ) -> None:
     bus.refusals["start", QUEEN_UNIT] = UnitFailed("queen-rbee.service did not start")
     bus.after["start", QUEEN_UNIT] = UnitState("loaded", "activating", "start")
-    bus.later[QUEEN_UNIT] = [replace(UNUSABLE, active="deactivating", sub="stop-post")]
+    bus.later[QUEEN_UNIT] = [UNUSABLE._replace(active="deactivating", sub="stop-post")]
 
     ran = rbeectl("wake")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.scope import QUEEN_UNIT, SYSTEM
@@ -15,26 +13,26 @@ from tests.unit.played_systemd import ACTIVATING, ACTIVE, INACTIVE, PlayedBus
 @pytest.mark.parametrize(
     ("hive", "redial", "code", "said"),
     [
-        (replace(ACTIVE, status_text=BEATS), INACTIVE, 0, "is connected to its queen at queen:8500"),
+        (ACTIVE._replace(status_text=BEATS), INACTIVE, 0, "is connected to its queen at queen:8500"),
         (
-            replace(ACTIVE, status_text="queen at [fd00::1]:8500: nobody listens"), INACTIVE,
+            ACTIVE._replace(status_text="queen at [fd00::1]:8500: nobody listens"), INACTIVE,
             3, "is not connected to its queen at [fd00::1]:8500: nobody listens",
         ),
         (
-            replace(ACTIVE, status_text="queen at queen:8500, no beat yet"), INACTIVE,
+            ACTIVE._replace(status_text="queen at queen:8500, no beat yet"), INACTIVE,
             3, "is not connected to its queen at queen:8500",
         ),
         (
-            replace(ACTIVE, status_text="queen at /run/rbee/queen.sock: it is not there"), INACTIVE,
+            ACTIVE._replace(status_text="queen at /run/rbee/queen.sock: it is not there"), INACTIVE,
             3, f"has joined no queen\n  try: {SYSTEM.rejoin}",
         ),
         (
-            replace(INACTIVE, status_text=BEATS),
-            replace(ACTIVATING, status_text="waits for the queen at q:1"),
+            INACTIVE._replace(status_text=BEATS),
+            ACTIVATING._replace(status_text="waits for the queen at q:1"),
             3, "waits for its queen at q:1, who has shut it down",
         ),
         (
-            replace(INACTIVE, status_text=BEATS), INACTIVE,
+            INACTIVE._replace(status_text=BEATS), INACTIVE,
             3, "does not run: rbee-hive.service is inactive\n  try: sudo systemctl start rbee-hive.service",
         ),
     ],

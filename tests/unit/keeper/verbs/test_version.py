@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rbee import __version__
 from tests.unit.keeper.doubles import BEATS, Rbeectl, has_no_queen
 from tests.unit.played_systemd import ACTIVE, PlayedBus
@@ -12,7 +10,7 @@ from tests.unit.played_systemd import ACTIVE, PlayedBus
 def test_a_machine_without_a_queen_knows_its_own_version_and_where_she_is(
     bus: PlayedBus, rbeectl: Rbeectl
 ) -> None:
-    has_no_queen(bus, replace(ACTIVE, status_text=BEATS))
+    has_no_queen(bus, ACTIVE._replace(status_text=BEATS))
 
     ran = rbeectl("version")
 

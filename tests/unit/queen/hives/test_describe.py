@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ DEVICES = Devices(CPU, (A6000, T4, NAVI))
 
 
 def with_gpus(*gpus: Gpu, **changes: Any) -> Devices:
-    numbered = tuple(replace(gpu, index=index) for index, gpu in enumerate(gpus))
-    return replace(DEVICES, gpus=numbered, **changes)
+    numbered = tuple(gpu._replace(index=index) for index, gpu in enumerate(gpus))
+    return DEVICES._replace(gpus=numbered, **changes)
 
 
 @pytest.mark.parametrize(
@@ -29,27 +28,27 @@ def with_gpus(*gpus: Gpu, **changes: Any) -> Devices:
         (with_gpus(T4, NAVI), ["gpu0 (NVIDIA RTX A6000, 48.0 GiB) is gone"]),
         (with_gpus(A6000, T4), ["gpu2 (0000:03:00.0) is gone"]),
         (
-            with_gpus(A6000, replace(T4, uuid="GPU-u", pci_address="0000:01:01.0"), T4, NAVI),
+            with_gpus(A6000, T4._replace(uuid="GPU-u", pci_address="0000:01:01.0"), T4, NAVI),
             ["gpu1 (Tesla T4, 15.0 GiB) is new"],
         ),
         (
-            with_gpus(replace(A6000, uuid="GPU-b"), T4, NAVI),
+            with_gpus(A6000._replace(uuid="GPU-b"), T4, NAVI),
             ["gpu0 (NVIDIA RTX A6000, 48.0 GiB) is gone", "gpu0 (NVIDIA RTX A6000, 48.0 GiB) is new"],
         ),
         (
-            with_gpus(T4, replace(A6000, pci_address="0000:09:00.0"), NAVI),
+            with_gpus(T4, A6000._replace(pci_address="0000:09:00.0"), NAVI),
             ["gpu1: address 0000:01:00.0 -> 0000:09:00.0"],
         ),
         (
-            with_gpus(replace(A6000, driver="560.10"), replace(T4, driver="560.10"), NAVI),
+            with_gpus(A6000._replace(driver="560.10"), T4._replace(driver="560.10"), NAVI),
             ["driver 550.54 -> 560.10"],
         ),
         (
-            with_gpus(replace(A6000, driver="560.10"), replace(T4, driver=None), NAVI),
+            with_gpus(A6000._replace(driver="560.10"), T4._replace(driver=None), NAVI),
             ["gpu0: driver 550.54 -> 560.10", "gpu1: driver 550.54 -> unknown"],
         ),
         (
-            with_gpus(A6000, T4, replace(NAVI, name="Navi 31", vram_bytes=24 * 2**30, problem=None)),
+            with_gpus(A6000, T4, NAVI._replace(name="Navi 31", vram_bytes=24 * 2**30, problem=None)),
             [
                 "gpu2: name unknown -> Navi 31",
                 "gpu2: memory unknown -> 24.0 GiB",
@@ -57,29 +56,29 @@ def with_gpus(*gpus: Gpu, **changes: Any) -> Devices:
             ],
         ),
         # What a hive of an older version has not told is no change, once a newer one does.
-        (with_gpus(replace(A6000, memory_kind="dedicated"), T4, NAVI), []),
+        (with_gpus(A6000._replace(memory_kind="dedicated"), T4, NAVI), []),
         (
-            with_gpus(A6000, T4, replace(NAVI, memory_kind="shared", shared_memory_bytes=2**34)),
+            with_gpus(A6000, T4, NAVI._replace(memory_kind="shared", shared_memory_bytes=2**34)),
             ["gpu2: memory unknown -> 16.0 GiB shared"],
         ),
         (
-            with_gpus(replace(A6000, uuid=None, problem="uuid: GPU is lost (NVML error 15)"), T4, NAVI),
+            with_gpus(A6000._replace(uuid=None, problem="uuid: GPU is lost (NVML error 15)"), T4, NAVI),
             ["gpu0: uuid: GPU is lost (NVML error 15)"],
         ),
         (
-            replace(DEVICES, cpu=replace(CPU, threads=6, ram_bytes=8 * 2**30)),
+            DEVICES._replace(cpu=CPU._replace(threads=6, ram_bytes=8 * 2**30)),
             ["threads 8 -> 6", "RAM 16.0 GiB -> 8.0 GiB"],
         ),
-        (replace(DEVICES, cpu=replace(CPU, ram_bytes=16 * 2**30 + 4096)), []),
+        (DEVICES._replace(cpu=CPU._replace(ram_bytes=16 * 2**30 + 4096)), []),
         (
-            replace(DEVICES, cpu=replace(CPU, cpus_allowed=1.5, ram_allowed_bytes=2**31)),
+            DEVICES._replace(cpu=CPU._replace(cpus_allowed=1.5, ram_allowed_bytes=2**31)),
             ["limit of CPUs none -> 1.5", "limit of RAM none -> 2.0 GiB"],
         ),
         (
-            replace(DEVICES, findings=(Finding("no-driver", "2 NVIDIA card(s), and no driver"),)),
+            DEVICES._replace(findings=(Finding("no-driver", "2 NVIDIA card(s), and no driver"),)),
             ["no-driver: 2 NVIDIA card(s), and no driver"],
         ),
-        (replace(DEVICES, model_catalog=("llama",)), ["models 0 -> 1"]),
+        (DEVICES._replace(model_catalog=("llama",)), ["models 0 -> 1"]),
     ],
 )
 def test_what_is_different_is_said(new: Devices, said: list[str]) -> None:
@@ -87,7 +86,7 @@ def test_what_is_different_is_said(new: Devices, said: list[str]) -> None:
 
 
 def test_a_finding_that_is_over_is_said() -> None:
-    old = replace(DEVICES, findings=(Finding("timeout", "NVML did not answer"),))
+    old = DEVICES._replace(findings=(Finding("timeout", "NVML did not answer"),))
 
     assert differences(old, DEVICES) == ["timeout is over"]
 
@@ -100,7 +99,7 @@ def test_cards_that_tell_neither_uuid_nor_place_are_told_apart_by_their_number()
 
 
 def test_more_changes_than_a_line_holds_are_counted() -> None:
-    old = with_gpus(*(replace(T4, uuid=f"GPU-{n}") for n in range(20)))
+    old = with_gpus(*(T4._replace(uuid=f"GPU-{n}") for n in range(20)))
 
     said = differences(old, with_gpus())
     assert len(said) == CHANGES_MAX
@@ -111,10 +110,10 @@ def test_more_changes_than_a_line_holds_are_counted() -> None:
     ("gpu", "said"),
     [
         (A6000, "gpu0 (NVIDIA RTX A6000, 48.0 GiB VRAM)"),
-        (replace(A6000, vram_bytes=None), "gpu0 (NVIDIA RTX A6000)"),
-        (replace(A6000, vram_bytes=None, memory_kind="shared"), "gpu0 (NVIDIA RTX A6000, shared memory)"),
+        (A6000._replace(vram_bytes=None), "gpu0 (NVIDIA RTX A6000)"),
+        (A6000._replace(vram_bytes=None, memory_kind="shared"), "gpu0 (NVIDIA RTX A6000, shared memory)"),
         (
-            replace(A6000, vram_bytes=2**29, memory_kind="shared", shared_memory_bytes=96 * 2**30),
+            A6000._replace(vram_bytes=2**29, memory_kind="shared", shared_memory_bytes=96 * 2**30),
             "gpu0 (NVIDIA RTX A6000, 96.5 GiB shared memory)",
         ),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.errors import BadInput, UnknownHive
@@ -87,7 +85,7 @@ async def test_how_far_a_hive_s_clock_is_ahead_is_that_of_its_last_beat_and_deci
     assert standing.view().clock_skew_ms is None
 
     for sent_at in ("2031-01-31t12:00:00.123456789z", "2031-01-31T14:00:01+02:00"):
-        standing.take_beat(replace(beat("ready"), timestamp=sent_at), 15.0)
+        standing.take_beat(beat("ready")._replace(timestamp=sent_at), 15.0)
 
     view = standing.view()
     assert view.last_beat_ms is not None

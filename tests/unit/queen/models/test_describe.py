@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.queen.models.describe import describe_model, describe_progress, size
@@ -13,12 +11,12 @@ from tests.unit.queen.models.rows import ROW
 
 def test_a_model_is_its_file_and_what_is_in_it() -> None:
     head = Head("gguf", "llama", 7_615_616_512, "Q4_K_M")
-    row = replace(ROW, path="/m/a.gguf", head=head, bytes=5_020_000_000)
+    row = ROW._replace(path="/m/a.gguf", head=head, bytes=5_020_000_000)
 
     assert describe_model(row) == "/m/a.gguf (llama, 7.6 B parameters, Q4_K_M, 4.7 GiB)"
-    assert describe_model(replace(row, head=Head("gguf"), bytes=None)) == "/m/a.gguf (gguf)"
-    assert describe_model(replace(row, head=None, bytes=None)) == "/m/a.gguf"
-    assert describe_model(replace(row, path=None, head=None, bytes=None)) == row.source
+    assert describe_model(row._replace(head=Head("gguf"), bytes=None)) == "/m/a.gguf (gguf)"
+    assert describe_model(row._replace(head=None, bytes=None)) == "/m/a.gguf"
+    assert describe_model(row._replace(path=None, head=None, bytes=None)) == row.source
 
 
 @pytest.mark.parametrize(

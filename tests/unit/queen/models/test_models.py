@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,12 +74,12 @@ async def test_a_model_is_unserved_and_keeps_how_it_was_served(models: Models) -
     await models.put(FETCHED, BY)
     await models.unserve("wasp", BY)
 
-    assert models.model("wasp").row == replace(FETCHED, is_served=False)
+    assert models.model("wasp").row == FETCHED._replace(is_served=False)
 
 
 async def test_a_model_is_put_in_the_place_of_itself(models: Models) -> None:
     first = await models.put(ROW, BY)
-    second = await models.put(replace(ROW, context=5), BY)
+    second = await models.put(ROW._replace(context=5), BY)
 
     assert first is second
     assert first.row.context == 5
@@ -110,7 +109,7 @@ async def test_removed_with_what_was_learned(models: Models, store: Store) -> No
 
 
 async def test_rows_whose_names_cannot_be_read_hide_no_other(models: Models, store: Store) -> None:
-    for row in (FETCHED, ROW, replace(ROW, name="ant")):
+    for row in (FETCHED, ROW, ROW._replace(name="ant")):
         await models.put(row, BY)
     await change(store, "UPDATE models SET name = name || '!' WHERE name != 'wasp'")
 
@@ -120,11 +119,11 @@ async def test_rows_whose_names_cannot_be_read_hide_no_other(models: Models, sto
 @pytest.mark.parametrize(
     ("other", "has_it"),
     [
-        (replace(FETCHED, name="other"), True),
-        (replace(FETCHED, name="other", fetch="another"), True),
-        (replace(FETCHED, name="other", fetch="another", sha256="6" * 64, path="/o"), False),
-        (replace(FETCHED, name="other", hive_id="gpu1"), False),
-        (replace(ROW, name="other", path="/store/wasp"), True),
+        (FETCHED._replace(name="other"), True),
+        (FETCHED._replace(name="other", fetch="another"), True),
+        (FETCHED._replace(name="other", fetch="another", sha256="6" * 64, path="/o"), False),
+        (FETCHED._replace(name="other", hive_id="gpu1"), False),
+        (ROW._replace(name="other", path="/store/wasp"), True),
         (ROW, False),
     ],
 )
@@ -136,9 +135,9 @@ async def test_a_file_of_the_store_may_be_several_models(models: Models, other, 
 
 
 async def test_a_fetch_under_way_may_be_of_several_models_too(models: Models) -> None:
-    model = await models.put(replace(FETCHED, state="fetching", path=None), BY)
-    await models.put(replace(FETCHED, name="same", state="fetching", path=None), BY)
-    await models.put(replace(FETCHED, name="sum", fetch="another"), BY)
+    model = await models.put(FETCHED._replace(state="fetching", path=None), BY)
+    await models.put(FETCHED._replace(name="same", state="fetching", path=None), BY)
+    await models.put(FETCHED._replace(name="sum", fetch="another"), BY)
 
     assert [one.name for one in models.with_file(model)] == ["same"]
 
@@ -146,7 +145,7 @@ async def test_a_fetch_under_way_may_be_of_several_models_too(models: Models) ->
 async def test_a_sum_is_that_of_a_file_on_one_hive(models: Models) -> None:
     model = await models.put(FETCHED, BY)
     assert not models.have_file("5" * 64, model)
-    await models.put(replace(FETCHED, name="there", hive_id="gpu1"), BY)
+    await models.put(FETCHED._replace(name="there", hive_id="gpu1"), BY)
     assert not models.have_file("5" * 64, model)
-    await models.put(replace(FETCHED, name="same", fetch="another"), BY)
+    await models.put(FETCHED._replace(name="same", fetch="another"), BY)
     assert models.have_file("5" * 64, model)

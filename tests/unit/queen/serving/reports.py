@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from rbee.queen.hives.liveness import Clocks
@@ -13,7 +12,7 @@ BEE = HiveWorker("bee-1", "bee", "llama-server", "ram", 4096, GIB, "ready", "", 
 
 
 def report(worker_id: str = "bee-1", **fields: Any) -> HiveWorker:
-    return replace(BEE, id=worker_id, **fields)
+    return BEE._replace(id=worker_id, **fields)
 
 
 class Clock:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from rbee.queen.serving.need import CONTEXT, context_of, estimate, kind_of, need_of, size
@@ -26,35 +24,35 @@ ROW = ModelRow(
 
 
 def test_what_the_operator_says_counts_before_what_was_learned_and_that_before_the_header() -> None:
-    assert need_of(replace(ROW, memory_bytes=GIB), 2 * GIB, "gpu").source == "operator"
+    assert need_of(ROW._replace(memory_bytes=GIB), 2 * GIB, "gpu").source == "operator"
     assert (need_of(ROW, 2 * GIB, "gpu").bytes, need_of(ROW, 2 * GIB, "gpu").source) == (2 * GIB, "learned")
     assert need_of(ROW, None, "ram").source == "estimate"
-    assert need_of(replace(ROW, head=None), None, "ram").source == "guess"
+    assert need_of(ROW._replace(head=None), None, "ram").source == "guess"
 
 
 def test_the_header_gives_weights_cache_and_a_little_more() -> None:
-    need = need_of(replace(ROW, context=8192), None, "ram")
+    need = need_of(ROW._replace(context=8192), None, "ram")
 
     exact = 4_600_000_000 + 8192 * 131072
     assert exact < need.bytes < exact * 1.1
 
 
 def test_a_tiny_model_needs_little() -> None:
-    assert need_of(replace(ROW, head=TINY, bytes=793_000), None, "ram").bytes < 40 * MIB
+    assert need_of(ROW._replace(head=TINY, bytes=793_000), None, "ram").bytes < 40 * MIB
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        replace(HEAD, kv_bytes_per_token=None),
-        replace(HEAD, weights_bytes=None),
-        replace(HEAD, embedding=None),
-        replace(HEAD, format="safetensors"),
+        HEAD._replace(kv_bytes_per_token=None),
+        HEAD._replace(weights_bytes=None),
+        HEAD._replace(embedding=None),
+        HEAD._replace(format="safetensors"),
     ],
     ids=["another attention", "unknown tensors", "no width", "of another engine"],
 )
 def test_a_header_that_does_not_say_enough_gives_a_guess_of_the_file(head: Head) -> None:
-    need = need_of(replace(ROW, head=head, bytes=10 * GIB), None, "ram")
+    need = need_of(ROW._replace(head=head, bytes=10 * GIB), None, "ram")
 
     assert estimate(head, 4096) is None
     assert (need.bytes, need.source) == (14 * GIB, "guess")
@@ -62,9 +60,9 @@ def test_a_header_that_does_not_say_enough_gives_a_guess_of_the_file(head: Head)
 
 def test_the_context_is_the_one_set_or_a_usual_one_that_the_model_has() -> None:
     assert context_of(ROW) == CONTEXT
-    assert context_of(replace(ROW, context=1024)) == 1024
-    assert context_of(replace(ROW, head=TINY)) == 256
-    assert context_of(replace(ROW, head=None)) == CONTEXT
+    assert context_of(ROW._replace(context=1024)) == 1024
+    assert context_of(ROW._replace(head=TINY)) == 256
+    assert context_of(ROW._replace(head=None)) == CONTEXT
 
 
 def test_what_is_learned_on_a_card_says_nothing_about_ram() -> None:

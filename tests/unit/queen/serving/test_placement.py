@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +33,7 @@ def hive(name: str, *pools: Pool) -> HiveNow:
 def worker(name: str, place: str = "a ram", **fields: object) -> WorkerNow:
     hive_id, pool_id = place.split()
     given = WorkerNow(name, name, hive_id, pool_id, "ready", 8 * GIB)
-    return replace(given, **fields)  # type: ignore[arg-type]
+    return given._replace(**fields)  # type: ignore[arg-type]
 
 
 def placed(wish: Wanted, *hives: HiveNow, workers: tuple[WorkerNow, ...] = ()) -> Placement:
@@ -114,7 +112,7 @@ def test_one_model_is_loaded_on_a_card_at_a_time() -> None:
         == "a gpu0 is loading x, and loads one model at a time"
     )
     assert where(placed(wanted(), two, workers=(loading,))) == "start a gpu1"
-    assert where(placed(wanted(), ram, workers=(replace(loading, pool="ram"),))) == "start a ram"
+    assert where(placed(wanted(), ram, workers=(loading._replace(pool="ram"),))) == "start a ram"
 
 
 def test_what_could_never_fit_is_refused_with_the_sums_of_each_pool() -> None:
@@ -136,7 +134,7 @@ def test_a_hive_that_cannot_be_used_says_why() -> None:
         HiveNow("b", (room,), (LLAMA,)),
         HiveNow("a", (), (), problem="it is cordoned: new disk"),
         HiveNow("c", (room,), (VLLM,)),
-        HiveNow("d", (room,), (replace(LLAMA, problem="/usr/bin/llama-server is missing"),)),
+        HiveNow("d", (room,), (LLAMA._replace(problem="/usr/bin/llama-server is missing"),)),
     )
     placement = placed(wanted(GIB, "a", "c", "d"), *hives)
 
@@ -152,17 +150,17 @@ def test_a_hive_that_cannot_be_used_says_why() -> None:
 def test_the_engine_that_an_operator_chose_is_used_or_nothing() -> None:
     a = hive("a", pool("ram", 30 * GIB))
 
-    assert decide(replace(wanted(), engine="llama-server"), Snapshot((a,))).target is not None
-    assert "it has no engine other" in placed(replace(wanted(), engine="other"), a).reason
+    assert decide(wanted()._replace(engine="llama-server"), Snapshot((a,))).target is not None
+    assert "it has no engine other" in placed(wanted()._replace(engine="other"), a).reason
     b = HiveNow("a", a.pools, (VLLM,))
-    assert "vllm does not load gguf" in placed(replace(wanted(), engine="vllm"), b).reason
+    assert "vllm does not load gguf" in placed(wanted()._replace(engine="vllm"), b).reason
 
 
 def test_a_hive_that_may_come_back_is_waited_for() -> None:
     away = HiveNow("a", problem="the beehive is unknown: no heartbeat", may_recover=True)
 
     assert placed(wanted(), away).decision == "wait"
-    assert placed(wanted(), replace(away, may_recover=False)).decision == "refuse"
+    assert placed(wanted(), away._replace(may_recover=False)).decision == "refuse"
     assert placed(wanted()).reason == "there is no hive in the catalog"
 
 
@@ -184,10 +182,10 @@ def fleets(draw: st.DrawFn) -> tuple[Wanted, Snapshot]:
     for name in names:
         cards = draw(st.integers(0, 2))
         pools = tuple(
-            replace(draw(POOLS), id=pool_id) for pool_id in ("ram", *(f"gpu{n}" for n in range(cards)))
+            draw(POOLS)._replace(id=pool_id) for pool_id in ("ram", *(f"gpu{n}" for n in range(cards)))
         )
         problem = draw(st.none() | st.none() | st.just("it is cordoned"))
-        engine = replace(LLAMA, problem=draw(st.none() | st.none() | st.just("it is missing")))
+        engine = LLAMA._replace(problem=draw(st.none() | st.none() | st.just("it is missing")))
         hives.append(HiveNow(name, pools, (engine,), problem, may_recover=draw(st.booleans())))
     places = [(one.id, one_pool.id) for one in hives for one_pool in one.pools]
     workers = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,7 +86,7 @@ async def test_other_devices_are_stored_and_nothing_else_is_touched(store: Store
     await store.hives.add("localhost", "localhost", 8600)
     await store.hives.set_online("localhost", DEVICES)
     await store.hives.set_status("localhost", "offline", wanted=False)
-    fewer = replace(DEVICES, gpus=())
+    fewer = DEVICES._replace(gpus=())
     for clock.now in (5, 6):
         await store.hives.set_devices("localhost", fewer)
 
@@ -238,7 +237,7 @@ async def test_a_cordon_is_a_reason_until_it_is_taken_away(store: Store, journal
 
 async def with_token(store: Store, **other: Any) -> None:
     token = TokenView("0123abcd", None, 3, NOW, NOW + 1000, is_revoked=False)
-    await store.tokens.add(replace(token, **other), "hash", by=BY)
+    await store.tokens.add(token._replace(**other), "hash", by=BY)
 
 
 async def uses_left(store: Store) -> int:

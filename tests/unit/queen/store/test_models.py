@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ async def test_each_change_is_in_the_audit_with_who_made_it(store: Store, journa
     await store.models.put(ROW, by=BY)
     for _ in range(2):
         await store.models.set("bee", "model bee is served", by=BY, is_served=True, idle_s=60)
-    await store.models.put(replace(ROW, context=512), by=BY)
+    await store.models.put(ROW._replace(context=512), by=BY)
     for _ in range(2):
         await store.models.remove("bee", by=BY)
 
@@ -45,11 +44,11 @@ async def test_each_change_is_in_the_audit_with_who_made_it(store: Store, journa
 async def test_a_state_has_its_time_and_is_in_the_journal_alone(
     store: Store, clock: Clock, journal: Journal
 ) -> None:
-    await store.models.put(replace(FETCHED, state="fetching", path=None, head=None), by=BY)
+    await store.models.put(FETCHED._replace(state="fetching", path=None, head=None), by=BY)
     clock.now += 5
     row = await store.models.set_state("wasp", "ready", "", path="/store/wasp", head=HEAD)
 
-    assert row == replace(FETCHED, since_ms=clock.now)
+    assert row == FETCHED._replace(since_ms=clock.now)
     assert journal.texts[-1] == "model wasp is ready in the model catalog"
     assert len(await store.audit.last(9, None)) == 1
     clock.now += 5
@@ -70,7 +69,7 @@ async def test_only_what_is_there_can_be_served(store: Store) -> None:
 async def test_models_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "MODELS_MAX", 1)
     await store.models.put(ROW, by=BY)
-    await store.models.put(replace(ROW, context=5), by=BY)
+    await store.models.put(ROW._replace(context=5), by=BY)
 
     with pytest.raises(TooMany, match="the model catalog has 1 models"):
         await store.models.put(FETCHED, by=BY)

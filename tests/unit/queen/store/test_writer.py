@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -17,7 +16,7 @@ from tests.unit.queen.store.engines import BY, DEVICES, Journal
 async def test_each_change_is_told_once_with_who_asked_for_it(store: Store, journal: Journal) -> None:
     await store.hives.add("a", "a", None, by=BY)
     await store.hives.set_online("a", DEVICES, by=BY)
-    await store.hives.set_devices("a", replace(DEVICES, gpus=()), by=BY)
+    await store.hives.set_devices("a", DEVICES._replace(gpus=()), by=BY)
     await store.hives.set_status("a", "offline", wanted=False, by=BY)
     await store.hives.add("a", "a", 1, by=BY)
     await store.hives.remove("a", by=BY)

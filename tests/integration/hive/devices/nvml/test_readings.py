@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -24,13 +23,13 @@ def test_what_a_card_has_no_sensor_for_is_not_known_and_no_problem(machine: Mach
 
     ((whole, less),) = cards_of(machine)
     assert whole == sample_of(0, A, BUSY)
-    assert less == dataclasses.replace(sample_of(1, B, BUSY), power_watts=None, temperature_celsius=None)
+    assert less == sample_of(1, B, BUSY)._replace(power_watts=None, temperature_celsius=None)
 
 
 def test_a_card_that_only_tells_its_memory_is_no_problem(machine: Machine) -> None:
     machine.show(A)
 
-    assert cards_of(machine) == [(dataclasses.replace(sample_of(0, A, None), memory_used_bytes=0),)]
+    assert cards_of(machine) == [(sample_of(0, A, None)._replace(memory_used_bytes=0),)]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_a_sensor_that_fails_takes_only_its_own_field(
 
     ((broken, whole),) = cards_of(machine, f"detect()\n{fails}\ncards()")
     problem = f"{what}: Unknown Error (NVML error 999)"
-    assert broken == dataclasses.replace(sample_of(0, A, BUSY, problem), **{field: None})
+    assert broken == sample_of(0, A, BUSY, problem)._replace(**{field: None})
     assert whole == sample_of(1, B, BUSY)
 
 
@@ -60,7 +59,7 @@ def test_a_hanging_card_leaves_the_others_whole(machine: Machine, later: Callabl
 
     ((hung, whole),) = cards_of(machine, f"detect()\n{hangs}\ncards()", nvml_timeout=1)
     late = "NVML did not answer in time"
-    assert hung == dataclasses.replace(sample_of(0, A, BUSY, late), power_watts=None)
+    assert hung == sample_of(0, A, BUSY, late)._replace(power_watts=None)
     assert whole == sample_of(1, B, BUSY)
 
 
