@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rbee.errors import NoSuchRoute, RbeeError, UnknownModel
+from rbee.errors import NoSuchRoute, UnknownModel
 from rbee.keeper.queen.queen import Queen
 from rbee.keeper.typed import checked, did_you_mean
 from rbee.wire.routes import QueenRoutes
@@ -86,16 +86,3 @@ class Models:
     def near(self, name: str) -> str:
         """As did_you_mean(), with the names of the models, for a queen that is awake."""
         return did_you_mean(name, (model.name for model in self._queen.ask(QueenRoutes.MODELS).models))
-
-
-def count_workers(queen: Queen) -> dict[str, int] | None:
-    """The number of workers of each hive by its id; None if the queen does not report it."""
-    try:
-        listed = queen.client.ask(QueenRoutes.WORKERS).workers
-    except RbeeError:
-        return None  # an older queen has no such route; the list of hives is of use without it
-    counts: dict[str, int] = {}
-    for worker in listed:
-        if worker.id is not None and worker.hive_id is not None and worker.state != "stopped":
-            counts[worker.hive_id] = counts.get(worker.hive_id, 0) + 1
-    return counts

@@ -122,22 +122,13 @@ HIVES_HEADER = (
 )  # fmt: skip
 
 
-def hives_table(
-    now_ms: int, frame: Frame = WHOLE, *, workers: Mapping[str, int] | None = None
-) -> Callable[[Iterable[HiveView]], str]:
-    """Return a function that draws list-hives' table part by part; ages are up to `now_ms` (since 1970).
-
-    `workers` are the numbers of workers by hive, None if they are not known.
-    """
+def hives_table(now_ms: int, frame: Frame = WHOLE) -> Callable[[Iterable[HiveView]], str]:
+    """Return a function that draws list-hives' table part by part; ages are up to `now_ms` (since 1970)."""
     parts = Table(HIVES_HEADER, frame, key="REASON")
-    counts = {} if workers is None else workers
-    unknown = "-" if workers is None else "0"
-    return lambda hives: parts.part(
-        _hive_cells(hive, now_ms, str(counts.get(hive.id, unknown))) for hive in hives
-    )
+    return lambda hives: parts.part(_hive_cells(hive, now_ms) for hive in hives)
 
 
-def _hive_cells(hive: HiveView, now_ms: int, workers: str) -> tuple[str, ...]:
+def _hive_cells(hive: HiveView, now_ms: int) -> tuple[str, ...]:
     reason = hive.reason if hive.cordoned is None else f"cordoned: {hive.cordoned}; {hive.reason}"
     return (
         hive.id,
@@ -146,7 +137,7 @@ def _hive_cells(hive: HiveView, now_ms: int, workers: str) -> tuple[str, ...]:
         ago(hive.last_beat_ms, now_ms) if hive.last_beat_ms else "-",
         with_problem(reason, hive),
         _devices_in_short(hive),
-        workers,
+        "-" if hive.devices is None else str(len(hive.devices.worker_catalog)),
         address(hive),
         hive.version or "-",
         f"{hive.interval_ms / 1000:g}s" if hive.interval_ms else "-",

@@ -158,10 +158,7 @@ def list_hives(session: Session, selector: Selector) -> None:
         if session.as_json:
             session.tell_json({"hives": [encode(hive) for page in (first, *pages) for hive in page]})
         elif first:
-            from rbee.keeper.models.catalog import count_workers  # only if there are hives
-
-            draw = partial(tables.hives_table, now_ms, workers=count_workers(queen))
-            session.show_pages(chain((first,), pages), draw)
+            session.show_pages(chain((first,), pages), partial(tables.hives_table, now_ms))
         elif session.has_legend:
             session.say(NO_SUCH_HIVES if hives.has_any() else tables.no_hives(session.scope))
     if closed:

@@ -66,12 +66,13 @@ def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
     remote = online._replace(
         id="gpu1", host="gpu1", is_remote=True, address="10.1.2.3", interval_ms=22_500,
         labels=(Label("rack", "3"), Label("spare", "")), cordoned="a fan is loud",
+        devices=HIVE_VIEW.devices._replace(worker_catalog=("bee-1", "bee-2")),
     )  # fmt: skip
     pending = HIVE_VIEW._replace(
         id="blade-7", host="blade-7.lan", port=8601, state="pending", devices=None,
         last_beat_ms=None, reason="just added", since_ms=NOW, created_at_ms=NOW,
     )  # fmt: skip
-    header, *rows = hives_table(NOW, workers={"gpu1": 2})([online, remote, pending]).splitlines()
+    header, *rows = hives_table(NOW)([online, remote, pending]).splitlines()
 
     columns = ("HIVE", "STATE", "SINCE", "LAST BEAT", "REASON", "DEVICES", "WORKERS", "ADDRESS", "VERSION")
     assert tuple(re.split(" {2,}", header)) == (*columns, "INTERVAL", "AGE", "LABELS")
@@ -80,7 +81,7 @@ def test_hives_are_listed_with_all_that_is_known_of_their_lives() -> None:
          "0.4.0", "15s", "1d 3h", "-"],
         ["gpu1", "online", "1h ago", "4s ago", "cordoned: a fan is loud; heartbeats received", "cpu gpu0",
          "2", "10.1.2.3", "0.4.0", "22.5s", "1d 3h", "rack=3,spare="],
-        ["blade-7", "pending", "0s ago", "-", "just added", "-", "0", "blade-7.lan:8601", "-", "-", "0s",
+        ["blade-7", "pending", "0s ago", "-", "just added", "-", "-", "blade-7.lan:8601", "-", "-", "0s",
          "-"],
     ]  # fmt: skip
 
