@@ -25,10 +25,11 @@ from rbee.wire.routes import JOB_HEADER, WAIT_MAX, Answer, HiveRoutes, QueenRout
 
 if TYPE_CHECKING:
     from rbee.wire.devices import Devices
+    from rbee.wire.engines import Engines
     from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, HiveHealth
     from rbee.wire.models import Fetch, FetchView
     from rbee.wire.samples import Sample
-    from rbee.wire.workers import Engines, HiveWorker, HiveWorkers, Memory, StartWorker
+    from rbee.wire.workers import HiveWorker, HiveWorkers, Memory, StartWorker
 
 
 class QueenAddress(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, get_args
 
 from rbee.engines.syntax import expand, split_words
 from rbee.errors import BadInput
-from rbee.wire.models import Format
-from rbee.wire.workers import Engine as EngineView
+from rbee.wire.engines import Engine as EngineView
+from rbee.wire.types import Format
 
 SPECIFIERS = {
     "m": "the model's file or folder",

@@ -47,7 +47,7 @@ class Serving:
         return {
             **memory_api.routes(self.book),
             **models_api.routes(self.fetches),
-            **workers_api.routes(self.workers),
+            **workers_api.routes(self.workers, self._scope),
         }
 
     async def take_up(self) -> None:

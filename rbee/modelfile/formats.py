@@ -6,7 +6,7 @@ import re
 
 from rbee.errors import BadInput
 from rbee.modelfile.reader import Cut
-from rbee.wire.models import Format
+from rbee.wire.types import Format
 
 START = 512
 """Bytes at the start of a file that are enough to know its format."""

@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 from rbee.errors import BadInput
 from rbee.files import read_regular
 from rbee.wire.codec import Shape, decode, encode
-from rbee.wire.models import Fetch, Format, Head
-from rbee.wire.types import Count, JobId, ModelName, Sha256, Text, Word
+from rbee.wire.models import Fetch, Head
+from rbee.wire.types import Count, Format, JobId, ModelName, Sha256, Text, Word
 
 FORMATS: tuple[Format, ...] = ("gguf", "safetensors")
 

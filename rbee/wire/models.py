@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from rbee.wire.types import Count, Limit, ModelName, Name, Sha256, Text, Word
+from rbee.wire.types import Count, Format, Limit, ModelName, Name, Sha256, Text, Word
 
-Format = Literal["gguf", "safetensors"]
 ModelState = Literal["fetching", "ready", "missing", "failed"]
 MODELS_MAX = 1000
 """The most models in a catalog."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rbee.wire.catalog import Audit, CatalogReport
     from rbee.wire.daemon import Accepted, Health
     from rbee.wire.devices import Devices
+    from rbee.wire.engines import Engines, FleetEngines
     from rbee.wire.events import FeedEvents
     from rbee.wire.fleet import CreatedToken, Joined, Tcp, Tokens, TokenView
     from rbee.wire.heartbeats import HeartbeatAck, HiveHealth
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from rbee.wire.keys import CreatedKey, Gateway, Keys, KeyView
     from rbee.wire.models import FetchView, Models, ModelView, OpenModels
     from rbee.wire.samples import Sample
-    from rbee.wire.workers import Engines, FleetEngines, HiveWorker, HiveWorkers, Memory, Placement, Workers
+    from rbee.wire.workers import HiveWorker, HiveWorkers, Memory, Placement, Workers
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
@@ -252,8 +253,8 @@ class QueenRoutes(RouteTable):
         "workers.Workers", problems=(400, 403), query=(("model", ModelName),),
     )  # fmt: skip
     ENGINES: Route[FleetEngines] = Route(
-        "GET", "/v1/engines", "The engines of the hives that are online",
-        "workers.FleetEngines", problems=(403,),
+        "GET", "/v1/engines", "The engines of the hives that are online; with `hive` those of one",
+        "engines.FleetEngines", problems=(400, 403), query=(("hive", Name),),
     )  # fmt: skip
     MEMORY: Route[Memory] = Route(
         "GET", "/v1/hives/{hive_id}/memory", "The memory of a hive that is online, by holder",
@@ -331,7 +332,7 @@ class HiveRoutes(RouteTable):
         "POST", "/v1/leave", "Forget the remote queen that this hive belongs to, and stop",
         "daemon.Accepted", success=202, problems=(403, 500, 502, 503, 504),
     )  # fmt: skip
-    ENGINES: Route[Engines] = Route("GET", "/v1/engines", "The engines of this machine", "workers.Engines")
+    ENGINES: Route[Engines] = Route("GET", "/v1/engines", "The engines of this machine", "engines.Engines")
     MEMORY: Route[Memory] = Route(
         "GET", "/v1/memory", "The memory of this machine, by holder", "workers.Memory"
     )

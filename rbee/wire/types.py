@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from rbee.errors import TEXT_LIMIT
 
@@ -77,6 +77,8 @@ Pem = Annotated[str, Limit(1, 8000)]
 MachineId = Annotated[str, Limit(32, 32, r"[0-9a-f]{32}", _HEX)]
 TokenId = Annotated[str, Limit(8, 8, r"[0-9a-f]{8}", _HEX)]
 Sha256 = Annotated[str, Limit(64, 64, r"[0-9a-f]{64}", _HEX)]
+Format = Literal["gguf", "safetensors"]
+"""The format of a model's file."""
 ModelName = NewName
 """A name of a model, as clients of the gateway write it."""
 WorkerId = Annotated[

@@ -1,11 +1,11 @@
-"""Workers, engines, and the memory that they need: what hives report, and what the queen shows."""
+"""Workers, and the memory that they need: what hives report, and what the queen shows."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from rbee.wire.models import Context, Format, Path
-from rbee.wire.types import Count, Limit, ModelName, Name, Percent, Text, Word, WorkerId
+from rbee.wire.models import Context, Path
+from rbee.wire.types import Count, Format, Limit, ModelName, Name, Percent, Text, Word, WorkerId
 
 WorkerState = Literal[
     "asleep", "waiting", "loading", "ready", "busy", "stopping", "stopped", "failed", "unknown"
@@ -16,41 +16,6 @@ WORKERS_MAX = 256
 
 PoolId = Annotated[str, Limit(1, 64, r"ram|gpu[0-9]{1,3}", "'ram', or 'gpu' and the card's number")]
 """Where memory is: a machine's RAM, or one card by its index in the hive's devices."""
-
-
-# Engines
-
-
-class Engine(NamedTuple):
-    """An engine of a hive. `file` is its NAME.conf. `problem` is why it cannot be used, None if it can."""
-
-    name: Word
-    executable: Text
-    formats: Annotated[tuple[Format, ...], Limit(0, 8)]
-    file: Text
-    problem: Text | None = None
-
-
-class Engines(NamedTuple):
-    """The engines of a hive, by name. `problems` are those of refused files: FILE:LINE: REASON."""
-
-    engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
-    problems: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
-
-
-class HiveEngines(NamedTuple):
-    """The engines of one hive; `reason` is why they are not known, None if they are."""
-
-    hive_id: Name
-    engines: Annotated[tuple[Engine, ...], Limit(0, 64)]
-    problems: Annotated[tuple[Text, ...], Limit(0, 64)] = ()
-    reason: Text | None = None
-
-
-class FleetEngines(NamedTuple):
-    """The engines of all hives."""
-
-    hives: Annotated[tuple[HiveEngines, ...], Limit(0, 10_000)]
 
 
 # Memory

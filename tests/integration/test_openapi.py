@@ -138,6 +138,7 @@ async def test_each_query_that_is_described_is_read(house: House) -> None:
                 check(document, route, answer)
     assert described == {
         ("workers", "model"),
+        ("engines", "hive"),
         ("hives", "limit"),
         ("hives", "after"),
         ("hives", "selector"),

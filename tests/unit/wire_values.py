@@ -11,15 +11,33 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from hypothesis import strategies as st
 
-from rbee.wire import catalog, daemon, devices, events, fleet, hives, jobs
+from rbee.wire import (
+    catalog,
+    daemon,
+    devices,
+    engines,
+    events,
+    fleet,
+    heartbeats,
+    hives,
+    jobs,
+    keys,
+    models,
+    samples,
+    workers,
+)  # fmt: skip
 from rbee.wire.codec import is_shape
 from rbee.wire.devices import Cpu, Devices, Gpu
 from rbee.wire.hives import HiveView
 from rbee.wire.types import Limit
 
+_MODULES = (
+    catalog, daemon, devices, engines, events, fleet, heartbeats, hives, jobs, keys, models, samples, workers,
+)  # fmt: skip
+
 WIRE_TYPES = tuple(
     kind
-    for module in (devices, hives, jobs, events, fleet, catalog, daemon)
+    for module in _MODULES
     for kind in vars(module).values()
     if isinstance(kind, type) and is_shape(kind) and kind.__module__ == module.__name__
 )

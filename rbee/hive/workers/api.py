@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from rbee.errors import BadInput
 from rbee.hive.app import job_id
+from rbee.scope import Scope
 from rbee.server.app import Handler
 from rbee.server.requests import read_query, read_shape
 from rbee.server.upgrade import upgrade_to
@@ -20,16 +21,23 @@ from rbee.wire.types import WorkerId
 
 if TYPE_CHECKING:
     from rbee.hive.workers.workers import Workers
-    from rbee.wire.workers import Engines, HiveWorker, HiveWorkers
+    from rbee.wire.engines import Engines
+    from rbee.wire.workers import HiveWorker, HiveWorkers
 
 Open = Callable[[], "Awaitable[Workers]"]
 
 
-def routes(workers: Open) -> dict[Route[Any], Handler]:
+def routes(workers: Open, scope: Scope) -> dict[Route[Any], Handler]:
     """Return the handlers; `workers` opens them at its first call, so that a hive starts without them."""
     handlers = _Handlers(workers)
+
+    async def engines(_request: Request) -> Engines:
+        from rbee.hive.engines import engines_here
+
+        return await engines_here(scope)
+
     return {
-        HiveRoutes.ENGINES: handlers.engines,
+        HiveRoutes.ENGINES: engines,
         HiveRoutes.WORKERS: handlers.every,
         HiveRoutes.START_WORKER: handlers.start,
         HiveRoutes.WORKER: handlers.one,
@@ -41,9 +49,6 @@ def routes(workers: Open) -> dict[Route[Any], Handler]:
 class _Handlers:
     def __init__(self, workers: Open) -> None:
         self._workers = workers
-
-    async def engines(self, _request: Request) -> Engines:
-        return await (await self._workers()).engines()
 
     async def every(self, _request: Request) -> HiveWorkers:
         return (await self._workers()).all()

@@ -33,7 +33,7 @@ from rbee.hive.workers.specification import MODEL, Specifications
 from rbee.hive.workers.worker import Worker
 from rbee.narration import WORKER_ADOPTED, WORKER_LOADING, Narrator
 from rbee.scope import Scope, worker_unit
-from rbee.wire.workers import WORKERS_MAX, Engines, HiveWorker, HiveWorkers, StartWorker
+from rbee.wire.workers import WORKERS_MAX, HiveWorker, HiveWorkers, StartWorker
 
 log = logging.getLogger("rbee")
 
@@ -82,16 +82,6 @@ class Workers:
     def view(self, worker: Worker) -> HiveWorker:
         """Return a worker as the hive reports it, with the memory that it uses."""
         return worker.view(*self._parts.book.used(worker.id))
-
-    async def engines(self) -> Engines:
-        """Return the engines of this machine, and the problems of refused files."""
-
-        def read() -> Engines:
-            found = self._found()
-            views = tuple(engine.view(self._root) for engine in found.engines.values())
-            return Engines(views, found.problems)
-
-        return await in_daemonic_thread(read)
 
     # Start
 

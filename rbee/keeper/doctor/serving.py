@@ -18,8 +18,9 @@ from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import LOCALHOST
 
 if TYPE_CHECKING:
+    from rbee.wire.engines import HiveEngines
     from rbee.wire.models import ModelView
-    from rbee.wire.workers import HiveEngines, WorkerView
+    from rbee.wire.workers import WorkerView
 
 ASK_TIMEOUT = 8.0
 """Seconds for the queen to answer one request; for the engines it asks the hives, which have 5."""

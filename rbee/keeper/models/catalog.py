@@ -12,8 +12,9 @@ from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import ModelName, spelled
 
 if TYPE_CHECKING:
+    from rbee.wire.engines import FleetEngines
     from rbee.wire.models import ModelView
-    from rbee.wire.workers import FleetEngines, Placement, WorkerView
+    from rbee.wire.workers import Placement, WorkerView
 
 
 class Models:

@@ -9,9 +9,10 @@ from rbee.keeper.output.tables import WHOLE, Frame, ago, clock, table
 from rbee.text import shown_size, shown_span
 
 if TYPE_CHECKING:
+    from rbee.wire.engines import FleetEngines, HiveEngines
     from rbee.wire.keys import KeyView
     from rbee.wire.models import Head, ModelView
-    from rbee.wire.workers import Candidate, FleetEngines, HiveEngines, Placement, WorkerView
+    from rbee.wire.workers import Candidate, Placement, WorkerView
 
 SOURCES = {
     "operator": "set by --memory",

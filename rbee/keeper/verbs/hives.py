@@ -79,7 +79,7 @@ def add_hive(
 def engines_of(queen: Queen, hive_id: str) -> list[str]:
     """The engines of a hive that was added, a line each, with what is missing; [] if they are not known."""
     try:
-        listed = queen.client.ask(QueenRoutes.ENGINES)
+        listed = queen.client.ask(QueenRoutes.ENGINES, hive=hive_id)
     except RbeeError:
         return []  # the hive is online all the same
     return [

@@ -16,7 +16,8 @@ from rbee.server.requests import read_query
 from rbee.wire.routes import QueenRoutes, Route
 
 if TYPE_CHECKING:
-    from rbee.wire.workers import FleetEngines, Memory, Placement, Workers
+    from rbee.wire.engines import FleetEngines
+    from rbee.wire.workers import Memory, Placement, Workers
 
 
 def routes(lazy: LazyServing, hives: Hives, jobs: Jobs) -> dict[Route[Any], Handler]:
@@ -28,8 +29,11 @@ def routes(lazy: LazyServing, hives: Hives, jobs: Jobs) -> dict[Route[Any], Hand
     async def placement(request: Request) -> Placement:
         return await lazy.serving.placement(model_name(request))
 
-    async def engines(_request: Request) -> FleetEngines:
-        return await lazy.serving.snapshots.engines()
+    async def engines(request: Request) -> FleetEngines:
+        from rbee.queen.hives.engines import engines_of
+
+        name = read_query(request, QueenRoutes.ENGINES).get("hive")
+        return await engines_of(hives, None if name is None else hives.spelled(name))
 
     async def memory(request: Request) -> Memory:
         return await lazy.serving.snapshots.memory(hives.spelled(hive_id(request)))

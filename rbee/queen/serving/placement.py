@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from rbee.errors import TEXT_LIMIT
 from rbee.queen.serving.need import Kind, Need, kind_of, size
 from rbee.text import shortened
-from rbee.wire.models import Format
-from rbee.wire.workers import Candidate, Engine, Placement, Pool, WorkerState
+from rbee.wire.engines import Engine
+from rbee.wire.types import Format
+from rbee.wire.workers import Candidate, Placement, Pool, WorkerState
 
 CANDIDATES_MAX = 10_000
 """Candidates in a Placement, the chosen one first."""

@@ -11,7 +11,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.models.models import Models
 from rbee.queen.serving.placement import HiveNow, Snapshot, WorkerNow
 from rbee.queen.serving.workers import KnownWorkers, Worker
-from rbee.wire.workers import FleetEngines, HiveEngines, Memory
+from rbee.wire.workers import Memory
 
 TIMEOUT = 5.0
 """Seconds for a hive's answer; one that does not answer by then is not chosen."""
@@ -37,22 +37,6 @@ class Snapshots:
         )
         # Only now, as leases come and go meanwhile.
         return Snapshot(tuple(asked), self.workers())
-
-    async def engines(self) -> FleetEngines:
-        """Return the engines of all hives that are online, and why those of others are not known."""
-        hives = [hive for name in self._hives.names if (hive := self._hives.find(name)) is not None]
-        return FleetEngines(tuple(await asyncio.gather(*(self._engines(hive) for hive in hives))))
-
-    async def _engines(self, hive: Hive) -> HiveEngines:
-        life = hive.standing.life
-        if not hive.standing.is_online:
-            return HiveEngines(hive.id, (), reason=f"the beehive is {life.state}: {life.reason}")
-        try:
-            async with self._turns:
-                answer = await (await hive.reach()).engines(timeout=TIMEOUT)
-        except RbeeError as error:
-            return HiveEngines(hive.id, (), reason=f"it did not answer: {error.message}")
-        return HiveEngines(hive.id, answer.engines, answer.problems)
 
     async def memory(self, hive_id: str) -> Memory:
         """Return a hive's memory book. Raises UnknownHive, HiveNotOnline, or as HiveClient.memory()."""

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from rbee.errors import UnknownModel
 from rbee.server.app import Handler
 from rbee.wire.codec import decode, encode
+from rbee.wire.engines import FleetEngines
 from rbee.wire.jobs import Done
 from rbee.wire.models import AddModel, Models, ModelView, Serve
 from rbee.wire.routes import QueenRoutes, Route
-from rbee.wire.workers import FleetEngines, Placement, Workers, WorkerView
+from rbee.wire.workers import Placement, Workers, WorkerView
 from tests.unit.keeper.doubles import BEGUN, line, listing, story
 from tests.unit.keeper.model_values import ASLEEP, ENGINES, MODEL, PLACEMENT, WORKER
 from tests.unit.wire_values import HIVE_VIEW

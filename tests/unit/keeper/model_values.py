@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rbee.wire.engines import Engine, FleetEngines, HiveEngines
 from rbee.wire.models import Head, ModelView
-from rbee.wire.workers import Candidate, Engine, FleetEngines, HiveEngines, Placement, WorkerView
+from rbee.wire.workers import Candidate, Placement, WorkerView
 
 GIB = 2**30
 NOW = 1_700_000_000_000

@@ -35,13 +35,14 @@ class Served(Hive):
 
 @asynccontextmanager
 async def a_hive(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
-    async with Served(tmp_path, scope=SYSTEM._replace(runtime=tmp_path / "run/rbee")) as hive:
+    here = SYSTEM._replace(runtime=tmp_path / "run/rbee")
+    async with Served(tmp_path, scope=here) as hive:
         hive.path = tmp_path / "hive.sock"
 
         async def workers() -> Workers:
             return hive.workers
 
-        app = build_app("hive", "1", routes(workers))
+        app = build_app("hive", "1", routes(workers, here._replace(config_folders=(tmp_path / "etc/rbee",))))
         async with served(app, hive.path, notifier, upgrades=(CONNECT_PROTOCOL,)):
             yield hive
 

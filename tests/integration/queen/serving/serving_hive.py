@@ -30,6 +30,7 @@ from rbee.server.upgrade import Upgraded, upgrade_to
 from rbee.systemd.daemon import Notifier
 from rbee.wire.daemon import Accepted
 from rbee.wire.devices import Cpu, Devices
+from rbee.wire.engines import Engine, Engines
 from rbee.wire.heartbeats import Heartbeat, HiveHealth
 from rbee.wire.hives import AddHive
 from rbee.wire.leases import (
@@ -45,8 +46,6 @@ from rbee.wire.leases import (
 from rbee.wire.models import Head
 from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
 from rbee.wire.workers import (
-    Engine,
-    Engines,
     HiveWorker,
     HiveWorkers,
     Memory,

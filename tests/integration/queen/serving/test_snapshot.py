@@ -31,11 +31,9 @@ async def test_a_hive_that_cannot_be_used_is_left_out_with_the_reason(tmp_path: 
         await hive.standing.reload()
         hive.standing.set("offline", "its process ended")
         (offline,) = (await played.serving.snapshots.take()).hives
-        engines = await played.serving.snapshots.engines()
 
         assert (cordoned.problem, cordoned.may_recover) == ("it is cordoned: new disk", False)
         assert (offline.problem, offline.may_recover) == ("the beehive is offline: its process ended", True)
-        assert [one.reason for one in engines.hives] == ["the beehive is offline: its process ended"]
         with pytest.raises(HiveNotOnline):
             await played.serving.snapshots.memory("localhost")
 
@@ -56,10 +54,8 @@ async def test_hives_that_cannot_be_chosen_are_not_asked(tmp_path: Path) -> None
         assert (hive.problem, hive.pools) == (None, ())
 
 
-async def test_engines_and_memory_of_the_fleet_are_shown(tmp_path: Path) -> None:
+async def test_the_memory_of_a_hive_is_shown(tmp_path: Path) -> None:
     async with a_queen(tmp_path) as played:
-        (engines,) = (await played.serving.snapshots.engines()).hives
         memory = await played.serving.snapshots.memory("localhost")
 
-        assert (engines.hive_id, engines.engines) == ("localhost", (LLAMA,))
         assert memory.pools[0].total_bytes == played.hive.total

@@ -95,19 +95,6 @@ async def test_a_user_s_own_rbee_starts_none_and_says_whose_does(tmp_path: Path)
         assert hive.workers.all().workers == ()
 
 
-async def test_engines_are_reported_with_what_is_wrong(tmp_path: Path) -> None:
-    async with Hive(tmp_path) as hive:
-        (tmp_path / "etc/rbee/engines.d/bad.conf").write_text("x\n")
-        (tmp_path / "bin/engine").unlink()
-
-        engines = await hive.workers.engines()
-
-    (engine,) = engines.engines
-    assert (engine.name, engine.problem) == ("test", "/bin/engine was not found (No such file or directory)")
-    (problem,) = engines.problems
-    assert problem.endswith("bad.conf:1: it is neither [Section] nor Key=value")
-
-
 # Adoption
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from rbee.queen.serving.need import Kind, Need, kind_of
 from rbee.queen.serving.placement import HiveNow, Snapshot, Wanted, WorkerNow, decide
-from rbee.wire.workers import Candidate, Engine, Placement, Pool
+from rbee.wire.engines import Engine
+from rbee.wire.workers import Candidate, Placement, Pool
 
 GIB = 2**30
 LLAMA = Engine("llama-server", "/usr/bin/llama-server", ("gguf",), "llama-server.conf")
