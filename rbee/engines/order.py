@@ -11,6 +11,10 @@ PREFIX = "RBEE_"
 """The prefix of the variables for the launcher, which the engine does not get."""
 
 
+WAIT_MAX = 20
+"""The most seconds that the launcher waits; TimeoutStartSec= of its unit is more."""
+
+
 class Order(NamedTuple):
     """The engine's command line and environment, and how the launcher finds out that it is ready.
 
@@ -67,6 +71,16 @@ def read_order(environ: Mapping[str, str]) -> Order:
         job_id=environ.get("RBEE_JOB_ID") or None,
         port=int(environ.get("RBEE_PORT") or 0) or None,
     )
+
+
+def waiting(seconds: int) -> bytes:
+    """Return the content of the environment file about the seconds that the launcher is to wait."""
+    return f'RBEE_WAIT="{seconds}"\n'.encode()
+
+
+def read_wait(environ: Mapping[str, str]) -> int:
+    """Return the seconds that the launcher is to wait, at most WAIT_MAX. Raises ValueError."""
+    return min(max(int(environ.get("RBEE_WAIT") or 0), 0), WAIT_MAX)
 
 
 def _json(value: object) -> str:

@@ -12,11 +12,12 @@ import os
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from rbee.engines.order import PREFIX, Order, read_order
+from rbee.engines.order import PREFIX, Order, read_order, read_wait
 from rbee.errors import BadConfig
 from rbee.narration import ENGINE_STARTING, Journal
 from rbee.scope import SYSTEM, Scope, scope_of
@@ -127,10 +128,14 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Become the engine, or return the exit status."""
     scope = scope_of(arguments)
     try:
-        order = read_order(environ)
+        order, seconds = read_order(environ), read_wait(environ)
     except (KeyError, ValueError) as error:
         print(f"the worker's environment, which the hive writes, is not valid: {error!r}", file=sys.stderr)  # noqa: T201
         return BadConfig.exit_code
+    if seconds:
+        # systemd has RestartSteps= from 254 on, and waits equally long each time before.
+        notify(f"STATUS=waiting {seconds} s before the next start")
+        time.sleep(seconds)
     try:
         check(order, scope)
         text = f"starting {order.engine} for {order.name}: {printable(' '.join(order.argv))}"

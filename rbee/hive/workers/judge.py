@@ -17,6 +17,13 @@ NAMESPACE, CREDENTIALS, EXEC = 226, 243, 203
 """Exit statuses of systemd itself, see systemd.exec(5)."""
 
 
+RESTART_DELAY = 2
+"""RestartSec= of the unit; the launcher waits for the rest of delay_of()."""
+
+DOUBLINGS = 5
+"""How often the delay doubles; the unit's StartLimitBurst= gives up before."""
+
+
 class Verdict(NamedTuple):
     """The state of a worker, and its reason."""
 
@@ -35,7 +42,8 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
     if unit.is_active:
         return Verdict("ready", pid=unit.main_pid or None)
     if unit.sub.startswith("auto-restart"):
-        return Verdict("loading", f"{end_of(unit, start, scope)}; it is started again")
+        next_start = f"it is started again in {delay_of(unit.restarts)} s"
+        return Verdict("loading", f"{end_of(unit, start, scope)}; {next_start}")
     if unit.active == "activating":
         match = LOADING.match(unit.status_text)
         percent = min(float(match[1]), 100.0) if match else None
@@ -47,6 +55,11 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
         reason = f"given up after several starts: {end}" if unit.restarts else end
         return Verdict("failed", reason, is_file_missing=unit.exit_status == NAMESPACE)
     return Verdict("stopped")
+
+
+def delay_of(restarts: int) -> int:
+    """Return the seconds between an end and the next start, with so many restarts before: 2, 4, 8, ..."""
+    return RESTART_DELAY << min(restarts, DOUBLINGS)
 
 
 def again(unit: UnitState, last_end: str) -> str:

@@ -13,7 +13,7 @@ from rbee.errors import RbeeError
 from rbee.hive.memory.book import Book
 from rbee.hive.units import Units
 from rbee.hive.work import Work
-from rbee.hive.workers.judge import Verdict, end_of, judge
+from rbee.hive.workers.judge import RESTART_DELAY, Verdict, delay_of, end_of, judge
 from rbee.hive.workers.specification import Specifications
 from rbee.hive.workers.worker import Worker
 from rbee.narration import (
@@ -123,6 +123,7 @@ class Life:
             await self._is_ready()
         elif changed and state.sub.startswith("auto-restart"):
             worker.began = time.monotonic()
+            self._parts.specifications.set_wait(worker.id, delay_of(state.restarts) - RESTART_DELAY)
             self._narrate(WORKER_RESTARTED, f"{self._name} has ended: {verdict.reason}")
         if changed:
             self._parts.work.changed()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rbee.engines.order import Order
+from rbee.engines.order import Order, waiting
 from rbee.errors import BadInput, RbeeError
 from rbee.files import explained, write_whole
 from rbee.wire.codec import decode, encode
@@ -21,9 +21,11 @@ log = logging.getLogger("rbee")
 
 SPECIFICATION = "worker.json"
 ENVIRONMENT = "environment"
+WAIT = "wait"
 MODEL = "model"
 """The files in a worker's folder: the StartWorker for the next hive process, the Order for systemd and the
-launcher (EnvironmentFile=), and a link to the model (BindReadOnlyPaths=)."""
+launcher (EnvironmentFile=), how long that waits before a restart, and a link to the model
+(BindReadOnlyPaths=)."""
 
 SIZE_MAX = 64 * 1024
 """The most bytes of a specification that are read."""
@@ -47,8 +49,18 @@ class Specifications:
                 link.unlink()
             link.symlink_to(start.path)
             link.rename(folder / MODEL)
+            (folder / WAIT).unlink(missing_ok=True)
             # Last, as AssertPathExists= of the unit checks it.
             write_whole(folder / ENVIRONMENT, order.content(), mode=0o600)
+
+    def set_wait(self, worker_id: str, seconds: int) -> None:
+        """Have the launcher wait before the next start. A failure is logged: that start comes too early."""
+        path = self.folder / worker_id / WAIT
+        try:
+            with explained(path, "written"):
+                write_whole(path, waiting(seconds), mode=0o600)
+        except RbeeError as error:
+            log.error("the worker %s is started again without a further wait: %s", worker_id, error)
 
     def remove(self, worker_id: str) -> None:
         """Remove a worker's folder; a failure is logged, and the next hive process tries again."""

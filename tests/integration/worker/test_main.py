@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.engines.order import Order
+from rbee.engines.order import Order, waiting
 from tests.unit.engines.test_order import read_as_systemd
 
 REPOSITORY = Path(__file__).parents[3]
@@ -60,8 +60,8 @@ class Machine:
             "bee", "test", argv, (("OWN", "1"),), self.model, "/srv/bee.gguf", path, "/health", 6_000_000
         )
 
-    def launch(self, order: Order) -> subprocess.Popen[str]:
-        variables = read_as_systemd(order.content())
+    def launch(self, order: Order, wait: int = 0) -> subprocess.Popen[str]:
+        variables = read_as_systemd(order.content() + waiting(wait))
         return subprocess.Popen(
             [sys.executable, "-m", "rbee.worker", "bee-1"],
             env={**os.environ, **variables, "NOTIFY_SOCKET": str(self.root / "notify"), "PYTHONPATH": "."},
@@ -102,6 +102,17 @@ def test_the_main_process_is_the_engine_and_nothing_of_ours_stays(machine: Machi
             assert engine.stdout is not None
             assert engine.stdout.readline().split() == [str(engine.pid), "1", str(machine.root)]
             assert children(engine.pid) == []
+        finally:
+            engine.kill()
+
+
+def test_a_restart_waits_as_the_hive_has_ordered(machine: Machine) -> None:
+    began = time.monotonic()
+    with machine.launch(machine.order(), wait=2) as engine:
+        try:
+            first, *_ = machine.told("READY=1")
+            assert first == "STATUS=waiting 2 s before the next start"
+            assert time.monotonic() - began >= 2
         finally:
             engine.kill()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from testbed.machine import Machine
 from testbed.tiny_model import says
 
+from rbee.narration import ENGINE_STARTING
 from tests.system.commands import add_hive, main_pid, override, put, rbeectl
 from tests.system.serve.served import (
     assert_nothing_is_left,
@@ -40,6 +43,13 @@ def view(machine: Machine, name: str) -> Any:
     return succeed(machine, "model", "show", name, "--json").json
 
 
+def starts(machine: Machine) -> list[float]:
+    """The seconds at which the launcher has executed an engine."""
+    command = ("journalctl", "--output=json", f"MESSAGE_ID={ENGINE_STARTING.message_id}")
+    lines = machine.run(*command).stdout.splitlines()
+    return [int(json.loads(line)["__REALTIME_TIMESTAMP"]) / 1e6 for line in lines]
+
+
 def status(machine: Machine) -> str:
     return rbeectl(machine, "status", "rude").out
 
@@ -68,6 +78,9 @@ def test_an_engine_that_dies_while_it_loads(machine: Machine, behaviour: dict[st
     assert why in failed["reason"]
     assert why in status(machine)
     assert worker_processes(machine) == []
+    times = starts(machine)
+    waits = [after - before for before, after in pairwise(times)]
+    assert all(wait >= least for wait, least in zip(waits, (2, 4, 8), strict=True)), times
 
 
 def test_a_file_that_is_gone_is_missing_until_it_is_back(machine: Machine) -> None:

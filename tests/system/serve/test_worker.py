@@ -160,7 +160,7 @@ def test_workers_outlive_the_hive_and_end_without_one(machine: Machine) -> None:
     machine.run("systemctl", "kill", "--signal=KILL", BEE)
     assert (
         awaited(machine, "bee-1", "loading")["reason"]
-        == "the engine test ended by SIGKILL; it is started again"
+        == "the engine test ended by SIGKILL; it is started again in 2 s"
     )
     assert awaited(machine, "bee-1", "ready")["pid"] not in (pid, None)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.engines.order import Order, read_order
+from rbee.engines.order import WAIT_MAX, Order, read_order, read_wait, waiting
 
 ORDER = Order(
     name="bee",
@@ -58,3 +58,9 @@ def test_an_environment_of_somebody_else_is_refused(change: dict[str, str]) -> N
         read_order(read_as_systemd(ORDER.content()) | change)
     with pytest.raises(KeyError):
         read_order({})
+
+
+@pytest.mark.parametrize(("seconds", "read"), [(0, 0), (6, 6), (-1, 0), (3600, WAIT_MAX)])
+def test_the_wait_comes_back_and_is_bounded(seconds: int, read: int) -> None:
+    assert read_wait(read_as_systemd(waiting(seconds))) == read
+    assert read_wait({}) == 0

@@ -30,7 +30,7 @@ def of(state: UnitState, last_end: str = "") -> Verdict | None:
         (LOADING._replace(active="inactive", sub="dead", main_pid=0), Verdict("stopped")),
         (
             FAILED._replace(active="activating", sub="auto-restart", restarts=1),
-            Verdict("loading", "the engine test ended with exit status 1; it is started again"),
+            Verdict("loading", "the engine test ended with exit status 1; it is started again in 4 s"),
         ),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee.engines.order import waiting
 from rbee.errors import Stopping, TimedOut, UnitFailed
 from rbee.hive.workers.life import held_by
 from rbee.hive.workers.worker import Worker
@@ -55,8 +56,9 @@ async def test_an_engine_that_ends_is_started_again_and_then_given_up(tmp_path: 
         await until(lambda: bool(worker.reason))
         assert (worker.state, worker.reason) == (
             "loading",
-            "the engine test ended with exit status 1; it is started again",
+            "the engine test ended with exit status 1; it is started again in 4 s",
         )
+        assert (hive.folder / "bee-1/wait").read_bytes() == waiting(2)
         hive.units.becomes(UNIT, LOADING._replace(restarts=1))
         await until(lambda: worker.reason == "start 2: the engine test ended with exit status 1")
         hive.units.becomes(UNIT, FAILED)

@@ -25,6 +25,7 @@ def test_a_specification_comes_back_and_leaves_nothing(tmp_path: Path) -> None:
     specifications = Specifications(tmp_path / "workers")
     assert list(specifications.read()) == []
     specifications.write(START, ORDER)
+    specifications.set_wait("bee-1", 6)
     specifications.write(START._replace(path="/srv/other.gguf"), ORDER)
 
     folder = tmp_path / "workers/bee-1"
@@ -49,6 +50,13 @@ def test_what_a_hive_left_half_written_is_removed(tmp_path: Path, content: str |
 
     assert list(specifications.read()) == [START]
     assert os.listdir(tmp_path) == ["bee-1"]
+
+
+def test_a_wait_that_cannot_be_written_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Specifications(tmp_path).set_wait("bee-1", 6)
+
+    assert "the worker bee-1 is started again without a further wait" in caplog.text
+    assert "wait cannot be written: " in caplog.text
 
 
 def test_what_cannot_be_written_is_refused_with_its_reason(tmp_path: Path) -> None:
