@@ -108,7 +108,7 @@ ENGINE_INSIDE = "/usr/local/lib/llama-server"
 ARCHIVE_INSIDE = "/srv/archive"
 """Where a machine has the archive, if it is bound there."""
 
-RECIPE = "6"
+RECIPE = "7"
 """Raise it when a tree is made in another way, so that the cached ones are left behind."""
 
 KEPT_BASES = 2
@@ -470,6 +470,13 @@ def _furnish(tree: Path, *, hostname: str) -> None:
     # this computer has about a hundred for all machines.
     for unit in ("console", "wall"):
         (tree / f"etc/systemd/system/systemd-ask-password-{unit}.path").symlink_to("/dev/null")
+    # There is nothing for them to find, no disk, no terminal and no SysV script, and each boot would wait.
+    masks = tree / "etc/systemd/system-generators"
+    masks.mkdir()
+    for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
+        (masks / generator.name).symlink_to("/dev/null")
+    # D-Bus starts it once somebody logs in.
+    (tree / "usr/lib/systemd/system/multi-user.target.wants/systemd-logind.service").unlink()
     # Each installation would index the manual pages anew.
     (tree / "var/lib/man-db/auto-update").unlink(missing_ok=True)
 
