@@ -24,12 +24,16 @@ class GatewayAccess:
         self._catalog = catalog
 
     async def set(self, is_open: bool, by: Actor) -> Gateway:
-        """Set whether the socket may be opened; RbeeError if the file cannot be written."""
+        """Set whether the socket may be opened; RbeeError if the file, or the audit, cannot be written."""
         if is_open != self._marker.exists():
             text = f"the gateway's TCP socket may {'' if is_open else 'not '}be opened"
             with explained(self._marker, "written", RbeeError):
                 await asyncio.to_thread(BootMarker(self._marker).set, is_open)
-            await self._catalog.writer.write(lambda transaction: transaction.note(None, text, by))
+            try:
+                await self._catalog.writer.write(lambda transaction: transaction.note(None, text, by))
+            except BaseException:
+                BootMarker(self._marker).set(not is_open)  # what is not in the audit is not in force
+                raise
         return await self.view()
 
     async def view(self) -> Gateway:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -321,7 +320,8 @@ class Uplinks:
     def __init__(self, closed: Callable[[Uplink], None]) -> None:
         self._closed = closed
         self._open: dict[str, Uplink] = {}
-        self._arrivals: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._arrival = asyncio.Event()
+        """Set, and replaced by another, when a hive connects."""
 
     def all(self) -> list[Uplink]:
         """Return all open connections."""
@@ -333,15 +333,16 @@ class Uplinks:
 
     async def take(self, uplink: Uplink) -> None:
         """Add a hive's connection in place of an earlier one; ClonedHive if another process holds that."""
-        old = self._open.get(uplink.hive_id)
-        if old is not None and old.instance != uplink.instance:
+        while (old := self._open.get(uplink.hive_id)) is not None and old.instance != uplink.instance:
             await self.check_free(uplink.hive_id, uplink.address)
-        old = self._open.get(uplink.hive_id)
+            if self._open.get(uplink.hive_id) is old:  # and not another that came meanwhile
+                break
         self._open[uplink.hive_id] = uplink
         uplink.when_ended(self._end)
         if old is not None:
             old.abort()
-        self._arrivals.pop(uplink.hive_id, asyncio.Event()).set()
+        self._arrival.set()
+        self._arrival = asyncio.Event()
 
     async def check_free(self, hive_id: str, address: str) -> None:
         """Raise ClonedHive if a hive of this name is connected and alive; `address` is the newcomer's."""
@@ -356,12 +357,11 @@ class Uplinks:
 
     async def wait(self, hive_id: str, *, timeout: float) -> Uplink:
         """Return a hive's connection as soon as there is one; HiveNotOnline after `timeout` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while hive_id not in self._open:
+                    await self._arrival.wait()
         uplink = self._open.get(hive_id)
-        if uplink is None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._arrivals[hive_id].wait()
-            uplink = self._open.get(hive_id)
         if uplink is None:
             raise HiveNotOnline(
                 f"the beehive {hive_id} is not connected",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, Literal
 
 from rbee.client.queen import QueenClient
 from rbee.errors import NoSuchRoute, NotPermitted, RbeeError
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from rbee.wire.engines import HiveEngines
     from rbee.wire.models import ModelView
     from rbee.wire.workers import WorkerView
+
+Look = Literal["there", "gone", "silent"]
+
+LOOK_TIMEOUT = 2.0
+"""Seconds for a file system to say whether the models' files are there."""
 
 ASK_TIMEOUT = 8.0
 """Seconds for the queen to answer one request; for the engines it asks the hives, which have 5."""
@@ -71,16 +78,22 @@ def complain_of_models(
     models: tuple[ModelView, ...], scope: Scope, root: Path = Path("/")
 ) -> Iterator[Complaint]:
     """Models whose file is gone, as this user or the last start found, or that could not be fetched."""
+    looks = _look(models, root)
     for model in models:
         name = printable(model.name)
         if model.problem:
             yield Complaint(f"the row of model {name} cannot be read: {model.problem}")
-        if model.state == "missing" or _is_gone(model, root):
+        if model.state == "missing" or looks.get(model.name) == "gone":
             where = f"{model.path or model.source} on {model.hive_id}"
             reason = f" ({model.reason})" if model.state == "missing" and model.reason else ""
             yield Complaint(
                 f"the file of model {name} is gone: {where}{reason}",
                 hint=f"Put it back; or: {scope.rbeectl(f'model remove {model.name}')}",
+            )
+        elif looks.get(model.name) == "silent":
+            yield Complaint(
+                f"the file system of model {name} does not answer: {model.path}",
+                hint=f"findmnt --target {model.path}",
             )
         elif model.state == "failed":
             yield Complaint(
@@ -90,12 +103,38 @@ def complain_of_models(
             )
 
 
-def _is_gone(model: ModelView, root: Path) -> bool:
-    """Should its file be on this machine, and is missing? False if this user may not look."""
-    if model.state != "ready" or model.hive_id != LOCALHOST or model.path is None:
-        return False
+def _look(models: tuple[ModelView, ...], root: Path) -> dict[str, Look]:
+    """Return, by model, how the files are that should be on this machine: 'silent' without an answer.
+
+    A file that this user may not look at counts as there. The folders are looked at side by side: a network
+    file system whose server is away does not answer for as long as that takes.
+    """
+    paths = {
+        model.name: root / model.path.lstrip("/")
+        for model in models
+        if model.state == "ready" and model.hive_id == LOCALHOST and model.path is not None
+    }
+    looks: dict[str, Look] = dict.fromkeys(paths, "silent")
+
+    def look(folder: Path) -> None:
+        for name, path in paths.items():
+            if path.parent == folder:
+                looks[name] = "gone" if _is_gone(path) else "there"
+
+    threads = [
+        Thread(target=look, args=(one,), daemon=True) for one in {one.parent for one in paths.values()}
+    ]
+    for looking in threads:
+        looking.start()
+    deadline = time.monotonic() + LOOK_TIMEOUT
+    for looking in threads:
+        looking.join(max(0.0, deadline - time.monotonic()))
+    return dict(looks)
+
+
+def _is_gone(path: Path) -> bool:
     try:
-        (root / model.path.lstrip("/")).stat()
+        path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

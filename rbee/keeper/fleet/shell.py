@@ -67,7 +67,7 @@ class Pipes:
                 selector.register(self._stdin, selectors.EVENT_WRITE)
             while not is_done():
                 if not self._open:
-                    self._process.wait(max(0.1, deadline - time.monotonic()))
+                    self._await_end(max(0.1, deadline - time.monotonic()))
                     return False
                 ready = selector.select(max(0.0, deadline - time.monotonic()))
                 if not ready:
@@ -80,6 +80,12 @@ class Pipes:
                     elif not self._read(key.fd):
                         selector.unregister(key.fd)
         return True
+
+    def _await_end(self, timeout: float) -> None:
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimedOut("it has closed its output, and does not end") from None
 
     def _write(self, data: memoryview) -> int:
         try:

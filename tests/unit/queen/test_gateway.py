@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.errors import RbeeError
+from rbee.errors import CatalogFailed, RbeeError
 from rbee.queen.gateway import GatewayAccess
 from rbee.scope import GATEWAY_TCP_SOCKET_UNIT
 from rbee.systemd.aio import AsyncBus
@@ -41,6 +41,21 @@ async def test_it_is_shown_where_systemd_listens(tmp_path: Path) -> None:
         gateway = GatewayAccess(tmp_path / "gateway-tcp", async_bus, queen.catalog)
         assert await gateway.view() == Gateway(is_open=False, listens=("127.0.0.1:8510",))
     await systemd.close()
+
+
+async def test_what_cannot_be_audited_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_write: object) -> None:
+        raise CatalogFailed("the disk is full")
+
+    async with a_queen(tmp_path / "state") as queen:
+        gateway, marker = queen.library.gateway, tmp_path / "state/gateway-tcp"
+        await gateway.set(True, BY)
+        monkeypatch.setattr(queen.catalog.writer, "write", fail)
+        with pytest.raises(CatalogFailed):
+            await gateway.set(False, BY)
+        assert marker.exists()
 
 
 async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -340,6 +340,21 @@ async def test_another_process_takes_the_place_of_a_dead_one_and_not_of_one_that
     assert uplinks.find("gpu1") is copy
 
 
+async def test_of_two_copies_that_come_while_a_dead_one_is_probed_one_is_refused(
+    closed: list[Uplink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbee.uplink.accept, "PROBE_TIMEOUT", 0.05)
+
+    uplinks = Uplinks(closed.append)
+    dead, one, other = hive(), hive(instance=SECOND), hive(instance="3" * 32)
+    await uplinks.take(dead.uplink)
+    dead.lives = False
+    taken = await asyncio.gather(uplinks.take(one.uplink), uplinks.take(other.uplink), return_exceptions=True)
+
+    assert sorted(type(error).__name__ for error in taken) == ["ClonedHive", "NoneType"]
+    assert uplinks.find("gpu1") is (one if taken[0] is None else other).uplink
+
+
 async def test_who_waits_for_a_hive_has_it_as_soon_as_it_comes(closed: list[Uplink]) -> None:
     uplinks = Uplinks(closed.append)
     with pytest.raises(HiveNotOnline, match="gpu1 is not connected"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,23 @@ def test_what_cannot_be_asked_is_a_note_or_a_fault(look: Look, awake: PlayedBus,
     assert asked(check_serving, awake, tmp_path) == []
     (note,) = asked(check_serving, None, tmp_path)
     assert not note.is_fault
+
+
+def test_a_file_system_that_does_not_answer_is_said_to(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, stat = threading.Event(), Path.stat
+
+    def hang(path: Path, **options: Any) -> Any:
+        if path == tmp_path / "srv/bee.gguf":
+            asked.wait()
+        return stat(path, **options)
+
+    monkeypatch.setattr("rbee.keeper.doctor.serving.LOOK_TIMEOUT", 0.1)
+    monkeypatch.setattr(Path, "stat", hang)
+    try:
+        complaints = look(PlayedModels(), "rbee-worker@bee-1.service", "rbee-hive.service")
+    finally:
+        asked.set()
+
+    assert "the file system of model bee does not answer: /srv/bee.gguf" in texts(complaints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbee.errors import CommandFailed, TimedOut, Unreachable
-from rbee.keeper.fleet.shell import reason
+from rbee.keeper.fleet.shell import Pipes, reason
 from rbee.keeper.fleet.ssh import Ssh
 from rbee.keeper.fleet.typed import Typed
 from tests.unit.keeper.fleet.conftest import There
@@ -40,6 +40,16 @@ def test_a_failure_has_its_exit_status_and_the_end_of_both_streams(there: There)
 def test_a_255_of_a_command_is_not_taken_for_ssh_s(there: There) -> None:
     with Ssh(Typed("gpu1", None)) as ssh, pytest.raises(CommandFailed, match=r"sh failed \(255\)"):
         ssh.run("sh", "-c", "exit 255")
+
+
+def test_a_program_that_closes_its_output_and_lives_on_is_given_up() -> None:
+    pipes = Pipes(["sh", "-c", "exec >&- 2>&-; exec sleep 30"])
+    try:
+        with pytest.raises(TimedOut, match="it has closed its output, and does not end"):
+            pipes.exchange(b"", lambda: False, 0.5)
+    finally:
+        pipes._process.kill()
+        pipes._process.communicate()
 
 
 def test_commands_speak_one_language(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
