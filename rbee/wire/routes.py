@@ -254,7 +254,7 @@ class QueenRoutes(RouteTable):
     )  # fmt: skip
     ENGINES: Route[FleetEngines] = Route(
         "GET", "/v1/engines", "The engines of the hives that are online; with `hive` those of one",
-        "engines.FleetEngines", problems=(400, 403), query=(("hive", Name),),
+        "engines.FleetEngines", problems=(400, 403, 404), query=(("hive", Name),),
     )  # fmt: skip
     MEMORY: Route[Memory] = Route(
         "GET", "/v1/hives/{hive_id}/memory", "The memory of a hive that is online, by holder",
