@@ -59,9 +59,11 @@ class Bench:
                 self._report(subjects, rounds, loads)
 
     def _measure(self, subject: Subject, progress: str) -> None:
-        for release in self._releases:
-            say(f"⏱ {self._suite}: {progress}, {release.column}...")
-            subject.measure(release, self._results)
+        say(f"⏱ {self._suite}: {progress}...")
+        if not subject.measure_in_turns(self._releases, self._results):
+            for release in self._releases:
+                say(f"⏱ {self._suite}: {progress}, {release.column}...")
+                subject.measure(release, self._results)
         subject.measure_peer(self._peers, self._results)
 
     def _report(self, subjects: Sequence[Subject], rounds: int, loads: list[float]) -> None:

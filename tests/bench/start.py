@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from testbed.machine import Machine
 
 from tests.bench.booted import booted
 from tests.bench.lines import Goal, Results
 from tests.bench.subject import Release, Subject
-from tests.bench.timed import EMPTY_PYTHON, Command, measure_floor, timed
+from tests.bench.timed import EMPTY_PYTHON, RUNS, Command, measure_floor, timed
 
 ADD = "exec rbeectl add-hive localhost"
 
@@ -36,11 +38,20 @@ class Start(Subject):
 
     def measure(self, release: Release, results: Results) -> None:
         """Measure each command in turn."""
-        with Machine(release.queen()) as machine:
-            if release.is_now:
-                measure_floor(machine, results, WORK)
+        self.measure_in_turns([release], results)
+
+    def measure_in_turns(self, releases: Sequence[Release], results: Results) -> bool:
+        """Measure each command in one machine after the other, again and again; the others are idle then."""
+        with ExitStack() as booted_machines:
+            machines = [(one, booted_machines.enter_context(Machine(one.queen()))) for one in releases]
+            for release, machine in machines:
+                if release.is_now:
+                    measure_floor(machine, results, WORK)
             for command in WORK:
-                command.measure(machine, results, release.column)
+                for _ in range(RUNS):
+                    for release, machine in machines:
+                        command.measure(machine, results, release.column, runs=1)
+        return True
 
 
 def measure(machine: Machine, suite: str, runs: int) -> None:

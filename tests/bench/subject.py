@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -83,6 +83,13 @@ class Subject(ABC):
     @abstractmethod
     def measure(self, release: Release, results: Results) -> None:
         """Boot machines of this release and add samples; with this checkout's, those of the floor, too."""
+
+    def measure_in_turns(self, releases: Sequence[Release], results: Results) -> bool:
+        """Add samples of all releases, by turns between two of them; False if this subject has no such way.
+
+        A computer that other work makes faster and slower by turns of a minute does that to both alike then.
+        """
+        return False
 
     def measure_peer(self, peers: Peers, results: Results) -> None:  # noqa: B027 - most have none
         """Add samples of another product that does the same work."""

@@ -61,9 +61,9 @@ class Command:
         """The line of the time on the clock, and the line of the CPU time."""
         return Line(self.name, "ms", self.goal), Line(f"{self.name.partition(':')[0]}: CPU of all", "ms")
 
-    def measure(self, machine: Machine, results: Results, column: Column) -> None:
-        """Run the command RUNS times, and add the samples of both lines."""
-        self.add(results, column, timed(machine, RUNS, self.before, self.command))
+    def measure(self, machine: Machine, results: Results, column: Column, runs: int = RUNS) -> None:
+        """Run the command so often, and add the samples of both lines."""
+        self.add(results, column, timed(machine, runs, self.before, self.command))
 
     def add(self, results: Results, column: Column, times: tuple[list[float], list[float]]) -> None:
         """Add the samples of both lines."""
