@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 
 UNUSED_BY_DAEMONS = ("anyio", "anyio.to_thread", "click", "logging.config", "uvicorn")
-"""What Starlette and uvicorn import for what no daemon of ours uses; a fifth of a start would be theirs.
+"""What Starlette and uvicorn import for what our daemons do not use of them.
 
-Of uvicorn itself only the package around its modules, which imports its command line.
+Of uvicorn itself only the package around its modules, which imports its command line. anyio is imported later
+where httpcore needs its locks, with the first request to a hive or to the queen.
 """
 
 

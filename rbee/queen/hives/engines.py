@@ -10,7 +10,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.wire.engines import FleetEngines, HiveEngines
 
 TIMEOUT = 5.0
-"""Seconds for a hive's answer."""
+"""Seconds for a hive's answer; one that does not answer by then is not chosen for a worker either."""
 
 AT_ONCE = 64
 """Hives that are asked at once."""

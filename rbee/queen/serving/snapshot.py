@@ -6,18 +6,13 @@ import asyncio
 from collections.abc import Collection
 
 from rbee.errors import HiveNotOnline, RbeeError
+from rbee.queen.hives.engines import AT_ONCE, TIMEOUT
 from rbee.queen.hives.hive import Hive
 from rbee.queen.hives.hives import Hives
 from rbee.queen.models.models import Models
 from rbee.queen.serving.placement import HiveNow, Snapshot, WorkerNow
 from rbee.queen.serving.workers import KnownWorkers, Worker
 from rbee.wire.workers import Memory
-
-TIMEOUT = 5.0
-"""Seconds for a hive's answer; one that does not answer by then is not chosen."""
-
-AT_ONCE = 64
-"""Hives that are asked at once."""
 
 
 class Snapshots:
