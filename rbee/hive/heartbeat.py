@@ -46,7 +46,7 @@ LINES_MAX = 64
 """The most lines kept for the next beat, as many as a Heartbeat may carry; then the oldest is dropped."""
 
 GOODBYE_TIMEOUT = 0.5
-"""Seconds that the last beat may take, after waiting as long for the one before."""
+"""Seconds that the last beat to the queen of this machine may take: her restart may wait for the hive."""
 
 UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
 """The errors of a beat that has not reached the queen; others are the queen's refusals."""
@@ -165,19 +165,23 @@ class Heart(Narrator):
         while await self._beat("ready") and self._lines:
             pass
 
-    async def goodbye(self, machine: Callable[[], MachineEnd | None] = lambda: None) -> None:
+    async def goodbye(
+        self, machine: Callable[[], MachineEnd | None] = lambda: None, *, timeout: float = GOODBYE_TIMEOUT
+    ) -> None:
         """Send the last beat, with the result of `machine`, if there is an open connection.
 
-        A new connection to the socket of a queen that is stopping would start the queen again.
+        It may take `timeout` seconds, after waiting as long for the one before. A new connection to the
+        socket of a queen that is stopping would start the queen again.
         """
         try:
-            async with asyncio.timeout(GOODBYE_TIMEOUT), self._beating:
+            async with asyncio.timeout(timeout), self._beating:
                 pass
         except TimeoutError:
             return
         if self._queen.is_open:
             self._machine = machine()
-            await self._beat("stopping", timeout=GOODBYE_TIMEOUT)
+            await self._beat("stopping", timeout=timeout)
+            self.stop()  # run() goes on, and its next beat would take the goodbye back
 
     async def _beat(
         self, state: Literal["starting", "ready", "stopping"], timeout: float | None = None

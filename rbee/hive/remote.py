@@ -34,6 +34,11 @@ SUCCESSION_WAIT = 3.0
 RENEWAL_INTERVAL = 3600.0
 """Seconds between two checks whether the certificate is to be renewed, and between retries."""
 
+GOODBYE_TIMEOUT = 1.5
+"""Seconds that the last beat may take: without it the queen reports a loss, and a machine that goes down is
+busy. Twice that, and what systemd takes to tell how the machine ends, is less than TimeoutStopSec= of the
+hive. No queen of another machine waits for the hive, so that it may be longer than to the local one."""
+
 
 class RemoteQueen(Queen):
     """The queen of a membership."""
@@ -78,7 +83,7 @@ class RemoteQueen(Queen):
         # Before: while the dialler holds its connection.
         await self._offer.settle()
         if self._membership.path.exists():  # or the queen has removed this hive
-            await heart.goodbye(find_machine_end)
+            await heart.goodbye(find_machine_end, timeout=GOODBYE_TIMEOUT)
         yield
 
     async def close(self) -> None:

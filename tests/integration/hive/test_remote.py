@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any, cast
 
 import pytest
 
 from rbee.errors import JoinedAnew, UnknownHive
+from rbee.hive.heartbeat import GOODBYE_TIMEOUT, Heart
 from rbee.hive.membership import Membership
 from rbee.hive.remote import RemoteQueen
 from rbee.scope import SYSTEM
@@ -64,3 +66,26 @@ async def test_a_hive_ends_where_a_membership_is_left_that_replaces_its_own(
         hive.path.with_name("membership.new").write_text("")
         with pytest.raises(JoinedAnew):
             await waiting
+
+
+class PlayedHeart:
+    def __init__(self) -> None:
+        self.farewells: list[tuple[Any, float]] = []
+
+    async def goodbye(self, find_machine_end: Any, *, timeout: float) -> None:
+        self.farewells.append((find_machine_end(), timeout))
+
+
+async def test_a_queen_elsewhere_hears_the_goodbye_of_a_machine_that_is_busy_going_down(
+    queen: Queen, hive: Hive, serving: Serving
+) -> None:
+    heart = PlayedHeart()
+    async with serving(queen) as (port,):
+        remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
+        async with remote.farewell(cast(Heart, heart), lambda: "shutting-down"):
+            ((end, patience),) = heart.farewells
+        hive.path.unlink()
+        async with remote.farewell(cast(Heart, heart), lambda: None):
+            pass  # it was removed: she knows, and is not told
+    assert (end, len(heart.farewells)) == ("shutting-down", 1)
+    assert patience > 2 * GOODBYE_TIMEOUT

@@ -373,6 +373,19 @@ async def test_the_goodbye_alone_says_what_the_machine_does() -> None:
     assert [beat.machine for beat in body.queen.beats] == [None, "rebooting"]
 
 
+async def test_the_goodbye_is_the_last_beat() -> None:
+    body = Body()
+    running = asyncio.ensure_future(body.heart.run())
+    await body.queen.heard.wait()
+    await body.heart.goodbye(lambda: "shutting-down")
+    said = len(body.queen.beats)
+    body.heart.hurry()  # as a worker that ends meanwhile does
+    await body.heart.beat()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert (len(body.queen.beats), body.queen.beats[-1].state) == (said, "stopping")
+
+
 async def test_goodbye_never_opens_a_connection() -> None:
     body = Body()
     body.queen.open = False
