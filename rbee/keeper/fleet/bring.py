@@ -45,7 +45,8 @@ AS_HIVE = ("setpriv", f"--reuid={REMOTE.hive_user}", f"--regid={REMOTE.hive_user
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
 
-PUT = 'umask 077; rm -f -- "$1" && cat >"$1" && mv -fT -- "$1" "$0" || { rm -f -- "$1"; exit 1; }'
+PUT = 'new=$(mktemp -- "$1") || exit; cat >"$new" && mv -fT -- "$new" "$0" || { rm -f -- "$new"; exit 1; }'
+"""Replaces a file; under a name of its own meanwhile, as another operator may be doing the same."""
 
 
 class Request(NamedTuple):
@@ -192,7 +193,7 @@ def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
 
 def _invite(ssh: Ssh, content: str) -> None:
     owned = ("-o", REMOTE.hive_user, "-g", REMOTE.hive_user)
-    aside = f"{STATE}/.invitation.new"
+    aside = f"{STATE}/.invitation.XXXXXX"
     try:
         ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
         ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())

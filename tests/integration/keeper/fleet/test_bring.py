@@ -56,7 +56,7 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     # In the folder of user rbee-hive root does nothing with its own rights.
     as_hive = ["setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--", "sh", "-c"]
     assert invitation.argv[:-3] == as_hive
-    assert invitation.argv[-2:] == [f"{STATE}/invitation", f"{STATE}/.invitation.new"]
+    assert invitation.argv[-2:] == [f"{STATE}/invitation", f"{STATE}/.invitation.XXXXXX"]
     told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
     assert json.loads(invitation.content) == told
     assert remote.targets == {"root@gpu1"}
