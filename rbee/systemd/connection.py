@@ -167,19 +167,21 @@ class Connection:
     def ping(self, name: str) -> None:
         """Ping the owner of a bus name, which is activated if it can be."""
         path = b"/" + name.replace(".", "/").encode()
-        with translated(f"asking {name}", self.scope):
+        with translated(f"asking {name}", self.scope, self._timeout):
             uninterrupted(
-                lambda: self._bus.call_method(name.encode(), path, b"org.freedesktop.DBus.Peer", b"Ping", [])
+                lambda: self._bus.call_method(name.encode(), path, b"org.freedesktop.DBus.Peer", b"Ping", []),
+                self._timeout,
             )
 
     def ping_polkit(self) -> None:
         """As ping(), for polkit, by a property: its library's thread answers a ping even if polkit hangs."""
-        with translated(f"asking {POLKIT}", self.scope):
+        with translated(f"asking {POLKIT}", self.scope, self._timeout):
             uninterrupted(
                 lambda: self._bus.get_property(
                     POLKIT.encode(), b"/org/freedesktop/PolicyKit1/Authority",
                     b"org.freedesktop.PolicyKit1.Authority", b"BackendVersion", b"s",
-                )
+                ),
+                self._timeout,
             )  # fmt: skip
 
     def _call_manager(self, method: bytes, arguments: list[tuple[int, bytes]]) -> Any:

@@ -13,6 +13,10 @@ from rbee.keeper.session import Session
 from rbee.scope import Scope
 from rbee.systemd.bus import Bus
 
+ASK_TIMEOUT = 10.0
+"""Seconds that systemd and polkit have to answer: a busy machine is not a fault, and polkit gives a rule that
+hangs 15 s, in which it is found."""
+
 
 @click.command(short_help="Find what keeps rbee from working here, and mend it.")
 @click.option("--fix", is_flag=True, help="Run the commands that it shows, as root.")
@@ -27,7 +31,7 @@ def doctor(session: Session, fix: bool) -> None:
 
     scope = session.scope
     stream = None if session.as_json or session.is_quiet else sys.stdout
-    at_work = Doctor(partial(Bus, scope), stream, scope=scope)
+    at_work = Doctor(partial(Bus, scope, timeout=ASK_TIMEOUT), stream, scope=scope)
     verdicts = at_work.mend() if fix else at_work.look()
     faults = [fault for verdict in verdicts for fault in verdict.faults]
     if session.as_json:
