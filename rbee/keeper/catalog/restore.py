@@ -30,11 +30,15 @@ RESTORED = "the hive catalog is restored from a backup, whose tokens are revoked
 
 
 class Restored(NamedTuple):
-    """`report` is about the new catalog, None if there is none; `old` is where the previous one is kept."""
+    """`report` is about the new catalog, None if there is none; `old` is where the previous one is kept.
+
+    `keeps_revoked` is whether the keys that were revoked in the previous one still are: it could be read.
+    """
 
     path: Path
     report: CatalogReport | None
     old: Path | None
+    keeps_revoked: bool
 
 
 def restore(
@@ -52,7 +56,8 @@ def restore(
     if source is not None:
         check_file(source, scope)  # it is sound, or this raises
     with ExitStack() as swap, catalog_explained(target, "written"), ExitStack() as end:
-        whole = end.enter_context(_single_file(source)) if source is not None else None
+        revoked = _revoked_keys(target)
+        whole = end.enter_context(_single_file(source, revoked or [])) if source else None
         _make_folder(target.parent, scope)
         if target.is_symlink():
             raise BadInput(f"{target} is a symbolic link", hint=f"ls -ld {target}", field="Database")
@@ -74,9 +79,8 @@ def restore(
                 raise
             old = _swap(source, target, lock)
         end.close()
-        if journal is not None:
-            _narrate(journal, target, file, old)
-    return Restored(target, report, old)
+        _narrate(journal, target, file, old)
+    return Restored(target, report, old, revoked is not None)
 
 
 def _swap(source: Path | None, target: Path, lock: Lock) -> Path | None:
@@ -102,7 +106,9 @@ def _only_root(argument: str, scope: Scope) -> NotPermitted:
     return NotPermitted("only root may restore the catalog", hint=hint)
 
 
-def _narrate(journal: Narrator, target: Path, file: str | None, old: Path | None) -> None:
+def _narrate(journal: Narrator | None, target: Path, file: str | None, old: Path | None) -> None:
+    if journal is None:
+        return
     what = f"is restored from {file}" if file is not None else "is set aside, to begin anew"
     # Under sudo(8) the actor is the user who called it.
     asker = os.environ.get("SUDO_UID", str(os.geteuid()))
@@ -148,15 +154,43 @@ def _prepare(
     return catalogfile.check(new, name=source, is_thorough=True, reads_rows=True, scope=scope)
 
 
+def _revoked_keys(target: Path) -> list[str] | None:
+    """The hashes of the keys that are revoked in the catalog that is replaced; None if it cannot be read.
+
+    A restore that continues an interrupted one finds them in what that one has prepared.
+    """
+    revoked: list[str] = []
+    for catalog in (target, unfinished_restore(target)):
+        if not catalog.is_file():
+            continue
+        with temporary_folder("catalog-") as folder:
+            flat = _copy_with_log(catalog, folder)
+            try:
+                with closing(sqlite3.connect(flat)) as connection:
+                    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'keys'").fetchone():
+                        rows = connection.execute("SELECT hash FROM keys WHERE is_revoked")
+                        revoked += [digest for (digest,) in rows]
+            except sqlite3.Error as error:
+                if not catalogfile.is_damage(error):
+                    raise
+                return None
+    return revoked
+
+
+def _copy_with_log(source: Path, folder: Path) -> Path:
+    flat = folder / "catalog.db"
+    copy_aside(source, flat)
+    if log_of(source).exists():
+        copy_aside(log_of(source), log_of(flat))
+    return flat
+
+
 @contextmanager
-def _single_file(source: Path) -> Iterator[BinaryIO]:
-    """A copy of a catalog into which its log is merged."""
+def _single_file(source: Path, revoked: list[str]) -> Iterator[BinaryIO]:
+    """A copy of a catalog into which its log is merged, and in which keys with these hashes are revoked."""
     with temporary_folder("catalog-") as folder:
-        flat = folder / "catalog.db"
         with explained(source, "read"):
-            copy_aside(source, flat)
-            if log_of(source).exists():
-                copy_aside(log_of(source), log_of(flat))
+            flat = _copy_with_log(source, folder)
         with catalog_explained(folder, "written"):
             with closing(sqlite3.connect(flat, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
@@ -167,6 +201,10 @@ def _single_file(source: Path) -> Iterator[BinaryIO]:
                     connection.execute(
                         "INSERT INTO audit (at_ms, text, actor_uid) VALUES (?, ?, ?)",
                         (time.time_ns() // 1_000_000, RESTORED, os.getuid()),
+                    )
+                with _unless_damaged():
+                    connection.executemany(
+                        "UPDATE keys SET is_revoked = 1 WHERE hash = ?", [(digest,) for digest in revoked]
                     )
             whole = flat.open("rb")
         with whole:

@@ -74,7 +74,10 @@ def restore_catalog(session: Session, file: str | None, empty: bool) -> None:
     if session.as_json:
         old = str(done.old) if done.old else None
         report = encode(done.report) if done.report else {"path": str(done.path)}
-        session.tell_json({"event": "done", **report, "path": str(done.path), "old": old})
+        session.tell_json({
+            "event": "done", **report,
+            "path": str(done.path), "old": old, "keeps_revoked": done.keeps_revoked,
+        })  # fmt: skip
         return
     session.say(
         f"{printable(str(done.path))} is restored: {contents(done.report)}"
@@ -83,6 +86,11 @@ def restore_catalog(session: Session, file: str | None, empty: bool) -> None:
     )
     if done.old:
         session.say(f"The previous catalog is {printable(str(done.old))}")
+    if done.report and not done.keeps_revoked:
+        session.say(
+            "It cannot be read: clients' keys that were revoked since the backup are valid again. See: "
+            + session.scope.rbeectl("key list")
+        )
     session.say(f"Next: {session.scope.rbeectl(f'add-hive {LOCALHOST}')}")
 
 

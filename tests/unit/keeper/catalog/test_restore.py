@@ -56,6 +56,64 @@ def test_an_old_one_is_restored_like_any_other(path: Path, tmp_path: Path) -> No
     assert again.old != old
 
 
+def keys_in(path: Path, **added: bool) -> dict[str, bool]:
+    """Each key of a catalog, with whether it is revoked; `added` are put into it before."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO keys VALUES (?, ?, '[]', 1, NULL, ?, 0, NULL)",
+            [(name, f"hash of {name}", is_revoked) for name, is_revoked in added.items()],
+        )
+        return {
+            name: bool(revoked) for name, revoked in connection.execute("SELECT name, is_revoked FROM keys")
+        }
+
+
+def test_a_client_s_key_that_was_revoked_since_the_backup_stays_revoked(path: Path, tmp_path: Path) -> None:
+    source = make(tmp_path / "media/backup.db")
+    keys_in(source, alice=False, bob=True, carol=False)
+    make(path)
+    keys_in(path, alice=True, carol=False, dave=False)
+
+    done = restore(str(source))
+
+    assert keys_in(path) == {"alice": True, "bob": True, "carol": False}
+    assert done.keeps_revoked
+
+
+def test_a_revoked_key_stays_so_if_the_restore_before_was_interrupted(path: Path, tmp_path: Path) -> None:
+    source = make(tmp_path / "media/backup.db")
+    keys_in(source, alice=False)
+    prepared = make(path.with_name("prepared"))
+    keys_in(prepared, alice=True)
+    prepared.rename(unfinished_restore(path))  # and the previous catalog is set aside
+
+    assert restore(str(source)).keeps_revoked
+
+    assert keys_in(path) == {"alice": True}
+
+
+@pytest.mark.parametrize("previous", ["damaged", "of before there were keys", "none"])
+def test_a_previous_catalog_that_tells_no_revoked_keys_keeps_none(
+    path: Path, tmp_path: Path, previous: str
+) -> None:
+    source = make(tmp_path / "media/backup.db")
+    keys_in(source, alice=False)
+    if previous == "none":
+        path.parent.mkdir()
+    else:
+        make(path)
+    if previous == "damaged":
+        path.write_bytes(b"no catalog at all" * 1000)
+    elif previous != "none":
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TABLE keys")
+
+    done = restore(str(source))
+
+    assert keys_in(path) == {"alice": False}
+    assert done.keeps_revoked is (previous != "damaged")
+
+
 def test_two_restores_in_one_second_keep_both(path: Path, tmp_path: Path) -> None:
     source = make(tmp_path / "media/backup.db")
     make(path, "first")
