@@ -92,6 +92,9 @@ class Handover:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+        # Whoever reads may end later: a reader that is left would take away that of the next connection
+        # with this number.
+        _stop_reading(self._channel)
         self._channel.close()
 
     async def upgrade(self, target: str, protocol: str) -> None:
@@ -231,7 +234,12 @@ async def _readable(channel: socket.socket) -> None:
     try:
         await readable
     finally:
-        loop.remove_reader(channel)
+        _stop_reading(channel)
+
+
+def _stop_reading(channel: socket.socket) -> None:
+    if channel.fileno() >= 0:  # not closed, which was after this
+        asyncio.get_running_loop().remove_reader(channel)
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -14,7 +14,17 @@ import pytest
 
 from rbee.client.handover import Handover, handover
 from rbee.errors import Disconnected, NotRunning, RbeeError, TimedOut, TooMany, Unreachable
-from rbee.wire.leases import LEASE_PROTOCOL, LINE_MAX, Ask, Granted, Refused, Wait, decode_frame, encode_frame
+from rbee.wire.leases import (
+    LEASE_PROTOCOL,
+    LINE_MAX,
+    Ask,
+    Frame,
+    Granted,
+    Refused,
+    Wait,
+    decode_frame,
+    encode_frame,
+)
 
 ID = "0" * 31 + "a"
 ASK = Ask("bee", ID, 60_000)
@@ -255,3 +265,33 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
     with pytest.raises(NotRunning):
         asyncio.run(connect())
+
+
+async def test_the_next_connection_with_the_same_number_gets_its_own_wake_ups(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    number = ours.fileno()
+    former = Handover(ours, tmp_path / "former")
+    waiting = asyncio.ensure_future(former.receive())
+    await asyncio.sleep(0)
+
+    async def latter() -> Frame:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        assert ours.fileno() == number
+        connection = Handover(ours, tmp_path / "latter")
+        asyncio.get_running_loop().call_later(0.1, theirs.send, encode_frame(Wait("loading bee")))
+        try:
+            async with asyncio.timeout(2):
+                return await connection.receive()
+        finally:
+            connection.close()
+            theirs.close()
+
+    # A client has left, and the next request is in the loop's queue before the cancellation is noticed.
+    receiving = asyncio.ensure_future(latter())
+    waiting.cancel()
+    former.close()
+    theirs.close()
+    assert await receiving == Wait("loading bee")
+    await asyncio.gather(waiting, return_exceptions=True)
