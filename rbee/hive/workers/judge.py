@@ -20,8 +20,8 @@ NAMESPACE, CREDENTIALS, EXEC = 226, 243, 203
 RESTART_DELAY = 2
 """RestartSec= of the unit; the launcher waits for the rest of delay_of()."""
 
-DOUBLINGS = 5
-"""How often the delay doubles; the unit's StartLimitBurst= gives up before."""
+DOUBLINGS = 3
+"""How often the delay doubles: to 16 s, of which the launcher waits for less than its WAIT_MAX."""
 
 
 class Verdict(NamedTuple):
@@ -52,13 +52,14 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
         return Verdict("stopping", pid=unit.main_pid or None) if unit.result == "success" else None
     if unit.active == "failed":
         end = end_of(unit, start, scope, last_end)
-        reason = f"given up after several starts: {end}" if unit.restarts else end
+        is_limit = unit.result == "start-limit-hit"
+        reason = f"given up after several starts: {end}" if unit.restarts or is_limit else end
         return Verdict("failed", reason, is_file_missing=unit.exit_status == NAMESPACE)
     return Verdict("stopped")
 
 
 def delay_of(restarts: int) -> int:
-    """Return the seconds between an end and the next start, with so many restarts before: 2, 4, 8, ..."""
+    """Return the seconds between an end and the next start, with so many restarts before: 2, 4, 8, 16."""
     return RESTART_DELAY << min(restarts, DOUBLINGS)
 
 

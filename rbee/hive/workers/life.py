@@ -36,6 +36,9 @@ log = logging.getLogger("rbee")
 RETRY_INTERVAL = 1.0
 """Seconds until systemd is asked again after an error."""
 
+STEADY = 1800.0
+"""Seconds after which earlier ends of the engine count no more; StartLimitIntervalSec= of its unit."""
+
 GIB = 2**30
 
 
@@ -61,6 +64,10 @@ class Life:
         self._running: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._has_been_ready = False
+        self._ready_at: float | None = None
+        self._restarts_before = 0
+        """How often systemd had restarted the unit before it was ready for STEADY seconds."""
 
     # Follow
 
@@ -99,11 +106,17 @@ class Life:
         starting = self._starting
         is_asked = starting is None or starting.done()
         state = await self._parts.units.state(self.unit)
+        if self._ready_at is not None and not state.is_active:
+            if time.monotonic() - self._ready_at >= STEADY:
+                self._restarts_before = state.restarts
+            self._ready_at = None
+        state = state._replace(restarts=max(0, state.restarts - self._restarts_before))
         verdict = judge(state, self.worker.start, self.worker.last_end, self._parts.scope)
         if verdict is not None and verdict.state == "stopped":
             if not is_asked:
                 return  # systemd has not started it yet
-            verdict = _refused(starting) or verdict
+            if not self._has_been_ready:  # what was ready has been started, if not at the first attempt
+                verdict = _refused(starting) or verdict
         if verdict is not None:
             await self._take(state, verdict)
 
@@ -130,6 +143,7 @@ class Life:
 
     async def _is_ready(self) -> None:
         worker = self.worker
+        self._has_been_ready, self._ready_at = True, time.monotonic()
         seconds = shown_span(time.monotonic() - worker.began)
         self._narrate(WORKER_READY, f"{self._name} is ready in {seconds}")
         worker.job_id = None  # what happens from now on is not part of the job of its start

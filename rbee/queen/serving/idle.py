@@ -10,12 +10,23 @@ from rbee.queen.serving.workers import KnownWorkers, Worker
 
 
 class IdleTimer:
-    """Calls `stop` with each worker that has had no lease for the idle_s of its model."""
+    """Calls `stop` with each worker that has had no lease for the idle_s of its model.
 
-    def __init__(self, known: KnownWorkers, models: Models, stop: Callable[[Worker], None]) -> None:
+    One that runs otherwise than its model is served now is due without a lease, pinned or not. `is_lost` is
+    whether the worker's hive is offline: then nobody can stop it.
+    """
+
+    def __init__(
+        self,
+        known: KnownWorkers,
+        models: Models,
+        stop: Callable[[Worker], None],
+        is_lost: Callable[[Worker], bool],
+    ) -> None:
         self._known = known
         self._models = models
         self._stop = stop
+        self._is_lost = is_lost
         self._timer: asyncio.TimerHandle | None = None
 
     def look(self) -> None:
@@ -42,8 +53,9 @@ class IdleTimer:
         """Yield the idle workers, and the loop's time at which each is to be stopped."""
         for worker in self._known.all():
             model = self._models.find(worker.seen.model)
-            if not worker.is_ready or worker.leases or model is None:
+            if not worker.is_ready or worker.leases or model is None or self._is_lost(worker):
                 continue
-            if model.row.is_served and not model.row.is_pinned:
-                due = max(worker.last_used + model.row.idle_s, worker.keep_until, worker.settles_at)
-                yield worker, due
+            row, is_outdated = model.row, worker.is_outdated(model.row)
+            if row.is_served and (is_outdated or not row.is_pinned):
+                idle_s = 0 if is_outdated else row.idle_s
+                yield worker, max(worker.last_used + idle_s, worker.keep_until, worker.settles_at)

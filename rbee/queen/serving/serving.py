@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rbee.errors import NotServed, RbeeError
@@ -18,6 +19,7 @@ from rbee.narration import (
     Narrator,
 )
 from rbee.queen.changes import Changes
+from rbee.queen.hives.hives import Hives
 from rbee.queen.jobs import Job
 from rbee.queen.serving.failures import Failures
 from rbee.queen.serving.follow import Follower
@@ -48,7 +50,7 @@ class Serving:
         self._parts = parts
         self.failures = Failures(parts.clocks)
         self.known = KnownWorkers(parts.clocks, Changes(self._look))
-        self.idle = IdleTimer(self.known, models, self._begin_idle_stop)
+        self.idle = IdleTimer(self.known, models, self._begin_idle_stop, partial(_is_lost, hives))
         self.snapshots = Snapshots(hives, self.known, models)
         self.stopper = Stopper(hives, self.known, models)
         self.refresher = Refresher(hives, self.known, parts.tasks, self._review)
@@ -151,9 +153,10 @@ class Serving:
         model = self._parts.models.find(worker.seen.model)
         if worker.in_flight or not worker.is_ready or model is None:
             return
-        span = shown_span(model.row.idle_s)
-        text = f"{worker.seen.model} had no request for {span}: stopping {worker.id}"
-        await self._stop(worker, WORKER_IDLE, text)
+        why = f"had no request for {shown_span(model.row.idle_s)}"
+        if worker.is_outdated(model.row):
+            why = "is served with another context or engine now"
+        await self._stop(worker, WORKER_IDLE, f"{worker.seen.model} {why}: stopping {worker.id}")
 
     async def _stop(self, worker: Worker, event: Event, text: str) -> None:
         """Stop a worker that nobody waits for; a failure is logged, and it is tried again later."""
@@ -192,12 +195,13 @@ class Serving:
     async def stop_model(self, name: str, story: Narrator) -> int:
         """Stop all workers of a model that is not served any more, after cutting their leases.
 
-        Returns how many there were. Raises the first RbeeError, after all have been tried.
+        Returns how many there were, without those of a hive that is offline. Raises the first RbeeError,
+        after all have been tried.
         """
         hint = self._parts.scope.rbeectl(f"serve {name}")
         await self.starter.withdraw(name, NotServed(f"the model {name} is not served any more", hint=hint))
         self.failures.forget(name)
-        workers = self.known.of_model(name)
+        workers = [one for one in self.known.of_model(name) if not _is_lost(self._parts.hives, one)]
         stops = (
             self.stopper.stop(worker, story, WORKER_REMOVED, f"stopping {worker.id}") for worker in workers
         )
@@ -226,3 +230,9 @@ class Serving:
         self.leases.abandon()
         await self.starter.end()
         await self.stopper.end()
+
+
+def _is_lost(hives: Hives, worker: Worker) -> bool:
+    """Is a worker's hive offline? Then it has ended, or is looked at when the hive is back (_review)."""
+    hive = hives.find(worker.hive_id)
+    return hive is None or hive.standing.life.state == "offline"

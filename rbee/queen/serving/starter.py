@@ -246,7 +246,7 @@ class Starter:
             if victim is not None:
                 self._metrics.worker_evicted()
                 gives_way = f"{text}: stopping {victim.id}"
-                stops.append(self._stopper.stop(victim, start.story, WORKER_GIVES_WAY, gives_way))
+                stops.append(self._stopper.begin(victim, start.story, WORKER_GIVES_WAY, gives_way))
         start.show(text)
         await asyncio.gather(*stops)
 

@@ -35,12 +35,16 @@ class Stopper:
 
         `text` is narrated first. The stop continues if the caller is cancelled. Raises RbeeError.
         """
+        await self.begin(worker, story, event, text)
+
+    def begin(self, worker: Worker, story: Narrator, event: Event, text: str) -> asyncio.Future[None]:
+        """As stop(), but return what is to be awaited: from now on the worker takes no request."""
         if worker.ending is None:
             story.narrate(event, text, hive=worker.hive_id, worker=worker.id, model=worker.seen.model)
             worker.ending = asyncio.get_running_loop().create_task(self._stop(worker))
             worker.ending.add_done_callback(_retrieve)
             self._known.changes.announce()
-        await asyncio.shield(worker.ending)
+        return asyncio.shield(worker.ending)
 
     async def _stop(self, worker: Worker) -> None:
         try:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rbee.errors import RbeeError, WorkerFailed
 from rbee.queen.changes import Changes
 from rbee.queen.hives.liveness import Clocks
+from rbee.queen.serving.need import context_of
 from rbee.scope import worker_stem
 from rbee.wire.workers import HiveWorker, WorkerState, WorkerView
+
+if TYPE_CHECKING:
+    from rbee.queen.store.models import ModelRow
 
 SETTLING = 5.0
 """Seconds for which a worker of a previous queen counts as in use: the gateway resumes its leases by then."""
@@ -65,6 +69,10 @@ class Worker:
     def is_ready(self) -> bool:
         """Does it take requests?"""
         return self.seen.state in ("ready", "busy") and self.ending is None
+
+    def is_outdated(self, row: ModelRow) -> bool:
+        """Is its model served with another context or engine by now?"""
+        return self.seen.context != context_of(row) or row.engine not in (None, self.seen.engine)
 
     @property
     def in_flight(self) -> int:

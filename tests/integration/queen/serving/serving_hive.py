@@ -342,6 +342,7 @@ class Played:
     hive: ServingHive
     tape: Tape
     path: Path
+    systemd: PlayedSystemd
 
     @property
     def serving(self) -> Serving:
@@ -373,6 +374,11 @@ class Played:
             )
         )
 
+    async def hive_stops(self) -> None:
+        """Its unit is stopped by hand, and it is offline."""
+        await self.systemd.stop_by_hand(HIVE_UNIT)
+        await until(lambda: self.queen.hives.hive("localhost").standing.life.state == "offline")
+
     async def model(self, name: str, **fields: Any) -> None:
         await self.queen.library.models.put(ROW._replace(name=name, **fields), None)
 
@@ -396,7 +402,7 @@ async def a_queen(
             hive.queen = queen
             queen._admission = Everyone()
             queen.hives.begin()
-            played = Played(queen, hive, tape, folder / "queen.sock")
+            played = Played(queen, hive, tape, folder / "queen.sock", systemd)
             if queen.library.models.find("bee") is None:
                 await played.model("bee")
             if with_hive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +67,33 @@ async def test_a_worker_that_could_not_be_stopped_is_tried_again_later(tmp_path:
 
         (worker,) = played.serving.known.all()
         assert worker.keep_until > asyncio.get_running_loop().time() + 20
+
+
+@pytest.mark.parametrize("changed", [{"context": 1024}, {"engine": "vllm"}])
+async def test_one_that_runs_otherwise_than_its_model_is_served_is_stopped_once_it_is_free(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.model("bee", is_pinned=True)
+        async with played.client() as client:
+            await client.granted()
+            client.connection.take().close()
+            await played.model("bee", is_pinned=True, **changed)
+            played.queen.library.models.when_served("bee")
+            assert played.states() == ["busy"]
+        await until(lambda: played.states() == ["asleep"])
+
+        assert played.story("worker-idle") == [
+            "bee is served with another context or engine now: stopping bee-1"
+        ]
+
+
+async def test_what_the_model_is_served_with_is_no_reason_to_stop_it(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        await played.model("bee", context=2048, engine="llama-server")
+        played.queen.library.models.when_served("bee")
+        await asyncio.sleep(0.2)
+
+        assert (played.states(), played.hive.stops) == (["ready"], [])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rbee.narration import WORKER_REMOVED
+from tests.integration.queen.hives.local_hive import told
 from tests.integration.queen.serving.serving_hive import a_queen
 from tests.unit.wait import until
 
@@ -57,3 +58,27 @@ async def test_what_it_used_is_learned_at_its_end(tmp_path: Path) -> None:
         await played.serving.stopper.stop(worker, played.tape, WORKER_REMOVED, "stop")
 
         assert played.queen.library.models.learned("bee", 2048, "ram") == 2**30
+
+
+async def test_a_worker_takes_no_request_from_the_decision_to_stop_it_on(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        (worker,) = played.serving.known.all()
+        stopping = played.serving.stopper.begin(worker, played.tape, WORKER_REMOVED, "stop")
+        assert not worker.is_ready  # before anything is awaited
+        await stopping
+
+
+async def test_a_worker_of_a_hive_that_is_offline_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+        await played.hive_stops()
+        await played.model("bee", idle_s=0)
+        played.queen.library.models.when_served("bee")
+        await told(played.serving.unserve("bee", {}))
+
+        assert played.hive.stops == []
+        assert played.story("worker-idle") == []
+        assert played.story("unserve-failed") == []

@@ -152,3 +152,37 @@ async def test_a_systemd_that_is_silent_is_asked_again(
         await until(lambda: bool(hive.units.asked))
         hive.units.becomes(UNIT, READY)
         await in_state(worker, "ready")
+
+
+async def test_the_refusal_of_a_first_start_is_not_the_reason_of_a_later_end(tmp_path: Path) -> None:
+    async with Hive(tmp_path) as hive:
+        hive.units.refusal = UnitFailed("the first start failed")
+        hive.units.states[UNIT] = LOADING  # systemd starts it again
+        worker = await hive.workers.start(START)
+        await until(lambda: worker.state == "loading" and bool(hive.units.asked))
+        hive.units.becomes(UNIT, READY._replace(restarts=1))
+        await in_state(worker, "ready")
+        hive.units.becomes(UNIT, INACTIVE)
+        await in_state(worker, "stopped", "failed")
+
+    assert (worker.state, worker.reason) == ("stopped", "its unit ended, and not on the hive's request")
+
+
+async def test_ends_before_a_long_good_time_do_not_lengthen_the_delay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Hive(tmp_path) as hive:
+        worker = await hive.workers.start(START)
+        await until(lambda: bool(hive.units.asked))
+        hive.units.becomes(UNIT, READY._replace(restarts=2))
+        await in_state(worker, "ready")
+        hive.units.becomes(UNIT, AGAIN._replace(restarts=2))
+        await in_state(worker, "loading")
+        assert worker.reason.endswith("; it is started again in 8 s")
+        hive.units.becomes(UNIT, READY._replace(restarts=3))
+        await in_state(worker, "ready")
+        monkeypatch.setattr("rbee.hive.workers.life.STEADY", 0.0)
+        hive.units.becomes(UNIT, AGAIN._replace(restarts=3))
+        await in_state(worker, "loading")
+        assert worker.reason.endswith("; it is started again in 2 s")
+        assert (hive.folder / "bee-1/wait").read_bytes() == waiting(0)
