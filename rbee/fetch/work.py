@@ -60,6 +60,8 @@ class Works(NamedTuple):
         store = self.store
         with _explained(store.folder):
             make_folder(store.fetches)
+            if (done := self._done(fetch)) is not None:
+                return done
             store.result(fetch.id).unlink(missing_ok=True)
             part = Part(store, fetch.id, fetch.url, boot_id=self.boot_id)
             try:
@@ -72,6 +74,14 @@ class Works(NamedTuple):
                 raise
             write_whole(store.result(fetch.id), small(result), mode=0o644)
         return result
+
+    def _done(self, fetch: Fetch) -> FetchResult | None:
+        """Return the result if the fetch has ended well, and nobody has noted that, as the hive was down."""
+        result = self.store.read_result(fetch.id)
+        if result is None or result.state != "done" or result.sha256 is None:
+            return None
+        is_wanted = fetch.sha256 in (None, result.sha256)
+        return result if is_wanted and self._whole(result.sha256) is not None else None
 
     def _fetched(self, fetch: Fetch, part: Part) -> FetchResult:
         there = None if fetch.sha256 is None else self._whole(fetch.sha256)

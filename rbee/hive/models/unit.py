@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from rbee.errors import RbeeError, Stopping
 from rbee.files import write_whole
 from rbee.modelfile.store import StoreRequest, read_small, small
 from rbee.scope import Scope, fetch_unit
 from rbee.systemd.control import Verb
 from rbee.systemd.unit import UnitState
+
+log = logging.getLogger("rbee")
+
+RETRY_INTERVAL = 1.0
+"""Seconds until a unit is asked for again that systemd has not told about."""
 
 READ_AGAIN = 60.0
 """Seconds after which a unit's state is read even without a signal."""
@@ -101,10 +108,17 @@ class FetchUnits:
         changed = self._listen(unit)
         while True:
             changed.clear()
-            state = await self._units.state(unit)
-            heard(state)
-            if state.is_stopped and not await self._units.has_job(unit):
-                return await self._units.state(unit)
+            try:
+                state = await self._units.state(unit)
+                heard(state)
+                if state.is_stopped and not await self._units.has_job(unit):
+                    return await self._units.state(unit)
+            except Stopping:
+                raise
+            except RbeeError as error:  # the unit goes on
+                log.warning("%s cannot be followed, retrying: %s", unit, error)
+                await asyncio.sleep(RETRY_INTERVAL)
+                continue
             try:
                 async with asyncio.timeout(READ_AGAIN):
                     await changed.wait()

@@ -182,7 +182,7 @@ class Following:
         except RbeeError as error:
             if error.status != 404:
                 raise
-            self._fetch = fetch_again(self._model)
+            self._fetch = self._fetch or fetch_again(self._model)
             if self._fetch is None:
                 raise FetchFailed(
                     f"hive {hive.id} has lost the fetch, and the queen does not keep the secrets of its URL",

@@ -36,7 +36,7 @@ def fetch(works: Works, path: Path, fetch_id: str = "a") -> str:
 def test_a_file_of_this_machine_is_copied(works: Works, tmp_path: Path) -> None:
     for name, content in (("a b.gguf", gguf()), ("b.bin", safetensors())):
         (tmp_path / name).write_bytes(content)
-        path = works.store.file(fetch(works, tmp_path / name))
+        path = works.store.file(fetch(works, tmp_path / name, name[0]))
         assert path is not None
         assert path.read_bytes() == content
         assert path.suffix == (".gguf" if content == gguf() else ".safetensors")
@@ -121,3 +121,25 @@ def test_an_unforeseen_error_keeps_what_has_arrived(works: Works) -> None:
     with pytest.raises(ZeroDivisionError):
         works.fetch(Fetch("a", "bee", "https://example.org/x"))
     assert works.store.read_result("a") is None
+
+
+def test_a_fetch_that_has_ended_well_is_not_done_again(works: Works, tmp_path: Path) -> None:
+    """Its hive may have been down when it ended, and asks for it once more."""
+    path = tmp_path / "a"
+    path.write_bytes(gguf())
+    sha256 = fetch(works, path)
+    path.unlink()  # as a URL that has expired
+
+    again = works.fetch(Fetch("a", "bee", path.as_uri()))
+    assert (again.state, again.sha256) == ("done", sha256)
+    with pytest.raises(NotThere):
+        works.fetch(Fetch("a", "bee", path.as_uri(), sha256="0" * 64))
+
+
+def test_a_fetch_whose_file_has_gone_is_done_again(works: Works, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(gguf())
+    kept = works.store.file(fetch(works, tmp_path / "a"))
+    assert kept is not None
+    kept.unlink()
+
+    assert works.store.file(fetch(works, tmp_path / "a")) == kept

@@ -80,6 +80,22 @@ async def test_a_hive_that_is_removed_fails_it(queen: Played) -> None:
     assert queen.row().state == "failed"
 
 
+async def test_a_url_that_was_just_typed_is_used_where_the_hive_has_lost_the_fetch(queen: Played) -> None:
+    with_secret = AddModel("bee", url=f"{URL}?token=secret")
+    job = queen.library.work.add(with_secret, ACTOR)
+    fetch_id = await queen.fetching()
+    # The hive has lost it; before it answers so, the same is typed again.
+    queen.library.work._followings["bee"].ask_again(queen.hive.taken[0])
+    async with queen.hive._news:
+        del queen.hive.fetches[fetch_id]
+        queen.hive._news.notify_all()
+    await until(lambda: queen.hive.count("fetch") == 2)
+    await queen.hive.ends(fetch_id)
+
+    assert (await story(job))[-1][0] == "done"
+    assert [fetch.url for fetch in queen.hive.taken] == [with_secret.url] * 2
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.errors import UnitFailed
+from rbee.errors import Stopping, TimedOut, UnitFailed
 from rbee.hive.models.unit import FetchUnits
 from rbee.modelfile.store import StoreRequest
 from rbee.systemd.unit import UnitState
@@ -96,3 +96,42 @@ async def test_a_refusal_is_passed_on(units: FetchUnits, played: Played) -> None
 
     with pytest.raises(UnitFailed):
         await units.run("one")
+
+
+async def test_a_unit_of_which_systemd_tells_nothing_for_a_moment_is_followed_on(
+    units: FetchUnits, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.hive.models.unit.RETRY_INTERVAL", 0.01)
+    await units.write("one", REQUEST)
+    played.hangs = True
+    ending = asyncio.ensure_future(units.run("one"))
+    await until(lambda: played.states[UNIT] == RUNNING)
+    answers, asked = played.state, []
+
+    async def silent(unit: str) -> UnitState:
+        asked.append(unit)
+        if len(asked) <= 2:
+            raise TimedOut("systemd is silent")
+        return await answers(unit)
+
+    monkeypatch.setattr(played, "state", silent)
+    await played.end(UNIT)
+    assert await ending == INACTIVE
+    assert len(asked) > 2
+
+
+async def test_a_hive_that_stops_follows_it_no_more(
+    units: FetchUnits, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await units.write("one", REQUEST)
+    played.hangs = True
+    ending = asyncio.ensure_future(units.run("one"))
+    await until(lambda: played.states[UNIT] == RUNNING)
+
+    async def stopping(unit: str) -> UnitState:
+        raise Stopping("the hive is being stopped")
+
+    monkeypatch.setattr(played, "state", stopping)
+    await played.end(UNIT)
+    with pytest.raises(Stopping):
+        await ending
