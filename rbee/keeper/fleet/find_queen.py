@@ -11,6 +11,7 @@ from rbee.keeper.fleet.address import addresses_of, is_plain, joined, parse_addr
 from rbee.keeper.fleet.reach import CA_REQUEST, PEM
 from rbee.keeper.fleet.shell import CHUNK, Pipes
 from rbee.keeper.fleet.ssh import Ssh
+from rbee.text import shown_span
 
 if TYPE_CHECKING:
     from rbee.wire.fleet import Tcp
@@ -64,16 +65,16 @@ def find_queen(ssh: Ssh, tcp: Tcp, queen: str | None) -> tuple[str, int]:
 def try_from_there(ssh: Ssh, host: str, port: int, tcp: Tcp) -> str:
     """Why the queen with these keys does not answer at an address, tried from there; '' if it does."""
     bash = f"timeout {HANG_UP} bash -c '{TUNNEL}' {host} {port}"
+    timeout = ssh.left(REACH_TIMEOUT)
     pipes = ssh.pipes(f"env LC_ALL=C {bash}")
     try:
-        timeout = ssh.left(REACH_TIMEOUT)
         if not pipes.exchange(b"", lambda: f"\n{MARK}\n".encode() in pipes.out, timeout):
             return _why_not(ssh, host, pipes.err.decode(errors="replace").strip().splitlines())
         del pipes.out[: pipes.out.index(MARK.encode()) + len(MARK) + 1]
         if tls.fingerprint(_ca_of(pipes, timeout)) == tcp.fingerprint:
             return ""
     except TimedOut:
-        return f"no answer within {REACH_TIMEOUT:g} s"
+        return f"no answer within {shown_span(timeout)}"
     except (ssl.SSLError, BadInput, Unreachable):
         pass
     finally:

@@ -23,6 +23,9 @@ LOCK_TIMEOUT = 60
 LOCKED = re.compile(r"Could not get lock \S+(?: It is held by process ([0-9]+)(?: \((\S+?)\))?)?")
 """In apt's error message, with LC_ALL=C."""
 
+UNSATISFIED = re.compile(r"dependencies|held broken packages")
+"""The same of a package whose dependencies are not to be had, of apt 2.6 and 3.0."""
+
 
 def find_packages(package: Path, scope: Scope) -> list[Path]:
     """The packages to install: of a folder, those of a hive and rbeectl's if present; or the one file.
@@ -100,7 +103,7 @@ def _apt_get(ssh: Ssh, paths: list[str], *, lock_timeout: int) -> None:
 def _failed(ssh: Ssh, paths: list[str], error: CommandFailed) -> RbeeError:
     if LOCKED.search(error.reason):
         cure = f"When that has ended: {ssh.typed}"
-    elif not paths[1:]:
+    elif not paths[1:] and UNSATISFIED.search(error.reason):
         cure = f"With the package python3-rbee in the folder, too: {ssh.typed.installing()}"
     else:
         cure = f"ssh -t {ssh.target} sudo apt --fix-broken install; then {ssh.typed}"

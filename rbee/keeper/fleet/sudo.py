@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from rbee.errors import NotPermitted, RbeeError, TimedOut
 from rbee.keeper.fleet.shell import Shell, reason
 from rbee.keeper.fleet.typed import Typed
-from rbee.text import printable
+from rbee.text import printable, shown_span
 
 SUDO_TIMEOUT = 90.0
 """Seconds: sudo may wait for a directory, or for a name server that does not answer."""
@@ -74,12 +74,13 @@ def _answer(ssh: Login, shell: Shell) -> None:
         def is_done(asked: int = asked) -> bool:
             return shell.is_ready or err.count(PROMPT.encode()) > asked
 
+        timeout = ssh.left(SUDO_TIMEOUT)
         try:
-            is_alive = shell.pipes.exchange(password, is_done, ssh.left(SUDO_TIMEOUT))
+            is_alive = shell.pipes.exchange(password, is_done, timeout)
         except TimedOut as error:
             said = _last_message(shell)
             raise TimedOut(
-                f"sudo on {ssh.host} neither asked for a password nor ran within {SUDO_TIMEOUT:g} s"
+                f"sudo on {ssh.host} neither asked for a password nor ran within {shown_span(timeout)}"
                 + (f": {said}" if said else ""),
                 hint=f"ssh -t {ssh.target} sudo true",
             ) from error

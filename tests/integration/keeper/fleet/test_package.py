@@ -62,6 +62,18 @@ def test_a_hive_s_package_alone_that_apt_refuses_wants_the_other(
     assert "try: With the package python3-rbee in the folder, too: rbeectl add-hive " in ran.err
 
 
+def test_another_failure_of_apt_with_a_hive_s_package_alone_wants_nothing_else(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
+) -> None:
+    remote.play(fails="*apt-get*", says="E: Sub-process /usr/bin/dpkg returned an error code (1)", status=100)
+    path = packages / "rbee-hive_0.4.0_all.deb"
+    ran = failing(rbeectl, with_queen, Queen(), remote, "--install", str(path))
+
+    assert ran.code == 1
+    assert "python3-rbee" not in ran.err
+    assert "try: ssh -t gpu1 sudo apt --fix-broken install; then rbeectl add-hive " in ran.err
+
+
 def test_a_package_that_is_not_there_is_named_before_anything_is_copied(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, remote: RemoteMachine, packages: Path
 ) -> None:
