@@ -77,9 +77,11 @@ class Link:
 
         return httpcore
 
-    def prepare(self) -> None:
-        """Have ready what the first request needs."""
-        _ = self._pool
+    async def prepare(self) -> None:
+        """Import what the first request needs: httpcore, and what anyio has for its locks (rbee.later)."""
+        import anyio
+
+        _ = self._pool, anyio.Lock()
 
     @cached_property
     def _pool(self) -> Any:

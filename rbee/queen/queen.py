@@ -265,8 +265,7 @@ class Queen:
                 closed = f"no hive on another machine can reach the queen: {TCP_SOCKET_UNIT} is closed"
                 self.narrator.narrate(TCP_CLOSED, f"{closed}; it is retried until its port is free")
             self.hives.begin()
-            for link in self._links:
-                asyncio.get_running_loop().call_later(PREPARE_AFTER, link.prepare)
+            self._tasks.begin(self._prepare())
             if remote is not None:
                 self._tasks.begin(access.keep_keys())
             started()
@@ -286,6 +285,11 @@ class Queen:
         )
         if self._failure is not None:
             raise self._failure
+
+    async def _prepare(self) -> None:
+        await asyncio.sleep(PREPARE_AFTER)
+        for link in self._links:
+            await link.prepare()
 
     async def _remote(self) -> Remote | None:
         """Return what is served over TCP, if anything is."""

@@ -9,6 +9,8 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -783,3 +785,40 @@ async def test_who_is_cancelled_while_it_connects_ends_though_the_library_calls_
     with pytest.raises(asyncio.CancelledError):
         await dialling
     assert dialling.cancelled()
+
+
+FIRST_REQUEST = """
+import asyncio, sys
+from pathlib import Path
+from rbee.later import UNUSED_BY_DAEMONS, put_off
+put_off(UNUSED_BY_DAEMONS)
+from rbee.client.link import Link
+from rbee.wire.routes import HiveRoutes
+
+async def answer(reader, writer):
+    await reader.readuntil(b"\\r\\n\\r\\n")
+    writer.write(b"HTTP/1.1 404 Not Found\\r\\ncontent-length: 0\\r\\n\\r\\n")
+
+async def main():
+    async with await asyncio.start_unix_server(answer, sys.argv[1]):
+        link = Link(Path(sys.argv[1]), timeout=5)
+        await link.prepare()
+        ready = set(sys.modules)
+        try:
+            await link.ask(HiveRoutes.DEVICES)
+        except Exception as error:
+            print(type(error).__name__)
+        await link.close()
+        new = {name.partition(".")[0] for name in set(sys.modules) - ready}
+        print(*sorted(new & {"anyio", "h11", "httpcore", "sniffio"}))
+
+asyncio.run(main())
+"""
+
+
+def test_after_prepare_the_first_request_imports_nothing_of_the_libraries(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_REQUEST, str(tmp_path / "hive.sock")],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n") == ["Unreachable", "", ""]
