@@ -33,7 +33,8 @@ def wake(session: Session) -> None:
 def sleep(session: Session) -> None:
     """Stop the queen and this machine's hive, and leave their sockets listening.
 
-    The next client that connects wakes the queen. Workers and the gateway keep running.
+    The next client that connects wakes the queen. The gateway keeps running, and so do
+    workers for two minutes.
     """
     with session.work() as work:
         put_to_sleep(work, waits=session.waits)

@@ -29,6 +29,8 @@ from rbee.wire.catalog import Audit
 from rbee.wire.devices import Devices
 from rbee.wire.fleet import CreateToken, Join
 from rbee.wire.hives import Label, SetCordon, SetLabels
+from rbee.wire.keys import KEYS_MAX, CreateKey
+from rbee.wire.models import MODELS_MAX, Serve
 from rbee.wire.types import Limit
 
 PAGES = Path(__file__).parents[3] / "packaging/man"
@@ -114,6 +116,10 @@ def test_the_manual_has_each_limit_with_its_refusal() -> None:
         "tokens": (f"{TOKENS_MAX}", many),
         "life of a token": (days, bad),
         "uses of a token": (f"{limit_of(token, 'uses')}", bad),
+        "models": (f"{MODELS_MAX}", many),
+        "tokens of a model's context": (f"{limit_of(Serve, 'context')}", bad),
+        "keys of clients that can be used": (f"{KEYS_MAX}", many),
+        "models of a key": (f"{limit_of(CreateKey, 'models')}", bad),
         "labels of a hive": (f"{label}", bad),
         "characters of a label key or value": (f"{key}", bad),
         "characters of the reason of a cordon": (f"{cordon}", bad),
