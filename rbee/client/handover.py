@@ -16,11 +16,10 @@ from pathlib import Path
 import httptools
 
 from rbee.client.answers import ANSWER_LIMIT, cannot_connect, refusal
-from rbee.errors import BadInput, Disconnected, TimedOut, Unreachable, from_problem
+from rbee.errors import BadInput, Disconnected, TimedOut, Unreachable
 from rbee.scope import SYSTEM, Scope
 from rbee.text import shown_span
-from rbee.wire.leases import CONNECT_PROTOCOL, LINE_MAX, Frame, Refused, decode_frame, encode_frame
-from rbee.wire.routes import HiveRoutes
+from rbee.wire.leases import LINE_MAX, Frame, decode_frame, encode_frame
 
 READ_SIZE = 16 * 1024
 """Bytes that are read at once."""
@@ -33,45 +32,39 @@ _DESCRIPTORS = 8
 async def handover(
     path: Path, target: str, protocol: str, *, timeout: float = 10.0, scope: Scope = SYSTEM
 ) -> AsyncIterator[Handover]:
-    """Yield the connection that `GET target` with `Upgrade: protocol` at a Unix socket has become.
+    """Yield the connection of open_handover(), and close it at the end of the context."""
+    connection = await open_handover(path, target, protocol, timeout=timeout, scope=scope)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def open_handover(
+    path: Path, target: str, protocol: str, *, timeout: float = 10.0, scope: Scope = SYSTEM
+) -> Handover:
+    """Return the connection that `GET target` with `Upgrade: protocol` at a Unix socket has become.
 
     `timeout` in seconds bounds the time until the 101. Raises the other side's refusal, NotRunning,
-    NotPermitted, TimedOut or Unreachable. The connection is closed at the end of the context.
+    NotPermitted, TimedOut or Unreachable. The caller closes the connection.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.setblocking(False)
-        connection = Handover(channel, path, scope)
-        try:
-            try:
-                async with asyncio.timeout(timeout):
-                    await asyncio.get_running_loop().sock_connect(channel, os.fspath(path))
-                    await connection.upgrade(target, protocol)
-            except TimeoutError as error:
-                raise TimedOut(f"{path} did not answer within {shown_span(timeout)}") from error
-            except OSError as error:
-                raise _failure(path, error, scope) from error
-            yield connection
-        finally:
-            connection.close()
-
-
-async def engine_connection(
-    path: Path, worker_id: str, *, timeout: float, scope: Scope = SYSTEM
-) -> socket.socket:
-    """Return a connection to a worker's engine from its hive at a Unix socket; the caller closes it.
-
-    Raises as handover(), and the hive's refusal.
-    """
-    target = HiveRoutes.CONNECT.url(worker_id=worker_id)
-    async with handover(path, target, CONNECT_PROTOCOL, timeout=timeout, scope=scope) as connection:
-        try:
-            async with asyncio.timeout(timeout):
-                frame = await connection.receive()
-        except TimeoutError as error:
-            raise TimedOut(f"{path} sent no connection within {shown_span(timeout)}") from error
-        if isinstance(frame, Refused):
-            raise from_problem(frame.problem)
-        return connection.take()
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel.setblocking(False)
+    connection = Handover(channel, path, scope)
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.get_running_loop().sock_connect(channel, os.fspath(path))
+            await connection.upgrade(target, protocol)
+    except TimeoutError as error:
+        connection.close()
+        raise TimedOut(f"{path} did not answer within {shown_span(timeout)}") from error
+    except OSError as error:
+        connection.close()
+        raise _failure(path, error, scope) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Handover:
@@ -96,6 +89,19 @@ class Handover:
         # with this number.
         _stop_reading(self._channel)
         self._channel.close()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Is the connection open, and has nothing come that was not received?"""
+        if self._received or self._descriptor is not None:
+            return False
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False  # data, or the end
 
     async def upgrade(self, target: str, protocol: str) -> None:
         """Send the request and read the answer. Raises the refusal, Unreachable, or OSError."""
@@ -230,7 +236,8 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 async def _readable(channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(channel, _wake, readable)
+    # By its number: asyncio would format a socket object for an error that nobody sees.
+    loop.add_reader(channel.fileno(), _wake, readable)
     try:
         await readable
     finally:
@@ -239,7 +246,7 @@ async def _readable(channel: socket.socket) -> None:
 
 def _stop_reading(channel: socket.socket) -> None:
     if channel.fileno() >= 0:  # not closed, which was after this
-        asyncio.get_running_loop().remove_reader(channel)
+        asyncio.get_running_loop().remove_reader(channel.fileno())
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -24,6 +24,7 @@ from rbee.wire.codec import encode
 from rbee.wire.routes import JOB_HEADER, WAIT_MAX, Answer, HiveRoutes, QueenRoutes, Route
 
 if TYPE_CHECKING:
+    from rbee.client.handovers import EngineConnections
     from rbee.wire.devices import Devices
     from rbee.wire.engines import Engines
     from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, HiveHealth
@@ -311,6 +312,7 @@ class HiveClient:
         self._local = local
         self._sample_link = sample_link or link
         self._work_links = work_links or link
+        self._engines: EngineConnections | None = None
 
     async def health(self, *, timeout: float) -> HiveHealth:
         """Return the identity of the hive, and of its queen."""
@@ -387,9 +389,16 @@ class HiveClient:
         """Return a connection to a worker's engine, which the caller closes."""
         if self._local is None:
             raise HiveFailed("this release of rbee cannot reach a worker on another machine")
-        from rbee.client.handover import engine_connection
+        if self._engines is None:
+            from rbee.client.handovers import EngineConnections
 
-        return await engine_connection(self._local, worker_id, timeout=timeout, scope=self._scope)
+            self._engines = EngineConnections(self._local, scope=self._scope)
+        return await self._engines.to(worker_id, timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connections that are its own, which are not those of the links."""
+        if self._engines is not None:
+            self._engines.close()
 
 
 class HeartbeatClient:

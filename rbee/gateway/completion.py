@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from starlette.types import Receive
@@ -16,7 +15,7 @@ from rbee.gateway.bodies import Bodies, Body, ClientGone
 from rbee.gateway.engine import Engine, EngineHead, open_engine
 from rbee.gateway.heads import answer_headers, request_head
 from rbee.gateway.keys import Keys
-from rbee.gateway.lease import Lease, NotGranted, lease
+from rbee.gateway.lease import Lease, NotGranted, QueenConnections, lease
 from rbee.gateway.metrics import CLIENT_GONE, Metrics
 from rbee.gateway.peek import peek
 from rbee.gateway.reply import Reply
@@ -39,7 +38,7 @@ class Site(NamedTuple):
     `queen_run` returns the invocation ID of the queen, None while it sleeps, without waking it.
     """
 
-    queen: Path
+    queen: QueenConnections
     scope: Scope
     hold: float
     bodies: Bodies
@@ -147,7 +146,7 @@ class Completion:
                 with site.activity.wait():
                     async with waiting:
                         held = await at_the_end.enter_async_context(
-                            lease(site.queen, site.scope, ask, waiting.note, queen_run=site.queen_run)
+                            lease(site.queen, ask, waiting.note, queen_run=site.queen_run)
                         )
             except NotGranted as refused:
                 if refused.error.status == 401:

@@ -16,6 +16,7 @@ from rbee.gateway.bodies import Bodies
 from rbee.gateway.completion import Site
 from rbee.gateway.connections import CLIENTS, ClientConnection, TlsClientConnection
 from rbee.gateway.keys import Keys
+from rbee.gateway.lease import QueenConnections
 from rbee.gateway.listeners import Listeners
 from rbee.gateway.metrics import Metrics
 from rbee.narration import GATEWAY_STARTED, GATEWAY_STOPPING, Narrator
@@ -50,7 +51,7 @@ class Gateway:
         self._queen = Link(scope.queen_socket, timeout=QUEEN_TIMEOUT, scope=scope)
         self._activity = Activity(show=notifier.status, idle=self._become_idle, idle_after=config.idle_exit)
         self._site = Site(
-            queen=scope.queen_socket,
+            queen=QueenConnections(scope.queen_socket, scope=scope),
             scope=scope,
             hold=config.hold,
             bodies=Bodies(),
@@ -70,6 +71,7 @@ class Gateway:
             yield gateway
         finally:
             gateway._activity.close()
+            gateway._site.queen.close()
             await gateway._queen.close()
 
     async def serve(self, stop_requested: asyncio.Event, *, started: Callable[[], object]) -> None:

@@ -6,14 +6,15 @@ import asyncio
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from rbee.client.handover import Handover, handover
+from rbee.client.handover import Handover
+from rbee.client.handovers import Handovers
 from rbee.errors import Disconnected, RbeeError, StillWaiting, Unreachable, from_problem
 from rbee.scope import Scope
 from rbee.text import shown_span
-from rbee.wire.leases import LEASE_PROTOCOL, Ask, Frame, Granted, Refused, Wait
+from rbee.wire.leases import LEASE_PROTOCOL, Ask, End, Frame, Granted, Refused, Wait
 from rbee.wire.routes import LeaseRoutes
 
 CONNECT_TIMEOUT = 30.0
@@ -24,6 +25,9 @@ LATE = 5.0
 
 STOPS_WITHIN = 6.0
 """Seconds within which a queen that has closed a lease stops: a little more than TimeoutStopSec=."""
+
+END_TIMEOUT = 5.0
+"""Seconds for the queen to confirm the end of a lease; its connection is kept then."""
 
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 """Seconds between two attempts to reach a queen that restarts."""
@@ -38,15 +42,60 @@ class NotGranted(Exception):
         self.retry_s = retry_s
 
 
+class QueenConnections(Handovers):
+    """The connections to the queen that hold leases; the queen counts those that are kept for none."""
+
+    def __init__(self, path: Path, *, scope: Scope) -> None:
+        super().__init__(path, LEASE_PROTOCOL, scope=scope)
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def ask(self, ask: Ask) -> Handover:
+        """Return a connection over which the queen was asked for a lease."""
+        connection = self.take() or await self.open(LeaseRoutes.LEASE.path, timeout=CONNECT_TIMEOUT)
+        try:
+            await connection.send(ask)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def end(self, connection: Handover) -> None:
+        """End the lease that a connection holds, in the background, and keep the connection."""
+        ending = asyncio.ensure_future(self._end(connection))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, connection: Handover) -> None:
+        is_confirmed = False
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                await connection.send(End())
+                # A Refused may have been on its way, and would be taken for the answer to the next Ask.
+                is_confirmed = isinstance(await connection.receive(), End)
+        except (RbeeError, TimeoutError):
+            pass  # it stops, or has closed the lease at the same time
+        finally:
+            if is_confirmed:
+                self.keep(connection)
+            else:
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connections, but for those of leases, which close their own."""
+        for ending in self._ending:
+            ending.cancel()
+        super().close()
+
+
 class Lease:
     """A worker that is held for one request, and the connection to its engine."""
 
-    def __init__(self, path: Path, scope: Scope, ask: Ask, queen_run: Callable[[], str | None]) -> None:
-        self._path = path
-        self._scope = scope
+    def __init__(self, queen: QueenConnections, ask: Ask, queen_run: Callable[[], str | None]) -> None:
+        self._queen = queen
         self._ask = ask
         self._queen_run = queen_run
-        self._queen = AsyncExitStack()
+        self._is_held = False
+        """Has this queen granted the lease, and not ended it?"""
         self._connection: Handover | None = None
         self._granted: Granted | None = None
         self._engine: socket.socket | None = None
@@ -102,9 +151,10 @@ class Lease:
             elif isinstance(frame, Granted):
                 self._engine = self._connection.take()
                 self._granted = frame
+                self._is_held = True
                 return
             else:
-                raise Unreachable("the queen sent an Ask instead of an answer")
+                raise Unreachable("the queen has not answered the Ask, but sent another frame")
 
     async def hold(self) -> RbeeError:
         """Hold the lease, and resume it with each new queen; return why a queen has ended it."""
@@ -113,8 +163,11 @@ class Lease:
             try:
                 frame = await self._connection.receive()
             except RbeeError:
+                self._is_held = False
                 frame = await self._resume()
+                self._is_held = isinstance(frame, Granted)
             if isinstance(frame, Refused):
+                self._is_held = False
                 return from_problem(frame.problem)
 
     async def _resume(self) -> Frame:
@@ -139,40 +192,42 @@ class Lease:
                 continue  # until the request ends, and this is cancelled
 
     async def _connect(self, ask: Ask) -> None:
-        await self._queen.aclose()
-        connecting = handover(
-            self._path, LeaseRoutes.LEASE.path, LEASE_PROTOCOL, timeout=CONNECT_TIMEOUT, scope=self._scope
-        )
-        self._connection = await self._queen.enter_async_context(connecting)
-        await self._connection.send(ask)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._connection = await self._queen.ask(ask)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the lease."""
         if self._engine is not None:
             self._engine.close()
-        await self._queen.aclose()
+        if self._connection is None:
+            return
+        if self._is_held:
+            self._queen.end(self._connection)
+        else:
+            self._connection.close()
 
 
 @asynccontextmanager
 async def lease(
-    path: Path,
-    scope: Scope,
+    queen: QueenConnections,
     ask: Ask,
     waited: Callable[[Wait], None],
     *,
     queen_run: Callable[[], str | None],
 ) -> AsyncIterator[Lease]:
-    """Yield the lease that the queen at `path` grants; it ends with the context.
+    """Yield the lease that the queen grants; it ends with the context.
 
     `waited` gets each Wait. `queen_run` returns the invocation ID of the queen, None while it sleeps, without
     waking it. Raises NotGranted, or RbeeError if the queen cannot be asked.
     """
-    held = Lease(path, scope, ask, queen_run)
+    held = Lease(queen, ask, queen_run)
     try:
         await held.acquire(waited)
         yield held
     finally:
-        await held.close()
+        held.close()
 
 
 def describe_wait(wait: Wait) -> str:

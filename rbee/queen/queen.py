@@ -173,7 +173,7 @@ class Queen:
         self.bus = AsyncBus(bus, site.control, lost=self._bus_is_lost)
         link, sample_link = self._links = site.link(config.detect_timeout), site.link(SAMPLE_TIMEOUT)
         self._work_links = site.work_links(config.hive_start_timeout)
-        client = site.hive_client(link, sample_link, self._work_links)
+        client = self._client = site.hive_client(link, sample_link, self._work_links)
         changes = Changes(self._hives_changed)
         narrator = Chorus(self.narrator, Stories(self.jobs), self._status)
         restraint = Restraint(narrator)
@@ -235,6 +235,7 @@ class Queen:
             at_the_end.callback(queen.catalog.close)
             for link in (*queen._links, queen._work_links):
                 at_the_end.push_async_callback(link.close)
+            at_the_end.callback(queen._client.close)
             at_the_end.push_async_callback(queen.library.end)
             at_the_end.push_async_callback(queen.serving.end)
             at_the_end.push_async_callback(queen.hives.end)

@@ -2,15 +2,19 @@
 
 The connection begins with `GET /v1/lease` and `Upgrade: rbee-lease/1`, or at a hive with
 `GET /v1/workers/{worker_id}/connect` and `Upgrade: rbee-worker/1`. After the 101 response each side sends
-JSON lines. The gateway sends one Ask, which a hive does not need. The other side answers with any number of
-Waits, and then one Refused, or one Granted together with a file descriptor (SCM_RIGHTS), which is a
-connection to the engine. A line is an object with one member, named after the frame:
+JSON lines. A line is an object with one member, named after the frame:
 {"wait": {"text": "loading bee", "percent": 40}}.
 
-The lease is held until the gateway closes the connection, or its process ends. A Refused after the Granted
-ends it: the gateway closes its connection to the engine. If the queen's end closes without a frame, the queen
-has stopped: the gateway keeps its connection to the engine, connects to the queen again, and sends an Ask
-with `resume`.
+The gateway sends an Ask. The queen answers with any number of Waits, and then one Refused, after which it
+closes the connection, or one Granted together with a file descriptor (SCM_RIGHTS), which is a connection to
+the engine. The gateway ends the lease with an End, which the queen answers with an End, and the next Ask may
+follow; or it closes the connection, as it does when its process ends. A Refused after the Granted ends the
+lease, too: the gateway closes its connection to the engine. If the queen's end closes without a frame, the
+queen has stopped: the gateway keeps its connection to the engine, connects to the queen again, and sends an
+Ask with `resume`.
+
+A hive answers the request with a Granted and a descriptor. For one more the queen sends a Connect over the
+same connection, and gets a Granted, or a Refused; one at a time.
 """
 
 from __future__ import annotations
@@ -71,9 +75,21 @@ class Refused(NamedTuple):
     retry_s: Count | None = None
 
 
-Frame = Ask | Wait | Granted | Refused
+class End(NamedTuple):
+    """The lease has ended: said by the gateway, and confirmed by the queen."""
 
-_KINDS: dict[str, type[Any]] = {"ask": Ask, "wait": Wait, "granted": Granted, "refused": Refused}
+
+class Connect(NamedTuple):
+    """A request to a hive for one more connection, to the engine of `worker`."""
+
+    worker: WorkerId
+
+
+Frame = Ask | Wait | Granted | Refused | End | Connect
+
+_KINDS: dict[str, type[Any]] = {
+    "ask": Ask, "wait": Wait, "granted": Granted, "refused": Refused, "end": End, "connect": Connect,
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 

@@ -75,7 +75,7 @@ class _Handlers:
         return workers.view(await workers.stop(_worker_id(request)))
 
     async def connect(self, request: Request) -> Response:
-        from rbee.hive.workers.connect import Handed
+        from rbee.hive.workers.connect import Handing
 
         # A connection from a queen on another machine cannot carry a descriptor.
         if "rbee.upgrade" not in request.scope:
@@ -85,7 +85,8 @@ class _Handlers:
                 field="Upgrade",
             )
         worker_id = _worker_id(request)
-        return upgrade_to(Handed(worker_id, await (await self._workers()).connect(worker_id)))
+        workers = await self._workers()
+        return upgrade_to(Handing(worker_id, await workers.connect(worker_id), workers.connect))
 
 
 def _worker_id(request: Request) -> str:

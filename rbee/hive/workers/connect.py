@@ -1,4 +1,4 @@
-"""Connects to a worker's engine, and passes the connection to the client of the hive."""
+"""Connects to workers' engines, and passes the connections to the client of the hive."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from rbee.errors import WorkerNotReady
+from rbee.errors import BadInput, RbeeError, WorkerNotReady
 from rbee.server.upgrade import Upgraded
-from rbee.wire.leases import Granted, encode_frame
+from rbee.wire.leases import LINE_MAX, Connect, Granted, Refused, decode_frame, encode_frame
 
 log = logging.getLogger("rbee")
 
@@ -49,35 +50,89 @@ def _is_connected(channel: socket.socket, path: Path) -> bool:
     return True
 
 
-class Handed(Upgraded):
-    """A connection on which a Granted is sent with a connection to an engine; then it is closed."""
+class Handing(Upgraded):
+    """A connection over which connections to engines are handed: to one worker's, and then to others'.
 
-    def __init__(self, worker_id: str, engine: socket.socket) -> None:
+    `connect` returns a connection to the engine of a worker; it is called for each Connect.
+    """
+
+    def __init__(
+        self, worker_id: str, engine: socket.socket, connect: Callable[[str], Awaitable[socket.socket]]
+    ) -> None:
         super().__init__()
-        self._line = encode_frame(Granted(worker_id, was_cold=False))
-        self._engine = engine
+        self._first: tuple[str, socket.socket] | None = (worker_id, engine)
+        self._connect = connect
+        self._received = b""
+        self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
+        assert self._first is not None
+        first, self._first = self._first, None
+        self._hand(*first)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        line, end, rest = self._received.partition(b"\n")
+        if not end and len(line) < LINE_MAX:
+            return
+        self._received = b""
         try:
-            self._send(self.transport)
-        except OSError as error:
-            log.warning("a connection to a worker could not be handed over: %s", error)
-            self.transport.abort()
+            frame = decode_frame(line)
+            if not isinstance(frame, Connect) or rest or self._connecting is not None:
+                raise BadInput("one Connect at a time is answered")
+        except BadInput as error:
+            self._refuse(error)
+            self._close()
+            return
+        self._connecting = asyncio.ensure_future(self._answer(frame.worker))
+
+    async def _answer(self, worker_id: str) -> None:
+        try:
+            engine = await self._connect(worker_id)
+        except RbeeError as error:
+            self._connecting = None
+            self._refuse(error)
+        except Exception:
+            log.exception("connecting to the worker %s failed", worker_id)
+            self._close()
         else:
+            self._connecting = None
+            self._hand(worker_id, engine)
+
+    def _refuse(self, error: RbeeError) -> None:
+        if self.transport is not None:
+            self.transport.write(encode_frame(Refused(error.to_problem())))
+
+    def _hand(self, worker_id: str, engine: socket.socket) -> None:
+        with engine:
+            if self.transport is None:
+                return
+            try:
+                _send(self.transport, encode_frame(Granted(worker_id, was_cold=False)), engine)
+            except OSError as error:
+                log.warning("a connection to a worker could not be handed over: %s", error)
+                self.transport.abort()
+
+    def _close(self) -> None:
+        if self.transport is not None:
             self.transport.close()
 
-    def _send(self, transport: asyncio.Transport) -> None:
-        if transport.get_write_buffer_size():
-            raise BlockingIOError("the other side does not read")
-        # asyncio's TransportSocket has no sendmsg(): a duplicate of its descriptor is the same connection.
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as channel:
-            descriptors = array.array("i", [self._engine.fileno()])
-            sent = channel.sendmsg([self._line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-        if sent != len(self._line):
-            raise BlockingIOError("the other side does not read")
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._engine.close()
         super().connection_lost(exc)
+        self.transport = None
+        if self._first is not None:
+            self._first[1].close()
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+
+def _send(transport: asyncio.Transport, line: bytes, engine: socket.socket) -> None:
+    if transport.get_write_buffer_size():
+        raise BlockingIOError("the other side does not read")
+    # asyncio's TransportSocket has no sendmsg(): a duplicate of its descriptor is the same connection.
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as channel:
+        descriptors = array.array("i", [engine.fileno()])
+        sent = channel.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+    if sent != len(line):
+        raise BlockingIOError("the other side does not read")

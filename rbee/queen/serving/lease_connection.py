@@ -1,4 +1,4 @@
-"""The connection by which the gateway holds a lease (rbee.wire.leases)."""
+"""The connection by which the gateway holds leases, one after the other (rbee.wire.leases)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from typing import Any
 
 from rbee.errors import BadInput, RbeeError
 from rbee.server.upgrade import SEND_TIMEOUT, Upgraded
-from rbee.wire.leases import LINE_MAX, Ask, Granted, Refused, Wait, decode_frame, encode_frame
+from rbee.wire.leases import LINE_MAX, Ask, End, Frame, Granted, Refused, Wait, decode_frame, encode_frame
 
 ASK_TIMEOUT = 10.0
-"""Seconds from the 101 to the Ask."""
+"""Seconds from the 101 to the first Ask; for the next one the gateway keeps the connection."""
 
 
 class LeaseConnection(Upgraded):
-    """One lease: from its Ask until its connection ends.
+    """One lease: from its Ask until its End, or the end of its connection; and the leases after it.
 
-    `serve` handles the Ask; `ended` is called at the end. The queen keeps a descriptor of the connection to
-    the engine, too: shutting that down ends the answer, even if the gateway keeps its own descriptor open.
+    `serve` handles an Ask; `finished` is called at an End, and `ended` with the connection. The queen keeps a
+    descriptor of the connection to the engine, too: shutting that down ends the answer, even if the gateway
+    keeps its own descriptor open.
     """
 
     def __init__(
         self,
         serve: Callable[[LeaseConnection, Ask], Coroutine[Any, Any, None]],
+        finished: Callable[[LeaseConnection], None],
         ended: Callable[[LeaseConnection], None],
     ) -> None:
         super().__init__()
         self._serve = serve
+        self._finished = finished
         self._ended = ended
         self._received = b""
         self._task: asyncio.Task[None] | None = None
@@ -39,7 +42,13 @@ class LeaseConnection(Upgraded):
         self._channel: socket.socket | None = None
         self._drained = asyncio.Event()
         self._drained.set()
+        self._is_granted = False
         self.is_over = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Is there no lease, after one that has ended?"""
+        return self._task is None and self._timer is None
 
     # From the gateway
 
@@ -50,22 +59,27 @@ class LeaseConnection(Upgraded):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if self._task is not None:
-            self.refuse(BadInput("a lease takes one Ask only"))
-            return
         line, end, rest = self._received.partition(b"\n")
-        try:
-            if not end and len(line) < LINE_MAX:
-                return
-            ask = decode_frame(line)
-            if not isinstance(ask, Ask) or rest:
-                raise BadInput("a lease must begin with one Ask")
-        except BadInput as error:
-            self.refuse(error)
+        if not end and len(line) < LINE_MAX:
             return
         self._received = b""
-        self._stop_timer()
-        self._task = asyncio.get_running_loop().create_task(self._run(ask))
+        try:
+            self._take(decode_frame(line), is_alone=not rest)
+        except BadInput as error:
+            self.refuse(error)
+
+    def _take(self, frame: Frame, *, is_alone: bool) -> None:
+        """Take a frame of the gateway's. Raises BadInput if it is not its turn."""
+        if isinstance(frame, Ask) and self._task is None and is_alone:
+            self._stop_timer()
+            self._task = asyncio.get_running_loop().create_task(self._run(frame))
+        elif isinstance(frame, End) and self._is_granted and is_alone:
+            self._is_granted, self._task = False, None
+            self._let_go()
+            self._finished(self)
+            self._write(encode_frame(End()))
+        else:
+            raise BadInput("a lease begins with one Ask, and ends with one End once it was granted")
 
     async def _run(self, ask: Ask) -> None:
         try:
@@ -104,12 +118,14 @@ class LeaseConnection(Upgraded):
             self._let_go()
             return
         line = encode_frame(granted)
+        self._is_granted = True
         if channel is None:
             self._write(line)
             return
         try:
-            async with asyncio.timeout(SEND_TIMEOUT):
-                await self._drained.wait()
+            if not self._drained.is_set():
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await self._drained.wait()
             self._write(line[self._send_descriptor(line, channel) :])
         except OSError:  # the gateway does not read, or has gone; TimeoutError is an OSError
             self._drop()

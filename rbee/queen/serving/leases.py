@@ -65,12 +65,14 @@ class Leases:
 
     def connection(self) -> LeaseConnection:
         """Return the protocol for a new lease."""
-        lease = LeaseConnection(self._serve, self._ended)
+        lease = LeaseConnection(self._serve, self._finished, self._ended)
         self._all[lease] = None
         return lease
 
     def cut(self) -> int:
         """Cut all leases, and return how many there were."""
+        for lease in [one for one in self._all if one.is_idle]:
+            lease.abandon()
         leases = list(self._all)
         for lease in leases:
             lease.cut(Stopping("rbee is being shut down"))
@@ -80,6 +82,11 @@ class Leases:
         """Close all connections and cut nothing: the gateway resumes its leases with the next queen."""
         for lease in list(self._all):
             lease.abandon()
+
+    def _finished(self, lease: LeaseConnection) -> None:
+        worker = self._all.get(lease)
+        if worker is not None:
+            self._let_go(lease, worker)
 
     def _ended(self, lease: LeaseConnection) -> None:
         worker = self._all.pop(lease, None)

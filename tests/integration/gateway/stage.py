@@ -20,7 +20,7 @@ from rbee.gateway.gateway import Gateway
 from rbee.gateway.listeners import Listeners
 from rbee.narration import Event, Narrator
 from rbee.scope import SYSTEM, Scope
-from rbee.wire.leases import Ask, Frame, Granted, Refused, Wait, decode_frame, encode_frame
+from rbee.wire.leases import Ask, End, Frame, Granted, Refused, Wait, decode_frame, encode_frame
 from tests.integration.house import Told, until
 from tests.integration.listening import listen
 
@@ -109,6 +109,8 @@ class LeaseEnd:
 
     def __init__(self, channel: socket.socket, engine: Engine) -> None:
         self.channel = channel
+        self.has_ended = False
+        """Has the gateway sent an End?"""
         self._engine = engine
 
     async def send(self, *frames: Frame) -> None:
@@ -122,10 +124,14 @@ class LeaseEnd:
             self.channel.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
     async def gone(self) -> None:
-        """Wait until the gateway has ended the lease."""
+        """Wait until the gateway has ended the lease, by an End or with the connection."""
+        line = b""
         with contextlib.suppress(OSError):
-            while await asyncio.get_running_loop().sock_recv(self.channel, 4096):
-                pass
+            while not self.has_ended and (
+                part := await asyncio.get_running_loop().sock_recv(self.channel, 4096)
+            ):
+                line += part
+                self.has_ended = line == encode_frame(End())
 
 
 async def grants(_ask: Ask, lease: LeaseEnd) -> None:
@@ -143,6 +149,8 @@ class Queen:
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     asks: list[Ask] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
+    confirms: Frame | None = field(default_factory=End)
+    """What she sends when the gateway has ended a lease; with None she closes the connection."""
     held: set[LeaseEnd] = field(default_factory=set)
     runs: list[str | None] = field(default_factory=lambda: [None])
     """What names her run, one for each question, and the last from then on."""
@@ -155,6 +163,11 @@ class Queen:
 
     def __post_init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def drop(self) -> None:
+        """End all connections."""
+        for task in self._tasks:
+            task.cancel()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -170,7 +183,7 @@ class Queen:
                     task.cancel()
                 results = await asyncio.gather(accepting, *self._tasks, return_exceptions=True)
                 for result in results:
-                    if isinstance(result, Exception):
+                    if isinstance(result, Exception):  # not a CancelledError, as of drop()
                         raise result
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -200,23 +213,28 @@ class Queen:
     async def _lease(self, channel: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(channel, SWITCHED)
-        line = b""
-        while not line.endswith(b"\n"):
-            part = await loop.sock_recv(channel, 4096)
-            if not part:
+        while True:
+            line = b""
+            while not line.endswith(b"\n"):
+                part = await loop.sock_recv(channel, 4096)
+                if not part:
+                    return
+                line += part
+            ask = decode_frame(line)
+            assert isinstance(ask, Ask)
+            self.asks.append(ask)
+            lease = LeaseEnd(channel, self.engine)
+            self.held.add(lease)
+            try:
+                with contextlib.suppress(OSError):
+                    await self.play(ask, lease)
+                await lease.gone()
+            finally:
+                self.held.discard(lease)
+            if not lease.has_ended or self.confirms is None:
                 return
-            line += part
-        ask = decode_frame(line)
-        assert isinstance(ask, Ask)
-        self.asks.append(ask)
-        lease = LeaseEnd(channel, self.engine)
-        self.held.add(lease)
-        try:
             with contextlib.suppress(OSError):
-                await self.play(ask, lease)
-            await lease.gone()
-        finally:
-            self.held.discard(lease)
+                await lease.send(self.confirms)
 
     def _open_models(self, lines: list[str]) -> bytes:
         key = next((line.split(": ")[1] for line in lines if line.lower().startswith("rbee-key:")), None)
@@ -262,6 +280,7 @@ class Stage:
     stop: asyncio.Event
     serving: asyncio.Task[None]
     scope: Scope
+    gateway: Gateway
 
 
 @asynccontextmanager
@@ -284,7 +303,7 @@ async def stage(
             serving = asyncio.ensure_future(gateway.serve(stop, started=lambda: None))
             await told.is_ready.wait()
             try:
-                yield Stage(queen, engine, scope.gateway_socket, tape, told, stop, serving, scope)
+                yield Stage(queen, engine, scope.gateway_socket, tape, told, stop, serving, scope, gateway)
             finally:
                 stop.set()
                 await serving

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from rbee.client.handovers import KEPT
 from rbee.config import GatewayConfig
 from rbee.errors import Stopping
 from rbee.gateway import lease as module
-from rbee.wire.leases import Ask, Granted, Wait
+from rbee.wire.leases import Ask, Frame, Granted, Wait
 from tests.integration.gateway.stage import (
     CHAT,
     CHUNKED,
@@ -173,5 +174,67 @@ def test_a_granted_lease_without_a_connection_is_an_error(tmp_path: Path) -> Non
         status, _, content = await ask(stage)
         assert status == 502
         assert "sent none" in error_in(content)["message"]
+
+    run(tmp_path, act)
+
+
+def leases_asked_for(stage: Stage) -> int:
+    """Connections for leases that were opened."""
+    return sum(target.startswith("GET /v1/lease ") for target in stage.queen.targets)
+
+
+def test_requests_one_after_the_other_take_one_connection_to_the_queen(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        for _ in range(5):
+            status, _, _ = await ask(stage)
+            assert status == 200
+            await until(lambda: not stage.queen.held)
+            await until(lambda: bool(stage.gateway._site.queen._kept))
+        assert len(stage.queen.asks) == 5
+        assert leases_asked_for(stage) == 1
+
+    run(tmp_path, act)
+
+
+@pytest.mark.parametrize(
+    "confirms",
+    [None, refusal(Stopping("the model bee is not served any more"))],
+    ids=["it closes", "it has refused at the same time"],
+)
+def test_a_connection_whose_end_was_not_confirmed_is_not_used_again(
+    tmp_path: Path, confirms: Frame | None
+) -> None:
+    async def act(stage: Stage) -> None:
+        stage.queen.confirms = confirms
+        for _ in range(3):
+            status, _, content = await ask(stage)
+            assert status == 200, content
+            await until(lambda: not stage.gateway._site.queen._ending)
+        assert leases_asked_for(stage) == 3
+
+    run(tmp_path, act)
+
+
+def test_a_kept_connection_of_a_queen_that_has_gone_is_not_used(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        await ask(stage)
+        kept = stage.gateway._site.queen._kept
+        await until(lambda: len(kept) == 1)
+        stage.queen.drop()
+        await until(lambda: not kept[0].is_quiet)
+        status, _, _ = await ask(stage)
+        assert status == 200
+        assert leases_asked_for(stage) == 2
+
+    run(tmp_path, act)
+
+
+def test_only_so_many_connections_are_kept(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        answers = await asyncio.gather(*(ask(stage) for _ in range(KEPT + 4)))
+        assert [status for status, _, _ in answers] == [200] * (KEPT + 4)
+        queen = stage.gateway._site.queen
+        await until(lambda: not queen._ending)
+        assert 1 <= len(queen._kept) <= KEPT
 
     run(tmp_path, act)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from rbee.client.handover import handover
-from rbee.errors import BadInput, UnknownWorker, WorkerNotReady
+from rbee.errors import BadInput, Disconnected, UnknownWorker, WorkerNotReady
 from rbee.hive.workers.api import routes
 from rbee.hive.workers.workers import SOCKET, Workers
 from rbee.scope import SYSTEM
 from rbee.server.app import build_app
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import encode
-from rbee.wire.leases import CONNECT_PROTOCOL, Granted
+from rbee.wire.leases import CONNECT_PROTOCOL, Connect, Granted, Refused
 from tests.integration.unix_http import Answer, playing, post, raw, request, served
 from tests.unit.hive.workers.played import JOB, READY, START, UNIT, Hive
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(20)
+
+Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Served(Hive):
@@ -110,3 +112,63 @@ async def test_a_connection_to_the_engine_is_handed_over(tmp_path: Path, silent_
                 pass
         plain = await hive.ask("GET", target)
         assert (plain.status, json.loads(plain.content)["field"]) == (400, "Upgrade")
+
+
+async def test_a_connection_hands_over_one_after_the_other(tmp_path: Path, silent_notifier: Notifier) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.readline())
+        await writer.drain()
+
+    async with (
+        a_ready_worker(tmp_path, silent_notifier, answer) as hive,
+        handover(hive.path, TARGET, CONNECT_PROTOCOL) as connection,
+    ):
+        for _ in range(3):
+            assert await connection.receive() == Granted("bee-1", was_cold=False)
+            reader, writer = await asyncio.open_unix_connection(sock=connection.take())
+            writer.write(b"hello\n")
+            assert await reader.read() == b"you said hello\n"
+            writer.close()
+            await connection.send(Connect("none-1"))
+            refused = await connection.receive()
+            assert isinstance(refused, Refused)
+            assert refused.problem["type"] == "urn:rbee:problem:unknown-worker"
+            await connection.send(Connect("bee-1"))
+
+
+@pytest.mark.parametrize("sent", [b'{"end": {}}\n', b"no JSON\n", b'{"connect": {"worker": "bee-1"}}\n' * 2])
+async def test_anything_but_one_connect_ends_the_connection(
+    tmp_path: Path, silent_notifier: Notifier, sent: bytes
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with (
+        a_ready_worker(tmp_path, silent_notifier, answer) as hive,
+        handover(hive.path, TARGET, CONNECT_PROTOCOL) as connection,
+    ):
+        await connection.receive()
+        connection.take().close()
+        await asyncio.get_running_loop().sock_sendall(connection._channel, sent)
+        refused = await connection.receive()
+        assert isinstance(refused, Refused)
+        assert refused.problem["status"] == 400
+        with pytest.raises(Disconnected):
+            await connection.receive()
+
+
+TARGET = "/v1/workers/bee-1/connect"
+
+
+@asynccontextmanager
+async def a_ready_worker(tmp_path: Path, notifier: Notifier, answer: Play) -> AsyncIterator[Served]:
+    """A hive whose worker bee-1 is ready, and an engine that plays `answer`."""
+    async with a_hive(tmp_path, notifier) as hive:
+        await hive.workers.start(START)
+        await until(lambda: hive.workers.find("bee-1").pid == 7)
+        hive.units.becomes(UNIT, READY)
+        await until(lambda: hive.workers.find("bee-1").state == "ready")
+        socket = hive.scope.worker_runtime / "bee-1" / SOCKET
+        socket.parent.mkdir(parents=True)
+        async with playing(socket, answer):
+            yield hive
