@@ -259,10 +259,11 @@ def _connections(
 
 def uvicorn_config(app: ASGIApp, connection: Any) -> Config:
     """Return the configuration for an app; `connection` makes the protocol of a connection."""
-    # Only options that both uvicorn 0.17 and 0.54 have.
+    # Only options that both uvicorn 0.17 and 0.54 have. 0.17 logs each message if its loggers have no level.
     return Config(
-        app, http=connection, ws="none", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
+        app, http=connection, ws="none", lifespan="off", log_config=None, log_level="warning",
+        access_log=False, proxy_headers=False, server_header=False,
+        timeout_keep_alive=int(DAEMON_IDLE_TIMEOUT),
     )  # fmt: skip
 
 
