@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ from rbee.systemd.daemon import Notifier, invocation_id, state_directory, take_s
 
 if TYPE_CHECKING:
     from rbee.wire.heartbeats import MachineEnd
+
+MACHINE_END_TIMEOUT = 1.2
+"""Seconds that systemd may take in all to tell how the machine ends, while the hive stops."""
+
+CALL_TIMEOUT = 0.4
+"""Seconds of them for the bus's greeting, and for each call."""
 
 
 async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
@@ -40,10 +47,11 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
 
 
 def _machine_end(scope: Scope) -> MachineEnd | None:
-    """Whether the machine is going down; None if it is not, or if systemd does not answer."""
+    """Whether the machine is going down; None if it is not, or if systemd does not answer in time."""
+    deadline = time.monotonic() + MACHINE_END_TIMEOUT
     try:
-        with Bus(scope) as bus:
-            return bus.machine_end()
+        with Bus(scope, timeout=CALL_TIMEOUT) as bus:
+            return bus.machine_end(last_call=deadline - CALL_TIMEOUT)
     except RbeeError:
         return None
 

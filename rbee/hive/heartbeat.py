@@ -180,8 +180,10 @@ class Heart(Narrator):
             return
         if self._queen.is_open:
             self._machine = machine()
-            await self._beat("stopping", timeout=timeout)
-            self.stop()  # run() goes on, and its next beat would take the goodbye back
+            try:
+                await self._beat("stopping", timeout=timeout)
+            finally:
+                self.stop()  # run() goes on, and its next beat would take the goodbye back
 
     async def _beat(
         self, state: Literal["starting", "ready", "stopping"], timeout: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.types import ASGIApp
 
@@ -36,8 +36,14 @@ RENEWAL_INTERVAL = 3600.0
 
 GOODBYE_TIMEOUT = 1.5
 """Seconds that the last beat may take: without it the queen reports a loss, and a machine that goes down is
-busy. Twice that, and what systemd takes to tell how the machine ends, is less than TimeoutStopSec= of the
-hive. No queen of another machine waits for the hive, so that it may be longer than to the local one."""
+busy. No queen of another machine waits for the hive, so that it may be longer than to the local one."""
+
+FAREWELL_TIMEOUT = 2.5
+"""Seconds for all of the farewell: answers in progress, the beat before, and the last one.
+
+It overruns by MACHINE_END_TIMEOUT at most, for which the event loop is blocked. With both, and GRACE for the
+requests in flight, the hive ends before TimeoutStopSec= of its unit.
+"""
 
 
 class RemoteQueen(Queen):
@@ -81,9 +87,11 @@ class RemoteQueen(Queen):
     @asynccontextmanager
     async def farewell(self, heart: Heart, find_machine_end: FindMachineEnd) -> AsyncIterator[None]:
         # Before: while the dialler holds its connection.
-        await self._offer.settle()
-        if self._membership.path.exists():  # or the queen has removed this hive
-            await heart.goodbye(find_machine_end, timeout=GOODBYE_TIMEOUT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_TIMEOUT):
+                await self._offer.settle()
+                if self._membership.path.exists():  # or the queen has removed this hive
+                    await heart.goodbye(find_machine_end, timeout=GOODBYE_TIMEOUT)
         yield
 
     async def close(self) -> None:

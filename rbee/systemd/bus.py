@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -87,8 +88,16 @@ class Bus(Connection):
         """Reload: have systemd read the unit files again, as root."""
         self.call(b"Reload", doing="reloading the unit files")
 
-    def machine_end(self) -> MachineEnd | None:
-        """How the machine ends, if systemd is stopping everything; None if it is not."""
+    def machine_end(self, *, last_call: float = math.inf) -> MachineEnd | None:
+        """How the machine ends, if systemd is stopping everything; None if it is not.
+
+        Raises TimedOut instead of a call that would begin after `last_call`, of time.monotonic().
+        """
         if self.manager_text(b"SystemState", doing="asking systemd how the machine is") != "stopping":
             return None
-        return "rebooting" if any(self.has_job(unit) for unit in REBOOTS) else "shutting-down"
+        for unit in REBOOTS:
+            if time.monotonic() > last_call:
+                raise TimedOut("systemd was too slow to tell how the machine ends", hint=self.scope.doctor)
+            if self.has_job(unit):
+                return "rebooting"
+        return "shutting-down"

@@ -64,7 +64,8 @@ class Connection:
 
     def _await_greeting(self) -> None:
         """Wait until the bus has given us a name; sd-bus itself would wait 90 s for a bus that hangs."""
-        deadline = time.monotonic() + BUS_TIMEOUT
+        seconds = min(self._timeout, BUS_TIMEOUT)
+        deadline = time.monotonic() + seconds
         with translated(f"connecting to the {self.scope.kind} bus", self.scope):
             # The first message for us is NameAcquired. The library waits here and not we on the
             # descriptor: it also knows what it has still to send, its Hello for instance.
@@ -72,7 +73,7 @@ class Connection:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimedOut(
-                        f"the {self.scope.kind} bus did not greet us within {BUS_TIMEOUT:g} s",
+                        f"the {self.scope.kind} bus did not greet us within {seconds:g} s",
                         hint=self.scope.doctor,
                     )
                 uninterrupted(partial(self._bus.wait, int(left * 1_000_000)))

@@ -137,7 +137,7 @@ class PlayedBus(PlayedUnits):
     def await_idle(self, units: object, *, timeout: float) -> None:
         pass
 
-    def machine_end(self) -> MachineEnd | None:
+    def machine_end(self, **_within: float) -> MachineEnd | None:
         return self.ending
 
     def listen_addresses(self, unit: str) -> list[tuple[str, str]]:

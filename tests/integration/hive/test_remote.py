@@ -89,3 +89,17 @@ async def test_a_queen_elsewhere_hears_the_goodbye_of_a_machine_that_is_busy_goi
             pass  # it was removed: she knows, and is not told
     assert (end, len(heart.farewells)) == ("shutting-down", 1)
     assert patience > 2 * GOODBYE_TIMEOUT
+
+
+async def test_a_farewell_that_takes_too_long_is_broken_off(
+    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowHeart:
+        async def goodbye(self, _find_machine_end: Any, *, timeout: float) -> None:
+            await asyncio.sleep(60 * timeout)
+
+    monkeypatch.setattr("rbee.hive.remote.FAREWELL_TIMEOUT", 0.05)
+    async with serving(queen) as (port,):
+        remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
+        async with remote.farewell(cast(Heart, SlowHeart()), lambda: None):
+            pass

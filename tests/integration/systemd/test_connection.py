@@ -34,3 +34,16 @@ def test_a_bus_that_hangs_is_given_up_and_its_descriptor_closed(
         raise AssertionError("there is no bus")
 
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_bus_that_hangs_is_given_up_after_the_time_of_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
+
+    with (
+        listen(tmp_path / "bus"),
+        pytest.raises(TimedOut, match="the system bus did not greet us within 0.1 s"),
+        Connection(timeout=0.1),
+    ):
+        raise AssertionError("there is no bus")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rbee.errors import TimedOut
@@ -50,6 +52,14 @@ def test_a_machine_that_ends_is_told_from_one_that_comes_back(
     state: str, jobs: set[str], end: MachineEnd | None
 ) -> None:
     assert PlayedConnection(system_state=state, jobs=jobs).machine_end() == end
+
+
+def test_how_the_machine_ends_is_not_asked_for_longer_than_there_is_time() -> None:
+    stopping = PlayedConnection(system_state="stopping")
+
+    assert stopping.machine_end(last_call=time.monotonic() + 60) == "shutting-down"
+    with pytest.raises(TimedOut, match="too slow to tell how the machine ends"):
+        stopping.machine_end(last_call=time.monotonic() - 1)
 
 
 def test_unit_files_are_read_again() -> None:
