@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rbee.queen.models.model import Model
-from rbee.queen.store.models import LEARNED_MAX, Learned, ModelRow, unknown
+from rbee.queen.store.models import LEARNED_MAX, Again, Learned, ModelRow, unknown
 from rbee.queen.store.records import Actor
 from rbee.queen.store.store import Store
 from rbee.scope import Scope
@@ -85,9 +85,12 @@ class Models:
 
     # Changes
 
-    async def put(self, row: ModelRow, by: Actor | None) -> Model:
-        """Write a model, replacing one of the same name. Raises TooMany or CatalogFailed."""
-        stored = await self._catalog.models.put(row, by=by)
+    async def put(self, row: ModelRow, by: Actor | None, *, again: Again | None = None) -> Model:
+        """Write a model, replacing one of the same name, by `again` as in ModelStore.put().
+
+        Raises TooMany or CatalogFailed.
+        """
+        stored = await self._catalog.models.put(row, again=again, by=by)
         model = self._models.setdefault(row.name, Model(stored))
         model.row = stored
         return model

@@ -170,15 +170,16 @@ class ModelWork:
             following.cancel(UnknownModel(f"model {asked.name} is now being added from another URL"))
             following = None
             await self._drop_former(before)
-        row = _row(asked, source, place, is_followed=following is not None)
+        again = partial(_added_again, asked, source, is_followed=following is not None)
         model = place.before
-        if model is None or row != model.row:
-            model = await self._models.put(row, task.by)
-        if row.state == "fetching":
+        if model is None or again(model.row) != model.row:
+            row = _given(_new_row(asked, source, place.hive_id), asked)
+            model = await self._models.put(row, task.by, again=again)
+        if model.row.state == "fetching":
             assert asked.url is not None
             assert source.fetch is not None
             fetch = Fetch(source.fetch, asked.name, asked.url, asked.sha256)
-            if following is None:
+            if following is None or following.outcome.done():  # while the row was written
                 following = self._follow(model, fetch, task.job.id)
             else:
                 following.ask_again(fetch)
@@ -334,28 +335,37 @@ async def _cancelled(client: HiveClient, fetch_id: str) -> str | None:
     return view.sha256 if view.state == "done" else None
 
 
-def _row(asked: AddModel, source: Source, place: _Place, *, is_followed: bool) -> ModelRow:
-    """Return the row for a model that is added; what is not `asked` stays as it was before."""
+def _new_row(asked: AddModel, source: Source, hive_id: str) -> ModelRow:
+    """Return the row for a model that is added for the first time."""
     now = now_ms()
-    row = ModelRow(
-        asked.name, place.hive_id, source.shown, source.fetch, "fetching", "", now, None, None, None,
+    return ModelRow(
+        asked.name, hive_id, source.shown, source.fetch, "fetching", "", now, None, None, None,
         asked.sha256, None, None, is_served=False, is_pinned=False, idle_s=IDLE_S, engine=None,
         created_at_ms=now,
     )  # fmt: skip
-    if place.before is not None:
-        before = place.before.row
-        has_file = before.state == "ready" and source.fetch is not None
-        # What was known of the former file, and was wrong with it, no longer holds.
-        row = before if has_file or is_followed else before._replace(
-            fetch=source.fetch, state="fetching", reason="", since_ms=now, sha256=asked.sha256,
-            problem=None,
-        )  # fmt: skip
+
+
+def _added_again(asked: AddModel, source: Source, before: ModelRow, *, is_followed: bool) -> ModelRow:
+    """Return the row for a model that is added again; what is not `asked` stays as it was before.
+
+    `before` may have become ready, or have failed, since it was seen that its fetch `is_followed`.
+    """
+    has_file = before.state == "ready" and before.fetch == source.fetch is not None
+    is_under_way = is_followed and before.state == "fetching"
+    # What was known of the former file, and was wrong with it, no longer holds.
+    row = before if has_file or is_under_way else before._replace(
+        fetch=source.fetch, state="fetching", reason="", since_ms=now_ms(), sha256=asked.sha256, problem=None,
+    )  # fmt: skip
+    row = _given(row, asked)
+    return row._replace(since_ms=before.since_ms) if before.state == row.state else row
+
+
+def _given(row: ModelRow, asked: AddModel) -> ModelRow:
+    """Return the row with what is known of a file that is used in place, and the settings that are given."""
     if asked.path is not None:
         row = row._replace(
             state="ready", reason="", path=asked.path, head=asked.head, bytes=asked.bytes,
             sha256=asked.sha256, problem=None,
         )  # fmt: skip
-    if place.before is not None and place.before.row.state == row.state:
-        row = row._replace(since_ms=place.before.row.since_ms)
     given: dict[str, Any] = {"memory_bytes": asked.memory_bytes, "context": asked.context}
     return row._replace(**{name: value for name, value in given.items() if value is not None})

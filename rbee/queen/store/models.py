@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rbee.errors import TEXT_LIMIT, BadInput, TooMany, UnknownModel
@@ -65,6 +65,10 @@ class ModelRow(NamedTuple):
         return self.state in ("ready", "missing")
 
 
+Again = Callable[[ModelRow], ModelRow]
+"""Returns the row of a model that is added again, for its row at that moment. Runs in the writer's thread."""
+
+
 class Learned(NamedTuple):
     """The most memory that workers of a model have used, with `context` tokens on a `kind` of device."""
 
@@ -96,18 +100,26 @@ class ModelStore:
         """Return the model of this name, or None."""
         return await self._engine.read(lambda session: _find(session, name))
 
-    async def put(self, row: ModelRow, *, by: Actor | None) -> ModelRow:
-        """Write a model, replacing one of the same name. Raises TooMany if there are MODELS_MAX others."""
+    async def put(self, row: ModelRow, *, again: Again | None = None, by: Actor | None) -> ModelRow:
+        """Write a model, replacing one of the same name; return its row.
+
+        If there is one, the row that `again` returns for it is written instead of `row`: other changes may
+        have come in between. Raises TooMany if there are MODELS_MAX others.
+        """
 
         def write(transaction: Transaction) -> ModelRow:
             session = transaction.session
+            before = _find(session, row.name)
+            written = row if before is None or again is None else again(before)
+            if written == before:
+                return before
             is_new = session.execute("DELETE FROM models WHERE name = :name", name=row.name) == 0
             ((count,),) = session.rows("SELECT count(*) FROM models")
             if count >= MODELS_MAX:
                 hint = self._scope.rbeectl("model remove NAME")
                 raise TooMany(f"the model catalog has {count} models, as many as it may have", hint=hint)
             values = ", ".join(f":{name}" for name in COLUMNS.split(", "))
-            session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(row._asdict()))  # noqa: S608  # names of our own
+            session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(written._asdict()))  # noqa: S608  # names of our own
             if is_new:
                 text = f"model {row.name} ({row.source}) is in the model catalog, on hive {row.hive_id}"
                 transaction.note(row.hive_id, text, by)

@@ -13,7 +13,7 @@ from rbee.queen.models import following, work
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import decode
 from rbee.wire.jobs import Done
-from rbee.wire.models import AddModel, Serve
+from rbee.wire.models import AddModel, ModelState, Serve
 from tests.integration.queen.hives.local_hive import error_of
 from tests.integration.queen.models.fetching_hive import (
     ACTOR,
@@ -84,6 +84,17 @@ async def test_the_same_path_again_is_no_error_and_has_what_is_known_now(queen: 
 
     assert view is not None
     assert (view.bytes, view.memory_bytes, view.context, view.is_served) == (5, 2**30, 512, True)
+
+
+async def test_a_model_that_is_added_again_while_it_is_being_served_stays_served(queen: Played) -> None:
+    await story(queen.library.work.add(PATH, ACTOR))
+    again = AddModel("bee", path="/m/bee.gguf", head=HEAD, bytes=5)
+
+    serving = asyncio.ensure_future(queen.library.models.serve("bee", Serve(context=512), ACTOR))
+    await story(queen.library.work.add(again, ACTOR))
+    await serving
+
+    assert (queen.row().bytes, queen.row().context, queen.row().is_served) == (5, 512, True)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +202,23 @@ async def test_who_adds_the_same_again_has_the_hive_asked_again(queen: Played) -
     await queen.hive.ends(fetch_id)
 
     assert done(await story(again)).model == queen.row()
+
+
+@pytest.mark.parametrize("end", ["ready", "failed"])
+async def test_who_adds_the_same_again_while_its_end_is_stored_does_not_undo_that(
+    queen: Played, end: ModelState
+) -> None:
+    queen.library.work.add(BY_URL, ACTOR)
+    await queen.fetching()
+    models = queen.library.models
+    fields = {"path": f"/store/{SUM}", "head": HEAD} if end == "ready" else {}
+
+    storing = asyncio.ensure_future(models.set_state(models.model("bee"), end, fields=fields))
+    queen.library.work.add(AddModel("bee", url=URL, memory_bytes=2**30), ACTOR)
+    await storing
+    await until(lambda: queen.row().memory_bytes == 2**30)
+
+    assert queen.row().state == ("ready" if end == "ready" else "fetching")
 
 
 async def test_what_is_there_already_is_not_fetched_again(queen: Played) -> None:
