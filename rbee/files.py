@@ -9,6 +9,7 @@ import errno
 import os
 import shlex
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,12 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """The errors of fsync(2) for a directory on a file system without it, such as CIFS."""
+
+BESIDE = ".rbee-new"
+"""The end of the names of make_beside()."""
+
+LEFT_AFTER = 3600.0
+"""Seconds without a write after which such a file counts as left."""
 
 Refusal = Callable[..., RbeeError]
 """Makes an error from a message and a hint: one of the classes in rbee.errors."""
@@ -85,6 +92,30 @@ def write_aside(path: Path, content: bytes, *, mode: int) -> Path:
                 aside.unlink()
             raise
     return aside
+
+
+def make_beside(path: Path) -> tuple[int, Path]:
+    """Make a file that is to become `path`, private and beside it; return its descriptor and hidden name.
+
+    Its name is its own, as another program may be doing the same. Files that were left by programs that were
+    killed are removed. Raises OSError.
+    """
+    import tempfile
+
+    prefix = f".{path.name}."
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            if name.startswith(prefix) and name.endswith(BESIDE):
+                _remove_left(path.with_name(name))
+    number, beside = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=BESIDE)
+    return number, Path(beside)
+
+
+def _remove_left(beside: Path) -> None:
+    with suppress(OSError):
+        status = beside.lstat()
+        if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > LEFT_AFTER:
+            beside.unlink()
 
 
 # In another user's folder

@@ -18,6 +18,7 @@ from rbee.files import (
     as_owner_of,
     explained,
     hand_to_owner_of,
+    make_beside,
     read_regular,
     refused,
     sync_folder,
@@ -44,6 +45,22 @@ def test_a_file_takes_the_place_of_what_was_there_with_its_mode_and_leaves_nothi
     finally:
         os.umask(before)
     assert os.listdir(tmp_path) == ["key"]
+
+
+def test_what_a_killed_program_has_left_beside_a_file_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    for name in (".catalog.db.abcdefgh.rbee-new", ".catalog.db.20260101", ".other.abcdefgh.rbee-new"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".catalog.db.ijklmnop.rbee-new").touch()  # of one that runs
+
+    number, beside = make_beside(path)
+    os.close(number)
+
+    assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+    assert sorted(set(os.listdir(tmp_path)) - {beside.name}) == [
+        ".catalog.db.20260101", ".catalog.db.ijklmnop.rbee-new", ".other.abcdefgh.rbee-new",
+    ]  # fmt: skip
 
 
 def test_a_file_that_does_not_reach_the_disk_changes_nothing(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee import catalogfile
 from rbee.errors import BadInput, NotRunning
-from rbee.files import end_of, sync_folder
+from rbee.files import end_of, make_beside, sync_folder
 from rbee.keeper.catalog.location import catalog_explained
 from rbee.keeper.queen.queen import Queen
 from rbee.scope import QUEEN_UNIT, Scope
@@ -74,14 +73,14 @@ def _target(target: str, scope: Scope, *, is_forced: bool) -> Path:
 
 def _write_copy(queen: Queen, path: Path) -> CatalogReport:
     with catalog_explained(path, "written"):
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        number, name = make_beside(path)
         try:
             with os.fdopen(number, "wb") as copy:
                 for part in queen.fetch(QueenRoutes.CATALOG):
                     copy.write(part)
                 copy.flush()
                 os.fsync(copy.fileno())
-            report = catalogfile.check(Path(name), name=path, scope=queen.work.scope)
+            report = catalogfile.check(name, name=path, scope=queen.work.scope)
             os.rename(name, path)
             sync_folder(path.parent)
         finally:

@@ -45,8 +45,13 @@ AS_HIVE = ("setpriv", f"--reuid={REMOTE.hive_user}", f"--regid={REMOTE.hive_user
 
 READ_HEAD = 'test ! -f "$0" || head -c 65536 -- "$0" | head -n1'
 
-PUT = 'new=$(mktemp -- "$1") || exit; cat >"$new" && mv -fT -- "$new" "$0" || { rm -f -- "$new"; exit 1; }'
-"""Replaces a file; under a name of its own meanwhile, as another operator may be doing the same."""
+PUT = (
+    'find "${0%/*}" -maxdepth 1 -type f -name ".${0##*/}.??????" -mmin +60 -delete; '
+    'new=$(mktemp -- "${0%/*}/.${0##*/}.XXXXXX") || exit; '
+    'cat >"$new" && mv -fT -- "$new" "$0" || { rm -f -- "$new"; exit 1; }'
+)
+"""Replaces a file; under a name of its own meanwhile, as another operator may be doing the same. First it
+removes the files of writers that were killed."""
 
 
 class Request(NamedTuple):
@@ -193,10 +198,9 @@ def find_membership(ssh: Ssh, name: str, tcp: Tcp) -> Membership | None:
 
 def _invite(ssh: Ssh, content: str) -> None:
     owned = ("-o", REMOTE.hive_user, "-g", REMOTE.hive_user)
-    aside = f"{STATE}/.invitation.XXXXXX"
     try:
         ssh.run_as_root("install", "-d", *owned, "-m", "0700", STATE)
-        ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, aside, content=content.encode())
+        ssh.run_as_root(*AS_HIVE, "sh", "-c", PUT, INVITATION, content=content.encode())
     except CommandFailed as error:
         raise RbeeError(
             f"{INVITATION} on {ssh.host} cannot be written: {error.reason}",

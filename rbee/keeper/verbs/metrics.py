@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import click
 
 from rbee.errors import BadInput, NotRunning, RbeeError
-from rbee.files import end_of, refused
+from rbee.files import end_of, make_beside, refused
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.session import Session
 from rbee.scope import Scope
@@ -82,8 +81,8 @@ def replace(path: Path, parts: Iterable[bytes]) -> None:
     """Replace a file in one step: another user may read it at any moment."""
     new: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            new = Path(file.name)
+        number, new = make_beside(path)
+        with os.fdopen(number, "wb") as file:
             file.writelines(parts)
             os.fchmod(file.fileno(), 0o644)
         new.replace(path)

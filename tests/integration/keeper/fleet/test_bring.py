@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 import rbee.keeper.fleet.bring
 import rbee.keeper.fleet.find_queen
 from rbee.errors import TcpClosed, UnitFailed, UnknownHive
-from rbee.keeper.fleet.bring import STATE, TOKEN_LIFE
+from rbee.keeper.fleet.bring import PUT, STATE, TOKEN_LIFE
 from rbee.scope import HIVE_UNIT, JOIN_UNIT, QUEEN_UNIT
 from rbee.systemd.unit import UnitState
 from rbee.wire.codec import encode
@@ -55,8 +57,8 @@ def test_a_machine_is_looked_at_handed_an_invitation_started_and_seen_online(
     assert folder.argv == ["install", "-d", *owned, "-m", "0700", STATE]
     # In the folder of user rbee-hive root does nothing with its own rights.
     as_hive = ["setpriv", "--reuid=rbee-hive", "--regid=rbee-hive", "--clear-groups", "--", "sh", "-c"]
-    assert invitation.argv[:-3] == as_hive
-    assert invitation.argv[-2:] == [f"{STATE}/invitation", f"{STATE}/.invitation.XXXXXX"]
+    assert invitation.argv[:-2] == as_hive
+    assert invitation.argv[-1] == f"{STATE}/invitation"
     told = {"host": "10.0.0.1", "port": 8500, "name": "gpu1", "token": TEXT}
     assert json.loads(invitation.content) == told
     assert remote.targets == {"root@gpu1"}
@@ -356,3 +358,17 @@ def test_who_interrupts_it_is_told_what_goes_on_over_there(
     assert ran.code == 130
     again = f"rbeectl add-hive root@gpu1 --install {packages}"
     assert ran.err == f"rbeectl: interrupted; {told}\n  try: To go on: {again}\n"
+
+
+def test_an_invitation_takes_the_place_of_another_and_removes_what_killed_writers_have_left(
+    tmp_path: Path,
+) -> None:
+    for name in ("invitation", ".invitation.abcdef", ".invitation.ghijkl", ".other.abcdef"):
+        (tmp_path / name).write_text("old")
+    for name in (".invitation.abcdef", ".other.abcdef"):
+        os.utime(tmp_path / name, (0, 0))
+
+    subprocess.run(["sh", "-c", PUT, tmp_path / "invitation"], input=b"new", check=True)
+
+    assert (tmp_path / "invitation").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == [".invitation.ghijkl", ".other.abcdef", "invitation"]
