@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from rbee.errors import BadInput, NotPermitted, RbeeError, UnitFailed
+from rbee.files import FORBIDDEN
 from rbee.keeper.dropin import Dropin
 from rbee.keeper.fleet.address import joined, parse_address
 from rbee.keeper.queen.queen import Queen
@@ -124,23 +125,34 @@ def parse_listen(text: str, port: int) -> tuple[str, int]:
 
 
 def check_free(host: str, port: int) -> None:
-    """BadInput if systemd could not listen there: it would fail only after the old socket has been closed."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the socket unit has them, so that the queen's own socket is no conflict.
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-            probe.setsockopt(socket.SOL_SOCKET, option, 1)
-        try:
+    """Raise cannot_listen() if systemd could not: it would fail only after the old socket has been closed."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            # As the socket unit has them, so that the queen's own socket is no conflict.
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                probe.setsockopt(socket.SOL_SOCKET, option, 1)
             probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise BadInput(
-                    f"another program already listens on port {port}",
-                    hint=f"sudo ss -ltnp 'sport = :{port}'", field="--listen",
-                ) from error  # fmt: skip
-            raise BadInput(
-                f"this machine does not have the address {host} ({error.strerror})",
-                hint="ip -brief address", field="--listen",
-            ) from error  # fmt: skip
+    except OSError as error:
+        raise cannot_listen(error, host, port) from error
+
+
+def cannot_listen(error: OSError, host: str, port: int) -> RbeeError:
+    """The error for an address at which the kernel lets nobody listen, or not this user."""
+    if error.errno == errno.EADDRINUSE:
+        message, hint = f"another program already listens on port {port}", f"sudo ss -ltnp 'sport = :{port}'"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        message = f"this machine does not have the address {host} ({error.strerror})"
+        hint = "ip -brief address"
+    elif error.errno in FORBIDDEN:
+        return NotPermitted(
+            f"you may not listen on port {port} ({error.strerror})",
+            hint="sysctl net.ipv4.ip_unprivileged_port_start shows the first port that users may have",
+            field="--listen",
+        )
+    else:  # IPv6 is off, say
+        message = f"this machine cannot listen on {joined(host, port)} ({error.strerror})"
+        hint = "ip -brief address"
+    return BadInput(message, hint=hint, field="--listen")
 
 
 def _dropin(scope: Scope) -> Dropin:
