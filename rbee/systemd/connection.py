@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,7 @@ SOCKET = b"org.freedesktop.systemd1.Socket"
 LEAST_TIMEOUT = 0.1
 """Seconds that a call has at least: sd-bus takes 0 for its default."""
 
+_CALL_TIMEOUT = "SYSTEMD_BUS_TIMEOUT"
 _SYSTEMD = SYSTEMD.encode()
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
@@ -49,10 +51,10 @@ class Connection:
 
     def __enter__(self) -> Self:
         bus = _dbus_class()(user_mode=self.scope.kind == "user")
-        # sd-bus reads it at the first call of a connection, which opening makes, and keeps it for the others:
-        # sd_bus_get_method_call_timeout(3). Of its own accord it gives a call 25 s.
-        os.environ["SYSTEMD_BUS_TIMEOUT"] = f"{max(self._timeout, LEAST_TIMEOUT):.3f}s"
-        with translated(f"connecting to the {self.scope.kind} bus", self.scope):
+        with (
+            _calls_bounded(max(self._timeout, LEAST_TIMEOUT)),
+            translated(f"connecting to the {self.scope.kind} bus", self.scope),
+        ):
             uninterrupted(bus.open)
         self._bus = bus
         try:
@@ -190,6 +192,25 @@ class Connection:
             lambda: self._bus.call_method(_SYSTEMD, _MANAGER_PATH, _MANAGER, method, arguments).body,
             self._timeout,
         )
+
+
+@contextmanager
+def _calls_bounded(seconds: float) -> Iterator[None]:
+    """Bound each call of the connection that is opened within the context.
+
+    sd-bus reads the variable at a connection's first call, which opening makes, and keeps it for the others:
+    sd_bus_get_method_call_timeout(3). Of its own accord it gives a call 25 s. Programs that are started later
+    must not take it over.
+    """
+    before = os.environ.get(_CALL_TIMEOUT)
+    os.environ[_CALL_TIMEOUT] = f"{seconds:.3f}s"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CALL_TIMEOUT]
+        else:
+            os.environ[_CALL_TIMEOUT] = before
 
 
 def unit_path(unit: str) -> bytes:

@@ -36,10 +36,14 @@ def test_a_bus_that_hangs_is_given_up_and_its_descriptor_closed(
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_bus_that_hangs_is_given_up_after_the_time_of_a_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("own", [None, "7s"])
+def test_a_bus_that_hangs_is_given_up_after_the_time_of_a_call_of_which_no_child_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None
 ) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
+    monkeypatch.delenv("SYSTEMD_BUS_TIMEOUT", raising=False)
+    if own is not None:
+        monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", own)
 
     with (
         listen(tmp_path / "bus"),
@@ -47,3 +51,5 @@ def test_a_bus_that_hangs_is_given_up_after_the_time_of_a_call(
         Connection(timeout=0.1),
     ):
         raise AssertionError("there is no bus")
+
+    assert os.environ.get("SYSTEMD_BUS_TIMEOUT") == own
