@@ -77,7 +77,8 @@ def end_of(unit: UnitState, start: StartWorker, scope: Scope, last_end: str = ""
         return f"out of memory: the kernel killed it; see {scope.rbeectl(f'place {start.model} --dry-run')}"
     if unit.result == "timeout":
         return "it did not become ready in time: it neither read nor computed"
-    if unit.result in ("signal", "core-dump"):
+    # Of a signal such as SIGTERM systemd takes an end for a success; other statuses than 0 it does not.
+    if unit.result in ("signal", "core-dump") or (unit.result == "success" and status):
         return f"the engine {start.engine} ended by {_signal(status)}"
     if unit.result == "resources":
         see = scope.journalctl(f"-u {worker_unit(start.id)} -e")

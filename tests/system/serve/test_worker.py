@@ -164,6 +164,11 @@ def test_workers_outlive_the_hive_and_end_without_one(machine: Machine) -> None:
     )
     assert awaited(machine, "bee-1", "ready")["pid"] not in (pid, None)
 
+    # So is one that ends of its own accord, as if it were done.
+    machine.run("kill", "-TERM", str(main_pid(machine, BEE)))
+    assert awaited(machine, "bee-1", "loading")["reason"].endswith("; it is started again in 4 s")
+    awaited(machine, "bee-1", "ready")
+
     # No hive comes back: the timer ends it.
     machine.run("systemctl", "stop", HIVE)
     assert active(machine, BEE, "rbee-orphans.timer") == ["active", "active"]

@@ -32,6 +32,14 @@ def of(state: UnitState, last_end: str = "") -> Verdict | None:
             FAILED._replace(active="activating", sub="auto-restart", restarts=1),
             Verdict("loading", "the engine test ended with exit status 1; it is started again in 4 s"),
         ),
+        (
+            FAILED._replace(active="activating", sub="auto-restart", result="success", exit_status=0),
+            Verdict("loading", "the engine test ended with exit status 0; it is started again in 2 s"),
+        ),
+        (
+            FAILED._replace(active="activating", sub="auto-restart", result="success", exit_status=15),
+            Verdict("loading", "the engine test ended by SIGTERM; it is started again in 2 s"),
+        ),
     ],
 )
 def test_a_unit_s_state_is_the_worker_s(state: UnitState, verdict: Verdict | None) -> None:
