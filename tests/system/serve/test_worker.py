@@ -182,6 +182,25 @@ def test_workers_outlive_the_hive_and_end_without_one(machine: Machine) -> None:
     assert machine.run("ls", "/var/lib/rbee-hive/workers").stdout == ""
 
 
+def test_a_hive_that_comes_back_too_late_adopts_no_worker_that_is_about_to_end(machine: Machine) -> None:
+    install_engine(machine)
+    override(machine, "rbee-orphans.timer", "[Timer]\nOnActiveSec=\nOnActiveSec=1s\nAccuracySec=100ms\n")
+    override(machine, "rbee-orphans.service", "[Service]\nExecStartPre=sleep 2\n")
+    machine.run("systemctl", "start", HIVE)
+    start(machine, "bee-1", model(machine, "bee"))
+    awaited(machine, "bee-1", "ready")
+
+    machine.run("systemctl", "stop", HIVE)
+    is_ending = "systemctl show -P ActiveState rbee-orphans.service | grep -qx activating"
+    machine.run("sh", "-c", f"until {is_ending}; do sleep 0.05; done")
+    assert active(machine, BEE) == ["active"]
+    machine.run("systemctl", "start", HIVE)
+
+    assert active(machine, BEE) == ["inactive"]
+    assert hive(machine, "GET", "/v1/workers")[1] == {"workers": []}
+    assert "worker-adopted" not in {entry.get("RBEE_EVENT") for entry in machine.journal()}
+
+
 def test_off_ends_workers_at_once_and_a_reboot_is_not_delayed(machine: Machine) -> None:
     install_engine(machine)
     machine.run("systemctl", "start", HIVE)
