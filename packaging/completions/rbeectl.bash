@@ -46,7 +46,7 @@ _rbeectl()
         'list-engines') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;
         'ask') options='--system --max-tokens --json -q --quiet --timeout --help' valued='--system --max-tokens --timeout' argument=model ;;
         'gateway disable') options='--json -q --quiet --timeout --help' valued='--timeout' argument=none ;;
-        'gateway enable') options='--listen --tls-cert --tls-key --json -q --quiet --timeout --help' valued='--listen --tls-cert --tls-key --timeout' argument=none ;;
+        'gateway enable') options='--listen --tls-cert --tls-key --no-tls --json -q --quiet --timeout --help' valued='--listen --tls-cert --tls-key --timeout' argument=none ;;
         'gateway status') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;
         'key create') options='--models --ttl --json -q --quiet --timeout --help' valued='--models --ttl --timeout' argument=none ;;
         'key list') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;

@@ -248,6 +248,7 @@ complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_sub
 complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -l listen -x -d 'Address to listen on, stored in a drop-in, as root'
 complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -l tls-cert -r -F -d 'Certificate chain in PEM, stored in a drop-in, as root'
 complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -l tls-key -r -F -d 'Key of the certificate, in PEM and without a password'
+complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -l no-tls -d 'Remove that certificate, as root'
 complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -l json -d 'Print JSON, for programs'
 complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -s q -l quiet -d 'Print errors only'
 complete -c rbeectl -n '__fish_seen_subcommand_from gateway; and __fish_seen_subcommand_from enable' -l timeout -x -d 'Give up after this time, such as 5s'

@@ -59,10 +59,18 @@ class TcpState(NamedTuple):
 
 
 class Typed(NamedTuple):
-    """The options of gateway enable, checked: what ListenStream= takes, and the TLS drop-in's content."""
+    """The options of gateway enable, checked: what ListenStream= takes, and the TLS drop-in's content, or
+    whether it is to be removed."""
 
     listen: str | None = None
     tls: str | None = None
+    without_tls: bool = False
+
+    def will_have_tls(self, scope: Scope) -> bool | None:
+        """As find_tls(), once they are applied."""
+        if self.without_tls:
+            return _find_stored_tls(scope)
+        return self.tls is not None or find_tls(scope)
 
 
 def addresses(bus: Bus) -> tuple[str, ...]:
@@ -84,8 +92,11 @@ def tls_dropin(scope: Scope) -> Dropin:
 def find_tls(scope: Scope) -> bool | None:
     """Whether the gateway has a certificate, by the drop-in or in systemd's credential store; None if this
     user may not look there."""
-    if tls_dropin(scope).path.exists():
-        return True
+    return tls_dropin(scope).path.exists() or _find_stored_tls(scope)
+
+
+def _find_stored_tls(scope: Scope) -> bool | None:
+    """As find_tls(), in the credential store alone."""
     try:
         for name in GATEWAY_CREDENTIALS:
             (scope.credstore / name).stat()
@@ -99,24 +110,30 @@ def find_tls(scope: Scope) -> bool | None:
 # What was typed
 
 
-def check_typed(listen: str | None, cert: str | None, key: str | None, scope: Scope) -> Typed:
+def check_typed(
+    listen: str | None, cert: str | None, key: str | None, scope: Scope, *, without_tls: bool = False
+) -> Typed:
     """Check the options, before the queen is woken. BadInput; NotPermitted if they need root."""
     if (cert is None) != (key is None):
         raise BadInput("--tls-cert and --tls-key are given together", field="--tls-cert")
-    if listen is None and cert is None:
+    if without_tls and cert is not None:
+        raise BadInput("--no-tls and --tls-cert cannot be given together", field="--no-tls")
+    if listen is None and cert is None and not without_tls:
         return Typed()
     address = None if listen is None else parse_listen(listen, GATEWAY_PORT)
     if not scope.is_owner():
         words = [("--listen", listen), ("--tls-cert", cert), ("--tls-key", key)]
-        line = " ".join(f"{option} {word}" for option, word in words if word is not None)
+        options = [f"{option} {word}" for option, word in words if word is not None]
+        line = " ".join([*options, *(["--no-tls"] if without_tls else [])])
         raise NotPermitted(
             f"only root may set the address and the certificate, which are drop-ins in {scope.dropins}",
             hint=scope.rbeectl(f"gateway enable {line}", as_root=True),
         )
     tls = None if cert is None or key is None else _checked_tls(cert, key)
-    if address is not None:
-        check_plain((joined(*address),), has_tls=bool(tls) or find_tls(scope), scope=scope)
-    return Typed(None if address is None else joined(*address), tls)
+    typed = Typed(None if address is None else joined(*address), tls, without_tls)
+    if typed.listen is not None:
+        check_plain((typed.listen,), has_tls=typed.will_have_tls(scope), scope=scope)
+    return typed
 
 
 def check_plain(listens: tuple[str, ...], *, has_tls: bool | None, scope: Scope) -> None:
@@ -172,12 +189,13 @@ def _checked_tls(cert: str, key: str) -> str:
 def open_gateway(queen: Queen, typed: Typed) -> TcpState:
     """Open the gateway to TCP. If that fails, it listens as before, and the error says so."""
     work = queen.work
-    has_tls = typed.tls is not None or find_tls(work.scope)
     if typed.listen is None:
-        check_plain(addresses(work.bus), has_tls=has_tls, scope=work.scope)
-    wanted = {listen_dropin(work.scope): _encoded(typed.listen and LISTEN % typed.listen)}
-    wanted[tls_dropin(work.scope)] = _encoded(typed.tls)
-    new = {dropin: content for dropin, content in wanted.items() if content is not None}
+        check_plain(addresses(work.bus), has_tls=typed.will_have_tls(work.scope), scope=work.scope)
+    new: dict[Dropin, bytes | None] = {}
+    if typed.listen is not None:
+        new[listen_dropin(work.scope)] = (LISTEN % typed.listen).encode()
+    if typed.tls is not None or typed.without_tls:
+        new[tls_dropin(work.scope)] = None if typed.tls is None else typed.tls.encode()
     with _going_back(queen, new):
         changed = [dropin for dropin, content in new.items() if dropin.read() != content]
         for dropin in changed:
@@ -201,10 +219,6 @@ def close_gateway(queen: Queen) -> TcpState:
         # It still has the socket. Its next client starts it again.
         work.bus.stop(GATEWAY_UNIT, timeout=work.left(STOP_TIMEOUT))
     return TcpState.find(work, is_open=False)
-
-
-def _encoded(text: str | None) -> bytes | None:
-    return text.encode() if text else None
 
 
 def _check_address(listen: str | None, changed: list[Dropin]) -> None:
@@ -237,7 +251,7 @@ def _restart_socket(work: Work) -> None:
 
 
 @contextmanager
-def _going_back(queen: Queen, new: Mapping[Dropin, bytes]) -> Iterator[None]:
+def _going_back(queen: Queen, new: Mapping[Dropin, bytes | None]) -> Iterator[None]:
     """If the context fails, have the gateway listen as before; UnitFailed then says so."""
     bus = queen.work.bus
     was_open = queen.ask(QueenRoutes.GATEWAY).is_open

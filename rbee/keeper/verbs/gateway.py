@@ -30,9 +30,12 @@ def gateway() -> None:
 @click.option("--listen", metavar="ADDRESS:PORT", help="Address to listen on, stored in a drop-in, as root.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM, stored in a drop-in, as root.")
 @click.option("--tls-key", metavar="FILE", help="Key of the certificate, in PEM and without a password.")
+@click.option("--no-tls", is_flag=True, help="Remove that certificate, as root.")
 @changing
 @in_session
-def enable_gateway(session: Session, listen: str | None, tls_cert: str | None, tls_key: str | None) -> None:
+def enable_gateway(
+    session: Session, listen: str | None, tls_cert: str | None, tls_key: str | None, *, no_tls: bool
+) -> None:
     """Open rbee-gateway-tcp.socket, for clients with a key.
 
     Plain HTTP is for loopback addresses only; any other address needs --tls-cert and --tls-key. Requests in
@@ -40,7 +43,7 @@ def enable_gateway(session: Session, listen: str | None, tls_cert: str | None, t
     """
     from rbee.keeper.gateway.tcp import check_typed, open_gateway  # only to change it
 
-    typed = check_typed(listen, tls_cert, tls_key, session.scope)
+    typed = check_typed(listen, tls_cert, tls_key, session.scope, without_tls=no_tls)
     with session.queen() as queen:
         check_installed(queen)
         queen.wake()

@@ -99,6 +99,32 @@ def test_an_address_and_a_certificate_are_drop_ins(
     assert with_queen(queen.handlers, lambda: as_root("gateway", "enable", "--listen", "[::]:8511")).code == 0
 
 
+def test_a_certificate_can_be_taken_away_again(
+    awake: PlayedBus, as_root: Rbeectl, with_queen: WithQueen, tmp_path: Path, pair: tuple[str, str]
+) -> None:
+    awake.states[GATEWAY_TCP_SOCKET_UNIT] = LISTENING
+    queen = GatewayAccess(is_open=True)
+    cert, key = pair
+
+    def enable(*options: str) -> Ran:
+        awake.asked.clear()
+        return with_queen(queen.handlers, lambda: as_root("gateway", "enable", *options))
+
+    enable("--tls-cert", cert, "--tls-key", key)
+    both = enable("--tls-cert", cert, "--tls-key", key, "--no-tls")
+    assert (both.code, "cannot be given together" in both.err) == (2, True)
+    beyond = enable("--listen", "10.0.0.1", "--no-tls")
+    assert (beyond.code, "plain HTTP is for this machine only" in beyond.err) == (2, True)
+    assert (tmp_path / "system" / TLS).exists()
+
+    ran = enable("--no-tls")
+    assert ran.out.splitlines()[-2] == "The gateway listens on 127.0.0.1:8510, with HTTP"
+    assert awake.asked == [("reload", ""), *OPENED]
+    assert not (tmp_path / "system" / TLS).exists()
+    assert enable("--no-tls").code == 0
+    assert awake.asked == []
+
+
 @pytest.mark.parametrize(
     ("listen", "is_allowed"),
     [
