@@ -1,7 +1,7 @@
 """A job and its story: every line is kept, whether anybody reads it or not.
 
-Limits: `jobs_max` jobs, where the oldest finished one makes room for a new one; STORY_LIMIT lines and
-STORY_SIZE characters a story, whose last event is never dropped; STREAMS readers at once.
+Limits: `jobs_max` jobs and a shutdown, where the oldest finished one makes room for a new one; STORY_LIMIT
+lines and STORY_SIZE characters a story, whose last event is never dropped; STREAMS readers at once.
 """
 
 from __future__ import annotations
@@ -147,17 +147,21 @@ class Jobs:
     def open(self, kind: JobKind, hive_id: str | None) -> Job:
         """Create a job before any of its work starts.
 
-        Raises TooMany if `jobs_max` jobs are running, Stopping once closed.
+        Raises TooMany if `jobs_max` jobs are running, unless it is a shutdown; Stopping once closed.
         """
         if self._is_closed:
             raise _stopping()
-        if len(self._jobs) >= self._jobs_max:
-            ended = next((job for job in self._jobs.values() if job.state != "running"), None)
-            if ended is None:
+        ended = iter([job for job in self._jobs.values() if job.state != "running"])
+        while len(self._jobs) >= self._jobs_max:
+            oldest = next(ended, None)
+            if oldest is not None:
+                del self._jobs[oldest.id]
+            elif kind == "shutdown":
+                break  # it ends the others
+            else:
                 raise TooMany(
                     f"{self._jobs_max} jobs are running", hint="Wait for one to end, or raise JobsMax=."
                 )
-            del self._jobs[ended.id]
         job = Job(kind, hive_id, self._metrics, self._scope)
         self._jobs[job.id] = job
         return job

@@ -39,7 +39,7 @@ def _operations(hives: Hives, work: HiveWork, jobs: Jobs) -> dict[Route[Any], Ha
         return begin(jobs, request, lambda: work.remove(name, actor(request), is_forced=is_forced))
 
     async def shut_down(request: Request) -> Any:
-        return begin(jobs, request, lambda: work.shut_down(actor(request)))
+        return begin(jobs, request, lambda: work.shut_down(actor(request)), is_always=True)
 
     return {
         QueenRoutes.ADD_HIVE: add,

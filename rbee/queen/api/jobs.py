@@ -33,10 +33,18 @@ def routes(jobs: Jobs) -> dict[Route[Any], Handler]:
     return {QueenRoutes.JOBS: list_all, QueenRoutes.JOB: show, QueenRoutes.EVENTS: events}
 
 
-def begin(jobs: Jobs, request: Request, ask: Callable[[], Job]) -> JobStarted | Response:
-    """Begin a job and return where to follow it, or its event stream if the client accepts one."""
+def begin(
+    jobs: Jobs, request: Request, ask: Callable[[], Job], *, is_always: bool = False
+) -> JobStarted | Response:
+    """Begin a job and return where to follow it, or its event stream if the client accepts one.
+
+    One that may begin `is_always`, however many stories are being read.
+    """
     if "text/event-stream" not in request.headers.get("accept", ""):
         return ask().started()
+    if is_always:
+        job = ask()
+        return event_stream(job.follow(0, first=job_event(job)))
     jobs.check_place(peer_of(request))  # before the job begins, which could not be followed otherwise
     job = ask()
     return event_stream(jobs.stream(job, 0, peer_of(request), first=job_event(job)))

@@ -146,7 +146,7 @@ class HiveWork:
     def shut_down(self, actor: dict[str, str]) -> Job:
         """Begin a job in which systemd stops the hives and then the queen; return the one that runs, if any.
 
-        The queen's end ends the story. Raises TooMany or Stopping.
+        The queen's end ends the story. However many jobs run, it begins. Raises Stopping.
         """
         running = self._jobs.running("shutdown")
         job = running or self._jobs.open("shutdown", None)

@@ -255,6 +255,23 @@ async def test_no_job_begins_while_as_many_run_as_are_kept() -> None:
     assert len(jobs.all()) == 2
 
 
+async def test_a_shutdown_begins_however_many_run() -> None:
+    jobs = Jobs(2)
+    first, second = jobs.open("add-hive", "a"), jobs.open("add-hive", "b")
+
+    shutdown = jobs.open("shutdown", None)
+
+    assert jobs.all() == [shutdown, second, first]
+    with pytest.raises(TooMany):
+        jobs.open("add-hive", "c")
+    first.failed(Stopping("x"))
+    with pytest.raises(TooMany):
+        jobs.open("add-hive", "c")
+    second.failed(Stopping("x"))
+    third = jobs.open("add-hive", "c")
+    assert jobs.all() == [third, shutdown]
+
+
 async def test_a_job_that_made_room_is_still_told_to_its_end_to_who_reads_it() -> None:
     jobs = Jobs(1)
     job = jobs.open("add-hive", "a")

@@ -72,6 +72,21 @@ async def test_one_reader_too_many_is_refused_with_503(queen: Served) -> None:
     assert answer.json["type"] == "urn:rbee:problem:too-many"
 
 
+async def test_a_shutdown_is_begun_and_told_also_with_all_places_taken(queen: Served) -> None:
+    jobs = [queen.jobs.open("add-hive", f"gpu{number}") for number in range(8)]  # jobs_max of this queen
+    me = Peer(os.getpid(), os.geteuid(), os.getegid())
+    places = [queen.jobs.stream(jobs[0], 0, me) for _ in range(STREAMS.a_process)]
+    telling = asyncio.ensure_future(stream(queen, post("/shutdown", {}, Accept="text/event-stream")))
+    await until(lambda: queen.jobs.running("shutdown") is not None or telling.done())
+    queen.jobs.close()
+    head, events = await telling
+    for place in places:
+        await place.aclose()
+
+    assert "200 OK" in head
+    assert (events[0]["event"], events[-1]["event"]) == ("job", "done")
+
+
 async def test_a_reader_who_hangs_up_gives_the_place_back(queen: Served) -> None:
     job = queen.jobs.open("add-hive", "localhost")
     for _ in range(3):
