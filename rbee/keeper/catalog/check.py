@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from rbee.wire.catalog import CatalogReport
 
 
+CHECK_TIMEOUT = 26.0
+"""Seconds for the queen's own check, and for others that it may have to wait for: rbee.queen.store.copies."""
+
+
 def check_own(queen: Queen) -> CatalogReport:
     """Check the queen's own catalog: by the queen if it is awake, else from the disk, as root."""
     state, scope = queen.present_state(), queen.work.scope
     if state == "awake":
-        report: CatalogReport = queen.ask(QueenRoutes.CHECK_CATALOG)
+        report: CatalogReport = queen.within(CHECK_TIMEOUT).ask(QueenRoutes.CHECK_CATALOG)
         return report
     path = location.own_path(scope)
     if not scope.is_owner():

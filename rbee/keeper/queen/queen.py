@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from rbee.client.queen import QueenClient, StoryEvent
@@ -68,6 +69,12 @@ class Queen:
         wake.await_return(self.work, lost)
 
     # Requests to it
+
+    def within(self, timeout: float) -> Queen:
+        """The same queen, whose answers may take `timeout` seconds."""
+        patient = copy(self)
+        patient.client = self.client.within(timeout)
+        return patient
 
     def ask(self, route: Route[Answer], body: Any = None, **values: str) -> Answer:
         """The answer of a queen that is awake.

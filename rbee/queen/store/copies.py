@@ -29,7 +29,10 @@ Result = TypeVar("Result")
 GoesOn = Callable[[], bool]
 
 READ_TIMEOUT = 8.0
-"""Seconds for a check or a copy of the whole catalog; the keeper waits a little longer."""
+"""Seconds for a check or a copy of the whole catalog, once it has begun."""
+
+WAIT_TIMEOUT = 16.0
+"""Seconds for which one waits for others; with READ_TIMEOUT less than the keeper waits for either."""
 
 COPIES_MAX = 4
 """Copies of the catalog that are made or sent at once; further requests are refused."""
@@ -76,13 +79,20 @@ class Copies:
         return copy
 
     async def _read(self, work: Callable[[GoesOn], Result]) -> Result:
-        """Do `work` in the thread; it is interrupted at READ_TIMEOUT and by close()."""
-        deadline = time.monotonic() + READ_TIMEOUT
-
-        def goes_on() -> bool:
-            return not self._is_closing and time.monotonic() < deadline
+        """Do `work` in the thread; it is interrupted after READ_TIMEOUT and by close()."""
+        requested = time.monotonic()
 
         def read() -> Result:
+            began = time.monotonic()
+            if began - requested > WAIT_TIMEOUT:
+                raise TimedOut(
+                    f"other checks and copies of {self._path} took longer than {WAIT_TIMEOUT:g} s",
+                    hint="Ask again.",
+                )
+
+            def goes_on() -> bool:
+                return not self._is_closing and time.monotonic() - began < READ_TIMEOUT
+
             try:
                 return work(goes_on)
             except (sqlite3.Error, OSError) as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rbee import catalogfile
 from rbee.catalogfile import APPLICATION_ID, VERSION, way_out
 from rbee.errors import CatalogFailed, CatalogUnusable, TimedOut, TooMany
 from rbee.queen.store.copies import COPIES_MAX
@@ -101,3 +105,25 @@ async def test_reading_all_of_it_ends_in_time(catalog: Store, monkeypatch: pytes
     for reads_all in (catalog.check, catalog.copy):
         with pytest.raises(TimedOut, match="took longer"):
             await reads_all()
+
+
+async def test_a_check_that_waits_for_another_has_all_of_its_time_after_that(
+    catalog: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = catalogfile.check
+
+    def slow(*arguments: Any, goes_on: Callable[[], bool], **options: Any) -> Any:
+        time.sleep(0.3)
+        if not goes_on():
+            raise TimeoutError
+        return real(*arguments, goes_on=goes_on, **options)
+
+    monkeypatch.setattr("rbee.queen.store.copies.catalogfile.check", slow)
+    monkeypatch.setattr("rbee.queen.store.copies.READ_TIMEOUT", 0.5)
+    await asyncio.gather(catalog.check(), catalog.check())
+
+    monkeypatch.setattr("rbee.queen.store.copies.WAIT_TIMEOUT", 0.1)
+    first, second = await asyncio.gather(catalog.check(), catalog.check(), return_exceptions=True)
+    assert not isinstance(first, BaseException)
+    assert isinstance(second, TimedOut)
+    assert "other checks and copies of" in second.message
