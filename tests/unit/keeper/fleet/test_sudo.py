@@ -142,3 +142,15 @@ def test_a_sudo_that_hangs_is_given_up_with_what_it_said(
     told = "sudo on gpu1 neither asked for a password nor ran within 0.5 s: sudo: unable to resolve host gpu1"
     with Ssh(Typed("gpu1", "grace")) as ssh, pytest.raises(TimedOut, match=told):
         ssh.run_as_root("true")
+
+
+def test_a_sudo_that_hangs_is_said_to_have_had_what_was_left_of_the_timeout(there: There) -> None:
+    there.uid(1000)
+    there.program("sudo", "exec sleep 30")
+
+    def left(most: float) -> float:
+        return 0.5 if most == rbee.keeper.fleet.sudo.SUDO_TIMEOUT else most
+
+    told = "sudo on gpu1 neither asked for a password nor ran within 0.5 s"
+    with Ssh(Typed("gpu1", "grace"), left) as ssh, pytest.raises(TimedOut, match=told):
+        ssh.run_as_root("true")

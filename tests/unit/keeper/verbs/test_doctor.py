@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import rbee.keeper.doctor.doctor
+import rbee.keeper.verbs.doctor
 from rbee.keeper.doctor.check import Command, Complaint
 from rbee.keeper.doctor.doctor import Verdict
 from rbee.keeper.verbs.doctor import diagnosis
 from rbee.scope import SYSTEM, Scope
+from rbee.systemd.errors import BUS_TIMEOUT
 from tests.unit.keeper.doubles import Ran, Rbeectl
 from tests.unit.played_systemd import PlayedBus
+
+POLKIT_RULE_TIMEOUT = 15.0
+"""Seconds after which polkit ends a rule that hangs; from then on it would answer."""
 
 CURE = ("systemctl", "restart", "rbee.target")
 BROKEN = Verdict("units", "the units are well", (Complaint("one has failed", (CURE,)),))
@@ -24,7 +29,10 @@ class PlayedDoctor:
 
     verdicts: Iterator[list[Verdict]]
 
-    def __init__(self, _bus: object, stream: object, *, scope: Scope) -> None:
+    open_bus: Callable[[], object]
+
+    def __init__(self, bus: Callable[[], object], stream: object, *, scope: Scope) -> None:
+        PlayedDoctor.open_bus = staticmethod(bus)
         self.stream = stream
         self.ran: list[Command] = []
 
@@ -80,3 +88,20 @@ def test_a_program_reads_each_check_and_what_was_run(
     (told,) = ran.json
     assert (ran.code, told["ok"], told["ran"]) == (1, False, [list(CURE)])
     assert [(check["check"], check["ok"]) for check in told["checks"]] == [("group", True), ("units", False)]
+
+
+def test_a_busy_systemd_is_waited_for_and_a_polkit_that_hangs_is_found(
+    bus: PlayedBus, rbeectl: Rbeectl, finds: type[PlayedDoctor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience: list[float] = []
+
+    def opened(_scope: Scope, *, timeout: float) -> PlayedBus:
+        patience.append(timeout)
+        return bus
+
+    monkeypatch.setattr(rbee.keeper.verbs.doctor, "Bus", opened)
+    finds.verdicts = iter([[]])
+    rbeectl("doctor")
+    finds.open_bus()
+
+    assert 2 * BUS_TIMEOUT < patience[0] < POLKIT_RULE_TIMEOUT
