@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from rbee.errors import BadKey, CatalogFailed, KeyNotForModel
 from rbee.queen.store.keys import KeyRow, Use
-from rbee.queen.store.records import Actor, now_ms
+from rbee.queen.store.records import Actor, free_name, now_ms
 from rbee.queen.store.store import Store
 from rbee.scope import Scope
 from rbee.text import printable
@@ -90,8 +90,9 @@ class ClientKeys:
 
     async def load(self) -> None:
         """Load the keys from the catalog."""
-        for row in await self._catalog.keys.all():
-            self._take(row)
+        rows = await self._catalog.keys.all()
+        for row in sorted(rows, key=lambda row: row.problem is not None):  # readable names first
+            self._take(row._replace(name=free_name(row.name, self._keys)))
 
     async def run(self) -> None:
         """Write how keys are used, until cancelled."""
@@ -193,10 +194,7 @@ class ClientKeys:
         return _view(stored if key is None else key.row)
 
     def _take(self, row: KeyRow) -> None:
-        name = row.name
-        while name in self._keys:  # rows with unreadable names all have the same one
-            name += "+"
-        self._keys[name] = self._by_hash[row.hash] = _Key(row)
+        self._keys[row.name] = self._by_hash[row.hash] = _Key(row)
 
     def _drop(self, name: str) -> None:
         key = self._keys.pop(name, None)

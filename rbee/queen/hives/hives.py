@@ -19,7 +19,7 @@ from rbee.queen.hives.relay import Relay
 from rbee.queen.hives.remote import CONNECTION_CLOSED, RemoteHive
 from rbee.queen.hives.standing import Shared
 from rbee.queen.hives.watch import Watch
-from rbee.queen.store.records import Actor, Row
+from rbee.queen.store.records import Actor, Row, free_name
 from rbee.scope import HIVE_UNIT
 from rbee.systemd.aio import AsyncBus
 from rbee.uplink.accept import Uplink, Uplinks
@@ -50,21 +50,20 @@ class Hives:
 
     async def load(self) -> None:
         """Load the hives from the catalog; they are unknown until their first heartbeat."""
-        for row in await self._shared.catalog.hives.all():
+        rows = await self._shared.catalog.hives.all()
+        for row in sorted(rows, key=lambda row: row.problem is not None):  # readable names first
             self.take_in(row, "unknown", f"no heartbeat since the queen started (last known: {row.status})")
 
     def take_in(self, row: Row, state: State, reason: str) -> Hive:
         """Create the Hive for a row of the catalog, in the given state."""
+        row = row._replace(id=free_name(row.id, self._hives))
         hive: Hive
         if row.id == LOCALHOST:
             hive = LocalHive(row, self._shared, state, reason, bus=self._bus, client=self._client)
         else:
             hive = RemoteHive(row, self._shared, state, reason, uplinks=self.uplinks)
-        name = row.id
-        while name in self._hives:  # rows with unreadable names all have the same one
-            name += "+"
-        self._hives[name] = hive
-        insort(self.names, name)
+        self._hives[row.id] = hive
+        insort(self.names, row.id)
         self._watch.add(hive)
         self._shared.pace.remote += row.id != LOCALHOST
         self._shared.changed()

@@ -8,7 +8,7 @@ from typing import Any
 
 from rbee.queen.models.model import Model
 from rbee.queen.store.models import LEARNED_MAX, Again, Learned, ModelRow, unknown
-from rbee.queen.store.records import Actor
+from rbee.queen.store.records import Actor, free_name
 from rbee.queen.store.store import Store
 from rbee.scope import Scope
 from rbee.text import shown_span
@@ -29,11 +29,10 @@ class Models:
 
     async def load(self) -> None:
         """Load the models from the catalog."""
-        for row in await self._catalog.models.all():
-            name = row.name
-            while name in self._models:  # rows with unreadable names all have the same one
-                name += "+"
-            self._models[name] = Model(row)
+        rows = await self._catalog.models.all()
+        for row in sorted(rows, key=lambda row: row.problem is not None):  # readable names first
+            name = free_name(row.name, self._models)
+            self._models[name] = Model(row._replace(name=name))
         for one in await self._catalog.models.learned():
             self._learned[one.model][one.context, one.kind] = one.peak_bytes
 

@@ -139,12 +139,16 @@ def unknown(name: str, scope: Scope) -> UnknownKey:
 
 
 def _make_room(session: Session, now: int, scope: Scope) -> list[str]:
-    """Delete the oldest unusable keys to make room for one more; TooMany if those are too few."""
-    keys = sorted(_keys(session, _ALL), key=lambda key: key.created_at_ms)
+    """Delete the oldest unusable keys to make room for one more; TooMany if those are too few.
+
+    Return their names as stored, also of those whose names cannot be read.
+    """
+    rows = session.rows(_ALL)
+    keys = sorted(((_key(row), row[0]) for row in rows), key=lambda one: one[0].created_at_ms)
     excess = len(keys) + 1 - KEYS_MAX
     if excess <= 0:
         return []
-    useless = [key.name for key in keys if key.why_useless(now) is not None][:excess]
+    useless = [stored for key, stored in keys if key.why_useless(now) is not None][:excess]
     if len(useless) < excess:
         hint = scope.rbeectl("key revoke NAME")
         raise TooMany(f"there are {len(keys)} keys, as many as there may be", hint=hint)

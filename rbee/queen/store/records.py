@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from itertools import chain, count
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +25,11 @@ Actor = Mapping[str, str]
 def now_ms() -> int:
     """Return the milliseconds since the epoch, the unit of every time in the catalog."""
     return time.time_ns() // 1_000_000
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return the name, with a number if it is taken: rows with unreadable names all have the same one."""
+    return next(one for one in chain([name], (f"{name}-{number}" for number in count(2))) if one not in taken)
 
 
 class Row(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 from rbee.errors import BadKey, CatalogFailed, KeyNotForModel, UnknownKey
 from rbee.queen import keys as keys_module
 from rbee.queen.keys import AUDIT_INTERVAL_MS, ClientKeys, hash_of
+from rbee.queen.store import keys as keys_store
 from rbee.queen.store.store import Store
 from rbee.scope import SYSTEM
 from rbee.wire.keys import CreatedKey, CreateKey
@@ -211,3 +212,21 @@ async def test_what_is_no_request_is_no_use(keys: ClientKeys) -> None:
         check(keys, key, "wasp")
 
     assert keys.all().keys[0].uses == 0
+
+
+async def test_keys_whose_names_cannot_be_read_are_not_mixed_up_with_each_other_or_another(
+    keys: ClientKeys, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await keys.create(CreateKey(name), BY) for name in ("ada", "bob", "unreadable")]
+    for name in ("ada", "bob"):
+        await change(store, f"UPDATE keys SET name = 'no {name}!' WHERE name = '{name}'")
+    again = await loaded(store)
+
+    assert list(again.uses()) == ["unreadable", "unreadable-2", "unreadable-3"]
+    assert check(again, made[2]) == "unreadable"
+    monkeypatch.setattr(keys_store, "KEYS_MAX", 3)
+    await again.create(CreateKey("carl"), BY)  # one that is of no use makes room
+
+    assert check(again, made[2]) == "unreadable"
+    assert sorted(row.name for row in await store.keys.all()) == ["carl", "unreadable", "unreadable"]
+    assert [row.name for row in await store.keys.all() if row.problem is None] == ["carl", "unreadable"]

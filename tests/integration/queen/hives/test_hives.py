@@ -52,6 +52,10 @@ async def test_rows_without_a_readable_name_are_all_shown(queen: MakeQueen, tmp_
         assert [name in told for name, told in zip(("no name!", "nor this?"), shown, strict=True)] == [
             True
         ] * 2
+        # One of them can be forgotten without the other.
+        q.hives.forget(q.hives.hive("unreadable-2"))
+        assert q.hives.names == ["unreadable"]
+        assert "no name!" in (q.hives.view("unreadable").problem or "")
 
 
 async def test_an_empty_catalog_wakes_nobody(queen: MakeQueen) -> None:

@@ -105,5 +105,5 @@ async def test_rows_with_the_same_unreadable_name_are_each_on_one_page(hives: Hi
     take_in(hives, "unreadable", "unreadable", "unreadable", "z")
 
     assert await page(hives, 1) == (["unreadable"], "unreadable")
-    assert await page(hives, 1, "unreadable") == (["unreadable"], "unreadable+")
-    assert await page(hives, 2, "unreadable+") == (["unreadable", "z"], None)
+    assert await page(hives, 1, "unreadable") == (["unreadable-2"], "unreadable-2")
+    assert await page(hives, 2, "unreadable-2") == (["unreadable-3", "z"], None)
