@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from rbee.errors import BadConfig, JobReplaced, TimedOut, UnitFailed, with_packages
@@ -34,6 +35,8 @@ class UnitState(NamedTuple):
     """Were a socket's Condition…= met when it was last to be started?"""
     restarts: int = 0
     """NRestarts: how often systemd has restarted it since somebody last started it."""
+    invocation: str = ""
+    """The InvocationID of its run, or of its last one; '' if it has not run."""
 
     @property
     def is_restarting(self) -> bool:
@@ -69,6 +72,9 @@ class UnitState(NamedTuple):
         return self.active in ("inactive", "failed")
 
 
+ATTEMPTS = 3
+"""How often the properties of a service are read, if it is started each time meanwhile."""
+
 DONE = ("done", "skipped")
 """The results of a job that did not fail."""
 
@@ -84,30 +90,11 @@ class Unit:
 
     def state(self) -> UnitState:
         """The unit's state now. A unit that does not exist has load 'not-found'."""
-        state = UnitState(
-            load=self._text(UNIT, b"LoadState"),
-            active=self._text(UNIT, b"ActiveState"),
-            sub=self._text(UNIT, b"SubState"),
-            since_us=self._get(UNIT, b"StateChangeTimestamp", b"t"),
-        )
-        # A masked socket that had failed before has no such interface any more.
-        if self.name.endswith(".socket") and state.load == "loaded":
-            return state._replace(
-                result=self._text(SOCKET, b"Result"),
-                condition_held=bool(self._get(UNIT, b"ConditionResult", b"b")),
-            )
-        if not self.name.endswith(".service") or state.load != "loaded":
-            return state
-        return state._replace(
-            result=self._text(SERVICE, b"Result"),
-            status_text=self._text(SERVICE, b"StatusText"),
-            main_pid=self._get(SERVICE, b"MainPID", b"u"),
-            exit_status=self._get(SERVICE, b"ExecMainStatus", b"i"),
-            restarts=self._get(SERVICE, b"NRestarts", b"u"),
-        )
+        read = _state_of_one_run if self.name.endswith(".service") else _state
+        return read(self._connection, self.name)
 
     def active_state(self) -> str:
-        """ActiveState only: one call instead of nine."""
+        """ActiveState only: one call instead of eleven."""
         return self._text(UNIT, b"ActiveState")
 
     def file_state(self) -> tuple[str, bool]:
@@ -212,6 +199,47 @@ class Unit:
 
     def _text(self, interface: bytes, name: bytes) -> str:
         return self._connection.text(self.name, interface, name)
+
+
+def _state_of_one_run(connection: Connection, name: str) -> UnitState:
+    """Return the state of a service, read again if systemd has started it meanwhile.
+
+    As properties are read one by one, it could have the state before the start and the exit status after it.
+    """
+
+    def invocation() -> str:
+        return bytes(connection.get(name, UNIT, b"InvocationID", b"ay")).hex()
+
+    before = invocation()
+    for _ in range(ATTEMPTS):
+        state = _state(connection, name)._replace(invocation=invocation())
+        if state.invocation == before:
+            break
+        before = state.invocation
+    return state
+
+
+def _state(connection: Connection, name: str) -> UnitState:
+    get, text = partial(connection.get, name), partial(connection.text, name)
+    state = UnitState(
+        load=text(UNIT, b"LoadState"),
+        active=text(UNIT, b"ActiveState"),
+        sub=text(UNIT, b"SubState"),
+        since_us=get(UNIT, b"StateChangeTimestamp", b"t"),
+    )
+    # A masked socket that had failed before has no such interface any more.
+    if name.endswith(".socket") and state.load == "loaded":
+        held = bool(get(UNIT, b"ConditionResult", b"b"))
+        return state._replace(result=text(SOCKET, b"Result"), condition_held=held)
+    if not name.endswith(".service") or state.load != "loaded":
+        return state
+    return state._replace(
+        result=text(SERVICE, b"Result"),
+        status_text=text(SERVICE, b"StatusText"),
+        main_pid=get(SERVICE, b"MainPID", b"u"),
+        exit_status=get(SERVICE, b"ExecMainStatus", b"i"),
+        restarts=get(SERVICE, b"NRestarts", b"u"),
+    )
 
 
 class Units(Protocol):

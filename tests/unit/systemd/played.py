@@ -32,8 +32,8 @@ class PlayedConnection(Bus):
 
     def get(self, unit: str, interface: bytes, name: bytes, kind: bytes) -> Any:
         return {
-            b"s": name.lower(), b"t": 1, b"u": 2, b"i": 3, b"b": 1, b"(uo)": (unit in self.jobs, b"/"),
-            b"a(ss)": [(b"Stream", b"[::]:8500")],
+            b"s": name.lower(), b"t": 1, b"u": 2, b"i": 3, b"b": 1, b"ay": b"\7" * 16,
+            b"(uo)": (unit in self.jobs, b"/"), b"a(ss)": [(b"Stream", b"[::]:8500")],
         }[kind]  # fmt: skip
 
     def manager_text(self, name: bytes, *, doing: str) -> str:

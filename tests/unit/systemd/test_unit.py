@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rbee.errors import BadConfig, JobReplaced, RbeeError, TimedOut, UnitFailed, with_packages
@@ -228,7 +230,9 @@ def test_of_a_user_s_unit_the_cure_is_what_that_user_types() -> None:
 def test_a_unit_is_asked_for_what_its_kind_has() -> None:
     connection = PlayedConnection()
 
-    assert Unit(connection, "a.service").state() == UnitState("loadstate", "activestate", "substate", 1)
+    state = UnitState("loadstate", "activestate", "substate", 1)
+    assert Unit(connection, "a.service").state() == state._replace(invocation="07" * 16)
+    assert Unit(connection, "a.target").state() == state
     assert Unit(connection, "a.socket").active_state() == "activestate"
     assert not Unit(connection, "a.target").has_job()
 
@@ -257,3 +261,35 @@ def test_a_job_that_failed_is_an_error_and_one_that_does_not_end_too() -> None:
         Unit(PlayedConnection(ends="failed"), HIVE_UNIT).start(timeout=5)
     with pytest.raises(TimedOut, match="was not done after"):
         Unit(PlayedConnection(ends=""), HIVE_UNIT).stop(timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("invocations", "status"),
+    [
+        ([b"\1", b"\1"], 0),  # read once
+        ([b"\1", b"\2", b"\2"], 1),  # started meanwhile: read again
+        ([b"", b"\1", b"\2", b"\3"], 2),  # started again and again: the last attempt counts
+    ],
+)
+def test_a_service_that_is_started_while_its_state_is_read_is_read_again(
+    invocations: list[bytes], status: int
+) -> None:
+    class Starting(PlayedConnection):
+        """Its exit status is how often it was read before."""
+
+        reads = 0
+
+        def get(self, unit: str, interface: bytes, name: bytes, kind: bytes) -> Any:
+            if name == b"InvocationID":
+                return list(invocations.pop(0))
+            if name == b"LoadState":
+                return b"loaded"
+            if name == b"ExecMainStatus":
+                self.reads += 1
+                return self.reads - 1
+            return super().get(unit, interface, name, kind)
+
+    last = invocations[-1].hex()
+    state = Unit(Starting(), HIVE_UNIT).state()
+
+    assert (state.invocation, state.exit_status, invocations) == (last, status, [])
