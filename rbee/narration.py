@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 
-ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
+ALERT, ERROR, WARNING, NOTICE, INFO, DEBUG = 1, 3, 4, 5, 6, 7
 
 
 class Event(NamedTuple):
@@ -129,6 +129,7 @@ FETCH_CANCELLED = Event("fetch-cancelled", "bee hive", "e94b52f8a01d4c67bd3c8a7f
 FILE_REMOVED = Event("file-removed", "bee hive", "0c6f9d2e85b7431a9e4d7b30f8a1526c", NOTICE)
 WORKER_LOADING = Event("worker-loading", "bee hive", "5f0c1e8a7b3d4926a1d45c9e72b80f13")
 ENGINE_STARTING = Event("engine-starting", "bee hive", "d31b7f62c8a04e5f9c60a72e81f45b9d")
+ENGINE_SAID = Event("engine-said", "bee hive", "20e91695b79b41328329c08c835cedb1", DEBUG)
 WORKER_READY = Event("worker-ready", "bee hive", "8a2e64d0f19b4c37b5e80c3d9f7a1264", NOTICE)
 WORKER_FAILED = Event("worker-failed", "bee hive", "e90b3c57a41d4f86b2c7d18f603ea95c", ERROR)
 WORKER_RESTARTED = Event("worker-restarted", "bee hive", "1c75d9ab60e24f3d8b97f2c04a6e38d5", WARNING)

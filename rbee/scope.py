@@ -47,6 +47,9 @@ GATEWAY_PROGRAM = "rbee-gateway"
 FETCH_PROGRAM = "rbee-fetch"
 """The daemons' names: of their state directories, and in the journal."""
 
+ENGINE_IDENTIFIER = "rbee-engine"
+"""SYSLOG_IDENTIFIER= of the lines of engines that the hive writes again."""
+
 
 class Scope(NamedTuple):
     """The paths and accounts of an rbee. Long because each has its name here.

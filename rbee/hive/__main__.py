@@ -13,7 +13,7 @@ from rbee.errors import RbeeError
 from rbee.hive.hive import Hive, Site
 from rbee.hive.threads import DaemonicExecutor
 from rbee.narration import HIVE_FAILED, Journal
-from rbee.scope import HIVE_PROGRAM, Scope, scope_of, uid_of
+from rbee.scope import ENGINE_IDENTIFIER, HIVE_PROGRAM, Scope, scope_of, uid_of
 from rbee.server.daemon import run_daemon, stop_signal
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier, invocation_id, state_directory, take_sockets
@@ -41,6 +41,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope) -> int:
         instance=invocation_id(),
         queen_uid=uid_of(scope.queen_user),
         find_machine_end=partial(_machine_end, scope),
+        engine_journal=Journal(ENGINE_IDENTIFIER),
     )
     async with Hive.open(settings, site, notifier, journal) as hive:
         return await hive.serve(stop_requested)

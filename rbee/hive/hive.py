@@ -38,6 +38,7 @@ class Site(NamedTuple):
 
     `instance` identifies this process; by default it is random. `queen_uid` is the user of the local queen.
     `find_machine_end` returns how the machine is going down, if it is; it may block for a moment.
+    `engine_journal` takes what engines print.
     """
 
     scope: Scope
@@ -46,6 +47,7 @@ class Site(NamedTuple):
     instance: str | None = None
     queen_uid: int | None = None
     find_machine_end: FindMachineEnd = lambda: None
+    engine_journal: Narrator = Narrator()
 
 
 class Hive:
@@ -82,7 +84,8 @@ class Hive:
             instance=site.instance,
             scope=site.scope,
         )
-        self.serving = Serving(site.scope, site.state, detector, self.heart, self.mark)
+        engine_journal = site.engine_journal.about(hive=self.queen.hive_id)
+        self.serving = Serving(site.scope, site.state, detector, self.heart, self.mark, engine_journal)
         self._exit_status = 0
         self._stop_requested = asyncio.Event()
         self._working: asyncio.Task[None] | None = None

@@ -29,14 +29,23 @@ if TYPE_CHECKING:
 
 
 class Serving:
-    """Opens each part once, and closes those that were opened."""
+    """Opens each part once, and closes those that were opened. `engine_journal` takes what engines print."""
 
-    def __init__(self, scope: Scope, state: Path, detector: Detector, narrator: Narrator, work: Work) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        state: Path,
+        detector: Detector,
+        narrator: Narrator,
+        work: Work,
+        engine_journal: Narrator,
+    ) -> None:
         self._scope = scope
         self._worker_folder = state / scope.worker_specifications.name
         self._detector = detector
         self._narrator = narrator
         self._work = work
+        self._engine_journal = engine_journal
         self._book: Book | None = None
         self._units: SystemdUnits | None = None
         self._fetches: Fetches | None = None
@@ -101,6 +110,7 @@ class Serving:
             self._narrator,
             self._work,
             self._detector,
+            self._engine_journal,
         )
 
     async def close(self) -> None:

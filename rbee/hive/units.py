@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ from rbee.errors import RbeeError
 from rbee.scope import Scope
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.bus import Bus
-from rbee.systemd.control import HiveControl, Verb
+from rbee.systemd.control import LOG_ENTRIES, HiveControl, Verb
+from rbee.systemd.journal import Tail, tail_of
 from rbee.systemd.unit import UnitState
 
 log = logging.getLogger("rbee")
@@ -43,8 +45,12 @@ class Units(Protocol):
     async def reset_failed(self, unit: str) -> None:
         """Reset the failed state of the unit."""
 
-    async def log(self, unit: str) -> list[str]:
-        """Return the last lines that the unit has logged, at most 20; [] if they cannot be read."""
+    async def log(self, unit: str, time: tuple[float, float] | None = None) -> Tail:
+        """Return the last lines that the unit's engine has printed, in any of its runs.
+
+        `time` is their first and last one, in seconds since 1970, which are rounded down and up. At most
+        LOG_ENTRIES; none if they cannot be read.
+        """
 
     def follow(self, unit: str) -> asyncio.Event:
         """Return an event that is set at each change of the unit from now on."""
@@ -86,8 +92,9 @@ class SystemdUnits:
     async def reset_failed(self, unit: str) -> None:
         await self._control.ask("reset-failed", unit)
 
-    async def log(self, unit: str) -> list[str]:
-        return await self._control.log(unit)
+    async def log(self, unit: str, time: tuple[float, float] | None = None) -> Tail:
+        whole = None if time is None else (math.floor(time[0]), math.ceil(time[1]))
+        return tail_of(await self._control.log(unit, whole), LOG_ENTRIES)
 
     def follow(self, unit: str) -> asyncio.Event:
         changed = self._followed[unit] = asyncio.Event()

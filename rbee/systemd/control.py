@@ -25,8 +25,9 @@ AHEAD_TIMEOUT = 5.0
 ANSWER_BYTES = 4096
 """The longest answer that is read; systemd's own are one line."""
 
-LOG_BYTES = 64 * 1024
-"""The most bytes of a unit's last lines that are read."""
+LOG_ENTRIES = 400
+LOG_BYTES = 256 * 1024
+"""The most entries of a worker's log that are read, and the most bytes of them in JSON."""
 
 Verb = Literal["start", "stop", "reset-failed"]
 
@@ -121,7 +122,7 @@ class Control:
 
 
 class HiveControl(Control):
-    """That of the hive, which may start and stop workers and fetches, and read the last lines of a worker."""
+    """That of the hive, which may start and stop workers and fetches, and read the log of a worker."""
 
     socket_unit = HIVE_CONTROL_SOCKET_UNIT
 
@@ -129,14 +130,18 @@ class HiveControl(Control):
     def path(self) -> Path:
         return self._scope.hive_control_socket
 
-    async def log(self, unit: str) -> list[str]:
-        """The last lines that a worker has written, at most 20; [] if they cannot be read.
+    async def log(self, unit: str, time: tuple[int, int] | None = None) -> list[str]:
+        """The last entries of a worker's engine, oldest first, as JSON; [] if they cannot be read.
 
-        The hive's user may not read the journal, which has everybody's lines.
+        `time` is their first and last one, in seconds since 1970. At most LOG_ENTRIES, and LOG_BYTES: the
+        first entry may lack its beginning. The hive's user may not read the journal, which has everybody's
+        lines.
         """
+        request = " ".join(["log", unit, *map(str, time or ())])
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                answer = await self._answer(f"log {unit}\n", LOG_BYTES)
+                answer = await self._answer(f"{request}\n", LOG_BYTES)
         except (TimeoutError, OSError):
             return []
-        return [] if _FAILED in answer else answer.splitlines()
+        # Not splitlines(): what it also takes for the end of a line is not escaped in JSON.
+        return [] if answer.startswith(_FAILED) or not answer else answer.split("\n")

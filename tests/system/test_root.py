@@ -166,6 +166,7 @@ CONTROL = {
             "stop rbee-worker@[a-z].service",
         ),
         *("log rbee-fetch@bee.service", "log systemd-journald.service", f"log {WORKER} -f"),
+        *(f"start {WORKER} 1", f"log {WORKER} 1 2 3", f"log {WORKER} -1 2", f"log {WORKER} 1 2;reboot"),
     ),
 }
 """The socket where a daemon has root's things done, a unit of which it may, and what else it might ask."""

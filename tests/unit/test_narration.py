@@ -17,6 +17,7 @@ from rbee.narration import (
     ADD_FAILED,
     ADDING,
     CONFIG_WARNING,
+    DEBUG,
     DETECTED,
     ERROR,
     EVENTS,
@@ -305,7 +306,7 @@ def documented_fields() -> list[str]:
 def test_the_manual_has_each_event_with_its_id_priority_and_speaker() -> None:
     rows = re.findall(r"(?m)^\.It Sy ([a-z-]+) Pq ([a-z ]+), (\w+)\n\.Li ([0-9a-f]{32})$", MANUAL.read_text())
 
-    words = {ERROR: "err", WARNING: "warning", NOTICE: "notice", INFO: "info"}
+    words = {ERROR: "err", WARNING: "warning", NOTICE: "notice", INFO: "info", DEBUG: "debug"}
     assert rows == [
         (event.name, event.speaker, words[event.priority], event.message_id)
         for event in EVENTS
@@ -318,7 +319,7 @@ def test_the_manual_has_each_field_that_is_written(
 ) -> None:
     asked_for = {
         "job_id", "hive", "model", "worker", "invocation", "fetch", "sha256", "request", "actor_uid",
-        "actor_pid",
+        "actor_pid", "printed_at",
     }  # fmt: skip
     journal_at(tmp_path / "journal", io.StringIO()).narrate(ADDING, "hm", **dict.fromkeys(asked_for, "7"))
 

@@ -13,6 +13,7 @@ from rbee.errors import RbeeError
 from rbee.hive.memory.book import Book
 from rbee.hive.units import Units
 from rbee.hive.work import Work
+from rbee.hive.workers.enginelog import EngineLog, Start
 from rbee.hive.workers.judge import RESTART_DELAY, Verdict, delay_of, end_of, judge
 from rbee.hive.workers.specification import Specifications
 from rbee.hive.workers.worker import Worker
@@ -51,6 +52,7 @@ class Parts(NamedTuple):
     units: Units
     narrator: Narrator
     work: Work
+    engine_log: EngineLog
 
 
 class Life:
@@ -68,6 +70,8 @@ class Life:
         self._ready_at: float | None = None
         self._restarts_before = 0
         """How often systemd had restarted the unit before it was ready for STEADY seconds."""
+        self._repeated = ""
+        """The invocation of the start whose lines were last repeated."""
 
     # Follow
 
@@ -124,16 +128,17 @@ class Life:
         worker = self.worker
         before = worker.state
         if verdict.state == "failed":
-            await self._fail(verdict)
+            await self._fail(state, verdict)
             return
         if verdict.state == "stopped":
             await self._clean("its unit ended, and not on the hive's request")
             return
         if state.sub.startswith("auto-restart"):
             worker.last_end = end_of(state, worker.start, self._parts.scope)
+            self._repeat_lines(state)
         changed = worker.change(verdict.state, verdict.reason, percent=verdict.percent, pid=verdict.pid)
         if verdict.state == "ready" and before != "ready":
-            await self._is_ready()
+            await self._is_ready(state)
         elif changed and state.sub.startswith("auto-restart"):
             worker.began = time.monotonic()
             self._parts.specifications.set_wait(worker.id, delay_of(state.restarts) - RESTART_DELAY)
@@ -141,21 +146,24 @@ class Life:
         if changed:
             self._parts.work.changed()
 
-    async def _is_ready(self) -> None:
+    async def _is_ready(self, state: UnitState) -> None:
         worker = self.worker
         self._has_been_ready, self._ready_at = True, time.monotonic()
         seconds = shown_span(time.monotonic() - worker.began)
         self._narrate(WORKER_READY, f"{self._name} is ready in {seconds}")
+        self._repeat_lines(state)
         worker.job_id = None  # what happens from now on is not part of the job of its start
         await self._parts.book.loaded(worker.id)
 
-    async def _fail(self, verdict: Verdict) -> None:
+    async def _fail(self, state: UnitState, verdict: Verdict) -> None:
         worker, parts, reason = self.worker, self._parts, verdict.reason
-        lines = await parts.units.log(self.unit)
+        tail = await parts.units.log(self.unit)
+        lines = [entry.text for entry in tail.entries]
         held = await self._release()
         worker.is_file_missing = verdict.is_file_missing
         worker.change("failed", f"{reason}; {held}" if held else reason, log=lines)
         self._narrate(WORKER_FAILED, f"{self._name} failed: {worker.reason}")
+        self._repeat_lines(state)
         worker.job_id = None
         parts.units.unfollow(self.unit)
         parts.work.changed()
@@ -223,6 +231,17 @@ class Life:
 
     def _narrate(self, event: Event, text: str) -> None:
         self._parts.narrator.narrate(event, text, **self.fields())
+
+    def _repeat_lines(self, state: UnitState) -> None:
+        """Have what the engine printed during a start that has ended repeated with the job, if it has one."""
+        worker, invocation = self.worker, state.invocation
+        if worker.job_id is None or invocation in ("", self._repeated):
+            return
+        self._repeated = invocation
+        ended = time.time()
+        began = ended - (time.monotonic() - worker.began)
+        fields = {**self.fields(), "invocation": invocation}
+        self._parts.engine_log.repeat(Start(self.unit, invocation, began, ended, fields))
 
     def fields(self) -> dict[str, str]:
         """Return the journal fields of a line about the worker.

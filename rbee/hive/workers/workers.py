@@ -27,6 +27,7 @@ from rbee.hive.threads import in_daemonic_thread
 from rbee.hive.units import Units
 from rbee.hive.work import Work
 from rbee.hive.workers.connect import connect_to
+from rbee.hive.workers.enginelog import EngineLog
 from rbee.hive.workers.life import Life, Parts
 from rbee.hive.workers.place import Detector, place_of
 from rbee.hive.workers.specification import MODEL, Specifications
@@ -61,9 +62,15 @@ class Workers:
         narrator: Narrator,
         work: Work,
         detector: Detector,
+        engine_journal: Narrator,
     ) -> Self:
-        """Return the workers, after adopting those that already run; `folder` has their specifications."""
-        workers = cls(Parts(scope, Specifications(folder), book, units, narrator, work), detector)
+        """Return the workers, after adopting those that already run.
+
+        `folder` has their specifications, and `engine_journal` takes what engines print.
+        """
+        engine_log = EngineLog(units, engine_journal)
+        parts = Parts(scope, Specifications(folder), book, units, narrator, work, engine_log)
+        workers = cls(parts, detector)
         await workers.adopt()
         return workers
 
@@ -228,6 +235,7 @@ class Workers:
     async def close(self) -> None:
         """Stop following the workers, which continue."""
         await asyncio.gather(*(life.end() for life in list(self._lives.values())))
+        await self._parts.engine_log.close()
 
     def _life(self, worker_id: str) -> Life:
         life = self._lives.get(worker_id)

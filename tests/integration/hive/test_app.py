@@ -114,7 +114,7 @@ async def test_a_hive_that_has_joined_says_that_its_queen_is_remote(
 
 async def test_the_document_lists_every_route(tmp_path: Path, silent_notifier: Notifier) -> None:
     work = Work(Serials(), lambda: None)
-    serving = Serving(SYSTEM, tmp_path, Detector(tmp_path), Narrator(), work)
+    serving = Serving(SYSTEM, tmp_path, Detector(tmp_path), Narrator(), work, Narrator())
     more = {"more": serving.routes()}
     answer, _ = await asked(tmp_path, silent_notifier, "GET", "/v1/openapi.json", options=more)
 

@@ -135,13 +135,13 @@ async def test_the_hive_s_own_socket_has_its_name_and_the_last_lines_of_a_worker
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests.append(await reader.readline())
-        writer.write(b"Call failed: no\n" if b"other" in requests[-1] else b"one\n\xff two\n")
+        writer.write(b"Call failed: no\n" if b"other" in requests[-1] else b"one\n\xff Call failed: two\n")
         writer.close()
 
     server = await asyncio.start_unix_server(serve, tmp_path / "hive-control.sock")
     try:
-        assert await control.log("rbee-worker@bee-1.service") == ["one", "\ufffd two"]
-        assert await control.log("other.service") == []
+        assert await control.log("rbee-worker@bee-1.service") == ["one", "\ufffd Call failed: two"]
+        assert await control.log("other.service", (1700000000, 1700000001)) == []
     finally:
         server.close()
-    assert requests[0] == b"log rbee-worker@bee-1.service\n"
+    assert requests == [b"log rbee-worker@bee-1.service\n", b"log other.service 1700000000 1700000001\n"]

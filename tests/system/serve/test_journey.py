@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
+from datetime import UTC, datetime
+from typing import Any
 
 from testbed.machine import Machine
 from testbed.tiny_model import says
 
-from tests.system.commands import active, add_hive, rbeectl, unit
+from rbee.text import printable
+from tests.system.commands import active, add_hive, override, rbeectl, unit
 from tests.system.serve.served import (
     OPENAI,
     assert_nothing_is_left,
@@ -76,11 +80,87 @@ def test_one_job_id_has_the_lines_of_a_cold_start(serving: Machine) -> None:
     add_hive(serving)
     serve_model(serving, "bee", says("I am bee one."))
     assert chat(serving, "bee").status == 200
-    job_id = serving.journal("RBEE_EVENT=worker-ready")[-1]["RBEE_JOB_ID"]
-    programs = {str(line["SYSLOG_IDENTIFIER"]) for line in serving.journal(f"RBEE_JOB_ID={job_id}")}
-    assert {"rbee-gateway", "queen-rbee", "rbee-hive"} <= programs
-    shown = succeed(serving, "logs", "--job", str(job_id), user=None).out
+    ready = serving.journal("RBEE_EVENT=worker-ready")[-1]
+    job = f"RBEE_JOB_ID={ready['RBEE_JOB_ID']}"
+    [unit_name] = worker_units(serving)
+    repeated = await_repeated(serving, job, 1)
+
+    of_job = serving.journal(job)
+    programs = {str(line["SYSLOG_IDENTIFIER"]) for line in of_job}
+    assert programs == {"rbee-gateway", "queen-rbee", "rbee-hive", "rbee-worker", "rbee-engine"}
+    assert {str(line.get("RBEE_EVENT")) for line in of_job} >= {
+        "request-woke", "worker-placed", "worker-loading", "engine-starting", "engine-said", "worker-ready",
+    }  # fmt: skip
+
+    # As llama-server printed them, each once and in order, up to its last word before it was ready.
+    printed = printed_by(serving, unit_name)
+    assert as_printed(repeated) == [as_repeated(line) for line in printed][: len(repeated)]
+    before = [line for line in printed if stamp(line) <= stamp(ready)]
+    assert len(repeated) >= len(before) > 5
+    [line] = [str(line["MESSAGE"]) for line in repeated if "listening on" in str(line["MESSAGE"])]
+    for one in repeated:
+        about = one["RBEE_WORKER"], one["RBEE_HIVE"], one["RBEE_INVOCATION"], one["_SYSTEMD_UNIT"]
+        assert about == (
+            unit_name.removeprefix("rbee-worker@").removesuffix(".service"), "localhost",
+            unit(serving, unit_name, "InvocationID")["InvocationID"], "rbee-hive.service",
+        )  # fmt: skip
+
+    shown = succeed(serving, "logs", "--job", str(ready["RBEE_JOB_ID"]), user=None).out
     assert "rbee-worker" in shown, shown
+    assert shown.count(line) == 1, shown
+    assert succeed(serving, "logs", "bee", user=None).out.count(line) == 1
+
+
+def test_the_job_of_an_engine_that_fails_has_what_each_start_printed(serving: Machine) -> None:
+    add_hive(serving)
+    override(serving, "rbee-worker@.service", "[Unit]\nStartLimitBurst=3\n")
+    serve_rude(serving, "rude", {"exits": 3})
+    assert chat(serving, "rude", seconds=90).status == 502
+    failed = serving.journal("RBEE_EVENT=worker-failed")[-1]
+    repeated = await_repeated(serving, f"RBEE_JOB_ID={failed['RBEE_JOB_ID']}", 3)
+
+    printed = printed_by(serving, f"rbee-worker@{failed['RBEE_WORKER']}.service")
+    assert as_printed(repeated) == [as_repeated(line) for line in printed]
+    runs = dict.fromkeys(str(line["RBEE_INVOCATION"]) for line in repeated)
+    assert len(runs) == 3
+    assert list(runs) == list(
+        dict.fromkeys(
+            str(line["_SYSTEMD_INVOCATION_ID"]) for line in printed if "_SYSTEMD_INVOCATION_ID" in line
+        )
+    )
+
+
+def await_repeated(machine: Machine, job: str, starts: int) -> list[dict[str, Any]]:
+    """What the hive repeats of the engine's lines, once it has those of so many starts."""
+    deadline = time.monotonic() + 20
+    while True:
+        repeated = machine.journal(job, "RBEE_EVENT=engine-said")
+        if len({str(line["RBEE_INVOCATION"]) for line in repeated}) >= starts:
+            time.sleep(0.5)  # they are written one after the other
+            return machine.journal(job, "RBEE_EVENT=engine-said")
+        assert time.monotonic() < deadline, repeated
+        time.sleep(0.2)
+
+
+def printed_by(machine: Machine, unit_name: str) -> list[dict[str, Any]]:
+    """What the engine of a worker has printed, in its unit's journal."""
+    return machine.journal("--unit", unit_name, "_TRANSPORT=stdout")
+
+
+def stamp(line: dict[str, Any]) -> int:
+    """When journald received a line, in microseconds since 1970."""
+    return int(line["__REALTIME_TIMESTAMP"])
+
+
+def as_printed(lines: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Text and time of lines that were repeated."""
+    return [(line["MESSAGE"], line["RBEE_PRINTED_AT"]) for line in lines]
+
+
+def as_repeated(line: dict[str, Any]) -> tuple[str, str]:
+    """Text and time of a line of an engine, as the hive has to repeat it."""
+    at = datetime.fromtimestamp(stamp(line) // 10**6, UTC)
+    return printable(line["MESSAGE"]), f"{at:%Y-%m-%dT%H:%M:%S}.{stamp(line) % 10**6:06}Z"
 
 
 def test_fifty_clients_of_a_cold_model_cause_one_start(serving: Machine) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.deadline(10)
 def serving(tmp_path: Path) -> Serving:
     scope = SYSTEM._replace(runtime=tmp_path / "run/rbee", state=tmp_path)
     work = Work(Serials(), lambda: None)
-    return Serving(scope, scope.hive_state, Detector(tmp_path), Narrator(), work)
+    return Serving(scope, scope.hive_state, Detector(tmp_path), Narrator(), work, Narrator())
 
 
 async def test_nothing_is_opened_where_nothing_was_left(serving: Serving) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rbee.hive.units import SystemdUnits
 from rbee.scope import SYSTEM, Scope
 from rbee.systemd.control import HiveControl
+from rbee.systemd.journal import Entry, Tail
 from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedSystemd
 
 pytestmark = pytest.mark.deadline(5)
@@ -103,3 +104,15 @@ async def test_after_many_units_the_connection_is_another(monkeypatch: pytest.Mo
     assert 1 < systemd.opened < 5
     units.close()
     await systemd.close()
+
+
+async def test_a_log_is_read_as_its_entries() -> None:
+    class Logs(Systemd):
+        async def log(self, unit: str, time: tuple[int, int] | None = None) -> list[str]:
+            assert time in (None, (6, 8))
+            return ['{"MESSAGE": "one", "__REALTIME_TIMESTAMP": "7"}'] * 2 if unit == BEE else []
+
+    units = SystemdUnits(SYSTEM, control=cast(HiveControl, Logs()))
+
+    assert await units.log(BEE) == Tail((Entry("one", 6, 7, ""),) * 2)
+    assert await units.log(FETCH, (6.9, 7.1)) == Tail()

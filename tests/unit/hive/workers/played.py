@@ -11,11 +11,13 @@ from typing import Any, cast
 from rbee.errors import RbeeError
 from rbee.hive.memory.book import Book
 from rbee.hive.work import Serials, Work
+from rbee.hive.workers.enginelog import EngineLog
 from rbee.hive.workers.life import Parts
 from rbee.hive.workers.specification import Specifications
 from rbee.hive.workers.workers import Workers
 from rbee.narration import Event, Narrator
 from rbee.scope import SYSTEM, Scope
+from rbee.systemd.journal import Tail
 from rbee.systemd.unit import UnitState
 from rbee.wire.devices import Cpu, Devices
 from rbee.wire.workers import Holder, StartWorker
@@ -38,12 +40,13 @@ class PlayedUnits:
     states: dict[str, UnitState] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
     refusal: RbeeError | None = None
-    lines: list[str] = field(default_factory=list)
+    tail: Tail = Tail()
     silent: int = 0
     """So many questions are not answered."""
 
     def __post_init__(self) -> None:
         self.followed: dict[str, asyncio.Event] = {}
+        self.time: tuple[float, float] | None = None
         self.started: dict[str, asyncio.Event] = {}
 
     def becomes(self, unit: str, state: UnitState) -> None:
@@ -74,8 +77,9 @@ class PlayedUnits:
         self._ask("reset-failed", unit)
         self.becomes(unit, INACTIVE)
 
-    async def log(self, unit: str) -> list[str]:
-        return self.lines
+    async def log(self, unit: str, time: tuple[float, float] | None = None) -> Tail:
+        self.time = time
+        return self.tail
 
     def follow(self, unit: str) -> asyncio.Event:
         return self.followed.setdefault(unit, asyncio.Event())
@@ -150,6 +154,7 @@ class Hive:
     def __init__(self, root: Path, units: PlayedUnits | None = None, scope: Scope | None = None) -> None:
         self.root = root
         self.units, self.book, self.tape = units or PlayedUnits(), PlayedBook(), Tape()
+        self.engine_tape = Tape()
         self.changes = 0
         self.scope = scope or SYSTEM
         dropin = root / "etc/rbee/engines.d/test.conf"
@@ -167,6 +172,7 @@ class Hive:
             self.units,
             self.tape,
             Work(Serials(), self._changed),
+            EngineLog(self.units, self.engine_tape),
         )
         self.workers = Workers(self.parts, PlayedMachine(), root)
 

@@ -11,6 +11,7 @@ from rbee.engines.order import waiting
 from rbee.errors import Stopping, TimedOut, UnitFailed
 from rbee.hive.workers.life import held_by
 from rbee.hive.workers.worker import Worker
+from rbee.systemd.journal import Entry, Tail
 from rbee.wire.workers import Holder
 from tests.unit.hive.workers.played import AGAIN, FAILED, INACTIVE, JOB, LOADING, READY, START, UNIT, Hive
 from tests.unit.wait import until
@@ -49,7 +50,7 @@ async def test_the_life_of_a_worker_is_narrated_and_leaves_nothing(tmp_path: Pat
 
 async def test_an_engine_that_ends_is_started_again_and_then_given_up(tmp_path: Path) -> None:
     async with Hive(tmp_path) as hive:
-        hive.units.lines = ["no such tensor"]
+        hive.units.tail = Tail((Entry("no such tensor", 6, 0, ""),))
         worker = await hive.workers.start(START)
         await until(lambda: bool(hive.units.asked))
         hive.units.becomes(UNIT, AGAIN)
