@@ -14,6 +14,9 @@ from rbee.wire.types import LOCALHOST
 FOLDERS = (Path("var/log/journal"), Path("run/log/journal"))
 """The persistent and the volatile journal (systemd-journald.service(8))."""
 
+WITHOUT_ENGINES = "--priority=info"
+"""The option that leaves out what a hive repeats of its engines' output: it has the priority debug."""
+
 
 def is_readable(root: Path = Path("/")) -> bool:
     """May this process read the journal of the system? True if there is no journal.
@@ -30,10 +33,13 @@ def matches_of_model(model: str) -> list[str]:
 
 
 def matches(hive_id: str | None = None, job_id: str | None = None, scope: Scope = SYSTEM) -> list[str]:
-    """Arguments for journalctl(1): the entries of queen and hives, of one hive, of one job, or of both."""
+    """Arguments for journalctl(1): the entries of queen and hives, of one hive, of one job, or of both.
+
+    Only those of a job have the output of engines, too.
+    """
     if hive_id is None and job_id is None:
         # With --unit, what systemd logs about the unit is shown, too.
-        return ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
+        return [WITHOUT_ENGINES, "--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
     fields = [f"RBEE_JOB_ID={job_id}"] if job_id else []
     fields += [f"RBEE_HIVE={hive_id}"] if hive_id else []
     by, of_manager = "_SYSTEMD_UNIT", [f"UNIT={HIVE_UNIT}", "_PID=1"]
@@ -46,4 +52,5 @@ def matches(hive_id: str | None = None, job_id: str | None = None, scope: Scope 
     if hive_id == LOCALHOST and not job_id:
         # All that the unit writes, tracebacks too, and what systemd logs about it.
         terms[1:] = [[f"{by}={HIVE_UNIT}"], of_manager]
-    return " + ".join(" ".join(term) for term in terms).split()
+    matched = " + ".join(" ".join(term) for term in terms).split()
+    return matched if job_id else [WITHOUT_ENGINES, *matched]

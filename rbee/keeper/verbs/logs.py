@@ -13,7 +13,7 @@ import click
 
 from rbee.errors import NotPermitted, RbeeError, UnknownHive
 from rbee.files import reason
-from rbee.keeper.journal import is_readable, matches, matches_of_model
+from rbee.keeper.journal import WITHOUT_ENGINES, is_readable, matches, matches_of_model
 from rbee.keeper.models.named import hive_or_model
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output.streams import OutputFailed, is_writable
@@ -83,6 +83,10 @@ def logs(
         ("--full", session.is_full),
     )
     flags = [name for name, is_asked in options if is_asked]
+    if WITHOUT_ENGINES in matched:
+        # Before the arguments after '--', which may have another priority: the last one counts.
+        matched.remove(WITHOUT_ENGINES)
+        flags.append(WITHOUT_ENGINES)
     command = session.scope.command("journalctl", *flags, *context.meta[REST], *matched)
     if not session.has_colour:
         os.environ["SYSTEMD_COLORS"] = "false"

@@ -110,6 +110,13 @@ def test_one_job_id_has_the_lines_of_a_cold_start(serving: Machine) -> None:
     assert shown.count(line) == 1, shown
     assert succeed(serving, "logs", "bee", user=None).out.count(line) == 1
 
+    # Where all is about the hive itself, they would be in the way.
+    for verb in (("status", "localhost"), ("logs", "localhost"), ("logs",)):
+        own = succeed(serving, *verb, user=None).out
+        assert "bee is ready in" in own, own
+        assert "rbee-engine" not in own, own
+    assert line in succeed(serving, "logs", "--", "--priority=debug", user=None).out
+
 
 def test_the_job_of_an_engine_that_fails_has_what_each_start_printed(serving: Machine) -> None:
     add_hive(serving)

@@ -16,6 +16,9 @@ ALL_UNITS = ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
 
 UNITS = [f"_SYSTEMD_UNIT={QUEEN_UNIT}", f"_SYSTEMD_UNIT={HIVE_UNIT}"]
 
+LEVEL = "--priority=info"
+"""Leaves out what hives repeat of the output of engines."""
+
 OF_JOB = " + ".join(f"RBEE_JOB_ID={JOB} {match}" for match in (*UNITS, "_SYSTEMD_SLICE=rbee.slice")).split()
 """Gateway and workers, too, whose units are in the slice."""
 
@@ -23,12 +26,15 @@ OF_JOB = " + ".join(f"RBEE_JOB_ID={JOB} {match}" for match in (*UNITS, "_SYSTEMD
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        ([], [*ALL_UNITS]),
-        (["-f", "-n", "5"], ["--follow", "--lines=5", *ALL_UNITS]),
-        (["blade", "-x"], ["--catalog", "RBEE_HIVE=blade", UNITS[0], "+", "RBEE_HIVE=blade", UNITS[1]]),
+        ([], [LEVEL, *ALL_UNITS]),
+        (["-f", "-n", "5"], ["--follow", "--lines=5", LEVEL, *ALL_UNITS]),
+        (
+            ["blade", "-x"],
+            ["--catalog", LEVEL, "RBEE_HIVE=blade", UNITS[0], "+", "RBEE_HIVE=blade", UNITS[1]],
+        ),
         (
             ["localhost"],
-            ["RBEE_HIVE=localhost", UNITS[0], "+", UNITS[1], "+", f"UNIT={HIVE_UNIT}", "_PID=1"],
+            [LEVEL, "RBEE_HIVE=localhost", UNITS[0], "+", UNITS[1], "+", f"UNIT={HIVE_UNIT}", "_PID=1"],
         ),
         (["--job", JOB], OF_JOB),
         (
@@ -40,7 +46,7 @@ OF_JOB = " + ".join(f"RBEE_JOB_ID={JOB} {match}" for match in (*UNITS, "_SYSTEMD
                 f"RBEE_JOB_ID={JOB}", "RBEE_HIVE=blade", "_SYSTEMD_SLICE=rbee.slice",
             ],
         ),
-        (["--", "--since=-1h", "-r"], ["--since=-1h", "-r", *ALL_UNITS]),
+        (["--", "--since=-1h", "-p", "debug"], [LEVEL, "--since=-1h", "-p", "debug", *ALL_UNITS]),
     ],
 )  # fmt: skip
 def test_logs_is_journalctl_with_the_right_matches(
