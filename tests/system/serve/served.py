@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from testbed.commands import Runs
 from testbed.machine import Machine
 from testbed.tiny_model import says, write
 from testbed.trees import ENGINE_INSIDE, use_engine
 
-from tests.system.commands import Answer, put, rbeectl
+from tests.system.commands import Answer, await_row, put, rbeectl
 
 HERE = Path(__file__).resolve().parent
 
@@ -148,22 +149,8 @@ def worker(machine: Runs, model: str) -> dict[str, Any]:
 
 def await_worker(machine: Machine, model: str, *states: str, seconds: float = 15) -> dict[str, Any]:
     """A model's worker once it has one of these states."""
-    program = f"""
-import json, subprocess, sys, time
-deadline = time.monotonic() + {seconds}
-while True:
-    asked = subprocess.run(["rbeectl", "list-workers", {model!r}, "--json"], capture_output=True, text=True)
-    found = json.loads(asked.stdout).get("workers", []) if asked.stdout else []
-    for one in found:
-        if one["state"] in {states!r}:
-            print(json.dumps(one))
-            sys.exit(0)
-    if time.monotonic() > deadline:
-        sys.exit(f"not {" or ".join(states)} after {seconds} s: {{asked}}")
-    time.sleep(0.1)
-"""
-    found: dict[str, Any] = json.loads(machine.run("python3", "-c", program, timeout=seconds + 20).stdout)
-    return found
+    path = f"/v1/workers?model={quote(model)}"
+    return await_row(machine, path, "workers", *states, name=None, seconds=seconds, pause=0.1)
 
 
 def worker_units(machine: Machine) -> list[str]:
