@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rbee.systemd.daemon import Notifier
+from tests.handing_out import InGroups
 
 DEADLINE = 60.0
 """Seconds after which such a test has hung; `pytest.mark.deadline(seconds)` says another number."""
@@ -23,6 +24,11 @@ DEADLINE = 60.0
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "deadline(seconds): after which a coroutine test has hung")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InGroups | None:
+    """With tests/run's --dist=loadgroup."""
+    return InGroups(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(tryfirst=True)

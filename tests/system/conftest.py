@@ -15,6 +15,7 @@ from testbed.leftovers import left_behind, sweep
 from testbed.machine import Machine
 from testbed.trees import ARCHIVE_INSIDE, NoHistory, Trees
 
+from tests.handing_out import name_groups
 from tests.nvml import compile_stub
 from tests.system.fleet.fleet import Fleet
 
@@ -30,9 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The quick tests first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The quick tests first; those that share machines to one process."""
     items.sort(key=lambda item: HERE in item.path.parents)
+    if hasattr(config, "workerinput") and config.getvalue("loadgroup"):
+        name_groups(item for item in items if HERE in item.path.parents)
 
 
 @pytest.hookimpl(wrapper=True)

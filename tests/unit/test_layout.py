@@ -19,6 +19,7 @@ OF_THE_TREE = {
     "test_any_input.py": "what comes from outside, for all the modules that read it",
     "test_bench.py": "the tables of tests/bench",
     "test_deb.py": "packaging/deb and packaging/need.sh",
+    "test_handing_out.py": "tests/handing_out.py",
     "test_imports.py": "what may import what",
     "test_layout.py": "this file",
     "test_manual.py": "packaging/man and the completions",

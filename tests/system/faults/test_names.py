@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from testbed.machine import Machine
 
-from tests.nvml import CONFIG_IN_MACHINE, StubCard, compile_stub, write_cards
+from tests.nvml import CONFIG_IN_MACHINE, StubCard, write_cards
 from tests.system.commands import HIVE, QUEEN, add_hive, job_of, override, put, rbeectl, rows
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
@@ -169,11 +169,6 @@ def test_what_a_hive_says_cannot_steer_who_reads_its_story(machine: Machine) -> 
     assert f"(bee hive)   {'z' * 2000}" in lines
     assert not raw(ask(machine, "GET", f"/v1/jobs/{job_of(machine)}/events")[1])
     is_clean(machine)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_stub(tmp_path_factory.mktemp("nvml"))
 
 
 NAIVE = """#!/usr/bin/python3 -I
