@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,4 +124,6 @@ def _apply(engine: Engine, path: Path) -> Engine:
             engine = engine.assign(key, value)
         except ValueError as error:
             raise _RefusedError(f"{path}:{line}: {key:.64}= {error}") from error
+        if key == "Estimate":
+            engine = replace(engine, estimate_file=path)
     return engine

@@ -8,8 +8,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from rbee.engines.estimate import Question
 from rbee.engines.syntax import expand, split_words
 from rbee.errors import BadInput
 from rbee.wire.engines import Engine as EngineView
@@ -30,6 +31,9 @@ SPECIFIERS = {
     "f": "the share of the pool's memory that the worker has claimed, such as 0.570",
 }
 """What may be used in Exec=, Environment= and Estimate=."""
+
+OF_A_WORKER = "spuf"
+"""The specifiers that only a worker has: Estimate= may not use them, and Environment= has them empty then."""
 
 TCP_PORT = 8080
 """The port of each engine with Socket=tcp: a worker has a network namespace of its own."""
@@ -87,6 +91,14 @@ def _command(_before: tuple[str, ...], text: str) -> tuple[str, ...]:
     return words
 
 
+def _estimate(before: tuple[str, ...], text: str) -> tuple[str, ...]:
+    words = _command(before, text)
+    for name in OF_A_WORKER:
+        if any(name in _used(word) for word in words):
+            raise ValueError(f"may not have %{name}, {SPECIFIERS[name]}: there is no worker yet")
+    return words
+
+
 def _formats(before: tuple[str, ...], text: str) -> tuple[str, ...]:
     known = get_args(Format)
     for word in text.split():
@@ -137,8 +149,10 @@ class Engine:
     socket: str = _key("Socket", "unix", _socket)
     """'unix', or 'tcp' for an engine that listens on a port, and on no Unix socket."""
     environment: tuple[tuple[str, str], ...] = _key("Environment", (), _environment)
-    estimate: tuple[str, ...] = _key("Estimate", (), _command)
-    """A command that prints the bytes that a model needs. Its syntax is checked; it is not run yet."""
+    estimate: tuple[str, ...] = _key("Estimate", (), _estimate)
+    """A command that prints the bytes that a model needs; () if it has none."""
+    estimate_file: Path | None = None
+    """The file that has Estimate=: NAME.conf or one of its drop-ins."""
 
     def assign(self, key: str, text: str) -> Engine:
         """Return the engine with one more assignment; an empty one restores a default. Raises ValueError."""
@@ -183,6 +197,15 @@ class Engine:
         names = [name for name, _ in self.environment]
         values = self._expanded([value for _, value in self.environment], task)
         return dict(zip(names, values, strict=True))
+
+    def question(
+        self, model: Path, alias: str, context: int, *, threads: int, kind: Literal["ram", "gpu"]
+    ) -> Question:
+        """Return the command of Estimate= for a model in a kind of pool; `context` in tokens."""
+        task = Task(model, Path(), alias, context, 1, threads, "" if kind == "gpu" else None)
+        specifiers = task.specifiers() | dict.fromkeys(OF_A_WORKER, "")
+        variables = tuple((name, expand(value, specifiers)) for name, value in self.environment)
+        return Question(tuple(expand(word, specifiers) for word in self.estimate), variables)
 
     def _expanded(self, words: list[str] | tuple[str, ...], task: Task) -> list[str]:
         specifiers = task.specifiers()

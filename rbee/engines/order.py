@@ -50,7 +50,7 @@ class Order(NamedTuple):
             "RBEE_JOB_ID": self.job_id or "",
             "RBEE_PORT": str(self.port or ""),
         }
-        return "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items()).encode()
+        return environment_file(variables)
 
 
 def read_order(environ: Mapping[str, str]) -> Order:
@@ -86,6 +86,11 @@ def read_wait(environ: Mapping[str, str]) -> int:
 def _json(value: object) -> str:
     """Return JSON, which is ASCII on one line whatever bytes a path has."""
     return json.dumps(value)
+
+
+def environment_file(variables: Mapping[str, str]) -> bytes:
+    """Return the content of a file with these variables (EnvironmentFile= in systemd.exec(5))."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items()).encode()
 
 
 def _quoted(value: str) -> str:

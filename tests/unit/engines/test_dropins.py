@@ -148,3 +148,13 @@ def test_an_engine_on_tcp_has_its_port(put: Put, tmp_path: Path) -> None:
         put("etc/rbee/engines.d/a.conf.d/10.conf", f"[Engine]\n{line}\n")
         assert load(root=tmp_path).problems == ()
         assert load(root=tmp_path).engines["a"].socket == "tcp"
+
+
+def test_the_file_that_has_the_command_for_the_memory_is_known(put: Put) -> None:
+    main = put("etc/rbee/engines.d/a.conf", GOOD + "Estimate=/bin/one\n")
+    put("etc/rbee/engines.d/a.conf.d/1.conf", "[Engine]\nReady=/x\n")
+    assert put.load().engines["a"].estimate_file == main
+    last = put("etc/rbee/engines.d/a.conf.d/2.conf", "[Engine]\nEstimate=/bin/two\n")
+
+    found = put.load().engines["a"]
+    assert (found.estimate, found.estimate_file) == (("/bin/two",), last)

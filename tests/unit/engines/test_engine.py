@@ -102,6 +102,9 @@ def test_environment_adds_up_and_an_empty_assignment_begins_anew() -> None:
         ("Environment", "1A=x", "must be NAME=value"),
         ("Environment", "A", "must be NAME=value"),
         ("Estimate", "guess", "absolute path"),
+        ("Estimate", "/bin/x %s", "may not have %s, the Unix socket"),
+        ("Estimate", "/bin/x %u", "may not have %u"),
+        ("Estimate", "/bin/x a%fb", "may not have %f"),
         ("Execs", "x", "is not a key"),
     ],
 )
@@ -124,3 +127,14 @@ def test_the_program_must_be_there_for_a_user_that_is_nobody_s(tmp_path: Path) -
     assert made.problem(tmp_path) is None
     view = made.view(tmp_path)
     assert (view.name, view.executable, view.formats, view.problem) == ("test", "/opt/x", ("gguf",), None)
+
+
+def test_the_command_that_says_what_a_model_needs_knows_model_context_and_kind_of_device() -> None:
+    command = "/bin/x %m %a %c %C %n %t %d %g 100%%"
+    made = engine(Estimate=command, Environment="CUDA_VISIBLE_DEVICES=%u A=%d%s%f")
+    ram = made.question(Path("/m"), "bee", 512, threads=3, kind="ram")
+    gpu = made.question(Path("/m"), "bee", 512, threads=3, kind="gpu")
+
+    assert ram.argv == ("/bin/x", "/m", "bee", "512", "512", "1", "3", "cpu", "0", "100%")
+    assert gpu.argv[-3:] == ("gpu", "999", "100%")
+    assert gpu.environment == (("CUDA_VISIBLE_DEVICES", ""), ("A", "gpu"))
