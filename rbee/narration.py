@@ -135,6 +135,7 @@ WORKER_FAILED = Event("worker-failed", "bee hive", "e90b3c57a41d4f86b2c7d18f603e
 WORKER_RESTARTED = Event("worker-restarted", "bee hive", "1c75d9ab60e24f3d8b97f2c04a6e38d5", WARNING)
 WORKER_STOPPED = Event("worker-stopped", "bee hive", "b64d20f8e35c4179a0d9e7138c5f62ba", NOTICE)
 WORKER_ADOPTED = Event("worker-adopted", "bee hive", "42f9a70d6c8b4e15937ed0b1c8a5f36e", NOTICE)
+ESTIMATE_FAILED = Event("estimate-failed", "bee hive", "2c208243a0d24c6c89014adc315f5cdc", WARNING)
 MEMORY_HELD = Event("memory-held", "bee hive", "f7083be1d95a4c62ae14b6d07c932f58", WARNING)
 GOODBYE = Event("goodbye", "bee hive", "29e5f7b0a8d34c169f4ec1d7b6a085cb", NOTICE)
 

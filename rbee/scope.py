@@ -28,6 +28,7 @@ GATEWAY_UNIT = "rbee-gateway.service"
 GATEWAY_SOCKET_UNIT = "rbee-gateway.socket"
 GATEWAY_TCP_SOCKET_UNIT = "rbee-gateway-tcp.socket"
 ORPHANS_TIMER = "rbee-orphans.timer"
+ESTIMATE_UNIT = "rbee-estimate.service"
 WORKERS = "rbee-worker@*.service"
 FETCHES = "rbee-fetch@*.service"
 """Patterns of the instances, for rbee.systemd.links.running()."""
@@ -113,6 +114,11 @@ class Scope(NamedTuple):
     def worker_specifications(self) -> Path:
         """Where the hive writes what a worker is to be, a folder each."""
         return self.hive_state / "workers"
+
+    @property
+    def estimate_runtime(self) -> Path:
+        """Where the command of an engine's Estimate= sees the model."""
+        return self.runtime.parent / "rbee-estimate"
 
     @property
     def fetch_requests(self) -> Path:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rbee.wire.heartbeats import Heartbeat, HeartbeatAck, HiveHealth
     from rbee.wire.models import Fetch, FetchView
     from rbee.wire.samples import Sample
-    from rbee.wire.workers import HiveWorker, HiveWorkers, Memory, StartWorker
+    from rbee.wire.workers import AskEstimate, Estimate, HiveWorker, HiveWorkers, Memory, StartWorker
 
 
 class QueenAddress(NamedTuple):
@@ -365,6 +365,10 @@ class HiveClient:
     async def memory(self, *, timeout: float) -> Memory:
         """Return the hive's memory book."""
         return await self._work_links.ask(HiveRoutes.MEMORY, timeout=timeout)
+
+    async def estimate(self, asked: AskEstimate, *, timeout: float) -> Estimate:
+        """Return what the engine says that a model needs; a hive before 0.5.0 has no such route."""
+        return await self._work_links.ask(HiveRoutes.ESTIMATE, asked, timeout=timeout)
 
     async def workers(self, *, timeout: float) -> HiveWorkers:
         """Return all workers of the hive."""

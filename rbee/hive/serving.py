@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rbee.hive.memory.book import Book
     from rbee.hive.models.fetches import Fetches
     from rbee.hive.units import SystemdUnits
+    from rbee.hive.workers.estimates import Estimates
     from rbee.hive.workers.workers import Workers
 
 
@@ -42,6 +43,7 @@ class Serving:
     ) -> None:
         self._scope = scope
         self._worker_folder = state / scope.worker_specifications.name
+        self._estimate_folder = state / "estimate"
         self._detector = detector
         self._narrator = narrator
         self._work = work
@@ -49,6 +51,7 @@ class Serving:
         self._book: Book | None = None
         self._units: SystemdUnits | None = None
         self._fetches: Fetches | None = None
+        self._estimates: Estimates | None = None
         self._opening: asyncio.Task[Workers] | None = None
 
     def routes(self) -> Mapping[Route[Any], Handler]:
@@ -56,7 +59,7 @@ class Serving:
         return {
             **memory_api.routes(self.book),
             **models_api.routes(self.fetches),
-            **workers_api.routes(self.workers, self._scope),
+            **workers_api.routes(self.workers, self._scope, self.estimates),
         }
 
     async def take_up(self) -> None:
@@ -92,6 +95,20 @@ class Serving:
             self._fetches.resume()
         return self._fetches
 
+    def estimates(self) -> Estimates:
+        """Return what asks engines what a model needs, and keeps their answers."""
+        if self._estimates is None:
+            from rbee.hive.workers.estimates import Estimates
+
+            self._estimates = Estimates(
+                self._scope,
+                self._estimate_folder,
+                self.units(),
+                Prompt(self._narrator, self._work),
+                self._detector,
+            )
+        return self._estimates
+
     async def workers(self) -> Workers:
         """Return the workers; the first call adopts those that already run."""
         if self._opening is None or _has_failed(self._opening):
@@ -121,6 +138,8 @@ class Serving:
                 await opening.result().close()
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
+        if self._estimates is not None:
+            await self._estimates.close()
         if self._fetches is not None:
             await self._fetches.close()
         if self._units is not None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rbee.wire.keys import CreatedKey, Gateway, Keys, KeyView
     from rbee.wire.models import FetchView, Models, ModelView, OpenModels
     from rbee.wire.samples import Sample
-    from rbee.wire.workers import HiveWorker, HiveWorkers, Memory, Placement, Workers
+    from rbee.wire.workers import Estimate, HiveWorker, HiveWorkers, Memory, Placement, Workers
 
 JOB_HEADER = "RBEE-Job-ID"
 EVENT_HEADER = "Last-Event-ID"
@@ -336,6 +336,11 @@ class HiveRoutes(RouteTable):
     MEMORY: Route[Memory] = Route(
         "GET", "/v1/memory", "The memory of this machine, by holder", "workers.Memory"
     )
+    ESTIMATE: Route[Estimate] = Route(
+        "POST", "/v1/estimate",
+        "What the engine itself says that a model needs; its command runs if the answer is not known yet",
+        "workers.Estimate", takes="workers.AskEstimate", problems=(400, 413),
+    )  # fmt: skip
     WORKERS: Route[HiveWorkers] = Route("GET", "/v1/workers", "The workers", "workers.HiveWorkers")
     START_WORKER: Route[HiveWorker] = Route(
         "POST", "/v1/workers", "Start a worker, for the job that the header names",

@@ -67,6 +67,40 @@ class Memory(NamedTuple):
     pools: Annotated[tuple[Pool, ...], Limit(0, 257)]
 
 
+# What an engine itself says that a model needs
+
+Kind = Literal["ram", "gpu"]
+"""A kind of pool."""
+
+
+class AskEstimate(NamedTuple):
+    """A model of which a hive is to say what it needs in each of the `kinds` of pools that the machine has.
+
+    The engine is `engine`, or the first one that can serve the model. `bytes` is the size of what is at
+    `path`, 0 if it is not known.
+    """
+
+    model: ModelName
+    path: Path
+    format: Format
+    context: Context
+    kinds: Annotated[tuple[Kind, ...], Limit(1, 2)]
+    engine: Word | None = None
+    bytes: Count = 0
+
+
+class Estimate(NamedTuple):
+    """What an engine says that a model needs. `engine` is None if it has no command to ask (Estimate=).
+
+    `problem` is why there is no answer for a kind of pool that the machine has.
+    """
+
+    engine: Word | None = None
+    ram_bytes: Count | None = None
+    gpu_bytes: Count | None = None
+    problem: Text | None = None
+
+
 # Workers of a hive
 
 
@@ -177,17 +211,24 @@ class Candidate(NamedTuple):
     evicts: Annotated[tuple[WorkerId, ...], Limit(0, WORKERS_MAX)] = ()
 
 
+Source = Literal["operator", "learned", "engine", "estimate", "guess"]
+"""Where it is known from what a model needs, from the best to the worst."""
+
+
 class Placement(NamedTuple):
     """Where a model would run now, and why.
 
-    `source` is where `need_bytes` comes from: the operator, a learned peak, an estimate from the file's
-    header, or a guess from its size.
+    `source` is where `need_bytes` comes from: the operator, a learned peak, the engine `engine` itself, an
+    estimate from the file's header, or a guess from its size. `note` is why the engine, which has a command
+    for it, did not say what the model needs.
     """
 
     model: ModelName
     need_bytes: Count
-    source: Literal["operator", "learned", "estimate", "guess"]
+    source: Source
     context: Count
     decision: Literal["ready", "start", "evict", "wait", "refuse"]
     reason: Text
     candidates: Annotated[tuple[Candidate, ...], Limit(0, 10_000)] = ()
+    engine: Word | None = None
+    note: Text | None = None

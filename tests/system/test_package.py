@@ -141,7 +141,7 @@ def template(service: str) -> str:
 
 def test_systemd_finds_nothing_to_say_of_the_units(machine: Machine) -> None:
     others = ("rbee-orphans.service", "rbee-orphans.timer", "rbee-hive-control.socket", *GATEWAY_SOCKETS)
-    services = (QUEEN, HIVE, GATEWAY, WORKER, FETCH, "rbee-hive-control@x.service")
+    services = (QUEEN, HIVE, GATEWAY, WORKER, FETCH, "rbee-hive-control@x.service", "rbee-estimate.service")
     verified = machine.run(
         "systemd-analyze", "verify", "--man=no", *services, *SOCKETS, *others, "rbee.target", check=False
     )

@@ -42,6 +42,7 @@ UNITS = (
 OTHERS = (
     *("systemd-journald.service", "rbee.slice", "rbee-hive-join.service"),
     *("rbee-hive-control.socket", "rbee-hive-control@x.service", "rbee-orphans.service"),
+    "rbee-estimate.service",
 )
 DAEMONS = ("queen-rbee", "rbee-hive", "rbee-gateway", "rbee-fetch")
 

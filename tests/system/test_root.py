@@ -165,6 +165,7 @@ CONTROL = {
             f"start {FETCH_OF_64.replace('@', '@a')}",
             "stop rbee-worker@[a-z].service",
         ),
+        *("start rbee-estimate@bee.service", "start arbee-estimate.service", "log rbee-estimate.service"),
         *("log rbee-fetch@bee.service", "log systemd-journald.service", f"log {WORKER} -f"),
         *(f"start {WORKER} 1", f"log {WORKER} 1 2 3", f"log {WORKER} -1 2", f"log {WORKER} 1 2;reboot"),
     ),

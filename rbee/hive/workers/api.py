@@ -20,15 +20,16 @@ from rbee.wire.routes import WAIT_MAX, HiveRoutes, Route
 from rbee.wire.types import WorkerId
 
 if TYPE_CHECKING:
+    from rbee.hive.workers.estimates import Estimates
     from rbee.hive.workers.workers import Workers
     from rbee.wire.engines import Engines
-    from rbee.wire.workers import HiveWorker, HiveWorkers
+    from rbee.wire.workers import Estimate, HiveWorker, HiveWorkers
 
 Open = Callable[[], "Awaitable[Workers]"]
 
 
-def routes(workers: Open, scope: Scope) -> dict[Route[Any], Handler]:
-    """Return the handlers; `workers` opens them at its first call, so that a hive starts without them."""
+def routes(workers: Open, scope: Scope, estimates: Callable[[], Estimates]) -> dict[Route[Any], Handler]:
+    """Return the handlers; both parts are opened at the first call, so that a hive starts without them."""
     handlers = _Handlers(workers)
 
     async def engines(_request: Request) -> Engines:
@@ -36,8 +37,14 @@ def routes(workers: Open, scope: Scope) -> dict[Route[Any], Handler]:
 
         return await engines_here(scope)
 
+    async def estimate(request: Request) -> Estimate:
+        from rbee.wire.workers import AskEstimate
+
+        return await estimates().estimate(await read_shape(request, AskEstimate))
+
     return {
         HiveRoutes.ENGINES: engines,
+        HiveRoutes.ESTIMATE: estimate,
         HiveRoutes.WORKERS: handlers.every,
         HiveRoutes.START_WORKER: handlers.start,
         HiveRoutes.WORKER: handlers.one,

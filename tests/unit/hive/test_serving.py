@@ -34,6 +34,7 @@ async def test_each_part_is_opened_once_and_closed(serving: Serving) -> None:
     assert serving.book() is serving.book()
     assert serving.units() is serving.units()
     assert serving.fetches() is serving.fetches()
+    assert serving.estimates() is serving.estimates()
     assert await serving.workers() is await serving.workers()
     await serving.close()
 
@@ -52,5 +53,5 @@ async def test_it_has_the_routes_that_a_hive_has_for_models(serving: Serving) ->
     assert set(serving.routes()) == {
         HiveRoutes.ENGINES, HiveRoutes.MEMORY, HiveRoutes.WORKERS, HiveRoutes.START_WORKER, HiveRoutes.WORKER,
         HiveRoutes.STOP_WORKER, HiveRoutes.CONNECT, HiveRoutes.FETCH, HiveRoutes.FETCH_STATE,
-        HiveRoutes.CANCEL_FETCH, HiveRoutes.REMOVE_FILE,
+        HiveRoutes.CANCEL_FETCH, HiveRoutes.REMOVE_FILE, HiveRoutes.ESTIMATE,
     }  # fmt: skip

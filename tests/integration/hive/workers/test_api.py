@@ -13,14 +13,16 @@ import pytest
 from rbee.client.handover import handover
 from rbee.errors import BadInput, Disconnected, UnknownWorker, WorkerNotReady
 from rbee.hive.workers.api import routes
+from rbee.hive.workers.estimates import Estimates
 from rbee.hive.workers.workers import SOCKET, Workers
 from rbee.scope import SYSTEM
 from rbee.server.app import build_app
 from rbee.systemd.daemon import Notifier
 from rbee.wire.codec import encode
 from rbee.wire.leases import CONNECT_PROTOCOL, Connect, Granted, Refused
+from rbee.wire.workers import AskEstimate
 from tests.integration.unix_http import Answer, playing, post, raw, request, served
-from tests.unit.hive.workers.played import JOB, READY, START, UNIT, Hive
+from tests.unit.hive.workers.played import JOB, READY, START, UNIT, Hive, PlayedMachine
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(20)
@@ -44,7 +46,9 @@ async def a_hive(tmp_path: Path, notifier: Notifier) -> AsyncIterator[Served]:
         async def workers() -> Workers:
             return hive.workers
 
-        app = build_app("hive", "1", routes(workers, here._replace(config_folders=(tmp_path / "etc/rbee",))))
+        scope = here._replace(config_folders=(tmp_path / "etc/rbee",))
+        estimates = Estimates(here, tmp_path / "estimate", hive.units, hive.tape, PlayedMachine(), tmp_path)
+        app = build_app("hive", "1", routes(workers, scope, lambda: estimates))
         async with served(app, hive.path, notifier, upgrades=(CONNECT_PROTOCOL,)):
             yield hive
 
@@ -75,6 +79,9 @@ async def test_a_worker_is_started_waited_for_and_stopped(tmp_path: Path, silent
         assert (await hive.ask("GET", "/v1/workers/Not+a+name")).status == 400
         (engine,) = (await hive.ask("GET", "/v1/engines")).json["engines"]
         assert engine["name"] == "test"
+        asked = AskEstimate("bee", "/srv/bee.gguf", "gguf", 4096, ("ram",))
+        answer = await raw(hive.path, post("/v1/estimate", encode(asked)))
+        assert (answer.status, answer.json["engine"], answer.json["problem"]) == (200, None, None)
 
 
 async def test_a_connection_to_the_engine_is_handed_over(tmp_path: Path, silent_notifier: Notifier) -> None:
