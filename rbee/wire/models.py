@@ -66,12 +66,20 @@ class Serve(NamedTuple):
     engine: Word | None = None
 
 
+class EngineSays(NamedTuple):
+    """What an engine itself says that a model needs."""
+
+    engine: Word
+    bytes: Count
+
+
 class ModelView(NamedTuple):
     """A model in the catalog. `source` is its path, or its URL without secrets.
 
-    `learned_bytes` is the most memory that a worker of it has used, None if it has never run. `is_served` is
-    whether a request starts a worker for it. `progress` is that of a fetch, in percent. `problem` is why its
-    row could not be read in full.
+    `learned_bytes` is the most memory that a worker of it has used, None if it has never run. `engine_says`
+    is what its engine has answered since the queen started, None if it was not asked or has not said.
+    `is_served` is whether a request starts a worker for it. `progress` is that of a fetch, in percent.
+    `problem` is why its row could not be read in full.
     """
 
     name: ModelName
@@ -94,6 +102,7 @@ class ModelView(NamedTuple):
     created_at_ms: Count
     progress: Annotated[float, Limit(0, 100)] | None = None
     problem: Text | None = None
+    engine_says: EngineSays | None = None
 
 
 class Models(NamedTuple):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rbee.wire.models import ModelView
     from rbee.wire.workers import Placement, WorkerView
 
+PLACEMENT_TIMEOUT = 30.0
+"""Seconds for an answer: the queen waits for 13 s for what an engine says, and for 5 s for each hive."""
+
 
 class Models:
     """Reads models and workers. Methods raise NotRunning if the queen is not awake, and wake nothing."""
@@ -54,9 +57,9 @@ class Models:
 
     def placement(self, name: str) -> Placement:
         """Where a worker of the model would run now. Raises as one()."""
-        with_name = self.named(name)
+        with_name, queen = self.named(name), self._queen
         placed: Placement = self.asked(
-            name, lambda: self._queen.ask_if_awake(QueenRoutes.PLACEMENT, **with_name)
+            name, lambda: queen.ask_within(PLACEMENT_TIMEOUT, QueenRoutes.PLACEMENT, **with_name)
         )
         return placed
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SOURCES = {
     "operator": "set by --memory",
     "learned": "learned",
+    "engine": "as its engine {engine} says",
     "estimate": "estimated from its header",
     "guess": "guessed from its size",
 }
@@ -55,10 +56,14 @@ def model_state(model: ModelView) -> str:
 
 
 def needs(model: ModelView) -> str:
-    """The memory that it needs, and whether that is learned; '-' if neither set nor learned."""
+    """The memory that it needs, and who says so; '-' if it is neither set nor learned, nor its engine's."""
     if model.memory_bytes is not None:
         return f"{shown_size(model.memory_bytes)} (set)"
-    return "-" if model.learned_bytes is None else f"{shown_size(model.learned_bytes)} (learned)"
+    if model.learned_bytes is not None:
+        return f"{shown_size(model.learned_bytes)} (learned)"
+    if (says := model.engine_says) is None:
+        return "-"
+    return f"{shown_size(says.bytes)} ({SOURCES['engine'].format(engine=says.engine)})"
 
 
 def kind(head: Head | None) -> str:
@@ -122,7 +127,7 @@ def memory(worker: WorkerView) -> str:
 
 def placement_page(placement: Placement, frame: Frame = WHOLE) -> str:
     """What place prints: what the model needs, each pool with its arithmetic, and the decision."""
-    source = SOURCES[placement.source]
+    source = SOURCES[placement.source].format(engine=placement.engine)
     need = f"{placement.model} needs {shown_size(placement.need_bytes)} ({source})"
     rows = [_candidate_cells(candidate) for candidate in placement.candidates]
     header = ("", "HIVE", "POOL", "NAME", "TOTAL", "FREE", "MARGIN", "NEED", "VERDICT")
@@ -131,6 +136,8 @@ def placement_page(placement: Placement, frame: Frame = WHOLE) -> str:
         parts.append(table(header, rows, frame, key="VERDICT"))
     if frame.has_header:
         parts.append(f"Decision: {placement.decision}: {placement.reason}")
+        if placement.note is not None:
+            parts.append(f"Its engine does not say what it needs: {placement.note}")
     return "\n".join(parts)
 
 

@@ -95,6 +95,13 @@ class Queen:
         states.check_awake(self.work.bus, self.work.left)
         return self.ask(route, body, **values)
 
+    def ask_within(self, within: float, route: Route[Answer], **values: str) -> Answer:
+        """As ask_if_awake(), with another timeout, in seconds."""
+        states.check_awake(self.work.bus, self.work.left)
+        self._check_version(route)
+        with self.reached():
+            return self.client.within(within).ask(route, **values)
+
     def fetch(self, route: Route[bytes], *, accept: str | None = None) -> Iterator[bytes]:
         """The file that an awake queen returns, in parts."""
         self._check_version(route)

@@ -108,6 +108,7 @@ def model_properties(model: ModelView) -> dict[str, str]:
         "SHA256": model.sha256 or "",
         "MemorySet": _number(model.memory_bytes),
         "MemoryLearned": _number(model.learned_bytes),
+        "MemoryEngineSays": _number(None if model.engine_says is None else model.engine_says.bytes),
         "Context": _number(model.context),
         "Served": "yes" if model.is_served else "no",
         "Pinned": "yes" if model.is_pinned else "no",

@@ -56,8 +56,8 @@ class LazyServing:
 
     def model_served(self, name: str) -> None:
         """Note that an operator has served a model, or changed how it is served."""
-        if self._built is not None:
-            self._built.served_anew(name)
+        if not self._is_ended:
+            self.serving.served_anew(name)
 
     def holdings(self, hive_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the names of the models on a hive, and the ids of its workers."""

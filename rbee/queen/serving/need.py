@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rbee.wire.models import Head
+from rbee.wire.models import EngineSays, Head
+from rbee.wire.workers import Kind, Source
 
 if TYPE_CHECKING:
     from rbee.queen.store.models import ModelRow
@@ -27,15 +28,16 @@ BATCH = 512
 CELLS = 256
 """Tokens by which llama.cpp's cache grows."""
 
-Kind = Literal["ram", "gpu"]
-Source = Literal["operator", "learned", "estimate", "guess"]
-
 
 class Need(NamedTuple):
-    """The bytes that a worker needs in its pool, and where the number comes from."""
+    """The bytes that a worker needs in its pool, and where the number comes from.
+
+    `engine` is the one that has said so, if that is the source.
+    """
 
     bytes: int
     source: Source
+    engine: str | None = None
 
 
 def context_of(model: ModelRow) -> int:
@@ -46,9 +48,10 @@ def context_of(model: ModelRow) -> int:
     return min(most or CONTEXT, CONTEXT)
 
 
-def need_of(model: ModelRow, learned: int | None, kind: Kind) -> Need:
+def need_of(model: ModelRow, learned: int | None, kind: Kind, said: EngineSays | None = None) -> Need:
     """Return what a worker needs; `learned` is the peak in bytes with this context in this kind of pool.
 
+    `said` is what the engine that serves it says, with the same context and kind.
     In RAM the peak may be less than the weights: the kernel charges the pages of a mapped file to the cgroup
     that read it first, of a fetch for example. Then the weights are added.
     """
@@ -57,6 +60,8 @@ def need_of(model: ModelRow, learned: int | None, kind: Kind) -> Need:
     if learned is not None:
         weights = (model.head.weights_bytes if model.head is not None else None) or model.bytes or 0
         return Need(learned + weights if kind == "ram" and learned < weights else learned, "learned")
+    if said is not None:
+        return Need(said.bytes, "engine", said.engine)
     estimated = None if model.head is None else estimate(model.head, context_of(model))
     if estimated is not None:
         return Need(estimated, "estimate")

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from rbee.errors import TEXT_LIMIT
-from rbee.queen.serving.need import Kind, Need, kind_of, size
+from rbee.queen.serving.need import Need, kind_of, size
 from rbee.text import shortened
 from rbee.wire.engines import Engine
 from rbee.wire.types import Format
-from rbee.wire.workers import Candidate, Placement, Pool, WorkerState
+from rbee.wire.workers import Candidate, Kind, Placement, Pool, WorkerState
 
 CANDIDATES_MAX = 10_000
 """Candidates in a Placement, the chosen one first."""
@@ -150,7 +150,7 @@ def _decided(
     )
     placement = Placement(
         wanted.model, need.bytes, need.source, wanted.context, decision,
-        shortened(reason, TEXT_LIMIT), tuple(candidates[:CANDIDATES_MAX]),
+        shortened(reason, TEXT_LIMIT), tuple(candidates[:CANDIDATES_MAX]), need.engine,
     )  # fmt: skip
     if chosen is None or decision not in ("start", "evict"):
         return Decision(placement, None)

@@ -212,8 +212,12 @@ class Serving:
         return len(workers)
 
     def served_anew(self, name: str) -> None:
-        """Note that an operator has served a model, or changed how: after a failure it may start at once."""
+        """Note that an operator has served a model, or changed how: after a failure it may start at once.
+
+        Its engine is asked now what it needs, so that the first request does not wait for the answer.
+        """
         self.failures.forget(name)
+        self._parts.tasks.begin(self.starter.estimates.ask(name))
         self._look()
 
     def cut(self, story: Narrator) -> None:

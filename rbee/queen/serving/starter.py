@@ -14,9 +14,10 @@ from rbee.narration import (
     WORKER_UNPLACED,
     WORKER_WAITS,
 )
+from rbee.queen.serving.estimates import KINDS, Estimates
 from rbee.queen.serving.failures import Failures
 from rbee.queen.serving.follow import Follower
-from rbee.queen.serving.need import Kind, Need, context_of, need_of, size
+from rbee.queen.serving.need import Need, context_of, need_of, size
 from rbee.queen.serving.parts import Parts
 from rbee.queen.serving.placement import Decision, Target, Wanted, decide
 from rbee.queen.serving.snapshot import Snapshots
@@ -25,7 +26,7 @@ from rbee.queen.serving.stopping import Stopper
 from rbee.queen.serving.workers import KnownWorkers, Worker
 from rbee.wire.jobs import Done
 from rbee.wire.types import LOCALHOST
-from rbee.wire.workers import StartWorker
+from rbee.wire.workers import Kind, StartWorker
 
 if TYPE_CHECKING:
     from rbee.queen.store.models import ModelRow
@@ -64,6 +65,7 @@ class Starter:
         self._stopper = stopper
         self._follower = follower
         self._failures = failures
+        self.estimates = Estimates(parts.hives, parts.models)
         self._starts: dict[str, Start] = {}
         self._placing = asyncio.Lock()
 
@@ -109,13 +111,18 @@ class Starter:
 
     async def decide(self, row: ModelRow) -> Decision:
         """Return where a worker of the model would run now; all hives are asked."""
-        return decide(self._wanted(row), await self._snapshots.take())
+        await self.estimates.ask(row.name)
+        placement, target = decide(self._wanted(row), await self._snapshots.take())
+        if placement.source in ("estimate", "guess"):
+            placement = placement._replace(note=self.estimates.note(row.name))
+        return Decision(placement, target)
 
     def _wanted(self, row: ModelRow) -> Wanted:
-        context = context_of(row)
-        needs: dict[Kind, Need] = {
-            kind: need_of(row, self._models.learned(row.name, context, kind), kind) for kind in ("ram", "gpu")
-        }
+        context, model = context_of(row), self._models.find(row.name)
+        needs: dict[Kind, Need] = {}
+        for kind in KINDS:
+            said = None if model is None else model.said(context, kind)
+            needs[kind] = need_of(row, self._models.learned(row.name, context, kind), kind, said)
         form = row.head.format if row.head is not None else "gguf"
         return Wanted(row.name, form, frozenset({row.hive_id}), needs, context, row.engine)
 
@@ -154,6 +161,7 @@ class Starter:
         while True:
             row = self._row(start.model)
             await self._wake_hive(start, row)
+            await self.estimates.ask(row.name)  # not in its turn: other models need not wait for a command
             try:
                 async with self._placing:
                     decision = await self._decide_in_turn(start, row)
@@ -288,4 +296,5 @@ class Starter:
 
     def _needs(self, decision: Decision) -> str:
         placement = decision.placement
-        return f"{placement.model} needs {size(placement.need_bytes)} ({placement.source})"
+        source = f"says {placement.engine}" if placement.source == "engine" else placement.source
+        return f"{placement.model} needs {size(placement.need_bytes)} ({source})"

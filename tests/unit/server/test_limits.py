@@ -10,7 +10,9 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from rbee.client.answers import ANSWER_LIMIT
+from rbee.engines.estimate import BYTES_MAX, DEADLINE, OUTPUT_MAX
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
+from rbee.hive.workers.estimates import ASK_AGAIN, KEPT_MAX, WAITING_MAX
 from rbee.narration import STORY_FULL
 from rbee.queen import restraint
 from rbee.queen.backlog import KEPT, KEPT_SIZE, OPERATORS_KEPT, OPERATORS_SIZE
@@ -249,3 +251,21 @@ def test_who_is_refused_is_told_which_limit_it_is(
 
     assert (caught.value.message, caught.value.hint) == (said, "Close one and try again.")
     assert seats.taken == len(taken)
+
+
+def test_the_pages_have_the_limits_of_a_command_that_says_what_a_model_needs() -> None:
+    hive, engine = (
+        " ".join((PAGES / name).read_text().split()) for name in ("rbee-hive.service.8", "rbee.engine.5")
+    )
+
+    assert f"may take {DEADLINE:g} seconds and print {size(OUTPUT_MAX, 'B')}" in hive
+    assert f"One runs at a time, and {WAITING_MAX} may run or wait" in hive
+    assert f"the last {KEPT_MAX} answers" in hive
+    assert ASK_AGAIN == 600
+    assert "a failure is kept for ten minutes" in hive
+    assert f"from 1 to {BYTES_MAX}, which is 64 TiB" in engine
+    assert f"more than {size(OUTPUT_MAX, 'B')} of output, or after {DEADLINE:g} seconds" in engine
+    unit = (PAGES.parents[1] / "units/rbee-estimate.service").read_text()
+    assert "MemoryMax=2G\n" in unit
+    assert "TasksMax=256\n" in unit
+    assert "It may use 2 GiB of memory and 256 threads" in engine

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from rbee import __version__
 from rbee.client.handover import Handover, handover
-from rbee.errors import NoMemory, RbeeError, UnknownWorker, WorkerNotReady
+from rbee.errors import NoMemory, NoSuchRoute, RbeeError, UnknownWorker, WorkerNotReady
 from rbee.queen.api.admission import Admission
 from rbee.queen.queen import Queen
 from rbee.queen.serving.serving import Serving
@@ -46,6 +46,8 @@ from rbee.wire.leases import (
 from rbee.wire.models import Head
 from rbee.wire.routes import JOB_HEADER, HiveRoutes, Route
 from rbee.wire.workers import (
+    AskEstimate,
+    Estimate,
     HiveWorker,
     HiveWorkers,
     Memory,
@@ -112,6 +114,9 @@ class ServingHive:
     stops: list[str] = field(default_factory=list)
     engines: dict[str, list[socket.socket]] = field(default_factory=dict)
     problem: str | None = None
+    estimate: Estimate | RbeeError | asyncio.Event | None = None
+    """What it answers about what engines say: None is a hive without that route, an event one that hangs."""
+    asked: list[AskEstimate] = field(default_factory=list)
     refuses_stop: bool = False
     refuses_connect: bool = False
     may_stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -132,6 +137,7 @@ class ServingHive:
             HiveRoutes.HEALTH: self._health,
             HiveRoutes.DEVICES: self._devices,
             HiveRoutes.ENGINES: self._engines,
+            HiveRoutes.ESTIMATE: self._estimate,
             HiveRoutes.MEMORY: self._memory,
             HiveRoutes.WORKERS: self._workers,
             HiveRoutes.START_WORKER: self._start,
@@ -215,6 +221,17 @@ class ServingHive:
 
     async def _engines(self, _request: Request) -> Engines:
         return Engines((LLAMA._replace(problem=self.problem),))
+
+    async def _estimate(self, request: Request) -> Estimate:
+        if self.estimate is None:
+            raise NoSuchRoute("there is nothing at /v1/estimate")
+        self.asked.append(await read_shape(request, AskEstimate))
+        if isinstance(self.estimate, RbeeError):
+            raise self.estimate
+        if isinstance(self.estimate, asyncio.Event):
+            await self.estimate.wait()
+            return Estimate()
+        return self.estimate
 
     @property
     def free(self) -> int:

@@ -51,6 +51,11 @@ def test_a_placement_is_arithmetic_for_each_pool() -> None:
     assert lines[2].endswith("3.0 GiB   1.0 GiB  5.0 GiB  3 GiB short")
     assert lines[3].startswith("*  localhost  gpu0  RTX 4090")
     assert lines[4] == "Decision: start: it fits"
+    said = PLACEMENT._replace(source="engine", engine="vllm")
+    assert drawn.placement_page(said).startswith("bee needs 5.0 GiB (as its engine vllm says) with")
+    noted = PLACEMENT._replace(note="x.conf: Estimate=/bin/x: it printed 0")
+    last = drawn.placement_page(noted).splitlines()[-1]
+    assert last == "Its engine does not say what it needs: x.conf: Estimate=/bin/x: it printed 0"
     evicting = PLACEMENT.candidates[1]._replace(evicts=("wasp-1", "fly-1"))
     page = drawn.placement_page(PLACEMENT._replace(candidates=(evicting,)), Frame(has_header=False))
     assert page.endswith("tightest; stops wasp-1, fly-1")

@@ -14,6 +14,7 @@ def test_clients_see_the_row_and_what_was_learned() -> None:
     assert isinstance(view, ModelView)
     assert shown.pop("learned_bytes") == 7
     assert shown.pop("progress") is None
+    assert shown.pop("engine_says") is None
     assert shown == FETCHED._asdict()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.queen.serving.need import CONTEXT, context_of, estimate, kind_of, need_of, size
 from rbee.queen.store.models import ModelRow
-from rbee.wire.models import Head
+from rbee.wire.models import EngineSays, Head
 
 GIB, MIB = 2**30, 2**20
 HEAD = Head(
@@ -23,9 +23,14 @@ ROW = ModelRow(
 )  # fmt: skip
 
 
-def test_what_the_operator_says_counts_before_what_was_learned_and_that_before_the_header() -> None:
-    assert need_of(ROW._replace(memory_bytes=GIB), 2 * GIB, "gpu").source == "operator"
-    assert (need_of(ROW, 2 * GIB, "gpu").bytes, need_of(ROW, 2 * GIB, "gpu").source) == (2 * GIB, "learned")
+SAYS = EngineSays("vllm", 3 * GIB)
+
+
+def test_the_operator_counts_first_then_what_was_learned_then_the_engine_then_the_header() -> None:
+    assert need_of(ROW._replace(memory_bytes=GIB), 2 * GIB, "gpu", SAYS) == (GIB, "operator", None)
+    assert need_of(ROW, 2 * GIB, "gpu", SAYS) == (2 * GIB, "learned", None)
+    assert need_of(ROW, None, "ram", SAYS) == (3 * GIB, "engine", "vllm")
+    assert need_of(ROW._replace(head=None), None, "ram", SAYS) == (3 * GIB, "engine", "vllm")
     assert need_of(ROW, None, "ram").source == "estimate"
     assert need_of(ROW._replace(head=None), None, "ram").source == "guess"
 
