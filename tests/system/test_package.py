@@ -84,6 +84,16 @@ EXPOSED = {
             "UMask",
         ],
     ),
+    "rbee-estimate.service": (
+        0.6,
+        [
+            "DeviceAllow",
+            "MemoryDenyWriteExecute",
+            "ProcSubset",
+            "RestrictAddressFamilies_AF_UNIX",
+            "RootDirectoryOrRootImage",
+        ],
+    ),
     FETCH: (
         1.1,
         [
