@@ -228,7 +228,7 @@ class Estimates:
             write_whole(self._folder / "environment", case.question.content(), mode=0o600)
 
     async def close(self) -> None:
-        """Give up the commands that are under way; each is stopped."""
+        """Wait for no command any more; the unit of one that runs ends by itself (RuntimeMaxSec=)."""
         running = list(self._running.values())
         for task in running:
             task.cancel()
