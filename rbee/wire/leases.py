@@ -116,3 +116,25 @@ def decode_frame(line: bytes) -> Frame:
         raise BadInput(f"the frame must be one of {', '.join(_KINDS)}")
     frame: Frame = decode(_KINDS[name], body, name)
     return frame
+
+
+class FrameBuffer:
+    """What has come of a frame, for a side whose peer sends one at a time."""
+
+    def __init__(self) -> None:
+        self._received = b""
+
+    def add(self, data: bytes) -> Frame | None:
+        """Return the frame that is whole with `data`, None if more is to come.
+
+        Raises BadInput if it is not valid or too long, or if something follows it.
+        """
+        self._received += data
+        line, end, rest = self._received.partition(b"\n")
+        if not end and len(line) < LINE_MAX:
+            return None
+        self._received = b""
+        frame = decode_frame(line)
+        if rest:
+            raise BadInput("one frame at a time is answered")
+        return frame

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rbee.errors import BadInput, RbeeError, WorkerNotReady
 from rbee.server.upgrade import Upgraded
-from rbee.wire.leases import LINE_MAX, Connect, Granted, Refused, decode_frame, encode_frame
+from rbee.wire.leases import Connect, FrameBuffer, Granted, Refused, encode_frame
 
 log = logging.getLogger("rbee")
 
@@ -62,7 +62,7 @@ class Handing(Upgraded):
         super().__init__()
         self._first: tuple[str, socket.socket] | None = (worker_id, engine)
         self._connect = connect
-        self._received = b""
+        self._buffer = FrameBuffer()
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,14 +72,11 @@ class Handing(Upgraded):
         self._hand(*first)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        line, end, rest = self._received.partition(b"\n")
-        if not end and len(line) < LINE_MAX:
-            return
-        self._received = b""
         try:
-            frame = decode_frame(line)
-            if not isinstance(frame, Connect) or rest or self._connecting is not None:
+            frame = self._buffer.add(data)
+            if frame is None:
+                return
+            if not isinstance(frame, Connect) or self._connecting is not None:
                 raise BadInput("one Connect at a time is answered")
         except BadInput as error:
             self._refuse(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 from rbee.errors import BadInput, RbeeError
 from rbee.server.upgrade import SEND_TIMEOUT, Upgraded
-from rbee.wire.leases import LINE_MAX, Ask, End, Frame, Granted, Refused, Wait, decode_frame, encode_frame
+from rbee.wire.leases import Ask, End, Frame, FrameBuffer, Granted, Refused, Wait, encode_frame
 
 ASK_TIMEOUT = 10.0
 """Seconds from the 101 to the first Ask; for the next one the gateway keeps the connection."""
@@ -36,7 +36,7 @@ class LeaseConnection(Upgraded):
         self._serve = serve
         self._finished = finished
         self._ended = ended
-        self._received = b""
+        self._buffer = FrameBuffer()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._channel: socket.socket | None = None
@@ -58,22 +58,19 @@ class LeaseConnection(Upgraded):
         self._timer = asyncio.get_running_loop().call_later(ASK_TIMEOUT, self.refuse, late)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        line, end, rest = self._received.partition(b"\n")
-        if not end and len(line) < LINE_MAX:
-            return
-        self._received = b""
         try:
-            self._take(decode_frame(line), is_alone=not rest)
+            frame = self._buffer.add(data)
+            if frame is not None:
+                self._take(frame)
         except BadInput as error:
             self.refuse(error)
 
-    def _take(self, frame: Frame, *, is_alone: bool) -> None:
+    def _take(self, frame: Frame) -> None:
         """Take a frame of the gateway's. Raises BadInput if it is not its turn."""
-        if isinstance(frame, Ask) and self._task is None and is_alone:
+        if isinstance(frame, Ask) and self._task is None:
             self._stop_timer()
             self._task = asyncio.get_running_loop().create_task(self._run(frame))
-        elif isinstance(frame, End) and self._is_granted and is_alone:
+        elif isinstance(frame, End) and self._is_granted:
             self._is_granted, self._task = False, None
             self._let_go()
             self._finished(self)

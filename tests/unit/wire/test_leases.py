@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from rbee.errors import BadInput
-from rbee.wire.leases import LINE_MAX, Ask, Frame, Granted, Refused, Wait, decode_frame, encode_frame
+from rbee.wire.leases import (
+    LINE_MAX,
+    Ask,
+    Connect,
+    End,
+    Frame,
+    FrameBuffer,
+    Granted,
+    Refused,
+    Wait,
+    decode_frame,
+    encode_frame,
+)
 
 ID = "0" * 31 + "a"
 FRAMES = (
@@ -14,6 +26,8 @@ FRAMES = (
     Wait("loading bee", 40.5, ID),
     Granted("bee-1", was_cold=True, job_id=ID),
     Refused({"type": "urn:rbee:problem:too-many", "detail": "no memory"}, retry_s=5),
+    End(),
+    Connect("bee-1"),
 )
 
 
@@ -46,3 +60,27 @@ def test_a_line_that_is_not_a_frame_is_refused_with_what_is_wrong(line: bytes, c
 def test_a_frame_that_is_too_long_is_not_sent() -> None:
     with pytest.raises(BadInput, match="at most"):
         encode_frame(Refused({"detail": "x" * LINE_MAX}))
+
+
+def test_a_frame_comes_in_pieces_and_the_next_after_it() -> None:
+    buffer = FrameBuffer()
+    for frame in FRAMES:
+        line = encode_frame(frame)
+        assert [buffer.add(line[:3]), buffer.add(line[3:-1])] == [None, None]
+        assert buffer.add(line[-1:]) == frame
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (encode_frame(End()) * 2, "one frame at a time"),
+        (encode_frame(End()) + b"{", "one frame at a time"),
+        (b"hello\n", "not JSON"),
+        (b"x" * LINE_MAX, "not JSON"),
+        (b"x" * (LINE_MAX + 1), "at most"),
+    ],
+    ids=["two", "one and a half", "no JSON", "no end", "too long"],
+)
+def test_what_is_not_one_frame_is_refused(data: bytes, complaint: str) -> None:
+    with pytest.raises(BadInput, match=complaint):
+        FrameBuffer().add(data)
