@@ -187,6 +187,7 @@ def test_the_journal_names_who_asked_and_explains_the_lines(flow: HappyFlow) -> 
 
 
 def test_step_11_shutdown_stops_hive_then_queen_then_sockets(flow: HappyFlow) -> None:
+    flow.machine.cgroup.put_first()
     answer = rbeectl(flow.machine, "shutdown")
     assert answer.code == 0, answer
     assert answer.lines == [

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from testbed.cgroup import cgroup_mounts
 from testbed.host import PACKAGING, MachineError
 from testbed.leftovers import left_behind, sweep
 from testbed.machine import Machine
@@ -44,6 +45,25 @@ def test_two_machines_at_once_are_two(machine: Machine) -> None:
         assert len(processes) == 1
         other.run("touch", "/root/of-the-other")
         assert machine.run("test", "-e", "/root/of-the-other", check=False).returncode == 1
+
+
+@pytest.mark.skipif(len(cgroup_mounts()) < 3, reason="no legacy hierarchy of the controller cpu")
+def test_a_machine_that_is_put_first_gets_the_processors(machine: Machine) -> None:
+    all_at_once = "for one in $(seq $(nproc)); do while :; do :; done & done; wait"
+    with Machine(machine.tree) as other:
+        for one in (machine, other):
+            one.run("systemd-run", "--unit=busy", "sh", "-c", all_at_once)
+        machine.cgroup.put_first()
+        machine.run("systemctl", "restart", "busy")
+        before = used(machine), used(other)
+        time.sleep(1)
+        after = used(machine), used(other)
+    assert after[0] - before[0] > 10 * (after[1] - before[1])
+
+
+def used(machine: Machine) -> int:
+    """Nanoseconds of processors that busy.service has had."""
+    return int(machine.run("systemctl", "show", "-P", "CPUUsageNSec", "busy").stdout)
 
 
 def test_a_reboot_keeps_files_and_restarts_systemd(machine: Machine) -> None:
