@@ -74,6 +74,7 @@ INCLUDES = (
 
 ARCHIVE = (
     # What people install beside rbee, for tests that install it as they do.
+    "fish",
     "hwdata",
     "libnss-extrausers",
     "locales",
@@ -82,6 +83,7 @@ ARCHIVE = (
     "prometheus",
     "prometheus-node-exporter",
     "sshfs",
+    "zsh",
 )
 
 SOURCES = ("util-linux",)
