@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 from rbee.engines.dropins import load
 from rbee.engines.engine import Engine
 from rbee.engines.estimate import BadAnswerError, Question, read_status_text
-from rbee.errors import TEXT_LIMIT, RbeeError
+from rbee.errors import TEXT_LIMIT, RbeeError, TimedOut
 from rbee.files import explained, write_whole
 from rbee.hive.threads import in_daemonic_thread
 from rbee.hive.units import Units
@@ -46,6 +46,12 @@ COMMAND_SHOWN = 500
 
 FILES_MAX = 1000
 """The most files of a model's folder that are compared."""
+
+LOOK_TIMEOUT = 5.0
+"""Seconds for the file system of a model to answer."""
+
+LOOKS_MAX = 8
+"""Models that may be looked at, each in a thread, which one on a file system that hangs never leaves."""
 
 Identity: TypeAlias = tuple[object, ...] | None
 """What is different once a file has changed; None for one that the hive's user cannot see."""
@@ -92,6 +98,8 @@ class Estimates:
         self._turn = asyncio.Lock()
         self._kept: dict[_Case, _Kept] = {}
         self._running: dict[_Case, asyncio.Task[int | str]] = {}
+        self._looks: dict[str, asyncio.Task[Identity]] = {}
+        """The looks under way, by the model's path."""
         self._narrated: dict[tuple[str, str], str] = {}
         """The last failure by engine and path: one that lasts is narrated once."""
 
@@ -135,9 +143,11 @@ class Estimates:
             model, asked.model, asked.context, threads=place.threads, kind="gpu" if kind == "gpu" else "ram"
         )
         program = self._root / engine.estimate[0].removeprefix("/")
-        of_program, of_model = await in_daemonic_thread(
-            lambda: (identity(program), identity(Path(asked.path)))
-        )
+        of_program = await in_daemonic_thread(lambda: identity(program))
+        try:
+            of_model = await self._look(asked.path)
+        except TimedOut as error:
+            return error.message
         case = _Case(engine, question, of_program, asked.path, asked.bytes, of_model)
         kept = self._kept.get(case)
         if kept is not None and self._clock() < kept.until:
@@ -150,6 +160,22 @@ class Estimates:
             running.add_done_callback(lambda _task: self._running.pop(case, None))
         # Shielded: the queen does not wait for ever, and asks again for what is then known.
         return await asyncio.shield(running)
+
+    async def _look(self, path: str) -> Identity:
+        """Return what a model is identified by. Raises TimedOut if its file system does not answer."""
+        look = self._looks.get(path)
+        if look is None:
+            if len(self._looks) >= LOOKS_MAX:
+                raise TimedOut(f"{LOOKS_MAX} other models are being looked at, and their disks do not answer")
+            look = asyncio.ensure_future(in_daemonic_thread(lambda: identity(Path(path))))
+            self._looks[path] = look
+            look.add_done_callback(lambda _look: self._looks.pop(path, None))
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                return await asyncio.shield(look)
+        except TimeoutError as error:
+            text = f"the disk or the network file system of {path} did not answer within {LOOK_TIMEOUT:g} s"
+            raise TimedOut(text) from error
 
     async def _ask(self, case: _Case, model: str) -> int | str:
         """Run the command, and keep what it has answered."""
@@ -229,7 +255,7 @@ class Estimates:
 
     async def close(self) -> None:
         """Wait for no command any more; the unit of one that runs ends by itself (RuntimeMaxSec=)."""
-        running = list(self._running.values())
+        running = [*self._running.values(), *self._looks.values()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -12,7 +12,7 @@ import pytest
 from rbee.client.answers import ANSWER_LIMIT
 from rbee.engines.estimate import BYTES_MAX, DEADLINE, OUTPUT_MAX
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
-from rbee.hive.workers.estimates import ASK_AGAIN, KEPT_MAX, WAITING_MAX
+from rbee.hive.workers.estimates import ASK_AGAIN, KEPT_MAX, LOOK_TIMEOUT, LOOKS_MAX, WAITING_MAX
 from rbee.narration import STORY_FULL
 from rbee.queen import restraint
 from rbee.queen.backlog import KEPT, KEPT_SIZE, OPERATORS_KEPT, OPERATORS_SIZE
@@ -261,6 +261,7 @@ def test_the_pages_have_the_limits_of_a_command_that_says_what_a_model_needs() -
     assert f"may take {DEADLINE:g} seconds and print {size(OUTPUT_MAX, 'B')}" in hive
     assert f"One runs at a time, and {WAITING_MAX} may run or wait" in hive
     assert f"the last {KEPT_MAX} answers" in hive
+    assert f"has {LOOK_TIMEOUT:g} seconds to answer; {LOOKS_MAX} may be looked at" in hive
     assert ASK_AGAIN == 600
     assert "a failure is kept for ten minutes" in hive
     assert f"from 1 to {BYTES_MAX}, which is 64 TiB" in engine

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-import rbee.hive.workers.estimates
 from rbee.engines.estimate import Question, read_question
 from rbee.errors import UnitFailed
-from rbee.hive.workers.estimates import ASK_AGAIN, Estimates, identity
+from rbee.hive.workers import estimates
+from rbee.hive.workers.estimates import ASK_AGAIN, Estimates, Identity, identity
 from rbee.scope import SYSTEM, user_scope
 from rbee.systemd.unit import UnitState
 from rbee.wire.devices import Cpu, Devices, Gpu
@@ -204,7 +205,7 @@ async def test_a_unit_that_an_earlier_hive_has_left_is_stopped_first(asked: Aske
 async def test_one_command_runs_at_a_time_and_one_question_has_one_run(
     asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.hive.workers.estimates, "WAITING_MAX", 2)
+    monkeypatch.setattr(estimates, "WAITING_MAX", 2)
     asking = [asyncio.ensure_future(asked.ask(context=tokens)) for tokens in (1, 1, 2)]
     answers = await asyncio.gather(*asking)
 
@@ -243,8 +244,36 @@ async def test_a_hive_that_ends_does_not_wait_for_a_command(asked: Asked) -> Non
     assert asked.units.asked == [("start", UNIT)]
 
 
+async def test_a_model_on_a_file_system_that_hangs_takes_one_thread_and_a_bounded_time(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_back, looks = threading.Event(), []
+
+    def look(path: Path) -> Identity:
+        if path.suffix == ".gguf":
+            looks.append(path)
+            is_back.wait(10)
+        return identity(path)
+
+    monkeypatch.setattr(estimates, "identity", look)
+    monkeypatch.setattr(estimates, "LOOK_TIMEOUT", 0.05)
+    monkeypatch.setattr(estimates, "LOOKS_MAX", 1)
+    other = str(asked.put("other.gguf", "other"))
+
+    says = f"the disk or the network file system of {asked.model} did not answer within 0.05 s"
+    assert [(await asked.ask()).problem for _ in range(2)] == [says] * 2
+    busy = "1 other models are being looked at, and their disks do not answer"
+    assert (await asked.ask(path=other)).problem == busy
+    assert (looks, asked.times) == ([asked.model], 0)
+
+    is_back.set()
+    monkeypatch.setattr(estimates, "LOOK_TIMEOUT", 5)
+    assert (await asked.ask()).ram_bytes == 700
+    assert (await asked.ask(path=other)).ram_bytes == 700
+
+
 async def test_the_oldest_answer_makes_room(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rbee.hive.workers.estimates, "KEPT_MAX", 2)
+    monkeypatch.setattr(estimates, "KEPT_MAX", 2)
     for context in (1, 2, 3, 2, 3):
         await asked.ask(context=context)
     assert asked.times == 3
@@ -253,9 +282,9 @@ async def test_the_oldest_answer_makes_room(asked: Asked, monkeypatch: pytest.Mo
 
 
 async def test_a_user_s_own_rbee_has_no_such_unit(asked: Asked) -> None:
-    estimates = Estimates(user_scope(), asked.root, asked.units, asked.tape, asked.machine, asked.root)
+    own = Estimates(user_scope(), asked.root, asked.units, asked.tape, asked.machine, asked.root)
 
-    assert await estimates.estimate(AskEstimate("bee", "/m", "gguf", 1, ("ram",))) == Estimate()
+    assert await own.estimate(AskEstimate("bee", "/m", "gguf", 1, ("ram",))) == Estimate()
     assert asked.units.asked == []
 
 
