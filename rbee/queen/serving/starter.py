@@ -164,6 +164,7 @@ class Starter:
             await self.estimates.ask(row.name)  # not in its turn: other models need not wait for a command
             try:
                 async with self._placing:
+                    row = self._row(start.model)  # it may have been changed meanwhile
                     decision = await self._decide_in_turn(start, row)
                     worker = await self._act(start, row, decision)
             except (Disconnected, NoMemory, NotRunning, Stopping) as error:
