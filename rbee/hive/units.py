@@ -83,11 +83,17 @@ class SystemdUnits:
 
     async def start(self, unit: str) -> None:
         self._control.prepare()
-        await self._opened().start(unit, timeout=START_TIMEOUT)
+        try:
+            await self._opened().start(unit, timeout=START_TIMEOUT)
+        finally:
+            self._close_unused()
 
     async def stop(self, unit: str) -> None:
         self._control.prepare()
-        await self._opened().stop(unit, timeout=STOP_TIMEOUT)
+        try:
+            await self._opened().stop(unit, timeout=STOP_TIMEOUT)
+        finally:
+            self._close_unused()
 
     async def reset_failed(self, unit: str) -> None:
         await self._control.ask("reset-failed", unit)
@@ -104,8 +110,7 @@ class SystemdUnits:
 
     def unfollow(self, unit: str) -> None:
         self._followed.pop(unit, None)
-        if not self._followed and not self._heard:
-            self.close()
+        self._close_unused()
 
     # As the fetches use it
 
@@ -121,6 +126,11 @@ class SystemdUnits:
     async def ask(self, verb: Verb, unit: str) -> str:
         """As Control.ask()."""
         return await self._control.ask(verb, unit)
+
+    def _close_unused(self) -> None:
+        is_waiting = self._bus is not None and self._bus.awaits_job
+        if not self._followed and not self._heard and not is_waiting:
+            self.close()
 
     def close(self) -> None:
         """Close the connection, which is opened again at the next use."""

@@ -82,6 +82,11 @@ class AsyncBus:
             if not await self.has_job(unit):
                 raise
 
+    @property
+    def awaits_job(self) -> bool:
+        """Does a start() or stop() wait for its job, whose end would be lost with the connection?"""
+        return bool(self._ends)
+
     async def reset_failed(self, unit: str) -> None:
         """As Unit.reset_failed()."""
         await self._ask("reset-failed", unit)

@@ -11,7 +11,8 @@ from rbee.hive.units import SystemdUnits
 from rbee.scope import SYSTEM, Scope
 from rbee.systemd.control import HiveControl
 from rbee.systemd.journal import Entry, Tail
-from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedSystemd
+from tests.unit.played_systemd import ACTIVE, INACTIVE, NoProgram, PlayedSystemd
+from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(5)
 
@@ -103,6 +104,28 @@ async def test_after_many_units_the_connection_is_another(monkeypatch: pytest.Mo
         units.unfollow(name)
     assert 1 < systemd.opened < 5
     units.close()
+    await systemd.close()
+
+
+async def test_a_job_that_is_awaited_keeps_the_bus_open() -> None:
+    is_over = asyncio.Event()
+
+    class Stubborn(NoProgram):
+        async def stop(self) -> None:
+            await is_over.wait()
+
+    systemd = Systemd({BEE: ACTIVE})
+    systemd.programs[BEE] = Stubborn()
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    stopping = asyncio.ensure_future(units.stop(BEE))
+    await until(lambda: bool(systemd.asked))
+    units.follow(FETCH)
+    await units.state(FETCH)
+    units.unfollow(FETCH)
+    assert (systemd.is_open, systemd.opened) == (True, 1)
+    is_over.set()
+    await stopping
+    assert not systemd.is_open
     await systemd.close()
 
 
