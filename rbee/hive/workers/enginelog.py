@@ -24,8 +24,9 @@ first."""
 LATE = 0.5
 """Seconds after the end of a start in which journald may still receive its lines."""
 
-BATCH = 50
-"""Lines after which other tasks of the hive have their turn."""
+BATCH, BREATH = 8, 0.01
+"""Lines, and the seconds after them in which journald reads them. While the queue of its socket is full, by
+the kernel's default (net.unix.max_dgram_qlen) with 11 datagrams, lines are lost, also the hive's own."""
 
 
 class Start(NamedTuple):
@@ -96,7 +97,7 @@ class EngineLog:
             for number, entry in enumerate(entries, 1):
                 self._write(start, entry)
                 if number % BATCH == 0:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(BREATH)
 
     def _write(self, start: Start, entry: Entry) -> None:
         event = ENGINE_SAID

@@ -13,7 +13,7 @@ from rbee.errors import RbeeError
 from rbee.hive.memory.book import Book
 from rbee.hive.units import Units
 from rbee.hive.work import Work
-from rbee.hive.workers.enginelog import EngineLog, Start
+from rbee.hive.workers.enginelog import LATE, EngineLog, Start
 from rbee.hive.workers.judge import RESTART_DELAY, Verdict, delay_of, end_of, judge
 from rbee.hive.workers.specification import Specifications
 from rbee.hive.workers.worker import Worker
@@ -72,6 +72,8 @@ class Life:
         """How often systemd had restarted the unit before it was ready for STEADY seconds."""
         self._repeated = ""
         """The invocation of the start whose lines were last repeated."""
+        self._repeated_until = 0.0
+        """When the last line of that start can have come, in seconds since 1970."""
 
     # Follow
 
@@ -239,7 +241,8 @@ class Life:
             return
         self._repeated = invocation
         ended = time.time()
-        began = ended - (time.monotonic() - worker.began)
+        began = max(ended - (time.monotonic() - worker.began), self._repeated_until)
+        self._repeated_until = ended + LATE
         fields = {**self.fields(), "invocation": invocation}
         self._parts.engine_log.repeat(Start(self.unit, invocation, began, ended, fields))
 

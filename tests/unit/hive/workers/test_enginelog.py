@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from rbee.hive.workers import enginelog
-from rbee.hive.workers.enginelog import EngineLog, Start
+from rbee.hive.workers.enginelog import LATE, EngineLog, Start
 from rbee.narration import ENGINE_SAID, Event, Narrator
 from rbee.systemd.journal import Entry, Tail
 from rbee.systemd.unit import UnitState
@@ -181,6 +182,22 @@ async def test_each_start_of_a_job_is_written_once(tmp_path: Path) -> None:
         told = [(text, fields["invocation"], fields["job_id"]) for _, text, fields in hive.engine_tape.told]
         assert told == [("one", ONE, JOB), ("two", TWO, JOB)]
         assert worker.log == ("one", "two")
+
+
+async def test_a_late_line_of_an_unknown_run_is_of_the_start_before(tmp_path: Path) -> None:
+    async with Hive(tmp_path) as hive:
+        worker = await hive.workers.start(START, JOB)
+        await until(lambda: bool(hive.units.asked))
+        at_us = int(1e6 * (time.time() + LATE / 2))
+        hive.units.tail = Tail((printed("late", "", at_us=at_us),))
+        hive.units.becomes(UNIT, run(AGAIN, ONE))
+        await until(lambda: len(hive.engine_tape.told) == 1)
+        hive.units.becomes(UNIT, run(LOADING, TWO, restarts=1))
+        hive.units.becomes(UNIT, run(FAILED, TWO))
+        await until(lambda: worker.state == "failed")
+        await until(lambda: not hive.parts.engine_log._tasks)
+
+        assert [(text, fields["invocation"]) for _, text, fields in hive.engine_tape.told] == [("late", ONE)]
 
 
 @pytest.mark.parametrize(("job", "invocation"), [(None, ONE), (JOB, "")])
