@@ -92,13 +92,15 @@ class AskEstimate(NamedTuple):
 class Estimate(NamedTuple):
     """What an engine says that a model needs. `engine` is None if it has no command to ask (Estimate=).
 
-    `problem` is why there is no answer for a kind of pool that the machine has.
+    `problem` is why there is no answer for a kind of pool that the machine has. With `is_passing` the command
+    was not run, so that what it has answered before is still what it says.
     """
 
     engine: Word | None = None
     ram_bytes: Count | None = None
     gpu_bytes: Count | None = None
     problem: Text | None = None
+    is_passing: bool = False
 
 
 # Workers of a hive

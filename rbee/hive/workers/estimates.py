@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -34,6 +35,12 @@ log = logging.getLogger("rbee")
 
 ASK_AGAIN = 600.0
 """Seconds after which a command that gave no answer is run again, and one whose model the hive cannot see."""
+
+TRY_AGAIN = 30.0
+"""Seconds after which a unit that did not run the command is started again."""
+
+RUN_TIMEOUT = 25.0
+"""Seconds for the unit to start and answer: more than its TimeoutStartSec= and TimeoutStopSec= together."""
 
 KEPT_MAX = 1024
 """Answers that are kept; the oldest makes room."""
@@ -68,10 +75,21 @@ class _Case(NamedTuple):
     file: Identity
 
 
-class _Kept(NamedTuple):
-    """An answer: bytes, or why there is none; valid until this time of the monotonic clock."""
+class _Problem(NamedTuple):
+    """Why there is no answer; `is_passing` if the command was not run."""
 
-    answer: int | str
+    text: str
+    is_passing: bool = False
+
+
+_Outcome: TypeAlias = "int | _Problem"
+"""Bytes, or why there are none."""
+
+
+class _Kept(NamedTuple):
+    """An outcome, which is valid until this time of the monotonic clock."""
+
+    outcome: _Outcome
     until: float
 
 
@@ -97,7 +115,7 @@ class Estimates:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._kept: dict[_Case, _Kept] = {}
-        self._running: dict[_Case, asyncio.Task[int | str]] = {}
+        self._running: dict[_Case, asyncio.Task[_Outcome]] = {}
         self._looks: dict[str, asyncio.Task[Identity]] = {}
         """The looks under way, by the model's path."""
         self._narrated: dict[tuple[str, str], str] = {}
@@ -111,14 +129,18 @@ class Estimates:
         if engine is None:
             return Estimate()
         found: dict[str, int] = {}
-        problem = None
+        problems: list[_Problem] = []
         for kind in dict.fromkeys(asked.kinds):
-            answer = await self._answer(engine, asked, kind)
-            if isinstance(answer, int):
-                found[kind] = answer
-            elif answer is not None:
-                problem = problem or answer
-        return Estimate(engine.name, found.get("ram"), found.get("gpu"), problem)
+            outcome = await self._answer(engine, asked, kind)
+            if isinstance(outcome, int):
+                found[kind] = outcome
+            elif outcome is not None:
+                problems.append(outcome)
+        # One of the command itself says more.
+        problem = min(problems, key=lambda one: one.is_passing, default=_Problem(""))
+        return Estimate(
+            engine.name, found.get("ram"), found.get("gpu"), problem.text or None, problem.is_passing
+        )
 
     def _engine(self, asked: AskEstimate) -> Engine | None:
         """Return the engine that a placement takes (rbee.queen.serving.placement), if it can be asked."""
@@ -132,8 +154,8 @@ class Estimates:
         engine = next(usable, None)
         return engine if engine is not None and engine.estimate else None
 
-    async def _answer(self, engine: Engine, asked: AskEstimate, kind: str) -> int | str | None:
-        """Return the bytes, why there is no answer, or None if the machine has no pool of this kind."""
+    async def _answer(self, engine: Engine, asked: AskEstimate, kind: str) -> _Outcome | None:
+        """Return the outcome, or None if the machine has no pool of this kind."""
         place = await place_of("ram", self._detector)
         devices = self._detector.latest
         if kind == "gpu" and not (devices and devices.gpus):
@@ -147,15 +169,16 @@ class Estimates:
         try:
             of_model = await self._look(asked.path)
         except TimedOut as error:
-            return error.message
+            return _Problem(error.message, is_passing=True)
         case = _Case(engine, question, of_program, asked.path, asked.bytes, of_model)
         kept = self._kept.get(case)
         if kept is not None and self._clock() < kept.until:
-            return kept.answer
+            return kept.outcome
         running = self._running.get(case)
         if running is None:
             if len(self._running) >= WAITING_MAX:
-                return f"{WAITING_MAX} commands of engines (Estimate=) are waiting for their turn"
+                text = f"{WAITING_MAX} commands of engines (Estimate=) are waiting for their turn"
+                return _Problem(text, is_passing=True)
             running = self._running[case] = asyncio.ensure_future(self._ask(case, asked.model))
             running.add_done_callback(lambda _task: self._running.pop(case, None))
         # Shielded: the queen does not wait for ever, and asks again for what is then known.
@@ -177,28 +200,32 @@ class Estimates:
             text = f"the disk or the network file system of {path} did not answer within {LOOK_TIMEOUT:g} s"
             raise TimedOut(text) from error
 
-    async def _ask(self, case: _Case, model: str) -> int | str:
-        """Run the command, and keep what it has answered."""
-        answer: int | str
+    async def _ask(self, case: _Case, model: str) -> _Outcome:
+        """Run the command, and keep the outcome."""
+        outcome: _Outcome
+        seconds = ASK_AGAIN
         try:
             async with self._turn:
-                answer = await self._run(case)
+                outcome = await self._run(case)
         except BadAnswerError as error:
-            answer = self._failed(case, model, str(error))
+            outcome = _Problem(self._failed(case, model, str(error)))
         except RbeeError as error:
-            # Not kept: it says nothing about the command.
-            return self._failed(case, model, f"{ESTIMATE_UNIT} did not run it: {error.message}")
+            where = self._scope.journalctl(f"-u {ESTIMATE_UNIT} -e")
+            why = f"{ESTIMATE_UNIT} did not run it: {error.message}; see: {where}"
+            outcome, seconds = _Problem(self._failed(case, model, why), is_passing=True), TRY_AGAIN
         except Exception as error:
             log.exception("asking %s what %s needs failed", case.engine.name, model)
-            return self._failed(case, model, f"internal error: {error!r}")
+            why = f"internal error: {error!r}"
+            outcome, seconds = _Problem(self._failed(case, model, why), is_passing=True), TRY_AGAIN
         else:
             self._narrated.pop((case.engine.name, case.path), None)
-        is_lasting = isinstance(answer, int) and case.file is not None
+            if case.file is not None:
+                seconds = math.inf
         self._kept.pop(case, None)
-        self._kept[case] = _Kept(answer, float("inf") if is_lasting else self._clock() + ASK_AGAIN)
+        self._kept[case] = _Kept(outcome, self._clock() + seconds)
         if len(self._kept) > KEPT_MAX:
             del self._kept[next(iter(self._kept))]
-        return answer
+        return outcome
 
     def _failed(self, case: _Case, model: str, why: str) -> str:
         """Return why there is no answer, and narrate it if it is not what was narrated last."""
@@ -223,8 +250,12 @@ class Estimates:
                 await units.stop(ESTIMATE_UNIT)
             await in_daemonic_thread(lambda: self._write(case))
             try:
-                await units.start(ESTIMATE_UNIT)
-                state = await units.state(ESTIMATE_UNIT)
+                async with asyncio.timeout(RUN_TIMEOUT):  # the end of its job is lost with the bus
+                    await units.start(ESTIMATE_UNIT)
+                    state = await units.state(ESTIMATE_UNIT)
+            except TimeoutError as error:
+                await self._stop()
+                raise TimedOut(f"it has not answered within {RUN_TIMEOUT:g} s") from error
             except RbeeError:
                 await self._stop()
                 raise

@@ -49,7 +49,20 @@ class Estimates:
         except RbeeError as error:
             log.warning("what the engine of %s says that it needs is not known: %s", name, error.message)
             return
-        model.answer = Answer(row.path, context, estimate)
+        model.answer = self._merged(model.answer, Answer(row.path, context, estimate))
+
+    @staticmethod
+    def _merged(former: Answer | None, answer: Answer) -> Answer:
+        """Return the answer, with the former numbers if the command was not run this time."""
+        estimate = answer.estimate
+        if former is None or not estimate.is_passing:
+            return answer
+        before = former.estimate
+        if (former.path, former.context, before.engine) != (answer.path, answer.context, estimate.engine):
+            return answer
+        ram = before.ram_bytes if estimate.ram_bytes is None else estimate.ram_bytes
+        gpu = before.gpu_bytes if estimate.gpu_bytes is None else estimate.gpu_bytes
+        return answer._replace(estimate=estimate._replace(ram_bytes=ram, gpu_bytes=gpu))
 
     def note(self, name: str) -> str | None:
         """Return why the engine of a model, which has a command for it, did not say what the model needs."""

@@ -132,6 +132,26 @@ def test_a_broken_command_falls_back_and_says_why(serving: Machine) -> None:
     assert serving.run("systemctl", "list-units", "--failed", "--no-legend").stdout == ""
 
 
+def test_a_unit_that_cannot_start_leaves_what_was_said_and_names_the_journal(serving: Machine) -> None:
+    install(serving, SAYS)
+    add_model(serving)
+    assert succeed(serving, "place", "bee", "--dry-run", "--json").json["source"] == "engine"
+    override(serving, UNIT, "[Service]\nBindReadOnlyPaths=/not/there\n")
+    serving.run("systemctl", "restart", "rbee-hive")
+    succeed(serving, "add-hive", "localhost")
+
+    for _ in range(2):
+        placed = succeed(serving, "place", "bee", "--dry-run", "--json").json
+        assert (placed["need_bytes"], placed["source"], placed["note"]) == (304 * MIB, "engine", None)
+    (failed,) = serving.journal("RBEE_EVENT=estimate-failed")
+    assert failed["MESSAGE"].endswith(f"; see: sudo journalctl -u {UNIT} -e")
+    told = serving.run("journalctl", "-u", UNIT, "-o", "cat", "--no-pager").stdout
+    assert "status=226/NAMESPACE" in told
+    assert starts(serving) == 1
+    assert told.count("Failed with result") == 1
+    assert serving.run("systemctl", "list-units", "--failed", "--no-legend").stdout == ""
+
+
 def test_a_child_that_is_left_behind_ends_and_a_killed_hive_leaves_nothing(serving: Machine) -> None:
     child = "#!/bin/sh\ntrap '' TERM\n(trap '' TERM; exec setsid sleep 600) &\necho 1048576\n"
     install(serving, child)

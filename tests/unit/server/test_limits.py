@@ -12,7 +12,15 @@ import pytest
 from rbee.client.answers import ANSWER_LIMIT
 from rbee.engines.estimate import BYTES_MAX, DEADLINE, OUTPUT_MAX
 from rbee.errors import BadInput, HeadTooLarge, HiveFailed, TooLarge, TooMany, TooSlow, UnknownJob
-from rbee.hive.workers.estimates import ASK_AGAIN, KEPT_MAX, LOOK_TIMEOUT, LOOKS_MAX, WAITING_MAX
+from rbee.hive.workers.estimates import (
+    ASK_AGAIN,
+    KEPT_MAX,
+    LOOK_TIMEOUT,
+    LOOKS_MAX,
+    RUN_TIMEOUT,
+    TRY_AGAIN,
+    WAITING_MAX,
+)
 from rbee.narration import STORY_FULL
 from rbee.queen import restraint
 from rbee.queen.backlog import KEPT, KEPT_SIZE, OPERATORS_KEPT, OPERATORS_SIZE
@@ -262,6 +270,8 @@ def test_the_pages_have_the_limits_of_a_command_that_says_what_a_model_needs() -
     assert f"One runs at a time, and {WAITING_MAX} may run or wait" in hive
     assert f"the last {KEPT_MAX} answers" in hive
     assert f"has {LOOK_TIMEOUT:g} seconds to answer; {LOOKS_MAX} may be looked at" in hive
+    assert f"not run it within {RUN_TIMEOUT:g} seconds, it is tried again after {TRY_AGAIN:g}" in hive
+    assert f"is started again after {TRY_AGAIN:g} seconds" in engine
     assert ASK_AGAIN == 600
     assert "a failure is kept for ten minutes" in hive
     assert f"from 1 to {BYTES_MAX}, which is 64 TiB" in engine

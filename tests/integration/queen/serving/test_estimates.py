@@ -69,6 +69,35 @@ async def test_a_command_that_fails_leaves_the_next_source_and_says_why(tmp_path
         assert isinstance(await played.ask(), Granted)
 
 
+async def test_a_command_that_was_not_run_leaves_what_it_said_before(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        passing = Estimate("llama-server", problem="the disk is slow", is_passing=True)
+        for before, counts in (
+            (Estimate("other", GIB), ("estimate", "the disk is slow")),
+            (SAYS, ("engine", None)),
+        ):
+            played.hive.estimate = before
+            await played.serving.placement("bee")
+            played.hive.estimate = passing
+            placement = await played.serving.placement("bee")
+
+            assert (placement.source, placement.note) == counts
+        assert shown(played) == EngineSays("llama-server", 3 * GIB)
+
+
+async def test_how_a_model_is_served_may_change_while_its_engine_is_asked(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.estimate = is_answered = asyncio.Event()
+        asking = asyncio.ensure_future(played.ask())
+        await until(lambda: bool(played.hive.asked))
+        await played.queen.library.models.serve("bee", Serve(context=512), {})
+        is_answered.set()
+
+        assert isinstance(await asking, Granted)
+        ((start, _),) = played.hive.starts
+        assert start.context == 512
+
+
 async def test_a_hive_that_cannot_be_asked_does_not_keep_a_model_from_its_placement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rbee.engines.estimate import Question, read_question
 from rbee.errors import UnitFailed
 from rbee.hive.workers import estimates
-from rbee.hive.workers.estimates import ASK_AGAIN, Estimates, Identity, identity
+from rbee.hive.workers.estimates import ASK_AGAIN, TRY_AGAIN, Estimates, Identity, identity
 from rbee.scope import SYSTEM, user_scope
 from rbee.systemd.unit import UnitState
 from rbee.wire.devices import Cpu, Devices, Gpu
@@ -186,13 +186,35 @@ async def test_a_file_that_the_hive_cannot_see_is_asked_about_again(asked: Asked
         asked.now += ASK_AGAIN
 
 
-async def test_a_unit_that_does_not_start_is_no_answer_and_tried_again_next_time(asked: Asked) -> None:
-    asked.units.refusal = UnitFailed("its result is 'exit-code' (226)")
-    problem = (await asked.ask()).problem
+async def test_a_unit_that_does_not_start_says_nothing_about_the_command_and_is_tried_again_soon(
+    asked: Asked,
+) -> None:
+    asked.units.refusal = UnitFailed("its job ended as 'failed'")
+    for _ in range(2):
+        answer = await asked.ask()
+        assert answer.problem is not None
+        where = f"see: sudo journalctl -u {UNIT} -e"
+        assert answer.problem.endswith(f"4096: {UNIT} did not run it: its job ended as 'failed'; {where}")
+        assert answer.is_passing
+    assert asked.units.asked.count(("stop", UNIT)) == 1
 
-    assert problem is not None
-    assert problem.endswith(f"4096: {UNIT} did not run it: its result is 'exit-code' (226)")
+    asked.now += TRY_AGAIN
     assert await asked.ask() == Estimate("test", 700)
+
+
+async def test_a_unit_whose_end_is_not_heard_of_does_not_keep_the_turn(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "RUN_TIMEOUT", 0.05)
+    start, never = asked.units.start, asyncio.Event()
+    asked.units.start = lambda unit: never.wait()  # type: ignore[assignment, method-assign, return-value]
+    answer = await asked.ask()
+
+    assert answer.problem is not None
+    assert f"{UNIT} did not run it: it has not answered within 0.05 s; see:" in answer.problem
+    assert answer.is_passing
+    asked.units.start = start  # type: ignore[method-assign]
+    assert await asked.ask(context=2) == Estimate("test", 700)
 
 
 async def test_a_unit_that_an_earlier_hive_has_left_is_stopped_first(asked: Asked) -> None:
@@ -212,8 +234,9 @@ async def test_one_command_runs_at_a_time_and_one_question_has_one_run(
     assert [one.ram_bytes for one in answers] == [700, 700, 700]
     assert asked.units.asked == [("start", UNIT), ("stop", UNIT)] * 2
     more = await asyncio.gather(*(asked.ask(context=tokens) for tokens in (3, 4, 5)))
-    (refused,) = [one.problem for one in more if one.problem]
-    assert refused == "2 commands of engines (Estimate=) are waiting for their turn"
+    (refused,) = [one for one in more if one.problem]
+    text = "2 commands of engines (Estimate=) are waiting for their turn"
+    assert refused == Estimate("test", problem=text, is_passing=True)
 
 
 async def test_who_does_not_wait_for_the_answer_has_it_the_next_time(asked: Asked) -> None:
@@ -261,7 +284,7 @@ async def test_a_model_on_a_file_system_that_hangs_takes_one_thread_and_a_bounde
     other = str(asked.put("other.gguf", "other"))
 
     says = f"the disk or the network file system of {asked.model} did not answer within 0.05 s"
-    assert [(await asked.ask()).problem for _ in range(2)] == [says] * 2
+    assert [await asked.ask() for _ in range(2)] == [Estimate("test", problem=says, is_passing=True)] * 2
     busy = "1 other models are being looked at, and their disks do not answer"
     assert (await asked.ask(path=other)).problem == busy
     assert (looks, asked.times) == ([asked.model], 0)
