@@ -189,7 +189,7 @@ class Estimates:
         look = self._looks.get(path)
         if look is None:
             if len(self._looks) >= LOOKS_MAX:
-                raise TimedOut(f"{LOOKS_MAX} other models are being looked at, and their disks do not answer")
+                raise TimedOut(f"the disks of {LOOKS_MAX} other models have not answered yet")
             look = asyncio.ensure_future(in_daemonic_thread(lambda: identity(Path(path))))
             self._looks[path] = look
             look.add_done_callback(lambda _look: self._looks.pop(path, None))

@@ -285,7 +285,7 @@ async def test_a_model_on_a_file_system_that_hangs_takes_one_thread_and_a_bounde
 
     says = f"the disk or the network file system of {asked.model} did not answer within 0.05 s"
     assert [await asked.ask() for _ in range(2)] == [Estimate("test", problem=says, is_passing=True)] * 2
-    busy = "1 other models are being looked at, and their disks do not answer"
+    busy = "the disks of 1 other models have not answered yet"
     assert (await asked.ask(path=other)).problem == busy
     assert (looks, asked.times) == ([asked.model], 0)
 
