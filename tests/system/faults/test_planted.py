@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testbed.machine import Machine
 
-from tests.system.commands import add_hive, rbeectl
+from tests.system.commands import QUEEN, add_hive, put, rbeectl
 from tests.system.planted import racing
 
 STATE = "/var/lib/queen-rbee"
@@ -26,3 +26,15 @@ def test_a_queen_who_plants_links_has_root_write_or_chmod_nothing(machine: Machi
     assert restored.code == 0, restored
     assert machine.run("stat", "-c", "%U:%G", f"{STATE}/catalog.db").stdout == "queen-rbee:queen-rbee\n"
     assert add_hive(machine).code == 0
+
+
+def test_what_is_run_at_a_stop_has_the_queens_rights_alone(machine: Machine) -> None:
+    program = "/usr/libexec/rbee/queen-rbee-stopped"
+    shows = "id -un; id -Gn; sed -n 's/^\\(CapBnd\\|CapEff\\|NoNewPrivs\\):\\t*//p' /proc/self/status"
+    put(machine, program, f"#!/bin/sh\n{{ {shows}; }} >$STATE_DIRECTORY/rights\n")
+    machine.run("chmod", "755", program)
+    machine.run("systemctl", "start", QUEEN)
+    machine.run("systemctl", "stop", QUEEN)
+
+    rights = machine.run("cat", f"{STATE}/rights").stdout.split("\n")
+    assert rights == ["queen-rbee", "queen-rbee", "0" * 16, "0" * 16, "1", ""]
