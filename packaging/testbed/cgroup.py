@@ -11,6 +11,9 @@ from testbed.host import MachineError, why_not
 CPU_SHARES_MAX = 262144
 """What the kernel takes at most; a group has 1024 by default. See sched(7)."""
 
+RT_RUNTIME_US = 50_000
+"""Microseconds of each second, on each processor; all groups together have 950,000."""
+
 
 class Cgroup:
     """A cgroup for one machine: with --keep-unit they would otherwise share one, units included."""
@@ -44,9 +47,12 @@ class Cgroup:
         group = mount / self._place
         group.mkdir(exist_ok=True)
         (group / "cpu.shares").write_text(str(CPU_SHARES_MAX))
+        # For polkit, see trees.py: without its share a group may have no process in the real-time class.
+        if (limit := group / "cpu.rt_runtime_us").exists():
+            limit.write_text(str(RT_RUNTIME_US))
         for processes in self.path.rglob("cgroup.procs"):
             for pid in processes.read_text().split():
-                with suppress(OSError):  # it has ended, or is in the real-time class, and first anyway
+                with suppress(ProcessLookupError):  # it has ended
                     (group / "cgroup.procs").write_text(pid)
 
     def remove(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from testbed.machine import Machine
 from testbed.tiny_model import says
 
-from tests.system.commands import add_hive, await_stopped, main_pid, override, unit
+from tests.system.commands import HIVE, QUEEN, active, add_hive, await_stopped, main_pid, override, unit
 from tests.system.serve.served import (
     assert_nothing_is_left,
     await_worker,
@@ -22,6 +22,8 @@ from tests.system.serve.served import (
 )
 
 DAEMONS = ("queen-rbee.service", "rbee-hive.service", "rbee-gateway.service")
+
+ORPHANS = "rbee-orphans.timer"
 
 STEPS = (
     "request-held", "worker-placed", "worker-loading", "engine-starting", "worker-ready", "worker-awake",
@@ -125,3 +127,32 @@ def test_workers_without_a_hive_are_ended(serving: Machine) -> None:
     assert worker_processes(serving) == []
     assert chat(serving, "bee").text == "I am bee one."
     await_worker(serving, "bee", "ready")
+
+
+def test_a_hive_that_is_back_keeps_its_workers_however_it_was_started(serving: Machine) -> None:
+    """The queen has it started in the job mode `fail`, a person and systemd's own restart in `replace`."""
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    [unit_name] = worker_units(serving)
+    before = unit(serving, unit_name)["MainPID"]
+
+    def wait_for_the_timer() -> None:
+        awaited = f"until systemctl is-active --quiet {ORPHANS}; do sleep 0.02; done"
+        serving.run("sh", "-c", awaited, timeout=10)
+
+    for end in (
+        ["systemctl", "kill", "--signal=KILL", QUEEN],
+        ["rbeectl", "sleep"],
+        ["systemctl", "stop", HIVE],
+    ):
+        serving.run(*end)
+        wait_for_the_timer()
+        succeed(serving, "add-hive", "localhost")
+        assert active(serving, HIVE, ORPHANS, unit_name) == ["active", "inactive", "active"], end
+    assert unit(serving, unit_name)["MainPID"] == before
+    serving.run("systemctl", "stop", HIVE)
+    wait_for_the_timer()
+    serving.run("systemctl", "restart", "rbee.target")
+    serving.run("systemctl", "stop", "rbee.target")
+    assert active(serving, ORPHANS) == ["inactive"]
