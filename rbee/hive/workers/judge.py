@@ -20,6 +20,9 @@ NAMESPACE, CREDENTIALS, EXEC = 226, 243, 203
 RESTART_DELAY = 2
 """RestartSec= of the unit; the launcher waits for the rest of delay_of()."""
 
+STARTS_MAX = 4
+"""StartLimitBurst= of the unit, within half an hour; systemd does not tell how many of them are left."""
+
 DOUBLINGS = 3
 """How often the delay doubles: to 16 s, of which the launcher waits for less than its WAIT_MAX."""
 
@@ -43,6 +46,8 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
         return Verdict("ready", pid=unit.main_pid or None)
     if unit.sub.startswith("auto-restart"):
         next_start = f"it is started again in {delay_of(unit.restarts)} s"
+        if unit.restarts + 1 >= STARTS_MAX:
+            next_start += f", if it was not started {STARTS_MAX} times in half an hour"
         return Verdict("loading", f"{end_of(unit, start, scope)}; {next_start}")
     if unit.active == "activating":
         match = LOADING.match(unit.status_text)

@@ -33,6 +33,14 @@ def of(state: UnitState, last_end: str = "") -> Verdict | None:
             Verdict("loading", "the engine test ended with exit status 1; it is started again in 4 s"),
         ),
         (
+            FAILED._replace(active="activating", sub="auto-restart", restarts=3),
+            Verdict(
+                "loading",
+                "the engine test ended with exit status 1; it is started again in 16 s, "
+                "if it was not started 4 times in half an hour",
+            ),
+        ),
+        (
             FAILED._replace(active="activating", sub="auto-restart", result="success", exit_status=0),
             Verdict("loading", "the engine test ended with exit status 0; it is started again in 2 s"),
         ),
