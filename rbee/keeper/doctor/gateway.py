@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rbee.keeper.doctor.check import Complaint, no_bus
 from rbee.keeper.doctor.patient import LAUNCHERS, Patient
+from rbee.keeper.doctor.sockets import complain_of_socket, listening_paths
 from rbee.keeper.doctor.units import complain_of_file, reason_of, where_to_look
 from rbee.keeper.listener import port_holders
 from rbee.scope import (
@@ -45,6 +46,19 @@ def check_gateway(patient: Patient) -> Iterator[Complaint]:
                 scope.command("systemctl", "reset-failed", GATEWAY_UNIT, GATEWAY_SOCKET_UNIT),
                 scope.command("systemctl", "start", GATEWAY_SOCKET_UNIT),
             ),
+        )
+    has_folder = (
+        patient.root / scope.runtime.relative_to("/")
+    ).is_dir()  # else the sockets' check restarts all
+    if socket.load == "loaded" and socket.is_active and has_folder:
+        yield from complain_of_socket(
+            GATEWAY_SOCKET_UNIT,
+            scope.gateway_socket,
+            patient.root,
+            bus.socket_access(GATEWAY_SOCKET_UNIT),
+            listening_paths(patient.root),
+            scope,
+            cure=scope.command("systemctl", "restart", GATEWAY_SOCKET_UNIT),
         )
     yield from complain_of_tcp(bus, patient)
 

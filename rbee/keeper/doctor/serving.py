@@ -29,6 +29,9 @@ Look = Literal["there", "gone", "silent"]
 LOOK_TIMEOUT = 2.0
 """Seconds for a file system to say whether the models' files are there."""
 
+CLAIM_TIMEOUT, CLAIM_INTERVAL = 5.0, 0.25
+"""Seconds for the hive to claim the workers that run, and between two looks whether it has."""
+
 ASK_TIMEOUT = 8.0
 """Seconds for the queen to answer one request; for the engines it asks the hives, which have 5."""
 
@@ -70,8 +73,7 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
     yield from complain_of_engines(models, engines, patient.scope)
     yield from complain_of_workers(workers, patient.scope)
     if patient.bus.active_state(HIVE_UNIT) == "active":
-        units = running(WORKERS, patient.root, patient.scope)
-        yield from complain_of_orphans(units, workers, patient.scope)
+        yield from complain_of_orphans(*_settled(client, patient, workers), patient.scope)
 
 
 def complain_of_models(
@@ -180,18 +182,40 @@ def complain_of_workers(workers: tuple[WorkerView, ...], scope: Scope) -> Iterat
             )
 
 
+def _settled(
+    client: QueenClient, patient: Patient, workers: tuple[WorkerView, ...]
+) -> tuple[list[str], tuple[WorkerView, ...]]:
+    """Return the units that run, and the queen's workers, once all are claimed, or after CLAIM_TIMEOUT.
+
+    A hive that has just started, for example by a cure, claims them a moment later.
+    """
+    deadline = time.monotonic() + CLAIM_TIMEOUT
+    while True:
+        units = running(WORKERS, patient.root, patient.scope)
+        if not _unclaimed(units, workers) or time.monotonic() >= deadline:
+            return units, workers
+        time.sleep(CLAIM_INTERVAL)
+        try:
+            workers = client.ask(QueenRoutes.WORKERS).workers
+        except RbeeError:
+            return [], workers  # it is stopped meanwhile, or dies, which its own checks find
+
+
 def complain_of_orphans(
     units: list[str], workers: tuple[WorkerView, ...], scope: Scope
 ) -> Iterator[Complaint]:
     """Workers that run on this machine, and of which its hive does not know."""
+    for unit in _unclaimed(units, workers):
+        yield Complaint(
+            f"{unit} runs, and no hive claims it: no model can use its memory",
+            (scope.command("systemctl", "stop", unit),),
+        )
+
+
+def _unclaimed(units: list[str], workers: tuple[WorkerView, ...]) -> list[str]:
     claimed = {
         worker_unit(worker.id)
         for worker in workers
         if worker.id is not None and worker.hive_id in (LOCALHOST, None)
     }
-    for unit in units:
-        if unit not in claimed:
-            yield Complaint(
-                f"{unit} runs, and no hive claims it: no model can use its memory",
-                (scope.command("systemctl", "stop", unit),),
-            )
+    return [unit for unit in units if unit not in claimed]

@@ -38,7 +38,7 @@ def check_sockets(patient: Patient) -> Iterator[Complaint]:
         return
     if patient.is_installed(patient.queen) and (closed := closed_tcp(patient.bus, patient.root)):
         yield Complaint(closed.message, hint="; ".join(closed.hint.splitlines()))
-    listened = _listening_paths(patient.root)
+    listened = listening_paths(patient.root)
     for program in listening:
         yield from complain_of_socket(
             program.socket,
@@ -62,23 +62,25 @@ def complain_of_socket(
     access: tuple[str, str, int],
     listened: set[str] | None,
     scope: Scope = SYSTEM,
+    *,
+    cure: Command | None = None,
 ) -> Iterator[Complaint]:
-    """What is wrong with the file of a socket whose unit is active. Connecting would wake the queen.
+    """What is wrong with the file of a socket whose unit is active. Connecting would wake the service.
 
-    `access` is user, group and mode; `listened` are the paths that are listened on, None if unknown.
+    `access` is user, group and mode; `listened` are the paths that are listened on, None if unknown; `cure`
+    makes the socket anew, which is otherwise a restart of all.
     """
+    cure = cure or restart(scope)
     try:
         found = (root / path.relative_to("/")).lstat()
     except FileNotFoundError:
-        yield Complaint(f"systemd listens on {path}, and somebody deleted that file", (restart(scope),))
+        yield Complaint(f"systemd listens on {path}, and somebody deleted that file", (cure,))
         return
     if not stat.S_ISSOCK(found.st_mode):
-        yield Complaint(f"{path} is not a socket", (("rm", "-r", str(path)), restart(scope)))
+        yield Complaint(f"{path} is not a socket", (("rm", "-r", str(path)), cure))
         return
     if listened is not None and str(path) not in listened:
-        yield Complaint(
-            f"nobody listens on {path}, although systemd shows {unit} as active", (restart(scope),)
-        )
+        yield Complaint(f"nobody listens on {path}, although systemd shows {unit} as active", (cure,))
         return
     user, group, mode = access
     owner = f"{user or 'root'}:{group or 'root'}"
@@ -93,8 +95,8 @@ def complain_of_socket(
         )
 
 
-def _listening_paths(root: Path) -> set[str] | None:
-    """The paths that Unix sockets listen on, by /proc/net/unix; None where it cannot be read.
+def listening_paths(root: Path) -> set[str] | None:
+    """Return the paths that Unix sockets listen on, by /proc/net/unix; None where it cannot be read.
 
     A line is number, references, protocol, flags, type, state, inode, path; the flag 0x10000
     stands for listen(2) (__SO_ACCEPTCON).

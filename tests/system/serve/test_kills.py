@@ -6,7 +6,17 @@ import pytest
 from testbed.machine import Machine
 from testbed.tiny_model import says
 
-from tests.system.commands import HIVE, QUEEN, active, add_hive, await_stopped, main_pid, override, unit
+from tests.system.commands import (
+    HIVE,
+    QUEEN,
+    active,
+    add_hive,
+    await_stopped,
+    main_pid,
+    override,
+    rbeectl,
+    unit,
+)
 from tests.system.serve.served import (
     assert_nothing_is_left,
     await_worker,
@@ -156,3 +166,16 @@ def test_a_hive_that_is_back_keeps_its_workers_however_it_was_started(serving: M
     serving.run("systemctl", "restart", "rbee.target")
     serving.run("systemctl", "stop", "rbee.target")
     assert active(serving, ORPHANS) == ["inactive"]
+
+
+def test_the_doctor_mends_deleted_sockets_and_takes_no_worker_for_an_orphan(serving: Machine) -> None:
+    add_hive(serving)
+    serve_model(serving, "bee", says("I am bee one."))
+    assert chat(serving, "bee").status == 200
+    for name, cure in (("openai", "rbee-gateway.socket"), ("queen", "rbee.target")):
+        serving.run("rm", f"/run/rbee/{name}.sock")
+        found = rbeectl(serving, "doctor", user=None)
+        assert (found.code, f"try: systemctl restart {cure}" in found.out + found.err) == (1, True), found
+        mended = rbeectl(serving, "doctor", "--fix", user=None, timeout=120)
+        assert (mended.code, "no hive claims it" in mended.out) == (0, False), mended
+        assert chat(serving, "bee").text == "I am bee one."

@@ -15,6 +15,7 @@ from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.serving import check_serving
 from rbee.scope import QUEEN_UNIT
 from rbee.wire.routes import QueenRoutes
+from rbee.wire.workers import Workers
 from tests.integration.keeper.played_models import PlayedModels
 from tests.unit.keeper.doctor.doubles import asked
 from tests.unit.keeper.model_values import ASLEEP, MODEL, WORKER
@@ -52,11 +53,22 @@ def test_a_worker_that_its_hive_has_is_well(look: Look) -> None:
     assert texts(look(PlayedModels(), "rbee-worker@bee-1.service", "rbee-hive.service")) == [REFUSED]
 
 
-def test_an_orphan_is_stopped(look: Look) -> None:
+def test_an_orphan_is_stopped(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee.keeper.doctor.serving.CLAIM_TIMEOUT", 0.1)
     (_, orphan) = look(PlayedModels(workers=(ASLEEP,)), "rbee-worker@bee-1.service")
 
     assert orphan.text.startswith("rbee-worker@bee-1.service runs, and no hive claims it")
     assert orphan.cures == (("systemctl", "stop", "rbee-worker@bee-1.service"),)
+
+
+def test_a_hive_that_has_just_started_has_a_moment_to_claim_its_workers(look: Look) -> None:
+    answers = [(ASLEEP,), (ASLEEP,), (WORKER,)]
+
+    async def workers(_request: Request) -> Workers:
+        return Workers(answers.pop(0))
+
+    found = look(PlayedModels(), "rbee-worker@bee-1.service", handlers={QueenRoutes.WORKERS: workers})
+    assert (texts(found), answers) == ([REFUSED], [])
 
 
 def test_models_and_workers_that_are_not_well_are_named(look: Look) -> None:

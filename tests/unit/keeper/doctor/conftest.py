@@ -7,6 +7,7 @@ import os
 import pwd
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,10 @@ def root(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / RULES).touch()
     (tmp_path / "proc/net").mkdir(parents=True)
     lines = ["Num       RefCount Protocol Flags    Type St Inode Path"]
-    with socket.socket(socket.AF_UNIX) as queen, socket.socket(socket.AF_UNIX) as hive:
-        for listener, name in ((queen, "queen"), (hive, "hive")):
+    with ExitStack() as listening:
+        for name in ("queen", "hive", "openai"):
             path = tmp_path / f"run/rbee/{name}.sock"
-            listener.bind(str(path))
+            listening.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
             path.chmod(0o660)
             lines.append(f"0000000000000000: 00000002 00000000 00010000 0001 01 4711 /run/rbee/{name}.sock")
         (tmp_path / "proc/net/unix").write_text("\n".join(lines) + "\n")

@@ -27,6 +27,14 @@ def test_a_socket_that_does_not_listen_is_started_unless_rbee_is_off(bus: Played
     assert asked(check_gateway, bus, root) == []
 
 
+def test_a_socket_whose_file_somebody_deleted_is_made_anew(bus: PlayedBus, root: Path) -> None:
+    (root / "run/rbee/openai.sock").unlink()
+
+    (complaint,) = asked(check_gateway, bus, root)
+    assert complaint.text == "systemd listens on /run/rbee/openai.sock, and somebody deleted that file"
+    assert complaint.cures == (("systemctl", "restart", GATEWAY_SOCKET_UNIT),)
+
+
 def test_a_gateway_that_has_failed_is_reported_with_its_status(bus: PlayedBus, root: Path) -> None:
     bus.states[GATEWAY_UNIT] = FAILED._replace(status_text="the certificate is not valid")
 

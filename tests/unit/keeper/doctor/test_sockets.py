@@ -7,7 +7,7 @@ import pwd
 from pathlib import Path
 
 from rbee.keeper.doctor.check import Complaint
-from rbee.keeper.doctor.sockets import _listening_paths, check_sockets, complain_of_socket
+from rbee.keeper.doctor.sockets import check_sockets, complain_of_socket, listening_paths
 from rbee.scope import HIVE_SOCKET_UNIT, QUEEN_SOCKET_UNIT, TARGET
 from tests.unit.keeper.doctor.doubles import asked
 from tests.unit.played_systemd import INACTIVE, PlayedBus
@@ -18,7 +18,7 @@ RESTART = ("systemctl", "restart", TARGET)
 def test_a_deleted_folder_is_made_again_and_the_units_restarted_where_they_listen(
     bus: PlayedBus, root: Path
 ) -> None:
-    for name in ("queen", "hive"):
+    for name in ("queen", "hive", "openai"):
         (root / f"run/rbee/{name}.sock").unlink()
     (complaint,) = [c for c in asked(check_sockets, bus, root) if "queen.sock" in c.text]
     assert complaint.cures == (RESTART,)
@@ -33,8 +33,8 @@ def test_a_deleted_folder_is_made_again_and_the_units_restarted_where_they_liste
 
 def test_a_socket_s_file_is_held_against_its_unit(root: Path) -> None:
     path = Path("/run/rbee/queen.sock")
-    heard = _listening_paths(root)
-    assert heard == {"/run/rbee/queen.sock", "/run/rbee/hive.sock"}
+    heard = listening_paths(root)
+    assert heard == {f"/run/rbee/{name}.sock" for name in ("queen", "hive", "openai")}
     found = (root / "run/rbee/queen.sock").stat()
     owner = pwd.getpwuid(found.st_uid).pw_name, grp.getgrgid(found.st_gid).gr_name
 
