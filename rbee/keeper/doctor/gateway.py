@@ -47,10 +47,9 @@ def check_gateway(patient: Patient) -> Iterator[Complaint]:
                 scope.command("systemctl", "start", GATEWAY_SOCKET_UNIT),
             ),
         )
-    has_folder = (
-        patient.root / scope.runtime.relative_to("/")
-    ).is_dir()  # else the sockets' check restarts all
-    if socket.load == "loaded" and socket.is_active and has_folder:
+    folder = patient.root / scope.runtime.relative_to("/")
+    # Without the folder check_sockets() has all sockets made anew.
+    if socket.load == "loaded" and socket.is_active and folder.is_dir():
         yield from complain_of_socket(
             GATEWAY_SOCKET_UNIT,
             scope.gateway_socket,
