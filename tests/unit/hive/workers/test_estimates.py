@@ -36,6 +36,8 @@ class Answering(PlayedUnits):
         self.questions: list[Question] = []
         self.models: list[str] = []
         self.is_asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def start(self, unit: str) -> None:
         self._ask("start", unit)
@@ -45,6 +47,7 @@ class Answering(PlayedUnits):
         self.models.append(os.readlink(self.folder / "model"))
         self.is_asked.set()
         await asyncio.sleep(0)
+        await self.may_answer.wait()
         self.states[unit] = UnitState("loaded", "active", "running", status_text=self.says)
 
 
@@ -233,10 +236,13 @@ async def test_one_command_runs_at_a_time_and_one_question_has_one_run(
 
     assert [one.ram_bytes for one in answers] == [700, 700, 700]
     assert asked.units.asked == [("start", UNIT), ("stop", UNIT)] * 2
-    more = await asyncio.gather(*(asked.ask(context=tokens) for tokens in (3, 4, 5)))
-    (refused,) = [one for one in more if one.problem]
+    asked.units.may_answer.clear()
+    more = [asyncio.ensure_future(asked.ask(context=tokens)) for tokens in (3, 4, 5)]
+    (refused,), others = await asyncio.wait(more, return_when=asyncio.FIRST_COMPLETED)
     text = "2 commands of engines (Estimate=) are waiting for their turn"
-    assert refused == Estimate("test", problem=text, is_passing=True)
+    assert refused.result() == Estimate("test", problem=text, is_passing=True)
+    asked.units.may_answer.set()
+    assert [one.ram_bytes for one in await asyncio.gather(*others)] == [700, 700]
 
 
 async def test_who_does_not_wait_for_the_answer_has_it_the_next_time(asked: Asked) -> None:
