@@ -178,6 +178,7 @@ class Fetches:
             known.change(state="failed", reason=error.message)
         else:
             known.ended(state, self._store)
+            await self._units.settled(fetch_id, state)
         if known.view.state != "fetching":
             self._units.drop(fetch_id)
 

@@ -104,6 +104,15 @@ class FetchUnits:
             await self._control.ask("stop", unit)
             await self._end(unit, lambda state: None)
 
+    async def settled(self, fetch_id: str, state: UnitState) -> None:
+        """Have systemd forget a failure that the hive has taken note of: it degrades the machine."""
+        if state.active != "failed":
+            return
+        try:
+            await self._control.ask("reset-failed", fetch_unit(fetch_id))
+        except RbeeError as error:
+            log.warning("%s stays failed: %s", fetch_unit(fetch_id), error.message)
+
     async def _end(self, unit: str, heard: Callable[[UnitState], None]) -> UnitState:
         changed = self._listen(unit)
         while True:

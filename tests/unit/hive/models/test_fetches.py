@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.errors import BadInput, NameTaken, Stopping, TooMany, UnitFailed, UnknownFetch
+from rbee.errors import BadInput, NameTaken, RbeeError, Stopping, TooMany, UnitFailed, UnknownFetch
 from rbee.hive.models.fetches import KEEP, RUNNING_MOST, Fetches
 from rbee.modelfile.store import FetchResult, StoreRequest
 from rbee.wire.models import Fetch, FetchView
@@ -139,11 +139,26 @@ async def test_a_fetch_that_fails_says_why_and_may_be_tried_again(house: House) 
     async with house.hive() as fetches:
         await fetches.fetch(FETCH)
         view = await ended(fetches)
-        assert (view.state, view.reason, house.requests) == ("failed", "the server answers 404", [])
+        assert (view.state, view.reason) == ("failed", "the server answers 404")
+        await until(lambda: house.requests == [])
+        assert house.played.states[UNIT].active == "inactive"
         house.played.program = house.played.does
         await fetches.fetch(FETCH)
         assert (await ended(fetches)).state == "done"
-    assert ("reset-failed", UNIT) in house.played.asked
+    assert house.played.asked == [("start", UNIT), ("reset-failed", UNIT), ("start", UNIT)]
+
+
+async def test_a_failure_that_systemd_does_not_forget_is_settled_all_the_same(house: House) -> None:
+    async def fails(_unit: str, _request: StoreRequest) -> object:
+        house.played.note("one", FetchResult("bee", "failed", "the server answers 404", 0))
+        house.played.refusal = RbeeError("the bus is away")
+        return FAILED
+
+    house.played.program = fails  # type: ignore[assignment]
+    async with house.hive() as fetches:
+        await fetches.fetch(FETCH)
+        assert (await ended(fetches)).state == "failed"
+        await until(lambda: house.requests == [])
 
 
 async def test_a_new_hive_goes_on_with_what_runs_and_with_what_was_stopped(house: House) -> None:
