@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rbee.wire.models import ModelView
     from rbee.wire.workers import WorkerView
 
-Look = Literal["there", "gone", "silent"]
+Look = Literal["there", "gone", "silent", "unseen"]
 
 LOOK_TIMEOUT = 2.0
 """Seconds for a file system to say whether the models' files are there."""
@@ -85,7 +85,13 @@ def complain_of_models(
         name = printable(model.name)
         if model.problem:
             yield Complaint(f"the row of model {name} cannot be read: {model.problem}")
-        if model.state == "missing" or looks.get(model.name) == "gone":
+        if model.state == "missing" and looks.get(model.name) == "there":
+            yield Complaint(
+                f"the last start did not find the file of model {name}, which is there now: {model.path}; "
+                "the next request tries again",
+                is_fault=False,
+            )
+        elif model.state == "missing" or looks.get(model.name) == "gone":
             where = f"{model.path or model.source} on {model.hive_id}"
             reason = f" ({model.reason})" if model.state == "missing" and model.reason else ""
             yield Complaint(
@@ -108,20 +114,20 @@ def complain_of_models(
 def _look(models: tuple[ModelView, ...], root: Path) -> dict[str, Look]:
     """Return, by model, how the files are that should be on this machine: 'silent' without an answer.
 
-    A file that this user may not look at counts as there. The folders are looked at side by side: a network
+    It is 'unseen' if this user may not look at it. The folders are looked at side by side: a network
     file system whose server is away does not answer for as long as that takes.
     """
     paths = {
         model.name: root / model.path.lstrip("/")
         for model in models
-        if model.state == "ready" and model.hive_id == LOCALHOST and model.path is not None
+        if model.state in ("ready", "missing") and model.hive_id == LOCALHOST and model.path is not None
     }
     looks: dict[str, Look] = dict.fromkeys(paths, "silent")
 
     def look(folder: Path) -> None:
         for name, path in paths.items():
             if path.parent == folder:
-                looks[name] = "gone" if _is_gone(path) else "there"
+                looks[name] = _look_at(path)
 
     threads = [
         Thread(target=look, args=(one,), daemon=True) for one in {one.parent for one in paths.values()}
@@ -134,24 +140,31 @@ def _look(models: tuple[ModelView, ...], root: Path) -> dict[str, Look]:
     return dict(looks)
 
 
-def _is_gone(path: Path) -> bool:
+def _look_at(path: Path) -> Look:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        return "gone"
     except OSError:
-        pass
-    return False
+        return "unseen"
+    return "there"
 
 
 def complain_of_engines(
     models: tuple[ModelView, ...], hives: tuple[HiveEngines, ...], scope: Scope
 ) -> Iterator[Complaint]:
-    """Drop-ins that were refused, and served models for which their hive has no engine."""
+    """Drop-ins that were refused, and served models that their hive cannot start, or has no engine for."""
     for hive in hives:
         for problem in hive.problems:
             yield Complaint(f"an engine's drop-in on {hive.hive_id} is refused: {problem}")
         served = [model for model in models if model.is_served and model.hive_id == hive.hive_id]
+        if served and hive.reason is not None:
+            yield Complaint(
+                f"no model can be started on {hive.hive_id}: {hive.reason}",
+                hint=scope.rbeectl(f"add-hive {hive.hive_id}"),
+                is_fault=False,
+            )
+            continue
         for model in served:
             fitting = [
                 engine
@@ -160,7 +173,7 @@ def complain_of_engines(
                 and model.head.format in engine.formats
                 and model.engine in (None, engine.name)
             ]
-            if model.head is not None and hive.reason is None and all(engine.problem for engine in fitting):
+            if model.head is not None and all(engine.problem for engine in fitting):
                 whys = "; ".join(f"{engine.name}: {engine.problem}" for engine in fitting)
                 kind = model.engine or model.head.format
                 yield Complaint(

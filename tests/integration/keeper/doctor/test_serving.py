@@ -14,6 +14,7 @@ from rbee.errors import HiveFailed, NotPermitted
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.serving import check_serving
 from rbee.scope import QUEEN_UNIT
+from rbee.wire.engines import FleetEngines, HiveEngines
 from rbee.wire.routes import QueenRoutes
 from rbee.wire.workers import Workers
 from tests.integration.keeper.played_models import PlayedModels
@@ -71,7 +72,8 @@ def test_a_hive_that_has_just_started_has_a_moment_to_claim_its_workers(look: Lo
     assert (texts(found), answers) == ([REFUSED], [])
 
 
-def test_models_and_workers_that_are_not_well_are_named(look: Look) -> None:
+def test_models_and_workers_that_are_not_well_are_named(look: Look, tmp_path: Path) -> None:
+    (tmp_path / "srv/bee.gguf").unlink()
     queen = PlayedModels(
         MODEL._replace(state="missing", reason="it was deleted"),
         MODEL._replace(name="wasp", state="failed", reason="404 Not Found"),
@@ -95,6 +97,25 @@ def test_a_file_that_is_gone_is_named_before_a_start_finds_out(look: Look, tmp_p
     (tmp_path / "srv").rmdir()
     (tmp_path / "srv").symlink_to("srv")
     assert texts(look(PlayedModels())) == [REFUSED]
+
+
+def test_a_file_that_is_back_is_no_fault(look: Look) -> None:
+    complaints = look(PlayedModels(MODEL._replace(state="missing", reason="it was deleted")))
+    assert texts(complaints) == [REFUSED]
+    assert "which is there now: /srv/bee.gguf; the next request tries again" in complaints[0].text
+
+
+def test_a_hive_that_was_stopped_is_named_for_the_sake_of_its_models(look: Look) -> None:
+    stopped = HiveEngines("localhost", (), reason="the beehive is offline: stopped by an administrator")
+
+    async def engines(_request: Request) -> FleetEngines:
+        return FleetEngines((stopped,))
+
+    (note,) = look(PlayedModels(), handlers={QueenRoutes.ENGINES: engines})
+    assert note.text == (
+        "no model can be started on localhost: the beehive is offline: stopped by an administrator"
+    )
+    assert (note.is_fault, note.hint) == (False, "rbeectl add-hive localhost")
 
 
 def test_a_model_without_an_engine_is_named(look: Look) -> None:
