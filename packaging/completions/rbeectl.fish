@@ -189,10 +189,10 @@ complete -c rbeectl -n '__fish_seen_subcommand_from model; and __fish_seen_subco
 complete -c rbeectl -n '__fish_seen_subcommand_from model; and __fish_seen_subcommand_from show' -l help -d 'Show this message and exit'
 
 complete -c rbeectl -n '__fish_seen_subcommand_from serve' -a '(__rbeectl_model)'
-complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l context -x -d 'Context length, in tokens'
+complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l context -x -d 'Context length, in tokens; 0: the default'
 complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l idle -x -d 'Stop a worker after this time without requests'
 complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l pin -l no-pin -d 'Keep its worker when it is idle or memory is short; --no-pin ends that'
-complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l engine -x -d 'Use this engine, of those that list-engines shows'
+complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l engine -x -d 'Use this engine, of those that list-engines shows; \'\': any that can'
 complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l json -d 'Print JSON, for programs'
 complete -c rbeectl -n '__fish_seen_subcommand_from serve' -s q -l quiet -d 'Print errors only'
 complete -c rbeectl -n '__fish_seen_subcommand_from serve' -l timeout -x -d 'Give up after this time, such as 5s'

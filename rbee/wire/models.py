@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from rbee.wire.types import Count, Format, Limit, ModelName, Name, Sha256, Text, Word
+from rbee.wire.types import Count, Format, Limit, ModelName, Name, Sha256, Text, Word, WordOrEmpty
 
 ModelState = Literal["fetching", "ready", "missing", "failed"]
 MODELS_MAX = 1000
 """The most models in a catalog."""
 Path = Annotated[str, Limit(1, 4096)]
 Url = Annotated[str, Limit(1, 4096)]
-Context = Annotated[int, Limit(1, 16_777_216)]
+CONTEXT_MAX = 16_777_216
+Context = Annotated[int, Limit(1, CONTEXT_MAX)]
 """The length of a context, in tokens."""
 
 
@@ -57,13 +58,14 @@ class AddModel(NamedTuple):
 class Serve(NamedTuple):
     """How a model is to be served. None keeps the former value, or the default.
 
-    A worker without a request for `idle_s` seconds is stopped, unless its model is pinned.
+    A worker without a request for `idle_s` seconds is stopped, unless its model is pinned. A `context` of 0
+    and an `engine` of '' undo a former choice.
     """
 
-    context: Context | None = None
+    context: Annotated[int, Limit(0, CONTEXT_MAX)] | None = None
     idle_s: Annotated[int, Limit(1, 86400 * 365)] | None = None
     is_pinned: bool | None = None
-    engine: Word | None = None
+    engine: WordOrEmpty | None = None
 
 
 class EngineSays(NamedTuple):

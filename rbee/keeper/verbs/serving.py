@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee.errors import BadInput, NotRunning, RbeeError
+from rbee.errors import BadInput, NotRunning, RbeeError, UnknownEngine
 from rbee.keeper.models.catalog import Models
 from rbee.keeper.options import changing, doing, in_session, looking, span
 from rbee.keeper.output import models as drawn
@@ -16,7 +16,8 @@ from rbee.keeper.typed import checked, did_you_mean
 from rbee.keeper.verbs.hives import print_begun
 from rbee.text import printable
 from rbee.wire.codec import encode
-from rbee.wire.types import ModelName, Word
+from rbee.wire.models import CONTEXT_MAX
+from rbee.wire.types import ModelName, WordOrEmpty
 
 if TYPE_CHECKING:
     from rbee.wire.models import ModelView
@@ -26,14 +27,21 @@ IDLE_MAX = 365 * 86400
 
 @click.command(short_help="Have MODEL answer requests, from now on.")
 @click.argument("model")
-@click.option("--context", type=click.IntRange(1, 16_777_216), metavar="N", help="Context length, in tokens.")
+@click.option(
+    "--context",
+    type=click.IntRange(0, CONTEXT_MAX),
+    metavar="N",
+    help="Context length, in tokens; 0: the default.",
+)
 @click.option("--idle", callback=span, metavar="SPAN", help="Stop a worker after this time without requests.")
 @click.option(
     "--pin/--no-pin",
     default=None,
     help="Keep its worker when it is idle or memory is short; --no-pin ends that.",
 )
-@click.option("--engine", metavar="NAME", help="Use this engine, of those that list-engines shows.")
+@click.option(
+    "--engine", metavar="NAME", help="Use this engine, of those that list-engines shows; '': any that can."
+)
 @changing
 @in_session
 def serve(
@@ -54,22 +62,22 @@ def serve(
 
     checked(ModelName, "MODEL", model)
     if engine is not None:
-        checked(Word, "--engine", engine)
+        checked(WordOrEmpty, "--engine", engine)
     if idle is not None and not 1 <= idle <= IDLE_MAX:
         raise BadInput("--idle must be from 1s to 365d", field="--idle")
     how = Serve(context, None if idle is None else round(idle), pin, engine)
     with session.queen() as queen:
+        queen.wake()
+        unusable = checked_engine(Models(queen), model, engine) if engine else None
         served = ModelChanges(queen).serve(model, how)
-        missing = None if engine is None else missing_engine(Models(queen), engine)
         is_listening = have_listening(queen.work)
     if session.as_json:
         session.tell_json({"event": "done", "model": encode(served)})
         return
     session.say(f"Model {printable(served.name)} is served: {how_served(served)}")
     scope = session.scope
-    if missing is not None:
-        session.say(printable(missing))
-        session.say(f"To see which there are: {scope.rbeectl('list-engines')}")
+    if unusable is not None:
+        session.warn(unusable, scope.rbeectl("list-engines"))
     if is_listening:
         session.say(f"To ask it: {scope.rbeectl(f'ask {served.name} PROMPT')}")
         session.say(f"For any OpenAI client: {scope.gateway_socket}")
@@ -82,17 +90,24 @@ def how_served(model: ModelView) -> str:
     return f"asleep until it is asked; {drawn.idle(model)}"
 
 
-def missing_engine(models: Models, name: str) -> str | None:
-    """Why no hive can use the engine of that name; None if one can, or if no hive has answered."""
-    hives = [hive for hive in models.engines().hives if hive.reason is None]
-    found = [engine for hive in hives for engine in hive.engines if engine.name == name]
-    if not hives or any(engine.problem is None for engine in found):
+def checked_engine(models: Models, model: str, name: str) -> str | None:
+    """Why the model's hive cannot use the engine of that name now; None if it can, or is not online.
+
+    Raises UnknownEngine if it has none of that name, and UnknownModel.
+    """
+    hive_id = models.one(model).hive_id
+    hive = next((one for one in models.engines().hives if one.hive_id == hive_id), None)
+    if hive is None or hive.reason is not None:
         return None
-    if not found:
-        return (
-            f"There is no engine {name}{did_you_mean(name, {e.name for hive in hives for e in hive.engines})}"
+    found = next((engine for engine in hive.engines if engine.name == name), None)
+    if found is None:
+        near = did_you_mean(name, (engine.name for engine in hive.engines))
+        raise UnknownEngine(
+            f"{hive_id} has no engine {name}{near}",
+            hint=models.scope.rbeectl("list-engines"),
+            field="--engine",
         )
-    return f"The engine {name} cannot be used: {found[0].problem}"
+    return found.problem and f"the engine {name} cannot be used now: {found.problem}"
 
 
 @click.command(short_help="Stop the workers of MODEL, and start no more.")

@@ -111,12 +111,13 @@ class Models:
         model.row = row or model.row
 
     async def serve(self, name: str, asked: Serve, by: Actor) -> ModelView:
-        """Serve a model: requests wake it. None in `asked` keeps a setting.
+        """Serve a model: requests wake it. None in `asked` keeps a setting, 0 or '' takes it back.
 
         Raises UnknownModel or CatalogFailed.
         """
         model = self.model(name)
         given = {field: value for field, value in asked._asdict().items() if value is not None}
+        given |= {field: given[field] or None for field in ("context", "engine") if field in given}
         how = "".join(f", {text}" for text in _described(asked))
         text = f"model {name} is served{how}"
         model.row = await self._catalog.models.set(name, text, by=by, is_served=True, **given)
@@ -163,8 +164,10 @@ def _described(asked: Serve) -> list[str]:
     pinned = {None: None, True: "pinned", False: "not pinned"}[asked.is_pinned]
     texts = [
         asked.context and f"with a context of {asked.context} tokens",
+        "with the default context" if asked.context == 0 else None,
         asked.idle_s and f"stopped after {shown_span(asked.idle_s)} without a request",
         pinned,
         asked.engine and f"by the engine {asked.engine}",
+        "by any engine" if asked.engine == "" else None,
     ]
     return [text for text in texts if text]

@@ -42,17 +42,24 @@ def test_serving_has_the_gateway_listen_and_says_what_is_missing_yet(
     assert (unknown.code, "did you mean bee?" in unknown.err) == (4, True)
 
 
-def test_serving_by_an_engine_that_is_not_there_says_so(
+def test_serving_by_an_engine_that_is_not_there_is_refused_and_by_a_broken_one_warned_of(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
-    queen = PlayedModels().handlers
-    missing = with_queen(queen, lambda: rbeectl("serve", "bee", "--engine", "lama-server"))
-    broken = with_queen(queen, lambda: rbeectl("serve", "bee", "--engine", "vllm"))
-    good = with_queen(queen, lambda: rbeectl("serve", "bee", "--engine", "llama-server"))
+    queen = PlayedModels()
+    missing = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "lama-server"))
+    assert (missing.code, queen.asked) == (4, [])
+    assert "has no engine lama-server; did you mean llama-server?\n" in missing.err
+    broken = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "vllm"))
+    good = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "llama-server"))
+    assert (broken.code, good.code) == (0, 0)
+    assert "the engine vllm cannot be used now: " in broken.err
+    assert "list-engines" not in good.out + good.err
 
-    assert "There is no engine lama-server; did you mean llama-server?\n" in missing.out
-    assert "The engine vllm cannot be used: " in broken.out
-    assert "list-engines" not in good.out
+
+def test_a_choice_is_taken_back(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
+    queen = PlayedModels()
+    with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "", "--context", "0"))
+    assert queen.asked == [Serve(context=0, engine="")]
 
 
 @pytest.mark.parametrize(

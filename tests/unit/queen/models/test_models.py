@@ -64,6 +64,17 @@ async def test_serving_leaves_what_is_not_given(models: Models, store: Store) ->
     ]
 
 
+async def test_a_choice_of_context_or_engine_is_taken_back(models: Models, store: Store) -> None:
+    await models.put(ROW, BY)
+    await models.serve("bee", Serve(context=512, engine="vllm"), BY)
+    view = await models.serve("bee", Serve(context=0, engine=""), BY)
+
+    assert (view.is_served, view.context, view.engine) == (True, None, None)
+    assert [entry.text for entry in await store.audit.last(1, None)] == [
+        "model bee is served, with the default context, by any engine",
+    ]
+
+
 async def test_a_model_that_is_not_there_is_not_served(models: Models) -> None:
     with pytest.raises(UnknownModel, match="model 'bee' is not in the model catalog"):
         await models.serve("bee", Serve(), BY)
