@@ -43,7 +43,7 @@ class App:
         except ClientGone:
             pass
         except RbeeError as error:
-            headers = [(b"allow", error.field.encode())] if isinstance(error, _NoSuchMethod) else []
+            headers = [(b"allow", error.allowed.encode())] if isinstance(error, _NoSuchMethod) else []
             await reply.fail(error, headers=headers)
         except asyncio.CancelledError:
             # serve() cancels requests that are in flight when its grace is over; the client gets an answer.
@@ -112,14 +112,16 @@ class App:
 
 
 class _NoSuchMethod(NoSuchMethod):
-    """`field` is the method that the path has."""
+    """`allowed` is the method that the path has."""
 
-    field: str
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(f"{method} is not a method of {path}", hint=f"Use {allowed}.")
+        self.allowed = allowed
 
 
 def _check_method(path: str, method: str, allowed: str) -> None:
     if method != allowed and not (method == "HEAD" and allowed == "GET"):
-        raise _NoSuchMethod(f"{method} is not a method of {path}", hint=f"Use {allowed}.", field=allowed)
+        raise _NoSuchMethod(method, path, allowed)
 
 
 async def _send_json(reply: Reply, value: Any) -> None:

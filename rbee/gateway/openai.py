@@ -18,15 +18,19 @@ _CODES = {"unknown-model": "model_not_found", "bad-key": "invalid_api_key"}
 
 
 def error_object(error: RbeeError) -> dict[str, Any]:
-    """Return an error as OpenAI's clients read it; its message ends with what to do."""
-    return {
-        "error": {
-            "message": _with_cure(error),
-            "type": _type_of(error.status),
-            "code": _CODES.get(error.slug, error.slug.replace("-", "_")),
-            "param": error.field,
-        }
+    """Return an error as OpenAI's clients read it; its message ends with what to do.
+
+    `detail` and `hint` are the two parts of that message, as in the problem documents of RFC 9457.
+    """
+    shown: dict[str, Any] = {
+        "message": _with_cure(error),
+        "type": _type_of(error.status),
+        "code": _CODES.get(error.slug, error.slug.replace("-", "_")),
+        "param": error.field,
     }
+    if error.hint:
+        shown |= {"detail": error.message, "hint": error.hint}
+    return {"error": shown}
 
 
 def _with_cure(error: RbeeError) -> str:

@@ -211,13 +211,14 @@ def refusal(content: bytes, status: int) -> RbeeError:
     """The error in an answer in the shape of the OpenAI API, of the gateway itself or of the engine."""
     try:
         error = json.loads(content)["error"]
-        message, code = error["message"], error.get("code")
+        message, code, hint = error["message"], error.get("code"), error.get("hint")
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        message, code = None, None
+        message, code, hint = None, None, None
     if not isinstance(message, str):
         return Unreachable(f"the gateway's answer (status {status}) is not an error of the OpenAI API")
     slug = _SLUGS.get(code, code.replace("_", "-")) if isinstance(code, str) else ""
-    known = from_problem({"type": PROBLEM_PREFIX + slug, "detail": message})
+    detail = error.get("detail") or message  # the message of the gateway's own errors ends with the hint
+    known = from_problem({"type": PROBLEM_PREFIX + slug, "detail": detail, "hint": hint})
     if type(known) is RbeeError and status in (400, 413, 422):
         return BadInput(message)
     return known

@@ -383,7 +383,7 @@ async def ask(
 
 def error_in(content: bytes) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(content)["error"]
-    assert set(error) == {"message", "type", "code", "param"}
+    assert set(error) - {"detail", "hint"} == {"message", "type", "code", "param"}
     return error
 
 

@@ -33,6 +33,7 @@ def test_the_message_ends_with_the_cure() -> None:
     error = json.loads(error_content(TooMany("it is full", hint="Try again.")))
 
     assert error["error"]["message"] == "it is full. Try again."
+    assert (error["error"]["detail"], error["error"]["hint"]) == ("it is full", "Try again.")
 
 
 def test_anthropic_s_clients_find_what_they_read() -> None:

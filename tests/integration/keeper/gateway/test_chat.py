@@ -17,9 +17,11 @@ from rbee.errors import (
     NotRunning,
     RbeeError,
     TimedOut,
+    TooMany,
     UnknownModel,
     Unreachable,
 )
+from rbee.gateway.openai import error_content
 from rbee.keeper.gateway.chat import Gateway, Request, Said, Waits, refusal
 from rbee.keeper.work import Deadline
 from rbee.scope import SYSTEM
@@ -108,6 +110,11 @@ def test_what_is_no_completion_is_refused(tmp_path: Path, part: bytes) -> None:
     path = tmp_path / "openai.sock"
     with gateway_at(path, PlayedGateway([part])), pytest.raises(Unreachable):
         list(client(path).stream(ASKED))
+
+
+def test_what_to_do_is_no_part_of_the_message() -> None:
+    content = error_content(TooMany("it is full", hint="Try again."))
+    assert (refusal(content, 503).message, refusal(content, 503).hint) == ("it is full", "Try again.")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b"[]", b'{"error": 7}', b'{"error": {"message": 7}}'])
