@@ -214,7 +214,7 @@ def _holding(held: Lease, engine: Engine) -> Iterator[None]:
 
     async def hold() -> None:
         error = await held.hold()
-        engine.end(Disconnected(f"the queen ended the request: {error.message}"))
+        engine.end(Disconnected(f"the queen ended the request: {error.message}", hint=error.hint))
 
     holding = asyncio.ensure_future(hold())
     try:

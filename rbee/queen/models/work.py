@@ -61,11 +61,11 @@ ONLINE_PATIENCE = 16.0
 REMOVAL_TIMEOUT = 40.0
 """Seconds for a hive to cancel a fetch, or to remove a file; it takes 30 at most."""
 
-StopWorkers = Callable[[str, Narrator], Awaitable[None]]
+StopWorkers = Callable[[str, Narrator, RbeeError], Awaitable[None]]
 """Stops all workers of a model; raises RbeeError if one may still run."""
 
 
-async def _no_workers(_model: str, _story: Narrator) -> None:
+async def _no_workers(_name: str, _story: Narrator, _why: RbeeError) -> None:
     """Do nothing: without serving there are no workers."""
 
 
@@ -249,11 +249,13 @@ class ModelWork:
             if model is None:
                 task.story.narrate(MODEL_REMOVED, f"model {name} was not in the model catalog")
                 return Done(None, was_there=False)
-            await self.stop_workers(name, task.story)
+            hint = self._shared.scope.rbeectl("model list")
+            removed = UnknownModel(f"model {name} was removed", hint=hint)
+            await self.stop_workers(name, task.story, removed)
             left = await self._remove_file(task, model)
             await self._models.remove(model, task.by)
             if name in self._followings:
-                self._followings[name].cancel(UnknownModel(f"model {name} was removed"))
+                self._followings[name].cancel(removed)
         text = f"model {name} is no longer in the model catalog"
         task.story.narrate(MODEL_REMOVED, f"{text}; {left}" if left else text)
         return Done(None, was_there=True)

@@ -11,6 +11,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.models.models import Models
 
 if TYPE_CHECKING:
+    from rbee.errors import RbeeError
     from rbee.queen.serving.parts import Parts
     from rbee.queen.serving.serving import Serving
     from rbee.wire.workers import WorkerView
@@ -72,9 +73,12 @@ class LazyServing:
         """Return the state of each model, for a scrape of the metrics."""
         return [model.row.state for model in self._models.all()]
 
-    async def stop_model(self, name: str, story: Narrator) -> None:
-        """Stop all workers of a model that is removed. Raises RbeeError if one may still run."""
-        await self.serving.stop_model(name, story)
+    async def stop_model(self, name: str, story: Narrator, why: RbeeError) -> None:
+        """Stop all workers of a model that is removed; its requests end with the error `why`.
+
+        Raises RbeeError if one may still run.
+        """
+        await self.serving.stop_model(name, story, why)
 
     def cut(self, story: Narrator) -> None:
         """Cut all leases: rbee is being shut down."""

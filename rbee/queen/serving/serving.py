@@ -181,7 +181,9 @@ class Serving:
         try:
             story.narrate(UNSERVING, f"no longer serving {name}")
             model = await models.unserve(name, by)
-            count = await self.stop_model(name, story)
+            hint = self._parts.scope.rbeectl(f"serve {name}")
+            why = NotServed(f"the model {name} is not served any more", hint=hint)
+            count = await self.stop_model(name, story, why)
         except RbeeError as error:
             story.narrate(UNSERVE_FAILED, f"a worker of {name} may still run: {error.message}")
             job.failed(error)
@@ -192,18 +194,18 @@ class Serving:
         view = None if model is None else models.view(model)
         job.done(Done(None, was_there=model is not None, model=view))
 
-    async def stop_model(self, name: str, story: Narrator) -> int:
-        """Stop all workers of a model that is not served any more, after cutting their leases.
+    async def stop_model(self, name: str, story: Narrator, why: RbeeError) -> int:
+        """Stop all workers of a model that is not served any more; its requests end with the error `why`.
 
         Returns how many there were, without those of a hive that is offline. Raises the first RbeeError,
         after all have been tried.
         """
-        hint = self._parts.scope.rbeectl(f"serve {name}")
-        await self.starter.withdraw(name, NotServed(f"the model {name} is not served any more", hint=hint))
+        await self.starter.withdraw(name, why)
         self.failures.forget(name)
         workers = [one for one in self.known.of_model(name) if not _is_lost(self._parts.hives, one)]
         stops = (
-            self.stopper.stop(worker, story, WORKER_REMOVED, f"stopping {worker.id}") for worker in workers
+            self.stopper.stop(worker, story, WORKER_REMOVED, f"stopping {worker.id}", why)
+            for worker in workers
         )
         results = await asyncio.gather(*stops, return_exceptions=True)
         for result in results:

@@ -30,27 +30,32 @@ class Stopper:
         self._known = known
         self._models = models
 
-    async def stop(self, worker: Worker, story: Narrator, event: Event, text: str) -> None:
+    async def stop(
+        self, worker: Worker, story: Narrator, event: Event, text: str, why: RbeeError | None = None
+    ) -> None:
         """Stop a worker and wait for its end; if it is being stopped already, only wait.
 
-        `text` is narrated first. The stop continues if the caller is cancelled. Raises RbeeError.
+        `text` is narrated first; `why` is the error for its requests, by default that it is being stopped.
+        The stop continues if the caller is cancelled. Raises RbeeError.
         """
-        await self.begin(worker, story, event, text)
+        await self.begin(worker, story, event, text, why)
 
-    def begin(self, worker: Worker, story: Narrator, event: Event, text: str) -> asyncio.Future[None]:
+    def begin(
+        self, worker: Worker, story: Narrator, event: Event, text: str, why: RbeeError | None = None
+    ) -> asyncio.Future[None]:
         """As stop(), but return what is to be awaited: from now on the worker takes no request."""
         if worker.ending is None:
             story.narrate(event, text, hive=worker.hive_id, worker=worker.id, model=worker.seen.model)
-            worker.ending = asyncio.get_running_loop().create_task(self._stop(worker))
+            worker.ending = asyncio.get_running_loop().create_task(self._stop(worker, why))
             worker.ending.add_done_callback(_retrieve)
             self._known.changes.announce()
         return asyncio.shield(worker.ending)
 
-    async def _stop(self, worker: Worker) -> None:
+    async def _stop(self, worker: Worker, why: RbeeError | None) -> None:
         try:
             failed = worker.seen.state == "failed"
             how = f"has ended: {worker.seen.reason}" if failed else "is being stopped"
-            worker.cut(WorkerFailed(f"the worker {worker.id} {how}"))
+            worker.cut(why or WorkerFailed(f"the worker {worker.id} {how}"))
             client = await self._hives.hive(worker.hive_id).reach()
             seen = await client.stop_worker(worker.id, timeout=STOP_TIMEOUT)
         except UnknownWorker:

@@ -442,7 +442,8 @@ async def test_removing_twice_is_no_error(queen: Played) -> None:
 
 
 async def test_a_model_whose_workers_do_not_stop_stays_and_is_not_served(queen: Played) -> None:
-    async def stop_workers(model: str, story: Narrator) -> None:
+    async def stop_workers(model: str, story: Narrator, why: RbeeError) -> None:
+        assert why.message == "model bee was removed"
         assert not queen.library.models.model(model).row.is_served
         raise UnitFailed("a worker does not stop")
 
@@ -502,7 +503,7 @@ async def test_a_model_on_a_hive_that_was_removed_goes_and_its_file_stays(queen:
 
 
 async def test_an_error_that_nobody_foresaw_ends_the_job(queen: Played) -> None:
-    async def stop_workers(model: str, story: Narrator) -> None:
+    async def stop_workers(model: str, story: Narrator, why: RbeeError) -> None:
         raise ZeroDivisionError
 
     await story(queen.library.work.add(PATH, ACTOR))
