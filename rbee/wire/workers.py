@@ -222,7 +222,8 @@ class Placement(NamedTuple):
 
     `source` is where `need_bytes` comes from: the operator, a learned peak, the engine `engine` itself, an
     estimate from the file's header, or a guess from its size. `note` is why the engine, which has a command
-    for it, did not say what the model needs.
+    for it, did not say what the model needs. `hint` is what helps against a refusal for which memory is not
+    the reason.
     """
 
     model: ModelName
@@ -234,3 +235,4 @@ class Placement(NamedTuple):
     candidates: Annotated[tuple[Candidate, ...], Limit(0, 10_000)] = ()
     engine: Word | None = None
     note: Text | None = None
+    hint: Text | None = None

@@ -136,6 +136,8 @@ def placement_page(placement: Placement, frame: Frame = WHOLE) -> str:
         parts.append(table(header, rows, frame, key="VERDICT"))
     if frame.has_header:
         parts.append(f"Decision: {placement.decision}: {placement.reason}")
+        if placement.hint is not None:
+            parts.append(f"Try: {placement.hint}")
         if placement.note is not None:
             parts.append(f"Its engine does not say what it needs: {placement.note}")
     return "\n".join(parts)

@@ -86,14 +86,19 @@ class Target(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A placement, and its target if a worker is to be started."""
+    """A placement, and its target if a worker is to be started.
+
+    `is_blocked`: it was refused, and not for lack of memory: no hive with the file can start a worker at all.
+    """
 
     placement: Placement
     target: Target | None
+    is_blocked: bool = False
 
 
 class _Option(NamedTuple):
-    """A pool of a hive, and what it would take. `obstacle` is why it is not considered."""
+    """A pool of a hive, and what it would take. `obstacle` is why it is not considered; it has no `engine` if
+    that is about the whole hive."""
 
     hive: str
     pool: Pool
@@ -137,7 +142,8 @@ def decide(wanted: Wanted, snapshot: Snapshot) -> Decision:
     hope = next(filter(None, map(_hope, options)), None)
     if hope is not None:
         return _decided(wanted, options, "wait", hope, None)
-    return _decided(wanted, options, "refuse", _refusal(options), None)
+    refused = _decided(wanted, options, "refuse", _refusal(options), None)
+    return refused._replace(is_blocked=not any(option.engine for option in options))
 
 
 def _decided(
@@ -304,10 +310,13 @@ def _hope(option: _Option) -> str | None:
 def _refusal(options: list[_Option]) -> str:
     if not options:
         return "there is no hive in the catalog"
-    return "; ".join(
-        f"{_place(one)}: {one.obstacle}" if one.obstacle is not None else _arithmetic(one)
-        for one in options[:8]
-    )
+    return "; ".join(list(dict.fromkeys(map(_why_not, options)))[:8])
+
+
+def _why_not(option: _Option) -> str:
+    if option.obstacle is None:
+        return _arithmetic(option)
+    return f"{_place(option) if option.engine else option.hive}: {option.obstacle}"
 
 
 def _arithmetic(option: _Option) -> str:

@@ -7,7 +7,16 @@ import logging
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from rbee.errors import Disconnected, ModelNotReady, NoMemory, NoRoom, NotRunning, RbeeError, Stopping
+from rbee.errors import (
+    TEXT_LIMIT,
+    Disconnected,
+    NoMemory,
+    NoRoom,
+    NotRunning,
+    RbeeError,
+    Stopping,
+    WorkerFailed,
+)
 from rbee.narration import (
     WORKER_GIVES_WAY,
     WORKER_PLACED,
@@ -17,13 +26,15 @@ from rbee.narration import (
 from rbee.queen.serving.estimates import KINDS, Estimates
 from rbee.queen.serving.failures import Failures
 from rbee.queen.serving.follow import Follower
-from rbee.queen.serving.need import Need, context_of, need_of, size
+from rbee.queen.serving.need import Need, context_of, need_of
 from rbee.queen.serving.parts import Parts
 from rbee.queen.serving.placement import Decision, Target, Wanted, decide
+from rbee.queen.serving.refusals import cure, needs, not_there, refusal
 from rbee.queen.serving.snapshot import Snapshots
 from rbee.queen.serving.start import Start
 from rbee.queen.serving.stopping import Stopper
 from rbee.queen.serving.workers import KnownWorkers, Worker
+from rbee.text import shortened
 from rbee.wire.jobs import Done
 from rbee.wire.types import LOCALHOST
 from rbee.wire.workers import Kind, StartWorker
@@ -112,10 +123,23 @@ class Starter:
     async def decide(self, row: ModelRow) -> Decision:
         """Return where a worker of the model would run now; all hives are asked."""
         await self.estimates.ask(row.name)
-        placement, target = decide(self._wanted(row), await self._snapshots.take())
+        decision = decide(self._wanted(row), await self._snapshots.take())
+        placement = decision.placement
+        absent = not_there(row, self._scope)
+        if absent is not None:
+            passed = tuple(one._replace(is_chosen=False) for one in placement.candidates)
+            return Decision(
+                placement._replace(
+                    decision="refuse", reason=absent.message, candidates=passed, hint=absent.hint
+                ),
+                None,
+            )
+        hint = cure(decision, row, self._hives.find(row.hive_id), self._scope)
+        reason = f"{placement.reason}; {row.reason}" if row.state == "missing" else placement.reason
+        placement = placement._replace(reason=shortened(reason, TEXT_LIMIT), hint=hint)
         if placement.source in ("estimate", "guess"):
             placement = placement._replace(note=self.estimates.note(row.name))
-        return Decision(placement, target)
+        return decision._replace(placement=placement)
 
     def _wanted(self, row: ModelRow) -> Wanted:
         context, model = context_of(row), self._models.find(row.name)
@@ -151,8 +175,11 @@ class Starter:
 
     def _failed(self, start: Start, error: RbeeError) -> None:
         start.error = error
+        failure = self._failures.find(start.model)
+        # The engine's last lines are in the journal already.
+        why = failure.reason if isinstance(error, WorkerFailed) and failure is not None else error.message
         self._metrics.worker_started("no-room" if isinstance(error, NoRoom) else "failed")
-        start.story.narrate(WORKER_UNPLACED, f"waking {start.model} failed: {error.message}")
+        start.story.narrate(WORKER_UNPLACED, f"waking {start.model} failed: {why}")
         start.job.failed(error)
 
     async def _bring_up(self, start: Start) -> None:
@@ -213,34 +240,28 @@ class Starter:
 
     def _row(self, name: str) -> ModelRow:
         row = self._models.model(name).row
-        # A file that is missing may be back: only a start shows it, as the hive's user may not see it.
-        if not row.has_arrived or row.path is None:
-            raise ModelNotReady(
-                f"the model {name} is {row.state}{f': {row.reason}' if row.reason else ''}",
-                hint=self._scope.rbeectl(f"model show {name}"),
-            )
+        error = not_there(row, self._scope)
+        if error is not None:
+            raise error
         return row
 
     async def _act(self, start: Start, row: ModelRow, decision: Decision) -> Worker | None:
         """Do what was decided; return the worker that is to be followed, None to wait."""
-        placement, target = decision
+        placement, target = decision.placement, decision.target
         own = [one for one in self._known.of_model(row.name) if one.is_ready or one.state == "loading"]
         own = [one for one in own if self._is_online(one)]
         if own:
             return min(own, key=lambda one: not one.is_ready)
         if placement.decision == "refuse":
-            raise NoRoom(
-                f"{self._needs(decision)}, and it fits nowhere: {placement.reason}",
-                hint=self._scope.rbeectl(f"place {row.name} --dry-run"),
-            )
+            raise refusal(row, decision, self._hives.find(row.hive_id), self._scope)
         if target is None:
             return None
         start.waits_for_memory = False
         if target.evicts:
-            text = f"{self._needs(decision)}; {placement.reason}"
+            text = f"{needs(decision)}; {placement.reason}"
             await self._evict(start, target, text)
         else:
-            text = f"{self._needs(decision)}; {placement.reason}: waking it there"
+            text = f"{needs(decision)}; {placement.reason}: waking it there"
         start.show(text)
         worker_id = self._known.new_id(row.name)
         story = start.story.about(hive=target.hive_id, worker=worker_id)
@@ -279,14 +300,14 @@ class Starter:
     async def _wait(self, start: Start, decision: Decision) -> None:
         """Wait for a change that may make room; NoRoom once no request waits any more."""
         placement = decision.placement
-        text = f"{self._needs(decision)}; waiting: {placement.reason}"
+        text = f"{needs(decision)}; waiting: {placement.reason}"
         if not start.waits_for_memory or text != start.text:
             start.waits_for_memory = True
             start.story.narrate(WORKER_WAITS, text)
         start.show(text)
         if not start.waiting:
             raise NoRoom(
-                f"{self._needs(decision)}, and no request waits for it any more: {placement.reason}",
+                f"{needs(decision)}, and no request waits for it any more: {placement.reason}",
                 hint=self._scope.rbeectl(f"place {start.model} --dry-run"),
             )
         await self._known.changes.wait(RECHECK)
@@ -294,8 +315,3 @@ class Starter:
     def _is_online(self, worker: Worker) -> bool:
         hive = self._hives.find(worker.hive_id)
         return hive is not None and hive.standing.is_online
-
-    def _needs(self, decision: Decision) -> str:
-        placement = decision.placement
-        source = f"says {placement.engine}" if placement.source == "engine" else placement.source
-        return f"{placement.model} needs {size(placement.need_bytes)} ({source})"

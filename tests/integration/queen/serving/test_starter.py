@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rbee.queen.serving.starter
+from rbee.wire.hives import SetCordon
 from rbee.wire.leases import Granted, Refused, Wait
 from tests.integration.queen.hives.local_hive import told
 from tests.integration.queen.serving.serving_hive import GIB, Played, a_queen
@@ -120,7 +121,7 @@ async def test_a_worker_that_fails_to_load_is_reported_with_its_last_lines_and_r
         assert refused.problem["status"] == 502
         assert "the engine ended with exit status 1" in refused.problem["detail"]
         assert "no such tensor: x" in refused.problem["detail"]
-        assert refused.problem["hint"] == "rbeectl logs bee"
+        assert refused.problem["hint"] == "sudo rbeectl logs bee"
         await until(lambda: played.hive.workers == {})
         (view,) = played.serving.views("bee").workers
         assert (view.state, view.id, view.log) == ("failed", "bee-1", ("no such tensor: x",))
@@ -203,6 +204,40 @@ async def test_what_was_learned_counts_for_the_next_start(tmp_path: Path) -> Non
             "learned",
             50 * 2**20,
         )
+
+
+async def test_what_no_memory_would_help_is_refused_with_its_cure(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.queen.hives.hive("localhost").standing.set_cordon(SetCordon("new disk"), {})
+        cordoned = await played.ask()
+        assert isinstance(cordoned, Refused)
+        assert (cordoned.problem["type"], cordoned.problem["detail"], cordoned.problem["hint"]) == (
+            "urn:rbee:problem:model-not-ready",
+            "bee cannot run now: localhost: it is cordoned: new disk",
+            "rbeectl uncordon localhost",
+        )
+        await played.queen.hives.hive("localhost").standing.set_cordon(SetCordon(None), {})
+        played.hive.problem = "it is not installed"
+        unusable = await played.ask()
+        assert isinstance(unusable, Refused)
+        assert unusable.problem["hint"] == "rbeectl list-engines"
+        assert (await played.serving.placement("bee")).hint == "rbeectl list-engines"
+        await played.queen.hives.hive("localhost").standing.set_offline("stopped", wanted=False)
+        stopped = await played.ask()
+        assert isinstance(stopped, Refused)
+        assert stopped.problem["hint"] == "rbeectl add-hive localhost"
+
+
+async def test_a_file_that_is_away_is_not_placed_and_one_that_was_missing_is(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.model("bee", state="fetching", reason="62 %", path=None)
+        away = await played.serving.placement("bee")
+        assert (away.decision, away.reason) == ("refuse", "the model bee is fetching: 62 %")
+        assert not any(candidate.is_chosen for candidate in away.candidates)
+        await played.model("bee", state="missing", reason="the last start did not find /m/bee.gguf")
+        missing = await played.serving.placement("bee")
+        assert missing.decision == "start"
+        assert missing.reason.endswith("8.0 GiB free; the last start did not find /m/bee.gguf")
 
 
 async def test_the_job_of_a_start_has_its_story(tmp_path: Path) -> None:

@@ -117,15 +117,17 @@ def test_one_model_is_loaded_on_a_card_at_a_time() -> None:
 
 
 def test_what_could_never_fit_is_refused_with_the_sums_of_each_pool() -> None:
-    placement = placed(wanted(40 * GIB), hive("a", pool("ram", 30 * GIB), pool("gpu0", None)))
+    hives = hive("a", pool("ram", 30 * GIB), pool("gpu0", None)), HiveNow("b", problem="it is cordoned")
+    decision = decide(wanted(40 * GIB, "a", "b"), Snapshot(hives))
+    placement = decision.placement
 
-    assert placement.decision == "refuse"
+    assert (placement.decision, decision.is_blocked) == ("refuse", False)
     assert placement.reason == (
         "a ram has 30.0 GiB of 32.0 GiB free, 40.0 GiB and a margin of 1.0 GiB are needed; "
-        "a gpu0: its driver does not report how much is free"
+        "a gpu0: its driver does not report how much is free; b: it is cordoned"
     )
     assert [one.verdict for one in placement.candidates] == [
-        "11.0 GiB are missing", "its driver does not report how much is free",
+        "11.0 GiB are missing", "its driver does not report how much is free", "it is cordoned",
     ]  # fmt: skip
 
 
@@ -137,9 +139,11 @@ def test_a_hive_that_cannot_be_used_says_why() -> None:
         HiveNow("c", (room,), (VLLM,)),
         HiveNow("d", (room,), (LLAMA._replace(problem="/usr/bin/llama-server is missing"),)),
     )
-    placement = placed(wanted(GIB, "a", "c", "d"), *hives)
+    decision = decide(wanted(GIB, "a", "c", "d"), Snapshot(hives))
+    placement = decision.placement
 
-    assert placement.decision == "refuse"
+    assert (placement.decision, decision.is_blocked) == ("refuse", True)
+    assert "a: it is cordoned: new disk; c: none of its engines loads gguf; d: " in placement.reason
     assert {one.hive_id: one.verdict for one in placement.candidates} == {
         "a": "it is cordoned: new disk",
         "b": "the model's file is not on this hive",
@@ -208,9 +212,11 @@ def fleets(draw: st.DrawFn) -> tuple[Wanted, Snapshot]:
 @settings(max_examples=400, deadline=None)
 def test_a_placement_holds_what_it_promises(fleet: tuple[Wanted, Snapshot]) -> None:
     wish, snapshot = fleet
-    placement, target = decide(wish, snapshot)
+    decision = decide(wish, snapshot)
+    placement, target = decision.placement, decision.target
 
-    assert decide(wish, snapshot) == (placement, target)
+    assert decide(wish, snapshot) == decision
+    assert placement.decision == "refuse" or not decision.is_blocked
     assert (target is not None) == (placement.decision in ("start", "evict"))
     assert sum(one.is_chosen for one in placement.candidates) <= 1
     by_id = {one.id: one for one in snapshot.workers}
@@ -238,7 +244,7 @@ def test_a_placement_holds_what_it_promises(fleet: tuple[Wanted, Snapshot]) -> N
 @settings(max_examples=400, deadline=None)
 def test_a_refusal_adds_up(fleet: tuple[Wanted, Snapshot]) -> None:
     wish, snapshot = fleet
-    placement, _ = decide(wish, snapshot)
+    placement = decide(wish, snapshot).placement
     if placement.decision != "refuse":
         return
     usable = {
