@@ -103,7 +103,8 @@ def status_lines(session: Session, tcp: TcpState, units: dict[str, UnitState]) -
     socket = session.scope.gateway_socket if local.is_active else f"- ({local.active})"
     failed = f" ({remote.result})" if remote.active == "failed" else ""
     is_open = "unknown, as the queen is not awake" if tcp.is_open is None else "yes" if tcp.is_open else "no"
-    has_tls = {True: "yes", False: "no", None: "unknown"}[tcp.has_tls]
+    unseen = f"unknown to you; try: {session.scope.rbeectl('gateway status', as_root=True)}"
+    has_tls = {True: "yes", False: "no", None: unseen}[tcp.has_tls]
     lines = [
         f"    Gateway: {service.active} ({service.sub})",
         f"Unix socket: {socket}",

@@ -106,7 +106,8 @@ class Serving:
         reason = "it is woken by a request"
         if row.state != "ready":
             reason = f"its file is {row.state}{f': {row.reason}' if row.reason else ''}"
-        return WorkerView(None, row.name, None, "asleep", reason, row.since_ms, is_pinned=row.is_pinned)
+        since_ms = max(row.since_ms, self.known.ended_ms(row.name))
+        return WorkerView(None, row.name, None, "asleep", reason, since_ms, is_pinned=row.is_pinned)
 
     # What hives report
 

@@ -149,6 +149,7 @@ class KnownWorkers:
         self._workers: dict[tuple[str, str], Worker] = {}
         self._requests = count(1)
         self._numbers: dict[str, int] = {}
+        self._ended_ms: dict[str, int] = {}
 
     def all(self) -> list[Worker]:
         """Return all workers, by hive and id."""
@@ -198,9 +199,14 @@ class KnownWorkers:
         """Forget a worker that has ended, and cut its leases."""
         if self._workers.get((worker.hive_id, worker.id)) is worker:
             del self._workers[worker.hive_id, worker.id]
+            self._ended_ms[worker.seen.model] = self._clocks.wall_ms()
             why = f": {worker.seen.reason}" if worker.seen.reason else ""
             worker.cut(WorkerFailed(f"the worker {worker.id} has ended{why}"))
             self.changes.announce()
+
+    def ended_ms(self, model: str) -> int:
+        """Return when the last worker of a model ended, in ms since 1970; 0 if this queen saw none end."""
+        return self._ended_ms.get(model, 0)
 
     def forget_hive(self, hive_id: str) -> None:
         """Forget the workers of a hive that was removed."""

@@ -68,6 +68,19 @@ def test_all_workers_of_a_hive_that_was_removed_are_forgotten() -> None:
     assert workers.all() == [kept]
 
 
+def test_when_the_last_worker_of_a_model_ended_is_kept() -> None:
+    clock = Clock()
+    workers = known(clock)
+    assert workers.ended_ms("bee") == 0
+    worker = workers.take("a", report())
+    clock.now += 9
+    workers.drop(worker)
+    clock.now += 9
+    workers.drop(worker)
+
+    assert workers.ended_ms(worker.seen.model) == round((clock.now - 9) * 1000)
+
+
 def test_a_worker_is_busy_while_it_has_leases() -> None:
     clock, request = Clock(), Request()
     worker = known(clock).take("a", report(), is_ours=True)
