@@ -30,7 +30,7 @@ MOMENT_EACH = 0.001
 """Seconds of collecting for each remote hive: with few hives a loss is narrated almost at once."""
 
 MOMENT_MAX = 4.0
-"""Seconds at most while many are lost each time: the time for collecting then doubles each time."""
+"""Seconds at most while many are lost and more still come, or many each time: it then doubles each time."""
 
 
 class _Loss(NamedTuple):
@@ -63,7 +63,20 @@ class LossReports:
             self._moment = min(MOMENT_MAX, 2 * self._moment) or min(
                 MOMENT, MOMENT_EACH * self._shared.pace.remote
             )
-            self._timer = asyncio.get_running_loop().call_later(self._moment, self.flush)
+            self._wait(0, self._moment)
+
+    def _wait(self, before: int, until: float) -> None:
+        """Go on collecting for a moment; `before` were there at its beginning, `until` seconds in all."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._moment, self._due, before, until)
+
+    def _due(self, before: int, waited: float) -> None:
+        """Flush, unless many are lost and more still come: together they may be an outage."""
+        collected = len(self._collected)
+        if collected > max(before, NAMED_MAX) and waited + self._moment <= MOMENT_MAX:
+            self._wait(collected, waited + self._moment)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Narrate at once what was noted, and store it in a task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,11 +42,12 @@ class Fleet:
             await self.queen.hives.uplinks.take(self.uplinks[-1])
         self.tape.told.clear()
 
-    def lose(self, count: int) -> list[str]:
-        """Have the connections of the first hives end, and return the names of those."""
-        for uplink in self.uplinks[:count]:
+    def lose(self, count: int, *, after: int = 0) -> list[str]:
+        """Have the connections of hives end, the first or those after some, and return their names."""
+        lost = self.uplinks[after : after + count]
+        for uplink in lost:
             uplink.connection_lost(None)
-        return [uplink.hive_id for uplink in self.uplinks[:count]]
+        return [uplink.hive_id for uplink in lost]
 
     async def are_stored(self, names: list[str]) -> None:
         """Wait until these hives, and no others, are offline in the catalog, and as they are kept in RAM."""
@@ -107,6 +109,21 @@ async def test_most_of_many_hives_are_one_line_that_names_the_likely_cause(tmp_p
             view = fleet.queen.hives.view(name)
             assert (view.state, view.status) == ("offline", "offline")
             assert view.reason.endswith("likely the network of the queen's own machine")
+
+
+async def test_most_of_many_hives_are_one_line_even_if_their_loss_takes_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mass_loss, "MOMENT_EACH", mass_loss.MOMENT)
+    async with a_fleet(tmp_path, 3 * MANY) as fleet:
+        names = fleet.lose(MANY)
+        for _ in range(2):
+            await asyncio.sleep(0.6 * mass_loss.MOMENT)
+            names += fleet.lose(MANY // 2, after=len(names))
+        await fleet.are_stored(names)
+
+        assert fleet.narrated() == {"fleet-lost": 1, "catalog-changed": 1}
+        assert fleet.tape.of("fleet-lost")[0].startswith(f"{len(names)} of {3 * MANY} hives were lost")
 
 
 async def test_many_hives_that_are_not_most_are_one_line_without_a_likely_cause(tmp_path: Path) -> None:
