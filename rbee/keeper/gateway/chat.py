@@ -145,9 +145,9 @@ class _Connection:
                 hint=self._scope.where_to_look(GATEWAY_UNIT),
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            text = reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
             raise Disconnected(
-                f"the connection to the gateway broke ({text})", hint=self._scope.where_to_look(GATEWAY_UNIT)
+                f"the connection to the gateway broke ({_how_it_broke(error)})",
+                hint=self._scope.where_to_look(GATEWAY_UNIT),
             ) from error
 
     def _exchange(self, body: bytes) -> Iterator[bytes]:
@@ -172,6 +172,12 @@ class _Connection:
             f"nobody listens on {self._path} ({reason(error)})",
             hint=self._scope.systemctl(f"status {GATEWAY_SOCKET_UNIT}"),
         )
+
+
+def _how_it_broke(error: OSError | http.client.HTTPException) -> str:
+    if isinstance(error, http.client.IncompleteRead | http.client.RemoteDisconnected):
+        return "it was closed in the middle of an answer"
+    return reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
 
 
 def _lines(parts: Iterator[bytes]) -> Iterator[str]:

@@ -101,7 +101,10 @@ def test_an_error_within_a_stream_ends_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_stream_that_is_cut_is_an_error(tmp_path: Path, is_cut: bool) -> None:
     path = tmp_path / "openai.sock"
-    with gateway_at(path, PlayedGateway([chunk("I am")], is_cut=is_cut)), pytest.raises(Disconnected):
+    with (
+        gateway_at(path, PlayedGateway([chunk("I am")], is_cut=is_cut)),
+        pytest.raises(Disconnected, match="in the middle of an answer" if is_cut else "cut off"),
+    ):
         list(client(path).stream(ASKED))
 
 
