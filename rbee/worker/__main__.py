@@ -139,7 +139,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         check(order, scope)
         text = f"starting {order.engine} for {order.name}: {printable(' '.join(order.argv))}"
-        about = {"job_id": order.job_id} if order.job_id else {}
+        about = {"model": order.name} | ({"job_id": order.job_id} if order.job_id else {})
         Journal(PROGRAM).narrate(ENGINE_STARTING, text, worker=arguments[0], **about)
         become(order, environ)
     except BadConfig as error:

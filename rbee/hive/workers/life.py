@@ -251,7 +251,7 @@ class Life:
 
         With the unit's invocation ID `rbeectl logs` finds the engine's own lines.
         """
-        fields = {"worker": self.worker.id}
+        fields = {"worker": self.worker.id, "model": self.worker.start.model}
         if self.worker.job_id:
             fields["job_id"] = self.worker.job_id
         if invocation := invocation_of(self.unit, scope=self._parts.scope):

@@ -168,6 +168,16 @@ def worker_processes(machine: Runs) -> list[str]:
     return [line for line in listed if " rbee-w-" in line or "rude-engine" in line or "llama-server" in line]
 
 
+def told(machine: Machine, model: str) -> str:
+    """What the journal has of a model, a message a line."""
+    return "\n".join(str(one["MESSAGE"]) for one in machine.journal(f"RBEE_MODEL={model}"))
+
+
 def assert_nothing_is_left(machine: Machine) -> None:
+    """No worker has a unit, a process, or memory in the book."""
     assert worker_units(machine) == []
     assert worker_processes(machine) == []
+    [hive] = succeed(machine, "list-devices", "--memory", "--json").json["hives"]
+    for pool in hive["memory"]["pools"]:
+        assert pool["claimed_bytes"] == 0
+        assert [one for one in pool["holders"] if one["kind"] == "worker"] == []

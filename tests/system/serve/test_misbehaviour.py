@@ -20,6 +20,7 @@ from tests.system.serve.served import (
     serve_model,
     serve_rude,
     succeed,
+    told,
     worker,
     worker_processes,
     worker_units,
@@ -56,9 +57,13 @@ def status(machine: Machine) -> str:
 
 def test_a_slow_load_says_how_far_it_is_and_is_waited_for(machine: Machine) -> None:
     serve_rude(machine, "rude", {"load_s": 4})
-    answer = chat(machine, "rude", stream=True)
+    loading = "until rbeectl status rude | grep -o 'loading [0-9]*%'; do sleep 0.1; done"
+    with machine.popen("sh", "-c", loading, user="ada") as looking:
+        answer = chat(machine, "rude", stream=True)
+        assert re.fullmatch(r"loading \d+%", looking.communicate(timeout=20)[0].strip())
     assert answer.text == "word0 word1 word2 "
     assert ": " in answer.body.partition("data:")[0], "comments keep a stream alive"
+    assert "rude is awake: rude-1 on localhost ram, after 4" in told(machine, "rude")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,8 @@ def test_an_engine_that_dies_while_it_loads(machine: Machine, behaviour: dict[st
     failed = await_worker(machine, "rude", "failed", seconds=60)
     assert why in failed["reason"]
     assert why in status(machine)
-    assert worker_processes(machine) == []
+    assert f"waking rude failed: {failed['reason']}" in told(machine, "rude")
+    assert_nothing_is_left(machine)
     times = starts(machine)
     waits = [after - before for before, after in pairwise(times)]
     assert all(wait >= least for wait, least in zip(waits, (2, 4, 8), strict=True)), times
@@ -105,8 +111,11 @@ def test_an_engine_that_hangs_while_it_loads_is_ended(machine: Machine) -> None:
     serve_rude(machine, "rude", {"hangs": True})
     answer = chat(machine, "rude", seconds=90)
     assert answer.status in (502, 503), answer
-    await_worker(machine, "rude", "failed", seconds=60)
-    assert worker_processes(machine) == []
+    failed = await_worker(machine, "rude", "failed", seconds=60)
+    assert "it did not become ready in time" in failed["reason"]
+    assert failed["reason"] in status(machine)
+    assert failed["reason"] in told(machine, "rude")
+    assert_nothing_is_left(machine)
 
 
 def test_an_engine_that_dies_with_a_stream_open(machine: Machine) -> None:
@@ -116,14 +125,21 @@ def test_an_engine_that_dies_with_a_stream_open(machine: Machine) -> None:
     assert answer.text == "word0 word1 "
     assert "error" in answer.events[-1], answer.body
     assert "[DONE]" not in answer.body
+    assert "the answer of worker rude-1 is incomplete" in told(machine, "rude")
+    assert re.search("ended by SIGKILL; it is started again in 2 s|ready", status(machine))
     assert chat(machine, "rude", stream=True, seconds=60).text == "word0 word1 ", "it is started again"
+    assert "rude has ended: the engine rude ended by SIGKILL; it is started" in told(machine, "rude")
+    succeed(machine, "unserve", "rude")
+    assert_nothing_is_left(machine)
 
 
 def test_an_engine_that_ignores_sigterm_and_leaves_children(machine: Machine) -> None:
     serve_rude(machine, "rude", {"stubborn": True, "children": 3})
     assert chat(machine, "rude").status == 200
     assert len(worker_processes(machine)) >= 4
+    assert "ready" in status(machine)
     succeed(machine, "unserve", "rude")
+    assert "rude is not served any more; 1 worker has ended" in told(machine, "rude")
     assert_nothing_is_left(machine)
 
 
@@ -132,6 +148,10 @@ def test_an_engine_that_answers_500_passes_it_on(machine: Machine) -> None:
     answer = chat(machine, "rude")
     assert (answer.status, answer.json["error"]["message"]) == (500, "the engine is rude")
     assert worker(machine, "rude")["state"] == "ready"
+    assert "ready" in status(machine)
+    assert "the engine is rude" not in told(machine, "rude"), "an engine's own answer is no fault of rbee's"
+    succeed(machine, "unserve", "rude")
+    assert_nothing_is_left(machine)
 
 
 def test_an_engine_on_a_port_is_reached_by_its_hive_and_by_nobody_else(machine: Machine) -> None:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.deadline(10)
 ONE, TWO = "1" * 32, "2" * 32
 AT = 1_700_000_000_123_456
 PRINTED_AT = "2023-11-14T22:13:20.123456Z"
-FIELDS = {"worker": "bee-1", "job_id": JOB}
+FIELDS = {"worker": "bee-1", "model": "bee", "job_id": JOB}
 FIRST = Start(UNIT, ONE, AT / 1e6, AT / 1e6 + 1, FIELDS)
 
 

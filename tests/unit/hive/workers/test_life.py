@@ -42,10 +42,14 @@ async def test_the_life_of_a_worker_is_narrated_and_leaves_nothing(tmp_path: Pat
     assert (hive.book.claims, list(hive.folder.iterdir()), hive.units.followed) == ({}, [], {})
     assert hive.changes - before == 2  # stopping, stopped
     loading, ready, stopped = hive.tape.told
-    assert loading == ("worker-loading", "loading bee on ram with test", {"worker": "bee-1", "job_id": JOB})
-    assert (ready[0], ready[2]) == ("worker-ready", {"worker": "bee-1", "job_id": JOB})
+    assert loading == (
+        "worker-loading",
+        "loading bee on ram with test",
+        {"worker": "bee-1", "model": "bee", "job_id": JOB},
+    )
+    assert (ready[0], ready[2]) == ("worker-ready", {"worker": "bee-1", "model": "bee", "job_id": JOB})
     assert ready[1].startswith("bee is ready in ")
-    assert stopped == ("worker-stopped", "bee has stopped", {"worker": "bee-1"})
+    assert stopped == ("worker-stopped", "bee has stopped", {"worker": "bee-1", "model": "bee"})
 
 
 async def test_an_engine_that_ends_is_started_again_and_then_given_up(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ async def test_a_new_hive_adopts_what_runs_and_forgets_what_has_ended(tmp_path: 
     assert hive.tape.told[0] == (
         "worker-adopted",
         "bee runs as the worker bee-1, and is adopted",
-        {"worker": "bee-1"},
+        {"worker": "bee-1", "model": "bee"},
     )
 
 
