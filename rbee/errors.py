@@ -243,7 +243,7 @@ class NotServed(RbeeError):
 
 
 class ModelNotReady(RbeeError):
-    """The model's file is not there: it is being fetched, or that failed."""
+    """The model's file is not there, or its hive cannot start a worker at all."""
 
     slug, title, exit_code, status = "model-not-ready", "The model is not ready", 1, 503
 
@@ -261,9 +261,14 @@ class StillWaiting(RbeeError):
 
 
 class WorkerFailed(RbeeError):
-    """A worker could not be started, or has ended; the message has why, and the engine's last lines."""
+    """A worker could not be started, or has ended; the message has why, and the engine's last lines.
+
+    `summary` is the message without those lines, if it has some.
+    """
 
     slug, title, exit_code, status = "worker-failed", "The worker failed", 1, 502
+
+    summary: str | None = None
 
 
 class UnknownJob(RbeeError):

@@ -130,7 +130,7 @@ class HiveWorker(NamedTuple):
 
     `percent` is how far it has loaded. `used_bytes` is what it uses in its pool now, and `peak_bytes` the
     most so far. `log` has the last lines of an engine that failed; `is_file_missing` is whether it failed
-    because the model's file was gone.
+    because the model's file was gone, `is_file_found` whether it was there; neither may be known.
     """
 
     id: WorkerId
@@ -150,6 +150,7 @@ class HiveWorker(NamedTuple):
     slots: Count = 1
     log: Annotated[tuple[Text, ...], Limit(0, 20)] = ()
     is_file_missing: bool = False
+    is_file_found: bool = False
 
 
 class HiveWorkers(NamedTuple):

@@ -178,9 +178,12 @@ class Fetches:
             known.change(state="failed", reason=error.message)
         else:
             known.ended(state, self._store)
-            await self._units.settled(fetch_id, state)
-        if known.view.state != "fetching":
-            self._units.drop(fetch_id)
+        if known.view.state == "fetching":
+            return
+        self._units.drop(fetch_id)
+        async with self._lock(fetch_id):
+            if self._known.get(fetch_id) is known:  # and it is not fetched again by now
+                await self._units.settle(fetch_id)
 
     # Removing
 

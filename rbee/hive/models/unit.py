@@ -104,14 +104,14 @@ class FetchUnits:
             await self._control.ask("stop", unit)
             await self._end(unit, lambda state: None)
 
-    async def settled(self, fetch_id: str, state: UnitState) -> None:
+    async def settle(self, fetch_id: str) -> None:
         """Have systemd forget a failure that the hive has taken note of: it degrades the machine."""
-        if state.active != "failed":
-            return
+        unit = fetch_unit(fetch_id)
         try:
-            await self._control.ask("reset-failed", fetch_unit(fetch_id))
+            if (await self._units.state(unit)).active == "failed":
+                await self._control.ask("reset-failed", unit)
         except RbeeError as error:
-            log.warning("%s stays failed: %s", fetch_unit(fetch_id), error.message)
+            log.warning("%s stays failed: %s", unit, error.message)
 
     async def _end(self, unit: str, heard: Callable[[UnitState], None]) -> UnitState:
         changed = self._listen(unit)

@@ -35,6 +35,8 @@ class Verdict(NamedTuple):
     percent: float | None = None
     pid: int | None = None
     is_file_missing: bool = False
+    is_file_found: bool = False
+    """Whether systemd has bound the file; both are False if it did not come to that."""
 
 
 def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> Verdict | None:
@@ -59,8 +61,14 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
         end = end_of(unit, start, scope, last_end)
         is_limit = unit.result == "start-limit-hit"
         reason = f"given up after several starts: {end}" if unit.restarts or is_limit else end
-        return Verdict("failed", reason, is_file_missing=unit.exit_status == NAMESPACE)
+        is_missing = unit.exit_status == NAMESPACE
+        return Verdict("failed", reason, is_file_missing=is_missing, is_file_found=_has_run(unit))
     return Verdict("stopped")
+
+
+def _has_run(unit: UnitState) -> bool:
+    """Has the last process of a failed unit come as far as its program? A status from 200 on is systemd's."""
+    return unit.result not in ("resources", "assert", "exec-condition") and unit.exit_status < 200
 
 
 def delay_of(restarts: int) -> int:

@@ -162,7 +162,7 @@ class Life:
         tail = await parts.units.log(self.unit)
         lines = [entry.text for entry in tail.entries]
         held = await self._release()
-        worker.is_file_missing = verdict.is_file_missing
+        worker.is_file_missing, worker.is_file_found = verdict.is_file_missing, verdict.is_file_found
         worker.change("failed", f"{reason}; {held}" if held else reason, log=lines)
         self._narrate(WORKER_FAILED, f"{self._name} failed: {worker.reason}")
         self._repeat_lines(state)

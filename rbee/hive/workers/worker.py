@@ -41,6 +41,7 @@ class Worker:
         self.last_end = ""
         """How its engine ended last, which is the reason of a worker that is given up."""
         self.is_file_missing = False
+        self.is_file_found = False
         """Whether it failed because the model's file was gone."""
         self.began = time.monotonic()
         self._serials = serials
@@ -112,4 +113,5 @@ class Worker:
             slots=start.slots,
             log=self.log,
             is_file_missing=self.is_file_missing,
+            is_file_found=self.is_file_found,
         )

@@ -88,7 +88,7 @@ def complain_of_models(
         if model.state == "missing" and looks.get(model.name) == "there":
             yield Complaint(
                 f"the last start did not find the file of model {name}, which is there now: {model.path}; "
-                "the next request tries again",
+                "the next start looks again",
                 is_fault=False,
             )
         elif model.state == "missing" or looks.get(model.name) == "gone":
@@ -159,9 +159,10 @@ def complain_of_engines(
             yield Complaint(f"an engine's drop-in on {hive.hive_id} is refused: {problem}")
         served = [model for model in models if model.is_served and model.hive_id == hive.hive_id]
         if served and hive.reason is not None:
+            verb = "add-hive" if "is offline" in hive.reason else "status"
             yield Complaint(
                 f"no model can be started on {hive.hive_id}: {hive.reason}",
-                hint=scope.rbeectl(f"add-hive {hive.hive_id}"),
+                hint=scope.rbeectl(f"{verb} {hive.hive_id}"),
                 is_fault=False,
             )
             continue

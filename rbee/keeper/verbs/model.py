@@ -16,6 +16,7 @@ from rbee.keeper.verbs.hives import print_begun
 from rbee.scope import Scope
 from rbee.text import printable
 from rbee.wire.codec import encode
+from rbee.wire.models import CONTEXT_MAX
 from rbee.wire.types import LOCALHOST, ModelName, Sha256
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def model() -> None:
     metavar="SIZE",
     help="Memory that a worker needs, such as 5G; learned if not given.",
 )
-@click.option("--context", type=click.IntRange(1, 16_777_216), metavar="N", help="Context length, in tokens.")
+@click.option(
+    "--context", type=click.IntRange(1, CONTEXT_MAX), metavar="N", help="Context length, in tokens."
+)
 @doing
 @in_session
 def add_model(

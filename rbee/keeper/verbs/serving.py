@@ -17,9 +17,11 @@ from rbee.keeper.verbs.hives import print_begun
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.models import CONTEXT_MAX
+from rbee.wire.routes import QueenRoutes
 from rbee.wire.types import ModelName, WordOrEmpty
 
 if TYPE_CHECKING:
+    from rbee.keeper.queen.queen import Queen
     from rbee.wire.models import ModelView
 
 IDLE_MAX = 365 * 86400
@@ -68,16 +70,16 @@ def serve(
     how = Serve(context, None if idle is None else round(idle), pin, engine)
     with session.queen() as queen:
         queen.wake()
-        unusable = checked_engine(Models(queen), model, engine) if engine else None
+        problem = check_engine(queen, model, engine) if engine else None
         served = ModelChanges(queen).serve(model, how)
         is_listening = have_listening(queen.work)
+    if problem is not None:
+        session.warn(problem, session.scope.rbeectl("list-engines"))
     if session.as_json:
         session.tell_json({"event": "done", "model": encode(served)})
         return
     session.say(f"Model {printable(served.name)} is served: {how_served(served)}")
     scope = session.scope
-    if unusable is not None:
-        session.warn(unusable, scope.rbeectl("list-engines"))
     if is_listening:
         session.say(f"To ask it: {scope.rbeectl(f'ask {served.name} PROMPT')}")
         session.say(f"For any OpenAI client: {scope.gateway_socket}")
@@ -90,24 +92,26 @@ def how_served(model: ModelView) -> str:
     return f"asleep until it is asked; {drawn.idle(model)}"
 
 
-def checked_engine(models: Models, model: str, name: str) -> str | None:
-    """Why the model's hive cannot use the engine of that name now; None if it can, or is not online.
+def check_engine(queen: Queen, model: str, name: str) -> str | None:
+    """Why the model's hive cannot use the engine of that name now, or why that is not known; None if it can.
 
     Raises UnknownEngine if it has none of that name, and UnknownModel.
     """
-    hive_id = models.one(model).hive_id
-    hive = next((one for one in models.engines().hives if one.hive_id == hive_id), None)
-    if hive is None or hive.reason is not None:
-        return None
+    view = Models(queen).one(model)
+    hive = next(iter(queen.ask(QueenRoutes.ENGINES, hive=view.hive_id).hives))
+    if hive.reason is not None:
+        return f"whether {view.hive_id} has the engine {name} is not known: {hive.reason}"
     found = next((engine for engine in hive.engines if engine.name == name), None)
+    scope = queen.work.scope
     if found is None:
         near = did_you_mean(name, (engine.name for engine in hive.engines))
-        raise UnknownEngine(
-            f"{hive_id} has no engine {name}{near}",
-            hint=models.scope.rbeectl("list-engines"),
-            field="--engine",
-        )
-    return found.problem and f"the engine {name} cannot be used now: {found.problem}"
+        text = f"{view.hive_id} has no engine {name}{near}"
+        raise UnknownEngine(text, hint=scope.rbeectl("list-engines"), field="--engine")
+    if found.problem:
+        return f"the engine {name} cannot be used now: {found.problem}"
+    if view.head is not None and view.head.format not in found.formats:
+        return f"the engine {name} does not load {view.head.format}, as {view.name} is"
+    return None
 
 
 @click.command(short_help="Stop the workers of MODEL, and start no more.")

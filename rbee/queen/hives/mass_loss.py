@@ -24,7 +24,7 @@ NAMED_MAX = 20
 """Hives named in one line. If more are lost together, there is one line for each reason."""
 
 MOMENT = 0.5
-"""Seconds at most for which losses are collected before they are narrated together."""
+"""Seconds at most for which losses are collected before they are narrated, unless many still come."""
 
 MOMENT_EACH = 0.001
 """Seconds of collecting for each remote hive: with few hives a loss is narrated almost at once."""

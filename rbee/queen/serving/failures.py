@@ -67,12 +67,13 @@ class Failures:
         """Return the error of a failure, for those who wait for the model."""
         seen = failure.seen
         text = f"{seen.model} could not be started on {failure.hive_id} {seen.pool}: {failure.reason}"
-        if seen.log:
-            text += f"; the last lines of {seen.engine}: {' | '.join(seen.log[-5:])}"
-        pause = self.pause(seen.model)
+        lines = f"; the last lines of {seen.engine}: {' | '.join(seen.log[-5:])}" if seen.log else ""
+        pause, again = self.pause(seen.model), ""
         if pause > 0:
-            text += f"; failure {failure.count} in a row, requests may start it again in {shown_span(pause)}"
-        return WorkerFailed(text, hint=hint)
+            again = f"; failure {failure.count} in a row, requests may start it again in {shown_span(pause)}"
+        error = WorkerFailed(text + lines + again, hint=hint)
+        error.summary = text + again
+        return error
 
     def view(self, failure: Failure, *, is_pinned: bool) -> WorkerView:
         """Return the failed worker as clients see it."""

@@ -76,8 +76,8 @@ class Follower:
     async def failed(self, worker: Worker) -> RbeeError:
         """Note that a worker has failed, remove what is left of it, and return the error."""
         failure = self._failures.note(worker.hive_id, worker.seen)
-        # Any other end means that it was found.
-        await self._note_file(worker.seen.model, "missing" if worker.seen.is_file_missing else "ready")
+        if worker.seen.is_file_missing or worker.seen.is_file_found:
+            await self._note_file(worker.seen.model, "missing" if worker.seen.is_file_missing else "ready")
         story = self._narrator.about(model=worker.seen.model)
         text = f"removing what is left of {worker.id}: {failure.reason}"
         try:
@@ -110,4 +110,4 @@ class Follower:
         return self._failures.error(failure, self._hint(model))
 
     def _hint(self, model: str) -> str:
-        return self._scope.rbeectl(f"logs {model}", as_root=True)
+        return self._scope.rbeectl(f"status {model}")

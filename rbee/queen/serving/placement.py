@@ -142,7 +142,7 @@ def decide(wanted: Wanted, snapshot: Snapshot) -> Decision:
     hope = next(filter(None, map(_hope, options)), None)
     if hope is not None:
         return _decided(wanted, options, "wait", hope, None)
-    refused = _decided(wanted, options, "refuse", _refusal(options), None)
+    refused = _decided(wanted, options, "refuse", _refusal(wanted, options), None)
     return refused._replace(is_blocked=not any(option.engine for option in options))
 
 
@@ -307,10 +307,12 @@ def _hope(option: _Option) -> str | None:
     return None
 
 
-def _refusal(options: list[_Option]) -> str:
+def _refusal(wanted: Wanted, options: list[_Option]) -> str:
+    """Return why: of the hives that have the model's file, if there are any."""
     if not options:
         return "there is no hive in the catalog"
-    return "; ".join(list(dict.fromkeys(map(_why_not, options)))[:8])
+    with_file = [option for option in options if option.hive in wanted.files]
+    return "; ".join(list(dict.fromkeys(map(_why_not, with_file or options)))[:8])
 
 
 def _why_not(option: _Option) -> str:

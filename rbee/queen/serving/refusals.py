@@ -18,6 +18,7 @@ def refusal(row: ModelRow, decision: Decision, hive: Hive | None, scope: Scope) 
     """Return the error for those who wait for the model; `hive` is the one that has its file."""
     reason = decision.placement.reason
     if decision.is_blocked:
+        reason = reason if hive is not None else away(row)
         return ModelNotReady(f"{row.name} cannot run now: {reason}", hint=cure(decision, row, hive, scope))
     return NoRoom(
         f"{needs(decision)}, and it fits nowhere: {reason}",
@@ -34,6 +35,11 @@ def cure(decision: Decision, row: ModelRow, hive: Hive | None, scope: Scope) -> 
     if hive.standing.row.cordoned is not None:
         return scope.rbeectl(f"uncordon {row.hive_id}")
     return scope.rbeectl("list-engines")
+
+
+def away(row: ModelRow) -> str:
+    """Return why a model cannot run whose hive was removed."""
+    return f"the beehive {row.hive_id}, which has its file, is not in the hive catalog"
 
 
 def not_there(row: ModelRow, scope: Scope) -> ModelNotReady | None:

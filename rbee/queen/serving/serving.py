@@ -132,7 +132,8 @@ class Serving:
                     self._parts.tasks.begin(self._clean_up(worker))
             elif model is None or not model.row.is_served:
                 text = f"stopping {worker.id}: the model {name} is not served"
-                self._parts.tasks.begin(self._stop(worker, WORKER_REMOVED, text))
+                why = NotServed(f"the model {name} is not served any more")
+                self._parts.tasks.begin(self._stop(worker, WORKER_REMOVED, text, why))
         self.idle.look()
 
     async def _clean_up(self, worker: Worker) -> None:
@@ -159,10 +160,10 @@ class Serving:
             why = "is served with another context or engine now"
         await self._stop(worker, WORKER_IDLE, f"{worker.seen.model} {why}: stopping {worker.id}")
 
-    async def _stop(self, worker: Worker, event: Event, text: str) -> None:
+    async def _stop(self, worker: Worker, event: Event, text: str, why: RbeeError | None = None) -> None:
         """Stop a worker that nobody waits for; a failure is logged, and it is tried again later."""
         try:
-            await self.stopper.stop(worker, self._parts.narrator, event, text)
+            await self.stopper.stop(worker, self._parts.narrator, event, text, why)
         except RbeeError as error:
             log.warning("%s could not be stopped: %s", worker.id, error.message)
             self._look()
@@ -182,7 +183,7 @@ class Serving:
         try:
             story.narrate(UNSERVING, f"no longer serving {name}")
             model = await models.unserve(name, by)
-            hint = self._parts.scope.rbeectl(f"serve {name}")
+            hint = None if model is None else self._parts.scope.rbeectl(f"serve {name}")
             why = NotServed(f"the model {name} is not served any more", hint=hint)
             count = await self.stop_model(name, story, why)
         except RbeeError as error:

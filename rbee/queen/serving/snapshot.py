@@ -66,7 +66,7 @@ class Snapshots:
         if not standing.is_online:
             # A hive that is desired is started by the queen, or by systemd, or dials again.
             reason = f"the beehive is {life.state}: {life.reason}"
-            return HiveNow(hive.id, problem=reason, may_recover=row.wanted)
+            return HiveNow(hive.id, problem=reason, may_recover=row.wanted or life.state == "pending")
         if row.cordoned is not None:
             return HiveNow(hive.id, problem=f"it is cordoned: {row.cordoned}")
         if not is_asked:

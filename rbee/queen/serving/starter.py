@@ -29,7 +29,7 @@ from rbee.queen.serving.follow import Follower
 from rbee.queen.serving.need import Need, context_of, need_of
 from rbee.queen.serving.parts import Parts
 from rbee.queen.serving.placement import Decision, Target, Wanted, decide
-from rbee.queen.serving.refusals import cure, needs, not_there, refusal
+from rbee.queen.serving.refusals import away, cure, needs, not_there, refusal
 from rbee.queen.serving.snapshot import Snapshots
 from rbee.queen.serving.start import Start
 from rbee.queen.serving.stopping import Stopper
@@ -124,19 +124,25 @@ class Starter:
         """Return where a worker of the model would run now; all hives are asked."""
         await self.estimates.ask(row.name)
         decision = decide(self._wanted(row), await self._snapshots.take())
-        placement = decision.placement
+        placement, hive = decision.placement, self._hives.find(row.hive_id)
         absent = not_there(row, self._scope)
-        if absent is not None:
+        if placement.decision == "ready":
+            pass
+        elif absent is not None:
             passed = tuple(one._replace(is_chosen=False) for one in placement.candidates)
-            return Decision(
-                placement._replace(
-                    decision="refuse", reason=absent.message, candidates=passed, hint=absent.hint
-                ),
-                None,
+            placement = placement._replace(
+                decision="refuse", reason=absent.message, candidates=passed, hint=absent.hint
             )
-        hint = cure(decision, row, self._hives.find(row.hive_id), self._scope)
-        reason = f"{placement.reason}; {row.reason}" if row.state == "missing" else placement.reason
-        placement = placement._replace(reason=shortened(reason, TEXT_LIMIT), hint=hint)
+            decision = Decision(placement, None)
+        elif hive is None and row.hive_id == LOCALHOST:
+            reason = f"{away(row)} yet; the next request adds it"
+            placement = placement._replace(decision="wait", reason=reason)
+        else:
+            reason = placement.reason if hive is not None else away(row)
+            if row.state == "missing":
+                reason = shortened(f"{reason}; {row.reason}", TEXT_LIMIT)
+            hint = cure(decision, row, hive, self._scope)
+            placement = placement._replace(reason=reason, hint=hint)
         if placement.source in ("estimate", "guess"):
             placement = placement._replace(note=self.estimates.note(row.name))
         return decision._replace(placement=placement)
@@ -175,9 +181,8 @@ class Starter:
 
     def _failed(self, start: Start, error: RbeeError) -> None:
         start.error = error
-        failure = self._failures.find(start.model)
         # The engine's last lines are in the journal already.
-        why = failure.reason if isinstance(error, WorkerFailed) and failure is not None else error.message
+        why = (error.summary if isinstance(error, WorkerFailed) else None) or error.message
         self._metrics.worker_started("no-room" if isinstance(error, NoRoom) else "failed")
         start.story.narrate(WORKER_UNPLACED, f"waking {start.model} failed: {why}")
         start.job.failed(error)

@@ -67,14 +67,18 @@ def test_a_slow_load_says_how_far_it_is_and_is_waited_for(machine: Machine) -> N
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "why"),
+    ("behaviour", "why", "starts_most"),
     [
-        ({"exits": 3}, "status 3"),
-        ({"aborts": True}, "ABRT"),
-        ({"exits": 0, "garbage": True}, "exit status 0"),
+        ({"exits": 3}, "status 3", 4),
+        ({"aborts": True}, "ABRT", 2),
+        ({"exits": 0, "garbage": True}, "exit status 0", 2),
     ],
 )
-def test_an_engine_that_dies_while_it_loads(machine: Machine, behaviour: dict[str, Any], why: str) -> None:
+def test_an_engine_that_dies_while_it_loads(
+    machine: Machine, behaviour: dict[str, Any], why: str, starts_most: int
+) -> None:
+    if starts_most != 4:  # as the unit has it: that takes 14 s
+        override(machine, "rbee-worker@.service", f"[Unit]\nStartLimitBurst={starts_most}\n")
     serve_rude(machine, "rude", behaviour)
     answer = chat(machine, "rude", seconds=90)
     assert answer.status == 502, answer
@@ -82,11 +86,13 @@ def test_an_engine_that_dies_while_it_loads(machine: Machine, behaviour: dict[st
     failed = await_worker(machine, "rude", "failed", seconds=60)
     assert why in failed["reason"]
     assert why in status(machine)
-    assert f"waking rude failed: {failed['reason']}" in told(machine, "rude")
+    why_not = f"waking rude failed: rude could not be started on localhost ram: {failed['reason']}"
+    assert why_not in told(machine, "rude")
     assert_nothing_is_left(machine)
     times = starts(machine)
     waits = [after - before for before, after in pairwise(times)]
-    assert all(wait >= least for wait, least in zip(waits, (2, 4, 8), strict=True)), times
+    assert len(times) == starts_most
+    assert all(wait >= least for wait, least in zip(waits, (2, 4, 8), strict=False)), times
 
 
 def test_a_file_that_is_gone_is_missing_until_it_is_back(machine: Machine) -> None:

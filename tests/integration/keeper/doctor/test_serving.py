@@ -102,7 +102,7 @@ def test_a_file_that_is_gone_is_named_before_a_start_finds_out(look: Look, tmp_p
 def test_a_file_that_is_back_is_no_fault(look: Look) -> None:
     complaints = look(PlayedModels(MODEL._replace(state="missing", reason="it was deleted")))
     assert texts(complaints) == [REFUSED]
-    assert "which is there now: /srv/bee.gguf; the next request tries again" in complaints[0].text
+    assert "which is there now: /srv/bee.gguf; the next start looks again" in complaints[0].text
 
 
 def test_a_hive_that_was_stopped_is_named_for_the_sake_of_its_models(look: Look) -> None:

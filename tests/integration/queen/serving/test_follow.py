@@ -88,3 +88,17 @@ async def test_a_file_that_a_start_did_not_find_is_missing_until_one_does(tmp_pa
             await played.hive.loads("bee-2")
             await client.granted()
         assert (bee.row.state, bee.row.reason) == ("ready", "")
+
+
+@pytest.mark.parametrize(("found", "state"), [(True, "ready"), (False, "missing")])
+async def test_a_file_that_a_failed_start_has_found_is_missing_no_more(
+    tmp_path: Path, found: bool, state: str
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.model("bee", state="missing", reason="the last start did not find it")
+        played.hive.loads_at_once = False
+        async with played.client() as client:
+            await until(lambda: len(played.hive.workers) == 1)
+            await played.hive.becomes("bee-1", "failed", reason="it is no model", is_file_found=found)
+            await client.refused()
+        assert played.queen.library.models.model("bee").row.state == state

@@ -121,7 +121,9 @@ async def test_a_worker_that_fails_to_load_is_reported_with_its_last_lines_and_r
         assert refused.problem["status"] == 502
         assert "the engine ended with exit status 1" in refused.problem["detail"]
         assert "no such tensor: x" in refused.problem["detail"]
-        assert refused.problem["hint"] == "sudo rbeectl logs bee"
+        assert refused.problem["hint"] == "rbeectl status bee"
+        end = "bee could not be started on localhost ram: the engine ended with exit status 1"
+        assert played.story("worker-unplaced")[-1] == f"waking bee failed: {end}"
         await until(lambda: played.hive.workers == {})
         (view,) = played.serving.views("bee").workers
         assert (view.state, view.id, view.log) == ("failed", "bee-1", ("no such tensor: x",))
@@ -264,6 +266,17 @@ async def test_a_model_that_is_served_no_more_loses_its_workers_and_requests(tmp
         assert played.hive.stops == ["bee-1"]
         assert played.states() == []
         assert played.story("unserved") == ["bee is not served any more; 1 worker has ended"]
+
+
+async def test_a_request_in_progress_hears_why_it_is_cut(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played, played.client() as client:
+        await client.granted()
+        client.connection.take().close()
+        await told(played.serving.unserve("bee", {}))
+        refused = await client.refused()
+
+        assert refused.problem["detail"] == "the model bee is not served any more"
+        assert refused.problem["hint"] == "rbeectl serve bee"
 
 
 async def test_a_start_ends_with_its_model(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ async def test_a_fetch_that_fails_says_why_and_may_be_tried_again(house: House) 
         view = await ended(fetches)
         assert (view.state, view.reason) == ("failed", "the server answers 404")
         await until(lambda: house.requests == [])
-        assert house.played.states[UNIT].active == "inactive"
+        await until(lambda: house.played.states[UNIT].active == "inactive")
         house.played.program = house.played.does
         await fetches.fetch(FETCH)
         assert (await ended(fetches)).state == "done"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rbee.hive.workers.judge import Verdict, judge
@@ -107,5 +109,9 @@ def test_a_start_after_an_end_says_which_and_why() -> None:
     ],
 )
 def test_each_end_is_explained_with_its_cure(state: UnitState, reason: str) -> None:
-    verdict = Verdict("failed", reason, is_file_missing="file /srv/bee.gguf is gone" in reason)
+    before_exec = re.search("is gone|systemd could not|rbee-worker is missing", reason)
+    verdict = Verdict(
+        "failed", reason,
+        is_file_missing="file /srv/bee.gguf is gone" in reason, is_file_found=before_exec is None,
+    )  # fmt: skip
     assert of(state, "it ended") == verdict

@@ -25,10 +25,12 @@ def test_a_lack_of_memory_is_refused_with_the_arithmetic() -> None:
     assert (error.hint, cure(SHORT, ROW, None, SYSTEM)) == ("rbeectl place bee --dry-run", None)
 
 
-def test_a_hive_that_does_not_run_is_to_be_added() -> None:
+def test_a_hive_that_was_removed_is_to_be_added() -> None:
     error = refusal(ROW, BLOCKED, None, SYSTEM)
     assert isinstance(error, ModelNotReady)
-    assert error.message == "bee cannot run now: localhost: stopped"
+    assert error.message == (
+        "bee cannot run now: the beehive localhost, which has its file, is not in the hive catalog"
+    )
     assert error.hint == cure(BLOCKED, ROW, None, SYSTEM) == "rbeectl add-hive localhost"
 
 
