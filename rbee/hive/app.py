@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.routing import Router
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rbee")
 
+Holdings: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+"""The names of models, and the ids of workers."""
+
 
 def build(
     heart: Heart,
@@ -37,10 +40,13 @@ def build(
     *,
     look: Callable[[], Awaitable[Sample]],
     leave: Callable[[], None] | None = None,
+    holdings: Callable[[], Holdings] = lambda: ((), ()),
     scope: Scope = SYSTEM,
     more: Mapping[Route[Any], Handler] | None = None,
 ) -> Router:
     """Return the hive's app. `detect` and `leave` may block; `stop` returns, and this process then ends.
+
+    `holdings` returns the names of the models that run here, and the ids of their workers.
 
     `leave` forgets a remote queen and then stops likewise; None for the local one. `more` are the routes of
     other parts.
@@ -58,7 +64,7 @@ def build(
 
     handlers: dict[Route[Any], Handler] = {
         HiveRoutes.HEALTH: health,
-        HiveRoutes.DEVICES: _Detection(heart, detect, scope).answer,
+        HiveRoutes.DEVICES: _Detection(heart, detect, holdings, scope).answer,
         HiveRoutes.SAMPLE: sample,
         HiveRoutes.SHUTDOWN: shutdown,
         HiveRoutes.LEAVE: _leaving(heart, leave),
@@ -82,9 +88,12 @@ def _leaving(heart: Heart, leave: Callable[[], None] | None) -> Handler:
 class _Detection:
     """Detects the devices for one request at a time, and narrates it in the story of the request's job."""
 
-    def __init__(self, heart: Heart, detect: Callable[[], Devices], scope: Scope) -> None:
+    def __init__(
+        self, heart: Heart, detect: Callable[[], Devices], holdings: Callable[[], Holdings], scope: Scope
+    ) -> None:
         self._heart = heart
         self._detect = detect
+        self._holdings = holdings
         self._scope = scope
         self._turn = asyncio.Lock()
 
@@ -103,7 +112,8 @@ class _Detection:
         self._heart.narrate(DETECTED, "Detected CPU and GPUs, responding to queen", **about)
         # The line is sent before the answer, so that the story is in order.
         await self._heart.beat()
-        return devices
+        models, workers = self._holdings()
+        return devices._replace(model_catalog=models, worker_catalog=workers)
 
 
 def job_id(request: Request) -> str | None:

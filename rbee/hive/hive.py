@@ -150,6 +150,7 @@ class Hive:
             self._shut_down,
             look=self.sampler.look,
             leave=None if forget is None else self._leaving(forget),
+            holdings=self.serving.holdings,
             scope=self._site.scope,
             more=self.serving.routes(),
         )

@@ -109,6 +109,14 @@ class Serving:
             )
         return self._estimates
 
+    def holdings(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the models that run here, and the ids of their workers; this opens nothing."""
+        opening = self._opening
+        if opening is None or not opening.done() or _has_failed(opening):
+            return (), ()
+        workers = opening.result().all().workers
+        return tuple(sorted({one.model for one in workers})), tuple(one.id for one in workers)
+
     async def workers(self) -> Workers:
         """Return the workers; the first call adopts those that already run."""
         if self._opening is None or _has_failed(self._opening):

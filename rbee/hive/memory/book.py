@@ -92,6 +92,13 @@ class Book:
         self._ledger.loaded(worker_id)
         await self._read()
 
+    async def look(self, worker_id: str) -> None:
+        """Note the most that a worker has held so far, with a new reading if that is of a card."""
+        claim = self._ledger.of(worker_id)
+        if claim is not None and claim.pool != RAM:
+            await self._read()
+        self.used(worker_id)
+
     def release(self, worker_id: str) -> None:
         """Remove a worker's claim; it is not an error if it has none."""
         self._ledger.release(worker_id)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rbee.errors import RbeeError
 from rbee.hive.memory.book import Book
+from rbee.hive.memory.ledger import RAM
 from rbee.hive.units import Units
 from rbee.hive.work import Work
 from rbee.hive.workers.enginelog import LATE, EngineLog, Start
@@ -138,6 +139,9 @@ class Life:
         if state.sub.startswith("auto-restart"):
             worker.last_end = end_of(state, worker.start, self._parts.scope)
             self._repeat_lines(state)
+        if verdict.state == "ready" and before != "ready" and worker.start.pool != RAM:
+            # Before anybody hears that it is ready: what a card holds is known by a reading only.
+            await self._parts.book.loaded(worker.id)
         changed = worker.change(verdict.state, verdict.reason, percent=verdict.percent, pid=verdict.pid)
         if verdict.state == "ready" and before != "ready":
             await self._is_ready(state)
@@ -155,7 +159,8 @@ class Life:
         self._narrate(WORKER_READY, f"{self._name} is ready in {seconds}")
         self._repeat_lines(state)
         worker.job_id = None  # what happens from now on is not part of the job of its start
-        await self._parts.book.loaded(worker.id)
+        if worker.start.pool == RAM:
+            await self._parts.book.loaded(worker.id)
 
     async def _fail(self, state: UnitState, verdict: Verdict) -> None:
         worker, parts, reason = self.worker, self._parts, verdict.reason
@@ -193,6 +198,7 @@ class Life:
         was_failed = worker.state == "failed"
         worker.change("stopping", "a stop was requested", pid=worker.pid)
         parts.work.changed()
+        await parts.book.look(worker.id)  # the kernel's peak is gone with the cgroup
         try:
             await parts.units.stop(self.unit)
             if was_failed:
@@ -218,6 +224,9 @@ class Life:
         """Release the claim when the memory is free; return who still holds it, '' if nobody does."""
         worker, book = self.worker, self._parts.book
         holder = await book.proven_free(worker.id, [worker.pid] if worker.pid else [])
+        _, peak = book.used(worker.id)
+        if peak is not None:
+            worker.peak_bytes = peak
         book.release(worker.id)
         if holder is None:
             return ""

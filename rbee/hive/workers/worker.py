@@ -40,6 +40,8 @@ class Worker:
         self.log: tuple[str, ...] = ()
         self.last_end = ""
         """How its engine ended last, which is the reason of a worker that is given up."""
+        self.peak_bytes: int | None = None
+        """The most of its pool that it has used, once it has ended; None if that is not known."""
         self.is_file_missing = False
         self.is_file_found = False
         """Whether it failed because the model's file was gone."""
@@ -108,7 +110,7 @@ class Worker:
             serial=self.serial,
             percent=self.percent,
             used_bytes=used,
-            peak_bytes=peak,
+            peak_bytes=peak if peak is not None else self.peak_bytes,
             pid=self.pid,
             slots=start.slots,
             log=self.log,

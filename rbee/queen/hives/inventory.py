@@ -100,7 +100,7 @@ class Inventory:
         fingerprint, report = self.fingerprint.heard, self._present_report()
         try:
             client = await self._reach()
-            devices = await client.devices(job_id=job_id, timeout=self._timeout)
+            devices = _hardware(await client.devices(job_id=job_id, timeout=self._timeout))
         except RbeeError as error:
             if standing.life.state != "offline":
                 standing.set("pending", f"its devices are not known: {error.message}")
@@ -118,7 +118,7 @@ class Inventory:
         before = standing.row.devices
         try:
             client = await self._reach()
-            devices = await client.devices(job_id=None, timeout=self._timeout)
+            devices = _hardware(await client.devices(job_id=None, timeout=self._timeout))
             await standing.store_devices(devices, report, by)
         except RbeeError as error:
             if standing.is_online and self.fingerprint.failed():
@@ -136,3 +136,8 @@ def narrate_changes(story: Narrator, hive_id: str, before: Devices | None, now: 
     elif changes := differences(before, now):
         text = f"the devices of the beehive {hive_id} have changed"
         story.narrate(DEVICES_CHANGED, f"{text}: {'; '.join(changes)}")
+
+
+def _hardware(devices: Devices) -> Devices:
+    """Return the devices without what runs there, which the queen adds as she knows it (with_holdings)."""
+    return devices._replace(model_catalog=(), worker_catalog=())

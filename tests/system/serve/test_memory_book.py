@@ -18,7 +18,7 @@ from testbed.trees import Trees
 
 from tests.nvml import StubCard
 from tests.system.cards import install_library, load_driver, play_bus, plug, show
-from tests.system.commands import HIVE, add_hive, main_pid, override, put, unit
+from tests.system.commands import HIVE, add_hive, main_pid, override, put, rbeectl, unit
 from tests.system.serve.served import chat, rude, rude_files, succeed, worker, worker_processes
 
 GIB = 2**30
@@ -152,7 +152,11 @@ def test_ram_has_its_sums_and_a_guest_without_a_memory_controller_says_no_holder
 
 @pytest.fixture
 def emulated(suite: str, trees: Trees, debs: list[Path]) -> Iterator[UserModeMachine]:
-    files = {**rude_files(), "srv/rude.gguf": rude({"eats": 600 * MIB})}
+    files = {
+        **rude_files(),
+        "srv/rude.gguf": rude({"eats": 600 * MIB}),
+        "srv/large.gguf": rude({"eats": 64 * MIB}),
+    }
     with UserModeMachine(trees.installed(suite, debs), files=files) as machine:
         yield machine
 
@@ -200,3 +204,16 @@ def test_ram_is_told_by_holder_and_who_takes_more_than_there_is_is_ended(
     assert after["claimed_bytes"] == 0
     assert after["free_bytes"] > 256 * MIB
     assert unit(machine, HIVE, "NRestarts")["NRestarts"] == "0"
+    assert "out of memory: the kernel killed it" in rbeectl(machine, "status", "rude").out
+    told = machine.run("journalctl", "--no-pager", "RBEE_MODEL=rude", f"_SYSTEMD_UNIT={HIVE}").stdout
+    assert "out of memory: the kernel killed it" in told
+
+    # What a worker has used counts for the next one.
+    succeed(machine, "model", "add", "large", "/srv/large.gguf")
+    succeed(machine, "serve", "large", "--engine", "rude")
+    assert chat(machine, "large", seconds=60).status == 200
+    succeed(machine, "unserve", "large")
+    learned = succeed(machine, "model", "show", "large", "--json").json["learned_bytes"]
+    assert 64 * MIB <= learned < 160 * MIB
+    succeed(machine, "serve", "large")
+    assert "(learned)" in succeed(machine, "place", "large").out

@@ -28,6 +28,7 @@ async def test_nothing_is_opened_where_nothing_was_left(serving: Serving) -> Non
     await serving.close()
 
     assert (serving._book, serving._units, serving._fetches, serving._opening) == (None, None, None, None)
+    assert serving.holdings() == ((), ())
 
 
 async def test_each_part_is_opened_once_and_closed(serving: Serving) -> None:

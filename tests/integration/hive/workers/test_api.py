@@ -75,6 +75,7 @@ async def test_a_worker_is_started_waited_for_and_stopped(tmp_path: Path, silent
 
         stopped = await hive.ask("DELETE", "/v1/workers/bee-1")
         assert (stopped.status, stopped.json["state"]) == (200, "stopped")
+        assert stopped.json["peak_bytes"] == 2, "the queen learns from it"
         assert (await hive.ask("DELETE", "/v1/workers/bee-1")).status == 404
         assert (await hive.ask("GET", "/v1/workers/Not+a+name")).status == 400
         (engine,) = (await hive.ask("GET", "/v1/engines")).json["engines"]

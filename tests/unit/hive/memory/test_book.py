@@ -134,6 +134,21 @@ async def test_a_worker_uses_a_card_as_it_was_read_and_the_peak_is_the_highest_s
     assert house.book.used("bee-1") == (5 * GIB, 6 * GIB)
 
 
+async def test_before_a_stop_the_peak_is_noted(house: House) -> None:
+    await house.book.claim("bee-1", "gpu0", 8 * GIB)
+    house.worker("bee-1", 7)
+    house.on_card(NvmlProcess(7, 7 * GIB))
+    await house.book.look("bee-1")
+    await house.book.claim("wasp-1", "ram", GIB)
+    folder = house.worker("wasp-1", 8, held=300 * MIB)
+    await house.book.look("wasp-1")
+    end(folder)
+    await house.book.look("gone")
+
+    assert house.book.used("bee-1")[1] == 7 * GIB
+    assert house.book.used("wasp-1") == (None, 300 * MIB)
+
+
 async def test_drivers_that_hang_make_their_cards_unknown_and_nobody_waits_longer(house: House) -> None:
     go = threading.Event()
     house.cards.read = lambda: (go.wait(30), (CARD,))[1]  # type: ignore[func-returns-value]

@@ -102,6 +102,7 @@ class PlayedBook:
     loads: set[str] = field(default_factory=set)
     refusal: RbeeError | None = None
     holder: Holder | None = None
+    looked_at: list[str] = field(default_factory=list)
 
     async def claim(self, worker_id: str, pool: str, claim_bytes: int) -> None:
         if self.refusal is not None:
@@ -115,6 +116,9 @@ class PlayedBook:
 
     async def loaded(self, worker_id: str) -> None:
         self.loads.discard(worker_id)
+
+    async def look(self, worker_id: str) -> None:
+        self.looked_at.append(worker_id)
 
     def release(self, worker_id: str) -> None:
         self.claims.pop(worker_id, None)
@@ -174,7 +178,8 @@ class Hive:
             Work(Serials(), self._changed),
             EngineLog(self.units, self.engine_tape),
         )
-        self.workers = Workers(self.parts, PlayedMachine(), root)
+        self.machine = PlayedMachine()
+        self.workers = Workers(self.parts, self.machine, root)
 
     def _changed(self) -> None:
         self.changes += 1

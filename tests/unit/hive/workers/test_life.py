@@ -12,6 +12,7 @@ from rbee.errors import Stopping, TimedOut, UnitFailed
 from rbee.hive.workers.life import held_by
 from rbee.hive.workers.worker import Worker
 from rbee.systemd.journal import Entry, Tail
+from rbee.wire.devices import Gpu
 from rbee.wire.workers import Holder
 from tests.unit.hive.workers.played import AGAIN, FAILED, INACTIVE, JOB, LOADING, READY, START, UNIT, Hive
 from tests.unit.wait import until
@@ -50,6 +51,28 @@ async def test_the_life_of_a_worker_is_narrated_and_leaves_nothing(tmp_path: Pat
     assert (ready[0], ready[2]) == ("worker-ready", {"worker": "bee-1", "model": "bee", "job_id": JOB})
     assert ready[1].startswith("bee is ready in ")
     assert stopped == ("worker-stopped", "bee has stopped", {"worker": "bee-1", "model": "bee"})
+
+
+async def test_what_a_worker_on_a_card_holds_is_read_before_it_is_ready_and_before_it_stops(
+    tmp_path: Path,
+) -> None:
+    async with Hive(tmp_path) as hive:
+        card = Gpu(0, "nvidia", "a card", None, 8 * 2**30, None, None)
+        hive.machine.latest = hive.machine.latest._replace(gpus=(card,))
+        worker = await hive.workers.start(START._replace(pool="gpu0"))
+        seen = []
+
+        async def loaded(_worker_id: str) -> None:
+            seen.append(worker.state)
+
+        hive.book.loaded = loaded  # type: ignore[method-assign]
+        await until(lambda: hive.units.asked == [("start", UNIT)])
+        hive.units.becomes(UNIT, READY)
+        await in_state(worker, "ready")
+        await hive.workers.stop("bee-1")
+
+    assert seen == ["loading"]
+    assert (hive.book.looked_at, worker.peak_bytes) == (["bee-1"], 2)
 
 
 async def test_an_engine_that_ends_is_started_again_and_then_given_up(tmp_path: Path) -> None:
