@@ -48,6 +48,7 @@ class Stopper:
             story.narrate(event, text, hive=worker.hive_id, worker=worker.id, model=worker.seen.model)
             worker.ending = asyncio.get_running_loop().create_task(self._stop(worker, why))
             worker.ending.add_done_callback(_retrieve)
+            worker.changed()
             self._known.changes.announce()
         return asyncio.shield(worker.ending)
 
@@ -62,6 +63,7 @@ class Stopper:
             pass  # it has ended by itself
         except BaseException:
             worker.ending = None
+            worker.changed()
             worker.keep_until = asyncio.get_running_loop().time() + RETRY_AFTER
             self._known.changes.announce()
             raise

@@ -55,6 +55,7 @@ class Worker:
         self.last_used = self._known_since = clocks.monotonic()
         self.last_used_ms: int | None = None
         self.keep_until = 0.0
+        self._changed_ms = 0
         self.heard = 0
         """When its last report was received, in the order of KnownWorkers.asking()."""
         self._clocks = clocks
@@ -101,14 +102,22 @@ class Worker:
 
     def begin(self, lease: Lease) -> None:
         """Count a lease."""
+        if not self.leases:
+            self.changed()
         self.leases.add(lease)
         self.last_used_ms = self._clocks.wall_ms()
 
     def end(self, lease: Lease) -> None:
         """Drop a lease that was counted."""
         self.leases.discard(lease)
+        if not self.leases:
+            self.changed()
         self.last_used = self._clocks.monotonic()
         self.last_used_ms = self._clocks.wall_ms()
+
+    def changed(self) -> None:
+        """Note that its state has changed by what the queen does with it."""
+        self._changed_ms = self._clocks.wall_ms()
 
     def cut(self, reason: RbeeError) -> None:
         """Cut all its leases: llama-server does not end on SIGTERM while it streams an answer."""
@@ -124,7 +133,7 @@ class Worker:
             hive_id=self.hive_id,
             state=self.state if is_known else "unknown",
             reason=seen.reason if is_known else why_unknown,
-            since_ms=seen.since_ms,
+            since_ms=max(seen.since_ms, self._changed_ms),
             percent=seen.percent if is_known else None,
             in_flight=len(self.leases),
             engine=seen.engine,

@@ -101,6 +101,27 @@ def test_a_worker_is_busy_while_it_has_leases() -> None:
     )
 
 
+def test_a_worker_is_busy_since_its_first_lease_and_ready_since_its_last() -> None:
+    clock = Clock()
+    worker = known(clock).take("a", report(since_ms=5), is_ours=True)
+
+    def since() -> int:
+        return worker.view(is_pinned=False, is_known=True).since_ms
+
+    first, second = Request(), Request()
+    assert since() == 5
+    worker.begin(first)
+    began = since()
+    assert began == round(clock.now * 1000)
+    clock.now += 9
+    worker.begin(second)
+    worker.end(first)
+    assert since() == began
+    clock.now += 9
+    worker.end(second)
+    assert since() == round(clock.now * 1000)
+
+
 def test_a_worker_that_is_about_to_answer_is_not_idle() -> None:
     worker, start = known().take("a", report(), is_ours=True), Start()
     worker.awaited = start
