@@ -58,7 +58,7 @@ def check_serving(patient: Patient) -> Iterator[Complaint]:
     try:
         models = client.ask(QueenRoutes.MODELS).models
         workers = client.ask(QueenRoutes.WORKERS).workers
-        engines = client.ask(QueenRoutes.ENGINES).hives if models else ()
+        engines = client.ask(QueenRoutes.ENGINES).hives
     except NotPermitted:
         yield Complaint(
             "not checked: the queen is not open to you", hint=patient.scope.doctor, is_fault=False
@@ -153,11 +153,16 @@ def _look_at(path: Path) -> Look:
 def complain_of_engines(
     models: tuple[ModelView, ...], hives: tuple[HiveEngines, ...], scope: Scope
 ) -> Iterator[Complaint]:
-    """Drop-ins that were refused, and served models that their hive cannot start, or has no engine for."""
+    """Drop-ins that were refused, and served models that their hive cannot start, or has no engine for.
+
+    What each engine of a hive with models lacks is a note.
+    """
     for hive in hives:
         for problem in hive.problems:
             yield Complaint(f"an engine's drop-in on {hive.hive_id} is refused: {problem}")
         served = [model for model in models if model.is_served and model.hive_id == hive.hive_id]
+        if any(model.hive_id == hive.hive_id for model in models) and hive.engines:
+            yield Complaint(f"engines of {hive.hive_id}: {_shown(hive)}", is_fault=False)
         if served and hive.reason is not None:
             verb = "add-hive" if "is offline" in hive.reason else "status"
             yield Complaint(
@@ -182,6 +187,10 @@ def complain_of_engines(
                     f"{whys or 'no drop-in is for it'}",
                     hint=scope.rbeectl("list-engines"),
                 )
+
+
+def _shown(hive: HiveEngines) -> str:
+    return "; ".join(f"{one.name}: {one.problem or 'can be used'}" for one in hive.engines)
 
 
 def complain_of_workers(workers: tuple[WorkerView, ...], scope: Scope) -> Iterator[Complaint]:

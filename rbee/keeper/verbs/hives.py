@@ -82,11 +82,14 @@ def engines_of(queen: Queen, hive_id: str) -> list[str]:
         listed = queen.client.ask(QueenRoutes.ENGINES, hive=hive_id)
     except RbeeError:
         return []  # the hive is online all the same
+    asked = [hive for hive in listed.hives if hive.hive_id == hive_id]
     return [
-        f"Engine {printable(engine.name)}: {printable(engine.problem or 'can be used')}"
-        for hive in listed.hives
-        if hive.hive_id == hive_id
-        for engine in hive.engines
+        *(
+            f"Engine {printable(engine.name)}: {printable(engine.problem or 'can be used')}"
+            for hive in asked
+            for engine in hive.engines
+        ),
+        *(f"An engine is refused: {printable(problem)}" for hive in asked for problem in hive.problems),
     ]
 
 

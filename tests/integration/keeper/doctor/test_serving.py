@@ -15,6 +15,7 @@ from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.serving import check_serving
 from rbee.scope import QUEEN_UNIT
 from rbee.wire.engines import FleetEngines, HiveEngines
+from rbee.wire.models import Models
 from rbee.wire.routes import QueenRoutes
 from rbee.wire.workers import Workers
 from tests.integration.keeper.played_models import PlayedModels
@@ -56,7 +57,7 @@ def test_a_worker_that_its_hive_has_is_well(look: Look) -> None:
 
 def test_an_orphan_is_stopped(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rbee.keeper.doctor.serving.CLAIM_TIMEOUT", 0.1)
-    (_, orphan) = look(PlayedModels(workers=(ASLEEP,)), "rbee-worker@bee-1.service")
+    *_, orphan = look(PlayedModels(workers=(ASLEEP,)), "rbee-worker@bee-1.service")
 
     assert orphan.text.startswith("rbee-worker@bee-1.service runs, and no hive claims it")
     assert orphan.cures == (("systemctl", "stop", "rbee-worker@bee-1.service"),)
@@ -103,6 +104,17 @@ def test_a_file_that_is_back_is_no_fault(look: Look) -> None:
     complaints = look(PlayedModels(MODEL._replace(state="missing", reason="it was deleted")))
     assert texts(complaints) == [REFUSED]
     assert "which is there now: /srv/bee.gguf; the next start looks again" in complaints[0].text
+
+
+def test_engines_are_told_with_what_they_lack_and_a_drop_in_is_refused_without_models_too(look: Look) -> None:
+    notes = [one.text for one in look(PlayedModels()) if not one.is_fault]
+    assert "engines of localhost: llama-server: can be used; vllm: vllm was not found" in notes
+
+    async def no_models(_request: Request) -> Models:
+        return Models(())
+
+    handlers = {QueenRoutes.MODELS: no_models}
+    assert [one.text for one in look(PlayedModels(workers=()), handlers=handlers)] == [REFUSED]
 
 
 def test_a_hive_that_was_stopped_is_named_for_the_sake_of_its_models(look: Look) -> None:

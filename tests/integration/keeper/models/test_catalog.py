@@ -17,7 +17,8 @@ def test_adding_a_hive_says_which_engines_it_has(
     queen = PlayedModels().handlers | {QueenRoutes.ADD_HIVE: ADDED}
     ran = with_queen(queen, lambda: rbeectl("add-hive", "localhost"))
 
-    assert ran.out.splitlines()[-2:] == [
+    assert ran.out.splitlines()[-3:] == [
         "Engine llama-server: can be used",
         "Engine vllm: vllm was not found",
+        "An engine is refused: /etc/rbee/engines.d/a.conf:3: unknown",
     ]
