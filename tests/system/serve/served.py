@@ -173,10 +173,14 @@ def told(machine: Machine, model: str) -> str:
     return "\n".join(str(one["MESSAGE"]) for one in machine.journal(f"RBEE_MODEL={model}"))
 
 
-def assert_nothing_is_left(machine: Machine) -> None:
-    """No worker has a unit, a process, or memory in the book."""
+def assert_no_worker_runs(machine: Machine) -> None:
     assert worker_units(machine) == []
     assert worker_processes(machine) == []
+
+
+def assert_nothing_is_left(machine: Machine) -> None:
+    """No worker has a unit, a process, or memory in the book, for which the queen has to be awake."""
+    assert_no_worker_runs(machine)
     [hive] = succeed(machine, "list-devices", "--memory", "--json").json["hives"]
     for pool in hive["memory"]["pools"]:
         assert pool["claimed_bytes"] == 0

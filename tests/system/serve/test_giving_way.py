@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import re
 
 import pytest
 from testbed.machine import Machine
@@ -41,13 +42,20 @@ def test_with_both_in_use_the_second_is_refused_with_the_arithmetic(machine: Mac
     assert chat(machine, "one").status == 200
     configure(machine, "[Gateway]\nHoldSec=1\n")
     machine.run("systemctl", "restart", "rbee-gateway.service")
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
         first = pool.submit(chat, machine, "one", stream=True)
         await_worker(machine, "one", "busy")
-        refused = chat(machine, "two")
+        second = pool.submit(chat, machine, "two")
+        waiting = await_worker(machine, "two", "waiting")
+        assert waiting["reason"].endswith("and one-1 must end first")
+        refused = second.result()
         assert refused.status == 503
         assert "Retry-After" in refused.headers or "retry-after" in refused.headers
-        assert "GiB" in refused.json["error"]["message"], refused.json
+        arithmetic = (
+            r"two needs [\d.]+ GiB \(operator\).*localhost ram has [\d.]+ GiB of [\d.]+ GiB free, "
+            r"[\d.]+ GiB and a margin of [\d.]+ GiB are needed, and one-1 must end first"
+        )
+        assert re.search(arithmetic, refused.json["error"]["message"]), refused.json
         assert first.result().body.endswith("[DONE]\n\n")
 
 

@@ -14,6 +14,7 @@ from rbee.text import printable
 from tests.system.commands import active, add_hive, override, rbeectl, unit
 from tests.system.serve.served import (
     OPENAI,
+    assert_no_worker_runs,
     assert_nothing_is_left,
     await_worker,
     chat,
@@ -27,12 +28,14 @@ from tests.system.serve.served import (
     worker_units,
     write_model,
 )
+from tests.system.serve.workers import hive
 
+WOKEN = "ActiveEnterTimestampMonotonic"
 ALL = ("queen-rbee.service", "rbee-hive.service", "rbee-gateway.service")
 
 
 def test_a_person_types_three_commands_and_any_client_works(serving: Machine) -> None:
-    add_hive(serving)
+    """On a fresh machine, whose hive is in no catalog yet."""
     write_model(serving, "/home/ada/bee.gguf", says("I am bee one."))
     added = serving.run(
         "sh", "-c", "cd; rbeectl model add bee ./bee.gguf && rbeectl serve bee", user="ada", check=False
@@ -55,8 +58,10 @@ def test_a_person_types_three_commands_and_any_client_works(serving: Machine) ->
     assert (
         "model catalog has 1 models and 1 workers available" in rbeectl(serving, "add-hive", "localhost").out
     )
-    listed = succeed(serving, "list-hives").out
-    assert "WORKERS" in listed
+    [listed] = succeed(serving, "list-hives", "--json").json["hives"]
+    assert (listed["devices"]["model_catalog"], listed["devices"]["worker_catalog"]) == (["bee"], ["bee-1"])
+    _, devices = hive(serving, "GET", "/v1/devices")
+    assert (devices["model_catalog"], devices["worker_catalog"]) == (["bee"], ["bee-1"])
     succeed(serving, "unserve", "bee")
     assert_nothing_is_left(serving)
     succeed(serving, "model", "remove", "bee")
@@ -74,6 +79,9 @@ def test_the_first_request_wakes_everything(serving: Machine) -> None:
     answered = chat(serving, "bee")
     assert (answered.status, answered.text) == (200, "I am bee one.")
     assert active(serving, *ALL) == ["active"] * 3
+    order = ("rbee-gateway.service", "queen-rbee.service", "rbee-hive.service", *worker_units(serving))
+    since = [int(serving.run("systemctl", "show", "-P", WOKEN, name).stdout) for name in order]
+    assert since == sorted(since), "each by the one before"
 
 
 def test_one_job_id_has_the_lines_of_a_cold_start(serving: Machine) -> None:
@@ -201,7 +209,7 @@ def test_a_shutdown_ends_workers_and_a_sleep_leaves_them(serving: Machine) -> No
     assert chat(serving, "bee").text == "I am bee one."
     assert unit(serving, unit_name)["MainPID"] == before
     succeed(serving, "shutdown")
-    assert_nothing_is_left(serving)
+    assert_no_worker_runs(serving)
     assert serving.run("test", "-e", OPENAI, check=False).returncode != 0
 
 

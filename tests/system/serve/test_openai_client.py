@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -96,9 +97,13 @@ def test_over_tcp_with_a_key(machine: Machine) -> None:
     for_other = succeed(machine, "key", "create", "bob", "--models", "other", "--json").json["text"]
     assert ask(machine, base, "whole", key=for_other)["status"] in (403, 404)
 
+    assert re.search(r'rbee_key_uses_total{[^}]*"alice"[^}]*} [1-9]', succeed(machine, "metrics").out)
     succeed(machine, "key", "revoke", "alice")
     assert ask(machine, base, "whole", key=key)["status"] == 401
-    assert any("alice" in entry["text"] for entry in succeed(machine, "audit", "--json").json["entries"])
+    succeed(machine, "sleep")  # the queen writes what is left to write
+    succeed(machine, "wake")
+    told = [entry["text"] for entry in succeed(machine, "audit", "--json").json["entries"]]
+    assert any(text.startswith("key alice was used ") for text in told), told
 
 
 def test_a_key_is_nowhere_in_plain_text(machine: Machine) -> None:
@@ -109,6 +114,9 @@ def test_a_key_is_nowhere_in_plain_text(machine: Machine) -> None:
     secret = key.removeprefix("rbee-sk-")  # it may have dashes, and begin with one
     search = 'journalctl --no-pager -o json | grep -cF -e "$0"'
     assert machine.run("sh", "-c", search, secret, check=False).stdout.strip() == "0"
+    seen = "cat > /root/secret; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n' | "
+    found = machine.run("sh", "-c", f"{seen} grep -cF -f /root/secret", input=secret, check=False)
+    assert found.stdout.strip() == "0"
     places = ("/var/lib", "/run", "/home/ada", "/etc")
     left = machine.run("grep", "-rlF", "-e", secret, *places, check=False)
     assert left.stdout == ""

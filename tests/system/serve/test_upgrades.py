@@ -10,7 +10,7 @@ from testbed.trees import install
 
 from tests.system.commands import GATEWAY, HIVE, QUEEN, add_hive, await_state, main_pid, unit
 from tests.system.serve.served import (
-    assert_nothing_is_left,
+    assert_no_worker_runs,
     chat,
     question,
     serve_model,
@@ -62,7 +62,7 @@ def test_a_removal_ends_workers_and_a_purge_leaves_nothing_of_what_was_served(se
     apt(serving, "remove", *PACKAGES)
 
     stream.communicate(timeout=10)
-    assert_nothing_is_left(serving)
+    assert_no_worker_runs(serving)
     assert serving.run("systemctl", "--failed", "--no-legend").stdout == ""
 
     # Of the others nothing is left to purge, and apt does not know them any more.
