@@ -144,8 +144,10 @@ def served(content: bytes, faults: Faults | None = None, *, other: bytes = b"") 
 
 
 if __name__ == "__main__":
+    other = Path(f"{sys.argv[2]}.other")
     FileServer(
         Path(sys.argv[2]).read_bytes(),
         Faults(**json.loads(sys.argv[3] if sys.argv[3:] else "{}")),
+        other=other.read_bytes() if other.exists() else b"",
         port=int(sys.argv[1]),
     ).serve_forever()

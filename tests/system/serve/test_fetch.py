@@ -196,6 +196,37 @@ def test_what_is_refused_is_explained_and_leaves_nothing(
     assert files(machine) == []
 
 
+def test_a_file_that_changes_while_it_is_fetched_is_fetched_anew(machine: Machine, tmp_path: Path) -> None:
+    add_hive(machine)
+    before = gguf(tensors=(("token_embd.weight", (1024, 10_001), 1),))
+    (tmp_path / "other").write_bytes(MODEL)
+    machine.copy_in(tmp_path / "other", "/srv/served-8080.other")
+    fetch(machine, serve(machine, tmp_path, before, cut=3_000_000, change_after=1))
+
+    check_whole(machine, awaited(machine, "done", "failed"))
+
+
+def test_a_person_adds_a_model_by_its_url_and_removes_it(machine: Machine, tmp_path: Path) -> None:
+    url = serve(machine, tmp_path, cut=3_000_000)
+    added = rbeectl(machine, "model", "add", "bee", url, "--sha256", SUM)
+    assert added.code == 0, added
+    assert "fetching bee" in added.out
+    assert "model bee is ready: " in added.out
+    assert SECRET not in added.out + added.err
+    [bee] = rbeectl(machine, "model", "list", "--json").json["models"]
+    assert (bee["state"], bee["sha256"]) == ("ready", SUM)
+    assert rbeectl(machine, "model", "remove", "bee").code == 0
+    assert files(machine) == []
+
+    start_server(machine, slow=0.02)
+    assert rbeectl(machine, "model", "add", "bee", url, "--sha256", SUM, "--no-wait").code == 0
+    told = "until rbeectl model list | grep -o 'fetching.*%'; do sleep 0.05; done"
+    assert re.search(r"\d+ ?%", machine.run("sh", "-c", told, user="ada", timeout=20).stdout)
+    assert rbeectl(machine, "model", "remove", "bee").code == 0
+    assert files(machine) == []
+    assert rbeectl(machine, "model", "list", "--json").json["models"] == []
+
+
 @pytest.mark.parametrize("says_how_much", [True, False])
 def test_a_disk_that_is_too_small_is_named_and_not_left_full(
     machine: Machine, tmp_path: Path, *, says_how_much: bool

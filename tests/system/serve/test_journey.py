@@ -7,8 +7,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from testbed.machine import Machine
-from testbed.tiny_model import says
+from testbed.tiny_model import babbles, says
 
 from rbee.text import printable
 from tests.system.commands import active, add_hive, override, rbeectl, unit
@@ -220,6 +221,32 @@ def test_a_model_that_is_not_there_is_refused_as_openai_does(serving: Machine) -
     assert answer.json["error"]["code"] == "model_not_found"
     assert "rbeectl" in answer.json["error"]["message"]
     assert worker_processes(serving) == []
+
+
+@pytest.mark.parametrize("verb", [("unserve", "bee"), ("shutdown",)])
+def test_an_open_stream_is_cut_before_llama_server_is_stopped(
+    serving: Machine, verb: tuple[str, ...]
+) -> None:
+    """llama-server does not end on SIGTERM while it streams an answer."""
+    add_hive(serving)
+    serve_model(serving, "bee", babbles(1, layers=8, width=512))
+    asked = question("bee", stream=True).replace('"max_tokens": 64', '"max_tokens": 2000')
+    stream = serving.popen(
+        "curl", "--silent", "--no-buffer", "--unix-socket", OPENAI, "--data-binary", asked,
+        "http://rbee/v1/chat/completions", user="ada",
+    )  # fmt: skip
+    assert stream.stdout is not None
+    while '"content"' not in stream.stdout.readline():
+        pass
+    succeed(serving, *verb)
+    rest, _ = stream.communicate(timeout=10)
+
+    assert '"error"' in rest
+    assert "[DONE]" not in rest
+    assert_no_worker_runs(serving)
+    told = serving.run("journalctl", "--no-pager", "-u", "rbee-worker@*").stdout
+    assert "timed out" not in told
+    assert "SIGKILL" not in told
 
 
 def test_a_stream_outlives_a_sleep_and_does_not_wake_the_queen(serving: Machine) -> None:
