@@ -20,7 +20,8 @@ FIRST_BOTH = Line("first token, through the gateway: clock", "ms")
 DELTA = Line("a streamed delta: CPU of the gateway", "ms", Goal(at_most=0.15))
 COLD = Line("first token of a cold model: more than the engine's own start", "ms", Goal(at_most=250))
 COLD_BOTH = Line("first token of a cold model: clock", "ms")
-LATE = Line("20 streams of 100 deltas a second for 5 s: late at the end", "ms")
+ALONE = Line("a streamed delta that comes alone: CPU of the gateway", "ms", Goal(at_most=0.15))
+LATE = Line("20 streams of 100 deltas a second for 5 s: late at the end", "ms", Goal(at_most=500))
 
 DELTAS = 5000
 STREAMS, PACE, COUNT = 20, 0.01, 500
@@ -30,7 +31,7 @@ class Serve(Subject):
     """The floor is the engine alone: its socket, and its start by hand."""
 
     name = "serve"
-    lines = (FIRST, FIRST_BOTH, DELTA, COLD, COLD_BOTH, LATE)
+    lines = (FIRST, FIRST_BOTH, DELTA, ALONE, COLD, COLD_BOTH, LATE)
 
     def measure(self, release: Release, results: Results) -> None:
         """Measure in two machines, as an engine's pace is its model's; the release before has no gateway."""
@@ -43,6 +44,7 @@ class Serve(Subject):
             _add_pairs(results, _run(machine, "cold", 7), COLD, COLD_BOTH)
         with _serving(release) as machine:
             serve_rude(machine, "rude", {"deltas": COUNT, "pause_s": PACE})
+            results.add(ALONE.name, "now", _run(machine, "deltas", COUNT))
             [[direct, ours]] = _run(machine, "together", STREAMS, COUNT, PACE)
             results.add(LATE.name, "floor", direct)
             results.add(LATE.name, "now", ours)
