@@ -19,7 +19,7 @@ from testbed.trees import Trees
 from tests.nvml import StubCard
 from tests.system.cards import install_library, load_driver, play_bus, plug, show
 from tests.system.commands import HIVE, add_hive, main_pid, override, put, rbeectl, unit
-from tests.system.serve.served import chat, rude, rude_files, succeed, worker, worker_processes
+from tests.system.serve.served import chat, rude, rude_files, serve_rude, succeed, worker, worker_processes
 
 GIB = 2**30
 MIB = 2**20
@@ -60,6 +60,10 @@ def hold_as_worker(machine: Runs, worker_id: str, script: str) -> int:
 
 @pytest.fixture
 def with_cards(machine: Machine, library: Path, tmp_path: Path) -> Machine:
+    return with_two_cards(machine, library, tmp_path)
+
+
+def with_two_cards(machine: Machine, library: Path, tmp_path: Path) -> Machine:
     play_bus(machine)
     install_library(machine, library)
     show(machine, tmp_path, [A, B])
@@ -119,6 +123,42 @@ def test_a_card_s_memory_is_told_by_worker_unit_and_user_until_they_end(
         first = pools(machine)["gpu0"]
         assert first["free_bytes"] == 36 * GIB
         assert [one["pid"] for one in first["holders"]] == [trainer, ada]
+
+
+def test_a_model_is_served_on_a_card_which_is_proven_free_or_whose_holder_is_named(
+    serving: Machine, library: Path, tmp_path: Path
+) -> None:
+    machine = with_two_cards(serving, library, tmp_path)
+    dropin = "/etc/rbee/engines.d/rude.conf.d/card.conf"
+    put(machine, dropin, "[Engine]\nEnvironment=CUDA_VISIBLE_DEVICES=%u\n")
+    serve_rude(machine, "rude", {"load_s": 0.5}, memory=str(10 * GIB))
+    placed = succeed(machine, "place", "rude", "--json").json
+    assert [(one["pool"], one["fits"], one["is_chosen"]) for one in placed["candidates"]] == [
+        ("gpu1", True, True), ("ram", True, False), ("gpu0", True, False),
+    ]  # fmt: skip
+
+    assert chat(machine, "rude").status == 200
+    assert worker(machine, "rude")["pool"] == "gpu1"
+    pid = main_pid(machine, "rbee-worker@rude-1.service")
+    environment = machine.run("cat", f"/proc/{pid}/environ").stdout.split("\0")
+    assert f"CUDA_VISIBLE_DEVICES={B.uuid}" in environment
+    assert pools(machine)["gpu1"]["claimed_bytes"] == 10 * GIB
+    show(machine, tmp_path, [A, B], (f"process 1 {pid} {9 * GIB}",))
+    card = pools(machine)["gpu1"]
+    assert (card["claimed_bytes"], card["free_bytes"]) == (GIB, 5 * GIB)
+    assert card["holders"] == [holder("rude-1", 9 * GIB, None, "worker")]
+    succeed(machine, "unserve", "rude")
+    assert pools(machine)["gpu1"]["free_bytes"] == 15 * GIB
+    assert succeed(machine, "model", "show", "rude", "--json").json["learned_bytes"] == 9 * GIB
+
+    succeed(machine, "serve", "rude")
+    assert chat(machine, "rude").status == 200
+    pid = main_pid(machine, "rbee-worker@rude-2.service")
+    show(machine, tmp_path, [A, B], (f"stuck 1 {pid} {GIB}",))
+    succeed(machine, "unserve", "rude")
+    lines = "\n".join(str(one["MESSAGE"]) for one in machine.journal("RBEE_MODEL=rude"))
+    assert "rude has ended, but 1.0 GiB of gpu1 is still held by" in lines
+    assert str(pid) in lines
 
 
 def test_a_driver_that_hangs_makes_its_card_unknown_and_the_hive_stays_well(
