@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee.errors import BadInput, NotRunning, RbeeError, UnknownEngine
+from rbee.errors import BadInput, NotRunning, RbeeError, UnknownEngine, UnknownHive
 from rbee.keeper.models.catalog import Models
 from rbee.keeper.options import changing, doing, in_session, looking, span
 from rbee.keeper.output import models as drawn
@@ -98,9 +98,13 @@ def check_engine(queen: Queen, model: str, name: str) -> str | None:
     Raises UnknownEngine if it has none of that name, and UnknownModel.
     """
     view = Models(queen).one(model)
-    hive = next(iter(queen.ask(QueenRoutes.ENGINES, hive=view.hive_id).hives))
+    unknown = f"whether {view.hive_id} has the engine {name} is not known"
+    try:
+        hive = next(iter(queen.ask(QueenRoutes.ENGINES, hive=view.hive_id).hives))
+    except UnknownHive as error:  # the first request adds it
+        return f"{unknown}: {error.message}"
     if hive.reason is not None:
-        return f"whether {view.hive_id} has the engine {name} is not known: {hive.reason}"
+        return f"{unknown}: {hive.reason}"
     found = next((engine for engine in hive.engines if engine.name == name), None)
     scope = queen.work.scope
     if found is None:

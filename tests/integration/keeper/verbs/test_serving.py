@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from starlette.requests import Request
 
+from rbee.errors import UnknownHive
 from rbee.scope import GATEWAY_SOCKET_UNIT, SYSTEM
+from rbee.wire.engines import FleetEngines
 from rbee.wire.jobs import Done
 from rbee.wire.models import Serve
+from rbee.wire.routes import QueenRoutes
 from tests.integration.keeper.played_models import PlayedModels
 from tests.unit.keeper.doubles import Rbeectl, WithQueen
 from tests.unit.keeper.model_values import MODEL, PLACEMENT
@@ -54,6 +58,19 @@ def test_serving_by_an_engine_that_is_not_there_is_refused_and_by_a_broken_one_w
     assert (broken.code, good.code) == (0, 0)
     assert "the engine vllm cannot be used now: " in broken.err
     assert "list-engines" not in good.out + good.err
+
+
+def test_an_engine_of_a_hive_that_is_not_in_the_catalog_yet_is_not_checked(
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
+) -> None:
+    async def engines(_request: Request) -> FleetEngines:
+        raise UnknownHive("the hive catalog has no localhost")
+
+    queen = PlayedModels()
+    handlers = queen.handlers | {QueenRoutes.ENGINES: engines}
+    ran = with_queen(handlers, lambda: rbeectl("serve", "bee", "--engine", "vllm"))
+    assert (ran.code, queen.asked) == (0, [Serve(engine="vllm")])
+    assert "whether localhost has the engine vllm is not known: " in ran.err
 
 
 def test_a_choice_is_taken_back(awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen) -> None:
