@@ -102,6 +102,8 @@ class Heart(Narrator):
         """How the machine is going down, for the beat of goodbye()."""
         self._beating = asyncio.Lock()
         self._sending: asyncio.Future[HeartbeatAck] | None = None
+        self._sent_at = 0.0
+        """The loop's time at which the last beat was sent."""
         self._is_stopped = False
         self._is_announced = False
 
@@ -170,11 +172,12 @@ class Heart(Narrator):
     ) -> None:
         """Send the last beat, with the result of `machine`, if there is an open connection.
 
-        It may take `timeout` seconds, after waiting as long for the one before. A new connection to the
-        socket of a queen that is stopping would start the queen again.
+        It may take `timeout` seconds, once the one before has ended, which has as long since its own start.
+        A new connection to the socket of a queen that is stopping would start the queen again.
         """
+        waited = asyncio.get_running_loop().time() - self._sent_at
         try:
-            async with asyncio.timeout(timeout), self._beating:
+            async with asyncio.timeout(max(0.0, timeout - waited)), self._beating:
                 pass
         except TimeoutError:
             return
@@ -208,6 +211,7 @@ class Heart(Narrator):
         """Send a beat and return its ack, None if stop() was called."""
         if self._is_stopped:
             return None
+        self._sent_at = asyncio.get_running_loop().time()
         self._sending = asyncio.ensure_future(self._queen.beat(beat, timeout=timeout))
         try:
             await asyncio.wait((self._sending,))
