@@ -61,6 +61,9 @@ def test_behind_a_command_that_knows_no_address_another_is_named(fleet: Fleet) -
 
 def test_an_address_of_one_link_is_not_handed_over(fleet: Fleet) -> None:
     gpu1 = fleet.hives["gpu1"]
+    for machine in (fleet.queen, gpu1):  # an address cannot be used until it is known to be unique
+        tentative = "while ip -6 -o address show dev host0 tentative | grep -q .; do sleep 0.1; done"
+        machine.run("sh", "-c", tentative, timeout=20)
     addresses = gpu1.run("ip", "-6", "-o", "address", "show", "dev", "host0", "scope", "link").stdout.split()
     link = addresses[addresses.index("inet6") + 1].partition("/")[0]
     fleet.queen.run(

@@ -237,9 +237,8 @@ def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> No
     before = fleet.views()["gpu1"]
     put(gpu1, f"{PACKAGES}/lie.py", LIE.format(lie=lie))
     try:
-        with altered(
-            gpu1, APP, "        return devices\n", "        return __import__('lie').lie(devices)\n"
-        ):
+        lying = "        return __import__('lie').lie(devices)\n        _ = "
+        with altered(gpu1, APP, "        models, workers = ", lying):
             gpu1.run("systemctl", "restart", HIVE)
             added = rbeectl(queen, "add-hive", "gpu1", timeout=60)
             refused(added, 1, "the beehive gpu1 did not report its devices")
