@@ -417,6 +417,19 @@ async def test_goodbye_does_not_wait_long_for_a_beat_that_is_under_way() -> None
     assert [beat.state for beat in body.queen.beats] == ["ready"]
 
 
+async def test_goodbye_does_not_wait_at_all_for_a_beat_that_has_had_its_time() -> None:
+    body = Body()
+    body.queen.holds.clear()
+    stuck = asyncio.ensure_future(body.heart.beat())
+    await body.queen.heard.wait()
+    goodbye = asyncio.ensure_future(body.heart.goodbye(timeout=60))
+    body.heart._sent_at -= 60
+    await asyncio.wait_for(goodbye, 2)
+    stuck.cancel()
+    await asyncio.gather(stuck, return_exceptions=True)
+    assert [beat.state for beat in body.queen.beats] == ["ready"]
+
+
 async def test_a_heart_whose_beat_was_cut_off_can_still_say_goodbye() -> None:
     body = Body()
     body.queen.holds.clear()
