@@ -34,17 +34,18 @@ NAMES = {
     "hive": _names("list-hives", "id"),
     "model": _names("model list", "name"),
     "key": _names("key list", "name"),
+    "worker": _names("list-workers", "id"),
 }
 """The names that an awake queen has. Reading never wakes it: while it sleeps there are none."""
 
 NAMED: dict[str, tuple[str, ...]] = {
-    **{kind: (kind,) for kind in NAMES}, "hive_or_model": ("hive", "model")
+    **{kind: (kind,) for kind in NAMES}, "hive_model_or_worker": ("hive", "model", "worker")
 }  # fmt: skip
 """Whose names an argument of a kind may have."""
 
 KINDS = {
     "host": "host", "hive": "hive", "file": "file", "verb": "verb", "model": "model", "key": "key",
-    "HIVE|MODEL": "hive_or_model", "PATH|URL": "source",
+    "HIVE|MODEL|WORKER": "hive_model_or_worker", "PATH|URL": "source",
 }  # fmt: skip
 """What an argument is, by its name, or by what --help calls it."""
 

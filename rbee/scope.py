@@ -24,6 +24,7 @@ TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
 CONTROL_SOCKET_UNIT = "queen-rbee-control.socket"
 HIVE_CONTROL_SOCKET_UNIT = "rbee-hive-control.socket"
+LOGS_SOCKET_UNIT = "queen-rbee-logs.socket"
 GATEWAY_UNIT = "rbee-gateway.service"
 GATEWAY_SOCKET_UNIT = "rbee-gateway.socket"
 GATEWAY_TCP_SOCKET_UNIT = "rbee-gateway-tcp.socket"
@@ -94,6 +95,11 @@ class Scope(NamedTuple):
     def hive_control_socket(self) -> Path:
         """The Unix socket of HIVE_CONTROL_SOCKET_UNIT, where the hive has systemd start and stop workers."""
         return self.runtime / "hive-control.sock"
+
+    @property
+    def logs_socket(self) -> Path:
+        """The Unix socket of LOGS_SOCKET_UNIT, where the group reads rbee's part of the journal."""
+        return self.runtime / "logs.sock"
 
     @property
     def gateway_socket(self) -> Path:

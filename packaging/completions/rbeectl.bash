@@ -31,7 +31,7 @@ _rbeectl()
         'remove-hive') options='--force --json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=hive ;;
         'list-hives') options='-l --selector --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-l --selector --timeout' argument=none ;;
         'list-devices') options='-m --memory -l --selector --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-l --selector --timeout' argument=hive ;;
-        'show') options='-p --property --value --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-p --property --timeout' argument=hive_or_model ;;
+        'show') options='-p --property --value --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-p --property --timeout' argument=hive_model_or_worker ;;
         'label') options='--json -q --quiet --timeout --help' valued='--timeout' argument=hive ;;
         'cordon') options='--json -q --quiet --timeout --help' valued='--timeout' argument=hive ;;
         'uncordon') options='--json -q --quiet --timeout --help' valued='--timeout' argument=hive ;;
@@ -61,10 +61,10 @@ _rbeectl()
         'wake') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=none ;;
         'sleep') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=none ;;
         'shutdown') options='--json -q --quiet --wait --no-wait --timeout --help' valued='--timeout' argument=none ;;
-        'status') options='-n --lines --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --timeout' argument=hive_or_model ;;
+        'status') options='-n --lines --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --timeout' argument=hive_model_or_worker ;;
         'top') options='-d --delay -n --iterations -m --memory --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-d --delay -n --iterations --timeout' argument=none ;;
         'monitor') options='-n --lines --since --json -q --quiet --help' valued='-n --lines --since' argument=hive ;;
-        'logs') options='-f --follow -n --lines -x --catalog --job --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --job --timeout' argument=hive_or_model ;;
+        'logs') options='-f --follow -n --lines -x --catalog --job --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --job --timeout' argument=hive_model_or_worker ;;
         'metrics') options='--textfile --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--textfile --timeout' argument=none ;;
         'audit') options='-n --lines --json -q --quiet --no-legend --no-pager --full --timeout --help' valued='-n --lines --timeout' argument=hive ;;
         'version') options='--json -q --quiet --no-legend --no-pager --full --timeout --help' valued='--timeout' argument=none ;;
@@ -83,7 +83,7 @@ _rbeectl()
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
-    if [[ " hive model key hive_or_model " == *" $argument "* ]]; then
+    if [[ " hive model key worker hive_model_or_worker " == *" $argument "* ]]; then
         # After the name come other arguments, such as labels.
         for ((i = 1; i < COMP_CWORD; i++)); do
             [[ ${COMP_WORDS[i]} == -* || " $valued " == *" ${COMP_WORDS[i - 1]} "* ]] || ((++given))
@@ -97,7 +97,8 @@ _rbeectl()
         hive) words=$(rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
         model) words=$(rbeectl model list --json 2>/dev/null | grep -o '"name": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
         key) words=$(rbeectl key list --json 2>/dev/null | grep -o '"name": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
-        hive_or_model) words=$(rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4; rbeectl model list --json 2>/dev/null | grep -o '"name": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
+        worker) words=$(rbeectl list-workers --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
+        hive_model_or_worker) words=$(rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4; rbeectl model list --json 2>/dev/null | grep -o '"name": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4; rbeectl list-workers --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4) ;;
         file | source)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -14,9 +14,14 @@ function __rbeectl_key
     rbeectl key list --json 2>/dev/null | grep -o '"name": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
 end
 
-function __rbeectl_hive_or_model
+function __rbeectl_worker
+    rbeectl list-workers --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
+end
+
+function __rbeectl_hive_model_or_worker
     rbeectl list-hives --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
     rbeectl model list --json 2>/dev/null | grep -o '"name": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
+    rbeectl list-workers --json 2>/dev/null | grep -o '"id": *"[A-Za-z0-9._-]*"' | cut -d '"' -f 4
 end
 
 set -l verbs add-hive remove-hive list-hives list-devices show label cordon uncordon model serve unserve list-workers place list-engines ask gateway key tcp token join wake sleep shutdown status top monitor logs metrics audit version doctor catalog help
@@ -59,7 +64,7 @@ complete -c rbeectl -n "$no_verb" -a shutdown -d 'Stop the queen, all hives and 
 complete -c rbeectl -n "$no_verb" -a status -d 'Show the queen and all hives, or one hive or model with its last log lines'
 complete -c rbeectl -n "$no_verb" -a top -d 'Show live CPU, memory and GPU usage'
 complete -c rbeectl -n "$no_verb" -a monitor -d 'Show events as they happen'
-complete -c rbeectl -n "$no_verb" -a logs -d 'Show the journal of queen and hives, of a hive, a model, or a job'
+complete -c rbeectl -n "$no_verb" -a logs -d 'Show the journal of queen and hives, of a hive, a model, a worker, or a job'
 complete -c rbeectl -n "$no_verb" -a metrics -d 'Print the queen\'s metrics as OpenMetrics'
 complete -c rbeectl -n "$no_verb" -a audit -d 'Show who changed hives, models, tokens, keys and labels'
 complete -c rbeectl -n "$no_verb" -a version -d 'Show the versions of rbeectl, queen and hives'
@@ -125,7 +130,7 @@ complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l full -d 'Do
 complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l timeout -x -d 'Give up after this time, such as 5s'
 complete -c rbeectl -n '__fish_seen_subcommand_from list-devices' -l help -d 'Show this message and exit'
 
-complete -c rbeectl -n '__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from model' -a '(__rbeectl_hive_or_model)'
+complete -c rbeectl -n '__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from model' -a '(__rbeectl_hive_model_or_worker)'
 complete -c rbeectl -n '__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from model' -s p -l property -x -d 'Show only this property; repeatable'
 complete -c rbeectl -n '__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from model' -l value -d 'Show the values without the names'
 complete -c rbeectl -n '__fish_seen_subcommand_from show; and not __fish_seen_subcommand_from model' -l json -d 'Print JSON, for programs'
@@ -348,7 +353,7 @@ complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l wait -l no-wait
 complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l timeout -x -d 'Give up after this time, such as 5s'
 complete -c rbeectl -n '__fish_seen_subcommand_from shutdown' -l help -d 'Show this message and exit'
 
-complete -c rbeectl -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from gateway; and not __fish_seen_subcommand_from tcp' -a '(__rbeectl_hive_or_model)'
+complete -c rbeectl -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from gateway; and not __fish_seen_subcommand_from tcp' -a '(__rbeectl_hive_model_or_worker)'
 complete -c rbeectl -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from gateway; and not __fish_seen_subcommand_from tcp' -s n -l lines -x -d 'Show the last N lines of its log; 10 if not given'
 complete -c rbeectl -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from gateway; and not __fish_seen_subcommand_from tcp' -l json -d 'Print JSON, for programs'
 complete -c rbeectl -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from gateway; and not __fish_seen_subcommand_from tcp' -s q -l quiet -d 'Print errors only'
@@ -376,7 +381,7 @@ complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -l json -d 'Print J
 complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -s q -l quiet -d 'Print errors only'
 complete -c rbeectl -n '__fish_seen_subcommand_from monitor' -l help -d 'Show this message and exit'
 
-complete -c rbeectl -n '__fish_seen_subcommand_from logs' -a '(__rbeectl_hive_or_model)'
+complete -c rbeectl -n '__fish_seen_subcommand_from logs' -a '(__rbeectl_hive_model_or_worker)'
 complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'Keep showing new entries'
 complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'Show the last N entries only'
 complete -c rbeectl -n '__fish_seen_subcommand_from logs' -s x -l catalog -d 'Show explanations of the entries, too'

@@ -78,7 +78,7 @@ def relay(teller: Teller, event: StoryEvent) -> None:
 
 def log_of(job_id: str, scope: Scope) -> str:
     """The command that follows the log of a job."""
-    return scope.rbeectl(f"logs -f --job {job_id}", as_root=True)
+    return scope.rbeectl(f"logs -f --job {job_id}")
 
 
 def _agreed(kind: type[Shape], data: Any) -> Shape:

@@ -29,6 +29,7 @@ def test_sockets_are_enabled_and_listen_and_services_do_neither(machine: Machine
     assert sorted(modes.splitlines(), reverse=True) == [
         "/run/rbee/queen.sock 660 root rbee",
         "/run/rbee/openai.sock 660 root rbee",
+        "/run/rbee/logs.sock 660 root rbee",
         "/run/rbee/hive.sock 660 root queen-rbee",
     ]
 
@@ -37,6 +38,8 @@ def test_sockets_are_enabled_and_listen_and_services_do_neither(machine: Machine
     mode = machine.run("stat", "-c", "%a %U %G", "/run/rbee/hive-control.sock").stdout
     assert mode == "660 root rbee-hive\n"
 
+
+LOGS = "queen-rbee-logs@test.service"
 
 EXPOSED = {
     QUEEN: (
@@ -82,6 +85,20 @@ EXPOSED = {
             "SupplementaryGroups",
             "SystemCallFilter_resources",
             "UMask",
+        ],
+    ),
+    LOGS: (
+        1.2,
+        [
+            "DeviceAllow",
+            "PrivateUsers",
+            "ProcSubset",
+            "ProtectControlGroups",
+            "ProtectKernelTunables",
+            "ProtectProc",
+            "RestrictAddressFamilies_AF_UNIX",
+            "RootDirectoryOrRootImage",
+            "SupplementaryGroups",
         ],
     ),
     "rbee-estimate.service": (

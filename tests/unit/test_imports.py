@@ -18,7 +18,7 @@ STEPS = (
     {"files", "wire"},
     {"catalogfile", "config", "engines", "hivestatus", "narration", "systemd", "tls"},
     {"client", "modelfile", "server"},
-    {"uplink"},
+    {"journal", "uplink"},
     {"fetch", "gateway", "hive", "keeper", "queen", "worker"},
 )
 STEP_OF = {name: number for number, names in enumerate(STEPS) for name in names}

@@ -200,8 +200,7 @@ def complain_of_workers(workers: tuple[WorkerView, ...], scope: Scope) -> Iterat
             subject = f"worker {worker.id} of model" if worker.id else "model"
             yield Complaint(
                 f"{subject} {printable(worker.model)} has failed: {worker.reason}",
-                hint=f"{scope.rbeectl(f'status {worker.model}')}\n"
-                f"{scope.rbeectl(f'logs {worker.model}', as_root=True)}",
+                hint=f"{scope.rbeectl(f'status {worker.model}')}\n{scope.rbeectl(f'logs {worker.model}')}",
             )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rbee.keeper.journal import is_readable, matches_of_model
+from rbee.journal.reader import tail
 from rbee.keeper.models.catalog import Models
 from rbee.keeper.output import models as drawn
 from rbee.keeper.output import tables
 from rbee.keeper.output.screen import dot
-from rbee.systemd.journal import journal_tail
 from rbee.text import printable
 from rbee.wire.codec import encode
+from rbee.wire.logs import LogQuery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,8 +109,5 @@ def _log(queen: Queen, model: ModelView, workers: tuple[WorkerView, ...], lines:
     """The journal's lines, if this user may read them; else those that a failed engine printed last."""
     if not lines:
         return []
-    scope = queen.work.scope
-    shown: list[str] = []
-    if scope.kind == "user" or is_readable():
-        shown = journal_tail(*matches_of_model(model.name), lines=lines, scope=scope)
+    shown = tail(LogQuery(model=model.name), lines, queen.work.scope)
     return shown or [line for worker in workers for line in worker.log][-lines:]

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 import click
@@ -102,8 +104,40 @@ def page(text: str, screen: Screen) -> None:
     pager = _own_pager()
     if pager is not None:
         os.environ["PAGER"] = pager  # which click reads
+    _set_up_less()
+    with _signals_for_a_pager():
+        click.echo_via_pager(text + "\n", color=screen.has_colour)
+
+
+@contextmanager
+def pager(screen: Screen, *, is_wanted: bool) -> Iterator[int]:
+    """Yield the descriptor of a pager, or of standard output; wait at the end until the pager has ended.
+
+    A pager is for a terminal only, as journalctl decides it.
+    """
+    import shlex  # these three only for a pager
+    import shutil
+    import subprocess
+
+    own = _own_pager()
+    is_possible = screen.is_terminal and sys.stdin.isatty() and own not in ("", "cat")
+    words = shlex.split(own or "less")
+    if not (is_wanted and is_possible and words and shutil.which(words[0])):
+        yield 1
+        return
+    _set_up_less()
+    with _signals_for_a_pager(), subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        yield process.stdin.fileno()
+
+
+def _set_up_less() -> None:
     # systemd's default: quit if it fits, keep colours, chop lines, do not clear the screen.
     os.environ["LESS"] = os.environ.get("SYSTEMD_LESS", "FRSXMK")
+
+
+@contextmanager
+def _signals_for_a_pager() -> Iterator[None]:
     # Ctrl-C is for the pager, such as to end a search. With SIG_IGN the pager would not get it, either.
     before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda _number, _frame: None)}
     # After any other signal click would go on; rbeectl ends instead, as there is nothing to clean up.
@@ -111,7 +145,7 @@ def page(text: str, screen: Screen) -> None:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, signal.SIG_DFL)
     try:
-        click.echo_via_pager(text + "\n", color=screen.has_colour)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,16 +11,20 @@ from typing import NoReturn
 
 import click
 
-from rbee.errors import NotPermitted, RbeeError, UnknownHive
+from rbee.errors import NotPermitted, NotRunning, RbeeError, UnknownHive
 from rbee.files import reason
-from rbee.keeper.journal import WITHOUT_ENGINES, is_readable, matches, matches_of_model
-from rbee.keeper.models.named import hive_or_model
+from rbee.journal.matches import command
+from rbee.journal.reader import Outputs, ask_door, is_readable
+from rbee.keeper.models.named import named
 from rbee.keeper.options import in_session, looking
+from rbee.keeper.output.screen import pager
 from rbee.keeper.output.streams import OutputFailed, is_writable
+from rbee.keeper.permission import explained
 from rbee.keeper.queen.state import queen_state
 from rbee.keeper.session import Session
 from rbee.keeper.typed import checked
 from rbee.wire.hives import HiveView
+from rbee.wire.logs import LogQuery
 from rbee.wire.types import JobId, Name
 
 REST = "rbee.journalctl"
@@ -41,10 +45,10 @@ class Logs(click.Command):
 
 @click.command(
     cls=Logs,
-    short_help="Show the journal of queen and hives, of a hive, a model, or a job.",
+    short_help="Show the journal of queen and hives, of a hive, a model, a worker, or a job.",
     options_metavar="[OPTIONS]",
 )
-@click.argument("name", metavar="HIVE|MODEL", required=False)
+@click.argument("name", metavar="HIVE|MODEL|WORKER", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Keep showing new entries.")
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="N", help="Show the last N entries only.")
 @click.option("-x", "--catalog", is_flag=True, help="Show explanations of the entries, too.")
@@ -56,23 +60,21 @@ def logs(
     context: click.Context, session: Session, name: str | None, follow: bool, lines: int | None,
     catalog: bool, job: str | None,
 ) -> None:  # fmt: skip
-    """Show the journal of the queen and its hives, of one hive, of a model's workers, or of one job.
+    """Show the journal of the queen and its hives, of one hive, of a model's workers or one of them, or of
+    one job.
 
     It runs journalctl(1) with the matches for rbee. Arguments after '--' are passed on to it, such as:
 
         rbeectl logs -- --since=-1h -o verbose
 
-    Users who may not read the journal can use rbeectl monitor.
+    For members of group rbee who may not read the journal, queen-rbee-logs.socket shows them these entries;
+    of journalctl's options it takes those that select among them, or say how they are shown.
     """
     if name is not None:
         checked(Name, "HIVE", name)
     if job is not None:
         checked(JobId, "--job", job)
-    if session.scope.kind == "system" and not is_readable():
-        raise not_readable(session, name)
-    matched = matches(name, job, session.scope)
-    if name is not None and job is None:
-        matched = matches_of(session, name)
+    is_direct = session.scope.kind == "user" or is_readable()
     options = (
         ("--follow", follow),
         (f"--lines={lines}", lines is not None),
@@ -82,26 +84,35 @@ def logs(
         ("--no-pager", not session.has_pager),
         ("--full", session.is_full),
     )
-    flags = [name for name, is_asked in options if is_asked]
-    if WITHOUT_ENGINES in matched:
-        # Before the arguments after '--', which may have another priority: the last one counts.
-        matched.remove(WITHOUT_ENGINES)
-        flags.append(WITHOUT_ENGINES)
-    command = session.scope.command("journalctl", *flags, *context.meta[REST], *matched)
-    if not session.has_colour:
-        os.environ["SYSTEMD_COLORS"] = "false"
-    become(command)
-
-
-def become(command: tuple[str, ...]) -> NoReturn:
-    """Replace this process with journalctl. Raises OutputFailed, or RbeeError if it cannot be run."""
+    asked = [option for option, is_asked in options if is_asked]
+    query = LogQuery(hive=name, job=job) if name is None or job is not None else query_of(session, name)
+    query = query._replace(options=(*asked, *context.meta[REST]), has_colour=session.screen.has_colour)
     if not is_writable(1):
         # journalctl ignores what it cannot write.
         raise OutputFailed(errno.EBADF, os.strerror(errno.EBADF))
+    if is_direct:
+        if not session.has_colour:
+            os.environ["SYSTEMD_COLORS"] = "false"
+        become(command(query, session.scope))
+    else:
+        raise SystemExit(through_door(session, query, has_pager=session.has_pager and not follow))
+
+
+def become(words: tuple[str, ...]) -> NoReturn:
+    """Replace this process with journalctl. Raises RbeeError if it cannot be run."""
     try:
-        os.execvp(command[0], command)  # noqa: S606  # no shell; it replaces this process
+        os.execvp(words[0], words)  # noqa: S606  # no shell; it replaces this process
     except OSError as error:
         raise RbeeError(f"journalctl cannot be run: {reason(error)}", hint="command -v journalctl") from error
+
+
+def through_door(session: Session, query: LogQuery, *, has_pager: bool) -> int:
+    """Have the door of group rbee show the entries; return the exit status. NotPermitted if there is none."""
+    try:
+        with explained(session.scope), pager(session.screen, is_wanted=has_pager) as output:
+            return ask_door(query, Outputs(output), session.scope)
+    except NotRunning as error:
+        raise not_readable(session, query.hive) from error
 
 
 def not_readable(session: Session, hive: str | None) -> NotPermitted:
@@ -116,19 +127,21 @@ def not_readable(session: Session, hive: str | None) -> NotPermitted:
     )
 
 
-def matches_of(session: Session, name: str) -> list[str]:
-    """The matches for a hive, by the name that the catalog has, or for a model's workers.
+def query_of(session: Session, name: str) -> LogQuery:
+    """The query for a hive, by the name that the catalog has, for a model's workers, or for a worker.
 
-    UnknownHive if an awake queen has neither.
+    UnknownHive if an awake queen has none of them.
     """
     try:
         with replace(session, timeout=LOOK_TIMEOUT).queen() as queen:
-            named = hive_or_model(queen, name)
+            found = named(queen, name)
     except UnknownHive:
         raise
     except RbeeError:
         # The queen cannot be asked; the journal can be read without it.
-        return matches(name, scope=session.scope)
-    if isinstance(named, HiveView):
-        return matches(named.id, scope=session.scope)
-    return matches_of_model(named.name)
+        return LogQuery(hive=name)
+    if found.worker is not None:
+        return LogQuery(worker=found.worker)
+    if isinstance(found.view, HiveView):
+        return LogQuery(hive=found.view.id)
+    return LogQuery(model=found.view.name)

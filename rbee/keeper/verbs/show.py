@@ -9,7 +9,7 @@ import click
 
 from rbee.errors import BadInput
 from rbee.keeper.hives import Hives
-from rbee.keeper.models.named import hive_or_model
+from rbee.keeper.models.named import named
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
 from rbee.keeper.output.memory import memory_properties
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Show the properties of a hive or a model, one NAME=VALUE a line.")
-@click.argument("name", metavar="HIVE|MODEL")
+@click.argument("name", metavar="HIVE|MODEL|WORKER")
 @click.option(
     "-p", "--property", "wanted", multiple=True, metavar="NAME", help="Show only this property; repeatable."
 )
@@ -38,7 +38,7 @@ def show(session: Session, name: str, wanted: tuple[str, ...], value: bool) -> N
     """Show the properties of a hive or a model, one NAME=VALUE a line. A value that is unknown is empty."""
     whole: dict[str, Any]
     with session.queen() as queen:
-        found = hive_or_model(queen, name)
+        found = named(queen, name).view
         if isinstance(found, HiveView):
             sample = Hives(queen).samples([found]).get(found.id)
             memory = Hives(queen).memories([found]).get(found.id)

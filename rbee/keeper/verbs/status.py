@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from rbee.errors import NotPermitted, NotRunning
+from rbee.journal.reader import tail
 from rbee.keeper.hives import Hives
-from rbee.keeper.journal import matches
 from rbee.keeper.listener import ClosedTcp, closed_tcp
 from rbee.keeper.local_hive import LocalHive
-from rbee.keeper.models.named import hive_or_model
+from rbee.keeper.models.named import named
 from rbee.keeper.models.status import ModelStatus
 from rbee.keeper.options import in_session, looking
 from rbee.keeper.output import tables
@@ -25,11 +25,11 @@ from rbee.keeper.session import Session
 from rbee.keeper.verbs.hives import hives_page
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, REDIAL_UNIT, Scope
 from rbee.systemd.exitstatus import cure_for_exit
-from rbee.systemd.journal import journal_tail
 from rbee.systemd.unit import UnitState
 from rbee.text import printable
 from rbee.wire.codec import encode
 from rbee.wire.hives import HiveView
+from rbee.wire.logs import LogQuery
 
 if TYPE_CHECKING:
     from rbee.wire.hives import State
@@ -70,7 +70,7 @@ def look_around(queen: Queen) -> Overview:
 
 
 @click.command(short_help="Show the queen and all hives, or one hive or model with its last log lines.")
-@click.argument("name", metavar="HIVE|MODEL", required=False)
+@click.argument("name", metavar="HIVE|MODEL|WORKER", required=False)
 @click.option(
     "-n",
     "--lines",
@@ -83,7 +83,7 @@ def look_around(queen: Queen) -> Overview:
 @in_session
 def status(session: Session, name: str | None, lines: int) -> None:
     """Show the queen, the hive of this machine and all hives; or one hive with its devices and log; or one
-    model with its workers and their log.
+    model with its workers and their log, which is shown for the name of a worker, too.
 
     Exits 3 if the queen is not awake, the hive is not online, or the model is not served or has failed. On a
     machine without a queen it shows the hive and the address of its queen, and exits 3 if they are not
@@ -104,7 +104,7 @@ def overview_of(session: Session) -> bool:
 def status_of(session: Session, name: str, lines: int) -> bool:
     """Show one hive or model; return whether it is online, or answers requests."""
     with session.queen() as queen:
-        view = hive_or_model(queen, name)
+        view = named(queen, name).view
         if isinstance(view, HiveView):
             log = last_lines(Hives(queen), view.id, lines)
         else:
@@ -131,7 +131,7 @@ def last_lines(hives: Hives, hive: str, lines: int) -> list[str]:
     if not lines:
         return []
     scope = hives.scope
-    return journal_tail(*matches(hive, scope=scope), lines=lines, scope=scope) or [
+    return tail(LogQuery(hive=hive), lines, scope) or [
         f"{datetime.fromisoformat(event.at).astimezone():%b %d %H:%M:%S} {event.speaker}: {event.text}"
         for event in hives.last_events(hive, lines)
     ]

@@ -15,6 +15,7 @@ import rbee.keeper.queen.wake
 import rbee.keeper.session
 import rbee.keeper.verbs.status
 from rbee.scope import HIVE_UNIT, QUEEN_UNIT, Scope
+from rbee.wire.logs import LogQuery
 from tests.unit.keeper.doubles import Ran, Rbeectl, in_scope
 from tests.unit.played_systemd import ACTIVE, PlayedBus
 
@@ -53,11 +54,11 @@ def rbeectl(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
 def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
 
-    def tail(*wanted: str, lines: int, scope: Scope) -> list[str]:
-        asked.append((list(wanted), lines))
+    def tail(query: LogQuery, lines: int, scope: Scope) -> list[str]:
+        asked.append((query, lines))
         return ["Nov 23 12:00:00 rbee rbee-hive[7]: hello", "\x1b[2J"]
 
-    monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", tail)
+    monkeypatch.setattr(rbee.keeper.verbs.status, "tail", tail)
     return asked
 
 

@@ -106,7 +106,7 @@ def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--no-wait"))
 
     assert ran.code == 0
-    assert ran.out.splitlines()[-1] == f"Job {JOB} goes on; follow it: sudo rbeectl logs -f --job {JOB}"
+    assert ran.out.splitlines()[-1] == f"Job {JOB} goes on; follow it: rbeectl logs -f --job {JOB}"
     assert ("start", HIVE_UNIT) in remote.bus.asked
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import rbee.keeper.models.status
+from rbee.wire.logs import LogQuery
 from rbee.wire.workers import WorkerView
 from tests.integration.keeper.played_models import PlayedModels
 from tests.unit.keeper.doubles import Rbeectl, WithQueen
@@ -15,21 +16,20 @@ FAILED = WORKER._replace(state="failed", reason="signal 9", log=("a", "out of me
 
 
 @pytest.fixture(autouse=True)
-def journal(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """A journal that this user may read, and that has nothing."""
-    asked: list[list[str]] = []
+def journal(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LogQuery, int]]:
+    """A journal that has nothing."""
+    asked: list[tuple[LogQuery, int]] = []
 
-    def tail(*wanted: str, lines: int, scope: object) -> list[str]:
-        asked.append([*wanted, str(lines)])
+    def tail(query: LogQuery, lines: int, scope: object) -> list[str]:
+        asked.append((query, lines))
         return []
 
-    monkeypatch.setattr(rbee.keeper.models.status, "is_readable", lambda: True)
-    monkeypatch.setattr(rbee.keeper.models.status, "journal_tail", tail)
+    monkeypatch.setattr(rbee.keeper.models.status, "tail", tail)
     return asked
 
 
 def test_a_model_is_shown_as_systemctl_shows_a_unit(
-    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, journal: list[list[str]]
+    awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, journal: list[tuple[LogQuery, int]]
 ) -> None:
     ran = with_queen(PlayedModels(workers=(WORKER,)).handlers, lambda: rbeectl("status", "bee", "-n", "3"))
 
@@ -45,7 +45,7 @@ def test_a_model_is_shown_as_systemctl_shows_a_unit(
         "Main PID: 4711",
     ):
         assert line in lines
-    assert journal == [["--unit", "rbee-worker@bee-[0-9]*.service", "3"]]
+    assert journal == [(LogQuery(model="bee"), 3)]
 
 
 def test_a_failed_engine_s_last_lines_are_shown_to_who_may_not_read_the_journal(

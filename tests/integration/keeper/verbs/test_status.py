@@ -9,10 +9,10 @@ import pytest
 from starlette.requests import Request
 
 import rbee.keeper.verbs.status
-from rbee.keeper.journal import matches
 from rbee.scope import QUEEN_UNIT
 from rbee.wire.codec import encode
 from rbee.wire.events import FeedEvent, FeedEvents
+from rbee.wire.logs import LogQuery
 from rbee.wire.routes import QueenRoutes
 from tests.unit.keeper.doubles import AT, Rbeectl, WithQueen, listing
 from tests.unit.played_systemd import INACTIVE, PlayedBus
@@ -58,7 +58,7 @@ def test_the_status_of_a_hive_is_like_that_of_a_unit(
     assert "Version: 7.8" in lines
     assert any(line.startswith("gpu0: NVIDIA GeForce RTX 4090, 24.0 GiB") for line in lines)
     assert lines[-2:] == ["Nov 23 12:00:00 rbee rbee-hive[7]: hello", "\\x1b[2J"]
-    assert log == [(matches("localhost"), 10)]
+    assert log == [(LogQuery(hive="localhost"), 10)]
 
 
 def test_the_log_may_be_left_out(
@@ -73,7 +73,7 @@ def test_the_log_may_be_left_out(
 def test_who_may_not_read_the_journal_sees_what_the_queen_keeps(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.verbs.status, "journal_tail", lambda *matches, **options: [])
+    monkeypatch.setattr(rbee.keeper.verbs.status, "tail", lambda *_: [])
     asked: list[dict[str, str]] = []
 
     async def last_events(request: Request) -> FeedEvents:

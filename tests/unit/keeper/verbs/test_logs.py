@@ -8,7 +8,10 @@ from collections.abc import Callable
 import pytest
 
 import rbee.keeper.verbs.logs
-from rbee.scope import HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT
+from rbee.errors import NotPermitted, NotRunning
+from rbee.journal.reader import Outputs
+from rbee.scope import HIVE_UNIT, QUEEN_SOCKET_UNIT, QUEEN_UNIT, REDIAL_UNIT, Scope
+from rbee.wire.logs import LogQuery
 from tests.unit.keeper.doubles import JOB, Rbeectl
 from tests.unit.played_systemd import NOT_FOUND, PlayedBus
 
@@ -27,10 +30,10 @@ OF_JOB = " + ".join(f"RBEE_JOB_ID={JOB} {match}" for match in (*UNITS, "_SYSTEMD
     ("arguments", "command"),
     [
         ([], [LEVEL, *ALL_UNITS]),
-        (["-f", "-n", "5"], ["--follow", "--lines=5", LEVEL, *ALL_UNITS]),
+        (["-f", "-n", "5"], [LEVEL, "--follow", "--lines=5", *ALL_UNITS]),
         (
             ["blade", "-x"],
-            ["--catalog", LEVEL, "RBEE_HIVE=blade", UNITS[0], "+", "RBEE_HIVE=blade", UNITS[1]],
+            [LEVEL, "--catalog", "RBEE_HIVE=blade", UNITS[0], "+", "RBEE_HIVE=blade", UNITS[1]],
         ),
         (
             ["localhost"],
@@ -71,6 +74,49 @@ def test_what_cannot_be_in_the_journal_is_refused(
     assert (ran.code, ran.out) == (2, "")
 
 
+def no_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who may not read the journal, on a machine where nobody shows it a part."""
+
+    def ask_door(*_arguments: object) -> int:
+        raise NotRunning("nobody listens")
+
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "ask_door", ask_door)
+
+
+def test_the_group_s_door_shows_the_journal_to_who_may_not_read_it(
+    bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[LogQuery] = []
+
+    def ask_door(query: LogQuery, outputs: Outputs, scope: Scope) -> int:
+        asked.append(query)
+        os.write(outputs.output, b"shown\n")
+        return 3
+
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "ask_door", ask_door)
+
+    ran = rbeectl("logs", "blade", "--job", JOB, "-f", "--no-pager", "--", "-o", "cat")
+
+    assert (ran.code, ran.out, ran.err) == (3, "shown\n", "")
+    assert asked == [LogQuery(hive="blade", job=JOB, options=("--follow", "--no-pager", "-o", "cat"))]
+
+
+def test_a_door_that_is_not_open_to_a_user_says_which_group_is_missing(
+    bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_door(*_arguments: object) -> int:
+        raise NotPermitted("the socket is not open to you")
+
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    monkeypatch.setattr(rbee.keeper.verbs.logs, "ask_door", ask_door)
+
+    ran = rbeectl("logs")
+
+    assert (ran.code, "group rbee" in ran.err) == (77, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "instead"),
     [
@@ -87,7 +133,7 @@ def test_who_may_not_read_the_journal_is_pointed_to_monitor(
     arguments: list[str],
     instead: list[str],
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    no_door(monkeypatch)
     monkeypatch.setattr(os, "execvp", lambda file, arguments: pytest.fail("journalctl shows nothing"))
 
     ran = rbeectl("logs", *arguments)
@@ -102,7 +148,7 @@ def test_who_may_not_read_the_journal_is_pointed_to_monitor(
 def test_beside_a_hive_alone_nobody_is_pointed_to_monitor(
     bus: PlayedBus, rbeectl: Rbeectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rbee.keeper.verbs.logs, "is_readable", lambda: False)
+    no_door(monkeypatch)
     bus.states |= {QUEEN_UNIT: NOT_FOUND, QUEEN_SOCKET_UNIT: NOT_FOUND}
 
     assert "monitor" not in rbeectl("logs").err

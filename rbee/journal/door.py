@@ -1,0 +1,160 @@
+"""queen-rbee-logs@.service: shows members of group rbee the entries of rbee's units, and no others.
+
+A connection is one query: a LogQuery, with the two descriptors that journalctl(1) is to write to, its output
+and its errors. So it writes to the terminal or the file of who asks, and nothing is copied. Answers are {} as
+soon as journalctl runs, and a LogEnd; or a problem document. If who asks goes, journalctl is ended.
+"""
+
+from __future__ import annotations
+
+import getopt
+import json
+import os
+import select
+import socket
+import subprocess
+from contextlib import suppress
+from typing import Any
+
+from rbee.errors import BadInput, NotPermitted, RbeeError
+from rbee.files import reason
+from rbee.journal.matches import command
+from rbee.scope import SYSTEM
+from rbee.wire.codec import decode, encode
+from rbee.wire.logs import LogEnd, LogQuery
+
+QUERY_MAX = 16 * 1024
+"""Bytes of a query."""
+
+QUERY_TIMEOUT = 5.0
+"""Seconds for the query to come."""
+
+END_TIMEOUT = 2.0
+"""Seconds for journalctl to end after SIGTERM; SIGKILL then."""
+
+SHORT_OPTIONS = "fxqlreabn:S:U:o:p:g:"
+LONG_OPTIONS = (
+    "follow", "catalog", "quiet", "full", "reverse", "pager-end", "all", "boot", "no-pager", "no-hostname",
+    "no-tail", "utc", "lines=", "since=", "until=", "output=", "output-fields=", "priority=", "grep=",
+    "case-sensitive=",
+)  # fmt: skip
+"""journalctl's options that select among the entries, or say how they are shown. None names a file or another
+journal, and none is a match, which would widen what is shown."""
+
+
+def permitted(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return journalctl's options, each in a word of its own. Raises NotPermitted."""
+    try:
+        known, others = getopt.gnu_getopt(options, SHORT_OPTIONS, LONG_OPTIONS)
+    except getopt.GetoptError as error:
+        raise _not_here(str(error)) from error
+    if others:
+        raise _not_here(f"'{others[0]:.100}' is not an option")
+    return tuple(name + ("=" if value and name.startswith("--") else "") + value for name, value in known)
+
+
+def _not_here(why: str) -> NotPermitted:
+    shown = " ".join(f"--{name.removesuffix('=')}" for name in LONG_OPTIONS)
+    return NotPermitted(
+        f"who may not read the whole journal can use some options of journalctl only: {why}",
+        hint=f"One of {shown}; or as root",
+    )
+
+
+def main() -> int:
+    """Answer the query on the socket that is the standard input; return 0."""
+    with socket.socket(fileno=os.dup(0)) as channel:
+        serve(channel)
+    return 0
+
+
+def serve(channel: socket.socket) -> None:
+    """Answer the query on a connection."""
+    try:
+        status = answer(channel)
+    except RbeeError as error:
+        _send(channel, error.to_problem())
+    else:
+        if status is not None:
+            _send(channel, encode(LogEnd(status)))
+
+
+def answer(channel: socket.socket) -> int | None:
+    """Run journalctl for a query, and return its exit status; None if who asked has gone.
+
+    Raises BadInput, NotPermitted, or RbeeError if journalctl cannot be run.
+    """
+    query, descriptors = _receive(channel)
+    try:
+        process = _start(query, *descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    with process:
+        try:
+            _send(channel, {})
+            watched = select.poll()
+            watched.register(channel, select.POLLIN)
+            ended = os.pidfd_open(process.pid)
+            try:
+                watched.register(ended, select.POLLIN)
+                # Without a deadline: to follow the journal has no end but those two.
+                is_over = any(descriptor == ended for descriptor, _ in watched.poll())
+            finally:
+                os.close(ended)
+            if not is_over:
+                return None
+            code = process.wait()
+            return code if code >= 0 else 128 - code
+        finally:
+            _end(process)
+
+
+def _receive(channel: socket.socket) -> tuple[LogQuery, list[int]]:
+    channel.settimeout(QUERY_TIMEOUT)
+    try:
+        content, descriptors, flags, _ = socket.recv_fds(channel, QUERY_MAX, 2, socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError as error:
+        raise BadInput(f"no query came within {QUERY_TIMEOUT:g} s") from error
+    try:
+        if len(descriptors) != 2 or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise BadInput(f"a query is at most {QUERY_MAX} bytes long, and brings two descriptors")
+        query = decode(LogQuery, _parsed(content), "query")
+        return query._replace(options=permitted(query.options)), descriptors
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"the query is not JSON: {error}") from error
+
+
+def _start(query: LogQuery, output: int, errors: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "SYSTEMD_COLORS": "16" if query.has_colour else "false", "SYSTEMD_PAGER": ""}
+    try:
+        return subprocess.Popen(
+            command(query, SYSTEM), stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
+        )
+    except OSError as error:
+        raise RbeeError(f"journalctl cannot be run: {reason(error)}") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End journalctl, which may wait for a reader that has stopped."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(END_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _send(channel: socket.socket, answer: Any) -> None:
+    with suppress(OSError):  # who asked has gone
+        channel.send(json.dumps(answer).encode(), socket.MSG_NOSIGNAL)
