@@ -18,7 +18,7 @@ KEPT = 8
 
 
 class Handovers:
-    """The connections to one Unix socket for one protocol; to open them costs more than what they are for."""
+    """The connections to one Unix socket for one protocol; opening one costs more than using it."""
 
     def __init__(self, path: Path, protocol: str, *, scope: Scope = SYSTEM) -> None:
         self.path = path

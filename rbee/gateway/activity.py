@@ -42,7 +42,7 @@ class Activity:
     def request(self) -> Iterator[None]:
         """A context for a request. Raises TooMany beyond REQUESTS_MAX."""
         if self.in_flight >= REQUESTS_MAX:
-            raise TooMany(f"{REQUESTS_MAX} requests are in flight, as many as may be", hint="Try again.")
+            raise TooMany(f"{REQUESTS_MAX} requests are in flight, the limit", hint="Try again.")
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,1 +1,1 @@
-"""The hive: tells its devices and that it lives."""
+"""The hive: reports its devices and sends heartbeats."""

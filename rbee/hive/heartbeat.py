@@ -46,7 +46,7 @@ LINES_MAX = 64
 """The most lines kept for the next beat, as many as a Heartbeat may carry; then the oldest is dropped."""
 
 GOODBYE_TIMEOUT = 0.5
-"""Seconds that the last beat to the queen of this machine may take: her restart may wait for the hive."""
+"""Seconds that the last beat to the queen of this machine may take: the queen's restart may wait for it."""
 
 UNHEARD = (Disconnected, NotRunning, TimedOut, Unreachable)
 """The errors of a beat that has not reached the queen; others are the queen's refusals."""

@@ -60,11 +60,11 @@ def follow(work: Work, story: Iterator[StoryEvent]) -> Done:
             raise Interrupted(
                 "interrupted before the queen answered", hint=scope.rbeectl("status")
             ) from error
-        raise Interrupted(f"interrupted; job {job_id} goes on", hint=log_of(job_id, scope)) from error
+        raise Interrupted(f"interrupted; job {job_id} continues", hint=log_of(job_id, scope)) from error
     except TimedOut as error:
         if job_id is None:
             raise
-        raise TimedOut(f"{error.message}; job {job_id} goes on", hint=log_of(job_id, scope)) from error
+        raise TimedOut(f"{error.message}; job {job_id} continues", hint=log_of(job_id, scope)) from error
     if end is not None:
         raise end
     raise AssertionError("tell_story() ends with 'done', 'error' or an error of its own")

@@ -197,7 +197,7 @@ class Fleet:
             await self._hives.remote_hive(hive_id).refused(error)
             raise
         if not self._restraint.streams.take(hive_id):
-            self._restraint.beyond(hive_id, "connects more often than it is let in: does its network break?")
+            self._restraint.beyond(hive_id, "connects too often; its network may be unstable")
             raise TooMany(f"the beehive {hive_id} connects too often", hint="Dial again later.")
 
         take_beat = partial(self._heartbeat, peer, instance)
@@ -289,7 +289,7 @@ def _upgrade(machine: str, package: str) -> str:
 
 
 def _minor(version: str) -> tuple[int, int]:
-    """Return major and minor; (-1, 0), less than any version, if it is not one."""
+    """Return major and minor; (-1, 0), less than any version, if it is not a version."""
     match = re.match(r"([0-9]{1,5})\.([0-9]{1,5})(?![0-9])", version)
     return (int(match[1]), int(match[2])) if match else (-1, 0)
 

@@ -140,7 +140,7 @@ class ClientKeys:
             raise BadKey("the request has no key", hint=hint)
         key = self._by_hash.get(key_hash)
         if key is None:
-            raise BadKey("the key is not one of this queen's", hint=hint)
+            raise BadKey("this queen did not issue the key", hint=hint)
         now = now_ms()
         fault = key.row.why_useless(now)
         if fault is not None:

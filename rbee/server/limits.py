@@ -25,7 +25,7 @@ class Bound(NamedTuple):
 
 
 class Limits:
-    """Counts how many each peer has. `what` is the middle of a message: '256 {what}, as many as …'.
+    """Counts how many each peer has. `what` is the middle of a message: '256 {what}, the limit …'.
 
     The share of a process keeps a faulty client from shutting out the other clients of its user; the share
     of a user, which does not bind root and the daemons, protects the other users.
@@ -46,11 +46,11 @@ class Limits:
         is_free = is_daemon or user == 0
         share = bound.a_process if bound.a_daemon is None or not is_daemon else bound.a_daemon
         if self._by_process[process] >= share:
-            raise self._too_many(share, f" by {process_text}", "one process may")
+            raise self._too_many(share, f" by {process_text}", " for one process")
         if not is_free and self._by_user[user] >= bound.a_user:
-            raise self._too_many(bound.a_user, f" by {user_text}", f"one {user_text.split()[0]} may")
+            raise self._too_many(bound.a_user, f" by {user_text}", f" for one {user_text.split()[0]}")
         if self.taken >= bound.total + (bound.kept if is_free else 0):
-            raise self._too_many(self.taken, "", "there may be")
+            raise self._too_many(self.taken)
 
     def take(self, peer: AnyPeer) -> None:
         """Take one for the peer, which give_back() returns later. Raises TooMany as check()."""
@@ -68,6 +68,6 @@ class Limits:
             if not counts[key]:
                 del counts[key]
 
-    def _too_many(self, count: int, by_whom: str, as_many_as: str) -> TooMany:
-        message = f"{count} {self._what}{by_whom}, as many as {as_many_as}"
+    def _too_many(self, count: int, by_whom: str = "", for_whom: str = "") -> TooMany:
+        message = f"{count} {self._what}{by_whom}, the limit{for_whom}"
         return TooMany(message, hint="Close one and try again.")

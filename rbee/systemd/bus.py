@@ -97,7 +97,10 @@ class Bus(Connection):
             return None
         for unit in REBOOTS:
             if time.monotonic() > last_call:
-                raise TimedOut("systemd was too slow to tell how the machine ends", hint=self.scope.doctor)
+                raise TimedOut(
+                    "systemd did not report in time whether the machine is shutting down",
+                    hint=self.scope.doctor,
+                )
             if self.has_job(unit):
                 return "rebooting"
         return "shutting-down"

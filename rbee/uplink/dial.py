@@ -81,7 +81,7 @@ class _Asking(asyncio.Protocol):
             if self._parser.get_status_code() == 101:
                 self._answer(data[upgrade.args[0] :])
             else:
-                self._fail(Unreachable(f"{self._queen} changes to another protocol without being asked"))
+                self._fail(Unreachable(f"{self._queen} switched protocols without a request"))
         except httptools.HttpParserError as error:
             self._fail(Unreachable(f"the server at {self._queen} does not speak HTTP ({error})"))
 

@@ -169,7 +169,7 @@ async def test_adding_twice_goes_on_from_where_it_is_and_keeps_one_row(house: Ho
     assert lines == [
         STORY[0],
         "(queen bee) the bee hive at localhost is awake already",
-        "(queen bee) asking the beehive localhost whether its devices are what they were",
+        "(queen bee) asking the beehive localhost whether its devices have changed",
         *STORY[5:],
     ]
     assert end.kind == "done"

@@ -57,7 +57,7 @@ def detect_cpu(root: Path) -> tuple[Cpu, list[Finding]]:
     unknown = [what for what, value in named.items() if not value]
     if not unknown:
         return cpu, []
-    return cpu, [Finding("cpu-unreadable", f"/proc does not tell {' and '.join(unknown)}")]
+    return cpu, [Finding("cpu-unreadable", f"/proc does not report {' and '.join(unknown)}")]
 
 
 def _if_less(limit: Limit, whole: int | None) -> Limit | None:

@@ -47,7 +47,7 @@ def read_value(path: Path) -> bytes | None:
 
 
 def read_number(path: Path) -> int | None:
-    """Return the integer in a file; None if it cannot be read, or is not one."""
+    """Return the integer in a file; None if it cannot be read, or is not an integer."""
     content = read_value(path)
     return int(content) if content and _NUMBER.fullmatch(content) else None
 

@@ -18,7 +18,7 @@ from rbee.systemd.unit import UnitState
 log = logging.getLogger("rbee")
 
 RETRY_INTERVAL = 1.0
-"""Seconds until a unit is asked for again that systemd has not told about."""
+"""Seconds before the state of a unit is read again if that has failed."""
 
 READ_AGAIN = 60.0
 """Seconds after which a unit's state is read even without a signal."""

@@ -49,7 +49,7 @@ def judge(unit: UnitState, start: StartWorker, last_end: str, scope: Scope) -> V
     if unit.sub.startswith("auto-restart"):
         next_start = f"it is started again in {delay_of(unit.restarts)} s"
         if unit.restarts + 1 >= STARTS_MAX:
-            next_start += f", if it was not started {STARTS_MAX} times in half an hour"
+            next_start += f", unless it was started {STARTS_MAX} times in the last half hour"
         return Verdict("loading", f"{end_of(unit, start, scope)}; {next_start}")
     if unit.active == "activating":
         match = LOADING.match(unit.status_text)

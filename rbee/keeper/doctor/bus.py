@@ -13,7 +13,7 @@ from rbee.scope import SYSTEM, Scope
 def complain_of_bus(error: RbeeError, root: Path, scope: Scope = SYSTEM) -> Complaint:
     """Why the bus cannot be used. Only the file system can be read to find out."""
     if not (root / "run/systemd/system").is_dir():
-        return Complaint("systemd does not run this machine, and rbee consists of systemd units")
+        return Complaint("this machine was not booted with systemd, which rbee needs")
     if isinstance(error, TimedOut):
         return Complaint(
             f"the {scope.kind} bus is there and does not answer ({error.message})",

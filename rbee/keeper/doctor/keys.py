@@ -58,7 +58,9 @@ def _of_ca(fault: str, root: Path, scope: Scope, *, is_given: bool) -> Complaint
     )
     members = _members(root, scope)
     if members == 0:
-        return Complaint(f"{text}. No hive has joined: new keys only revoke the tokens", make_anew)
+        return Complaint(
+            f"{text}. No hive has joined, so making new keys only invalidates existing tokens", make_anew
+        )
     if members is None:
         joined = "It is unknown which hives have joined"
     else:

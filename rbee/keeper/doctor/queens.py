@@ -36,7 +36,10 @@ def complain_of_two_queens(
     There is a cure if localhost has been added to the queen here: then this queen is the desired one.
     Nothing is lost: the membership is renamed.
     """
-    text = f"this machine has a queen of its own, and its hive is {remote}: neither gets its heartbeats"
+    text = (
+        f"this machine has a queen of its own, but its hive belongs to the queen at {remote.queen}; "
+        "neither queen receives its heartbeats"
+    )
     leave = "To leave the hive with the other queen: sudo apt remove rbee-queen"
     folder, there = scope.hive_state, state_folder(root, scope)
     names = [name for name in MEMBERSHIPS if (there / name).exists()] if is_root else []

@@ -128,7 +128,7 @@ class Visit:
             self._hand_over(*address)
         elif not self._repair(membership):
             return
-        self.left_behind = f"the hive of {name} is what it was, or starts by itself as what it has become"
+        self.left_behind = f"the hive of {name} is unchanged, or restarts with its new membership"
         self._teller.narrate(STARTING_HIVE, f"starting {HIVE_UNIT} on {name}")
         with _named_in_errors(name):
             restart_hive(units, self._left)
@@ -154,7 +154,9 @@ class Visit:
         try:
             take_up(self._units, self._left)
         except UnitFailed as error:
-            self._teller.narrate(HANDING_OVER, f"{name} could not follow her there: {error.message}")
+            self._teller.narrate(
+                HANDING_OVER, f"{name} could not connect to the queen's new address: {error.message}"
+            )
             self._hand_over(*address)
         return True
 

@@ -79,7 +79,7 @@ def try_from_there(ssh: Ssh, host: str, port: int, tcp: Tcp) -> str:
         pass
     finally:
         pipes.close()
-    return "something else than this queen answers there"
+    return "another server answers there"
 
 
 def _why_not(ssh: Ssh, host: str, err: list[str]) -> str:

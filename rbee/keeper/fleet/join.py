@@ -83,7 +83,7 @@ def _check_queen(work: Work, queen: tuple[str, int], token: str | None) -> None:
             if token is not None:
                 from rbee.tls import read_token
 
-                work.teller.narrate(COMPARING_KEYS, "comparing her keys with those that the token is of")
+                work.teller.narrate(COMPARING_KEYS, "comparing the queen's keys with the token's fingerprint")
                 check_keys(channel, *queen, read_token(token)[-1], work.left, work.scope)
     except RbeeError as error:
         raise type(error)(f"{error.message}{still(work.bus)}", hint=error.hint, field=error.field) from error

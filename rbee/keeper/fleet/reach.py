@@ -63,7 +63,7 @@ def check_keys(
     left: Callable[[float], float],
     scope: Scope = SYSTEM,
 ) -> None:
-    """WrongQueen if the other end has other keys than the queen that the token is from.
+    """Raise WrongQueen unless the server has the keys named in the token.
 
     Nothing of the token is sent; TLS is used as a hive does.
     """

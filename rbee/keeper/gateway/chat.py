@@ -109,7 +109,7 @@ class Gateway:
                         return
                     yield _said(data)
         raise Disconnected(
-            "the answer was cut off: the worker or the gateway was stopped, or died",
+            "the answer is incomplete: the worker or the gateway stopped or crashed",
             hint=self._scope.rbeectl(f"status {request.model}"),
         )
 

@@ -70,7 +70,7 @@ def settled_state(bus: Bus, left: Callable[[float], float]) -> QueenState:
     if ended.exit_status == BadConfig.exit_code:
         raise BadConfig(message, hint=hint)
     if state == "failed":
-        raise NotRunning(f"{message}; looking does not wake it", hint=bus.scope.doctor)
+        raise NotRunning(f"{message}; this command does not wake it", hint=bus.scope.doctor)
     return queen_state(bus)
 
 
@@ -78,7 +78,9 @@ def check_awake(bus: Bus, left: Callable[[float], float]) -> None:
     """NotRunning, with a hint, if the queen is not awake."""
     state = settled_state(bus, left)
     if state != "awake":
-        raise NotRunning(f"the queen is {state}; looking does not wake it", hint=hint_for(state, bus.scope))
+        raise NotRunning(
+            f"the queen is {state}; this command does not wake it", hint=hint_for(state, bus.scope)
+        )
 
 
 def has_ended(state: UnitState) -> bool:

@@ -143,7 +143,7 @@ def print_begun(session: Session, job: JobStarted) -> None:
     if session.as_json:
         session.tell_json({"event": "job", **encode(job)})
     else:
-        session.say(f"Job {job.job_id} goes on; follow it: {log_of(job.job_id, session.scope)}")
+        session.say(f"Job {job.job_id} continues; follow it: {log_of(job.job_id, session.scope)}")
 
 
 @click.command("list-hives")

@@ -67,7 +67,7 @@ def happening(queen: Queen, hive: str | None, *, lines: int, since_ms: int | Non
 
 
 def moment_ms(text: str) -> int:
-    """Parse a TIME of --since, in milliseconds since 1970; BadInput if it is not one."""
+    """Parse a TIME of --since, in milliseconds since 1970. Raises BadInput if it is not a time."""
     now = time.time()
     span = text.removesuffix(" ago") if text.endswith(" ago") else text.removeprefix("-")
     try:

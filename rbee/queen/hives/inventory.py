@@ -95,7 +95,7 @@ class Inventory:
         if standing.row.devices is None:
             asking = f"unknown capabilities of beehive {hive_id}. asking the beehive to detect devices"
         else:
-            asking = f"asking the beehive {hive_id} whether its devices are what they were"
+            asking = f"asking the beehive {hive_id} whether its devices have changed"
         story.narrate(ASKING_DEVICES, asking)
         fingerprint, report = self.fingerprint.heard, self._present_report()
         try:
@@ -139,5 +139,5 @@ def narrate_changes(story: Narrator, hive_id: str, before: Devices | None, now: 
 
 
 def _hardware(devices: Devices) -> Devices:
-    """Return the devices without what runs there, which the queen adds as she knows it (with_holdings)."""
+    """Return the devices without what runs there, which the queen adds (with_holdings)."""
     return devices._replace(model_catalog=(), worker_catalog=())

@@ -53,7 +53,7 @@ class WorkerNow(NamedTuple):
 
     @property
     def will_end(self) -> bool:
-        """Will its memory be free some time, without anybody's decision?"""
+        """Will it end by itself and free its memory?"""
         return self.state != "failed" and (not self.is_pinned or self.state == "stopping")
 
 

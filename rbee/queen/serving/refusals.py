@@ -21,7 +21,7 @@ def refusal(row: ModelRow, decision: Decision, hive: Hive | None, scope: Scope) 
         reason = reason if hive is not None else away(row)
         return ModelNotReady(f"{row.name} cannot run now: {reason}", hint=cure(decision, row, hive, scope))
     return NoRoom(
-        f"{needs(decision)}, and it fits nowhere: {reason}",
+        f"{needs(decision)}; no device has room for it: {reason}",
         hint=scope.rbeectl(f"place {row.name} --dry-run"),
     )
 

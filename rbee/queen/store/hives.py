@@ -46,7 +46,7 @@ class HiveStore:
                 _insert(transaction, hive_id, host, DEFAULT_PORT if port is None else port)
             wish = {"host": host, "wanted": True} | ({} if port is None else {"port": port})
             if _update(transaction, hive_id, wish) or is_new:
-                transaction.note(hive_id, f"hive {hive_id} ({at}) is wanted in the hive catalog", by)
+                transaction.note(hive_id, f"hive {hive_id} ({at}) should be online", by)
             return _there(transaction.session, hive_id)
 
         return await self._writer.write(write)
@@ -70,11 +70,15 @@ class HiveStore:
         self, hive_id: str, status: Status, *, wanted: bool | None = None, by: Actor | None = None
     ) -> None:
         """Store the status, and with `wanted` whether it is desired; nothing if neither changes."""
-        wish = {None: "", True: " and wanted", False: " and not wanted"}[wanted]
+        wish = {
+            None: " in the hive catalog",
+            True: ", and should be online",
+            False: ", and should stay offline",
+        }[wanted]
         await self._set(
             hive_id,
             {"status": status} | ({} if wanted is None else {"wanted": wanted}),
-            f"hive {hive_id} is {status}{wish} in the hive catalog",
+            f"hive {hive_id} is {status}{wish}",
             by,
             # Hives that come and go would displace what operators did.
             is_audited=wanted is not None,

@@ -151,7 +151,7 @@ def _make_room(session: Session, now: int, scope: Scope) -> list[str]:
     useless = [stored for key, stored in keys if key.why_useless(now) is not None][:excess]
     if len(useless) < excess:
         hint = scope.rbeectl("key revoke NAME")
-        raise TooMany(f"there are {len(keys)} keys, as many as there may be", hint=hint)
+        raise TooMany(f"there are {len(keys)} keys, the limit", hint=hint)
     for name in useless:
         _delete(session, name)
     return useless

@@ -117,7 +117,7 @@ class ModelStore:
             ((count,),) = session.rows("SELECT count(*) FROM models")
             if count >= MODELS_MAX:
                 hint = self._scope.rbeectl("model remove NAME")
-                raise TooMany(f"the model catalog has {count} models, as many as it may have", hint=hint)
+                raise TooMany(f"the model catalog has {count} models, the limit", hint=hint)
             values = ", ".join(f":{name}" for name in COLUMNS.split(", "))
             session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(written._asdict()))  # noqa: S608  # names of our own
             if is_new:

@@ -121,7 +121,7 @@ def check_token(session: Session, asked: Joining, now: int, scope: Scope) -> Non
     another = f"On the queen's machine: {scope.rbeectl('token create')}"
     token = next(iter(_tokens(session, "WHERE id = :id", id=asked.token_id)), None)
     if token is None or not hmac.compare_digest(token.hash.encode(), asked.token_hash.encode()):
-        raise BadToken("the token is not one of this queen's", hint=another)
+        raise BadToken("this queen did not issue the token", hint=another)
     fault = token.why_useless(now)
     if fault is None and not token.is_for(asked.hive_id):
         fault = f"is for the hive {token.hive}"

@@ -31,7 +31,7 @@ def test_without_waiting_the_job_is_named_and_goes_on(
     for_programs = with_queen({route: begin}, lambda: rbeectl(verb, "localhost", "--no-wait", "--json"))
 
     assert told.code == for_programs.code == 0
-    assert told.out.endswith(f"Job {JOB} goes on; follow it: rbeectl logs -f --job {JOB}\n")
+    assert told.out.endswith(f"Job {JOB} continues; follow it: rbeectl logs -f --job {JOB}\n")
     assert for_programs.json[-1] == {"event": "job", **encode(started)}
 
 

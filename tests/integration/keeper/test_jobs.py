@@ -43,7 +43,7 @@ def test_a_timeout_bounds_the_story_and_names_the_job_that_goes_on(
 
     assert ran.code == TimedOut.exit_code
     assert ran.err == (
-        f"rbeectl: it was not done within the 0.3 s of --timeout; job {JOB} goes on\n"
+        f"rbeectl: it was not done within the 0.3 s of --timeout; job {JOB} continues\n"
         f"  try: rbeectl logs -f --job {JOB}\n"
     )
 
@@ -196,7 +196,9 @@ def test_ctrl_c_leaves_the_job_and_exits_130_with_its_id(
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == 130
-    assert ran.err == (f"rbeectl: interrupted; job {JOB} goes on\n  try: rbeectl logs -f --job {JOB}\n")
+    assert ran.err == (
+        f"rbeectl: interrupted; job {JOB} continues\n  try: rbeectl logs -f --job {JOB}\n"
+    )
 
 
 def test_ctrl_c_before_the_queen_answered_names_no_job(

@@ -550,7 +550,7 @@ async def test_a_process_with_too_many_connections_is_told_so_at_once_and_gets_t
 
     assert (problem["status"], problem["type"]) == (503, "urn:rbee:problem:too-many")
     assert problem["detail"] == (
-        f"2 connections are held by process {os.getpid()}, as many as one process may"
+        f"2 connections are held by process {os.getpid()}, the limit for one process"
     )
 
 

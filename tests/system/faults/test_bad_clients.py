@@ -113,7 +113,7 @@ def test_who_has_too_many_connections_is_told_which_limit_it_is_and_the_others_g
     # All that ada may have are there: she is refused, and told why.
     answer = rbeectl(machine, "list-hives")
     assert answer.code == 1, answer
-    assert "1024 connections are held by user 1000, as many as one user may" in answer.err
+    assert "1024 connections are held by user 1000, the limit for one user" in answer.err
     assert "try: Close one and try again." in answer.err
     status, problem = curl(machine, "/health")
     assert (status, problem["type"]) == (503, "urn:rbee:problem:too-many")
@@ -144,7 +144,7 @@ def test_streams_that_are_dropped_and_readers_that_do_not_read_leave_nothing_beh
     )
     answer = rbeectl(machine, "add-hive", "localhost")
     assert answer.code == 1, answer
-    assert "192 stories are being read by user 1000, as many as one user may" in answer.err
+    assert "192 stories are being read by user 1000, the limit for one user" in answer.err
     assert ends(greedy) == {"200": 64, "503": 36}
     assert [ends(process) for process in (*others, too_many, by_root)] == [
         {"200": 64}, {"200": 64}, {"503": 1}, {"200": 1},

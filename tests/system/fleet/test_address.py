@@ -44,7 +44,7 @@ def test_behind_a_bastion_hers_is_found_and_not_the_bastion_s(fleet: Fleet) -> N
     put(bastion, "/run/systemd/system/other@.service", "[Service]\nExecStart=cat\nStandardInput=socket\n")
     bastion.run("systemctl", "start", "other.socket")
     told = rbeectl(fleet.queen, *ADDING, timeout=60)
-    refused(told, 1, "something else than this queen answers there")
+    refused(told, 1, "another server answers there")
     assert advised(fleet, told.err) == cure
     assert rbeectl(fleet.queen, *cure, timeout=60).code == 0
 

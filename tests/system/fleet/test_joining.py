@@ -102,7 +102,7 @@ def test_a_token_is_for_one_use_one_name_and_a_time(fleet: Fleet) -> None:
     try_it(expired, "has expired")
     try_it(fleet.token("--hive", "gpu7"), "is for the hive gpu7")
     token_id, secret, fingerprint = fleet.token().split(".")
-    try_it(f"{token_id}.{secret[::-1]}.{fingerprint}", "not one of this queen's")
+    try_it(f"{token_id}.{secret[::-1]}.{fingerprint}", "this queen did not issue the token")
     try_it(f"{token_id}.{secret}.{'0' * 64}", "is not the queen that the token is from")
     refused(rbeectl(gpu2, "join", "queen", "--token", "x.y.z", user=None), 2, "the token is damaged")
 

@@ -53,7 +53,7 @@ def test_the_line_that_is_printed_has_the_other_machine_join(fleet: Fleet) -> No
     assert joined.code == 0, joined
     assert joined.lines == [
         f"(bee keeper) reaching the queen at {queen.address}:{PORT}",
-        "(bee keeper) comparing her keys with those that the token is of",
+        "(bee keeper) comparing the queen's keys with the token's fingerprint",
         f"(bee keeper) joining the queen at {queen.address} with the token",
         "(bee keeper) starting rbee-hive.service",
         f"This machine is the hive blade of the queen at {queen.address}:{PORT}",

@@ -45,7 +45,9 @@ def test_a_hive_that_becomes_the_queen_s_machine_is_named_until_it_is_mended(fle
     assert f"Problem: it is {REMOTE}, and this machine has a queen of its own" in status
     doctor = rbeectl(gpu1, "doctor", user=None)
     assert doctor.code != 0
-    assert f"its hive is {REMOTE}: neither gets its heartbeats" in doctor.out
+    assert (
+        f"its hive belongs to the queen at queen:{PORT}; neither queen receives its heartbeats" in doctor.out
+    )
     # It stays so, whoever dies in the middle.
     gpu1.run("systemctl", "kill", "--signal=KILL", QUEEN)
     is_named()

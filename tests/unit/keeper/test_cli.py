@@ -145,5 +145,5 @@ def test_looking_wakes_nobody(bus: PlayedBus, rbeectl: Rbeectl, arguments: tuple
     ran = rbeectl(*arguments)
 
     assert (ran.code, ran.out) == (3, "")
-    assert ran.err == "rbeectl: the queen is asleep; looking does not wake it\n  try: rbeectl wake\n"
+    assert ran.err == "rbeectl: the queen is asleep; this command does not wake it\n  try: rbeectl wake\n"
     assert bus.asked == []

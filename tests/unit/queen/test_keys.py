@@ -97,7 +97,7 @@ async def test_without_a_key_of_this_queen_s_nothing_is_answered(keys: ClientKey
 
     for shown, complaint in (
         (None, "the request has no key"),
-        (hash_of("rbee-sk-other"), "not one of this queen's"),
+        (hash_of("rbee-sk-other"), "this queen did not issue the key"),
     ):
         with pytest.raises(BadKey, match=complaint) as caught:
             keys.check(shown, "bee")
@@ -140,7 +140,7 @@ async def test_a_name_that_is_used_again_has_only_its_new_key(keys: ClientKeys) 
     new = await keys.create(CreateKey("ada"), BY)
 
     check(keys, new)
-    with pytest.raises(BadKey, match="not one of this queen's"):
+    with pytest.raises(BadKey, match="this queen did not issue the key"):
         check(keys, former)
     assert [(one.name, one.uses) for one in keys.all().keys] == [("ada", 1)]
 

@@ -234,16 +234,16 @@ def test_what_is_given_back_is_there_for_all_and_nothing_is_kept_of_who_is_gone(
 @pytest.mark.parametrize(
     ("taken", "asks", "said"),
     [
-        ([(ADA, 7)] * 4, (ADA, 7), "4 seats are taken by process 7, as many as one process may"),
+        ([(ADA, 7)] * 4, (ADA, 7), "4 seats are taken by process 7, the limit for one process"),
         (
             [(ADA, pid) for pid in range(6)],
             (ADA, 9),
-            "6 seats are taken by user 1000, as many as one user may",
+            "6 seats are taken by user 1000, the limit for one user",
         ),
         (
             [(ADA, pid) for pid in range(5)] + [(BOB, pid) for pid in range(5)],
             (BOB, 9),
-            "10 seats are taken, as many as there may be",
+            "10 seats are taken, the limit",
         ),
     ],
 )

@@ -22,7 +22,7 @@ def take_pci_address(info: Any) -> str:
     text = take_text(info.busId)  # bytes or str, by pynvml's version; decoded on access
     address = normal_address(text)
     if address is None:
-        raise Implausible(f"{text!r} is none")
+        raise Implausible(f"{text!r} is not a valid PCI address")
     return address
 
 
@@ -39,7 +39,7 @@ def take_bytes(memory: Any) -> tuple[int, int]:
     used, total = int(memory.used), int(memory.total)
     for count in (total, used):
         if count > MOST_BYTES:
-            raise Implausible(f"{count} bytes cannot be")
+            raise Implausible(f"{count} bytes is not a possible value")
     return used, total
 
 
@@ -69,7 +69,7 @@ def take_watts(milliwatts: int) -> float:
 
 def _take_up_to(most: float, number: float, unit: str) -> float:
     if not number <= most:
-        raise Implausible(f"{number:g}{unit} cannot be")
+        raise Implausible(f"{number:g}{unit} is not a possible value")
     return float(number)
 
 

@@ -212,7 +212,7 @@ def test_vram_beyond_reason_is_not_passed_on(machine: Machine) -> None:
     machine.show(StubCard(A.pci_address, 2**64 - 1, A.uuid, A.name))
     (gpu,) = machine.detect().gpus
     assert gpu.vram_bytes is None
-    assert gpu.problem == f"VRAM: {2**64 - 1} bytes cannot be"
+    assert gpu.problem == f"VRAM: {2**64 - 1} bytes is not a possible value"
 
 
 # No cards from NVML, and why

@@ -106,7 +106,7 @@ def test_without_waiting_the_machine_is_brought_and_the_job_goes_on(
     ran = with_queen(Queen().handlers, lambda: rbeectl("add-hive", "gpu1", "--no-wait"))
 
     assert ran.code == 0
-    assert ran.out.splitlines()[-1] == f"Job {JOB} goes on; follow it: rbeectl logs -f --job {JOB}"
+    assert ran.out.splitlines()[-1] == f"Job {JOB} continues; follow it: rbeectl logs -f --job {JOB}"
     assert ("start", HIVE_UNIT) in remote.bus.asked
 
 
@@ -203,7 +203,7 @@ def test_a_hive_that_cannot_follow_with_its_credential_is_given_a_token(
     ran = with_queen(queen.handlers, lambda: rbeectl("add-hive", "gpu1", "--queen", "queen2"))
 
     assert ran.code == 0, ran
-    assert "could not follow her there: joining failed: it was removed" in ran.out
+    assert "could not connect to the queen's new address: joining failed: it was removed" in ran.out
     assert queen.tokens == [CreateToken(TOKEN_LIFE, 1, "gpu1")]
     assert json.loads(remote.ran[-1].content)["token"] == TEXT
 
@@ -335,7 +335,7 @@ def test_a_hive_that_had_failed_there_may_start_again(
         ("find_queen", "nothing was changed on gpu1"),
         ("install", "an apt that was begun on gpu1 may go on there"),
         ("Visit._hand_over", "gpu1 has rbee-hive, and has not joined"),
-        ("restart_hive", "the hive of gpu1 is what it was, or starts by itself as what it has become"),
+        ("restart_hive", "the hive of gpu1 is unchanged, or restarts with its new membership"),
     ],
 )
 def test_who_interrupts_it_is_told_what_goes_on_over_there(

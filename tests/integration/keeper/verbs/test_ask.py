@@ -60,7 +60,7 @@ def test_an_answer_that_breaks_keeps_what_came(ask: Ask) -> None:
     ran = ask(PlayedGateway([chunk("I am")]), "bee", "hello")
 
     assert (ran.code, ran.out) == (1, "I am\n")
-    assert "rbeectl: the answer was cut off" in ran.err
+    assert "rbeectl: the answer is incomplete" in ran.err
 
 
 def test_a_model_that_is_mistyped_gets_similar_names(

@@ -68,7 +68,7 @@ def test_a_url_is_left_to_the_hive_and_need_not_be_waited_for(
     ran = with_queen({QueenRoutes.ADD_MODEL: begin}, lambda: rbeectl(*work))
 
     assert asked == [AddModel("bee", url="https://example.org/bee", context=8192, hive="localhost")]
-    assert ran.out.splitlines()[-1].startswith(f"Job {JOB} goes on; follow it: ")
+    assert ran.out.splitlines()[-1].startswith(f"Job {JOB} continues; follow it: ")
 
 
 @pytest.mark.parametrize(

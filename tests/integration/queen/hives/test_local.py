@@ -39,7 +39,7 @@ async def test_adding_again_goes_on_from_where_the_hive_is(queen: MakeQueen) -> 
         assert [text for _, text in lines(events)] == [
             "Adding local pc to hive catalog.",
             "the bee hive at localhost is awake already",
-            "asking the beehive localhost whether its devices are what they were",
+            "asking the beehive localhost whether its devices have changed",
             "Detected CPU and GPUs, responding to queen",
             describe("localhost", DEVICES._replace(gpus=())),
         ]

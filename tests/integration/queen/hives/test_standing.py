@@ -19,7 +19,7 @@ from tests.integration.queen.hives.local_hive import (
 pytestmark = pytest.mark.deadline(10)
 
 
-WANTED = "hive localhost (host localhost, port 8600) is wanted in the hive catalog"
+WANTED = "hive localhost (host localhost, port 8600) should be online"
 ONLINE = "hive localhost is online in the hive catalog, with its devices"
 
 
@@ -72,7 +72,7 @@ async def test_what_systemd_tells_is_the_queen_s_own_and_a_new_process_the_hive_
         assert q.audit.told == [
             (
                 "catalog-changed",
-                "hive localhost is offline and not wanted in the hive catalog",
+                "hive localhost is offline, and should stay offline",
                 {"hive": "localhost", **HERSELF},
             ),
             ("catalog-changed", ONLINE, {"hive": "localhost", **HIVE}),

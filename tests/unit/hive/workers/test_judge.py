@@ -39,7 +39,7 @@ def of(state: UnitState, last_end: str = "") -> Verdict | None:
             Verdict(
                 "loading",
                 "the engine test ended with exit status 1; it is started again in 16 s, "
-                "if it was not started 4 times in half an hour",
+                "unless it was started 4 times in the last half hour",
             ),
         ),
         (

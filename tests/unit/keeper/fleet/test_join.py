@@ -21,7 +21,7 @@ from tests.unit.played_systemd import ACTIVE, INACTIVE, PlayedBus
 
 LOOKING = """\
 (bee keeper) reaching the queen at queen:8500
-(bee keeper) comparing her keys with those that the token is of
+(bee keeper) comparing the queen's keys with the token's fingerprint
 (bee keeper) joining the queen at queen with the token
 """
 

@@ -45,8 +45,8 @@ def test_looking_wakes_nobody_and_says_how_the_queen_is(
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.splitlines() == [
         {
-            "failed": "rbeectl: the queen has failed: signal; looking does not wake it",
-        }.get(word, f"rbeectl: the queen is {word}; looking does not wake it"),
+            "failed": "rbeectl: the queen has failed: signal; this command does not wake it",
+        }.get(word, f"rbeectl: the queen is {word}; this command does not wake it"),
         {
             "failed": "  try: sudo rbeectl doctor",
             "waking": "  try: Ask again in a moment.",

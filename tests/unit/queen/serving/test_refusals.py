@@ -20,7 +20,8 @@ def test_a_lack_of_memory_is_refused_with_the_arithmetic() -> None:
     error = refusal(ROW, SHORT, None, SYSTEM)
     assert isinstance(error, NoRoom)
     assert (
-        error.message == "bee needs 5.0 GiB (estimate), and it fits nowhere: localhost ram has 3.0 GiB free"
+        error.message
+        == "bee needs 5.0 GiB (estimate); no device has room for it: localhost ram has 3.0 GiB free"
     )
     assert (error.hint, cure(SHORT, ROW, None, SYSTEM)) == ("rbeectl place bee --dry-run", None)
 

@@ -40,7 +40,7 @@ async def test_an_entry_has_what_when_by_whom_and_for_which_job(store: Store, cl
     (entry,) = await store.audit.last(10, None)
 
     assert (entry.text, entry.at_ms, entry.hive) == (
-        "hive a (host a) is wanted in the hive catalog", clock.now, "a",
+        "hive a (host a) should be online", clock.now, "a",
     )  # fmt: skip
     assert (entry.actor_uid, entry.actor_credential, entry.job_id) == (1000, None, "7" * 32)
 
@@ -69,9 +69,9 @@ async def test_who_comes_and_goes_is_no_deed(store: Store) -> None:
     await store.hives.set_status("a", "offline", wanted=False, by=BY)
 
     assert await texts(store) == [
-        "hive a (host a) is wanted in the hive catalog",
+        "hive a (host a) should be online",
         "hive a is online in the hive catalog, with its devices",
-        "hive a is offline and not wanted in the hive catalog",
+        "hive a is offline, and should stay offline",
     ]
 
 

@@ -330,8 +330,8 @@ async def test_of_two_names_that_differ_by_case_alone_each_machine_has_its_own(s
 @pytest.mark.parametrize(
     ("token", "asked", "fault"),
     [
-        ({}, {"token_id": "9" * 8}, "not one of this queen's"),
-        ({}, {"token_hash": "größe"}, "not one of this queen's"),
+        ({}, {"token_id": "9" * 8}, "this queen did not issue the token"),
+        ({}, {"token_hash": "größe"}, "this queen did not issue the token"),
         ({"uses_left": 0}, {}, "is spent"),
         ({"expires_at_ms": NOW}, {}, "has expired"),
         ({"hive": "gpu7"}, {}, "is for the hive gpu7"),

@@ -22,11 +22,11 @@ async def test_each_change_is_told_once_with_who_asked_for_it(store: Store, jour
     await store.hives.remove("a", by=BY)
 
     assert journal.texts == [
-        "hive a (host a) is wanted in the hive catalog",
+        "hive a (host a) should be online",
         "hive a is online in the hive catalog, with its devices",
         "hive a has other devices in the hive catalog",
-        "hive a is offline and not wanted in the hive catalog",
-        "hive a (host a, port 1) is wanted in the hive catalog",
+        "hive a is offline, and should stay offline",
+        "hive a (host a, port 1) should be online",
         "hive a is removed from the hive catalog",
     ]
     assert all(fields == {"hive": "a", **BY} for _, fields in journal.told)
