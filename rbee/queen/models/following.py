@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rbee.errors import (
     CatalogFailed,
@@ -46,9 +45,6 @@ RETRY_FIRST, RETRY_MOST = 1.0, 15.0
 POLL_LEAST = 0.2
 """Least seconds between two requests for the state of a fetch, whose bytes may change all the time."""
 
-POLLS_AT_ONCE = 4
-"""Requests to one hive at once that wait for changes of fetches: a remote hive answers only few at once."""
-
 STEP = 10
 """Progress is narrated each time that this many percent more have arrived."""
 
@@ -69,10 +65,6 @@ class FetchTools:
     scope: Scope
     changes: Changes
     clock: Callable[[], float]
-    polls: defaultdict[str, asyncio.Semaphore] = field(
-        default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(POLLS_AT_ONCE))
-    )
-    """By hive id."""
 
 
 class Following:
@@ -177,7 +169,7 @@ class Following:
             except NameTaken:
                 pass  # the same file is being fetched already, by a URL with another password
         try:
-            async with self._tools.polls[hive.id]:
+            async with hive.workload.polls:
                 return await client.fetch_state(self._fetch_id, after=serial, timeout=REQUEST_TIMEOUT)
         except RbeeError as error:
             if error.status != 404:

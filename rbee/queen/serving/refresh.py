@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -27,34 +26,36 @@ class Refresher:
         self._known = known
         self._tasks = tasks
         self._refreshed = refreshed
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._waiting: set[str] = set()
-        self._failures: dict[str, str] = {}
-        """The last failure of each hive that has not answered since: one that lasts is logged once."""
 
     def begin(self, hive_id: str) -> None:
         """Ask a hive soon, unless a request to it is waiting already."""
-        if hive_id not in self._waiting:
-            self._waiting.add(hive_id)
+        hive = self._hives.find(hive_id)
+        if hive is not None and not hive.workload.is_due:
+            hive.workload.is_due = True
             self._tasks.begin(self.refresh(hive_id))
 
     async def refresh(self, hive_id: str) -> None:
         """Ask a hive for its workers. A failure is logged."""
-        async with self._locks.setdefault(hive_id, asyncio.Lock()):
-            self._waiting.discard(hive_id)
-            hive = self._hives.find(hive_id)
-            if hive is None:
+        hive = self._hives.find(hive_id)
+        if hive is None:
+            return
+        workload = hive.workload
+        async with workload.lock:
+            workload.is_due = False
+            if hive.is_removed:
                 return
-            work, number = hive.workload.heard, self._known.asking()
+            work, number = workload.heard, self._known.asking()
             try:
                 client = await hive.reach()
                 answer = await client.workers(timeout=TIMEOUT)
             except RbeeError as error:
-                if self._failures.get(hive_id) != error.message:
-                    self._failures[hive_id] = error.message
+                if workload.failure != error.message:
+                    workload.failure = error.message
                     log.warning("the workers of hive %s are not known: %s", hive_id, error.message)
                 return
-            self._failures.pop(hive_id, None)
-            hive.workload.came_with(work)
+            if hive.is_removed:
+                return  # its workers are forgotten already
+            workload.failure = None
+            workload.came_with(work)
             self._known.take_all(hive_id, answer.workers, number)
         self._refreshed(hive_id)

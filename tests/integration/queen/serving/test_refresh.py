@@ -8,6 +8,9 @@ import pytest
 
 from rbee.client.link import HiveClient
 from rbee.errors import HiveFailed
+from rbee.wire.hives import AddHive
+from rbee.wire.workers import HiveWorkers
+from tests.integration.queen.hives.local_hive import told
 from tests.integration.queen.serving.serving_hive import a_queen
 from tests.unit.wait import until
 
@@ -87,3 +90,43 @@ async def test_a_hive_that_cannot_say_its_workers_is_asked_again_and_logged_once
                 assert asked >= count
         await played.serving.refresher.refresh("localhost")
     assert caplog.text.count("the workers of hive localhost are not known: workers is missing") == 1
+
+
+async def test_a_hive_that_is_added_again_has_nothing_of_the_one_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+
+        async def fail(*_: object, **__: object) -> None:
+            raise HiveFailed("workers is missing")
+
+        monkeypatch.setattr(HiveClient, "workers", fail)
+        await played.serving.refresher.refresh("localhost")
+        former = played.queen.hives.hive("localhost").workload
+        await told(played.queen.work.remove("localhost", {}))
+        await told(played.queen.work.add(AddHive("localhost", 8600), {}))
+        assert played.queen.hives.hive("localhost").workload is not former
+        await played.serving.refresher.refresh("localhost")
+        assert len(caplog.records) == 2, caplog.text
+        assert {record.getMessage() for record in caplog.records} == {
+            "the workers of hive localhost are not known: workers is missing"
+        }
+
+
+async def test_an_answer_that_comes_after_its_hive_was_removed_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await played.ask()
+        await played.at_rest()
+
+        async def late(*_: object, **__: object) -> HiveWorkers:
+            answer = HiveWorkers(tuple(played.hive.workers.values()))
+            await told(played.queen.work.remove("localhost", {}))
+            return answer
+
+        monkeypatch.setattr(HiveClient, "workers", late)
+        await played.serving.refresher.refresh("localhost")
+        assert played.states() == ["asleep"]
