@@ -18,7 +18,6 @@ from rbee.server.requests import read_shape
 from rbee.wire.codec import decode
 from rbee.wire.heartbeats import Heartbeat, HeartbeatAck
 from rbee.wire.routes import QueenRoutes, Route
-from rbee.wire.types import LOCALHOST
 
 
 def routes(hives: Hives, fleet: Fleet) -> dict[Route[Any], Handler]:
@@ -26,7 +25,7 @@ def routes(hives: Hives, fleet: Fleet) -> dict[Route[Any], Handler]:
 
     async def heartbeat(request: Request) -> HeartbeatAck:
         beat: Heartbeat = await read_shape(request, Heartbeat)
-        if _beats_over_tcp(beat, fleet):
+        if fleet.is_member(beat.hive_id):
             raise NotPermitted(
                 f"the hive {beat.hive_id} is on another machine, and sends heartbeats over TCP"
             )
@@ -44,13 +43,9 @@ def quick(hives: Hives, fleet: Fleet, admit: Admit) -> dict[Route[Any], Quick]:
             beat = decode(Heartbeat, json.loads(body.decode()))
         except (RbeeError, ValueError, RecursionError):
             return None
-        if _beats_over_tcp(beat, fleet):
+        if fleet.is_member(beat.hive_id):
             return None
         hive = hives.find(beat.hive_id)
         return None if hive is None else hive.take_plain(beat)
 
     return {QueenRoutes.HEARTBEAT: answer}
-
-
-def _beats_over_tcp(beat: Heartbeat, fleet: Fleet) -> bool:
-    return beat.hive_id != LOCALHOST and fleet.is_member(beat.hive_id)

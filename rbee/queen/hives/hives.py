@@ -112,6 +112,12 @@ class Hives:
         hive = self._hives.get(LOCALHOST)
         return hive if isinstance(hive, LocalHive) else None
 
+    def can_wake(self, hive_id: str) -> bool:
+        """May a request add or start it: is it local, and not in the catalog, or desired and offline?"""
+        local = self._local
+        is_off = local is None or (local.standing.row.wanted and local.standing.life.state == "offline")
+        return hive_id == LOCALHOST and is_off
+
     def spelled(self, name: str) -> str:
         """Return a name in the spelling of its hive; unchanged if there is no such hive."""
         return name if name in self._hives else spelled(name, (LOCALHOST, *self._hives))

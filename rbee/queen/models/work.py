@@ -116,7 +116,7 @@ class ModelWork:
             field = "head" if asked.head is None else "bytes"
             raise BadInput(f"a model with a path needs its {field}, as read from its file", field=field)
         hive_id = self._hives.spelled(asked.hive or LOCALHOST)
-        if hive_id != LOCALHOST:  # the local hive is added when it is needed
+        if not self._hives.can_wake(hive_id):
             self._hives.hive(hive_id)
         self._check_source(self._models.find(asked.name), source, hive_id)
         task = self._begin("add-model", asked.name, hive_id, actor)

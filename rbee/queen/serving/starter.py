@@ -36,7 +36,6 @@ from rbee.queen.serving.stopping import Stopper
 from rbee.queen.serving.workers import KnownWorkers, Worker
 from rbee.text import shortened
 from rbee.wire.jobs import Done
-from rbee.wire.types import LOCALHOST
 from rbee.wire.workers import Kind, StartWorker
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class Starter:
                 decision="refuse", reason=absent.message, candidates=passed, hint=absent.hint
             )
             decision = Decision(placement, None)
-        elif hive is None and row.hive_id == LOCALHOST:
+        elif hive is None and self._hives.can_wake(row.hive_id):
             reason = f"{away(row)} yet; the next request adds it"
             placement = placement._replace(decision="wait", reason=reason)
         else:
@@ -231,17 +230,15 @@ class Starter:
         return Decision(decision.placement._replace(decision="wait", reason=reason), None)
 
     async def _wake_hive(self, start: Start, row: ModelRow) -> None:
-        """Add the local hive if it is not in the catalog yet, and start it if it has ended and is desired.
+        """Add the hive, or start it, if it can be woken. Raises what adding it raises.
 
-        One that starts, or connects, is waited for as for memory. Raises what adding it raises.
+        One that starts, or connects, is waited for as for memory.
         """
-        hive = self._hives.find(row.hive_id)
-        if row.hive_id != LOCALHOST:
-            return
-        if hive is None or (hive.standing.row.wanted and hive.standing.life.state == "offline"):
+        hive_id = row.hive_id
+        if self._hives.can_wake(hive_id):
             start.show(f"waking the hive for {row.name}")
             by = {"job_id": start.job.id}
-            await self._parts.hive_work.ensure(LOCALHOST, start.job, start.story.about(hive=LOCALHOST), by)
+            await self._parts.hive_work.ensure(hive_id, start.job, start.story.about(hive=hive_id), by)
 
     def _row(self, name: str) -> ModelRow:
         row = self._models.model(name).row
