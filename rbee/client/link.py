@@ -390,7 +390,10 @@ class HiveClient:
         return await self._work_links.ask(HiveRoutes.STOP_WORKER, headers=values, timeout=timeout)
 
     async def connect(self, worker_id: str, *, timeout: float) -> socket.socket:
-        """Return a connection to a worker's engine, which the caller closes."""
+        """Return a connection to a worker's engine, which the caller closes.
+
+        `timeout` is in seconds. Raises HiveFailed for a remote hive, and as EngineConnections.to().
+        """
         if self._local is None:
             raise HiveFailed("this release of rbee cannot reach a worker on another machine")
         if self._engines is None:

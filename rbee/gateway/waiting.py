@@ -33,7 +33,7 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        """Return how long it has waited."""
+        """Return the seconds since the wait began."""
         return asyncio.get_running_loop().time() - self._began
 
     async def __aenter__(self) -> Waiting:

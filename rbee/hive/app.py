@@ -117,7 +117,7 @@ class _Detection:
 
 
 def job_id(request: Request) -> str | None:
-    """The job that the request is made for; None if it names none."""
+    """Return the id of the job that the request is made for, or None. Raises BadInput if it is not valid."""
     text = request.headers.get(JOB_HEADER)
     if text is None:
         return None

@@ -28,7 +28,10 @@ class Changes:
                 await self._next()
 
     async def until(self, is_so: Callable[[], bool], *, timeout: float | None = None) -> None:
-        """Wait until `is_so` returns True; it is called now and after each change. Raises TimeoutError."""
+        """Wait until `is_so` returns True; it is called now and after each change.
+
+        Raises TimeoutError after `timeout` seconds; None is no limit.
+        """
         async with asyncio.timeout(timeout):
             while not is_so():
                 await self._next()

@@ -165,11 +165,14 @@ class Unit:
         self._await_job(lambda: self.ask_start(undo_stop=undo_stop), timeout, "start")
 
     def stop(self, *, timeout: float) -> None:
-        """Stop the unit and await its job; returns at once if it is not active."""
+        """Stop the unit and await its job; returns at once if it is not active.
+
+        Raises UnitFailed if the job failed, TimedOut after `timeout` seconds.
+        """
         self._await_job(self.ask_stop, timeout, "stop")
 
     def restart(self, *, timeout: float) -> None:
-        """Stop the unit and start it in one job, so that no other start comes in between."""
+        """Stop the unit and start it in one job, so that no other start comes between; raises as stop()."""
         self._await_job(self.ask_restart, timeout, "restart")
 
     def _await_job(self, ask: Callable[[], str], timeout: float, doing: str) -> None:

@@ -52,7 +52,7 @@ class Carried(Upgraded):
     # The interface of httpcore's streams. `timeout` is ignored: Uplink.ask() bounds the whole request.
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return received data as soon as there is any; b'' at the end."""
+        """Return up to `max_bytes` bytes as soon as any have come; b'' at the end, also if it was broken."""
         while not self._received and not self.is_over:
             self._has_changed.clear()
             await self._has_changed.wait()

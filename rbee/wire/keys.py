@@ -28,7 +28,11 @@ class CreatedKey(NamedTuple):
 
 
 class KeyView(NamedTuple):
-    """A key without its text."""
+    """A key without its text: for `models` only, or for all if that is empty.
+
+    Times are in milliseconds since 1970: `expires_at_ms` is None if it never expires, `last_used_ms` if it
+    was never used. `uses` is the number of requests with it. `problem` is what could not be read of it.
+    """
 
     name: NewName
     models: tuple[ModelName, ...]

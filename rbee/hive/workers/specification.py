@@ -54,7 +54,7 @@ class Specifications:
             write_whole(folder / ENVIRONMENT, order.content(), mode=0o600)
 
     def set_wait(self, worker_id: str, seconds: int) -> None:
-        """Have the launcher wait before the next start. A failure is logged: that start comes too early."""
+        """Have the launcher wait for `seconds` before the next start. A failure is only logged."""
         path = self.folder / worker_id / WAIT
         try:
             with explained(path, "written"):

@@ -25,6 +25,9 @@ def backup(queen: Queen, queen_state: str, target: str, *, is_forced: bool = Fal
     """Write a copy of the awake queen's catalog to a file; or to stdout for '-', which returns None.
 
     The file gets its name when it is complete, checked and on the disk, and not before.
+
+    Raises BadInput if the target cannot be used, NotRunning if the queen is not awake, CatalogUnusable if the
+    copy is damaged, NotPermitted or RbeeError if it cannot be written, and what Queen.fetch() raises.
     """
     scope = queen.work.scope
     if target == "-" and sys.stdout.isatty():

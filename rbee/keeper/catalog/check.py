@@ -30,7 +30,11 @@ CHECK_TIMEOUT = 26.0
 
 
 def check_own(queen: Queen) -> CatalogReport:
-    """Check the queen's own catalog: by the queen if it is awake, else from the disk, as root."""
+    """Check the queen's own catalog: by the queen if it is awake, else from the disk, as root.
+
+    Raises NotPermitted for anybody else, NotRunning if there is no queen or no catalog yet, CatalogInUse, and
+    as check_file() or the queen does.
+    """
     state, scope = queen.present_state(), queen.work.scope
     if state == "awake":
         report: CatalogReport = queen.within(CHECK_TIMEOUT).ask(QueenRoutes.CHECK_CATALOG)
@@ -52,7 +56,11 @@ def check_own(queen: Queen) -> CatalogReport:
 
 
 def check_file(path: Path, scope: Scope) -> CatalogReport:
-    """Check a file. If it has a log, a temporary copy of both is read, as SQLite has to write there."""
+    """Check a file. If it has a log, a temporary copy of both is read, as SQLite has to write there.
+
+    Raises BadInput if it is not a file, NotPermitted if only root may read it, CatalogUnusable if it is
+    damaged or cannot be read, and RbeeError if there is no room for the copy.
+    """
     try:
         if not path.is_file():
             raise _no_file(path)

@@ -46,8 +46,8 @@ def restore(
 ) -> Restored:
     """Put a file in the catalog's place, or with None no file; the previous catalog is kept beside it.
 
-    After each step either the old catalog is whole, or a file keeps the queen from starting
-    (unfinished_restore). The old file goes first: a log must never be beside another catalog.
+    After each step the old catalog is whole, or unfinished_restore() keeps the queen from starting. Raises
+    NotPermitted, BadInput, CatalogUnusable, CatalogInUse or NotRunning, and RbeeError if writing fails.
     """
     if not scope.is_owner():
         raise _only_root("--empty" if file is None else shlex.quote(file), scope)
@@ -86,6 +86,7 @@ def restore(
 def _swap(source: Path | None, target: Path, lock: Lock) -> Path | None:
     """Put what was prepared in the catalog's place; return where the old one is, None if there was none."""
     try:
+        # First, as a log must never be beside another catalog.
         old = _set_aside(target, lock)
         if source is not None:
             os.rename(unfinished_restore(target), target)

@@ -90,7 +90,10 @@ class Doctor:
         return verdicts
 
     def mend(self) -> list[Verdict]:
-        """Check and mend until no command is left to run; return the last verdicts. Only for root."""
+        """Check and mend until no command is left to run, in at most ROUNDS rounds; return the last verdicts.
+
+        Raises NotPermitted for anybody but root. A command that fails is printed, and raises nothing.
+        """
         if not self._is_root:
             hint = self._scope.rbeectl("doctor --fix", as_root=True)
             raise NotPermitted("only root may mend a machine", hint=hint)

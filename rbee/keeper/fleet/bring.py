@@ -68,7 +68,12 @@ class Request(NamedTuple):
 
 
 def bring(queen: Queen, request: Request) -> None:
-    """Start the machine's hive if it has joined under this name at the queen's address; else have it join."""
+    """Start the machine's hive if it has joined under this name at the queen's address; else have it join.
+
+    Raises TcpClosed if the queen is not open to other machines, BadInput for a mistake in the command,
+    NotPermitted without root's rights there, UnitFailed if the hive does not join or start, Interrupted,
+    which says what was changed, and CommandFailed, TimedOut, Unreachable or RbeeError for the rest.
+    """
     typed, work = request.typed, queen.work
     tcp: Tcp = queen.ask(QueenRoutes.TCP)
     if not tcp.listens:

@@ -52,8 +52,9 @@ def restart_hive(
 ) -> None:
     """Have an invitation accepted, if there is one, and then restart the hive with the new membership.
 
-    The hive runs until the restart. If either fails, the hive is what it was before, and the error says
-    so. `on_start` is called with each unit that is about to be started.
+    The hive runs until the restart. `on_start` is called with each unit that is about to be started.
+
+    Raises UnitFailed or TimedOut. The hive is then what it was before, and UnitFailed says so.
     """
     was_up = not bus.state(HIVE_UNIT).is_stopped or not bus.state(REDIAL_UNIT).is_stopped
     if bus.state(JOIN_UNIT).load == "loaded":

@@ -47,7 +47,9 @@ def check_join(address: str, token: str | None, scope: Scope) -> tuple[str, int]
 def join(work: Work, queen: tuple[str, int], *, token: str | None, name: str | None) -> Membership:
     """Make this machine's hive join a remote queen, or follow one that has moved; return its membership.
 
-    If it is interrupted, the error says whether the machine has joined.
+    Raises RbeeError if the machine has a queen, no rbee-hive, or another join; TimedOut, Unreachable or
+    WrongQueen if the queen is not reached; UnitFailed if the hive does not join or start; Interrupted, which
+    says whether the machine has joined.
     """
     bus = work.bus
     if bus.state(QUEEN_UNIT).load == "loaded":

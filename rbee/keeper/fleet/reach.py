@@ -65,7 +65,8 @@ def check_keys(
 ) -> None:
     """Raise WrongQueen unless the server has the keys named in the token.
 
-    Nothing of the token is sent; TLS is used as a hive does.
+    Nothing of the token is sent; TLS is used as a hive does. Raises TimedOut without an answer, and as
+    cannot_connect() returns if the connection breaks.
     """
     place, timeout = joined(host, port), left(REACH_TIMEOUT)
     try:

@@ -72,7 +72,10 @@ def read_model(typed: str, scope: Scope = SYSTEM) -> ModelFile:
 
 
 def absolute(typed: str) -> Path:
-    """The absolute path of what was typed. A link at its end is kept: its target may be replaced later."""
+    """The absolute path of what was typed; BadInput if it is empty or not UTF-8.
+
+    A link at its end is kept: its target may be replaced later.
+    """
     if not typed or "\0" in typed:
         raise BadInput("PATH must not be empty", field="SOURCE")
     try:

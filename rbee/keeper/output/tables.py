@@ -335,12 +335,12 @@ def memory(count: int | None) -> str:
 
 
 def ago(then_ms: int, now_ms: int) -> str:
-    """Such as '2min 3s ago'."""
+    """Return the time between two times in milliseconds since 1970, such as '2min 3s ago'."""
     return f"{span(then_ms, now_ms)} ago"
 
 
 def span(then_ms: int, now_ms: int) -> str:
-    """The time between, in its two largest units, as systemctl shows it."""
+    """Return the time between two times in milliseconds since 1970, in its two largest units: '2min 3s'."""
     return in_units(max(0, (now_ms - then_ms) // 1000))
 
 
