@@ -75,7 +75,7 @@ async def test_the_first_and_the_last_port_are_taken(house: House) -> None:
 async def test_a_body_of_the_wrong_shape_is_refused_and_its_field_named(house: House) -> None:
     await house.wake_queen()
 
-    shapes: list[tuple[object, str | None]] = [
+    cases: list[tuple[object, str | None]] = [
         ({}, "host"),
         ({"port": 8600}, "host"),
         ({"host": None}, "host"),
@@ -89,7 +89,7 @@ async def test_a_body_of_the_wrong_shape_is_refused_and_its_field_named(house: H
         (None, None),
         (1, None),
     ]
-    for body, field in shapes:
+    for body, field in cases:
         is_problem(await house.post("/add-hive", body), 400, "bad-input", field)
     await nothing_came_of_it(house)
 

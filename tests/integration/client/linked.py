@@ -87,10 +87,10 @@ def speaking(context: ssl.SSLContext) -> Iterator[int]:
             spoken.recv(1)
 
     with socket.create_server((HERE, 0)) as listener:
-        serving = threading.Thread(target=serve)
-        serving.start()
+        server_thread = threading.Thread(target=serve)
+        server_thread.start()
         yield listener.getsockname()[1]
-        serving.join()
+        server_thread.join()
 
 
 class Held:

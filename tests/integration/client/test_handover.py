@@ -65,12 +65,12 @@ async def played(path: Path, play: Play) -> AsyncIterator[Path]:
         listener.setblocking(False)
         listener.bind(os.fspath(path))
         listener.listen()
-        serving = asyncio.ensure_future(serve(listener))
+        server_task = asyncio.ensure_future(serve(listener))
         try:
             yield path
         finally:
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            server_task.cancel()
+            await asyncio.gather(server_task, return_exceptions=True)
 
 
 def run(tmp_path: Path, play: Play, use: Callable[[Handover], Awaitable[None]], timeout: float = 5.0) -> None:

@@ -57,7 +57,7 @@ class Engine:
         self.play: Callable[[Request, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] = says
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def serve(self) -> AsyncIterator[None]:
         server = await asyncio.start_unix_server(self._connected, self.path, limit=2**20)
         try:
             yield
@@ -170,7 +170,7 @@ class Queen:
             task.cancel()
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
+    async def serve(self) -> AsyncIterator[None]:
         self.path.unlink(missing_ok=True)
         with listen(self.path) as listener:
             listener.setblocking(False)
@@ -278,7 +278,7 @@ class Stage:
     tape: Tape
     told: Told
     stop: asyncio.Event
-    serving: asyncio.Task[None]
+    server_task: asyncio.Task[None]
     scope: Scope
     gateway: Gateway
 
@@ -296,17 +296,19 @@ async def stage(
     listener.listen(4096)
     sockets = listeners or Listeners([], [], None)
     sockets = Listeners([listener, *sockets.plain], sockets.encrypted, sockets.context)
-    async with engine.serving(), queen.serving():
+    async with engine.serve(), queen.serve():
         settings = config or GatewayConfig(hold=10.0)
         options = {"queen_run": queen.run}
         async with Gateway.open(settings, scope, sockets, told, tape, **options) as gateway:
-            serving = asyncio.ensure_future(gateway.serve(stop, started=lambda: None))
+            server_task = asyncio.ensure_future(gateway.serve(stop, started=lambda: None))
             await told.is_ready.wait()
             try:
-                yield Stage(queen, engine, scope.gateway_socket, tape, told, stop, serving, scope, gateway)
+                yield Stage(
+                    queen, engine, scope.gateway_socket, tape, told, stop, server_task, scope, gateway
+                )
             finally:
                 stop.set()
-                await serving
+                await server_task
         await until(lambda: not engine.open and not queen.held)
 
 

@@ -294,7 +294,7 @@ def test_a_gateway_that_stops_ends_its_streams_with_an_error(tmp_path: Path) -> 
             assert await client.chunk() == event("I")
             stage.stop.set()
             assert error_in((await client.chunk()).removeprefix(b"data: "))["code"] == "stopping"
-            await stage.serving
+            await stage.server_task
 
     run(tmp_path, act)
 

@@ -28,13 +28,13 @@ def credentials(tmp_path: Path) -> Path:
 
 
 def test_over_tls_a_key_gets_an_answer_and_no_key_does_not(tmp_path: Path, credentials: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        listeners = sort_sockets({GATEWAY_TCP_SOCKETS: [door]}, credentials, SYSTEM)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listeners = sort_sockets({GATEWAY_TCP_SOCKETS: [listener]}, credentials, SYSTEM)
         context = ssl.create_default_context(cafile=credentials / CERTIFICATE)
 
         async def act(stage: Stage) -> None:
             stage.queen.keys[HASH] = ("bee",)
-            async with client_of(door.getsockname(), ssl=context) as client:
+            async with client_of(listener.getsockname(), ssl=context) as client:
                 await client.send("POST", CHAT, ASKED)
                 status, _, content = await client.answer()
                 assert (status, error_in(content)["code"]) == (401, "invalid_api_key")
@@ -42,7 +42,7 @@ def test_over_tls_a_key_gets_an_answer_and_no_key_does_not(tmp_path: Path, crede
                     await client.send("POST", CHAT, ASKED, **BEARER)
                     assert (await client.answer())[0] == 200
             assert [asked.address for asked in stage.queen.asks] == ["127.0.0.1"] * 2
-            async with client_of(door.getsockname()) as client:  # plain HTTP
+            async with client_of(listener.getsockname()) as client:  # plain HTTP
                 await client.send("GET", "/v1/models", **BEARER)
                 assert await client.reader.read() in (b"", b"\x15\x03\x03\x00\x02\x022")
 

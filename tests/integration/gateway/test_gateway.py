@@ -24,10 +24,10 @@ def test_it_ends_when_it_is_idle_and_not_while_it_answers(tmp_path: Path) -> Non
             await client.send("POST", CHAT, STREAMED)
             await client.head()
             await asyncio.sleep(0.4)
-            assert not stage.serving.done()
+            assert not stage.server_task.done()
             may_end.set()
             assert await client.chunk() == b""
-        await stage.serving
+        await stage.server_task
         assert stage.tape.of("gateway-stopping")[0][0] == "the gateway goes to sleep, as it has no requests"
 
     run(tmp_path, act, config=GatewayConfig(idle_exit=0.2))
@@ -35,13 +35,13 @@ def test_it_ends_when_it_is_idle_and_not_while_it_answers(tmp_path: Path) -> Non
 
 def test_a_scrape_does_not_keep_it_awake(tmp_path: Path) -> None:
     async def act(stage: Stage) -> None:
-        while not stage.serving.done():
+        while not stage.server_task.done():
             try:
                 await ask(stage, method="GET", path="/metrics")
             except (OSError, asyncio.IncompleteReadError):
                 break
             await asyncio.sleep(0.02)
-        await stage.serving
+        await stage.server_task
 
     run(tmp_path, act, config=GatewayConfig(idle_exit=0.5))
 

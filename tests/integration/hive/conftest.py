@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rbee.systemd.daemon import Notifier
-from tests.integration.hive.joining import Hive, Queen, Serving
+from tests.integration.hive.joining import Hive, Queen, ServeQueens
 from tests.integration.remote_queen import served_over_tcp
 
 
@@ -24,11 +24,11 @@ def hive(tmp_path: Path) -> Hive:
 
 
 @pytest.fixture
-def serving(silent_notifier: Notifier) -> Serving:
+def serve_queens(silent_notifier: Notifier) -> ServeQueens:
     """Serve these queens; what is yielded are their ports."""
 
     @asynccontextmanager
-    async def serving(*queens: Queen) -> AsyncIterator[list[int]]:
+    async def serve_queens(*queens: Queen) -> AsyncIterator[list[int]]:
         async with AsyncExitStack() as servers:
             yield [
                 await servers.enter_async_context(
@@ -37,14 +37,14 @@ def serving(silent_notifier: Notifier) -> Serving:
                 for queen in queens
             ]
 
-    return serving
+    return serve_queens
 
 
 @pytest.fixture
 @asynccontextmanager
-async def member(queen: Queen, hive: Hive, serving: Serving) -> AsyncIterator[str]:
+async def member(queen: Queen, hive: Hive, serve_queens: ServeQueens) -> AsyncIterator[str]:
     """A hive that has joined; what its membership holds."""
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         await hive.join(queen, port)
         yield hive.path.read_text()
 

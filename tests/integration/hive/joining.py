@@ -78,7 +78,7 @@ class Queen:
         return build_app("a queen", "1", handlers)
 
 
-Serving = Callable[..., AbstractAsyncContextManager[list[int]]]
+ServeQueens = Callable[..., AbstractAsyncContextManager[list[int]]]
 
 
 class Hive:
@@ -113,10 +113,10 @@ def block(content: str, what: str) -> str:
     return below[below.index(begin) : below.index(end)]
 
 
-async def two_queens(hive: Hive, queen: Queen, other: Queen, serving: Serving) -> tuple[str, str]:
+async def two_queens(hive: Hive, queen: Queen, other: Queen, serve_queens: ServeQueens) -> tuple[str, str]:
     """A hive of the first queen, who has joined the other since; what is kept of either."""
 
-    async with serving(queen, other) as (port, other_port):
+    async with serve_queens(queen, other) as (port, other_port):
         await hive.join(queen, port)
         hive.memberships.confirm()
         await hive.join(other, other_port)

@@ -506,7 +506,7 @@ async def test_a_certificate_that_she_does_not_know_is_refused_by_tls(
     assert times.waits[-1] == REFUSED_WAIT
 
 
-async def test_without_a_word_of_tls_it_is_recognised_by_what_she_says_to_strangers(
+async def test_without_a_tls_alert_the_refusal_is_recognised_by_an_unauthenticated_request(
     queen: Queen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     foreign = credential(Authority.open(tmp_path / "other"), tmp_path / "foreign")

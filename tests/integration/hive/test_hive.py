@@ -71,8 +71,8 @@ def place(tmp_path: Path, silent_notifier: Notifier) -> Place:
     return Place(tmp_path, silent_notifier)
 
 
-async def ended(serving: asyncio.Task[int]) -> int:
-    return await asyncio.wait_for(asyncio.shield(serving), TIMEOUT)
+async def ended(server_task: asyncio.Task[int]) -> int:
+    return await asyncio.wait_for(asyncio.shield(server_task), TIMEOUT)
 
 
 async def test_without_a_membership_its_queen_is_on_this_machine(place: Place) -> None:
@@ -114,9 +114,9 @@ async def test_its_exit_status_after_a_shutdown_has_it_wait_for_a_remote_queen(
         if is_remote:
             place.join(port)
         async with place.open() as hive:
-            serving = asyncio.create_task(hive.serve(asyncio.Event()))
+            server_task = asyncio.create_task(hive.serve(asyncio.Event()))
             assert (await place.ask("/shutdown")).status == 202
-            assert await ended(serving) == (SHUT_DOWN_BY_QUEEN if is_remote else 0)
+            assert await ended(server_task) == (SHUT_DOWN_BY_QUEEN if is_remote else 0)
     assert ("goodbye", "Received shutdown signal, goodbye") in place.journal.told
 
 
@@ -124,9 +124,9 @@ async def test_a_hive_that_is_removed_forgets_its_queen_and_ends_for_good(place:
     with unheard_port() as port:
         path = place.join(port)
         async with place.open() as hive:
-            serving = asyncio.create_task(hive.serve(asyncio.Event()))
+            server_task = asyncio.create_task(hive.serve(asyncio.Event()))
             assert (await place.ask("/v1/leave")).status == 202
-            assert await ended(serving) == 0
+            assert await ended(server_task) == 0
     assert not path.exists()
 
 

@@ -32,7 +32,7 @@ from tests.integration.hive.joining import (
     SECRET,
     Hive,
     Queen,
-    Serving,
+    ServeQueens,
     block,
     kept,
     two_queens,
@@ -45,9 +45,9 @@ pytestmark = pytest.mark.deadline(10)
 
 
 async def test_an_invitation_is_taken_up_once_and_what_came_of_it_is_kept(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         joined, again = await hive.join(queen, port), await hive.guest.take_up_invitation()
 
     assert again is None
@@ -64,9 +64,9 @@ async def test_without_an_invitation_nobody_is_asked(hive: Hive) -> None:
 
 
 async def test_a_join_shows_token_name_version_and_machine_but_not_the_machine_s_own_id(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         await hive.join(queen, port)
 
     (join,) = queen.joins
@@ -76,20 +76,20 @@ async def test_a_join_shows_token_name_version_and_machine_but_not_the_machine_s
 
 
 async def test_a_hive_that_is_given_no_name_has_that_of_its_machine_up_to_the_first_dot(
-    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rbee.hive.join, "socket", SimpleNamespace(gethostname=lambda: "rack3.lab.example"))
 
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         hive.invite(port, queen.token, name=None)
         assert (await hive.guest.take_up_invitation()).hive_id == "rack3"
     assert own_name() == "rack3"
 
 
 async def test_the_credential_is_shown_to_her_and_not_to_her_as_a_stranger(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         membership = await hive.join(queen, port)
         queen.seen.clear()
         for place in (membership.queen(), membership.queen_to_strangers()):
@@ -103,9 +103,9 @@ async def test_the_credential_is_shown_to_her_and_not_to_her_as_a_stranger(
 
 @pytest.mark.parametrize("umask", [0o000, 0o027], ids=oct)
 async def test_the_membership_is_its_owner_s_alone_whatever_the_umask(
-    queen: Queen, hive: Hive, serving: Serving, umask: int
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, umask: int
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         queen.authority.context()
         before = os.umask(umask)
         try:
@@ -119,10 +119,10 @@ async def test_the_membership_is_its_owner_s_alone_whatever_the_umask(
 # What keeps it from joining
 
 
-async def failing(serving: Serving, hive: Hive, queen: Queen, token: str) -> RbeeError:
+async def failing(serve_queens: ServeQueens, hive: Hive, queen: Queen, token: str) -> RbeeError:
     """How joining this queen with this token fails."""
 
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         hive.invite(port, token)
         with pytest.raises(RbeeError) as caught:
             await hive.guest.take_up_invitation()
@@ -130,11 +130,11 @@ async def failing(serving: Serving, hive: Hive, queen: Queen, token: str) -> Rbe
 
 
 async def test_a_refused_invitation_is_gone_and_no_membership_is_left(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
     queen.refusal = BadToken("the token is spent", hint="rbeectl token create")
 
-    error = await failing(serving, hive, queen, queen.token)
+    error = await failing(serve_queens, hive, queen, queen.token)
 
     assert (type(error), error.message, error.hint) == (
         BadToken,
@@ -156,11 +156,11 @@ async def test_an_invitation_to_where_nobody_listens_is_gone_too(queen: Queen, h
 
 
 async def test_to_a_queen_with_another_fingerprint_no_token_is_shown(
-    queen: Queen, hive: Hive, serving: Serving, tmp_path: Path
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, tmp_path: Path
 ) -> None:
     other = Authority.open(tmp_path / "other")
 
-    error = await failing(serving, hive, queen, tls.token_text("0" * 8, SECRET, other.fingerprint))
+    error = await failing(serve_queens, hive, queen, tls.token_text("0" * 8, SECRET, other.fingerprint))
 
     assert type(error) is WrongQueen
     assert "is not the queen that the token is from" in error.message
@@ -178,29 +178,29 @@ async def test_to_a_queen_with_another_fingerprint_no_token_is_shown(
     ],
 )
 async def test_to_who_has_no_certificate_to_show_no_token_is_shown(
-    queen: Queen, hive: Hive, serving: Serving, shown: str
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, shown: str
 ) -> None:
     queen.shows = shown
 
-    assert type(await failing(serving, hive, queen, queen.token)) is WrongQueen
+    assert type(await failing(serve_queens, hive, queen, queen.token)) is WrongQueen
     assert [path for path, _ in queen.seen] == ["/v1/ca"]
 
 
 async def test_to_who_shows_her_certificate_and_has_not_her_key_no_token_is_shown(
-    queen: Queen, hive: Hive, serving: Serving, tmp_path: Path
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, tmp_path: Path
 ) -> None:
     between = Queen(tmp_path / "between", shows=queen.authority.ca)
 
-    error = await failing(serving, hive, between, queen.token)
+    error = await failing(serve_queens, hive, between, queen.token)
 
     assert type(error) is WrongQueen
     assert [path for path, _ in between.seen] == ["/v1/ca"]
 
 
 async def test_a_token_that_is_none_is_never_repeated_and_nobody_is_asked(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    error = await failing(serving, hive, queen, "hunter2")
+    error = await failing(serve_queens, hive, queen, "hunter2")
 
     assert type(error) is BadInput
     assert error.field == "token"
@@ -234,24 +234,24 @@ async def test_what_is_no_invitation_is_named_with_the_cure_and_is_gone(hive: Hi
 
 @pytest.mark.parametrize("machine_id", ["", "uninitialized\n", "0" * 31, f"{MACHINE_ID[:-1]}G"])
 async def test_a_machine_without_an_id_shows_no_token_and_says_how_to_get_one(
-    queen: Queen, hive: Hive, serving: Serving, machine_id: str
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, machine_id: str
 ) -> None:
     hive.machine_id.write_text(machine_id)
 
-    error = await failing(serving, hive, queen, queen.token)
+    error = await failing(serve_queens, hive, queen, queen.token)
 
     assert (type(error), error.hint) == (BadConfig, "sudo systemd-machine-id-setup")
     assert queen.joins == []
 
 
 async def test_joining_another_queen_in_vain_leaves_the_membership_as_it_was(
-    queen: Queen, hive: Hive, serving: Serving, tmp_path: Path
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, tmp_path: Path
 ) -> None:
     other = Queen(tmp_path / "other")
     other.refusal = BadToken("the token has expired")
 
     assert hive.path.exists() is False
-    async with serving(queen, other) as (port, other_port):
+    async with serve_queens(queen, other) as (port, other_port):
         await hive.join(queen, port)
         before = hive.path.read_text()
         hive.invite(other_port, other.token)
@@ -264,10 +264,10 @@ async def test_joining_another_queen_in_vain_leaves_the_membership_as_it_was(
 
 
 async def test_a_hive_that_joins_its_queen_anew_shows_that_it_is_no_copy(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
     hive.instance = "1" * 32
-    await two_queens(hive, queen, queen, serving)
+    await two_queens(hive, queen, queen, serve_queens)
 
     joins = [credential for path, credential in queen.seen if path == "/v1/join"]
     assert joins == [None, "c" * 32]
@@ -275,10 +275,10 @@ async def test_a_hive_that_joins_its_queen_anew_shows_that_it_is_no_copy(
 
 
 async def test_a_join_anew_that_is_told_to_stop_once_the_queen_has_the_token_is_finished(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         await hive.join(queen, port)
         queen.when_joined = lambda: os.kill(os.getpid(), signal.SIGTERM)
         await hive.join(queen, port)
@@ -288,9 +288,9 @@ async def test_a_join_anew_that_is_told_to_stop_once_the_queen_has_the_token_is_
 
 
 async def test_a_queen_who_does_not_answer_to_the_new_credential_changes_nothing(
-    queen: Queen, other: Queen, hive: Hive, serving: Serving
+    queen: Queen, other: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen, other) as (port, other_port):
+    async with serve_queens(queen, other) as (port, other_port):
         await hive.join(queen, port)
         before = hive.path.read_text()
         other.renew_refusal = UnknownHive("this machine was removed")
@@ -300,7 +300,7 @@ async def test_a_queen_who_does_not_answer_to_the_new_credential_changes_nothing
     assert kept(hive) == ["membership"]
 
     # Where the old credential counts no more, the new one is kept all the same.
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         queen.renew_refusal = UnknownHive("this machine was removed")
         await hive.join(queen, port)
     assert kept(hive) == ["membership", "membership.new"]
@@ -310,9 +310,9 @@ async def test_a_queen_who_does_not_answer_to_the_new_credential_changes_nothing
 
 
 async def test_without_a_token_a_hive_follows_its_queen_and_keeps_its_credential(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen, queen) as (old, new):
+    async with serve_queens(queen, queen) as (old, new):
         await hive.join(queen, old)
         before = hive.path.read_text()
         hive.invite(new, None, name=None)
@@ -332,11 +332,11 @@ async def test_without_a_token_a_hive_follows_its_queen_and_keeps_its_credential
 
 
 async def test_a_hive_does_not_follow_somebody_else(
-    queen: Queen, hive: Hive, serving: Serving, tmp_path: Path
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, tmp_path: Path
 ) -> None:
     other = Queen(tmp_path / "other", shows=queen.authority.ca)
 
-    async with serving(queen, other) as (port, other_port):
+    async with serve_queens(queen, other) as (port, other_port):
         await hive.join(queen, port)
         before = hive.path.read_text()
         hive.invite(other_port, None)
@@ -402,13 +402,13 @@ async def test_who_joins_somebody_else_is_told_where_her_address_is_to_be_had(
 
 
 async def test_the_machine_s_id_is_the_one_that_systemd_derives(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
     if which("systemd-id128") is None or len(_read("/etc/machine-id").strip()) != 32:
         pytest.skip("there is no systemd-id128 here, or no machine-id")
     hive.guest = Guest(hive.folder)
 
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         await hive.join(queen, port)
 
     assert queen.joins[0].machine == derived_by_systemd()

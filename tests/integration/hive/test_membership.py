@@ -18,7 +18,7 @@ from rbee.client.link import Link
 from rbee.errors import BadConfig, UnknownHive
 from rbee.scope import SYSTEM
 from rbee.wire.routes import FleetRoutes
-from tests.integration.hive.joining import Hive, Queen, Serving, block, kept, two_queens
+from tests.integration.hive.joining import Hive, Queen, ServeQueens, block, kept, two_queens
 
 pytestmark = pytest.mark.deadline(10)
 
@@ -29,12 +29,12 @@ ANOTHER_KEY = f"\n{tls.new_key()}".partition("\n-----END")[0]
 
 
 async def test_a_membership_that_could_not_be_written_whole_leaves_the_one_before(
-    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
         with monkeypatch.context() as patch:
@@ -107,9 +107,9 @@ async def test_what_is_forgotten_is_gone_and_may_be_forgotten_again(hive: Hive, 
 
 
 async def test_what_was_joined_beside_the_hive_is_its_own_when_it_next_starts(
-    queen: Queen, other: Queen, hive: Hive, serving: Serving
+    queen: Queen, other: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    old, new = await two_queens(hive, queen, other, serving)
+    old, new = await two_queens(hive, queen, other, serve_queens)
 
     assert not hive.memberships.adopt()
     assert hive.path.read_text() == new
@@ -121,9 +121,9 @@ async def test_what_was_joined_beside_the_hive_is_its_own_when_it_next_starts(
 
 
 async def test_a_hive_that_was_not_ready_with_it_goes_back_to_what_it_was(
-    queen: Queen, other: Queen, hive: Hive, serving: Serving
+    queen: Queen, other: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    old, _ = await two_queens(hive, queen, other, serving)
+    old, _ = await two_queens(hive, queen, other, serve_queens)
     hive.memberships.adopt()
 
     assert hive.memberships.adopt()
@@ -134,9 +134,14 @@ async def test_a_hive_that_was_not_ready_with_it_goes_back_to_what_it_was(
 
 @pytest.mark.parametrize("step", ["link", "rename"])
 async def test_a_start_that_is_cut_off_while_it_takes_over_is_done_once_more(
-    queen: Queen, other: Queen, hive: Hive, serving: Serving, step: str, monkeypatch: pytest.MonkeyPatch
+    queen: Queen,
+    other: Queen,
+    hive: Hive,
+    serve_queens: ServeQueens,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    old, new = await two_queens(hive, queen, other, serving)
+    old, new = await two_queens(hive, queen, other, serve_queens)
 
     class PowerLoss(BaseException):
         pass
@@ -156,9 +161,9 @@ async def test_a_start_that_is_cut_off_while_it_takes_over_is_done_once_more(
 
 
 async def test_to_a_credential_that_its_queen_has_replaced_there_is_no_way_back(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    old, new = await two_queens(hive, queen, queen, serving)
+    old, new = await two_queens(hive, queen, queen, serve_queens)
     assert block(old, "PRIVATE KEY") != block(new, "PRIVATE KEY")
 
     assert not hive.memberships.adopt()
@@ -167,8 +172,10 @@ async def test_to_a_credential_that_its_queen_has_replaced_there_is_no_way_back(
     assert hive.path.read_text() == new
 
 
-async def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, serving: Serving) -> None:
-    async with serving(queen) as (port,):
+async def test_what_cannot_be_read_is_not_taken_over(
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
+) -> None:
+    async with serve_queens(queen) as (port,):
         await hive.join(queen, port)
     before = hive.path.read_text()
     (hive.folder / "membership.new").write_text("# {}\n")
@@ -178,9 +185,9 @@ async def test_what_cannot_be_read_is_not_taken_over(queen: Queen, hive: Hive, s
 
 
 async def test_a_renewal_meanwhile_disturbs_neither(
-    queen: Queen, other: Queen, hive: Hive, serving: Serving
+    queen: Queen, other: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen, other) as (port, other_port):
+    async with serve_queens(queen, other) as (port, other_port):
         membership = await hive.join(queen, port)
         await hive.join(other, other_port)
         await hive.memberships.renew(membership)
@@ -195,9 +202,9 @@ async def test_a_renewal_meanwhile_disturbs_neither(
 
 
 async def test_a_renewal_keeps_the_key_and_goes_by_the_old_certificate(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
         before, renewed = before, await hive.memberships.renew(membership)
@@ -211,9 +218,9 @@ async def test_a_renewal_keeps_the_key_and_goes_by_the_old_certificate(
 
 
 async def test_connections_after_a_renewal_show_the_new_certificate(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         membership = await hive.join(queen, port)
         place = membership.queen()
         queen.credential = "d" * 32
@@ -229,9 +236,9 @@ async def test_connections_after_a_renewal_show_the_new_certificate(
 
 
 async def test_a_renewal_that_is_refused_leaves_the_membership_as_it_was(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         membership = await hive.join(queen, port)
         before = hive.path.read_text()
         queen.renew_refusal = UnknownHive("you were removed")
@@ -242,13 +249,18 @@ async def test_a_renewal_that_is_refused_leaves_the_membership_as_it_was(
 
 @pytest.mark.parametrize(("days", "is_time"), [(3.1, False), (2.9, True)])
 async def test_a_certificate_is_renewed_after_two_thirds_of_its_life(
-    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch, days: float, is_time: bool
+    queen: Queen,
+    hive: Hive,
+    serve_queens: ServeQueens,
+    monkeypatch: pytest.MonkeyPatch,
+    days: float,
+    is_time: bool,
 ) -> None:
     # One of nine days, so many of which are left.
     monkeypatch.setattr("rbee.queen.authority.CLOCKS", timedelta(days=9 - days))
     monkeypatch.setattr("rbee.queen.authority.HIVE_LIFE", timedelta(days=days))
 
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         joined = await hive.join(queen, port)
 
     assert joined.is_to_be_renewed() is is_time

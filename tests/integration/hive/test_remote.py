@@ -13,7 +13,7 @@ from rbee.hive.heartbeat import GOODBYE_TIMEOUT, Heart
 from rbee.hive.membership import Membership
 from rbee.hive.remote import RemoteQueen
 from rbee.scope import SYSTEM
-from tests.integration.hive.joining import Hive, Queen, Serving, block
+from tests.integration.hive.joining import Hive, Queen, ServeQueens, block
 from tests.unit.wait import until
 
 pytestmark = pytest.mark.deadline(10)
@@ -30,8 +30,10 @@ def renewals(queen: Queen) -> int:
     return queen.seen.count(("/v1/renew", "c" * 32)) - 1  # the first is the proof of having joined
 
 
-async def test_a_certificate_that_is_due_is_renewed(queen: Queen, hive: Hive, serving: Serving) -> None:
-    async with serving(queen) as (port,):
+async def test_a_certificate_that_is_due_is_renewed(
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
+) -> None:
+    async with serve_queens(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         before = hive.path.read_text()
         working = asyncio.ensure_future(remote._keep_certificate())
@@ -41,9 +43,9 @@ async def test_a_certificate_that_is_due_is_renewed(queen: Queen, hive: Hive, se
 
 
 async def test_a_renewal_that_fails_is_logged_and_retried(
-    queen: Queen, hive: Hive, serving: Serving, caplog: pytest.LogCaptureFixture
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         queen.renew_refusal = UnknownHive("you were removed")
         working = asyncio.ensure_future(remote._keep_certificate())
@@ -54,11 +56,11 @@ async def test_a_renewal_that_fails_is_logged_and_retried(
 
 
 async def test_a_hive_ends_where_a_membership_is_left_that_replaces_its_own(
-    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rbee.hive.remote.SUCCESSION_LOOK", 0.01)
     monkeypatch.setattr("rbee.hive.remote.SUCCESSION_WAIT", 0.01)
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         waiting = asyncio.ensure_future(remote._await_succession())
         done, _ = await asyncio.wait({waiting}, timeout=0.1)
@@ -77,10 +79,10 @@ class PlayedHeart:
 
 
 async def test_a_queen_elsewhere_hears_the_goodbye_of_a_machine_that_is_busy_going_down(
-    queen: Queen, hive: Hive, serving: Serving
+    queen: Queen, hive: Hive, serve_queens: ServeQueens
 ) -> None:
     heart = PlayedHeart()
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         async with remote.farewell(cast(Heart, heart), lambda: "shutting-down"):
             ((end, patience),) = heart.farewells
@@ -92,14 +94,14 @@ async def test_a_queen_elsewhere_hears_the_goodbye_of_a_machine_that_is_busy_goi
 
 
 async def test_a_farewell_that_takes_too_long_is_broken_off(
-    queen: Queen, hive: Hive, serving: Serving, monkeypatch: pytest.MonkeyPatch
+    queen: Queen, hive: Hive, serve_queens: ServeQueens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class SlowHeart:
         async def goodbye(self, _find_machine_end: Any, *, timeout: float) -> None:
             await asyncio.sleep(60 * timeout)
 
     monkeypatch.setattr("rbee.hive.remote.FAREWELL_TIMEOUT", 0.05)
-    async with serving(queen) as (port,):
+    async with serve_queens(queen) as (port,):
         remote = RemoteQueen(hive.memberships, await hive.join(queen, port), SYSTEM)
         async with remote.farewell(cast(Heart, SlowHeart()), lambda: None):
             pass

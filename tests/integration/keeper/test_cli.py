@@ -89,7 +89,7 @@ def test_changing_wakes_her_and_quietly_says_nothing(
     assert bus.asked == [("start", QUEEN_UNIT)]
 
 
-def test_what_there_is_none_of_is_said_to_people_alone(
+def test_an_empty_list_is_a_sentence_that_no_legend_omits(
     awake: PlayedBus, rbeectl: Rbeectl, with_queen: WithQueen
 ) -> None:
     handlers = {**answering(QueenRoutes.TOKENS, Tokens(())), **answering(QueenRoutes.AUDIT, Audit(()))}

@@ -118,7 +118,7 @@ def test_a_verb_that_ctrl_c_is_the_end_of_keeps_its_exit_code() -> None:
     assert run(ends, signal.SIGTERM) == (-signal.SIGTERM, "", "")
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_traceback() -> None:
+def test_an_internal_error_keeps_its_traceback() -> None:
     code, _, err = run("def main():\n    raise SystemError('oh')")
 
     assert code == 1

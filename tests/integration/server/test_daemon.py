@@ -48,7 +48,7 @@ def test_a_daemon_says_in_its_status_and_its_log_why_it_cannot_run(systemd_socke
     assert log in ("", "<3>queen-rbee cannot run: it is damaged; try: mv it\n")
 
 
-def test_an_error_that_nobody_foresaw_keeps_its_traceback(systemd_socket: socket.socket) -> None:
+def test_an_internal_error_keeps_its_traceback(systemd_socket: socket.socket) -> None:
     code, log, told = run_as_daemon(systemd_socket, "1 / 0")
 
     assert code == 1

@@ -87,7 +87,7 @@ async def test_the_hive_s_refusals_come_as_they_are(
     assert (told[0].message, told[0].hint) == ("its driver hangs", "modprobe nvidia")
 
 
-async def test_what_nobody_foresaw_is_answered_with_500_and_keeps_its_traceback(
+async def test_an_internal_error_is_answered_with_500_and_keeps_its_traceback(
     queen: Queen,
     silent_notifier: Notifier,
     monkeypatch: pytest.MonkeyPatch,

@@ -63,7 +63,7 @@ def connect(fleet: Fleet) -> socket.socket:
     return socket.create_connection((fleet.queen.address, PORT), 10)
 
 
-def test_a_storm_of_resets_ends_nothing(fleet: Fleet) -> None:
+def test_many_connection_resets_leave_the_queen_running(fleet: Fleet) -> None:
     """BlueChi's listener ends with one reset during accept, in 7 of 15 tries."""
     with counted(fleet.queen, PORT, "rst") as fault:
         for _ in range(2000):
@@ -256,7 +256,7 @@ def test_what_a_hive_claims_is_bounded(fleet: Fleet, lie: str, words: str) -> No
     fleet.await_state("gpu1", "online")
 
 
-def test_a_hive_of_another_queen_is_none_of_hers(fleet: Fleet, make_fleet: MakeFleet) -> None:
+def test_a_hive_of_another_queen_is_refused(fleet: Fleet, make_fleet: MakeFleet) -> None:
     other = make_fleet(queen=SUITES[0], hives=1)
     copied = other.hives["gpu1"].run("cat", MEMBERSHIP).stdout
     # It believes that its queen is here, and brings her certificate.

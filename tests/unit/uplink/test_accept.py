@@ -232,7 +232,7 @@ async def test_a_last_beat_is_taken_before_the_end_of_its_connection_is_told() -
     await until(lambda: told == ["stopping", "ended"])
 
 
-async def test_a_beat_that_fails_in_a_way_that_nobody_foresaw_is_logged_and_refused(
+async def test_a_beat_that_fails_by_an_internal_error_is_logged_and_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(beat: Heartbeat) -> HeartbeatAck:

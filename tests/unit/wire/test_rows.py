@@ -117,7 +117,7 @@ def test_a_bad_card_takes_its_machine_s_others_with_it_no_more() -> None:
     assert found.gpus[1] == good
 
 
-def test_what_a_part_without_a_word_of_its_own_has_wrong_the_row_around_it_says() -> None:
+def test_a_fault_in_a_part_without_a_problem_field_is_the_problem_of_its_row() -> None:
     told = encode(HIVE_VIEW)
     told["devices"]["cpu"] = {**told["devices"]["cpu"], "cores": "many"}
 

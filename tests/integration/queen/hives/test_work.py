@@ -90,7 +90,7 @@ async def test_an_unknown_host_is_refused_and_nothing_is_written(queen: MakeQuee
         assert q.tape.told == []
 
 
-async def test_an_error_that_nobody_foresaw_ends_the_story_and_is_logged(
+async def test_an_internal_error_ends_the_story_and_is_logged(
     queen: MakeQueen, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with queen() as q:

@@ -502,7 +502,7 @@ async def test_a_model_on_a_hive_that_was_removed_goes_and_its_file_stays(queen:
     assert queen.library.models.all() == []
 
 
-async def test_an_error_that_nobody_foresaw_ends_the_job(queen: Played) -> None:
+async def test_an_internal_error_ends_the_job(queen: Played) -> None:
     async def stop_workers(model: str, story: Narrator, why: RbeeError) -> None:
         raise ZeroDivisionError
 

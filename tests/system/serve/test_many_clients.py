@@ -11,7 +11,7 @@ from tests.system.serve.served import OPENAI, chat, question, serve_rude
 
 IDLE, STREAMS = 1000, 300
 
-CROWD = f"""
+CLIENTS = f"""
 import asyncio, json, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 BODY = {question("rude", stream=True)!r}.encode()
@@ -44,7 +44,7 @@ def test_a_thousand_idle_clients_keep_nobody_out_and_300_streams_are_whole(
     serve_rude(serving, "rude", {"deltas": 3, "pause_s": 1})
     assert chat(serving, "rude").status == 200
 
-    done = serving.run("python3", "-c", CROWD, user="ada", timeout=120)
+    done = serving.run("python3", "-c", CLIENTS, user="ada", timeout=120)
 
     assert json.loads(done.stdout) == [0, 0, []]
     gateway = unit(serving, "rbee-gateway.service", "NRestarts")
