@@ -73,15 +73,14 @@ async def played(path: Path, play: Play) -> AsyncIterator[Path]:
             await asyncio.gather(server_task, return_exceptions=True)
 
 
-def run(tmp_path: Path, play: Play, use: Callable[[Handover], Awaitable[None]], timeout: float = 5.0) -> None:
-    async def both() -> None:
-        async with (
-            played(tmp_path / "s", play) as path,
-            handover(path, "/v1/lease", LEASE_PROTOCOL, timeout=timeout) as connection,
-        ):
-            await use(connection)
-
-    asyncio.run(both())
+@asynccontextmanager
+async def connected(folder: Path, play: Play, timeout: float = 5.0) -> AsyncIterator[Handover]:
+    """A connection to the played other side."""
+    async with (
+        played(folder / "s", play) as path,
+        handover(path, "/v1/lease", LEASE_PROTOCOL, timeout=timeout) as connection,
+    ):
+        yield connection
 
 
 async def nothing(_: object) -> None:
@@ -101,7 +100,7 @@ def with_descriptors(channel: socket.socket, line: bytes, *descriptors: int) -> 
     channel.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
 
-def test_frames_go_both_ways_and_a_descriptor_comes(tmp_path: Path) -> None:
+async def test_frames_go_both_ways_and_a_descriptor_comes(tmp_path: Path) -> None:
     asked: list[object] = []
 
     async def play(channel: socket.socket) -> None:
@@ -114,85 +113,73 @@ def test_frames_go_both_ways_and_a_descriptor_comes(tmp_path: Path) -> None:
             with_descriptors(channel, encode_frame(GRANTED), theirs.fileno())
             ours.sendall(b"the engine")
 
-    async def use(connection: Handover) -> None:
+    async with connected(tmp_path, play) as connection:
         await connection.send(ASK)
         assert await connection.receive() == Wait("loading bee", 40.0)
         assert await connection.receive() == GRANTED
         with connection.take() as engine:
             assert await asyncio.get_running_loop().sock_recv(engine, 100) == b"the engine"
             assert not os.get_inheritable(engine.fileno())
-
-    run(tmp_path, play, use)
     assert asked == [ASK]
 
 
-def test_a_descriptor_that_nobody_takes_is_closed(tmp_path: Path) -> None:
+async def test_a_descriptor_that_nobody_takes_is_closed(tmp_path: Path) -> None:
     async def play(channel: socket.socket) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             with_descriptors(channel, SWITCHED + encode_frame(GRANTED), theirs.fileno())
 
-    async def use(connection: Handover) -> None:
+    async with connected(tmp_path, play) as connection:
         assert await connection.receive() == GRANTED
-
-    run(tmp_path, play, use)
 
 
 @pytest.mark.parametrize("count", [2, 20])
-def test_more_than_one_descriptor_is_refused_and_all_are_closed(tmp_path: Path, count: int) -> None:
+async def test_more_than_one_descriptor_is_refused_and_all_are_closed(tmp_path: Path, count: int) -> None:
     async def play(channel: socket.socket) -> None:
         with socket.socket(socket.AF_UNIX) as any_socket:
             await asyncio.get_running_loop().sock_sendall(channel, SWITCHED)
             with_descriptors(channel, encode_frame(GRANTED), *[any_socket.fileno()] * count)
 
-    async def use(connection: Handover) -> None:
-        await connection.receive()
-
     with pytest.raises(Unreachable, match="more than one descriptor"):
-        run(tmp_path, play, use)
+        async with connected(tmp_path, play) as connection:
+            await connection.receive()
 
 
-def test_a_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
+async def test_a_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
     async def play(channel: socket.socket) -> None:
         null = os.open("/dev/null", os.O_RDONLY)
         with_descriptors(channel, SWITCHED + encode_frame(GRANTED), null)
         os.close(null)
 
-    async def use(connection: Handover) -> None:
+    async with connected(tmp_path, play) as connection:
         await connection.receive()
         with pytest.raises(Unreachable, match="not a socket"):
             connection.take()
         with pytest.raises(Unreachable, match="sent none"):
             connection.take()
 
-    run(tmp_path, play, use)
 
-
-def test_the_end_is_a_broken_connection(tmp_path: Path) -> None:
+async def test_the_end_is_a_broken_connection(tmp_path: Path) -> None:
     async def play(channel: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(channel, SWITCHED + encode_frame(Refused({})))
         channel.shutdown(socket.SHUT_WR)
 
-    async def use(connection: Handover) -> None:
+    async with connected(tmp_path, play) as connection:
         assert await connection.receive() == Refused({})
         with pytest.raises(Disconnected):
             await connection.receive()
-
-    run(tmp_path, play, use)
 
 
 @pytest.mark.parametrize(
     ("line", "complaint"), [(b"{}\n", "not valid"), (b"x" * 2 * LINE_MAX, "without the end of a line")]
 )
-def test_what_is_no_frame_is_refused(tmp_path: Path, line: bytes, complaint: str) -> None:
-    async def use(connection: Handover) -> None:
+async def test_what_is_no_frame_is_refused(tmp_path: Path, line: bytes, complaint: str) -> None:
+    async with connected(tmp_path, sends(SWITCHED + line)) as connection:
         with pytest.raises(Unreachable, match=complaint):
             await connection.receive()
 
-    run(tmp_path, sends(SWITCHED + line), use)
 
-
-def test_a_receive_that_is_cancelled_loses_nothing(tmp_path: Path) -> None:
+async def test_a_receive_that_is_cancelled_loses_nothing(tmp_path: Path) -> None:
     line = encode_frame(Wait("loading bee"))
     may_go_on = asyncio.Event()
 
@@ -201,14 +188,12 @@ def test_a_receive_that_is_cancelled_loses_nothing(tmp_path: Path) -> None:
         await may_go_on.wait()
         await asyncio.get_running_loop().sock_sendall(channel, line[5:])
 
-    async def use(connection: Handover) -> None:
+    async with connected(tmp_path, play) as connection:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await connection.receive()
         may_go_on.set()
         assert await connection.receive() == Wait("loading bee")
-
-    run(tmp_path, play, use)
 
 
 def problem(error: RbeeError) -> bytes:
@@ -229,19 +214,21 @@ def problem(error: RbeeError) -> bytes:
     ],
     ids=["problem", "no upgrade", "no HTTP", "another protocol", "too large"],
 )
-def test_another_answer_than_the_upgrade_is_raised(
+async def test_another_answer_than_the_upgrade_is_raised(
     tmp_path: Path, answer: bytes, kind: type[RbeeError]
 ) -> None:
     with pytest.raises(kind):
-        run(tmp_path, sends(answer), nothing)
+        async with connected(tmp_path, sends(answer)):
+            pass
 
 
-def test_an_answer_that_does_not_come_is_late(tmp_path: Path) -> None:
+async def test_an_answer_that_does_not_come_is_late(tmp_path: Path) -> None:
     with pytest.raises(TimedOut):
-        run(tmp_path, nothing, nothing, timeout=0.1)
+        async with connected(tmp_path, nothing, timeout=0.1):
+            pass
 
 
-def test_a_connection_that_is_reset_is_broken(tmp_path: Path) -> None:
+async def test_a_connection_that_is_reset_is_broken(tmp_path: Path) -> None:
     async def play(channel: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(channel, SWITCHED)
         has_come = asyncio.Event()
@@ -250,21 +237,16 @@ def test_a_connection_that_is_reset_is_broken(tmp_path: Path) -> None:
         asyncio.get_running_loop().remove_reader(channel)
         channel.close()  # with data that nobody has read
 
-    async def use(connection: Handover) -> None:
+    async with connected(tmp_path, play) as connection:
         await connection.send(ASK)
         with pytest.raises(Disconnected):
             await connection.receive()
 
-    run(tmp_path, play, use)
 
-
-def test_nobody_listens(tmp_path: Path) -> None:
-    async def connect() -> None:
+async def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(NotRunning):
         async with handover(tmp_path / "none", "/v1/lease", LEASE_PROTOCOL):
             pass
-
-    with pytest.raises(NotRunning):
-        asyncio.run(connect())
 
 
 async def test_the_next_connection_with_the_same_number_gets_its_own_wake_ups(tmp_path: Path) -> None:

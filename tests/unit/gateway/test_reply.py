@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -29,10 +28,10 @@ class Played:
         return b"".join(message.get("body", b"") for message in self.sent)
 
 
-def test_an_error_before_the_head_is_an_answer() -> None:
+async def test_an_error_before_the_head_is_an_answer() -> None:
     played = Played()
 
-    asyncio.run(played.reply.fail(TooMany("it is full")))
+    await played.reply.fail(TooMany("it is full"))
 
     assert played.sent[0]["status"] == 503
     assert (b"retry-after", b"5") in played.sent[0]["headers"]
@@ -41,16 +40,13 @@ def test_an_error_before_the_head_is_an_answer() -> None:
     assert not played.is_closed
 
 
-def test_an_error_in_a_stream_is_its_last_event_and_cuts_it() -> None:
+async def test_an_error_in_a_stream_is_its_last_event_and_cuts_it() -> None:
     played = Played()
 
-    async def act() -> None:
-        await played.reply.begin_events()
-        await played.reply.comment("a\nb")
-        await played.reply.fail(HiveFailed("it broke"))
-        await played.reply.fail(HiveFailed("again"))
-
-    asyncio.run(act())
+    await played.reply.begin_events()
+    await played.reply.comment("a\nb")
+    await played.reply.fail(HiveFailed("it broke"))
+    await played.reply.fail(HiveFailed("again"))
 
     comment, event = played.content.split(b"\n\n")[:2]
     assert comment == b": a b"
@@ -60,28 +56,22 @@ def test_an_error_in_a_stream_is_its_last_event_and_cuts_it() -> None:
     assert all(message.get("more_body", True) for message in played.sent)  # without the proper end
 
 
-def test_an_error_in_any_other_answer_cuts_it_without_a_word() -> None:
+async def test_an_error_in_any_other_answer_cuts_it_without_a_word() -> None:
     played = Played()
 
-    async def act() -> None:
-        await played.reply.head(200, [])
-        await played.reply.part(b'{"half":')
-        await played.reply.fail(HiveFailed("it broke"))
-
-    asyncio.run(act())
+    await played.reply.head(200, [])
+    await played.reply.part(b'{"half":')
+    await played.reply.fail(HiveFailed("it broke"))
 
     assert played.content == b'{"half":'
     assert played.is_closed
 
 
-def test_nothing_follows_an_answer_that_is_complete() -> None:
+async def test_nothing_follows_an_answer_that_is_complete() -> None:
     played = Played()
 
-    async def act() -> None:
-        await played.reply.whole(200, b"{}", "application/json")
-        await played.reply.fail(HiveFailed("too late"))
-
-    asyncio.run(act())
+    await played.reply.whole(200, b"{}", "application/json")
+    await played.reply.fail(HiveFailed("too late"))
 
     assert played.content == b"{}"
     assert not played.is_closed
