@@ -12,11 +12,17 @@ from typing import Any, NamedTuple
 from rbee.errors import BadInput
 
 TOKENS_MAX = 250_000
-"""Strings and brackets of a body, which is read without a pause, in at most about 0.1 s."""
+"""Strings and brackets of a body. With MEMBERS_MAX and 32 MiB it bounds the time in which the event loop
+reads one, without a pause: at most about 0.3 s."""
+
+MEMBERS_MAX = 10_000
+"""Members of the body's object; the names of those within its values are not read."""
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _BARE = re.compile(rb"[^ \t\r\n,\]}\"{\[:]+")
 _STRUCTURE = re.compile(rb'["{}\[\]]')
+_REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+"""Possessive, so that nothing is kept for each escape: otherwise 32 MiB of them take 2 s and 2 GiB."""
 
 
 class Peeked(NamedTuple):
@@ -52,7 +58,7 @@ class _Reader:
         self._at += 1
         if self._next() == b"}":
             return found
-        while True:
+        for _ in range(MEMBERS_MAX):
             name = self._string()
             if self._next() != b":":
                 raise _not_json(f"a ':' is missing at byte {self._at}")
@@ -68,6 +74,7 @@ class _Reader:
                 return found
             if after != b",":
                 raise _not_json(f"a ',' is missing at byte {self._at - 1}")
+        raise BadInput(f"the body has more than {MEMBERS_MAX} members", hint="Send fewer.")
 
     def _next(self) -> bytes:
         """Skip white space, and return the character there; b"" at the end."""
@@ -115,18 +122,14 @@ class _Reader:
 
     def _skip_string(self) -> None:
         self._count()
-        at = self._at + 1
-        while True:
-            end = self._body.find(b'"', at)
-            if end < 0:
-                raise _not_json("it ends in the middle of a string")
-            escapes = end
-            while self._body[escapes - 1] == 0x5C:  # an odd number of backslashes escapes the quote
-                escapes -= 1
-            at = end + 1
-            if (end - escapes) % 2 == 0:
-                self._at = at
-                return
+        began = self._at + 1
+        end = self._body.find(b'"', began)  # 50 times as fast as the expression, for images
+        if end > began and self._body[end - 1] == 0x5C:  # a backslash may escape the quote
+            match = _REST_OF_STRING.match(self._body, began)
+            end = -1 if match is None else match.end() - 1
+        if end < 0:
+            raise _not_json("it ends in the middle of a string")
+        self._at = end + 1
 
     def _count(self) -> None:
         self._tokens += 1

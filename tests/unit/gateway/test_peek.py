@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.errors import BadInput
-from rbee.gateway.peek import TOKENS_MAX, Peeked, peek
+from rbee.gateway.peek import MEMBERS_MAX, TOKENS_MAX, Peeked, peek
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -34,6 +37,45 @@ def test_it_is_what_json_says(
     content = json.dumps(body, ensure_ascii=escaped, indent=indent).encode("utf-8", "surrogatepass")
 
     assert peek(content) == Peeked(model, stream is True)
+
+
+@given(st.text('\\\\"{}[],: a'), st.integers(1, 3))
+def test_json_in_strings_in_strings_is_skipped(text: str, depth: int) -> None:
+    for _ in range(depth):
+        text = json.dumps(text)
+    body = {"a": text, "b": [{"c": text}, text], text: 1, "model": "bee", "stream": True}
+
+    assert peek(json.dumps(body).encode()) == Peeked("bee", True)
+
+
+@contextmanager
+def calls_counted() -> Iterator[list[int]]:
+    """The number of calls within the context, of functions in Python and in C."""
+    calls = [0]
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        calls[0] += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
+
+
+@pytest.mark.parametrize("escape", ['\\"', "\\\\", "\\n"])
+@pytest.mark.parametrize("end", ['"', ""])
+def test_a_string_is_skipped_at_once_however_many_escapes_it_has(escape: str, end: str) -> None:
+    body = f'{{"model": "bee", "result": ["{escape * 100_000}{end}]}}'.encode()
+
+    with calls_counted() as calls:
+        try:
+            peek(body)
+        except BadInput:
+            assert not end
+
+    assert calls[0] < 200
 
 
 @given(st.binary(max_size=60) | st.text('{}[]":,\\ am1', max_size=60).map(str.encode))
@@ -71,6 +113,7 @@ def test_the_last_of_two_counts_and_escapes_are_read() -> None:
         (b'{"model":"\xff"}', "not valid JSON"),
         (b"[" * 1_000_000, "not an object"),
         (b'{"a":' + b"[" * (TOKENS_MAX + 1), "strings and brackets"),
+        (b'{"model":"bee"%b}' % (b',"a":1' * MEMBERS_MAX), "more than 10000 members"),
     ],
 )
 def test_the_refusal_says_why(body: bytes, complaint: str) -> None:
