@@ -59,7 +59,7 @@ class _Reader:
         if self._next() == b"}":
             return found
         for _ in range(MEMBERS_MAX):
-            name = self._string()
+            name = self._name()
             if self._next() != b":":
                 raise _not_json(f"a ':' is missing at byte {self._at}")
             self._at += 1
@@ -83,13 +83,13 @@ class _Reader:
         self._at = match.end()
         return self._body[self._at : self._at + 1]
 
-    def _string(self) -> str:
+    def _name(self) -> str | None:
+        """Return a member's name, None for one that is too long to be wanted."""
         if self._next() != b'"':
             raise _not_json(f"a name is missing at byte {self._at}")
         began = self._at
         self._skip_string()
-        name = _decoded(self._body[began : self._at])
-        assert isinstance(name, str)
+        name: str | None = _decoded(self._body[began : self._at])
         return name
 
     def _skip(self) -> None:
@@ -139,7 +139,7 @@ class _Reader:
 
 def _decoded(value: bytes) -> Any:
     if len(value) > 4096:
-        return None  # no model's name
+        return None  # neither a model's name nor that of a member that is wanted
     try:
         return json.loads(value.decode())
     except (ValueError, RecursionError) as error:

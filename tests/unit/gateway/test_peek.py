@@ -98,6 +98,13 @@ def test_the_last_of_two_counts_and_escapes_are_read() -> None:
     assert peek(b'{"model":"a","mod\\u0065l":"b\\u0065e"}') == Peeked("bee", False)
 
 
+@pytest.mark.parametrize("size", [4094, 4095, 5000, 1_000_000])
+def test_a_member_with_a_long_name_is_skipped(size: int) -> None:
+    body = json.dumps({"a" * size: {"model": "wasp"}, "model": "bee", "stream": True}).encode()
+
+    assert peek(body) == Peeked("bee", True)
+
+
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
