@@ -289,6 +289,7 @@ class Connection(HttpToolsProtocol):
             # To the handler of the request, the client has disconnected.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+            self.cycle.waiting_for_100_continue = False  # or uvicorn sends it after the end
         _cancel(self._patience)
         self._patience = self.loop.call_later(LINGER, self.transport.abort)
 

@@ -415,11 +415,12 @@ async def test_a_few_requests_that_are_not_waited_for_are_answered_in_order(
         b"CONNECT example.org:80 HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /add-hive HTTP/1.1\r\nContent-Length: 1x\r\n\r\n",
         b"POST /add-hive HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n",
+        b"POST /add-hive HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n",
         request("GET", "/health", Upgrade="websocket", Connection="Upgrade"),
         request("GET", "/health", Upgrade="h2c", Connection="Upgrade, HTTP2-Settings"),
         request("GET", "/health") + b"\x00garbage\r\n\r\n",
     ],
-    ids=lambda asked: repr(asked[:30]),
+    ids=lambda asked: repr(asked[:40]),
 )
 async def test_what_is_not_http_is_answered_with_a_problem_document_and_no_line_in_the_journal(
     talk: Callable[[Talk], Awaitable[Any]], caplog: pytest.LogCaptureFixture, asked: bytes
