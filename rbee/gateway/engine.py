@@ -195,7 +195,9 @@ class Engine(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200:
+        if status > 599:  # uvicorn has no line for it
+            self.end(Unreachable(f"the engine does not speak HTTP/1.1: {status} is not a status"))
+        elif status >= 200:
             self._head = EngineHead(status, self._headers)
 
     def on_body(self, part: bytes) -> None:

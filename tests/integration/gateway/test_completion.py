@@ -140,7 +140,15 @@ def test_an_engine_that_dies_before_it_answers_is_an_error(tmp_path: Path) -> No
     run(tmp_path, act)
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
+        b"HTTP/1.1 999 Oh\r\nContent-Length: 2\r\n\r\noh",
+    ],
+    ids=lambda answer: repr(answer[:15]),
+)
 def test_an_engine_that_does_not_speak_http_is_an_error(tmp_path: Path, answer: bytes) -> None:
     async def act(stage: Stage) -> None:
         async def play(_request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
