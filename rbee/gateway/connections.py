@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
+
+import httptools
 
 from rbee.errors import RbeeError
 from rbee.gateway.openai import error_content
@@ -23,11 +26,54 @@ def _answer_to(error: RbeeError) -> bytes:
     return whole_answer(error.status, error_content(error), "application/json")
 
 
-class ClientConnection(Connection):
-    """A connection over the Unix socket, from a process, or over plain TCP, from an address."""
+class _GatewayConnection(Connection):
+    """A connection of a client, which may offer another protocol: with h2c many do, as curl and Java do.
+
+    An Upgrade is ignored (RFC 9110, 7.8). The parser takes what follows such a head for the other protocol,
+    the request's body too: another parser gets the request once more without the header.
+    """
 
     BODY_SECONDS = BODY_TIMEOUT
     answer_to = staticmethod(_answer_to)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._offers_upgrade = False
+        """Has a head with Upgrade come, which is to be repeated without it?"""
+        self._is_repeating = False
+
+    def on_headers_complete(self) -> None:
+        # What a CONNECT has instead of a body cannot be told from a request. A parser may find an Upgrade
+        # even in the repeated head, by its own reading of the names: that one is refused.
+        may_ignore = self.parser.get_method() != b"CONNECT" and not self._is_repeating
+        self._offers_upgrade = may_ignore and self.parser.should_upgrade()
+        if not self._offers_upgrade:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._offers_upgrade:
+            super().on_message_complete()
+
+    def _took_upgrade(self, error: Exception, data: bytes) -> bool:
+        if not self._offers_upgrade or not isinstance(error, httptools.HttpParserUpgrade):
+            return super()._took_upgrade(error, data)
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version.encode())]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name.strip() != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(AttributeError):  # httptools before 0.6.3
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+        self._is_repeating = True
+        self.data_received(b"\r\n".join([*lines, b"", b""]))
+        self._is_repeating = False
+        rest = data[error.args[0] :]
+        if rest:
+            self.data_received(rest)
+        return True
+
+
+class ClientConnection(_GatewayConnection):
+    """A connection over the Unix socket, from a process, or over plain TCP, from an address."""
 
     def _find_peer(self) -> AnyPeer:
         channel = self.transport.get_extra_info("socket")
@@ -36,11 +82,8 @@ class ClientConnection(Connection):
         return RemotePeer(address_of(channel.getpeername()), None)
 
 
-class TlsClientConnection(RemoteConnection):
+class TlsClientConnection(_GatewayConnection, RemoteConnection):
     """A connection over TLS. It has a place in CLIENTS once its client has shown a valid key."""
-
-    BODY_SECONDS = BODY_TIMEOUT
-    answer_to = staticmethod(_answer_to)
 
     def _take_place(self, peer: AnyPeer) -> bool:
         self._idle_timeout = IDLE_TIMEOUT

@@ -169,6 +169,13 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._is_refused:
             return
+        error = self._feed(data)
+        # Not within an `except`: Python would put its error in place of the one of a callback.
+        if error is not None and not self._took_upgrade(error, data):
+            self._refuse(error if isinstance(error, RbeeError) else BadInput("the request is not HTTP/1.1"))
+
+    def _feed(self, data: bytes) -> Exception | None:
+        """Have the parser take the data; return its error, or that of its callbacks."""
         before = self._number, self._awaited
         try:
             self.parser.feed_data(data)
@@ -178,16 +185,14 @@ class Connection(HttpToolsProtocol):
                 self._size = 0
                 self._be_patient()
         except RbeeError as error:
-            self._refuse(error)
+            return error
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            ours = error.__context__  # raised in a callback of the parser
-            if self._is_upgrading(error, data):
-                self._be_patient()
-            else:
-                self._refuse(ours if isinstance(ours, RbeeError) else BadInput("the request is not HTTP/1.1"))
+            ours = error.__context__
+            return ours if isinstance(ours, RbeeError) else error
+        return None
 
-    def _is_upgrading(self, _error: Exception, _data: bytes) -> bool:
-        """Does this parser error mean that another protocol may follow the request?"""
+    def _took_upgrade(self, _error: Exception, _data: bytes) -> bool:
+        """Take the data if this parser error means that a request in it asks to upgrade; return whether."""
         return False
 
     def _check_upgrade(self) -> None:

@@ -31,7 +31,7 @@ class UpgradingConnection(Connection):
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # an extension of ours
         scope["rbee.upgrade"] = self._upgrade
 
-    def _is_upgrading(self, error: Exception, data: bytes) -> bool:
+    def _took_upgrade(self, error: Exception, data: bytes) -> bool:
         # No data may follow before the answer: it could belong to either protocol.
         if not isinstance(error, httptools.HttpParserUpgrade) or error.args[0] != len(data):
             return False
@@ -39,6 +39,7 @@ class UpgradingConnection(Connection):
         self.cycle.keep_alive = False  # if it is refused
         self.cycle.more_body = False
         self.cycle.message_event.set()
+        self._be_patient()
         return True
 
     def _upgrade(self, protocol: Upgraded) -> None:

@@ -38,8 +38,8 @@ def test_over_tls_a_key_gets_an_answer_and_no_key_does_not(tmp_path: Path, crede
                 await client.send("POST", CHAT, ASKED)
                 status, _, content = await client.answer()
                 assert (status, error_in(content)["code"]) == (401, "invalid_api_key")
-                for _ in range(2):
-                    await client.send("POST", CHAT, ASKED, **BEARER)
+                for offered in ({}, {"Connection": "Upgrade", "Upgrade": "h2c"}):
+                    await client.send("POST", CHAT, ASKED, **BEARER, **offered)
                     assert (await client.answer())[0] == 200
             assert [asked.address for asked in stage.queen.asks] == ["127.0.0.1"] * 2
             async with client_of(listener.getsockname()) as client:  # plain HTTP
