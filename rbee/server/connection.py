@@ -21,6 +21,7 @@ from rbee.errors import BadInput, HeadTooLarge, RbeeError, TooLarge, TooMany, To
 from rbee.server.limits import Bound, Limits
 from rbee.server.peer import AnyPeer, peer_at
 from rbee.server.responses import date_headers, push
+from rbee.server.unchunked import UnchunkedSend
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a request's head (request line and headers); more is refused with 431."""
@@ -229,6 +230,8 @@ class Connection(HttpToolsProtocol):
             self.parser = _NoUpgrade(parser)  # type: ignore[assignment]  # has all that uvicorn uses
         super().on_headers_complete()
         self.parser = parser
+        if self.scope["http_version"] < "1.1":
+            self.cycle.send = UnchunkedSend(self.cycle)  # type: ignore[method-assign,assignment]
         if not self.pipeline:
             self._answered = self.cycle
 

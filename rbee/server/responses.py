@@ -91,7 +91,7 @@ class _EventStream(Response):
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if isinstance(self._chunks, Pushing):
+        if isinstance(self._chunks, Pushing) and scope["http_version"] >= "1.1":  # it has chunks
             self._chunks.push = scope["rbee.push"]
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_disconnected(receive))

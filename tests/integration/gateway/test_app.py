@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,8 +10,18 @@ import pytest
 
 from rbee import __version__
 from rbee.gateway import app as module
-from tests.integration.gateway.stage import CHAT, Stage, ask, client_of, error_in, run
-from tests.integration.unix_http import raw
+from tests.integration.gateway.stage import (
+    ASKED,
+    CHAT,
+    STREAMED,
+    Stage,
+    ask,
+    client_of,
+    error_in,
+    event,
+    run,
+)
+from tests.integration.unix_http import post, raw, request
 
 
 @pytest.mark.parametrize("path", sorted(module.PASSED))
@@ -121,3 +132,54 @@ def test_an_internal_error_is_an_answer_and_the_journal_has_it(
 
     run(tmp_path, act)
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "begin"),
+    [
+        (post(CHAT, ASKED), b'{"choices": '),
+        (request("GET", "/v1/models"), b'{"object": "list"'),
+        (request("HEAD", "/v1/models"), b""),
+        (post(CHAT, {}), b'{"error": '),
+    ],
+    ids=["answer", "models", "head", "error"],
+)
+def test_http_1_0_gets_an_answer_of_known_length(tmp_path: Path, asked: bytes, begin: bytes) -> None:
+    async def act(stage: Stage) -> None:
+        async with client_of(stage) as client:
+            client.writer.write(asked.replace(b"HTTP/1.1", b"HTTP/1.0"))
+            _, headers = await client.head()
+            got = await client.reader.read()
+            assert got.startswith(begin)
+            assert len(got) == (int(headers["content-length"]) if begin else 0)
+            assert "transfer-encoding" not in headers
+
+    run(tmp_path, act)
+
+
+def test_http_1_0_gets_a_stream_without_chunks_that_ends_with_the_connection(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async with client_of(stage) as client:
+            client.writer.write(post(CHAT, STREAMED).replace(b"HTTP/1.1", b"HTTP/1.0"))
+            _, headers = await client.head()
+            assert headers["connection"] == "close"
+            assert not {"transfer-encoding", "content-length"} & set(headers)
+            got = await client.reader.read()
+            assert got.startswith(event("I") + event(" am") + event(" bee."))
+            assert got.endswith(b"\n\ndata: [DONE]\n\n")
+
+    run(tmp_path, act)
+
+
+def test_http_1_0_gets_an_engine_s_answer_of_unknown_length(tmp_path: Path) -> None:
+    async def act(stage: Stage) -> None:
+        async def play(_request: object, _reader: object, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + b"x" * 300_000)
+
+        stage.engine.play = play
+        async with client_of(stage) as client:
+            client.writer.write(post(CHAT, ASKED).replace(b"HTTP/1.1", b"HTTP/1.0"))
+            assert (await client.head())[0] == 200
+            assert await client.reader.read() == b"x" * 300_000
+
+    run(tmp_path, act)
