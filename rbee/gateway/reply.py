@@ -15,6 +15,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 EVENT_HEADERS = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"))
 
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
 
 class Reply:
     """What is sent to a client. A failure is an answer, an event, or a connection that is cut."""
@@ -32,6 +34,8 @@ class Reply:
         self._send = send
         self._request_id = request_id.encode()
         self._is_finished = False
+        self._last = b""
+        """The last bytes of the content that were sent, as many as end an event."""
 
     async def head(self, status: int, headers: Headers, *, is_events: bool = False) -> None:
         """Send the head."""
@@ -50,6 +54,7 @@ class Reply:
     async def part(self, content: bytes) -> None:
         """Send a part of the content, once the client has taken what was sent before."""
         await self._send({"type": "http.response.body", "body": content, "more_body": True})
+        self._last = (self._last + content[-4:])[-4:]  # not before: a client may not take it
 
     async def finish(self, content: bytes = b"") -> None:
         """Send the end."""
@@ -81,6 +86,8 @@ class Reply:
         """End a stream with an error as its last event, and close the connection without the proper end."""
         self.has_failed = True
         if self.is_events:
-            await self.part(event_of(content, self._path))
+            is_within_event = self._last and not self._last.endswith(_EVENT_ENDS)
+            end = b"\n\n" if is_within_event else b""
+            await self.part(end + event_of(content, self._path))
         self.is_cut = True
         self._close()
