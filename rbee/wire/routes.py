@@ -344,8 +344,8 @@ class HiveRoutes(RouteTable):
     WORKERS: Route[HiveWorkers] = Route("GET", "/v1/workers", "The workers", "workers.HiveWorkers")
     START_WORKER: Route[HiveWorker] = Route(
         "POST", "/v1/workers", "Start a worker, for the job that the header names",
-        "workers.HiveWorker", takes="workers.StartWorker", success=202, problems=(400, 404, 409, 413, 503),
-        headers=((JOB_HEADER, JobId),),
+        "workers.HiveWorker", takes="workers.StartWorker", success=202,
+        problems=(400, 404, 409, 413, 502, 503), headers=((JOB_HEADER, JobId),),
     )  # fmt: skip
     WORKER: Route[HiveWorker] = Route(
         "GET", "/v1/workers/{worker_id}",

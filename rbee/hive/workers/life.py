@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from rbee.errors import RbeeError
+from rbee.errors import RbeeError, Stopping, WorkerFailed
 from rbee.hive.memory.book import Book
 from rbee.hive.memory.ledger import RAM
 from rbee.hive.units import Units
@@ -21,6 +21,7 @@ from rbee.hive.workers.worker import Worker
 from rbee.narration import (
     MEMORY_HELD,
     WORKER_FAILED,
+    WORKER_LOADING,
     WORKER_READY,
     WORKER_RESTARTED,
     WORKER_STOPPED,
@@ -64,6 +65,9 @@ class Life:
         self.unit = worker_unit(worker.id)
         self._parts = parts
         self._gone = gone
+        self._preparing: asyncio.Task[None] | None = None
+        self._cut: RbeeError | None = None
+        """Why its start is not continued."""
         self._running: asyncio.Task[None] | None = None
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -75,6 +79,34 @@ class Life:
         """The invocation of the start whose lines were last repeated."""
         self._repeated_until = 0.0
         """When the last line of that start can have come, in seconds since 1970."""
+
+    # Start
+
+    async def start(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Have the start prepared, and then begin. Raises what `prepare` raises: then nothing is left of it.
+
+        Raises WorkerFailed if the worker is stopped meanwhile, and Stopping if its hive is.
+        """
+        # A task of its own, which stop() ends: otherwise a start would go on after its worker has stopped.
+        self._preparing = asyncio.ensure_future(self._prepared(prepare))
+        try:
+            await self._preparing
+        except BaseException as error:
+            # Once it has begun, a cancelled request leaves it running; a stop removes what is left itself.
+            if self._running is None and self._stopping is None:
+                self._parts.book.release(self.worker.id)
+                self._parts.specifications.remove(self.worker.id)
+                self._gone(self.worker)
+            if isinstance(error, asyncio.CancelledError) and self._cut is not None:
+                raise self._cut from None
+            raise
+
+    async def _prepared(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        await prepare()
+        start = self.worker.start
+        self._narrate(WORKER_LOADING, f"loading {start.model} on {start.pool} with {start.engine}")
+        self.begin(is_new=True)
+        self._parts.work.changed()
 
     # Follow
 
@@ -88,10 +120,10 @@ class Life:
 
     async def end(self) -> None:
         """Stop following; the worker continues without its hive."""
+        self._cut = Stopping(f"the hive is being stopped, and does not start the worker {self.worker.id}")
+        await _cancel(self._preparing)
         for task in (self._running, self._starting, self._stopping):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            await _cancel(task)
 
     async def _follow(self, changed: asyncio.Event) -> None:
         while not self.worker.is_over:
@@ -189,11 +221,14 @@ class Life:
 
     async def _stop(self) -> None:
         worker, parts = self.worker, self._parts
+        self._cut = WorkerFailed(f"the worker {worker.id} was stopped before its engine was started")
+        await _cancel(self._preparing)
         for task in (self._running, self._starting):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            await _cancel(task)
         if worker.state == "stopped":
+            return
+        if self._running is None:
+            await self._clean("it was stopped before its engine was started")
             return
         was_failed = worker.state == "failed"
         worker.change("stopping", "a stop was requested", pid=worker.pid)
@@ -266,6 +301,12 @@ class Life:
         if invocation := invocation_of(self.unit, scope=self._parts.scope):
             fields["invocation"] = invocation
         return fields
+
+
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _note_end(changed: asyncio.Event, starting: asyncio.Task[None]) -> None:

@@ -32,7 +32,7 @@ from rbee.hive.workers.life import Life, Parts
 from rbee.hive.workers.place import Detector, place_of
 from rbee.hive.workers.specification import MODEL, Specifications
 from rbee.hive.workers.worker import Worker
-from rbee.narration import WORKER_ADOPTED, WORKER_LOADING, Narrator
+from rbee.narration import WORKER_ADOPTED, Narrator
 from rbee.scope import Scope, worker_unit
 from rbee.wire.workers import WORKERS_MAX, HiveWorker, HiveWorkers, StartWorker
 
@@ -71,7 +71,11 @@ class Workers:
         engine_log = EngineLog(units, engine_journal)
         parts = Parts(scope, Specifications(folder), book, units, narrator, work, engine_log)
         workers = cls(parts, detector)
-        await workers.adopt()
+        try:
+            await workers.adopt()
+        except BaseException:
+            await workers.close()  # some may be followed already
+            raise
         return workers
 
     # What there is
@@ -96,7 +100,7 @@ class Workers:
         """Start a worker, and return it while it loads.
 
         Raises WorkerExists, TooMany, UnknownEngine, EngineUnusable, BadInput, NoMemory, CardLoads or
-        NotPermitted, and RbeeError if the specification cannot be written.
+        NotPermitted, RbeeError if the specification cannot be written, and as Life.start().
         """
         self._check_scope()
         if start.id in self._lives:
@@ -106,20 +110,22 @@ class Workers:
         worker = Worker(start, self._parts.work.serials, job_id=job_id)
         # Before the first await, so that no other start takes the id meanwhile.
         life = self._lives[start.id] = Life(worker, self._parts, self._forget)
-        try:
-            order = await self._order(start, job_id)
-            await self._parts.book.claim(start.id, start.pool, start.claim_bytes)
-            await in_daemonic_thread(lambda: self._parts.specifications.write(start, order))
-        except BaseException:
-            del self._lives[start.id]
-            self._parts.book.release(start.id)
-            self._parts.specifications.remove(start.id)
-            raise
-        text = f"loading {start.model} on {start.pool} with {start.engine}"
-        self._parts.narrator.narrate(WORKER_LOADING, text, **life.fields())
-        life.begin(is_new=True)
-        self._parts.work.changed()
+        await life.start(lambda: self._prepare(start, job_id))
         return worker
+
+    async def _prepare(self, start: StartWorker, job_id: str | None) -> None:
+        """Claim the worker's memory, and write what its unit reads."""
+        order = await self._order(start, job_id)
+        await self._parts.book.claim(start.id, start.pool, start.claim_bytes)
+        writing = asyncio.ensure_future(
+            in_daemonic_thread(lambda: self._parts.specifications.write(start, order))
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread goes on even so, and would write what is removed meanwhile.
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
 
     async def stop(self, worker_id: str) -> Worker:
         """Stop a worker, or remove a failed one. Raises UnknownWorker, and as Life.stop()."""

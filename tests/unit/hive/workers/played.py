@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -103,8 +103,12 @@ class PlayedBook:
     refusal: RbeeError | None = None
     holder: Holder | None = None
     looked_at: list[str] = field(default_factory=list)
+    before_claim: Callable[[], Awaitable[object]] | None = None
+    """What is awaited before a claim is answered."""
 
     async def claim(self, worker_id: str, pool: str, claim_bytes: int) -> None:
+        if self.before_claim is not None:
+            await self.before_claim()
         if self.refusal is not None:
             raise self.refusal
         self.adopt(worker_id, pool, claim_bytes, loads=True)
