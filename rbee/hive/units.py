@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from rbee.errors import RbeeError
+from rbee.errors import RbeeError, Unreachable
 from rbee.scope import Scope
 from rbee.systemd.aio import AsyncBus
 from rbee.systemd.bus import Bus
@@ -25,9 +25,12 @@ START_TIMEOUT = 3700.0
 STOP_TIMEOUT = 15.0
 """Seconds that a stop may take: more than twice TimeoutStopSec= of the unit, for SIGTERM and then SIGKILL."""
 
-MATCHES_MAX = 256
+MATCHES_MAX = 128
 """Matches of units that are no longer followed, after which the bus is reconnected: a match ends only with
-its connection, which may have 512 of them."""
+its connection, which may have 512 of them, and there may be 256 workers."""
+
+MATCHES_MOST = 192
+"""As MATCHES_MAX, while a job is awaited: what is heard of its end is lost with the connection."""
 
 
 class Units(Protocol):
@@ -91,7 +94,11 @@ class SystemdUnits:
     async def stop(self, unit: str) -> None:
         self._control.prepare()
         try:
-            await self._opened().stop(unit, timeout=STOP_TIMEOUT)
+            try:
+                await self._opened().stop(unit, timeout=STOP_TIMEOUT)
+            except Unreachable:
+                # The end of its job was lost with the bus. For a unit that has stopped, another ends at once.
+                await self._opened().stop(unit, timeout=STOP_TIMEOUT)
         finally:
             self._close_unused()
 
@@ -142,10 +149,8 @@ class SystemdUnits:
 
     def _opened(self) -> AsyncBus:
         """Return the bus, connected if it is not yet. Raises RbeeError."""
-        if self._bus is not None and len(self._matched) > MATCHES_MAX + len(self._followed) + len(
-            self._heard
-        ):
-            self.close()
+        if self._bus is not None and self._is_full(self._bus):
+            self._reopen(RbeeError("the connection to the bus has too many matches, and is another now"))
         if self._bus is None:
             bus = AsyncBus(
                 self._ends.enter_context(self._open_bus(self._scope)), self._control, lost=self._lost
@@ -155,6 +160,10 @@ class SystemdUnits:
             for unit in (*self._followed, *self._heard):
                 self._match(bus, unit)
         return self._bus
+
+    def _is_full(self, bus: AsyncBus) -> bool:
+        unused = len(self._matched) - len(self._followed) - len(self._heard)
+        return unused > (MATCHES_MOST if bus.awaits_job else MATCHES_MAX)
 
     def _match(self, bus: AsyncBus, unit: str) -> None:
         if unit not in self._matched:
@@ -168,8 +177,16 @@ class SystemdUnits:
             heard()
 
     def _lost(self, error: RbeeError) -> None:
-        """Have each unit's state read again, as changes were lost; that also reconnects."""
         log.warning("the connection to the bus was lost, reconnecting: %s", error)
+        self._reopen(error)
+
+    def _reopen(self, why: RbeeError) -> None:
+        """Close the connection, and have each unit's state read again, which reconnects.
+
+        Changes may have been lost with it, and ends of jobs: who awaits one gets Unreachable.
+        """
+        if self._bus is not None:
+            self._bus.abandon(why)
         self.close()
         for unit in {*self._followed, *self._heard}:
             self._changed(unit)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed
+from rbee.errors import RbeeError, Stopping, TimedOut, UnitFailed, Unreachable
 from rbee.systemd.bus import Bus
 from rbee.systemd.control import Control, NoAnswer, Verb
 from rbee.systemd.unit import DONE, UnitState, check_job, unusable
@@ -51,6 +51,11 @@ class AsyncBus:
         fd, self._fd = self._fd, None
         if fd is not None:
             asyncio.get_running_loop().remove_reader(fd)
+
+    def abandon(self, why: RbeeError) -> None:
+        """Have each start() and stop() that waits raise Unreachable, as nothing will be heard of its job."""
+        for ends in [one for of_unit in self._ends.values() for one in of_unit]:
+            ends.abandon(why)
 
     def on_unit_changed(self, unit: str, heard: Callable[[], None]) -> None:
         """As Bus.on_unit_changed()."""
@@ -122,6 +127,9 @@ class AsyncBus:
             job = await self._ask(verb, unit)
             async with asyncio.timeout(timeout):
                 result = await ends.result_of(job)
+        except _NoEndError as error:
+            text = f"the connection to the bus was lost before the {verb} of {unit} had ended: {error.why}"
+            raise Unreachable(text, hint=self._bus.scope.systemctl(f"status {unit}")) from error
         except TimeoutError as error:
             raise TimedOut(
                 f"{unit} was not done after {timeout:g} s", hint=self._bus.scope.systemctl(f"status {unit}")
@@ -171,20 +179,35 @@ class AsyncBus:
             ends.heard(job, result)
 
 
+class _NoEndError(Exception):
+    """Nothing will be heard of a job any more."""
+
+    def __init__(self, why: RbeeError) -> None:
+        super().__init__(why)
+        self.why = why.message
+
+
 class _Ends:
     """The results of a unit's jobs that ended since."""
 
     def __init__(self) -> None:
         self._results: dict[str, str] = {}
         self._more = asyncio.Event()
+        self._why_none: RbeeError | None = None
 
     def heard(self, job: str, result: str) -> None:
         self._results[job] = result
         self._more.set()
 
+    def abandon(self, why: RbeeError) -> None:
+        self._why_none = why
+        self._more.set()
+
     async def result_of(self, job: str) -> str:
-        """Wait for a job's end; `job` is its object path."""
+        """Wait for a job's end; `job` is its object path. Raises _NoEndError."""
         while job not in self._results:
+            if self._why_none is not None:
+                raise _NoEndError(self._why_none) from self._why_none
             self._more.clear()
             await self._more.wait()
         return self._results[job]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ log = logging.getLogger("rbee")
 
 RETRY_INTERVAL = 1.0
 """Seconds until systemd is asked again after an error."""
+
+LOOK_AGAIN = 60.0
+"""Seconds after which the unit's state is read even without a signal, in case that one was lost."""
 
 STEADY = 1800.0
 """Seconds after which earlier ends of the engine count no more; StartLimitIntervalSec= of its unit."""
@@ -139,7 +143,9 @@ class Life:
                 await asyncio.sleep(RETRY_INTERVAL)
                 changed.set()
             if not self.worker.is_over:
-                await changed.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await changed.wait()
 
     async def _look(self) -> None:
         starting = self._starting

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any, cast
 
 import pytest
 
+from rbee.errors import Unreachable
 from rbee.hive.units import SystemdUnits
 from rbee.scope import SYSTEM, Scope
 from rbee.systemd.control import HiveControl
@@ -70,8 +72,6 @@ async def test_a_bus_that_is_lost_is_opened_again_and_everybody_looks() -> None:
     assert not await units.has_job(FETCH)
 
     def broken() -> None:
-        from rbee.errors import Unreachable
-
         raise Unreachable("the bus is gone")
 
     systemd.pump = broken  # type: ignore[method-assign]
@@ -126,6 +126,103 @@ async def test_a_job_that_is_awaited_keeps_the_bus_open() -> None:
     is_over.set()
     await stopping
     assert not systemd.is_open
+    await systemd.close()
+
+
+class Slow(NoProgram):
+    """A unit that starts and stops when it may."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+
+    async def start(self) -> None:
+        await self.may_end.wait()
+
+    async def stop(self) -> None:
+        await self.may_end.wait()
+
+
+async def follow_many(units: SystemdUnits, number: int) -> None:
+    for one in range(number):
+        name = f"rbee-worker@x-{one}.service"
+        units.follow(name)
+        await units.state(name)
+        units.unfollow(name)
+
+
+async def test_many_units_end_no_connection_on_which_a_job_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rbee.hive.units.MATCHES_MAX", 3)
+    systemd, slow = Systemd(), Slow()
+    systemd.programs[BEE] = slow
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    units.follow(BEE)
+    starting = asyncio.ensure_future(units.start(BEE))
+    await until(lambda: bool(systemd.asked))
+    await follow_many(units, 12)
+    assert systemd.opened == 1
+    slow.may_end.set()
+    await starting
+
+    await units.state(BEE)
+    assert systemd.opened == 2
+    units.close()
+    await systemd.close()
+
+
+async def test_after_another_connection_everybody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rbee.hive.units.MATCHES_MAX", 3)
+    systemd = Systemd()
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    changed = units.follow(BEE)
+    heard: list[str] = []
+    units.on_unit_changed(FETCH, lambda: heard.append(FETCH))
+    await follow_many(units, 4)
+    assert (systemd.opened, changed.is_set(), heard) == (1, False, [])
+    systemd.becomes(BEE, ACTIVE)  # a signal that is lost with the connection
+    systemd.hang_up()
+
+    await units.state(BEE)
+
+    assert (systemd.opened, changed.is_set(), heard) == (2, True, [FETCH])
+    units.close()
+    await systemd.close()
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_job_whose_end_is_lost_with_the_connection_is_not_awaited(
+    is_lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.hive.units.MATCHES_MAX", 3)
+    monkeypatch.setattr("rbee.hive.units.MATCHES_MOST", 5)
+    other = "rbee-worker@bee-2.service"
+    systemd, slow = Systemd({other: ACTIVE}), Slow()
+    systemd.programs[BEE] = systemd.programs[other] = slow
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+    units.follow(BEE)
+    starting = asyncio.ensure_future(units.start(BEE))
+    stopping = asyncio.ensure_future(units.stop(other))
+    await until(lambda: len(systemd.asked) == 2)
+    systemd.hang_up()
+    if is_lost:
+
+        def broken() -> None:
+            del systemd.pump
+            raise Unreachable("the bus is gone")
+
+        systemd.pump = broken  # type: ignore[method-assign]
+        os.eventfd_write(systemd.fileno(), 1)
+    else:
+        await follow_many(units, 7)
+    with pytest.raises(Unreachable, match="lost before the start of rbee-worker@bee-1.service had ended"):
+        await starting
+
+    await until(lambda: systemd.asked.count(("stop", other)) == 2)  # as its end was not heard
+    slow.may_end.set()
+    await stopping
+    assert systemd.opened == 2
+    units.close()
     await systemd.close()
 
 

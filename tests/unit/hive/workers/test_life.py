@@ -182,6 +182,18 @@ async def test_a_systemd_that_is_silent_is_asked_again(
         await in_state(worker, "ready")
 
 
+async def test_a_worker_is_looked_at_again_even_if_no_signal_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.hive.workers.life.LOOK_AGAIN", 0.05)
+    async with Hive(tmp_path) as hive:
+        worker = await hive.workers.start(START)
+        await until(lambda: bool(hive.units.asked))
+        await asyncio.sleep(0)
+        hive.units.states[UNIT] = READY
+        await in_state(worker, "ready")
+
+
 async def test_the_refusal_of_a_first_start_is_not_the_reason_of_a_later_end(tmp_path: Path) -> None:
     async with Hive(tmp_path) as hive:
         hive.units.refusal = UnitFailed("the first start failed")
