@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rbee.errors import BadInput, RbeeError, WorkerNotReady
@@ -24,7 +27,7 @@ RETRY_INTERVAL = 0.01
 
 
 async def connect_to(path: Path, worker_id: str) -> socket.socket:
-    """Return a connection to an engine, non-blocking. Raises WorkerNotReady."""
+    """Return a connection to an engine's socket, non-blocking; no link is followed. Raises WorkerNotReady."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     channel.setblocking(False)
     try:
@@ -43,11 +46,31 @@ async def connect_to(path: Path, worker_id: str) -> socket.socket:
 
 
 def _is_connected(channel: socket.socket, path: Path) -> bool:
-    try:
-        channel.connect(os.fspath(path))
-    except BlockingIOError:
-        return False
+    with _opened(path) as fd:
+        try:
+            channel.connect(f"/proc/self/fd/{fd}")
+        except BlockingIOError:
+            return False
     return True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a socket's file itself, without connecting. Raises OSError, also if a link is in its place.
+
+    The folder belongs to the engine, which may put a link there to a socket that only the hive may use.
+    """
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fd = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    finally:
+        os.close(folder)
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOTSOCK, f"{path} is not a socket")
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class Handing(Upgraded):
