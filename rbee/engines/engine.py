@@ -186,7 +186,9 @@ class Engine:
 
     def view(self, root: Path = Path("/")) -> EngineView:
         """Return it as a hive reports it."""
-        return EngineView(self.name, self.command[0], self.formats, str(self.file), self.problem(root))
+        return EngineView(
+            self.name, self.command[0], self.formats, str(self.file), self.problem(root), self.uses("u")
+        )
 
     def argv(self, task: Task) -> list[str]:
         """Return the command line for a task. Raises BadInput if it has %u and the card's UUID is unknown."""

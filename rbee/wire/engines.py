@@ -8,13 +8,17 @@ from rbee.wire.types import Format, Limit, Name, Text, Word
 
 
 class Engine(NamedTuple):
-    """An engine of a hive. `file` is its NAME.conf. `problem` is why it cannot be used, None if it can."""
+    """An engine of a hive. `file` is its NAME.conf. `problem` is why it cannot be used, None if it can.
+
+    `selects_by_uuid` is whether its command has the card's UUID (%u): it can use no card without one.
+    """
 
     name: Word
     executable: Text
     formats: Annotated[tuple[Format, ...], Limit(0, 8)]
     file: Text
     problem: Text | None = None
+    selects_by_uuid: bool = False
 
 
 class Engines(NamedTuple):

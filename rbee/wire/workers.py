@@ -43,7 +43,7 @@ class Pool(NamedTuple):
 
     `free_bytes` is what nobody holds, less what is claimed; if it is None, `problem` says why. A card that
     `shares_ram` has no memory of its own: at most the free RAM is free there, and its claims count as claims
-    on the RAM, too.
+    on the RAM, too. `has_uuid` is whether the card's UUID is known, by which some engines select it.
     """
 
     id: PoolId
@@ -54,6 +54,7 @@ class Pool(NamedTuple):
     holders: Annotated[tuple[Holder, ...], Limit(0, 1024)] = ()
     problem: Text | None = None
     shares_ram: bool = False
+    has_uuid: bool = False
 
     @property
     def margin_bytes(self) -> int:

@@ -16,7 +16,7 @@ class HeldCard(NamedTuple):
     """A card by its index in the devices; bytes, None is unknown, and `problem` why if that is a fault.
 
     `is_shared` is whether its memory is the machine's RAM. `processes` is None if the driver lists none,
-    as only NVIDIA's does.
+    as only NVIDIA's does. `has_uuid` is whether its UUID is known.
     """
 
     index: int  # type: ignore[assignment]  # tuple.index, which nobody needs
@@ -26,6 +26,7 @@ class HeldCard(NamedTuple):
     is_shared: bool = False
     processes: tuple[NvmlProcess, ...] | None = None
     problem: str | None = None
+    has_uuid: bool = False
 
 
 def read_held(gpus: tuple[Gpu, ...], sensors: Sensors, nvml: Nvml) -> tuple[HeldCard, ...]:
@@ -90,4 +91,5 @@ def _card(
         is_shared=gpu.memory_kind == "shared",
         processes=processes,
         problem=printable(problem, MOST_TEXT),
+        has_uuid=bool(gpu.uuid),
     )

@@ -35,6 +35,7 @@ def read_card(card: HeldCard, owners: Mapping[int, Unit], claimants: Iterable[st
         UNLISTED,
         shares_ram=card.is_shared,
         problem=card.problem or (None if free is not None or card.is_shared else _unknown(card)),
+        has_uuid=card.has_uuid,
     )
 
 

@@ -33,6 +33,7 @@ class Reading:
     rest: str = "other processes"
     shares_ram: bool = False
     problem: str | None = None
+    has_uuid: bool = False
 
 
 class Claim(NamedTuple):
@@ -140,6 +141,7 @@ class Ledger:
             holders=_holders(reading),
             problem=reading.problem,
             shares_ram=reading.shares_ram,
+            has_uuid=reading.has_uuid,
         )
 
     def _claimed(self, readings: Mapping[str, Reading], without: str | None) -> int:

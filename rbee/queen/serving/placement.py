@@ -97,8 +97,10 @@ class Decision(NamedTuple):
 
 
 class _Option(NamedTuple):
-    """A pool of a hive, and what it would take. `obstacle` is why it is not considered; it has no `engine` if
-    that is about the whole hive."""
+    """A pool of a hive, and what it would take. `obstacle` is why it is not considered.
+
+    `engine` is the one that would serve the model there, '' if no engine of the hive can be used at all.
+    """
 
     hive: str
     pool: Pool
@@ -174,8 +176,7 @@ def _least(wanted: Wanted, options: list[_Option]) -> Need:
 
 
 def _options(wanted: Wanted, hive: HiveNow, workers: tuple[WorkerNow, ...]) -> Iterable[_Option]:
-    obstacle, name = _obstacle(wanted, hive)
-    engine = name or ""
+    obstacle, engines = _obstacle(wanted, hive)
     pools = hive.pools or (Pool("ram", "RAM", None, None),)
     for pool in pools:
         need = wanted.needs[kind_of(pool.id)]
@@ -183,27 +184,39 @@ def _options(wanted: Wanted, hive: HiveNow, workers: tuple[WorkerNow, ...]) -> I
             may = hive.may_recover and hive.id in wanted.files
             yield _Option(hive.id, pool, need, obstacle=obstacle, may_recover=may, fits=_fits(pool, need))
             continue
+        suited = next((one for one in engines if _unsuited(one, pool) is None), None)
+        if suited is None:
+            why = "; ".join(filter(None, (_unsuited(one, pool) for one in engines)))
+            yield _Option(hive.id, pool, need, engines[0].name, why, fits=_fits(pool, need))
+            continue
         here = [worker for worker in workers if (worker.hive_id, worker.pool) == (hive.id, pool.id)]
-        yield _look(_Option(hive.id, pool, need, engine), here)
+        yield _look(_Option(hive.id, pool, need, suited.name), here)
 
 
-def _obstacle(wanted: Wanted, hive: HiveNow) -> tuple[str | None, str | None]:
-    """Return why a hive is not considered, or None and the engine's name."""
+def _obstacle(wanted: Wanted, hive: HiveNow) -> tuple[str | None, list[Engine]]:
+    """Return why a hive is not considered, or None and the engines that can be used, the first preferred."""
     if hive.id not in wanted.files:
-        return "the model's file is not on this hive", None
+        return "the model's file is not on this hive", []
     if hive.problem is not None:
-        return hive.problem, None
+        return hive.problem, []
     takes = [one for one in hive.engines if wanted.engine in (None, one.name)]
     if not takes and wanted.engine is not None:
-        return f"it has no engine {wanted.engine}", None
+        return f"it has no engine {wanted.engine}", []
     takes = [one for one in takes if wanted.format in one.formats]
     if not takes:
         which = wanted.engine or "none of its engines"
-        return f"{which} {'does not load' if wanted.engine else 'loads'} {wanted.format}", None
+        return f"{which} {'does not load' if wanted.engine else 'loads'} {wanted.format}", []
     usable = [one for one in takes if one.problem is None]
     if not usable:
-        return "; ".join(f"{one.name}: {one.problem}" for one in takes), None
-    return None, usable[0].name
+        return "; ".join(f"{one.name}: {one.problem}" for one in takes), []
+    return None, usable
+
+
+def _unsuited(engine: Engine, pool: Pool) -> str | None:
+    """Return why an engine cannot use a pool, None if it can."""
+    if pool.id == "ram" or pool.has_uuid or not engine.selects_by_uuid:
+        return None
+    return f"{engine.name} selects a card by its UUID, and that of this card is not known"
 
 
 def _look(option: _Option, workers: list[WorkerNow]) -> _Option:

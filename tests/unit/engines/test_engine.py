@@ -80,6 +80,12 @@ def test_a_card_without_a_uuid_is_refused_to_an_engine_that_names_it() -> None:
         engine(Exec="/bin/x", Environment="A=%u").variables(unknown)
 
 
+def test_whether_it_selects_its_card_by_uuid_is_reported() -> None:
+    assert engine(Exec="/bin/x", Environment="A=%u").view().selects_by_uuid
+    assert engine(Exec="/bin/x --card %u").view().selects_by_uuid
+    assert not engine(Exec="/bin/x %%u -ngl %g").view().selects_by_uuid
+
+
 def test_environment_adds_up_and_an_empty_assignment_begins_anew() -> None:
     made = engine(Environment="A=1 'B=two words'").assign("Environment", "A=3 C=%a")
     assert made.variables(TASK) == {"B": "two words", "A": "3", "C": "Bee 1"}

@@ -83,6 +83,16 @@ def test_an_amd_card_tells_its_memory_and_no_processes(machine: Machine) -> None
     assert (card["is_shared"], card["problem"]) == (False, None)
 
 
+def test_only_nvidia_s_cards_have_a_uuid(machine: Machine) -> None:
+    machine.show(A)
+    machine.plug("0000:83:00.0", "1002", "744c", driver="amdgpu")
+
+    assert sorted((card["name"] == A.name, card["has_uuid"]) for card in held(machine)) == [
+        (False, False),
+        (True, True),
+    ]
+
+
 def test_a_card_that_is_asleep_is_not_woken_and_nobody_holds_it(machine: Machine) -> None:
     files = {"mem_info_vram_total": str(16 * GIB), "mem_info_vram_used": str(GIB)}
     machine.plug("0000:03:00.0", "1002", "744c", driver="amdgpu", power__runtime_status="suspended", **files)

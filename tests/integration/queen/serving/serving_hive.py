@@ -71,8 +71,9 @@ ROW = ModelRow(
     is_served=True, is_pinned=False, idle_s=300, engine=None, created_at_ms=1,
 )  # fmt: skip
 LLAMA = Engine(
-    "llama-server", "/usr/bin/llama-server", ("gguf",), "/usr/lib/rbee/engines.d/llama-server.conf"
-)
+    "llama-server", "/usr/bin/llama-server", ("gguf",), "/usr/lib/rbee/engines.d/llama-server.conf",
+    selects_by_uuid=True,
+)  # fmt: skip
 REQUEST = "ab" * 16
 
 
@@ -117,6 +118,9 @@ class ServingHive:
     estimate: Estimate | RbeeError | asyncio.Event | None = None
     """What it answers about what engines say: None is a hive without that route, an event one that hangs."""
     asked: list[AskEstimate] = field(default_factory=list)
+    cards: tuple[Pool, ...] = ()
+    refusal: RbeeError | None = None
+    """Why it starts no worker."""
     refuses_stop: bool = False
     refuses_connect: bool = False
     may_stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -238,7 +242,7 @@ class ServingHive:
         return self.total - self.taken - sum(worker.claim_bytes for worker in self.workers.values())
 
     async def _memory(self, _request: Request) -> Memory:
-        return Memory((Pool("ram", "RAM", self.total, max(0, self.free)),))
+        return Memory((Pool("ram", "RAM", self.total, max(0, self.free)), *self.cards))
 
     async def _workers(self, _request: Request) -> HiveWorkers:
         return HiveWorkers(tuple(self.workers.values()))
@@ -246,6 +250,8 @@ class ServingHive:
     async def _start(self, request: Request) -> HiveWorker:
         start = await read_shape(request, StartWorker)
         self.starts.append((start, request.headers.get(JOB_HEADER)))
+        if self.refusal is not None:
+            raise self.refusal
         if self.free < start.claim_bytes:
             raise NoMemory("there is no memory")
         worker = HiveWorker(

@@ -8,6 +8,7 @@ from rbee.hive.devices.held import HeldCard
 from rbee.hive.devices.nvml.results import NvmlProcess
 from rbee.hive.memory.cards import read_card
 from rbee.hive.memory.cgroups import Unit
+from rbee.hive.memory.ledger import Ledger
 from rbee.wire.workers import Holder
 
 OWNERS = {
@@ -45,6 +46,12 @@ def test_what_is_unknown_of_one_process_is_unknown_of_its_worker() -> None:
 def test_a_driver_that_lists_no_processes_leaves_open_what_a_worker_holds() -> None:
     reading = read_card(HeldCard(0, "AMD", 1000, 400), OWNERS, ["bee-1"])
     assert (reading.held, reading.free, reading.problem) == ({"bee-1": None}, 600, None)
+
+
+def test_whether_a_card_s_uuid_is_known_is_passed_on() -> None:
+    ledger = Ledger()
+    named, unnamed = (read_card(HeldCard(0, "x", 9, 4, has_uuid=known), {}, []) for known in (True, False))
+    assert [ledger.pool(one, {one.id: one}).has_uuid for one in (named, unnamed)] == [True, False]
 
 
 def test_a_card_that_tells_nothing_says_so_and_one_that_shares_the_ram_need_not() -> None:

@@ -12,6 +12,7 @@ from rbee.wire.workers import Candidate, Placement, Pool
 
 GIB = 2**30
 LLAMA = Engine("llama-server", "/usr/bin/llama-server", ("gguf",), "llama-server.conf")
+BY_UUID = LLAMA._replace(selects_by_uuid=True)
 VLLM = Engine("vllm", "/usr/bin/vllm", ("safetensors",), "vllm.conf")
 
 
@@ -152,6 +153,45 @@ def test_a_hive_that_cannot_be_used_says_why() -> None:
     }
 
 
+UNNAMED = "llama-server selects a card by its UUID, and that of this card is not known"
+
+
+def test_a_card_that_its_engine_cannot_select_is_left_alone_and_ram_is_used() -> None:
+    shared = pool("gpu0", 16 * GIB)._replace(shares_ram=True)
+    a = HiveNow("a", (pool("ram", 16 * GIB), shared, pool("gpu1", 30 * GIB)), (BY_UUID,))
+    placement = placed(wanted(), a)
+
+    assert where(placement) == "start a ram"
+    assert [one.verdict for one in placement.candidates] == ["it fits", UNNAMED, UNNAMED]
+
+
+def test_a_card_that_its_engine_can_select_is_preferred_to_ram() -> None:
+    known = pool("gpu0", 16 * GIB)._replace(has_uuid=True)
+    a = HiveNow("a", (pool("ram", 16 * GIB), known), (BY_UUID,))
+
+    assert where(placed(wanted(), a)) == "start a gpu0"
+
+
+def test_nobody_gives_way_on_a_card_that_cannot_be_selected() -> None:
+    a = HiveNow("a", (pool("ram", GIB), pool("gpu0", GIB)), (BY_UUID,))
+    decision = decide(wanted(), Snapshot((a,), (worker("x", "a gpu0"),)))
+
+    assert (decision.placement.decision, decision.is_blocked) == ("refuse", False)
+    assert f"; a gpu0: {UNNAMED}" in decision.placement.reason
+
+
+def test_another_engine_is_used_for_a_card_that_the_first_cannot_select() -> None:
+    vulkan = LLAMA._replace(name="llama-vulkan")
+    a = HiveNow("a", (pool("ram", 16 * GIB), pool("gpu0", 16 * GIB)), (BY_UUID, vulkan))
+    target = decide(wanted(), Snapshot((a,))).target
+    in_ram = decide(wanted(), Snapshot((a._replace(pools=a.pools[:1]),))).target
+
+    assert target is not None
+    assert (target.pool, target.engine) == ("gpu0", "llama-vulkan")
+    assert in_ram is not None
+    assert in_ram.engine == "llama-server"
+
+
 def test_the_engine_that_an_operator_chose_is_used_or_nothing() -> None:
     a = hive("a", pool("ram", 30 * GIB))
 
@@ -187,11 +227,19 @@ def fleets(draw: st.DrawFn) -> tuple[Wanted, Snapshot]:
     for name in names:
         cards = draw(st.integers(0, 2))
         pools = tuple(
-            draw(POOLS)._replace(id=pool_id) for pool_id in ("ram", *(f"gpu{n}" for n in range(cards)))
+            draw(POOLS)._replace(id=pool_id, has_uuid=pool_id != "ram" and draw(st.booleans()))
+            for pool_id in ("ram", *(f"gpu{n}" for n in range(cards)))
         )
         problem = draw(st.none() | st.none() | st.just("it is cordoned"))
-        engine = LLAMA._replace(problem=draw(st.none() | st.none() | st.just("it is missing")))
-        hives.append(HiveNow(name, pools, (engine,), problem, may_recover=draw(st.booleans())))
+        engines = tuple(
+            LLAMA._replace(
+                name=engine,
+                problem=draw(st.none() | st.none() | st.just("it is missing")),
+                selects_by_uuid=draw(st.booleans()),
+            )
+            for engine in ["llama-server", "llama-vulkan"][: draw(st.integers(1, 2))]
+        )
+        hives.append(HiveNow(name, pools, engines, problem, may_recover=draw(st.booleans())))
     places = [(one.id, one_pool.id) for one in hives for one_pool in one.pools]
     workers = []
     for number in range(draw(st.integers(0, 6)) if places else 0):
@@ -206,6 +254,10 @@ def fleets(draw: st.DrawFn) -> tuple[Wanted, Snapshot]:
     files = frozenset(draw(st.sets(st.sampled_from(["a", "b", "c"]))))
     sizes: dict[Kind, Need] = {"ram": Need(draw(BYTES), "guess"), "gpu": Need(draw(BYTES), "learned")}
     return Wanted("bee", "gguf", files, sizes, 4096), Snapshot(tuple(hives), tuple(workers))
+
+
+def suits(engine: Engine, place: Pool) -> bool:
+    return engine.problem is None and (place.id == "ram" or place.has_uuid or not engine.selects_by_uuid)
 
 
 @given(fleets())
@@ -229,6 +281,8 @@ def test_a_placement_holds_what_it_promises(fleet: tuple[Wanted, Snapshot]) -> N
     if target is None:
         return
     there = pools[target.hive_id, target.pool]
+    suited = [one for hive in snapshot.hives if hive.id == target.hive_id for one in hive.engines]
+    assert target.engine == next(one.name for one in suited if suits(one, there))
     evicted = [by_id[name] for name in target.evicts]
     assert target.hive_id in wish.files
     assert all((one.hive_id, one.pool) == (target.hive_id, target.pool) for one in evicted)
@@ -247,14 +301,12 @@ def test_a_refusal_adds_up(fleet: tuple[Wanted, Snapshot]) -> None:
     placement = decide(wish, snapshot).placement
     if placement.decision != "refuse":
         return
-    usable = {
-        one.id
-        for one in snapshot.hives
-        if one.id in wish.files and one.problem is None and one.engines[0].problem is None
-    }
+    usable = {one.id for one in snapshot.hives if one.id in wish.files and one.problem is None}
     for one in snapshot.hives:
         for one_pool in one.pools:
             if one.id not in usable or one_pool.free_bytes is None:
+                continue
+            if not any(suits(engine, one_pool) for engine in one.engines):
                 continue
             ends = [
                 worker.bytes
