@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rbee.errors import CatalogFailed, RbeeError, UnknownWorker, WorkerFailed
 from rbee.narration import WORKER_AWAKE, WORKER_UNPLACED
 from rbee.queen.serving.failures import Failures
+from rbee.queen.serving.need import context_of
 from rbee.queen.serving.parts import Parts
+from rbee.queen.serving.placement import Target
 from rbee.queen.serving.start import Start
 from rbee.queen.serving.stopping import Stopper, learn
 from rbee.queen.serving.workers import KnownWorkers, Worker
 from rbee.text import shown_span
+from rbee.wire.workers import HiveWorker
+
+if TYPE_CHECKING:
+    from rbee.queen.store.models import ModelRow
 
 log = logging.getLogger("rbee")
 
@@ -96,6 +102,18 @@ class Follower:
             await self._models.set_state(model, state, reason)
         except CatalogFailed as error:
             log.error("could not store that the file of %s is %s: %s", name, state, error.message)
+
+    def refused(self, worker_id: str, row: ModelRow, target: Target, error: RbeeError) -> RbeeError:
+        """Note that a hive has refused to start a worker, as a failure of it, and return the error.
+
+        Otherwise each request would try again, and idle workers would give way for nothing.
+        """
+        seen = HiveWorker(
+            worker_id, row.name, target.engine, target.pool, context_of(row), target.need.bytes,
+            "failed", error.message, 0, 0,
+        )  # fmt: skip
+        failure = self._failures.note(target.hive_id, seen)
+        return self._failures.error(failure, error.hint or self._hint(row.name))
 
     def _loading(self, start: Start, worker: Worker) -> str:
         percent = worker.seen.percent

@@ -15,6 +15,7 @@ from rbee.errors import (
     NotRunning,
     RbeeError,
     Stopping,
+    Unreachable,
     WorkerFailed,
 )
 from rbee.narration import (
@@ -51,6 +52,10 @@ RECHECK = 5.0
 
 TRIES = 3
 """Attempts on a hive that refuses a claim for which it had room a moment before, or that is restarting."""
+
+
+PASSING = (Disconnected, NoMemory, NotRunning, Stopping)
+"""Refusals after which the same attempt may succeed a moment later."""
 
 
 class Starter:
@@ -198,9 +203,11 @@ class Starter:
                     row = self._row(start.model)  # it may have been changed meanwhile
                     decision = await self._decide_in_turn(start, row)
                     worker = await self._act(start, row, decision)
-            except (Disconnected, NoMemory, NotRunning, Stopping) as error:
+            except PASSING as error:
                 refused += 1  # something else has taken the memory, or the hive is restarted just now
                 if refused >= TRIES:
+                    if isinstance(error, NoMemory) and decision.target is not None:
+                        self._follower.refused(self._known.new_id(row.name), row, decision.target, error)
                     text = f"hive {row.hive_id} did not start {row.name} in {TRIES} attempts: {error.message}"
                     raise NoRoom(text, hint=error.hint) from error
                 await self._known.changes.wait(RECHECK)
@@ -296,7 +303,12 @@ class Starter:
             bytes=row.bytes or 0,
         )
         client = await self._hives.hive(target.hive_id).reach()
-        seen = await client.start_worker(asked, job_id=start.job.id, timeout=START_TIMEOUT)
+        try:
+            seen = await client.start_worker(asked, job_id=start.job.id, timeout=START_TIMEOUT)
+        except (*PASSING, Unreachable):
+            raise
+        except RbeeError as error:
+            raise self._follower.refused(worker_id, row, target, error) from error
         return self._known.take(target.hive_id, seen, is_ours=True)
 
     async def _wait(self, start: Start, decision: Decision) -> None:

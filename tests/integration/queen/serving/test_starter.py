@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import rbee.queen.serving.starter
+from rbee.errors import BadInput, NoMemory
 from rbee.wire.hives import SetCordon
 from rbee.wire.leases import Granted, Refused, Wait
+from rbee.wire.workers import Pool
 from tests.integration.queen.hives.local_hive import told
 from tests.integration.queen.serving.serving_hive import GIB, Played, a_queen
 from tests.unit.wait import until
@@ -148,6 +150,61 @@ async def test_after_repeated_failures_there_is_a_pause_which_serving_anew_ends(
         played.queen.library.models.when_served("bee")
         assert isinstance(await played.ask(), Granted)
         assert played.serving.failures.find("bee") is None
+
+
+async def test_a_start_that_the_hive_refuses_is_a_failure_and_makes_room_no_second_time(
+    tmp_path: Path,
+) -> None:
+    async with a_queen(tmp_path) as played:
+        await two_models(played)
+        await played.ask("bee")
+        await played.at_rest()
+        played.hive.refusal = BadInput("this card cannot be selected", field="pool")
+        first, second = await played.ask("wasp"), await played.ask("wasp")
+        played.hive.refusal = None
+        await played.ask("bee")
+        await played.at_rest()
+        third = await played.ask("wasp")
+
+        assert isinstance(first, Refused)
+        assert isinstance(second, Refused)
+        assert isinstance(third, Refused)
+        assert first.problem["type"] == "urn:rbee:problem:worker-failed"
+        assert first.problem["detail"] == (
+            "wasp could not be started on localhost ram: this card cannot be selected"
+        )
+        assert "failure 2 in a row, requests may start it again in" in third.problem["detail"]
+        assert third.retry_s == 5
+        assert played.hive.stops == ["bee-1"]
+        (view,) = played.serving.views("wasp").workers
+        assert (view.state, view.reason) == ("failed", "this card cannot be selected")
+
+
+async def test_claims_that_the_hive_goes_on_refusing_are_a_failure_too(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.refusal = NoMemory("there is less than it seemed")
+        for _ in range(2):
+            refused = await played.ask()
+            assert isinstance(refused, Refused)
+            assert refused.problem["type"] == "urn:rbee:problem:no-room"
+        third = await played.ask()
+
+        assert isinstance(third, Refused)
+        assert "there is less than it seemed; failure 2 in a row" in third.problem["detail"]
+        assert len(played.hive.starts) == 6
+
+
+async def test_a_card_that_the_engine_cannot_select_is_left_alone(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.cards = (Pool("gpu0", "an integrated GPU", 8 * GIB, 8 * GIB, shares_ram=True),)
+        placement = await played.serving.placement("bee")
+        granted = await played.ask()
+
+        assert isinstance(granted, Granted)
+        assert [start.pool for start, _ in played.hive.starts] == ["ram"]
+        assert [one.verdict for one in placement.candidates] == [
+            "it fits", "llama-server selects a card by its UUID, and that of this card is not known",
+        ]  # fmt: skip
 
 
 async def test_a_worker_that_dies_later_is_failed_and_the_next_request_starts_another(tmp_path: Path) -> None:
