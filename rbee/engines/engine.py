@@ -59,7 +59,8 @@ class Task(NamedTuple):
     def specifiers(self) -> dict[str, str]:
         """Return the value of each specifier."""
         is_gpu = self.uuid is not None
-        share = min(self.claim / self.total, 1.0) if self.total else 0.9
+        # Rounded down, as a share of more than the claim would take memory that others have claimed.
+        thousandths = min(self.claim * 1000 // self.total, 1000) if self.total else 900
         return {
             "m": str(self.model),
             "s": str(self.socket),
@@ -72,7 +73,7 @@ class Task(NamedTuple):
             "d": "gpu" if is_gpu else "cpu",
             "g": "999" if is_gpu else "0",
             "u": self.uuid or "",
-            "f": f"{share:.3f}",
+            "f": f"{thousandths / 1000:.3f}",
         }
 
 

@@ -132,6 +132,8 @@ class HiveWorker(NamedTuple):
     `percent` is how far it has loaded. `used_bytes` is what it uses in its pool now, and `peak_bytes` the
     most so far. `log` has the last lines of an engine that failed; `is_file_missing` is whether it failed
     because the model's file was gone, `is_file_found` whether it was there; neither may be known.
+    `fills_claim` is whether its engine takes what was claimed, whatever the model needs (%f): then the peak
+    says nothing about the model.
     """
 
     id: WorkerId
@@ -152,6 +154,7 @@ class HiveWorker(NamedTuple):
     log: Annotated[tuple[Text, ...], Limit(0, 20)] = ()
     is_file_missing: bool = False
     is_file_found: bool = False
+    fills_claim: bool = False
 
 
 class HiveWorkers(NamedTuple):

@@ -42,6 +42,8 @@ class Worker:
         """How its engine ended last, which is the reason of a worker that is given up."""
         self.peak_bytes: int | None = None
         """The most of its pool that it has used, once it has ended; None if that is not known."""
+        self.fills_claim = False
+        """Whether its engine takes what was claimed, whatever the model needs."""
         self.is_file_missing = False
         self.is_file_found = False
         """Whether it failed because the model's file was gone."""
@@ -116,4 +118,5 @@ class Worker:
             log=self.log,
             is_file_missing=self.is_file_missing,
             is_file_found=self.is_file_found,
+            fills_claim=self.fills_claim,
         )

@@ -110,12 +110,15 @@ class Workers:
         worker = Worker(start, self._parts.work.serials, job_id=job_id)
         # Before the first await, so that no other start takes the id meanwhile.
         life = self._lives[start.id] = Life(worker, self._parts, self._forget)
-        await life.start(lambda: self._prepare(start, job_id))
+        await life.start(lambda: self._prepare(worker, job_id))
         return worker
 
-    async def _prepare(self, start: StartWorker, job_id: str | None) -> None:
+    async def _prepare(self, worker: Worker, job_id: str | None) -> None:
         """Claim the worker's memory, and write what its unit reads."""
-        order = await self._order(start, job_id)
+        start = worker.start
+        engine = await in_daemonic_thread(lambda: self._usable(start))
+        worker.fills_claim = engine.uses("f")
+        order = await self._order(start, engine, job_id)
         await self._parts.book.claim(start.id, start.pool, start.claim_bytes)
         writing = asyncio.ensure_future(
             in_daemonic_thread(lambda: self._parts.specifications.write(start, order))
@@ -141,8 +144,7 @@ class Workers:
             raise WorkerNotReady(f"the worker {worker_id} is {worker.state}{why}")
         return await connect_to(self._scope.worker_runtime / worker_id / SOCKET, worker_id)
 
-    async def _order(self, start: StartWorker, job_id: str | None) -> Order:
-        engine = await in_daemonic_thread(lambda: self._usable(start))
+    async def _order(self, start: StartWorker, engine: Engine, job_id: str | None) -> Order:
         place = await place_of(start.pool, self._detector)
         runtime = self._scope.worker_runtime / start.id
         model, path = runtime / MODEL, runtime / SOCKET
@@ -198,8 +200,10 @@ class Workers:
         """Adopt the running workers of an earlier hive process, and stop those without a specification."""
         if self._scope.kind == "user":
             return
-        for start in list(self._parts.specifications.read()):
-            await self._adopt(start)
+        starts = list(self._parts.specifications.read())
+        engines = (await in_daemonic_thread(self._found)).engines if starts else {}
+        for start in starts:
+            await self._adopt(start, engines.get(start.engine))
         for name in self._running() - self._lives.keys():
             log.warning("the worker %s runs without a specification and is being stopped", name)
             try:
@@ -209,7 +213,7 @@ class Workers:
         if self._lives:
             self._parts.work.changed()
 
-    async def _adopt(self, start: StartWorker) -> None:
+    async def _adopt(self, start: StartWorker, engine: Engine | None) -> None:
         try:
             state = await self._parts.units.state(worker_unit(start.id))
         except RbeeError as error:
@@ -220,6 +224,7 @@ class Workers:
             self._parts.specifications.remove(start.id)
             return
         worker = Worker(start, self._parts.work.serials)
+        worker.fills_claim = engine is None or engine.uses("f")  # if unknown, rather learn nothing from it
         life = self._lives[start.id] = Life(worker, self._parts, self._forget)
         is_ready = state is not None and state.is_active
         self._parts.book.adopt(start.id, start.pool, start.claim_bytes, loads=not is_ready)

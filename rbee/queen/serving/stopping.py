@@ -80,8 +80,11 @@ class Stopper:
 
 
 async def learn(models: Models, seen: HiveWorker) -> None:
-    """Store the most memory that a worker has used; a failure is logged."""
-    if not seen.peak_bytes:
+    """Store the most memory that a worker has used; a failure is logged.
+
+    An engine that fills its claim, and takes a little more, would raise the next claim with each start.
+    """
+    if not seen.peak_bytes or seen.fills_claim:
         return
     try:
         await models.learn(seen.model, seen.context, kind_of(seen.pool), seen.peak_bytes)

@@ -72,6 +72,14 @@ def test_vllm_gets_the_share_of_the_card_that_is_claimed(tmp_path: Path) -> None
     assert argv[argv.index("--uds") + 1] == str(TASK.socket)
 
 
+@pytest.mark.parametrize(
+    ("claim", "share"), [(2, "0.666"), (1999, "0.999"), (3, "1.000"), (4, "1.000"), (0, "0.000")]
+)
+def test_the_share_is_never_more_than_what_is_claimed(claim: int, share: str) -> None:
+    total = 3 if claim < 5 else 2000
+    assert engine(Exec="/bin/x %f").argv(CARD._replace(claim=claim, total=total)) == ["/bin/x", share]
+
+
 def test_a_card_without_a_uuid_is_refused_to_an_engine_that_names_it() -> None:
     unknown = CARD._replace(uuid="")
 

@@ -60,6 +60,20 @@ async def test_what_it_used_is_learned_at_its_end(tmp_path: Path) -> None:
         assert played.queen.library.models.learned("bee", 2048, "ram") == 2**30
 
 
+async def test_nothing_is_learned_from_an_engine_that_fills_its_claim(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.loads_at_once = False
+        async with played.client() as client:
+            await until(lambda: len(played.hive.workers) == 1)
+            await played.hive.becomes("bee-1", "ready", peak_bytes=2**30, fills_claim=True)
+            await client.granted()
+        await played.at_rest()
+        (worker,) = played.serving.known.all()
+        await played.serving.stopper.stop(worker, played.tape, WORKER_REMOVED, "stop")
+
+        assert played.queen.library.models.learned("bee", 2048, "ram") is None
+
+
 async def test_a_worker_takes_no_request_from_the_decision_to_stop_it_on(tmp_path: Path) -> None:
     async with a_queen(tmp_path) as played:
         await played.ask()

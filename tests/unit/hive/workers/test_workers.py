@@ -137,6 +137,23 @@ async def test_a_new_hive_adopts_what_runs_and_forgets_what_has_ended(tmp_path: 
     )
 
 
+async def test_an_engine_that_is_given_a_share_of_the_memory_is_reported_also_once_adopted(
+    tmp_path: Path,
+) -> None:
+    share, units = START._replace(engine="share"), PlayedUnits({UNIT: READY})
+    async with Hive(tmp_path, units) as hive:
+        text = "[Engine]\nExec=/bin/engine %m --share %f\nFormats=gguf\n"
+        (tmp_path / "etc/rbee/engines.d/share.conf").write_text(text)
+        started = await hive.workers.start(share)
+        assert hive.workers.view(started).fills_claim
+        other = await hive.workers.start(START._replace(id="bee-2"))
+        assert not hive.workers.view(other).fills_claim
+
+    async with Hive(tmp_path, units) as hive:
+        await hive.workers.adopt()
+        assert hive.workers.view(hive.workers.find("bee-1")).fills_claim
+
+
 async def test_a_worker_that_nobody_knows_is_stopped(tmp_path: Path) -> None:
     scope = SYSTEM._replace(runtime=tmp_path / "run/rbee")
     (scope.worker_runtime / "lost").mkdir(parents=True)
