@@ -157,9 +157,12 @@ MADE: tuple[frozenset[tuple[str, str]], ...] = (
 
 COMPATIBLE = frozenset({
     ("table", "former_credentials"), ("table", "token_authority"), ("table", "reports"),
-    ("table", "models"), ("table", "learned"), ("table", "keys"),
+    ("table", "models"), ("table", "peaks"), ("table", "keys"),
 })  # fmt: skip
 """What compatible.sql in that folder creates, which a catalog of the previous release lacks."""
+
+DROPPED = frozenset({("table", "learned")})
+"""What it drops, and an older catalog may have."""
 
 SHOWN: Mapping[str, Any] = {
     "hives": HiveView, "tokens": TokenView, "audit": AuditEntry, "models": ModelView, "keys": KeyView,
@@ -173,7 +176,7 @@ def _check_schema(
     """Refuse foreign objects: a trigger may fail the queen's writes, a view in a table's place its reads."""
     made = frozenset[tuple[str, str]]().union(*MADE[:version])
     present = set(connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'"))
-    for kind, name in sorted(present - made - COMPATIBLE):
+    for kind, name in sorted(present - made - COMPATIBLE - DROPPED):
         quoted = '"' + name.replace('"', '""') + '"'
         raise CatalogUnusable(
             f"{shown} has the {kind} '{name:.100}', which no queen has made",

@@ -204,6 +204,7 @@ class Queen:
 
         serving = LazyServing(parts, self.hives, library.models)
         library.models.when_served = serving.model_served
+        library.models.when_replaced = serving.model_replaced
         library.work.stop_workers = serving.stop_model
         self.work.before_stop = serving.cut
         self.hives.when_removed(serving.hive_removed)

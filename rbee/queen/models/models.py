@@ -22,10 +22,12 @@ class Models:
         self._catalog = catalog
         self._scope = scope
         self._models: dict[str, Model] = {}
-        self._learned: defaultdict[str, dict[tuple[int, str], int]] = defaultdict(dict)
-        """Peaks in bytes, by model, and by context and kind of device."""
+        self._learned: defaultdict[str, dict[tuple[int, str, str], int]] = defaultdict(dict)
+        """Peaks in bytes, by model, and by context, kind of device and engine."""
         self.when_served: Callable[[str], None] = lambda name: None
         """Called with the name of a model after an operator has served it, or changed how it is served."""
+        self.when_replaced: Callable[[str], None] = lambda name: None
+        """Called with the name of a model that has another file now."""
 
     async def load(self) -> None:
         """Load the models from the catalog."""
@@ -34,7 +36,7 @@ class Models:
             name = free_name(row.name, self._models)
             self._models[name] = Model(row._replace(name=name))
         for one in await self._catalog.models.learned():
-            self._learned[one.model][one.context, one.kind] = one.peak_bytes
+            self._learned[one.model][one.context, one.kind, one.engine] = one.peak_bytes
 
     # What there is
 
@@ -55,9 +57,13 @@ class Models:
 
     def view(self, model: Model) -> ModelView:
         """Return a model as clients see it."""
-        context = model.row.context
+        context, chosen = model.row.context, model.row.engine
         learned = self._learned.get(model.name, {}).items()
-        peaks = [peak for (tokens, _), peak in learned if context in (None, tokens)]
+        peaks = [
+            peak
+            for (tokens, _, engine), peak in learned
+            if context in (None, tokens) and chosen in (None, engine)
+        ]
         return model.view(max(peaks, default=None))
 
     def with_file(self, model: Model) -> list[Model]:
@@ -91,7 +97,7 @@ class Models:
         """
         stored = await self._catalog.models.put(row, again=again, by=by)
         model = self._models.setdefault(row.name, Model(stored))
-        model.row = stored
+        self._take(model, stored)
         return model
 
     async def set_state(
@@ -108,7 +114,15 @@ class Models:
         Raises CatalogFailed.
         """
         row = await self._catalog.models.set_state(model.name, state, reason, by=by, **(fields or {}))
-        model.row = row or model.row
+        self._take(model, row or model.row)
+
+    def _take(self, model: Model, row: ModelRow) -> None:
+        """Take a row that was written; the catalog has dropped what was learned of another file."""
+        is_replaced = not row.has_file_of(model.row)
+        model.row = row
+        if is_replaced:
+            self._learned.pop(model.name, None)
+            self.when_replaced(model.name)
 
     async def serve(self, name: str, asked: Serve, by: Actor) -> ModelView:
         """Serve a model: requests wake it. None in `asked` keeps a setting, 0 or '' takes it back.
@@ -142,19 +156,27 @@ class Models:
 
     # What was learned
 
-    def learned(self, name: str, context: int, kind: str) -> int | None:
-        """Return the most bytes that a worker with this context on this kind of device has used, or None."""
-        return self._learned.get(name, {}).get((context, kind))
+    def peaks(self, name: str, context: int, kind: str) -> dict[str, int]:
+        """Return the most bytes that workers with this context on this kind of device used, by engine."""
+        learned = self._learned.get(name, {}).items()
+        return {engine: peak for (*key, engine), peak in learned if key == [context, kind]}
 
-    async def learn(self, name: str, context: int, kind: str, peak_bytes: int) -> None:
+    def learned(self, name: str, context: int, kind: str, engine: str | None = None) -> int | None:
+        """As peaks(), of one engine, or the most of all; None if there is none."""
+        peaks = self.peaks(name, context, kind)
+        return max(peaks.values(), default=None) if engine is None else peaks.get(engine)
+
+    async def learn(self, learned: Learned) -> None:
         """Store what a worker has used, if that is more than before. Raises CatalogFailed."""
-        if name not in self._models or peak_bytes <= (self.learned(name, context, kind) or 0):
+        name, context, kind, engine, peak_bytes = learned
+        if name not in self._models or peak_bytes <= (self.learned(name, context, kind, engine) or 0):
             return
-        await self._catalog.models.learn(Learned(name, context, kind, peak_bytes))
-        if name not in self._models:
+        row = self._models[name].row
+        await self._catalog.models.learn(learned, row)
+        if name not in self._models or not row.has_file_of(self._models[name].row):
             return
         peaks = self._learned[name]
-        peaks[context, kind] = peak_bytes
+        peaks[context, kind, engine] = peak_bytes
         if len(peaks) > LEARNED_MAX:  # as in the catalog
             del peaks[min(peaks, key=lambda key: peaks[key])]
 

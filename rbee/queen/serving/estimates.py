@@ -35,7 +35,7 @@ class Estimates:
         if model is None or model.row.path is None or not model.row.has_arrived:
             return
         row, context = model.row, context_of(model.row)
-        kinds = tuple(kind for kind in KINDS if self._models.learned(name, context, kind) is None)
+        kinds = tuple(kind for kind in KINDS if self._models.learned(name, context, kind, row.engine) is None)
         hive = self._hives.find(row.hive_id)
         if row.memory_bytes is not None or not kinds or hive is None or not hive.standing.is_online:
             return

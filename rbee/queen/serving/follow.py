@@ -64,7 +64,7 @@ class Follower:
                 continue
             heard = loop.time()
             worker = self._known.take(worker.hive_id, seen)
-        await learn(self._models, worker.seen)
+        await learn(self._models, worker, worker.seen)
         await self._note_file(start.model, "ready")
         took = shown_span(loop.time() - start.began)
         story = start.story.about(hive=worker.hive_id, worker=worker.id)

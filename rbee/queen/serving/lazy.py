@@ -60,6 +60,11 @@ class LazyServing:
         if not self._is_ended:
             self.serving.served_anew(name)
 
+    def model_replaced(self, name: str) -> None:
+        """Note that a model has another file now."""
+        if self._built is not None:
+            self._built.known.model_replaced(name)
+
     def holdings(self, hive_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the names of the models on a hive, and the ids of its workers."""
         models = tuple(model.name for model in self._models.all() if model.row.hive_id == hive_id)

@@ -8,6 +8,7 @@ first; a wait, if that can help; a refusal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from rbee.errors import TEXT_LIMIT
@@ -65,7 +66,10 @@ class Snapshot(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The model that is to run. `files` are the hives that have its file; `engine` None is any that can."""
+    """The model that is to run. `files` are the hives that have its file; `engine` None is any that can.
+
+    `needs` are what it needs by an engine of which nothing is known: `by_engine` has those that are.
+    """
 
     model: str
     format: Format
@@ -73,6 +77,14 @@ class Wanted(NamedTuple):
     needs: Mapping[Kind, Need]
     context: int
     engine: str | None = None
+    by_engine: Mapping[tuple[Kind, str], Need] = MappingProxyType({})
+
+    def need(self, kind: Kind, engine: str | None = None) -> Need:
+        """Return what it needs in a kind of pool, with None by whatever engine: the most of those known."""
+        if engine is not None:
+            return self.by_engine.get((kind, engine), self.needs[kind])
+        known = [need for (pools, _), need in self.by_engine.items() if pools == kind]
+        return max(known, key=lambda need: need.bytes, default=self.needs[kind])
 
 
 class Target(NamedTuple):
@@ -168,7 +180,8 @@ def _decided(
 
 def _least(wanted: Wanted, options: list[_Option]) -> Need:
     """Return the need that is shown if no pool was chosen: the least of those that were looked at."""
-    needs = [option.need for option in options if option.hive in wanted.files] or list(wanted.needs.values())
+    needs = [option.need for option in options if option.hive in wanted.files]
+    needs = needs or [wanted.need(kind) for kind in wanted.needs]
     return min(needs, key=lambda need: need.bytes)
 
 
@@ -179,12 +192,12 @@ def _options(wanted: Wanted, hive: HiveNow, workers: tuple[WorkerNow, ...]) -> I
     obstacle, engines = _obstacle(wanted, hive)
     pools = hive.pools or (Pool("ram", "RAM", None, None),)
     for pool in pools:
-        need = wanted.needs[kind_of(pool.id)]
         if obstacle is not None:
-            may = hive.may_recover and hive.id in wanted.files
+            may, need = hive.may_recover and hive.id in wanted.files, wanted.need(kind_of(pool.id))
             yield _Option(hive.id, pool, need, obstacle=obstacle, may_recover=may, fits=_fits(pool, need))
             continue
         suited = next((one for one in engines if _unsuited(one, pool) is None), None)
+        need = wanted.need(kind_of(pool.id), (suited or engines[0]).name)
         if suited is None:
             why = "; ".join(filter(None, (_unsuited(one, pool) for one in engines)))
             yield _Option(hive.id, pool, need, engines[0].name, why, fits=_fits(pool, need))

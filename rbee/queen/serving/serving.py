@@ -157,7 +157,7 @@ class Serving:
             return
         why = f"had no request for {shown_span(model.row.idle_s)}"
         if worker.is_outdated(model.row):
-            why = "is served with another context or engine now"
+            why = "is served with another file, context or engine now"
         await self._stop(worker, WORKER_IDLE, f"{worker.seen.model} {why}: stopping {worker.id}")
 
     async def _stop(self, worker: Worker, event: Event, text: str, why: RbeeError | None = None) -> None:

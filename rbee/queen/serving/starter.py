@@ -153,12 +153,17 @@ class Starter:
 
     def _wanted(self, row: ModelRow) -> Wanted:
         context, model = context_of(row), self._models.find(row.name)
-        needs: dict[Kind, Need] = {}
+        needs: dict[Kind, Need] = {kind: need_of(row, None, kind) for kind in KINDS}
+        by_engine: dict[tuple[Kind, str], Need] = {}
         for kind in KINDS:
             said = None if model is None else model.said(context, kind)
-            needs[kind] = need_of(row, self._models.learned(row.name, context, kind), kind, said)
+            if said is not None:
+                by_engine[kind, said.engine] = need_of(row, None, kind, said)
+            for engine, peak in self._models.peaks(row.name, context, kind).items():
+                if row.engine in (None, engine):
+                    by_engine[kind, engine] = need_of(row, peak, kind)
         form = row.head.format if row.head is not None else "gguf"
-        return Wanted(row.name, form, frozenset({row.hive_id}), needs, context, row.engine)
+        return Wanted(row.name, form, frozenset({row.hive_id}), needs, context, row.engine, by_engine)
 
     async def _run(self, start: Start) -> None:
         """Do a start, and end it and its job with its result."""

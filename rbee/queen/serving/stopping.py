@@ -11,6 +11,7 @@ from rbee.queen.hives.hives import Hives
 from rbee.queen.models.models import Models
 from rbee.queen.serving.need import kind_of
 from rbee.queen.serving.workers import KnownWorkers, Worker
+from rbee.queen.store.models import Learned
 from rbee.wire.workers import HiveWorker
 
 log = logging.getLogger("rbee")
@@ -68,7 +69,7 @@ class Stopper:
             self._known.changes.announce()
             raise
         else:
-            await learn(self._models, seen)
+            await learn(self._models, worker, seen)
         self._known.drop(worker)
 
     async def end(self) -> None:
@@ -79,15 +80,16 @@ class Stopper:
         await asyncio.gather(*ending, return_exceptions=True)
 
 
-async def learn(models: Models, seen: HiveWorker) -> None:
-    """Store the most memory that a worker has used; a failure is logged.
+async def learn(models: Models, worker: Worker, seen: HiveWorker) -> None:
+    """Store the most memory that a worker has used, by its last report; a failure is logged.
 
     An engine that fills its claim, and takes a little more, would raise the next claim with each start.
     """
-    if not seen.peak_bytes or seen.fills_claim:
+    if not seen.peak_bytes or seen.fills_claim or worker.has_former_file:
         return
+    learned = Learned(seen.model, seen.context, kind_of(seen.pool), seen.engine, seen.peak_bytes)
     try:
-        await models.learn(seen.model, seen.context, kind_of(seen.pool), seen.peak_bytes)
+        await models.learn(learned)
     except CatalogFailed as error:
         log.error("the memory that %s has used could not be stored: %s", seen.model, error.message)
 

@@ -41,9 +41,9 @@ class Worker:
     """A worker: the last report of its hive, and what the queen does with it.
 
     `last_used` is the monotonic second at which its last lease ended; `is_ours` is false if a previous queen
-    started it. `awaited` is its start, whose waiting requests it is about to answer. `ending` is the task
-    that stops it, and `keep_until` the monotonic second before which the idle timer does not stop it again,
-    as that has just failed.
+    started it. `has_former_file` is whether its model has been given another file since. `awaited` is its
+    start, whose waiting requests it is about to answer. `ending` is the task that stops it, and `keep_until`
+    the monotonic second before which the idle timer does not stop it again, as that has just failed.
     """
 
     def __init__(self, hive_id: str, seen: HiveWorker, clocks: Clocks, *, is_ours: bool) -> None:
@@ -55,6 +55,7 @@ class Worker:
         self.last_used = self._known_since = clocks.monotonic()
         self.last_used_ms: int | None = None
         self.keep_until = 0.0
+        self.has_former_file = False
         self._changed_ms = 0
         self.heard = 0
         """When its last report was received, in the order of KnownWorkers.asking()."""
@@ -72,8 +73,9 @@ class Worker:
         return self.seen.state in ("ready", "busy") and self.ending is None
 
     def is_outdated(self, row: ModelRow) -> bool:
-        """Is its model served with another context or engine by now?"""
-        return self.seen.context != context_of(row) or row.engine not in (None, self.seen.engine)
+        """Is its model served with another file, context or engine by now?"""
+        is_other = self.seen.context != context_of(row) or row.engine not in (None, self.seen.engine)
+        return is_other or self.has_former_file
 
     @property
     def in_flight(self) -> int:
@@ -212,6 +214,12 @@ class KnownWorkers:
             why = f": {worker.seen.reason}" if worker.seen.reason else ""
             worker.cut(WorkerFailed(f"the worker {worker.id} has ended{why}"))
             self.changes.announce()
+
+    def model_replaced(self, model: str) -> None:
+        """Note that a model has another file: its workers end when they are idle, and teach nothing."""
+        for worker in self.of_model(model):
+            worker.has_former_file = True
+        self.changes.announce()
 
     def ended_ms(self, model: str) -> int:
         """Return when the last worker of a model ended, in ms since 1970; 0 if this queen saw none end."""

@@ -20,7 +20,7 @@ IDLE_S = 300
 """Seconds without a request after which a worker is stopped, unless the model says otherwise."""
 
 LEARNED_MAX = 64
-"""Peaks kept of one model, each for a context and a kind of device; the smallest make room."""
+"""Peaks kept of one model, each for a context, a kind of device and an engine; the smallest make room."""
 
 COLUMNS = (
     "name, hive_id, source, fetch, state, reason, since_ms, path, head, bytes, sha256, memory_bytes, "
@@ -64,6 +64,11 @@ class ModelRow(NamedTuple):
         """Is its file known, whether or not it is still there?"""
         return self.state in ("ready", "missing")
 
+    def has_file_of(self, other: ModelRow) -> bool:
+        """Is its file the same as that of another row, as far as is known? Then what was learned holds."""
+        mine, theirs = ((row.path, row.head, row.bytes, row.sha256) for row in (self, other))
+        return mine == theirs
+
 
 Again = Callable[[ModelRow], ModelRow]
 """Returns the row of a model that is added again, for its row at that moment. Runs in the writer's thread."""
@@ -75,6 +80,7 @@ class Learned(NamedTuple):
     model: str
     context: int
     kind: str
+    engine: str
     peak_bytes: int
 
 
@@ -92,7 +98,7 @@ class ModelStore:
 
     async def learned(self) -> list[Learned]:
         """Return what was learned of all models."""
-        query = "SELECT model, context, kind, peak_bytes FROM learned"
+        query = "SELECT model, context, kind, engine, peak_bytes FROM peaks"
         rows = await self._engine.read_all(lambda session: session.rows(query))
         return [Learned(*row) for row in rows]
 
@@ -104,7 +110,8 @@ class ModelStore:
         """Write a model, replacing one of the same name; return its row.
 
         If there is one, the row that `again` returns for it is written instead of `row`: other changes may
-        have come in between. Raises TooMany if there are MODELS_MAX others.
+        have come in between. If it had another file, what was learned of that is dropped. Raises TooMany if
+        there are MODELS_MAX others.
         """
 
         def write(transaction: Transaction) -> ModelRow:
@@ -120,6 +127,8 @@ class ModelStore:
                 raise TooMany(f"the model catalog has {count} models, the limit", hint=hint)
             values = ", ".join(f":{name}" for name in COLUMNS.split(", "))
             session.execute(f"INSERT INTO models ({COLUMNS}) VALUES ({values})", **_stored(written._asdict()))  # noqa: S608  # names of our own
+            if before is not None and not written.has_file_of(before):
+                _unlearn(session, row.name)
             if is_new:
                 text = f"model {row.name} ({row.source}) is in the model catalog, on hive {row.hive_id}"
                 transaction.note(row.hive_id, text, by)
@@ -133,7 +142,10 @@ class ModelStore:
     async def set_state(
         self, name: str, state: ModelState, reason: str, *, by: Actor | None = None, **fields: Any
     ) -> ModelRow | None:
-        """Store state and reason, and `fields` (path, head, bytes, sha256); None if it was removed."""
+        """Store state and reason, and `fields` (path, head, bytes, sha256); None if it was removed.
+
+        What was learned of another file is dropped.
+        """
         text = f"model {name} is {state} in the model catalog" + (f": {reason}" if reason else "")
         reason = reason[:TEXT_LIMIT]
         # Changes that no operator requested would displace those of operators in the audit.
@@ -153,7 +165,7 @@ class ModelStore:
 
         def write(transaction: Transaction) -> bool:
             row = _find(transaction.session, name)
-            transaction.session.execute("DELETE FROM learned WHERE model = :name", name=name)
+            _unlearn(transaction.session, name)
             if not transaction.session.execute("DELETE FROM models WHERE name = :name", name=name):
                 return False
             hive_id = None if row is None else row.hive_id
@@ -162,22 +174,27 @@ class ModelStore:
 
         return await self._writer.write(write)
 
-    async def learn(self, learned: Learned) -> None:
-        """Store how much memory a worker has used, if that is more than before and the model exists."""
+    async def learn(self, learned: Learned, row: ModelRow) -> None:
+        """Store how much memory a worker has used, if that is more than before.
+
+        Nothing is stored if the model is gone, or has another file than that of `row` by now.
+        """
 
         def write(transaction: Transaction) -> None:
             session = transaction.session
-            if not session.rows("SELECT 1 FROM models WHERE name = :name", name=learned.model):
+            there = _find(session, learned.model)
+            if there is None or not there.has_file_of(row):
                 return
-            which = "model = :model AND context = :context AND kind = :kind"
-            key: dict[str, Value] = {"model": learned.model, "context": learned.context, "kind": learned.kind}
+            which = "model = :model AND context = :context AND kind = :kind AND engine = :engine"
+            key: dict[str, Value] = learned._asdict()
+            peak = key.pop("peak_bytes")
             # Texts of our own.
-            former = session.rows(f"SELECT peak_bytes FROM learned WHERE {which}", **key)  # noqa: S608
+            former = session.rows(f"SELECT peak_bytes FROM peaks WHERE {which}", **key)  # noqa: S608
             if former and former[0][0] >= learned.peak_bytes:
                 return
-            session.execute(f"DELETE FROM learned WHERE {which}", **key)  # noqa: S608
-            insert = "INSERT INTO learned VALUES (:model, :context, :kind, :peak)"
-            session.execute(insert, **key, peak=learned.peak_bytes)
+            session.execute(f"DELETE FROM peaks WHERE {which}", **key)  # noqa: S608
+            insert = "INSERT INTO peaks VALUES (:model, :context, :kind, :engine, :peak)"
+            session.execute(insert, **key, peak=peak)
             _make_room(session, learned.model)
 
         await self._writer.write(write)
@@ -194,12 +211,14 @@ class ModelStore:
             if not rows:
                 return None
             if rows[0] != tuple(values.values()):
+                before = _there(session, name)
                 if "state" in values:
                     values["since_ms"] = transaction.now_ms
                 columns = ", ".join(f"{column} = :{column}" for column in values)
                 session.execute(f"UPDATE models SET {columns} WHERE name = :name", name=name, **values)  # noqa: S608  # as above
-                hive_id = _there(session, name).hive_id
-                transaction.note(hive_id, text, by, is_audited=is_audited)
+                if not _there(session, name).has_file_of(before):
+                    _unlearn(session, name)
+                transaction.note(before.hive_id, text, by, is_audited=is_audited)
             return _there(session, name)
 
         return await self._writer.write(write)
@@ -262,14 +281,19 @@ def _there(session: Session, name: str) -> ModelRow:
     return row
 
 
+def _unlearn(session: Session, model: str) -> None:
+    session.execute("DELETE FROM peaks WHERE model = :model", model=model)
+
+
 def _make_room(session: Session, model: str) -> None:
     """Drop the smallest peaks of a model beyond LEARNED_MAX."""
     query = (
-        "SELECT context, kind FROM learned WHERE model = :model "
-        "ORDER BY peak_bytes DESC, context, kind LIMIT 1000 OFFSET :kept"
+        "SELECT context, kind, engine FROM peaks WHERE model = :model "
+        "ORDER BY peak_bytes DESC, context, kind, engine LIMIT 1000 OFFSET :kept"
     )
-    for context, kind in session.rows(query, model=model, kept=LEARNED_MAX):
+    for context, kind, engine in session.rows(query, model=model, kept=LEARNED_MAX):
         session.execute(
-            "DELETE FROM learned WHERE model = :model AND context = :context AND kind = :kind",
-            model=model, context=context, kind=kind,
+            "DELETE FROM peaks "
+            "WHERE model = :model AND context = :context AND kind = :kind AND engine = :engine",
+            model=model, context=context, kind=kind, engine=engine,
         )  # fmt: skip

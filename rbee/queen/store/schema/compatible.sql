@@ -22,7 +22,8 @@ CREATE TABLE IF NOT EXISTS reports (
 
 -- What is served. The release before serves no models, and goes on with its hives. A model's `source`
 -- is its path, or its URL without what is secret in it; `fetch` names the fetch of that URL on the hive.
--- `head` and a key's `models` are JSON. `learned` has the most memory that workers have used.
+-- `head` and a key's `models` are JSON. `peaks` has the most memory that workers have used: it was `learned`
+-- before, without the engine, so that it is not known for which engine its rows hold.
 
 CREATE TABLE IF NOT EXISTS models (
     name TEXT PRIMARY KEY,
@@ -45,13 +46,16 @@ CREATE TABLE IF NOT EXISTS models (
     created_at_ms INTEGER NOT NULL
 ) STRICT;
 
-CREATE TABLE IF NOT EXISTS learned (
+CREATE TABLE IF NOT EXISTS peaks (
     model TEXT NOT NULL,
     context INTEGER NOT NULL,
     kind TEXT NOT NULL,
+    engine TEXT NOT NULL,
     peak_bytes INTEGER NOT NULL,
-    PRIMARY KEY (model, context, kind)
+    PRIMARY KEY (model, context, kind, engine)
 ) STRICT, WITHOUT ROWID;
+
+DROP TABLE IF EXISTS learned;
 
 CREATE TABLE IF NOT EXISTS keys (
     name TEXT PRIMARY KEY,

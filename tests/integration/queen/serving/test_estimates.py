@@ -9,6 +9,7 @@ import pytest
 
 import rbee.queen.serving.estimates
 from rbee.errors import HiveFailed
+from rbee.queen.store.models import Learned
 from rbee.wire.leases import Granted
 from rbee.wire.models import EngineSays, Serve
 from rbee.wire.workers import AskEstimate, Estimate
@@ -49,10 +50,10 @@ async def test_the_operator_counts_more_and_what_was_learned_too(tmp_path: Path)
         assert (await played.serving.placement("wasp")).source == "operator"
         assert played.hive.asked == []
 
-        await played.queen.library.models.learn("bee", 2048, "ram", 5)
+        await played.queen.library.models.learn(Learned("bee", 2048, "ram", "llama-server", 5))
         assert (await played.serving.placement("bee")).source == "learned"
         assert [one.kinds for one in played.hive.asked] == [("gpu",)]
-        await played.queen.library.models.learn("bee", 2048, "gpu", 5)
+        await played.queen.library.models.learn(Learned("bee", 2048, "gpu", "llama-server", 5))
         await played.serving.placement("bee")
         assert len(played.hive.asked) == 1
 

@@ -84,7 +84,7 @@ async def test_one_that_runs_otherwise_than_its_model_is_served_is_stopped_once_
         await until(lambda: played.states() == ["asleep"])
 
         assert played.story("worker-idle") == [
-            "bee is served with another context or engine now: stopping bee-1"
+            "bee is served with another file, context or engine now: stopping bee-1"
         ]
 
 

@@ -57,7 +57,23 @@ async def test_what_it_used_is_learned_at_its_end(tmp_path: Path) -> None:
         (worker,) = played.serving.known.all()
         await played.serving.stopper.stop(worker, played.tape, WORKER_REMOVED, "stop")
 
-        assert played.queen.library.models.learned("bee", 2048, "ram") == 2**30
+        assert played.queen.library.models.learned("bee", 2048, "ram", "llama-server") == 2**30
+
+
+async def test_nothing_is_learned_from_a_worker_of_a_former_file_which_ends_when_it_is_idle(
+    tmp_path: Path,
+) -> None:
+    async with a_queen(tmp_path) as played:
+        async with played.client() as client:
+            await client.granted()
+            with client.connection.take():
+                await played.hive.becomes("bee-1", "busy", peak_bytes=2**30)
+                await played.model("bee", path="/m/another.gguf")
+                assert played.queen.library.models.learned("bee", 2048, "ram") is None
+        await until(lambda: played.hive.stops == ["bee-1"])
+        await until(lambda: played.serving.known.all() == [])
+
+        assert played.queen.library.models.learned("bee", 2048, "ram") is None
 
 
 async def test_nothing_is_learned_from_an_engine_that_fills_its_claim(tmp_path: Path) -> None:

@@ -120,10 +120,24 @@ def test_what_no_list_shows_keeps_no_queen_from_starting(path: Path) -> None:
 def test_a_catalog_of_the_release_before_has_no_models_and_is_well(path: Path) -> None:
     make(path, "localhost")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        for table in ("models", "learned", "keys"):
+        for table in ("models", "peaks", "keys"):
             connection.execute(f"DROP TABLE {table}")
 
     assert check_file(path, SYSTEM).hives == 1
+
+
+def test_what_was_learned_without_its_engine_is_dropped(path: Path) -> None:
+    make(path, "localhost")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE peaks")
+        connection.execute("CREATE TABLE learned (model TEXT NOT NULL, peak_bytes INTEGER NOT NULL)")
+    assert check_file(path, SYSTEM).hives == 1
+
+    Store.open(path).close()
+
+    with closing(sqlite3.connect(path)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    assert ("peaks" in tables, "learned" in tables) == (True, False)
 
 
 def test_the_check_knows_all_that_each_migration_makes() -> None:

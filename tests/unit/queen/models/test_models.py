@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rbee.errors import UnknownModel
 from rbee.queen.models.models import Models
+from rbee.queen.store.models import Learned
 from rbee.queen.store.store import Store
 from rbee.scope import SYSTEM
 from rbee.wire.models import Serve
-from tests.unit.queen.models.rows import FETCHED, ROW
+from tests.unit.queen.models.rows import FETCHED, HEAD, ROW
 from tests.unit.queen.store.engines import BY, change
 
 pytestmark = pytest.mark.deadline(10)
@@ -41,7 +43,7 @@ async def test_the_next_queen_has_the_same(models: Models, store: Store) -> None
     for row in (FETCHED, ROW):
         await models.put(row, BY)
     await models.serve("bee", Serve(context=512, idle_s=7, is_pinned=True, engine="vllm"), BY)
-    await models.learn("bee", 512, "ram", 99)
+    await models.learn(Learned("bee", 512, "ram", "vllm", 99))
 
     again = await loaded(store)
 
@@ -99,8 +101,8 @@ async def test_a_model_is_put_in_the_place_of_itself(models: Models) -> None:
 async def test_what_was_learned_is_shown_for_the_context_that_it_is_served_with(models: Models) -> None:
     await models.put(ROW, BY)
     for context, peak in ((512, 5), (4096, 9), (4096, 7)):
-        await models.learn("bee", context, "ram", peak)
-    await models.learn("hornet", 1, "ram", 1)
+        await models.learn(Learned("bee", context, "ram", "vllm", peak))
+    await models.learn(Learned("hornet", 1, "ram", "vllm", 1))
 
     assert models.view(models.model("bee")).learned_bytes == 9
     assert (await models.serve("bee", Serve(context=512), BY)).learned_bytes == 5
@@ -108,9 +110,51 @@ async def test_what_was_learned_is_shown_for_the_context_that_it_is_served_with(
     assert models.learned("hornet", 1, "ram") is None
 
 
+async def test_what_was_learned_is_that_of_one_engine(models: Models) -> None:
+    await models.put(ROW, BY)
+    for engine, peak in (("vllm", 9), ("llama-server", 5)):
+        await models.learn(Learned("bee", 512, "ram", engine, peak))
+
+    assert models.peaks("bee", 512, "ram") == {"vllm": 9, "llama-server": 5}
+    assert [models.learned("bee", 512, "ram", one) for one in ("llama-server", "vllm", "x", None)] == [
+        5, 9, None, 9,
+    ]  # fmt: skip
+    view = await models.serve("bee", Serve(engine="llama-server"), BY)
+    assert view.learned_bytes == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"path": "/m/other.gguf"}, {"bytes": 6}, {"sha256": "6" * 64}, {"head": HEAD._replace(context=7)}],
+    ids=["path", "bytes", "sha256", "head"],
+)
+@pytest.mark.parametrize("way", ["added again", "fetched again"])
+async def test_what_was_learned_is_forgotten_with_the_file(
+    models: Models, store: Store, change: dict[str, Any], way: str
+) -> None:
+    replaced: list[str] = []
+    models.when_replaced = replaced.append
+    model = await models.put(FETCHED, BY)
+    learned = Learned("wasp", 1, "ram", "vllm", 5)
+    await models.learn(learned)
+    await models.set_state(model, "missing", "it is gone")
+    await models.put(model.row._replace(memory_bytes=7, context=9), BY)
+    assert (models.learned("wasp", 1, "ram"), replaced) == (5, [])
+
+    former = model.row
+    if way == "added again":
+        await models.put(model.row._replace(**change), BY)
+    else:
+        await models.set_state(model, "ready", fields=change)
+    await store.models.learn(learned, former)  # a worker that has ended meanwhile
+
+    assert (models.learned("wasp", 1, "ram"), replaced) == (None, ["wasp"])
+    assert (await loaded(store)).learned("wasp", 1, "ram") is None
+
+
 async def test_removed_with_what_was_learned(models: Models, store: Store) -> None:
     model = await models.put(ROW, BY)
-    await models.learn("bee", 1, "ram", 5)
+    await models.learn(Learned("bee", 1, "ram", "vllm", 5))
     await models.remove(model, BY)
 
     assert model.is_removed

@@ -192,6 +192,19 @@ def test_another_engine_is_used_for_a_card_that_the_first_cannot_select() -> Non
     assert in_ram.engine == "llama-server"
 
 
+def test_what_was_learned_of_one_engine_counts_for_that_one_alone() -> None:
+    vulkan = LLAMA._replace(name="llama-vulkan")
+    wish = wanted()._replace(by_engine={("gpu", "llama-vulkan"): Need(6 * GIB, "learned")})
+    card = pool("gpu0", 16 * GIB)
+    first = placed(wish, HiveNow("a", (card,), (LLAMA, vulkan)))
+    second = placed(wish, HiveNow("a", (card,), (vulkan,)))
+    unknown = placed(wish, HiveNow("a", (card,), (), problem="it is cordoned"))
+
+    assert (first.need_bytes, first.source) == (4 * GIB, "estimate")
+    assert (second.need_bytes, second.source) == (6 * GIB, "learned")
+    assert (unknown.need_bytes, unknown.source) == (6 * GIB, "learned")
+
+
 def test_the_engine_that_an_operator_chose_is_used_or_nothing() -> None:
     a = hive("a", pool("ram", 30 * GIB))
 
@@ -253,7 +266,22 @@ def fleets(draw: st.DrawFn) -> tuple[Wanted, Snapshot]:
         )  # fmt: skip
     files = frozenset(draw(st.sets(st.sampled_from(["a", "b", "c"]))))
     sizes: dict[Kind, Need] = {"ram": Need(draw(BYTES), "guess"), "gpu": Need(draw(BYTES), "learned")}
-    return Wanted("bee", "gguf", files, sizes, 4096), Snapshot(tuple(hives), tuple(workers))
+    kinds = st.sampled_from(["ram", "gpu"])
+    known = st.tuples(kinds, st.sampled_from(["llama-server", "llama-vulkan"]))
+    by_engine = draw(st.dictionaries(known, BYTES.map(lambda count: Need(count, "learned")), max_size=4))
+    wish = Wanted("bee", "gguf", files, sizes, 4096, by_engine=by_engine)
+    return wish, Snapshot(tuple(hives), tuple(workers))
+
+
+def need_at(wish: Wanted, hive: HiveNow, place: Pool) -> Need:
+    """What the model needs there by the engine that would serve it, if any can."""
+    kind = kind_of(place.id)
+    usable = [one for one in hive.engines if one.problem is None]
+    if hive.id not in wish.files or hive.problem is not None or not usable:
+        known = [need for (other, _), need in wish.by_engine.items() if other == kind]
+        return max(known, key=lambda need: need.bytes, default=wish.needs[kind])
+    engine = next((one for one in usable if suits(one, place)), usable[0])
+    return wish.by_engine.get((kind, engine.name), wish.needs[kind])
 
 
 def suits(engine: Engine, place: Pool) -> bool:
@@ -272,17 +300,19 @@ def test_a_placement_holds_what_it_promises(fleet: tuple[Wanted, Snapshot]) -> N
     assert (target is not None) == (placement.decision in ("start", "evict"))
     assert sum(one.is_chosen for one in placement.candidates) <= 1
     by_id = {one.id: one for one in snapshot.workers}
+    hives = {one.id: one for one in snapshot.hives}
     pools = {(one.id, one_pool.id): one_pool for one in snapshot.hives for one_pool in one.pools}
     for candidate in placement.candidates:
-        need = wish.needs[kind_of(candidate.pool)]
+        there = pools[candidate.hive_id, candidate.pool]
+        need = need_at(wish, hives[candidate.hive_id], there)
         assert candidate.need_bytes == need.bytes
         free = candidate.free_bytes
         assert candidate.fits == (free is not None and free - candidate.margin_bytes >= need.bytes)
     if target is None:
         return
     there = pools[target.hive_id, target.pool]
-    suited = [one for hive in snapshot.hives if hive.id == target.hive_id for one in hive.engines]
-    assert target.engine == next(one.name for one in suited if suits(one, there))
+    assert target.engine == next(one.name for one in hives[target.hive_id].engines if suits(one, there))
+    assert target.need == need_at(wish, hives[target.hive_id], there)
     evicted = [by_id[name] for name in target.evicts]
     assert target.hive_id in wish.files
     assert all((one.hive_id, one.pool) == (target.hive_id, target.pool) for one in evicted)
@@ -313,5 +343,5 @@ def test_a_refusal_adds_up(fleet: tuple[Wanted, Snapshot]) -> None:
                 for worker in snapshot.workers
                 if (worker.hive_id, worker.pool) == (one.id, one_pool.id) and worker.will_end
             ]
-            need = wish.needs[kind_of(one_pool.id)].bytes
+            need = need_at(wish, one, one_pool).bytes
             assert one_pool.free_bytes + sum(ends) - one_pool.margin_bytes < need

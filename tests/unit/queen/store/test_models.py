@@ -105,11 +105,17 @@ async def test_a_bad_row_never_hides_the_others(
 async def test_the_most_that_a_model_has_used_is_learned(store: Store) -> None:
     await store.models.put(ROW, by=BY)
     for peak in (5, 9, 7):
-        await store.models.learn(Learned("bee", 2048, "ram", peak))
-    await store.models.learn(Learned("bee", 4096, "nvidia", 1))
-    await store.models.learn(Learned("hornet", 1, "ram", 1))
+        await store.models.learn(Learned("bee", 2048, "ram", "vllm", peak), ROW)
+    await store.models.learn(Learned("bee", 4096, "nvidia", "vllm", 1), ROW)
+    await store.models.learn(Learned("hornet", 1, "ram", "vllm", 1), ROW)
 
-    assert sorted(await store.models.learned()) == [("bee", 2048, "ram", 9), ("bee", 4096, "nvidia", 1)]
+    await store.models.learn(Learned("bee", 2048, "ram", "llama-server", 2), ROW)
+
+    assert sorted(await store.models.learned()) == [
+        ("bee", 2048, "ram", "llama-server", 2),
+        ("bee", 2048, "ram", "vllm", 9),
+        ("bee", 4096, "nvidia", "vllm", 1),
+    ]
     await store.models.remove("bee", by=BY)
     assert await store.models.learned() == []
 
@@ -118,7 +124,7 @@ async def test_what_is_learned_of_a_model_is_bounded(store: Store, monkeypatch: 
     monkeypatch.setattr(models, "LEARNED_MAX", 2)
     await store.models.put(ROW, by=BY)
     for context in (1, 3, 2):
-        await store.models.learn(Learned("bee", context, "ram", 10 * context))
+        await store.models.learn(Learned("bee", context, "ram", "vllm", 10 * context), ROW)
 
     assert sorted(one.context for one in await store.models.learned()) == [2, 3]
 
