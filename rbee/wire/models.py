@@ -78,9 +78,9 @@ class EngineSays(NamedTuple):
 class ModelView(NamedTuple):
     """A model in the catalog. `source` is its path, or its URL without secrets.
 
-    `learned_bytes` is the most memory that a worker of it has used, None if it has never run. `engine_says`
-    is what its engine has answered since the queen started, None if it was not asked or has not said.
-    `is_served` is whether a request starts a worker for it. `progress` is that of a fetch, in percent.
+    `learned_bytes` is the most memory that a worker of it has used with this file, None if that is not known.
+    `engine_says` is what its engine has answered since the queen started, None if it was not asked or has not
+    said. `is_served` is whether a request starts a worker for it. `progress` is that of a fetch, in percent.
     `problem` is why its row could not be read in full.
     """
 

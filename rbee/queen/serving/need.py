@@ -52,16 +52,29 @@ def need_of(model: ModelRow, learned: int | None, kind: Kind, said: EngineSays |
     """Return what a worker needs; `learned` is the peak in bytes with this context in this kind of pool.
 
     `said` is what the engine that serves it says, with the same context and kind.
-    In RAM the peak may be less than the weights: the kernel charges the pages of a mapped file to the cgroup
-    that read it first, of a fetch for example. Then the weights are added.
     """
     if model.memory_bytes is not None:
         return Need(model.memory_bytes, "operator")
     if learned is not None:
-        weights = (model.head.weights_bytes if model.head is not None else None) or model.bytes or 0
-        return Need(learned + weights if kind == "ram" and learned < weights else learned, "learned")
+        return Need(_in_ram(model, learned) if kind == "ram" else learned, "learned")
     if said is not None:
         return Need(said.bytes, "engine", said.engine)
+    return _by_file(model)
+
+
+def _in_ram(model: ModelRow, learned: int) -> int:
+    """Return what a worker whose peak in RAM is known needs.
+
+    The kernel charges the pages of a mapped file to the cgroup that read them first, of a fetch for example:
+    the peak may lack some of the weights or all, and does not show how many, as a large cache may hide it.
+    What is estimated is taken if it is more, but never more than the peak and all of the weights.
+    """
+    weights = (model.head.weights_bytes if model.head is not None else None) or model.bytes or 0
+    return min(learned + weights, max(learned, _by_file(model).bytes))
+
+
+def _by_file(model: ModelRow) -> Need:
+    """Return the estimate by the file's header, or the guess by its size."""
     estimated = None if model.head is None else estimate(model.head, context_of(model))
     if estimated is not None:
         return Need(estimated, "estimate")

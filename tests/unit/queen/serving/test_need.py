@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rbee.queen.serving.need import CONTEXT, context_of, estimate, kind_of, need_of, size
 from rbee.queen.store.models import ModelRow
@@ -78,9 +80,42 @@ def test_sizes_are_shown_in_a_unit_that_fits() -> None:
     assert [size(count) for count in (35 * MIB, GIB, 5_500_000_000)] == ["35 MiB", "1.0 GiB", "5.1 GiB"]
 
 
-def test_what_was_learned_in_ram_has_the_weights_too() -> None:
-    weights = ROW.head.weights_bytes if ROW.head is not None else None
-    assert weights is not None
-    assert need_of(ROW, weights - 1, "ram").bytes == 2 * weights - 1
-    assert need_of(ROW, weights, "ram").bytes == weights
-    assert need_of(ROW, weights - 1, "gpu").bytes == weights - 1
+WEIGHTS = 4_600_000_000
+ESTIMATE = need_of(ROW._replace(context=65536), None, "ram").bytes
+
+
+@pytest.mark.parametrize(
+    ("learned", "bytes_needed"),
+    [
+        (ESTIMATE + 1, ESTIMATE + 1),
+        # A cache of 8 GiB makes the peak larger than the weights, although it lacks these.
+        (65536 * 131072 + 30 * MIB, 65536 * 131072 + 30 * MIB + WEIGHTS),
+        (65536 * 131072 + WEIGHTS // 2, ESTIMATE),
+        (30 * MIB, 30 * MIB + WEIGHTS),
+    ],
+    ids=["all of it", "without the weights", "with half of the weights", "hardly anything"],
+)
+def test_what_was_learned_in_ram_may_lack_the_weights(learned: int, bytes_needed: int) -> None:
+    row = ROW._replace(context=65536)
+    assert need_of(row, learned, "ram") == (bytes_needed, "learned", None)
+    assert need_of(row, learned, "gpu") == (learned, "learned", None)
+
+
+@given(st.integers(0, 64 * GIB), st.integers(0, 64 * GIB), st.floats(0, 1))
+def test_the_need_in_ram_has_the_weights_wherever_their_pages_are_charged(
+    anonymous: int, weights: int, elsewhere: float
+) -> None:
+    """Given an estimate that is no less than what is used."""
+    head = HEAD._replace(weights_bytes=weights, kv_bytes_per_token=anonymous // 8192)
+    row = ROW._replace(head=head, context=8192)
+    learned = anonymous + weights - int(weights * elsewhere)
+
+    need = need_of(row, learned, "ram").bytes
+    assert anonymous + weights <= need <= max(learned, need_of(row, None, "ram").bytes)
+
+
+@given(st.integers(0, 64 * GIB))
+def test_without_an_estimate_no_more_than_the_weights_are_added(learned: int) -> None:
+    row = ROW._replace(head=None, bytes=GIB)
+
+    assert need_of(row, learned, "ram").bytes == min(learned + GIB, max(learned, int(GIB * 1.2) + 2 * GIB))
