@@ -18,7 +18,7 @@ from rbee.hive.work import Work
 from rbee.hive.workers.enginelog import LATE, EngineLog, Start
 from rbee.hive.workers.judge import RESTART_DELAY, Verdict, delay_of, end_of, judge
 from rbee.hive.workers.specification import Specifications
-from rbee.hive.workers.worker import Worker
+from rbee.hive.workers.worker import OVER, Worker
 from rbee.narration import (
     MEMORY_HELD,
     WORKER_FAILED,
@@ -157,11 +157,10 @@ class Life:
             self._ready_at = None
         state = state._replace(restarts=max(0, state.restarts - self._restarts_before))
         verdict = judge(state, self.worker.start, self.worker.last_end, self._parts.scope)
-        if verdict is not None and verdict.state == "stopped":
-            if not is_asked:
-                return  # systemd has not started it yet
-            if not self._has_been_ready:  # what was ready has been started, if not at the first attempt
-                verdict = _refused(starting) or verdict
+        if verdict is not None and verdict.state in OVER and not is_asked:
+            return  # systemd has not started it yet: that is how an earlier worker of this name ended
+        if verdict is not None and verdict.state == "stopped" and not self._has_been_ready:
+            verdict = _refused(starting) or verdict  # what was ready has been started, later if not at once
         if verdict is not None:
             await self._take(state, verdict)
 
@@ -242,7 +241,8 @@ class Life:
         await parts.book.look(worker.id)  # the kernel's peak is gone with the cgroup
         try:
             await parts.units.stop(self.unit)
-            if was_failed:
+            # An engine that ignores SIGTERM is killed, which leaves its unit failed.
+            if was_failed or (await parts.units.state(self.unit)).active == "failed":
                 await parts.units.reset_failed(self.unit)
         except RbeeError as error:
             worker.change("stopping", f"systemd has not stopped it: {error.message}", pid=worker.pid)

@@ -148,6 +148,7 @@ def test_an_engine_that_ignores_sigterm_and_leaves_children(machine: Machine) ->
     succeed(machine, "unserve", "rude")
     assert "rude is not served any more; 1 worker has ended" in told(machine, "rude")
     assert_nothing_is_left(machine)
+    assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
 
 
 def test_an_engine_that_answers_500_passes_it_on(machine: Machine) -> None:

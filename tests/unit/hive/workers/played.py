@@ -43,6 +43,11 @@ class PlayedUnits:
     tail: Tail = Tail()
     silent: int = 0
     """So many questions are not answered."""
+    stopped: UnitState = INACTIVE
+    """How a unit is once it was stopped."""
+    starts_late: asyncio.Event | None = None
+    """What a start waits for before the unit changes."""
+    looks: int = 0
 
     def __post_init__(self) -> None:
         self.followed: dict[str, asyncio.Event] = {}
@@ -60,10 +65,13 @@ class PlayedUnits:
         if self.silent:
             self.silent -= 1
             raise RbeeError("systemd is silent")
+        self.looks += 1
         return self.states.get(unit, INACTIVE)
 
     async def start(self, unit: str) -> None:
         self._ask("start", unit)
+        if self.starts_late is not None:
+            await self.starts_late.wait()
         self.started[unit] = asyncio.Event()
         self.becomes(unit, LOADING)
         await self.started[unit].wait()
@@ -71,7 +79,7 @@ class PlayedUnits:
     async def stop(self, unit: str) -> None:
         self._ask("stop", unit)
         if self.states.get(unit, INACTIVE).active != "failed":
-            self.becomes(unit, INACTIVE)
+            self.becomes(unit, self.stopped)
 
     async def reset_failed(self, unit: str) -> None:
         self._ask("reset-failed", unit)

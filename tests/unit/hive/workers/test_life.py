@@ -112,6 +112,34 @@ async def test_a_start_that_systemd_refuses_has_failed_with_its_reason(tmp_path:
     assert hive.tape.events[-1] == "worker-failed"
 
 
+async def test_how_an_earlier_worker_of_its_name_has_ended_is_not_how_it_ends(tmp_path: Path) -> None:
+    async with Hive(tmp_path) as hive:
+        hive.units.states[UNIT] = FAILED
+        hive.units.starts_late = asyncio.Event()
+        worker = await hive.workers.start(START)
+        await until(lambda: hive.units.looks > 0)
+        await asyncio.sleep(0)
+        assert (worker.state, hive.book.claims) == ("loading", {"bee-1": 2**30})
+        hive.units.starts_late.set()
+        await until(lambda: hive.units.states[UNIT] == LOADING)
+        hive.units.becomes(UNIT, READY)
+        await in_state(worker, "ready")
+
+
+async def test_one_that_is_killed_to_stop_it_leaves_no_failed_unit(tmp_path: Path) -> None:
+    async with Hive(tmp_path) as hive:
+        worker = await hive.workers.start(START)
+        await until(lambda: bool(hive.units.asked))
+        hive.units.becomes(UNIT, READY)
+        await in_state(worker, "ready")
+        hive.units.stopped = FAILED._replace(result="timeout")
+        await hive.workers.stop("bee-1")
+
+    assert (worker.state, worker.reason) == ("stopped", "")
+    assert hive.units.asked[1:] == [("stop", UNIT), ("reset-failed", UNIT)]
+    assert hive.units.states[UNIT] == INACTIVE
+
+
 async def test_one_that_somebody_else_stops_is_gone(tmp_path: Path) -> None:
     async with Hive(tmp_path) as hive:
         worker = await hive.workers.start(START)
