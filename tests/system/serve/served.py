@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,14 @@ def chat(machine: Runs, model: str, *, stream: bool = False, seconds: float = 30
     return post(machine, "/v1/chat/completions", question(model, stream=stream), seconds=seconds)
 
 
+def begin_chat(machine: Machine, model: str, *, stream: bool = False) -> subprocess.Popen[str]:
+    """A client that has asked and reads its answer, without the head, line by line or whole."""
+    return machine.popen(
+        "curl", "--silent", "--no-buffer", "--unix-socket", OPENAI, "--max-time", "60", "--data-binary",
+        question(model, stream=stream), "http://rbee/v1/chat/completions", user="ada",
+    )  # fmt: skip
+
+
 def workers(machine: Runs, model: str | None = None) -> list[dict[str, Any]]:
     listed = succeed(machine, "list-workers", *((model,) if model else ()), "--json").json["workers"]
     return [dict(one) for one in listed]
@@ -178,10 +187,15 @@ def assert_no_worker_runs(machine: Machine) -> None:
     assert worker_processes(machine) == []
 
 
-def assert_nothing_is_left(machine: Machine) -> None:
-    """No worker has a unit, a process, or memory in the book, for which the queen has to be awake."""
-    assert_no_worker_runs(machine)
+def memory_book(machine: Machine) -> list[dict[str, Any]]:
+    """The pools of the machine, for which the queen has to be awake."""
     [hive] = succeed(machine, "list-devices", "--memory", "--json").json["hives"]
-    for pool in hive["memory"]["pools"]:
+    return [dict(pool) for pool in hive["memory"]["pools"]]
+
+
+def assert_nothing_is_left(machine: Machine) -> None:
+    """No worker has a unit, a process, or memory in the book."""
+    assert_no_worker_runs(machine)
+    for pool in memory_book(machine):
         assert pool["claimed_bytes"] == 0
         assert [one for one in pool["holders"] if one["kind"] == "worker"] == []

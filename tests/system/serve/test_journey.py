@@ -18,6 +18,7 @@ from tests.system.serve.served import (
     assert_no_worker_runs,
     assert_nothing_is_left,
     await_worker,
+    begin_chat,
     chat,
     post,
     question,
@@ -252,10 +253,7 @@ def test_an_open_stream_is_cut_before_llama_server_is_stopped(
 def test_a_stream_outlives_a_sleep_and_does_not_wake_the_queen(serving: Machine) -> None:
     add_hive(serving)
     serve_rude(serving, "rude", {"deltas": 80, "pause_s": 0.1})
-    stream = serving.popen(
-        "curl", "--silent", "--no-buffer", "--unix-socket", OPENAI, "--data-binary",
-        question("rude", stream=True), "http://rbee/v1/chat/completions", user="ada",
-    )  # fmt: skip
+    stream = begin_chat(serving, "rude", stream=True)
     assert stream.stdout is not None
     while "word3 " not in stream.stdout.readline():
         pass

@@ -11,8 +11,8 @@ from testbed.trees import install
 from tests.system.commands import GATEWAY, HIVE, QUEEN, add_hive, await_state, main_pid, unit
 from tests.system.serve.served import (
     assert_no_worker_runs,
+    begin_chat,
     chat,
-    question,
     serve_model,
     serve_rude,
     succeed,
@@ -51,10 +51,7 @@ def test_an_upgrade_keeps_workers_as_they_are(serving: Machine, debs: list[Path]
 def test_a_removal_ends_workers_and_a_purge_leaves_nothing_of_what_was_served(serving: Machine) -> None:
     add_hive(serving)
     serve_rude(serving, "rude", {"deltas": 1000, "pause_s": 0.1})
-    stream = serving.popen(
-        "curl", "--silent", "--no-buffer", "--unix-socket", "/run/rbee/openai.sock", "--data-binary",
-        question("rude", stream=True), "http://rbee/v1/chat/completions", user="ada",
-    )  # fmt: skip
+    stream = begin_chat(serving, "rude", stream=True)
     assert stream.stdout is not None
     while "word3 " not in stream.stdout.readline():
         pass
