@@ -12,10 +12,11 @@ from testbed.machine import Machine
 from testbed.tiny_model import says
 
 from rbee.narration import ENGINE_STARTING
-from tests.system.commands import add_hive, main_pid, override, put, rbeectl
+from tests.system.commands import GATEWAY, HIVE, QUEEN, add_hive, main_pid, override, put, rbeectl, unit
 from tests.system.serve.served import (
     assert_nothing_is_left,
     await_worker,
+    begin_chat,
     chat,
     serve_model,
     serve_rude,
@@ -149,6 +150,38 @@ def test_an_engine_that_ignores_sigterm_and_leaves_children(machine: Machine) ->
     assert "rude is not served any more; 1 worker has ended" in told(machine, "rude")
     assert_nothing_is_left(machine)
     assert machine.run("systemctl", "--failed", "--no-legend").stdout == ""
+
+
+def test_a_stream_is_cut_before_its_engine_which_ignores_sigterm_is_killed(machine: Machine) -> None:
+    override(machine, "rbee-worker@.service", "[Service]\nTimeoutStopSec=2s\n")
+    serve_rude(machine, "rude", {"stubborn": True, "deltas": 1000, "pause_s": 0.1})
+    stream = begin_chat(machine, "rude", stream=True)
+    assert stream.stdout is not None
+    while "word3 " not in stream.stdout.readline():
+        pass
+    [unit_name] = worker_units(machine)
+    with machine.popen("rbeectl", "unserve", "rude", user="ada") as unserving:
+        rest = stream.communicate(timeout=10)[0]
+        assert worker_units(machine) == [unit_name]
+        unserving.communicate(timeout=20)
+    assert unserving.returncode == 0
+    assert "the model rude is not served any more" in rest
+    assert "[DONE]" not in rest
+    assert_nothing_is_left(machine)
+
+
+def test_an_engine_that_prints_no_text_while_it_answers(machine: Machine) -> None:
+    serve_rude(machine, "rude", {"garbage": True})
+    assert chat(machine, "rude").text == "word0 word1 word2"
+    assert chat(machine, "rude", stream=True).text == "word0 word1 word2 "
+    # As journalctl shows such a line, and in full where it is asked to.
+    shown = succeed(machine, "logs", "rude", user=None).out
+    assert shown.count("[15B blob data]") == 2, shown
+    assert succeed(machine, "logs", "rude", "--", "--all", user=None).out.count(" answering ") == 2
+    assert "the engine" not in told(machine, "rude")
+    assert worker(machine, "rude")["state"] == "ready"
+    for daemon in (QUEEN, HIVE, GATEWAY):
+        assert unit(machine, daemon, "NRestarts")["NRestarts"] == "0"
 
 
 def test_an_engine_that_answers_500_passes_it_on(machine: Machine) -> None:
