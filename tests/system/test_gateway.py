@@ -134,6 +134,33 @@ def test_plain_http_beyond_this_machine_is_refused_and_tls_is_not(machine: Machi
     assert over_unix(machine, "/health")[0] == 200
 
 
+def test_a_person_opens_it_over_tls_and_closes_it_again_and_a_key_is_of_use_only_meanwhile(
+    machine: Machine,
+) -> None:
+    for path, content in zip(("/root/cert.pem", "/root/key.pem"), self_signed(), strict=True):
+        machine.run("sh", "-c", f"umask 077; cat >{path}", input=content)
+    tls = ("--tls-cert", "/root/cert.pem", "--tls-key", "/root/key.pem")
+    opened = rbeectl(machine, "gateway", "enable", "--listen", "0.0.0.0:8511", *tls, user=None)
+    assert opened.code == 0, opened
+    assert "The gateway listens on 0.0.0.0:8511, with HTTPS" in opened.out
+    key = rbeectl(machine, "key", "create", "alice", "--json").json["text"]
+    models = ("https://127.0.0.1:8511/v1/models", "--cacert", "/root/cert.pem")
+    with_key = (*models, "-H", f"Authorization: Bearer {key}")
+
+    assert curl(machine, *with_key, user=None) == (200, {"object": "list", "data": []})
+    status, answer = curl(machine, *models, user=None)
+    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+    assert curl(machine, "http://127.0.0.1:8511/health")[0] == 0
+
+    assert rbeectl(machine, "gateway", "disable").code == 0
+    assert curl(machine, *with_key, user=None) == (0, "")
+    assert machine.run("ss", "-Hltn", "sport = :8511").stdout == ""
+    assert over_unix(machine, "/health")[0] == 200
+    # It is the socket that is closed: the key is kept for the next time.
+    assert rbeectl(machine, "gateway", "enable").code == 0
+    assert curl(machine, *with_key, user=None)[0] == 200
+
+
 def test_it_is_exposed_by_at_most_1_0_and_cannot_do_what_operators_may(machine: Machine) -> None:
     told = machine.run("systemd-analyze", "security", "--no-pager", SERVICE).stdout
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
