@@ -13,13 +13,14 @@ import os
 import select
 import socket
 import subprocess
+import sys
 from contextlib import suppress
 from typing import Any
 
 from rbee.errors import BadInput, NotPermitted, RbeeError
 from rbee.files import reason
 from rbee.journal.matches import command
-from rbee.scope import SYSTEM
+from rbee.scope import Scope, scope_of
 from rbee.wire.codec import decode, encode
 from rbee.wire.logs import LogEnd, LogQuery
 
@@ -64,14 +65,14 @@ def _not_here(why: str) -> NotPermitted:
 def main() -> int:
     """Answer the query on the socket that is the standard input; return 0."""
     with socket.socket(fileno=os.dup(0)) as channel:
-        serve(channel)
+        serve(channel, scope_of(sys.argv[1:]))
     return 0
 
 
-def serve(channel: socket.socket) -> None:
+def serve(channel: socket.socket, scope: Scope) -> None:
     """Answer the query on a connection."""
     try:
-        status = answer(channel)
+        status = answer(channel, scope)
     except RbeeError as error:
         _send(channel, error.to_problem())
     else:
@@ -79,14 +80,14 @@ def serve(channel: socket.socket) -> None:
             _send(channel, encode(LogEnd(status)))
 
 
-def answer(channel: socket.socket) -> int | None:
+def answer(channel: socket.socket, scope: Scope) -> int | None:
     """Run journalctl for a query, and return its exit status; None if who asked has gone.
 
     Raises BadInput, NotPermitted, or RbeeError if journalctl cannot be run.
     """
     query, descriptors = _receive(channel)
     try:
-        process = _start(query, *descriptors)
+        process = _start(query, scope, *descriptors)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -134,11 +135,11 @@ def _parsed(content: bytes) -> Any:
         raise BadInput(f"the query is not JSON: {error}") from error
 
 
-def _start(query: LogQuery, output: int, errors: int) -> subprocess.Popen[bytes]:
+def _start(query: LogQuery, scope: Scope, output: int, errors: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "SYSTEMD_COLORS": "16" if query.has_colour else "false", "SYSTEMD_PAGER": ""}
     try:
         return subprocess.Popen(
-            command(query, SYSTEM), stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
+            command(query, scope), stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
         )
     except OSError as error:
         raise RbeeError(f"journalctl cannot be run: {reason(error)}") from error

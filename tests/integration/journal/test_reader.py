@@ -49,7 +49,7 @@ def a_door(folder: Path, serve: Serve) -> Iterator[Scope]:
 
 
 def real(channel: socket.socket) -> None:
-    door.serve(channel)
+    door.serve(channel, SYSTEM)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_journalctl_ends_with_who_asked(
     journalctl.write_text(f"{stubborn}echo $$\nwhile :; do sleep 1; done\n")
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     read, write = os.pipe()
-    thread = threading.Thread(target=door.serve, args=(its,))
+    thread = threading.Thread(target=door.serve, args=(its, SYSTEM))
     thread.start()
     with ours, open(read) as output:  # a descriptor
         socket.send_fds(ours, [json.dumps({"options": ["-f"]}).encode()], [write, write])
@@ -145,7 +145,7 @@ def test_what_is_no_query_is_refused_and_nothing_is_run(
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, its:
         send(content, descriptors)(ours)
-        door.serve(its)
+        door.serve(its, SYSTEM)
         problem = json.loads(ours.recv(9999))
         assert found in problem["detail"]
     assert len(os.listdir("/proc/self/fd")) == before
@@ -155,7 +155,7 @@ def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(door, "QUERY_TIMEOUT", 0.05)
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, its:
-        door.serve(its)
+        door.serve(its, SYSTEM)
         assert "no query came" in json.loads(ours.recv(9999))["detail"]
 
 

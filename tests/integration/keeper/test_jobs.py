@@ -196,9 +196,7 @@ def test_ctrl_c_leaves_the_job_and_exits_130_with_its_id(
     ran = with_queen({QueenRoutes.ADD_HIVE: ADDED}, lambda: rbeectl("add-hive", "localhost"))
 
     assert ran.code == 130
-    assert ran.err == (
-        f"rbeectl: interrupted; job {JOB} continues\n  try: rbeectl logs -f --job {JOB}\n"
-    )
+    assert ran.err == (f"rbeectl: interrupted; job {JOB} continues\n  try: rbeectl logs -f --job {JOB}\n")
 
 
 def test_ctrl_c_before_the_queen_answered_names_no_job(

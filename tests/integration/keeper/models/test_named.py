@@ -57,7 +57,7 @@ def test_the_name_of_a_worker_shows_its_model_and_its_own_log(
 
     assert with_queen(queen, lambda: rbeectl("show", "bee-1", "-p", "Id")).out == "Id=bee\n"
     assert "Worker: bee-1" in with_queen(queen, lambda: rbeectl("status", "bee-1", "-n", "0")).out
-    assert "did you mean bee-1?" in with_queen(queen, lambda: rbeectl("logs", "bee-7")).err
+    assert "did you mean bee-1 or bee?" in with_queen(queen, lambda: rbeectl("logs", "bee-7")).err
     with_queen(queen, lambda: rbeectl("logs", "bee-1", "-n", "3"))
     assert executed() == ["journalctl", "--lines=3", "--unit", "rbee-worker@bee-1.service"]
 
