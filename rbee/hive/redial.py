@@ -36,7 +36,9 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> No
         raise BadConfig("this machine is no hive of a queen on another", hint=scope.rejoin)
     notifier.status(hivestatus.waits(membership.queen()))
     await _await_return(membership)
-    journal.narrate(WAKING_HIVE, f"the queen at {membership.queen()} is there again", hive=membership.hive_id)
+    journal.narrate(
+        WAKING_HIVE, f"the queen at {membership.queen()} is reachable again", hive=membership.hive_id
+    )
 
 
 async def _await_return(queen: Membership) -> None:

@@ -28,7 +28,9 @@ def fleet(request: pytest.FixtureRequest, make_fleet: MakeFleet) -> Fleet:
 def test_a_hive_that_becomes_the_queen_s_machine_is_named_until_it_is_mended(fleet: Fleet) -> None:
     gpu1 = fleet.hives["gpu1"]
     installed = gpu1.run("sh", "-c", INSTALL, timeout=120)
-    assert "its hive has joined the queen\n  at queen: neither gets its heartbeats" in installed.stdout
+    assert (
+        "its hive has joined the queen\n  at queen: neither queen receives its heartbeats" in installed.stdout
+    )
     assert LEAVE in installed.stdout
 
     def is_named() -> None:
