@@ -34,6 +34,7 @@ from rbee.queen.serving.refusals import away, cure, needs, not_there, refusal
 from rbee.queen.serving.snapshot import Snapshots
 from rbee.queen.serving.start import Start
 from rbee.queen.serving.stopping import Stopper
+from rbee.queen.serving.turns import Turns
 from rbee.queen.serving.workers import KnownWorkers, Worker
 from rbee.text import shortened
 from rbee.wire.jobs import Done
@@ -82,7 +83,7 @@ class Starter:
         self._failures = failures
         self.estimates = Estimates(parts.hives, parts.models)
         self._starts: dict[str, Start] = {}
-        self._placing = asyncio.Lock()
+        self._turns = Turns()
 
     def find(self, model: str) -> Start | None:
         """Return the start of a model that is under way, or None."""
@@ -204,8 +205,11 @@ class Starter:
             await self._wake_hive(start, row)
             await self.estimates.ask(row.name)  # not in its turn: other models need not wait for a command
             try:
-                async with self._placing:
+                files = self._wanted(row).files
+                async with self._turns.on(files):
                     row = self._row(start.model)  # it may have been changed meanwhile
+                    if self._wanted(row).files != files:
+                        continue
                     decision = await self._decide_in_turn(start, row)
                     worker = await self._act(start, row, decision)
             except PASSING as error:
@@ -225,7 +229,10 @@ class Starter:
             return
 
     async def _decide_in_turn(self, start: Start, row: ModelRow) -> Decision:
-        """As decide(), but wait if the model of an earlier start that waits for memory fits now, too."""
+        """As decide(), but wait if the model of an earlier start that waits for memory fits now, too.
+
+        Only the hives on which it has its turn are asked: on others that model takes nothing away from it.
+        """
         before = list(takewhile(lambda one: one is not start, self._starts.values()))
         waiting = [
             self._wanted(model.row)
@@ -233,7 +240,7 @@ class Starter:
             if one.waits_for_memory and (model := self._models.find(one.model)) is not None
         ]
         wanted = self._wanted(row)
-        snapshot = await self._snapshots.take(wanted.files.union(*(one.files for one in waiting)))
+        snapshot = await self._snapshots.take(wanted.files)
         decision = decide(wanted, snapshot)
         first = next((one for one in waiting if decide(one, snapshot).target is not None), None)
         if decision.target is None or first is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rbee.queen.serving.starter
+from rbee.client.link import HiveClient
 from rbee.errors import BadInput, NoMemory
 from rbee.wire.hives import SetCordon
 from rbee.wire.leases import Granted, Refused, Wait
@@ -231,6 +232,30 @@ async def test_memory_that_other_programs_free_is_noticed(tmp_path: Path) -> Non
                 pass
             played.hive.total += 8 * GIB
             assert (await second.granted()).worker == "wasp-1"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at first", "while it is waited for"])
+async def test_a_hive_that_does_not_answer_holds_up_no_start_on_another(tmp_path: Path, waits: bool) -> None:
+    async with a_queen(tmp_path) as played:
+        row = played.queen.hives.hive("localhost").standing.row._replace(id="slow", host="slow")
+        slow = played.queen.hives.take_in(row, "unknown" if waits else "online", "it is said to be")
+        asked = asyncio.Event()
+
+        async def reach() -> HiveClient:
+            asked.set()
+            return await asyncio.Future[HiveClient]()
+
+        slow.reach = reach  # type: ignore[method-assign]
+        await played.model("wasp", hive_id="slow", memory_bytes=GIB)
+        async with played.client("wasp"):
+            if waits:
+                await until(lambda: len(played.story("worker-waits")) == 1)
+                slow.standing.set("online", "it has sent a heartbeat")
+            await asyncio.wait_for(asked.wait(), 5)
+            granted = await asyncio.wait_for(played.ask("bee"), 3)
+
+            assert isinstance(granted, Granted)
+            assert played.states("wasp") == ["waiting"]
 
 
 async def test_an_engine_that_cannot_be_used_is_named(tmp_path: Path) -> None:
