@@ -121,9 +121,13 @@ class Follower:
         return f"loading {start.model}{shown}"
 
     def error(self, model: str) -> RbeeError | None:
-        """Return the error of a model's last failure while no worker is started because of it, or None."""
+        """Return the error of a model's last failure while no worker is started because of it, or None.
+
+        One that loads is followed anyway: its hive may have started it without answering in time.
+        """
         failure = self._failures.find(model)
-        if failure is None or self._failures.pause(model) <= 0:
+        is_loading = any(worker.seen.state == "loading" for worker in self._known.of_model(model))
+        if failure is None or self._failures.pause(model) <= 0 or is_loading:
             return None
         return self._failures.error(failure, self._hint(model))
 

@@ -53,6 +53,7 @@ from rbee.wire.workers import (
     Memory,
     Pool,
     StartWorker,
+    WorkerState,
 )
 from tests.integration.queen.hives.local_hive import Tape, told
 from tests.integration.unix_http import served
@@ -205,10 +206,10 @@ class ServingHive:
         except BlockingIOError:
             return False
 
-    def adopted(self, worker_id: str = "bee-1", model: str = "bee") -> None:
-        """It has had this worker since before the queen."""
+    def adopted(self, worker_id: str = "bee-1", model: str = "bee", state: WorkerState = "ready") -> None:
+        """It has this worker, and the queen has not heard that it was started."""
         self.workers[worker_id] = HiveWorker(
-            worker_id, model, "llama-server", "ram", 2048, GIB, "ready", "", 1, next(self._serials)
+            worker_id, model, "llama-server", "ram", 2048, GIB, state, "", 1, next(self._serials)
         )
         self.engines[worker_id] = []
 

@@ -9,7 +9,7 @@ import pytest
 
 import rbee.queen.serving.starter
 from rbee.client.link import HiveClient
-from rbee.errors import BadInput, NoMemory
+from rbee.errors import BadInput, NoMemory, TimedOut
 from rbee.wire.hives import SetCordon
 from rbee.wire.leases import Granted, Refused, Wait
 from rbee.wire.workers import Pool
@@ -179,6 +179,21 @@ async def test_a_start_that_the_hive_refuses_is_a_failure_and_makes_room_no_seco
         assert played.hive.stops == ["bee-1"]
         (view,) = played.serving.views("wasp").workers
         assert (view.state, view.reason) == ("failed", "this card cannot be selected")
+
+
+async def test_a_worker_whose_start_was_not_answered_in_time_is_waited_for(tmp_path: Path) -> None:
+    async with a_queen(tmp_path) as played:
+        played.hive.refusal = TimedOut("it has not answered within 15 s")
+        for _ in range(2):
+            assert isinstance(await played.ask(), Refused)
+        played.hive.adopted("bee-2", state="loading")
+        await played.hive.beat()
+        await until(lambda: played.states("bee") == ["loading"])
+        async with played.client() as client:
+            assert isinstance(await client.frame(), Wait)
+            await played.hive.loads("bee-2")
+
+            assert (await client.granted()).worker == "bee-2"
 
 
 async def test_claims_that_the_hive_goes_on_refusing_are_a_failure_too(tmp_path: Path) -> None:
