@@ -131,8 +131,8 @@ class SystemdUnits:
         return await self._opened().has_job(unit)
 
     async def ask(self, verb: Verb, unit: str) -> str:
-        """As Control.ask()."""
-        return await self._control.ask(verb, unit)
+        """As AsyncBus.ask()."""
+        return await self._opened().ask(verb, unit)
 
     def _close_unused(self) -> None:
         is_waiting = self._bus is not None and self._bus.awaits_job

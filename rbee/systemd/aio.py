@@ -82,7 +82,7 @@ class AsyncBus:
     async def ask_stop(self, unit: str) -> None:
         """As Unit.ask_stop(), for a caller that does not wait for the job's end."""
         try:
-            await self._ask("stop", unit)
+            await self.ask("stop", unit)
         except Stopping:
             if not await self.has_job(unit):
                 raise
@@ -94,7 +94,7 @@ class AsyncBus:
 
     async def reset_failed(self, unit: str) -> None:
         """As Unit.reset_failed()."""
-        await self._ask("reset-failed", unit)
+        await self.ask("reset-failed", unit)
 
     async def start(self, unit: str, *, timeout: float) -> None:
         """As Unit.start(), but raises Stopping if the unit or the queen is being stopped.
@@ -107,7 +107,7 @@ class AsyncBus:
         """As Unit.stop()."""
         await self._await_job("stop", unit, timeout)
 
-    async def _ask(self, verb: Verb, unit: str) -> str:
+    async def ask(self, verb: Verb, unit: str) -> str:
         """As Control.ask(), but raises Stopping also if systemd is stopping the control's own socket."""
         try:
             return await self._control.ask(verb, unit)
@@ -124,7 +124,7 @@ class AsyncBus:
         ends = _Ends()
         self._ends[unit].add(ends)
         try:
-            job = await self._ask(verb, unit)
+            job = await self.ask(verb, unit)
             async with asyncio.timeout(timeout):
                 result = await ends.result_of(job)
         except _NoEndError as error:

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from rbee.errors import Unreachable
+from rbee.errors import Stopping, Unreachable
 from rbee.hive.units import SystemdUnits
 from rbee.scope import SYSTEM, Scope
-from rbee.systemd.control import HiveControl
+from rbee.systemd.control import HiveControl, NoAnswer
 from rbee.systemd.journal import Entry, Tail
 from tests.unit.played_systemd import ACTIVE, INACTIVE, NoProgram, PlayedSystemd
 from tests.unit.wait import until
@@ -88,6 +88,25 @@ async def test_a_bus_that_is_lost_is_opened_again_and_everybody_looks() -> None:
     assert (heard, systemd.opened) == ([FETCH, FETCH], 2)
     units.unfollow(BEE)
     assert systemd.is_open  # for the fetch
+    units.close()
+    await systemd.close()
+
+
+async def test_what_cannot_be_asked_for_as_rbee_is_being_stopped_is_refused_as_such(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    systemd = Systemd()
+    units = SystemdUnits(SYSTEM, open_bus=systemd, control=cast(HiveControl, systemd))
+
+    async def ask(verb: str, unit: str) -> str:
+        raise NoAnswer("Connection reset by peer")
+
+    monkeypatch.setattr(systemd, "ask", ask)
+    with pytest.raises(NoAnswer):
+        await units.ask("start", FETCH)
+    systemd.job(systemd.socket_unit, "stop")
+    with pytest.raises(Stopping):
+        await units.ask("start", FETCH)
     units.close()
     await systemd.close()
 
