@@ -1,18 +1,20 @@
 """A web server of one file, with ranges, and with the faults that servers have.
 
-Also a program, for machines: file_server.py PORT FILE [JSON of Faults]. Standard library only.
+Also a program, for machines: file_server.py PORT FILE [JSON of Faults]. It prints the Range of each request.
+Standard library only.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import http.server
 import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,14 +47,23 @@ class Faults:
 
 
 class FileServer(http.server.ThreadingHTTPServer):
-    """Serves `content`, later `other`. `asked` has Range and If-Range of each request."""
+    """Serves `content`, later `other`. `asked` has Range and If-Range of each request, `say` gets a line."""
 
     daemon_threads = True
 
-    def __init__(self, content: bytes, faults: Faults, *, other: bytes = b"", port: int = 0) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        faults: Faults,
+        *,
+        other: bytes = b"",
+        port: int = 0,
+        say: Callable[[str], object] = lambda line: None,
+    ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.content, self.other, self.faults = content, other, faults
         self.asked: list[tuple[str | None, str | None]] = []
+        self.say = say
         self.closing = threading.Event()
 
     @property
@@ -71,6 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, faults = self.server, self.server.faults
         wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
         server.asked.append((wanted, condition))
+        server.say(f"Range: {wanted}")
         if faults.statuses and (status := faults.statuses.pop(0)):
             return self.answer(status, b"", {"Content-Length": "0", **faults.headers})
         if faults.redirect:
@@ -150,4 +162,5 @@ if __name__ == "__main__":
         Faults(**json.loads(sys.argv[3] if sys.argv[3:] else "{}")),
         other=other.read_bytes() if other.exists() else b"",
         port=int(sys.argv[1]),
+        say=functools.partial(print, flush=True),
     ).serve_forever()

@@ -21,7 +21,7 @@ MODEL = gguf(tensors=(("token_embd.weight", (1024, 10_000), 1),))
 SUM = hashlib.sha256(MODEL).hexdigest()
 ONE = "rbee-fetch@one.service"
 STORE = "/var/lib/rbee-models"
-FOLDER = f"{STORE}/{SUM}"
+SYNCED = 64 * 2**20  # bytes after which what has arrived is synced
 SECRET = "ada:hunter2"  # of a URL
 
 
@@ -73,6 +73,14 @@ def arrived(machine: Machine, least: int) -> int:
         time.sleep(0.05)
 
 
+def asked_from(machine: Machine, requests: int) -> list[int]:
+    """The first byte that each request to the server asked for since the boot, once there are so many."""
+    printed = "journalctl --boot --output=cat _SYSTEMD_UNIT=web-8080.service | sed -n 's/^Range: //p'"
+    awaited = f"until [ $({printed} | wc -l) -ge {requests} ]; do sleep 0.05; done; {printed}"
+    ranges = machine.run("sh", "-c", awaited, timeout=20).stdout.split()
+    return [0 if one == "None" else int(one.removeprefix("bytes=").removesuffix("-")) for one in ranges]
+
+
 def files(machine: Machine) -> list[str]:
     told = machine.run("find", STORE, "/var/lib/rbee-hive/fetches", "-type", "f", "-printf", "%P %u %m\n")
     return sorted(told.stdout.splitlines())
@@ -87,12 +95,13 @@ DONE = sorted(
 )
 
 
-def check_whole(machine: Machine, view: dict[str, Any]) -> None:
-    assert (view["state"], view["sha256"], view["bytes"]) == ("done", SUM, len(MODEL)), view
-    assert view["path"] == f"{FOLDER}/model.gguf"
+def check_whole(machine: Machine, view: dict[str, Any], model: bytes = MODEL) -> None:
+    sha256 = hashlib.sha256(model).hexdigest()
+    assert (view["state"], view["sha256"], view["bytes"]) == ("done", sha256, len(model)), view
+    assert view["path"] == f"{STORE}/{sha256}/model.gguf"
     assert view["head"]["architecture"] == "llama"
-    assert machine.run("sha256sum", view["path"]).stdout.split()[0] == SUM
-    assert files(machine) == DONE
+    assert machine.run("sha256sum", view["path"]).stdout.split()[0] == sha256
+    assert files(machine) == [line.replace(SUM, sha256) for line in DONE]
 
 
 def test_a_file_is_fetched_through_a_server_that_cuts_and_nobody_sees_the_password(
@@ -107,6 +116,8 @@ def test_a_file_is_fetched_through_a_server_that_cuts_and_nobody_sees_the_passwo
     assert re.search(r"(?m)^rbee-fetch +\S*python3? .*rbee-fetch", processes), processes
     environment = machine.run("cat", f"/proc/{main_pid(machine, ONE)}/environ").stdout
     check_whole(machine, awaited(machine, "done", "failed"))
+    whole = list(range(0, len(MODEL), 3_000_000))
+    assert asked_from(machine, len(whole)) == whole
 
     told = machine.run("journalctl", "--output=json", "--no-pager").stdout
     status = machine.run("systemctl", "show", ONE).stdout
@@ -134,32 +145,40 @@ def test_a_fetch_goes_on_after_kills_of_itself_and_of_the_hive_a_shutdown_and_a_
     machine: Machine, tmp_path: Path
 ) -> None:
     add_hive(machine)
-    url = serve(machine, tmp_path, slow=0.05)
-    fetch(machine, url)
+    model = gguf(tensors=(("token_embd.weight", (1024, 2 * SYNCED // 2048), 1),))
+    fetch(machine, serve(machine, tmp_path, model, slow=0.05), hashlib.sha256(model).hexdigest())
 
     first = arrived(machine, 1_000_000)
     machine.run("systemctl", "kill", "--signal=KILL", ONE)
+    assert first <= asked_from(machine, 2)[1]
     second = arrived(machine, first + 500_000)
 
     pid = main_pid(machine, ONE)
     machine.run("systemctl", "kill", "--signal=KILL", HIVE)
     third = arrived(machine, second + 500_000)
     assert main_pid(machine, ONE) == pid
+    assert len(asked_from(machine, 2)) == 2
 
     assert rbeectl(machine, "shutdown").code == 0
     assert unit(machine, ONE)["ActiveState"] == "inactive"
     add_hive(machine)
     assert awaited(machine, "fetching")["state"] == "fetching"
-    fourth = arrived(machine, third + 500_000)
+    assert third <= asked_from(machine, 3)[2]
 
+    # After a boot it goes on behind what was synced to the disk.
+    start_server(machine, slow=0.001)
+    fourth = arrived(machine, SYNCED + 4_000_000)
+    machine.run("systemctl", "stop", "web-8080.service")
     machine.run("sync")
     machine.reboot()
+    assert fourth < len(model)
     assert unit(machine, ONE)["ActiveState"] in ("inactive", "active")
     machine.copy_in(SERVER, "/root/file_server.py")
     start_server(machine)
     add_hive(machine)
-    check_whole(machine, awaited(machine, "done", "failed"))
-    assert 0 < fourth < len(MODEL)
+    check_whole(machine, awaited(machine, "done", "failed"), model)
+    [resumed] = asked_from(machine, 1)
+    assert SYNCED <= resumed < len(model)
 
 
 @pytest.mark.parametrize(
