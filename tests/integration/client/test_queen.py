@@ -343,9 +343,9 @@ async def test_a_queen_who_falls_silent_in_her_answer_is_not_waited_for(tmp_path
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"status"')
         await asyncio.Event().wait()
 
-    with pytest.raises(TimedOut, match="silent for 0.1 s"):
+    with pytest.raises(TimedOut, match="silent for 1 s"):
         await with_play(
-            play, tmp_path / "s", lambda: QueenClient(tmp_path / "s", timeout=0.1).ask(QueenRoutes.HEALTH)
+            play, tmp_path / "s", lambda: QueenClient(tmp_path / "s", timeout=1).ask(QueenRoutes.HEALTH)
         )
 
 
