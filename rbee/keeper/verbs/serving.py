@@ -95,7 +95,7 @@ def how_served(model: ModelView) -> str:
 def check_engine(queen: Queen, model: str, name: str) -> str | None:
     """Why the model's hive cannot use the engine of that name now, or why that is not known; None if it can.
 
-    Raises UnknownEngine if it has none of that name, and UnknownModel.
+    Raises UnknownEngine if it has none of that name, or that serves such a file, and UnknownModel.
     """
     view = Models(queen).one(model)
     unknown = f"whether {view.hive_id} has the engine {name} is not known"
@@ -111,11 +111,12 @@ def check_engine(queen: Queen, model: str, name: str) -> str | None:
         near = did_you_mean(name, (engine.name for engine in hive.engines))
         text = f"{view.hive_id} has no engine {name}{near}"
         raise UnknownEngine(text, hint=scope.rbeectl("list-engines"), field="--engine")
-    if found.problem:
-        return f"the engine {name} cannot be used now: {found.problem}"
     if view.head is not None and view.head.format not in found.formats:
-        return f"the engine {name} does not load {view.head.format}, as {view.name} is"
-    return None
+        text = (
+            f"the engine {name} serves {' and '.join(found.formats)}, and {view.name} is {view.head.format}"
+        )
+        raise UnknownEngine(text, hint=scope.rbeectl("list-engines"), field="--engine")
+    return f"the engine {name} cannot be used now: {found.problem}" if found.problem else None
 
 
 @click.command(short_help="Stop the workers of MODEL, and start no more.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.requests import Request
 
@@ -12,8 +14,8 @@ from rbee.wire.jobs import Done
 from rbee.wire.models import Serve
 from rbee.wire.routes import QueenRoutes
 from tests.integration.keeper.played_models import PlayedModels
-from tests.unit.keeper.doubles import Rbeectl, WithQueen
-from tests.unit.keeper.model_values import MODEL, PLACEMENT
+from tests.unit.keeper.doubles import Ran, Rbeectl, WithQueen
+from tests.unit.keeper.model_values import ENGINES, MODEL, PLACEMENT
 from tests.unit.played_systemd import INACTIVE, PlayedBus
 
 
@@ -25,11 +27,22 @@ def test_serving_keeps_what_is_not_given(awake: PlayedBus, rbeectl: Rbeectl, wit
         "Model bee is served: asleep until it is asked; an idle worker is stopped after 5min",
         "To ask it: rbeectl ask bee PROMPT",
     ]
-    work = ("serve", "bee", "--context", "512", "--idle", "2min", "--pin", "--engine", "vllm", "--json")
+    work = (
+        "serve",
+        "bee",
+        "--context",
+        "512",
+        "--idle",
+        "2min",
+        "--pin",
+        "--engine",
+        "llama-server",
+        "--json",
+    )
     ran = with_queen(queen.handlers, lambda: rbeectl(*work))
     assert ran.json[-1]["model"]["name"] == "bee"
     with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--no-pin"))
-    assert queen.asked == [Serve(), Serve(512, 120, True, "vllm"), Serve(is_pinned=False)]
+    assert queen.asked == [Serve(), Serve(512, 120, True, "llama-server"), Serve(is_pinned=False)]
 
 
 def test_serving_has_the_gateway_listen_and_says_what_is_missing_yet(
@@ -53,10 +66,22 @@ def test_serving_by_an_engine_that_is_not_there_is_refused_and_by_a_broken_one_w
     missing = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "lama-server"))
     assert (missing.code, queen.asked) == (4, [])
     assert "has no engine lama-server; did you mean llama-server?\n" in missing.err
-    broken = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "vllm"))
-    good = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "llama-server"))
+    other = with_queen(queen.handlers, lambda: rbeectl("serve", "bee", "--engine", "vllm"))
+    assert (other.code, queen.asked) == (4, [])
+    assert "the engine vllm serves safetensors, and bee is gguf\n" in other.err
+
+    async def engines(_request: Request) -> FleetEngines:
+        local = ENGINES.hives[0]
+        gone = local.engines[0]._replace(problem="llama-server was not found")
+        return FleetEngines((local._replace(engines=(gone,)),))
+
+    def serve(handlers: Any) -> Ran:
+        return with_queen(handlers, lambda: rbeectl("serve", "bee", "--engine", "llama-server"))
+
+    broken = serve(queen.handlers | {QueenRoutes.ENGINES: engines})
+    good = serve(queen.handlers)
     assert (broken.code, good.code) == (0, 0)
-    assert "the engine vllm cannot be used now: " in broken.err
+    assert "the engine llama-server cannot be used now: llama-server was not found" in broken.err
     assert "list-engines" not in good.out + good.err
 
 
