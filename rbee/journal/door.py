@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from rbee.errors import BadInput, NotPermitted, RbeeError
+from rbee.errors import BadInput, RbeeError
 from rbee.files import reason
 from rbee.journal.matches import command
 from rbee.scope import Scope, scope_of
@@ -44,7 +44,7 @@ journal, and none is a match, which would widen what is shown."""
 
 
 def permitted(options: tuple[str, ...]) -> tuple[str, ...]:
-    """Return journalctl's options, each in a word of its own. Raises NotPermitted."""
+    """Return journalctl's options, each in a word of its own. Raises BadInput."""
     try:
         known, others = getopt.gnu_getopt(options, SHORT_OPTIONS, LONG_OPTIONS)
     except getopt.GetoptError as error:
@@ -54,11 +54,10 @@ def permitted(options: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name + ("=" if value and name.startswith("--") else "") + value for name, value in known)
 
 
-def _not_here(why: str) -> NotPermitted:
+def _not_here(why: str) -> BadInput:
     shown = " ".join(f"--{name.removesuffix('=')}" for name in LONG_OPTIONS)
-    return NotPermitted(
-        f"who may not read the whole journal can use some options of journalctl only: {why}",
-        hint=f"One of {shown}; or as root",
+    return BadInput(
+        f"{why}, or is only for those who may read the whole journal", hint=f"As root, or one of: {shown}"
     )
 
 
@@ -83,7 +82,7 @@ def serve(channel: socket.socket, scope: Scope) -> None:
 def answer(channel: socket.socket, scope: Scope) -> int | None:
     """Run journalctl for a query, and return its exit status; None if who asked has gone.
 
-    Raises BadInput, NotPermitted, or RbeeError if journalctl cannot be run.
+    Raises BadInput, or RbeeError if journalctl cannot be run.
     """
     query, descriptors = _receive(channel)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import rbee.journal.reader
-from rbee.errors import BadInput, Disconnected, NotPermitted, NotRunning, TimedOut
+from rbee.errors import BadInput, Disconnected, NotRunning, TimedOut
 from rbee.journal import door
 from rbee.journal.reader import Outputs, ask_door, is_readable, tail
 from rbee.scope import SYSTEM, Scope
@@ -172,7 +172,7 @@ def test_the_reader_reports_what_the_door_does_not(tmp_path: Path, monkeypatch: 
         ask_door(LogQuery(), output, scope)
     scope.logs_socket.unlink()
     with a_door(tmp_path, real) as scope:
-        with pytest.raises(NotPermitted):
+        with pytest.raises(BadInput, match="--rotate"):
             ask_door(LogQuery(options=("--rotate",)), output, scope)
         with pytest.raises(BadInput):
             ask_door(LogQuery(hive="a b"), output, scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.errors import NotPermitted
+from rbee.errors import BadInput
 from rbee.journal.door import permitted
 
 
@@ -45,6 +45,6 @@ def test_options_that_select_or_show_are_permitted(given: tuple[str, ...], passe
     ],
 )
 def test_what_names_another_journal_or_more_entries_is_refused(given: tuple[str, ...]) -> None:
-    with pytest.raises(NotPermitted) as caught:
+    with pytest.raises(BadInput) as caught:
         permitted(given)
     assert "--since" in str(caught.value.hint)
