@@ -183,7 +183,7 @@ def test_a_launcher_or_a_watcher_that_is_killed_is_followed_by_another_start(
     serving: Machine, path: str, *, of_launcher: bool
 ) -> None:
     add_hive(serving)
-    override(serving, "rbee-worker@.service", "[Service]\nRestartSec=100ms\nTimeoutStartSec=2s\n")
+    override(serving, "rbee-worker@.service", "[Service]\nRestartSec=500ms\nTimeoutStartSec=4s\n")
     serve_rude(serving, "rude", {"load_s": 0.5})
     with held(serving, path) as opened:
         first = begin_chat(serving, "rude")
