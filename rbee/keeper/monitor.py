@@ -8,6 +8,8 @@ answer and the connection may be followed by a start, as for any other client.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import Literal, NamedTuple
 
 from rbee.client.queen import SILENCE, FeedBlock, FeedStream, QueenClient
 from rbee.errors import BadInput, Disconnected, NotRunning, RbeeError, Stopping, TimedOut, Unreachable
+from rbee.keeper.output.streams import OutputFailed
 from rbee.keeper.queen.state import QueenState, queen_state
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT, Scope
 from rbee.systemd.bus import Bus
@@ -90,7 +93,7 @@ class Monitor:
     """The events of `hive`, or of all: first the last `lines`, or those since `since_ms` (since 1970).
 
     While the queen is not awake earlier events are unknown, and it begins with the next one. If the reader
-    of the descriptor `output` goes away, BrokenPipeError is raised.
+    of the descriptor `output` goes away, OutputFailed is raised.
     """
 
     def __init__(
@@ -219,7 +222,7 @@ class Monitor:
                 if stream is not None and fd == stream.fileno():
                     return True
                 if fd == self._output and event & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
-                    raise BrokenPipeError
+                    raise OutputFailed(errno.EPIPE, os.strerror(errno.EPIPE))
             self._presence.has_news()
         return False
 

@@ -18,6 +18,7 @@ import rbee.keeper.monitor
 from rbee.client.queen import QueenClient
 from rbee.errors import NotPermitted, NotRunning, TimedOut
 from rbee.keeper.monitor import Event, Monitor, QueenIs
+from rbee.keeper.output.streams import OutputFailed
 from rbee.keeper.work import Deadline
 from rbee.narration import ADDING, HIVE_ONLINE
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
@@ -380,8 +381,8 @@ async def test_it_ends_with_whoever_reads_what_it_prints(house: House) -> None:
     async with watching(house, lines=0) as awake:
         await until(lambda: queen.feed.limits.taken == 1)
 
-    assert isinstance(asleep.ended, BrokenPipeError)
-    assert isinstance(awake.ended, BrokenPipeError)
+    assert isinstance(asleep.ended, OutputFailed)
+    assert isinstance(awake.ended, OutputFailed)
     await until(lambda: queen.feed.limits.taken == 0)
 
 

@@ -13,6 +13,7 @@ import rbee.keeper.monitor
 from rbee.client.queen import QueenClient
 from rbee.errors import TimedOut
 from rbee.keeper.monitor import Monitor, Presence, QueenIs
+from rbee.keeper.output.streams import OutputFailed
 from rbee.scope import QUEEN_SOCKET_UNIT, QUEEN_UNIT
 from rbee.systemd import bus as systemd
 from rbee.systemd.unit import UnitState
@@ -152,7 +153,7 @@ def test_a_reader_who_has_gone_ends_it(bus: SignallingBus) -> None:
         )
         events = monitor.events()
         assert next(events) == QueenIs("asleep", "queen is asleep, waiting until she wakes.")
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(OutputFailed):
             next(events)
     finally:
         os.close(writing)
