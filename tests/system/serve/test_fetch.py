@@ -239,6 +239,9 @@ def test_a_person_adds_a_model_by_its_url_and_removes_it(machine: Machine, tmp_p
 
     start_server(machine, slow=0.02)
     assert rbeectl(machine, "model", "add", "bee", url, "--sha256", SUM, "--no-wait").code == 0
+    watched = "timeout 10 rbeectl monitor -n 5 | grep -m 1 'fetching bee, .*%'"
+    watching = machine.run("sh", "-c", watched, user="ada", timeout=20)
+    assert (watching.returncode, watching.stderr) == (0, "")
     told = "until rbeectl model list | grep -o 'fetching.*%'; do sleep 0.05; done"
     assert re.search(r"\d+ ?%", machine.run("sh", "-c", told, user="ada", timeout=20).stdout)
     assert rbeectl(machine, "model", "remove", "bee").code == 0

@@ -68,6 +68,11 @@ def test_a_person_types_three_commands_and_any_client_works(serving: Machine) ->
     assert_nothing_is_left(serving)
     succeed(serving, "model", "remove", "bee")
     assert succeed(serving, "model", "list", "--json").json["models"] == []
+    write_model(serving, "/srv/two.gguf", says("I am bee two."))
+    succeed(serving, "model", "add", "two", "file:///srv/two.gguf")
+    serving.run("rm", "/srv/two.gguf")  # what is served is the copy
+    succeed(serving, "serve", "two")
+    assert succeed(serving, "ask", "two", "who are you?").out.strip() == "I am bee two."
     succeed(serving, "shutdown")
     assert active(serving, *ALL) == ["inactive"] * 3
 
