@@ -170,27 +170,16 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._is_refused:
             return
-        error = self._feed(data)
+        before = self._number, self._awaited
+        error = _error_of(self.parser.feed_data, data)
+        if error is None and before == (self._number, self._awaited):
+            error = _error_of(self._grow, len(data))
+        elif error is None:
+            self._size = 0
+            self._be_patient()
         # Not within an `except`: Python would put its error in place of the one of a callback.
         if error is not None and not self._took_upgrade(error, data):
             self._refuse(error if isinstance(error, RbeeError) else BadInput("the request is not HTTP/1.1"))
-
-    def _feed(self, data: bytes) -> Exception | None:
-        """Have the parser take the data; return its error, or that of its callbacks."""
-        before = self._number, self._awaited
-        try:
-            self.parser.feed_data(data)
-            if before == (self._number, self._awaited):
-                self._grow(len(data))
-            else:
-                self._size = 0
-                self._be_patient()
-        except RbeeError as error:
-            return error
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            ours = error.__context__
-            return ours if isinstance(ours, RbeeError) else error
-        return None
 
     def _took_upgrade(self, _error: Exception, _data: bytes) -> bool:
         """Take the data if this parser error means that a request in it asks to upgrade; return whether."""
@@ -323,6 +312,18 @@ class _NoUpgrade:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
+
+
+def _error_of(call: Callable[[Any], None], argument: Any) -> Exception | None:
+    """Make the call; return its error, or the one of a callback that the parser has replaced by its own."""
+    try:
+        call(argument)
+    except RbeeError as error:
+        return error
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        ours = error.__context__
+        return ours if isinstance(ours, RbeeError) else error
+    return None
 
 
 def _with_peer(app: ASGIApp, peer: AnyPeer, transport: asyncio.Transport, flow: FlowControl) -> ASGIApp:
