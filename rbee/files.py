@@ -228,6 +228,15 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
+def remount(folder: Path | str) -> str:
+    """Return the command that makes the file system of a folder writable.
+
+    The operator's shell resolves the mount point: in a service's mount namespace each writable folder is one.
+    findmnt also finds a bind mount, which stat(2) does not tell from what is around it.
+    """
+    return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shlex.quote(str(folder))})"
+
+
 def cure(error: OSError, path: Path) -> str:
     """Return the command to type about an error, on the machine of the file, for any user."""
     folder = path.parent
@@ -238,7 +247,7 @@ def cure(error: OSError, path: Path) -> str:
     if error.errno in NO_ROOM:
         return f"df -i {shown}" if _has_no_inodes(folder) else f"df -h {shown}"
     if error.errno == errno.EROFS:
-        return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shown})"
+        return remount(folder)
     if error.errno == errno.ENOENT and not has_folder:
         missing = shlex.quote(str(path.parent))
         if os.geteuid() != 0 and os.access(folder, os.W_OK):

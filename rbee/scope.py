@@ -20,6 +20,8 @@ TARGET = "rbee.target"
 SLICE = "rbee.slice"
 REDIAL_UNIT = "rbee-hive-redial.service"
 JOIN_UNIT = "rbee-hive-join.service"
+TCP_RETRY_UNIT = "queen-rbee-tcp-retry.service"
+METRICS_UNIT = "rbee-metrics.service"
 TCP_SOCKET_UNIT = "queen-rbee-tcp.socket"
 FORGET_UNIT = "queen-rbee-forget.service"
 CONTROL_SOCKET_UNIT = "queen-rbee-control.socket"
@@ -47,6 +49,7 @@ QUEEN_PROGRAM = "queen-rbee"
 HIVE_PROGRAM = "rbee-hive"
 GATEWAY_PROGRAM = "rbee-gateway"
 FETCH_PROGRAM = "rbee-fetch"
+WORKER_PROGRAM = "rbee-worker"
 """The daemons' names: of their state directories, and in the journal."""
 
 ENGINE_IDENTIFIER = "rbee-engine"
@@ -252,6 +255,26 @@ def user_scope(environ: Mapping[str, str] = os.environ) -> Scope:
 def worker_unit(worker_id: str) -> str:
     """Return the unit of a worker."""
     return f"rbee-worker@{worker_id}.service"
+
+
+def worker_of(unit: str) -> str | None:
+    """Return the id of the worker whose unit this is; None for another unit."""
+    found = re.fullmatch(r"rbee-worker@(.+)\.service", unit)
+    return found[1] if found else None
+
+
+def program_of(unit: str) -> str:
+    """Return the name of a service's program, by which it is known in the journal."""
+    return unit.removesuffix(".service")
+
+
+def package_of(unit: str) -> str:
+    """Return the package that has a unit."""
+    if unit == TARGET:
+        return "python3-rbee"
+    if unit.startswith(GATEWAY_PROGRAM):
+        return "rbee-gateway"
+    return "rbee-queen" if unit.startswith(QUEEN_PROGRAM) or unit == METRICS_UNIT else "rbee-hive"
 
 
 def worker_units(model: str) -> str:

@@ -32,7 +32,7 @@ from rbee.hive.membership import (
     read,
 )
 from rbee.narration import JOIN_FAILED, JOINED_QUEEN, Journal
-from rbee.scope import HIVE_UNIT, REMOTE, SYSTEM, Scope, scope_of
+from rbee.scope import HIVE_UNIT, JOIN_UNIT, REMOTE, SYSTEM, Scope, program_of, scope_of
 from rbee.server.daemon import run_daemon
 from rbee.systemd.daemon import Notifier, state_directory
 from rbee.systemd.links import invocation_of
@@ -232,7 +232,7 @@ async def run(notifier: Notifier, journal: Journal, scope: Scope = SYSTEM) -> No
 
 def main() -> int:
     """The program rbee-hive-join."""
-    return run_daemon("rbee-hive-join", JOIN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
+    return run_daemon(program_of(JOIN_UNIT), JOIN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

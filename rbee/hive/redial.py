@@ -16,7 +16,7 @@ from rbee import hivestatus
 from rbee.errors import BadConfig
 from rbee.hive.membership import Membership, Memberships
 from rbee.narration import HIVE_FAILED, WAKING_HIVE, Journal
-from rbee.scope import SYSTEM, Scope, scope_of
+from rbee.scope import REDIAL_UNIT, SYSTEM, Scope, program_of, scope_of
 from rbee.server.daemon import run_daemon
 from rbee.systemd.daemon import Notifier, state_directory
 
@@ -66,7 +66,7 @@ async def _is_there(host: str, port: int) -> bool:
 
 def main() -> int:
     """The program rbee-hive-redial."""
-    return run_daemon("rbee-hive-redial", HIVE_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
+    return run_daemon(program_of(REDIAL_UNIT), HIVE_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from rbee.narration import QUEEN_FAILED, TCP_REOPENING, Journal
-from rbee.scope import QUEEN_UNIT, TCP_SOCKET_UNIT, Scope, scope_of
+from rbee.scope import QUEEN_UNIT, TCP_RETRY_UNIT, TCP_SOCKET_UNIT, Scope, program_of, scope_of
 from rbee.server.daemon import run_daemon
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import Notifier
@@ -68,7 +68,7 @@ _IP_FREEBIND = 15  # linux/in.h; Python's socket module has no name for it befor
 
 def main() -> int:
     """Run queen-rbee-tcp-retry and return its exit status."""
-    return run_daemon("queen-rbee-tcp-retry", QUEEN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
+    return run_daemon(program_of(TCP_RETRY_UNIT), QUEEN_FAILED, partial(run, scope=scope_of(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from rbee.errors import BadConfig, JobReplaced, TimedOut, UnitFailed, with_packages
-from rbee.scope import SYSTEM, Scope
+from rbee.scope import SYSTEM, Scope, package_of
 from rbee.systemd.connection import SERVICE, SOCKET, UNIT, Connection
 from rbee.systemd.daemon import NO_SOCKET, TRY
 from rbee.systemd.exitstatus import cure_for_exit, describe_exit
@@ -320,7 +320,6 @@ def cure_of(unit: str, state: UnitState, scope: Scope = SYSTEM) -> str:
     if state.load == "masked" or state.result == "start-limit-hit" or NO_SOCKET in state.status_text:
         return scope.doctor
     if state.load == "not-found":
-        package = "rbee-queen" if unit.startswith("queen") else "rbee-hive"
-        return f"It is not installed; {with_packages(package)}"
+        return f"It is not installed; {with_packages(package_of(unit))}"
     status, journal = scope.systemctl(f"status {unit}"), scope.journalctl(f"-u {unit} -e")
     return f"{status}; {journal}\n{scope.doctor}"

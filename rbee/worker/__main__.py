@@ -20,13 +20,11 @@ from pathlib import Path
 from rbee.engines.order import PREFIX, Order, read_order, read_wait
 from rbee.errors import BadConfig
 from rbee.narration import ENGINE_STARTING, Journal
-from rbee.scope import SYSTEM, Scope, scope_of
+from rbee.scope import SYSTEM, WORKER_PROGRAM, Scope, scope_of
 from rbee.systemd.daemon import TRY, failure_in_a_line
 from rbee.text import printable
 from rbee.worker.notify import notify
 from rbee.worker.watch import LOCALHOST, watch
-
-PROGRAM = "rbee-worker"
 
 PROXY = "/usr/lib/systemd/systemd-socket-proxyd"
 
@@ -140,7 +138,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         check(order, scope)
         text = f"starting {order.engine} for {order.name}: {printable(' '.join(order.argv))}"
         about = {"model": order.name} | ({"job_id": order.job_id} if order.job_id else {})
-        Journal(PROGRAM).narrate(ENGINE_STARTING, text, worker=arguments[0], **about)
+        Journal(WORKER_PROGRAM).narrate(ENGINE_STARTING, text, worker=arguments[0], **about)
         become(order, environ)
     except BadConfig as error:
         notify(f"STATUS={printable(failure_in_a_line(error))}")

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rbee.hive.devices.files import read_byte_count, read_text
-from rbee.scope import worker_unit
+from rbee.scope import SLICE, worker_of, worker_unit
 
 FOLDERS_MAX = 4096
 """The most cgroups that are read in one pass."""
 
 _UNIT = re.compile(r".+\.(service|scope|socket|mount|swap)")
 _USER_SLICE = re.compile(r"user-([0-9]{1,10})\.slice")
-_WORKER = re.compile(r"rbee-worker@(.+)\.service")
 
 
 class Usage(NamedTuple):
@@ -47,8 +46,7 @@ class Unit(NamedTuple):
     @property
     def worker_id(self) -> str | None:
         """The worker whose unit it is."""
-        match = _WORKER.fullmatch(self.name)
-        return match[1] if match else None
+        return worker_of(self.name)
 
 
 class Cgroups:
@@ -60,7 +58,7 @@ class Cgroups:
     def worker(self, worker_id: str) -> Path | None:
         """Return the cgroup folder of a worker's unit; None if it has no processes, and so no cgroup."""
         name = worker_unit(worker_id)
-        usual = self._top / "rbee.slice" / name
+        usual = self._top / SLICE / name
         if usual.is_dir():
             return usual
         # An administrator's drop-in may have put it into another slice.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sqlite3
 import stat
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from rbee import catalogfile, config
 from rbee.errors import BadConfig, CatalogUnusable
-from rbee.files import as_owner_of
+from rbee.files import as_owner_of, remount
 from rbee.keeper.doctor.check import Complaint
 from rbee.keeper.doctor.owners import access_of, group_name, has_user, user_name
 from rbee.keeper.doctor.patient import Patient
@@ -131,9 +130,7 @@ def complain_of_room(directory: Path, root: Path) -> Iterator[Complaint]:
     if found.f_flag & os.ST_RDONLY:
         yield Complaint(
             f"the file system of {shown} is read-only, and nothing can be written to the catalog",
-            # findmnt also finds a bind mount, which stat(2) does not tell from what is around it.
-            hint="Find out why (sudo dmesg), then: "
-            f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {shlex.quote(shown)})",
+            hint=f"Find out why (sudo dmesg), then: {remount(shown)}",
         )
     elif found.f_bavail * found.f_frsize < ROOM or (found.f_files and not found.f_favail):
         yield Complaint(

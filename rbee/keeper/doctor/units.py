@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from rbee.errors import BadConfig, with_packages
 from rbee.keeper.doctor.check import Command, Complaint, no_bus, restart
 from rbee.keeper.doctor.patient import Patient, Program
-from rbee.scope import CONTROL_SOCKET_UNIT, JOIN_UNIT, QUEEN_UNIT, SYSTEM, TARGET, Scope
+from rbee.scope import (
+    CONTROL_SOCKET_UNIT,
+    JOIN_UNIT,
+    METRICS_UNIT,
+    QUEEN_UNIT,
+    SYSTEM,
+    TARGET,
+    Scope,
+    package_of,
+)
 from rbee.systemd.bus import Bus
 from rbee.systemd.daemon import NO_SOCKET
 from rbee.systemd.exitstatus import SETUPS, cure_for_exit, describe_exit
@@ -19,8 +28,6 @@ FAILING_TIMEOUT = 1.0
 
 BACK_TIMEOUT = 3.0
 """Seconds for a unit that is being restarted to be back, before that is a problem."""
-
-METRICS_UNIT = "rbee-metrics.service"
 
 
 def check_units(patient: Patient) -> Iterator[Complaint]:
@@ -75,7 +82,7 @@ def complain_of_file(
     elif state.load == "not-found":
         yield Complaint(
             f"the file of {unit} is missing, although its program is installed",
-            hint=f"Install the package again: sudo apt install --reinstall ./{_package_of(unit)}_*.deb",
+            hint=f"Install the package again: sudo apt install --reinstall ./{package_of(unit)}_*.deb",
         )
     elif state.load != "loaded":
         yield Complaint(
@@ -94,14 +101,6 @@ def unmask(unit: str, file_state: str, scope: Scope) -> Command:
     # Without --runtime systemctl looks in /etc only, and reports nothing if the link is not there.
     flags = ["--runtime"] if file_state == "masked-runtime" else []
     return scope.command("systemctl", "unmask", *flags, unit)
-
-
-def _package_of(unit: str) -> str:
-    if unit == TARGET:
-        return "python3-rbee"
-    if unit.startswith("rbee-gateway"):
-        return "rbee-gateway"
-    return "rbee-queen" if unit.startswith("queen") else "rbee-hive"
 
 
 def complain_of_failure(

@@ -11,7 +11,7 @@ from pathlib import Path
 from rbee import catalogfile
 from rbee.catalogfile import LOGS, log_of
 from rbee.errors import CatalogFailed, CatalogUnusable, RbeeError
-from rbee.files import trouble
+from rbee.files import remount, trouble
 from rbee.scope import Scope
 
 Kind = type[CatalogFailed] | type[CatalogUnusable]
@@ -90,5 +90,4 @@ def _lack_of(folder: Path) -> str | None:
 def _cure_for_read_only(folder: Path, environ: Mapping[str, str]) -> str:
     if environ.get("STATE_DIRECTORY", str(folder)) != str(folder):
         return "man rbee.conf"  # Database= explains which folders the service may write to
-    # Resolved by the operator's shell: in the service's mount namespace each writable folder is a mount.
-    return f"sudo mount -o remount,rw $(findmnt -n -o TARGET -T {folder})"
+    return remount(folder)

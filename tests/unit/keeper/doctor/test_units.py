@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from rbee.keeper.doctor.check import Command
-from rbee.keeper.doctor.units import METRICS_UNIT, check_units
+from rbee.keeper.doctor.units import check_units
 from rbee.scope import (
     CONTROL_SOCKET_UNIT,
     HIVE_SOCKET_UNIT,
     HIVE_UNIT,
     JOIN_UNIT,
+    METRICS_UNIT,
     QUEEN_SOCKET_UNIT,
     QUEEN_UNIT,
     TARGET,
