@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbee.queen.serving.need import Kind, Need, kind_of
+from rbee.queen.serving.need import Kind, Need, kind_of, size
 from rbee.queen.serving.placement import HiveNow, Snapshot, Wanted, WorkerNow, decide
 from rbee.wire.engines import Engine
 from rbee.wire.workers import Candidate, Placement, Pool
@@ -331,6 +331,11 @@ def test_a_refusal_adds_up(fleet: tuple[Wanted, Snapshot]) -> None:
     placement = decide(wish, snapshot).placement
     if placement.decision != "refuse":
         return
+    for candidate in placement.candidates:
+        if " are missing" in candidate.verdict:  # printed beside these numbers
+            lacks = candidate.need_bytes + candidate.margin_bytes - (candidate.free_bytes or 0)
+            assert lacks > 0
+            assert candidate.verdict.startswith(f"{size(lacks)} are missing")
     usable = {one.id for one in snapshot.hives if one.id in wish.files and one.problem is None}
     for one in snapshot.hives:
         for one_pool in one.pools:
