@@ -8,9 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from testbed.debian import add_person, install
 from testbed.machine import Machine
 from testbed.tiny_model import says, write
-from testbed.trees import ENGINE_INSIDE, Trees, add_person, install, use_engine
+from testbed.trees import ENGINE_INSIDE, Trees, use_engine
 
 from demonstration.steps import StepFailed, done, expect_states, prompt, say, show
 

@@ -47,7 +47,7 @@ class Cgroup:
         group = mount / self._place
         group.mkdir(exist_ok=True)
         (group / "cpu.shares").write_text(str(CPU_SHARES_MAX))
-        # For polkit, see trees.py: without its share a group may have no process in the real-time class.
+        # For polkit, see debian.py: without its share a group may have no process in the real-time class.
         if (limit := group / "cpu.rt_runtime_us").exists():
             limit.write_text(str(RT_RUNTIME_US))
         for processes in self.path.rglob("cgroup.procs"):

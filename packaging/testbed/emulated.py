@@ -162,7 +162,7 @@ ExecStart=/usr/bin/python3 /{AGENT_INSIDE} /dev/ttyS0
             AGENT_INSIDE: AGENT.read_bytes(),
             "etc/systemd/system/testbed.target": self.TARGET.encode(),
             "etc/systemd/system/testbed-agent.service": self.SERVICE.encode(),
-            # trees.py puts polkit in the real-time class; while a cgroup has such a process, this kernel
+            # debian.py puts polkit in the real-time class; while a cgroup has such a process, this kernel
             # limits no cgroup's CPU time: it is built with CONFIG_RT_GROUP_SCHED.
             "etc/systemd/system/polkit.service.d/one-cpu.conf": b"",
             **self._files,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from testbed.cgroup import remove_cgroup
+from testbed.debian import install_from_archive
 from testbed.machine import Machine
-from testbed.trees import install_from_archive
 
 LXCFS = """
 set -e

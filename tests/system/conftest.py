@@ -10,10 +10,11 @@ from types import FrameType
 from typing import NoReturn
 
 import pytest
+from testbed.debian import ARCHIVE_INSIDE
 from testbed.host import MachineError, why_not
 from testbed.leftovers import left_behind, sweep
 from testbed.machine import Machine
-from testbed.trees import ARCHIVE_INSIDE, NoHistory, Trees
+from testbed.trees import NoHistory, Trees
 
 from tests.handing_out import name_groups
 from tests.nvml import compile_stub

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import PurePath
 
 import pytest
+from testbed.debian import install_from_archive
 from testbed.machine import Machine
 from testbed.tiny_model import says
-from testbed.trees import install_from_archive
 
 from tests.system.commands import QUEEN, active, add_hive, rbeectl
 from tests.system.serve.served import write_model

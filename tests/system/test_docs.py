@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 from testbed.bridge import Bridge
+from testbed.debian import ARCHIVE_INSIDE, add_person
 from testbed.machine import Machine
 from testbed.tiny_model import says
-from testbed.trees import ARCHIVE_INSIDE, ENGINE_INSIDE, Trees, add_person, use_engine
+from testbed.trees import ENGINE_INSIDE, Trees, use_engine
 
 from tests.system.commands import add_hive, await_state, put
 from tests.system.fleet.ssh import let_in

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testbed.debian import ARCHIVE_INSIDE
 from testbed.lxc import Limits, ask_guest, become_guest
 from testbed.machine import Machine
-from testbed.trees import ARCHIVE_INSIDE, Trees
+from testbed.trees import Trees
 
 from tests.system.commands import add_hive, rbeectl
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as old_format
+from testbed.debian import install_from_archive
 from testbed.machine import Machine
-from testbed.trees import install_from_archive
 
 from tests.system.commands import QUEEN, SOCKETS, active, add_hive, override, put, rbeectl, unit
 

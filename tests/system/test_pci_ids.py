@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from testbed.debian import install_from_archive
 from testbed.machine import Machine
-from testbed.trees import install_from_archive
 
 # Of every device id that a vendor can give: lspci reads functions from a file, as many as a PCI
 # segment holds, and names each.

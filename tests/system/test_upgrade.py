@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testbed.debian import add_person, install
 from testbed.machine import Machine
-from testbed.trees import add_person, install
 
 from tests.system.commands import (
     CATALOG,

@@ -11,8 +11,8 @@ import subprocess
 import time
 
 import pytest
+from testbed.debian import install_from_archive
 from testbed.machine import Machine
-from testbed.trees import install_from_archive
 
 from rbee.systemd.exitstatus import SETUPS
 from tests.system.commands import (

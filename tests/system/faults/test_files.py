@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from testbed.debian import install_from_archive
 from testbed.machine import Machine
-from testbed.trees import install_from_archive
 
 from tests.system.commands import (
     CATALOG,

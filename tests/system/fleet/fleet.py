@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from testbed.bridge import Bridge
+from testbed.debian import ARCHIVE_INSIDE
 from testbed.machine import Machine
-from testbed.trees import ARCHIVE_INSIDE, Trees
+from testbed.trees import Trees
 
 from tests.system.commands import HIVE, Answer, await_state, configure, rbeectl
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from testbed.debian import add_person
 from testbed.machine import Machine
-from testbed.trees import add_person
 
 from tests.system.commands import Answer
 from tests.system.fleet.fleet import Fleet

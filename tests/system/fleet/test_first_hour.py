@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from testbed.bridge import Bridge
+from testbed.debian import add_person, install
 from testbed.machine import Machine
-from testbed.trees import Trees, add_person, install
+from testbed.trees import Trees
 
 from tests.system.commands import Answer, await_state
 from tests.system.fleet.fleet import SUITES, Fleet

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testbed.debian import add_person
 from testbed.machine import Machine
-from testbed.trees import Trees, add_person
+from testbed.trees import Trees
 
 from tests.system.commands import HIVE, Answer, active, rbeectl, tries, type_in
 from tests.system.fleet.fleet import PORT, REDIAL, SUITES, Fleet, fleet_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from testbed.debian import add_person, install_from_archive
 from testbed.machine import Machine
-from testbed.trees import add_person, install_from_archive
 
 from tests.system.commands import HIVE, put, rbeectl, rows
 from tests.system.fleet.conftest import MakeFleet

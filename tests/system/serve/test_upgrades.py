@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from testbed.debian import install
 from testbed.machine import Machine
 from testbed.tiny_model import says
-from testbed.trees import install
 
 from tests.system.commands import GATEWAY, HIVE, QUEEN, add_hive, await_state, main_pid, unit
 from tests.system.serve.served import (
