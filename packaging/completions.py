@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 import click
 
@@ -126,55 +127,40 @@ def first_words() -> list[tuple[str, str]]:
     return list(helps.items())
 
 
+class Script(Template):
+    """A shell's code, in which substitute() replaces each @part; @@ is an @."""
+
+    delimiter = "@"
+
+
 # bash
 
-
-def bash() -> str:
-    """The completions for bash."""
-    cases = []
-    for verb in VERBS:
-        options = " ".join(name for names, _ in verb.options for name in names)
-        cases.append(
-            f"        '{' '.join(verb.path)}') options='{options}' valued='{' '.join(verb.valued)}' "
-            f"argument={verb.argument or 'none'} ;;"
-        )
-    groups = "\n".join(
-        f"        {group}) words='{' '.join(one.path[1] for one in verbs)}' ;;"
-        for group, verbs in GROUPS.items()
-    )
-    top = " ".join(name for names, _ in TOP.options for name in names)
-    names = [
-        f"        {kind}) words=$({'; '.join(NAMES[one] for one in whose)}) ;;"
-        for kind, whose in NAMED.items()
-    ]
-    return (
-        HEAD.format(name="bash", mode=" " * 29 + "-*- shell-script -*-")
-        + f"""
+BASH = Script("""@head
 _rbeectl()
-{{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}} verb='' sub='' i
-    local words='{" ".join(word for word, _ in first_words())}'
-    local options='{top}' valued='{" ".join(TOP.valued)}' argument=verb given=0
+{
+    local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' sub='' i
+    local words='@words'
+    local options='@options' valued='@valued' argument=verb given=0
     COMPREPLY=()
 
     for ((i = 1; i < COMP_CWORD; i++)); do
-        [[ ${{COMP_WORDS[i]}} == -* || " $valued " == *" ${{COMP_WORDS[i - 1]}} "* ]] && continue
+        [[ ${COMP_WORDS[i]} == -* || " $valued " == *" ${COMP_WORDS[i - 1]} "* ]] && continue
         if [[ -z $verb ]]; then
-            verb=${{COMP_WORDS[i]}}
+            verb=${COMP_WORDS[i]}
         elif [[ -z $sub ]]; then
-            sub=${{COMP_WORDS[i]}}
+            sub=${COMP_WORDS[i]}
         fi
     done
     case $verb in
-{groups}
+@groups
         ?*) sub='' ;;
     esac
     [[ -n $sub ]] && verb+=" $sub"
     case $verb in
-{chr(10).join(cases)}
+@verbs
     esac
 
-    if [[ " {" ".join(FILES)} " == *" $previous "* ]]; then
+    if [[ " @files " == *" $previous "* ]]; then
         argument=file
     elif [[ " $valued " == *" $previous "* ]]; then
         return
@@ -182,10 +168,10 @@ _rbeectl()
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         return
     fi
-    if [[ " {" ".join(NAMED)} " == *" $argument "* ]]; then
+    if [[ " @named " == *" $argument "* ]]; then
         # After the name come other arguments, such as labels.
         for ((i = 1; i < COMP_CWORD; i++)); do
-            [[ ${{COMP_WORDS[i]}} == -* || " $valued " == *" ${{COMP_WORDS[i - 1]}} "* ]] || ((++given))
+            [[ ${COMP_WORDS[i]} == -* || " $valued " == *" ${COMP_WORDS[i - 1]} "* ]] || ((++given))
         done
         set -- $verb
         ((given > $#)) && return
@@ -193,7 +179,7 @@ _rbeectl()
     case $argument in
         host) words=localhost ;;
         # Reading never wakes the queen: while it sleeps there are no names.
-{chr(10).join(names)}
+@names
         file | source)
             compopt -o filenames 2>/dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -202,18 +188,99 @@ _rbeectl()
         none) return ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-}} &&
+} &&
     complete -F _rbeectl rbeectl
-"""
+""")
+
+
+def _bash_verb(verb: Verb) -> str:
+    options = " ".join(name for names, _ in verb.options for name in names)
+    return (
+        f"        '{' '.join(verb.path)}') options='{options}' valued='{' '.join(verb.valued)}' "
+        f"argument={verb.argument or 'none'} ;;"
+    )
+
+
+def bash() -> str:
+    """The completions for bash."""
+    groups = [
+        f"        {group}) words='{' '.join(one.path[1] for one in verbs)}' ;;"
+        for group, verbs in GROUPS.items()
+    ]
+    names = [
+        f"        {kind}) words=$({'; '.join(NAMES[one] for one in whose)}) ;;"
+        for kind, whose in NAMED.items()
+    ]
+    return BASH.substitute(
+        head=HEAD.format(name="bash", mode=" " * 29 + "-*- shell-script -*-"),
+        words=" ".join(word for word, _ in first_words()),
+        options=" ".join(name for names, _ in TOP.options for name in names),
+        valued=" ".join(TOP.valued),
+        groups="\n".join(groups),
+        verbs="\n".join(map(_bash_verb, VERBS)),
+        files=" ".join(FILES),
+        named=" ".join(NAMED),
+        names="\n".join(names),
     )
 
 
 # zsh
 
+ZSH = Script(r"""#compdef rbeectl
+@head
+_rbeectl() {
+    local curcontext=$curcontext state line verb
+    typeset -A opt_args
+    local -a verbs subs
+    verbs=(
+@words
+    )
+
+    _arguments -C -s \
+        @options \
+        '1:verb:->verb' \
+        '*::argument:->argument' && return
+
+    case $state in
+        verb)
+            _describe -t verbs verb verbs
+            ;;
+        argument)
+            verb=${words[1]}
+            case $verb in
+@groups
+            esac
+            if (( $#subs )); then
+                if (( CURRENT == 2 )); then
+                    compadd -a subs
+                    return
+                fi
+                verb="$verb ${words[2]}"
+                shift words
+                (( CURRENT-- ))
+            fi
+            case $verb in
+@verbs
+            esac
+            ;;
+    esac
+}
+
+# Reading never wakes the queen: while it sleeps there are no names.
+@names
+
+_rbeectl "$@@"
+""")
+
+ZSH_ARGUMENTS = {
+    "host": "'1:host:(localhost)'", "file": "'1:file:_files'", "source": "'2:file:_files'",
+    "verb": "'1:verb:{_describe -t verbs verb verbs}'",
+    **{kind: f"'1:{kind.replace('_', ' ')}:_rbeectl_{kind}'" for kind in NAMED},
+}  # fmt: skip
+
 
 def _quoted(text: str) -> str:
-    """For between single quotes, in which a colon ends the text."""
-    return text.replace("'", "'\\''").replace(":", "\\:")
+    return text.replace("'", "'\\''")
 
 
 def _zsh_options(verb: Verb) -> list[str]:
@@ -222,149 +289,113 @@ def _zsh_options(verb: Verb) -> list[str]:
         for name in names:
             value = (":file:_files" if name in FILES else ":value: ") if name in verb.valued else ""
             others = f"({' '.join(names)})" if len(names) > 1 else ""
-            text = _quoted(said.replace("[", "(").replace("]", ")"))
+            # A colon would end the text.
+            text = _quoted(said.replace("[", "(").replace("]", ")").replace(":", "\\:"))
             lines.append(f"'{others}{name}[{text}]{value}'")
     return lines
 
 
-def zsh() -> str:
-    """The completions for zsh."""
-    arguments = {
-        "host": "'1:host:(localhost)'", "file": "'1:file:_files'", "source": "'2:file:_files'",
-        "verb": "'1:verb:{_describe -t verbs verb verbs}'",
-    }  # fmt: skip
-    arguments |= {kind: f"'1:{kind.replace('_', ' ')}:_rbeectl_{kind}'" for kind in NAMED}
-    lists = "\n\n".join(
+def _zsh_verb(verb: Verb) -> str:
+    lines = [*_zsh_options(verb), *([ZSH_ARGUMENTS[verb.argument]] if verb.argument else [])]
+    return (
+        f"                '{' '.join(verb.path)}')\n                    _arguments -s "
+        + " \\\n                        ".join(lines)
+        + "\n                    ;;"
+    )
+
+
+def _zsh_names(kind: str, whose: tuple[str, ...]) -> str:
+    return (
         f"_rbeectl_{kind}() {{\n    local -a names\n"
         f'    names=(${{(f)"$({"; ".join(NAMES[one] for one in whose)})"}})\n    compadd -a names\n}}'
-        for kind, whose in NAMED.items()
-    )
-    cases = []
-    for verb in VERBS:
-        lines = [*_zsh_options(verb), *([arguments[verb.argument]] if verb.argument else [])]
-        cases.append(
-            f"                '{' '.join(verb.path)}')\n                    _arguments -s "
-            + " \\\n                        ".join(lines)
-            + "\n                    ;;"
-        )
-    verbs = "\n".join(
-        f"        '{word}:{said.replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}'"
-        for word, said in first_words()
-    )
-    groups = "\n".join(
-        f"                {group}) subs=({' '.join(one.path[1] for one in below)}) ;;"
-        for group, below in GROUPS.items()
-    )
-    top = " \\\n        ".join(_zsh_options(TOP))
-    return (
-        "#compdef rbeectl\n"
-        + HEAD.format(name="zsh", mode="")
-        + f"""
-_rbeectl() {{
-    local curcontext=$curcontext state line verb
-    typeset -A opt_args
-    local -a verbs subs
-    verbs=(
-{verbs}
     )
 
-    _arguments -C -s \\
-        {top} \\
-        '1:verb:->verb' \\
-        '*::argument:->argument' && return
 
-    case $state in
-        verb)
-            _describe -t verbs verb verbs
-            ;;
-        argument)
-            verb=${{words[1]}}
-            case $verb in
-{groups}
-            esac
-            if (( $#subs )); then
-                if (( CURRENT == 2 )); then
-                    compadd -a subs
-                    return
-                fi
-                verb="$verb ${{words[2]}}"
-                shift words
-                (( CURRENT-- ))
-            fi
-            case $verb in
-{chr(10).join(cases)}
-            esac
-            ;;
-    esac
-}}
-
-# Reading never wakes the queen: while it sleeps there are no names.
-{lists}
-
-_rbeectl "$@"
-"""
+def zsh() -> str:
+    """The completions for zsh."""
+    groups = [
+        f"                {group}) subs=({' '.join(one.path[1] for one in verbs)}) ;;"
+        for group, verbs in GROUPS.items()
+    ]
+    return ZSH.substitute(
+        head=HEAD.format(name="zsh", mode=""),
+        words="\n".join(f"        '{word}:{_quoted(said)}'" for word, said in first_words()),
+        options=" \\\n        ".join(_zsh_options(TOP)),
+        groups="\n".join(groups),
+        verbs="\n".join(map(_zsh_verb, VERBS)),
+        names="\n\n".join(_zsh_names(kind, whose) for kind, whose in NAMED.items()),
     )
 
 
 # fish
 
+FISH_ARGUMENTS = {
+    "host": "-a localhost",
+    "file": "-F",
+    "source": "-F",
+    **{kind: f"-a '(__rbeectl_{kind})'" for kind in NAMED},
+    "verb": '-a "$verbs"',
+}
 
-def _fish_option(names: tuple[str, ...], said: str, verb: Verb, condition: str) -> str:
-    words = []
-    for name in names:
-        words += ["-l", name[2:]] if name.startswith("--") else ["-s", name[1:]]
-    if names[0] in verb.valued:
-        words += ["-r", "-F"] if names[0] in FILES else ["-x"]
+
+def _fish_text(said: str) -> str:
     text = said.replace("'", "\\'")
-    return f"complete -c rbeectl -n {condition} {' '.join(words)} -d '{text}'"
+    return f"-d '{text}'"
+
+
+def _fish_options(verb: Verb, condition: str) -> Iterator[str]:
+    for names, said in verb.options:
+        words = []
+        for name in names:
+            words += ["-l", name[2:]] if name.startswith("--") else ["-s", name[1:]]
+        if names[0] in verb.valued:
+            words += ["-r", "-F"] if names[0] in FILES else ["-x"]
+        yield f"complete -c rbeectl -n {condition} {' '.join(words)} {_fish_text(said)}"
+
+
+def _fish_names() -> Iterator[str]:
+    yield "# Reading never wakes the queen: while it sleeps there are no names."
+    for kind, whose in NAMED.items():
+        yield from (f"function __rbeectl_{kind}", *(f"    {NAMES[one]}" for one in whose), "end", "")
+
+
+def _fish_words() -> Iterator[str]:
+    """The first words of all verbs, and the second ones of groups."""
+    for word, said in first_words():
+        yield f'complete -c rbeectl -n "$no_verb" -a {word} {_fish_text(said)}'
+    for group, verbs in GROUPS.items():
+        subs = " ".join(one.path[1] for one in verbs)
+        condition = f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {subs}"
+        for one in verbs:
+            yield f"complete -c rbeectl -n '{condition}' -a {one.path[1]} {_fish_text(one.help)}"
+
+
+def _fish_verb(verb: Verb) -> Iterator[str]:
+    seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.path)
+    # fish looks for a word anywhere: 'tcp status' is not 'status'.
+    for group in (one.path[0] for one in VERBS if one.path[1:] == verb.path):
+        seen += f"; and not __fish_seen_subcommand_from {group}"
+    yield ""
+    if verb.argument:
+        yield f"complete -c rbeectl -n '{seen}' {FISH_ARGUMENTS[verb.argument]}"
+    yield from _fish_options(verb, f"'{seen}'")
 
 
 def fish() -> str:
     """The completions for fish."""
-    words = " ".join(word for word, _ in first_words())
-    lines = [
-        "# Reading never wakes the queen: while it sleeps there are no names.",
-        *(
-            line
-            for kind, whose in NAMED.items()
-            for line in (f"function __rbeectl_{kind}", *(f"    {NAMES[one]}" for one in whose), "end", "")
-        ),
-        f"set -l verbs {words}",
+    lines = (
+        "",
+        *_fish_names(),
+        f"set -l verbs {' '.join(word for word, _ in first_words())}",
         'set -l no_verb "not __fish_seen_subcommand_from $verbs"',
         "",
         "complete -c rbeectl -f",
-    ]
-    for names, said in TOP.options:
-        lines.append(_fish_option(names, said, TOP, '"$no_verb"'))
-    for word, said in first_words():
-        text = said.replace("'", "\\'")
-        lines.append(f"complete -c rbeectl -n \"$no_verb\" -a {word} -d '{text}'")
-    for group, verbs in GROUPS.items():
-        subs = " ".join(one.path[1] for one in verbs)
-        for one in verbs:
-            text = one.help.replace("'", "\\'")
-            lines.append(
-                f"complete -c rbeectl -n '__fish_seen_subcommand_from {group}; "
-                f"and not __fish_seen_subcommand_from {subs}' -a {one.path[1]} -d '{text}'"
-            )
-    arguments = {
-        "host": "-a localhost",
-        "file": "-F",
-        "source": "-F",
-        **{kind: f"-a '(__rbeectl_{kind})'" for kind in NAMED},
-        "verb": '-a "$verbs"',
-    }
-    for verb in VERBS:
-        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in verb.path)
-        # fish looks for a word anywhere: 'tcp status' is not 'status'.
-        for group in (one.path[0] for one in VERBS if one.path[1:] == verb.path):
-            seen += f"; and not __fish_seen_subcommand_from {group}"
-        lines.append("")
-        if verb.argument:
-            lines.append(f"complete -c rbeectl -n '{seen}' {arguments[verb.argument]}")
-        for names, said in verb.options:
-            lines.append(_fish_option(names, said, verb, f"'{seen}'"))
-    return HEAD.format(name="fish", mode="") + "\n" + "\n".join(lines) + "\n"
+        *_fish_options(TOP, '"$no_verb"'),
+        *_fish_words(),
+        *(line for verb in VERBS for line in _fish_verb(verb)),
+        "",
+    )
+    return HEAD.format(name="fish", mode="") + "\n".join(lines)
 
 
 FILES_OF = {"rbeectl.bash": bash, "_rbeectl": zsh, "rbeectl.fish": fish}
