@@ -10,6 +10,7 @@ from __future__ import annotations
 import getopt
 import json
 import os
+import re
 import select
 import socket
 import subprocess
@@ -43,15 +44,21 @@ LONG_OPTIONS = (
 journal, and none is a match, which would widen what is shown."""
 
 
-def permitted(options: tuple[str, ...]) -> tuple[str, ...]:
-    """Return journalctl's options, each in a word of its own. Raises BadInput."""
+FIELD = re.compile(r"RBEE_[A-Z_]+=.+", re.DOTALL)
+"""A match that only narrows what is shown, as each of a query's terms gets it."""
+
+
+def permitted(query: LogQuery) -> LogQuery:
+    """Return a query with journalctl's options, each in a word of its own, and fields. Raises BadInput."""
     try:
-        known, others = getopt.gnu_getopt(options, SHORT_OPTIONS, LONG_OPTIONS)
+        known, others = getopt.gnu_getopt(query.options, SHORT_OPTIONS, LONG_OPTIONS)
     except getopt.GetoptError as error:
         raise _not_here(str(error)) from error
-    if others:
-        raise _not_here(f"'{others[0]:.100}' is not an option")
-    return tuple(name + ("=" if value and name.startswith("--") else "") + value for name, value in known)
+    for other in (*others, *query.fields):
+        if not FIELD.fullmatch(other):
+            raise _not_here(f"'{other:.100}' is neither an option nor a field RBEE_NAME=VALUE")
+    options = tuple(name + ("=" if value and name.startswith("--") else "") + value for name, value in known)
+    return query._replace(options=options, fields=(*query.fields, *others))
 
 
 def _not_here(why: str) -> BadInput:
@@ -120,7 +127,7 @@ def _receive(channel: socket.socket) -> tuple[LogQuery, list[int]]:
         if len(descriptors) != 2 or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise BadInput(f"a query is at most {QUERY_MAX} bytes long, and brings two descriptors")
         query = decode(LogQuery, _parsed(content), "query")
-        return query._replace(options=permitted(query.options)), descriptors
+        return permitted(query), descriptors
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -23,12 +23,12 @@ def matches(query: LogQuery, scope: Scope = SYSTEM) -> list[str]:
     """The arguments that select the entries of a query."""
     if query.model is not None:
         # Also of workers that have ended. With --unit, what systemd logs about a unit is shown, too.
-        return ["--unit", worker_units(query.model)]
+        return [*query.fields, "--unit", worker_units(query.model)]
     if query.worker is not None:
-        return ["--unit", worker_unit(query.worker)]
+        return [*query.fields, "--unit", worker_unit(query.worker)]
     if query.hive is None and query.job is None:
-        return ["--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
-    fields = [f"RBEE_JOB_ID={query.job}"] if query.job else []
+        return [*query.fields, "--unit", QUEEN_UNIT, "--unit", HIVE_UNIT, "--unit", REDIAL_UNIT]
+    fields = [*query.fields, *([f"RBEE_JOB_ID={query.job}"] if query.job else [])]
     fields += [f"RBEE_HIVE={query.hive}"] if query.hive else []
     by, of_manager = "_SYSTEMD_UNIT", [f"UNIT={HIVE_UNIT}", "_PID=1"]
     if scope.kind == "user":
@@ -39,5 +39,6 @@ def matches(query: LogQuery, scope: Scope = SYSTEM) -> list[str]:
         terms.append([*fields, f"_SYSTEMD_SLICE={SLICE}"])
     if query.hive == LOCALHOST and not query.job:
         # All that the unit writes, tracebacks too, and what systemd logs about it.
-        terms[1:] = [[f"{by}={HIVE_UNIT}"], of_manager]
-    return " + ".join(" ".join(term) for term in terms).split()
+        terms[1:] = [[*query.fields, f"{by}={HIVE_UNIT}"], [*query.fields, *of_manager]]
+    first, *others = terms
+    return [*first, *(word for term in others for word in ("+", *term))]

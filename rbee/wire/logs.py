@@ -11,7 +11,8 @@ class LogQuery(NamedTuple):
     """Which entries to show: those of queen and hives, or of one hive, model, worker or job, or of a hive in
     a job.
 
-    `options` are journalctl's. `has_colour` is whether what the entries are written to can show colours.
+    `options` are journalctl's. `fields`, such as RBEE_EVENT=NAME, are what the entries must have.
+    `has_colour` is whether what they are written to can show colours.
     """
 
     hive: Name | None = None
@@ -20,6 +21,7 @@ class LogQuery(NamedTuple):
     job: JobId | None = None
     options: Annotated[tuple[Text, ...], Limit(0, 32)] = ()
     has_colour: bool = False
+    fields: Annotated[tuple[Text, ...], Limit(0, 8)] = ()
 
 
 class LogEnd(NamedTuple):

@@ -9,6 +9,7 @@ from testbed.tiny_model import says
 
 from tests.system.commands import add_hive, rbeectl
 from tests.system.serve.served import chat, serve_model, succeed, worker_units
+from tests.system.test_completions import bash_offers
 
 DOOR = "queen-rbee-logs@*.service"
 
@@ -31,10 +32,11 @@ def test_a_member_of_the_group_reads_the_engine_s_lines_and_those_of_a_job(servi
     serving.run(
         "sh", "-c", "printf 'MESSAGE=forged\\nRBEE_HIVE=localhost\\n' | logger --journald", user="ada"
     )
+    assert bash_offers(serving, "rbeectl logs bee-") == {"rbeectl logs bee-": [worker]}
     for name in ("bee", worker):
         shown = succeed(serving, "logs", name, "--no-pager", "--", "-o", "cat")
         assert "model loaded" in shown.out, shown
-    found = succeed(serving, "logs", "--json", "--", "RBEE_EVENT=worker-ready", user=None).out
+    found = succeed(serving, "logs", "--json", "--", "RBEE_EVENT=worker-ready").out
     entry = json.loads(found.splitlines()[-1])
     story = succeed(serving, "logs", "--job", entry["RBEE_JOB_ID"], "--json").out
     units = {json.loads(line)["_SYSTEMD_UNIT"] for line in story.splitlines()}

@@ -6,6 +6,7 @@ import pytest
 
 from rbee.errors import BadInput
 from rbee.journal.door import permitted
+from rbee.wire.logs import LogQuery
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,13 @@ from rbee.journal.door import permitted
     ],
 )
 def test_options_that_select_or_show_are_permitted(given: tuple[str, ...], passed: tuple[str, ...]) -> None:
-    assert permitted(given) == passed
+    assert permitted(LogQuery(options=given)).options == passed
+
+
+def test_fields_of_rbee_narrow_what_is_shown() -> None:
+    query = permitted(LogQuery(options=("-n", "1", "RBEE_EVENT=worker-failed")))
+
+    assert (query.options, query.fields) == (("-n1",), ("RBEE_EVENT=worker-failed",))
 
 
 @pytest.mark.parametrize(
@@ -46,5 +53,5 @@ def test_options_that_select_or_show_are_permitted(given: tuple[str, ...], passe
 )
 def test_what_names_another_journal_or_more_entries_is_refused(given: tuple[str, ...]) -> None:
     with pytest.raises(BadInput) as caught:
-        permitted(given)
+        permitted(LogQuery(options=given))
     assert "--since" in str(caught.value.hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from rbee.journal.matches import WITHOUT_ENGINES, command, matches
@@ -37,6 +39,19 @@ def test_each_term_names_a_unit_of_rbee_or_its_slice(query: LogQuery) -> None:
         units = [value for field, _, value in by if field in ("_SYSTEMD_UNIT", "UNIT")]
         assert (set(units) <= set(OURS) and units) or "_SYSTEMD_SLICE=rbee.slice" in term
         assert "UNIT=" not in term.replace("_SYSTEMD_UNIT=", "") or "_PID=1" in term
+
+
+@pytest.mark.parametrize(
+    "query", [LogQuery(hive="localhost"), LogQuery(hive="blade", job=JOB), LogQuery(job=JOB)]
+)
+def test_a_field_is_in_each_term(query: LogQuery) -> None:
+    words = matches(query._replace(fields=("RBEE_EVENT=a + b",)))
+    terms = [
+        list(term) for is_plus, term in itertools.groupby(words, lambda word: word == "+") if not is_plus
+    ]
+
+    assert len(terms) >= 3
+    assert all(term[0] == "RBEE_EVENT=a + b" for term in terms)
 
 
 def test_what_engines_print_is_left_out_except_of_jobs_models_and_workers() -> None:
