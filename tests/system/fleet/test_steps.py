@@ -115,7 +115,7 @@ def test_ctrl_c_ends_a_join_at_every_step_and_says_what_has_become_of_it(fleet: 
     with dropped(queen, "in", port=PORT):
         reaching = on_terminal(gpu1, *joining, interrupt_at="reaching the queen", user=None)
     queen.run("systemctl", "kill", "--signal=STOP", QUEEN)
-    comparing = on_terminal(gpu1, *joining, interrupt_at="comparing her keys", user=None)
+    comparing = on_terminal(gpu1, *joining, interrupt_at="comparing the queen's keys", user=None)
     queen.run("systemctl", "kill", "--signal=CONT", QUEEN)
     override(gpu1, "rbee-hive-join.service", "[Service]\nExecStartPre=/bin/sleep 20\n")
     handed_over = on_terminal(gpu1, *joining, interrupt_at="joining the queen", user=None)
