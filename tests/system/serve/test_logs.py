@@ -83,7 +83,7 @@ def test_to_follow_ends_with_who_follows(serving: Machine) -> None:
     serving.run("pkill", "--signal", "INT", "--full", "bin/rbeectl logs")
     following.wait(10)
     serving.run("sh", "-c", AWAIT_NO_DOOR, timeout=10)
-    assert serving.run("pgrep", "-a", "journalctl", check=False).stdout == ""
+    assert serving.run("pgrep", "-fa", "^journalctl .*-f", check=False).stdout == ""
 
 
 def test_in_a_terminal_there_are_colours_and_a_pager(serving: Machine) -> None:
