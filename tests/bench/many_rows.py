@@ -11,29 +11,28 @@ import gc
 import heapq
 import json
 import random
+import socket
 import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rbee import __version__
-from rbee.config import QueenConfig
+from rbee.config import Config, QueenConfig
 from rbee.narration import CATALOG_CHANGED, Event, Narrator, now_rfc3339
 from rbee.queen import metrics
 from rbee.queen.api.pages import in_turn, page_of
-from rbee.queen.hives.hives import Hives
-from rbee.queen.hives.liveness import Pace
-from rbee.queen.hives.relay import Relay
-from rbee.queen.hives.standing import Shared
-from rbee.queen.jobs import Jobs
-from rbee.queen.metrics import Metrics, Moment
-from rbee.queen.restraint import Restraint
+from rbee.queen.metrics import Moment
+from rbee.queen.queen import Queen, Site
 from rbee.queen.store.store import Store
 from rbee.scope import SYSTEM
+from rbee.systemd.control import Control
+from rbee.systemd.daemon import Notifier
 from rbee.uplink.accept import Uplink
 from rbee.uplink.frames import write_frame
 from rbee.wire.codec import encode
@@ -61,10 +60,22 @@ class Count(Narrator):
 
 
 class NoBus:
-    """No unit changes."""
+    """A systemd of which nothing is heard: whatever is asked of it has no answer."""
 
-    def on_unit_changed(self, unit: str, changed: Any) -> None:
-        pass
+    scope = SYSTEM
+
+    def __init__(self) -> None:
+        self._silent, self._other = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self._silent.fileno()
+
+    def close(self) -> None:
+        self._silent.close()
+        self._other.close()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments, **options: None
 
 
 class NullTransport(asyncio.Transport):
@@ -80,20 +91,9 @@ class NullTransport(asyncio.Transport):
 class Fleet:
     """The hives of a queen, and their connections."""
 
-    def __init__(self, path: Path, narrator: Narrator) -> None:
-        self.metrics = Metrics()
-        config = QueenConfig()
-        self.catalog = Store.open(path, narrator, metrics=self.metrics)
-        restraint = Restraint(narrator)
-        self.shared = Shared(
-            config, self.catalog, narrator, restraint,
-            Pace(config.heartbeat_interval, config.heartbeat_grace), SYSTEM, metrics=self.metrics,
-        )  # fmt: skip
-        jobs = Jobs(config.jobs_max, self.metrics)
-        relay = Relay(jobs, restraint, lambda hive_id, line, job_id: None)
-        bus: Any = NoBus()
-        client: Any = None
-        self.hives = Hives(self.shared, relay, bus, client)
+    def __init__(self, queen: Queen) -> None:
+        self.hives = queen.hives
+        self.metrics = queen.metrics
         self.uplinks: list[Uplink] = []
 
     async def connect(self) -> None:
@@ -110,7 +110,7 @@ class Fleet:
 
     async def beat(self, seconds: float) -> int:
         """Have all beat at the queen's interval for this many seconds; return the number of heartbeats."""
-        interval = self.shared.pace.of_remote
+        interval = next(iter(self.hives.remote())).interval
         due = [(random.uniform(0, interval), number) for number in range(len(self.uplinks))]
         heapq.heapify(due)
         began, beats = time.monotonic(), 0
@@ -176,42 +176,43 @@ async def measure(folder: Path, count: int, seconds: float) -> dict[str, float]:
         results[name] = time.process_time() - cpu
         cpu = time.process_time()
 
-    fleet = Fleet(path, counted)
-    await fleet.hives.load()
-    took("load")
-    gc.freeze()  # as the queen does once all is loaded
-    await fleet.connect()
-    results["memory"] = (pss_kib() - memory) / 1024
-    longest = [0.0]
-    watching = asyncio.create_task(stall(longest))
-    cpu = time.process_time()
-    for _ in range(100):
-        beat_of("hive00000")
-    players = (time.process_time() - cpu) / 100
-    fleet.hives.begin()
-    cpu = time.process_time()
-    beats = await fleet.beat(seconds)
-    took("rest")
-    results["rest"] = 100 * max(0.0, results["rest"] - beats * players) / seconds
-    longest[0] = 0.0
-    cpu = time.process_time()
-    await fleet.pages()
-    took("pages")
-    await page_of(fleet.hives, limit=None, after="", selector=Selector())
-    took("whole")
-    moment = Moment([hive.standing.view() async for _, hive in in_turn(fleet.hives)], {})
-    await asyncio.to_thread(metrics.write, fleet.metrics, moment, "")
-    took("metrics")
-    results["stall"] = longest[0]
-    counted.lines.clear()
-    for uplink in fleet.uplinks:
-        uplink.connection_lost(None)
-    await counted.is_stored.wait()
-    took("loss")
-    results["lines"] = sum(counted.lines.values())
-    watching.cancel()
-    await fleet.hives.end()
-    fleet.catalog.close()
+    bus: Any = NoBus()
+    site = Site(SYSTEM, folder, folder / "hive.sock", Control(SYSTEM), find_credentials=lambda: None)
+    async with Queen.open(Config(QueenConfig()), site, bus, Notifier(), counted) as queen:
+        fleet = Fleet(queen)
+        took("load")
+        gc.freeze()  # as the queen does once all is loaded
+        await fleet.connect()
+        results["memory"] = (pss_kib() - memory) / 1024
+        longest = [0.0]
+        watching = asyncio.create_task(stall(longest))
+        cpu = time.process_time()
+        for _ in range(100):
+            beat_of("hive00000")
+        players = (time.process_time() - cpu) / 100
+        fleet.hives.begin()
+        cpu = time.process_time()
+        beats = await fleet.beat(seconds)
+        took("rest")
+        results["rest"] = 100 * max(0.0, results["rest"] - beats * players) / seconds
+        longest[0] = 0.0
+        cpu = time.process_time()
+        await fleet.pages()
+        took("pages")
+        await page_of(fleet.hives, limit=None, after="", selector=Selector())
+        took("whole")
+        moment = Moment([hive.standing.view() async for _, hive in in_turn(fleet.hives)], {})
+        await asyncio.to_thread(metrics.write, fleet.metrics, moment, "")
+        took("metrics")
+        results["stall"] = longest[0]
+        counted.lines.clear()
+        for uplink in fleet.uplinks:
+            uplink.connection_lost(None)
+        await counted.is_stored.wait()
+        took("loss")
+        results["lines"] = sum(counted.lines.values())
+        watching.cancel()
+    bus.close()
     return results
 
 
